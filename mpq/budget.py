@@ -1,0 +1,63 @@
+"""Budgets: "4.5bits", "12MB", "12MiB", "30%" and what each of them limits. No torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mpq.errors import BudgetError
+
+Scope = Literal["layers", "file"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_PATTERN = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>bits?|bpw|%|[kmg]?i?b)", re.IGNORECASE)
+_HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A size limit.
+
+    Args:
+        limit: the text as the user wrote it, for example "4.5bits".
+        scope: "layers" counts the searched layers with their scales and zero points; "file" counts the whole artifact,
+            header and unquantized parameters included.
+
+    Raises:
+        BudgetError: if `limit` cannot be read or is not positive.
+    """
+
+    limit: str
+    scope: Scope = "layers"
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise BudgetError(f"'{self.scope}' is not a scope: use {' or '.join(SCOPES)}")
+        self._parse()
+
+    def __str__(self) -> str:
+        return f"{self.limit} ({self.scope})"
+
+    def bytes(self, *, weights: int, original_bytes: int) -> int:
+        """The limit in whole bytes.
+
+        Args:
+            weights: number of weights of the searched layers ("layers"), or of all parameters ("file").
+            original_bytes: bytes of the same things before quantization.
+        """
+        number, unit = self._parse()
+        if unit in ("bit", "bits", "bpw"):
+            return int(number * weights / 8)
+        if unit == "%":
+            return int(number / 100 * original_bytes)
+        return int(number * _UNITS[unit])
+
+    def _parse(self) -> tuple[float, str]:
+        match = _PATTERN.fullmatch(self.limit.strip())
+        if match is None:
+            raise BudgetError(f"'{self.limit}' is not a budget: {_HELP}")
+        number = float(match["number"])
+        if number <= 0:
+            raise BudgetError(f"budget '{self.limit}' is not positive: {_HELP}")
+        return number, match["unit"].lower()

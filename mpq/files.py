@@ -1,0 +1,141 @@
+"""Files: atomic writes, the append-only journal, content hashes, format versions. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mpq.errors import FormatError, MpqError
+
+_BLOCK = 1 << 20
+
+
+class OutputError(MpqError):
+    """A file that cannot be written."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` whole, or not at all.
+
+    Raises:
+        OutputError: if the folder is missing, read-only or full; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """One hexadecimal SHA-256 over the contents of `paths` in the given order; names do not matter."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def check_version(found: object, *, supported: int, path: Path | str, kind: str) -> None:
+    """Refuse a file of another format version.
+
+    Raises:
+        FormatError: if `found` is not a version number, or is newer than `supported`.
+    """
+    if not isinstance(found, int):
+        raise FormatError(f"{path} is not {kind}: it carries no mpq version")
+    if found > supported:
+        raise FormatError(f"{path} is {kind} of version {found}, this mpq reads up to {supported}: upgrade mpq")
+
+
+class Journal:
+    """An append-only file of JSON lines; every line is flushed and synced, so a killed process loses at most one line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    @classmethod
+    def create(cls, path: Path, first: Mapping[str, Any]) -> Journal:
+        """A new journal whose first line is `first`; it appears with that line or not at all."""
+        with atomic_write(path) as file:
+            file.write(_line(first))
+        return cls(path)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line and sync it to disk.
+
+        Raises:
+            OutputError: if the disk is full or the file has become unwritable.
+        """
+        try:
+            if self._file is None:
+                self._trim()
+                self._file = self.path.open("ab")
+            self._file.write(_line(record))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space and run the command again, it resumes"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file; appending again reopens it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _trim(self) -> None:
+        """Drop a last line that was cut off by a kill."""
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a journal; a last line cut off by a kill is left out.
+
+    Raises:
+        FormatError: if the file is missing, empty, or holds anything but JSON objects.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise FormatError(f"{path}, line {number}: not JSON ({error}); the file is damaged") from error
+        if not isinstance(record, dict):
+            raise FormatError(f"{path}, line {number}: not a JSON object; the file is damaged")
+        records.append(record)
+    if not records:
+        raise FormatError(f"{path} holds no whole line: run `mpq analyze` again")
+    return records
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -1,0 +1,55 @@
+"""What a layer is, as plain data: the facts that every stage needs and that outlive the model in memory. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One searched weight.
+
+    Args:
+        name: name in plans and patterns: the parameter's name without a trailing ".weight".
+        parameters: every name of this storage in the module; ties have several, the first one is canonical.
+        shape: shape of the parameter.
+        axes: the output axes; they become the rows of the matrix, all other axes its columns.
+        dtype: "float32", "float16" or "bfloat16".
+        operator: what consumes it: "linear", "conv", "embedding", "recurrent", "matmul" or "other".
+        consumers: names of the modules in which it is consumed (empty for a module that is a single graph).
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    dtype: str
+    operator: str
+    consumers: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows (output channels) and columns (what one output sums over)."""
+        rows = math.prod(self.shape[axis] for axis in self.axes)
+        return rows, self.weights // rows
+
+    @property
+    def original_bytes(self) -> int:
+        """Bytes before quantization."""
+        return self.weights * (4 if self.dtype == "float32" else 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object from which `layer_from_dict` makes the same layer."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def layer_from_dict(data: dict[str, Any]) -> Layer:
+    """The layer that `Layer.to_dict` described."""
+    return Layer(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})

@@ -1,0 +1,87 @@
+"""The layout of an artifact: every byte of the file, computed from names, shapes and schemes alone. No torch.
+
+An artifact is a safetensors file. Its header is written with offsets of fixed width, so that the entry of a tensor takes
+the same space wherever it lies: the size of the file is then a constant plus one term per (layer, scheme), and
+a budget on the whole file can be solved exactly. Any safetensors reader accepts the padding, which is JSON whitespace.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mpq.schemes import DTYPE_BYTES, Scheme, Stored
+
+OFFSET_WIDTH = 14  # decimal digits: up to 100 TB
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor of the file: its name, safetensors dtype and shape."""
+
+    name: str
+    stored: Stored
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of this tensor's entry in the header, its leading comma included."""
+        return len(_entry(self, 0).encode())
+
+
+def entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:
+    """The entry of a tensor stored under its own name."""
+    return TensorEntry(name, Stored("", dtype, tuple(shape)))
+
+
+def layer_entries(name: str, matrix: tuple[int, int], scheme: Scheme) -> list[TensorEntry]:
+    """The entries of one layer under one scheme."""
+    return [TensorEntry(f"{name}.{stored.part}", stored) for stored in scheme.stored(matrix)]
+
+
+def layer_header_bytes(name: str, matrix: tuple[int, int], scheme: Scheme) -> int:
+    """What this layer adds to the header: its entries, and the scheme's name in the metadata."""
+    return sum(e.header_bytes for e in layer_entries(name, matrix, scheme)) + len(str(scheme))
+
+
+def in_file_order(entries: Iterable[TensorEntry]) -> list[TensorEntry]:
+    """Widest dtype first, then by name: every tensor is aligned to its own element."""
+    return sorted(entries, key=lambda e: (-DTYPE_BYTES[e.stored.dtype], e.name))
+
+
+def header(entries: Iterable[TensorEntry], metadata: Mapping[str, object]) -> bytes:
+    """The first bytes of the file: the header's length and the padded JSON header."""
+    text, offset = _metadata(metadata), 0
+    for item in in_file_order(entries):
+        text += _entry(item, offset)
+        offset += item.stored.bytes
+    raw = (text + "}").encode()
+    padded = raw + b" " * (padded_length(len(raw)) - len(raw))
+    return len(padded).to_bytes(8, "little") + padded
+
+
+def header_length(entries: Iterable[TensorEntry], metadata: Mapping[str, object]) -> int:
+    """Bytes of the JSON header before it is padded."""
+    return len(_metadata(metadata).encode()) + sum(e.header_bytes for e in entries) + 1
+
+
+def padded_length(length: int) -> int:
+    """`length` rounded up to the alignment of the data that follows."""
+    return -(-length // ALIGNMENT) * ALIGNMENT
+
+
+def file_bytes(*, header_bytes: int, data_bytes: int) -> int:
+    """Size of the file, from the unpadded header and the tensors' bytes."""
+    return 8 + padded_length(header_bytes) + data_bytes
+
+
+def _metadata(metadata: Mapping[str, object]) -> str:
+    text = json.dumps(metadata, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return '{"__metadata__":{"mpq":' + json.dumps(text, ensure_ascii=False) + "}"
+
+
+def _entry(item: TensorEntry, offset: int) -> str:
+    name, shape = json.dumps(item.name, ensure_ascii=False), json.dumps(list(item.stored.shape), separators=(",", ":"))
+    end = offset + item.stored.bytes
+    return f',{name}:{{"dtype":"{item.stored.dtype}","shape":{shape},"data_offsets":[{offset:>{OFFSET_WIDTH}},{end:>{OFFSET_WIDTH}}]}}'

@@ -1,0 +1,132 @@
+"""Schemes: what "int4-g128" means, and how many bits a weight takes under it. No torch.
+
+A scheme is written `<format>[-asym][-gN]`:
+
+    int4            4-bit integers, symmetric, one fp16 scale per row (output channel)
+    int4-g128       one fp16 scale per 128 weights of a row; the last group of a row may be shorter
+    int4-asym-g32   with a zero point of 4 bits beside each scale
+    fp16 bf16 fp32  floating point, no scales
+
+A weight is seen as a matrix [rows, columns]: rows are the output channels, columns everything that one output sums
+over. Codes of the whole matrix are packed densely in row order, so 8 codes of b bits take b bytes and only the end of the
+matrix is padded to a byte. `Scheme.stored` is the only place that counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from mpq.errors import SchemeError
+
+FLOAT_FORMATS = {"fp16": 16, "bf16": 16, "fp32": 32}
+INTEGER_FORMATS = {f"int{bits}": bits for bits in range(2, 9)}
+DTYPE_BYTES = {
+    "U8": 1,
+    "I8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "F32": 4,
+    "I64": 8,
+    "F64": 8,
+}
+SCALE_DTYPE = "F16"
+_PATTERN = re.compile(r"(?P<format>[a-z]+\d+)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?")
+_FLOAT_DTYPE = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
+
+
+class Stored(NamedTuple):
+    """One stored tensor: its suffix after the layer's name, safetensors dtype, and shape."""
+
+    part: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, without its entry in the header."""
+        return DTYPE_BYTES[self.dtype] * math.prod(self.shape)
+
+
+@dataclass(frozen=True, order=True)
+class Scheme:
+    """How the weights of one layer are stored.
+
+    Args:
+        format: element format, a key of `INTEGER_FORMATS` or `FLOAT_FORMATS`.
+        group_size: weights of a row that share a scale; None means the whole row. Integer formats only.
+        symmetric: False adds a zero point to each scale. Integer formats only.
+
+    Raises:
+        SchemeError: if the format is unknown, or a floating-point format is given groups or zero points.
+    """
+
+    format: str
+    group_size: int | None = None
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in INTEGER_FORMATS and self.format not in FLOAT_FORMATS:
+            raise SchemeError(
+                f"unknown scheme '{self.format}': use one of {', '.join([*INTEGER_FORMATS, *FLOAT_FORMATS])}, optionally with -asym and -g32, -g64, -g128"
+            )
+        if self.is_float and (self.group_size is not None or not self.symmetric):
+            raise SchemeError(f"'{self.format}' is floating point: it takes neither a group size nor a zero point")
+        if self.group_size is not None and self.group_size < 2:
+            raise SchemeError(f"group size {self.group_size} is too small: use at least 2, for example {self.format}-g32")
+
+    def __str__(self) -> str:
+        group = "" if self.group_size is None else f"-g{self.group_size}"
+        return f"{self.format}{'' if self.symmetric else '-asym'}{group}"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether weights are stored as floating-point numbers, without scales."""
+        return self.format in FLOAT_FORMATS
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code, without its share of scales and zero points."""
+        return FLOAT_FORMATS[self.format] if self.is_float else INTEGER_FORMATS[self.format]
+
+    def groups(self, columns: int) -> int:
+        """Number of groups in a row of `columns` weights; the last one may be shorter."""
+        return 1 if self.group_size is None else math.ceil(columns / self.group_size)
+
+    def stored(self, matrix: tuple[int, int]) -> tuple[Stored, ...]:
+        """The tensors that hold a weight of shape (rows, columns), exactly as they are written."""
+        rows, columns = matrix
+        if self.is_float:
+            return (Stored("values", _FLOAT_DTYPE[self.format], (rows, columns)),)
+        groups = self.groups(columns)
+        codes = Stored("codes", "U8", (math.ceil(rows * columns * self.bits / 8),))
+        scales = Stored("scales", SCALE_DTYPE, (rows, groups))
+        if self.symmetric:
+            return codes, scales
+        return codes, scales, Stored("zero_points", "U8", (math.ceil(rows * groups * self.bits / 8),))
+
+    def stored_bits(self, matrix: tuple[int, int]) -> int:
+        """Bits on disk of a weight of shape (rows, columns): codes, scales, zero points and padding."""
+        return 8 * sum(stored.bytes for stored in self.stored(matrix))
+
+
+@lru_cache(maxsize=4096)
+def parse_scheme(text: str) -> Scheme:
+    """The scheme that `text` names, for example "int4-asym-g32".
+
+    Raises:
+        SchemeError: if `text` is not a scheme; the message shows the grammar.
+    """
+    match = _PATTERN.fullmatch(text.strip().lower())
+    if match is None:
+        raise SchemeError(f"'{text}' is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16")
+    group = match["group"]
+    return Scheme(match["format"], None if group is None else int(group), match["asymmetric"] is None)
