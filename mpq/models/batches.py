@@ -1,0 +1,198 @@
+"""Calibration and evaluation data in memory: batches with a hash and a description, and how they are split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.errors import DataError, UsageError
+from mpq.models.batch import Batch as Batch
+from mpq.models.batch import regroup
+from mpq.models.fingerprint import sha256_of_batches
+
+LABEL_KEYS = ("labels", "label", "y", "targets", "target")
+POSITIONAL_KEYS = ("inputs", "input", "x", "images")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Batches, and where they come from.
+
+    Args:
+        batches: at least one.
+        sha256: over shapes, dtypes and contents of all samples, however they are batched.
+        source: the file or callable, for messages and records.
+        description: for people, for example "512 samples of [3, 32, 32]".
+        ordered: windows of running text: neighbours depend on each other, so a split is by position.
+        fixed_batch: the only number of samples that the model takes at once; None if it takes any.
+    """
+
+    batches: tuple[Batch, ...]
+    sha256: str
+    source: str
+    description: str
+    ordered: bool = False
+    fixed_batch: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all batches."""
+        return sum(batch.size for batch in self.batches)
+
+    def split(self, held_out: float, seed: int) -> tuple[Data, Data]:
+        """A part to work with and a held-out part of about `held_out` of the samples, the same for the same seed.
+
+        Running text is split by position: its last part is held out. All else is split by a random permutation of the samples, or
+        of whole batches where the model takes only one batch size.
+
+        Raises:
+            UsageError: if `held_out` is not between 0 and 1.
+            DataError: if there is only one sample.
+        """
+        if not 0 < held_out < 1:
+            raise UsageError(f"{held_out} is not a share to hold out: give a number between 0 and 1, for example 0.2")
+        count = len(self.batches) if self.fixed_batch else self.samples
+        if count < 2:
+            unit = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
+            alone = f" (the model takes exactly {self.fixed_batch} at once)" if self.fixed_batch else ""
+            raise DataError(f"{self.source}: {unit}{alone} cannot be split into a calibration and a held-out part: give more samples")
+        kept, held = _split_indices(count, held_out, None if self.ordered else seed)
+        return self._at(kept), self._at(held)
+
+    def rebatch(self, batch_size: int) -> Data:
+        """The same samples in the same order, `batch_size` at once; samples of unlike shapes are never joined.
+
+        Raises:
+            UsageError: if `batch_size` is not positive.
+            DataError: if the model takes only batches of another size.
+        """
+        if batch_size < 1:
+            raise UsageError(f"{batch_size} is not a batch size: give 1 or more")
+        if self.fixed_batch not in (None, batch_size):
+            raise DataError(f"the model takes exactly {self.fixed_batch} samples at once: it cannot be given batches of {batch_size}")
+        return replace(self, batches=regroup(self.batches, batch_size))
+
+    def first(self, n: int) -> Data:
+        """The first `n` samples, or all if there are fewer; whole batches where the model takes only one batch size.
+
+        Raises:
+            UsageError: if `n` is not positive.
+        """
+        if n < 1:
+            raise UsageError(f"{n} is not a number of samples: give 1 or more")
+        if self.fixed_batch:
+            return self._at(range(min(max(1, n // self.fixed_batch), len(self.batches))))
+        return self._at(range(min(n, self.samples)))
+
+    def _at(self, indices: Sequence[int]) -> Data:
+        """The samples at `indices` (ascending), or the batches at `indices` where batches must stay whole."""
+        if self.fixed_batch:
+            return self._with([self.batches[i] for i in indices])
+        pieces, start, wanted = [], 0, torch.as_tensor(indices)
+        for batch in self.batches:
+            inside = wanted[(wanted >= start) & (wanted < start + batch.size)]
+            if len(inside):
+                pieces.append(batch.select(inside - start))
+            start += batch.size
+        return self._with(pieces)
+
+    def _with(self, pieces: Sequence[Batch]) -> Data:
+        size = self.fixed_batch or max(batch.size for batch in self.batches)
+        return make_data(regroup(pieces, size), source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch)
+
+
+def make_data(
+    batches: Sequence[Batch], *, source: str, ordered: bool = False, fixed_batch: int | None = None, notes: Sequence[str] = ()
+) -> Data:
+    """Data with its hash and description; `notes` are appended to the description.
+
+    Raises:
+        DataError: if there is no sample.
+    """
+    samples = sum(batch.size for batch in batches)
+    if samples == 0:
+        raise DataError(f"{source} holds no samples: give at least one")
+    shapes = list(dict.fromkeys(batch.shapes for batch in batches))
+    unit = "window" if ordered else "sample"
+    more = f" and {len(shapes) - 1} other shape{'s' if len(shapes) > 2 else ''}" if len(shapes) > 1 else ""
+    text = f"{samples} {unit}{'s' if samples > 1 else ''} of {shapes[0]}{more}"
+    description = "; ".join([text, *notes])
+    return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch)
+
+
+def data_from_batches(batches: Iterable[Any]) -> Data:
+    """Data from batches in memory, as a DataLoader gives them.
+
+    Args:
+        batches: tensors, tuples of inputs whose last may be a 1-D integer tensor of labels, dicts of keyword arguments whose
+            "labels" are labels, or `Batch`. One tensor, one dict or one tuple of tensors is one batch.
+
+    Raises:
+        DataError: if there is no sample, or an element is none of these.
+    """
+    read = [next(iter(readings(item))) for item in listed(batches)]
+    return make_data([batch for batch in read if batch.size], source="memory")
+
+
+def listed(value: Any) -> list[Any]:
+    """`value` as a list of batches: a tensor, a mapping, a `Batch` and a tuple of tensors are one batch."""
+    alone = isinstance(value, (Tensor, Mapping, Batch)) or (isinstance(value, tuple) and all(isinstance(item, Tensor) for item in value))
+    return [value] if alone else list(value)
+
+
+def readings(item: Any) -> Iterator[Batch]:
+    """The ways to read one element as a batch, the likeliest first.
+
+    Raises:
+        DataError: if it is neither a tensor, a tuple, a mapping nor a `Batch`.
+    """
+    if isinstance(item, Batch):
+        yield item
+    elif isinstance(item, Tensor):
+        yield Batch((item,))
+    elif isinstance(item, Mapping) and item:
+        yield from _readings_of_mapping({str(name): value for name, value in item.items()})
+    elif isinstance(item, (tuple, list)) and item:
+        yield from _readings_of_tuple(tuple(item))
+    else:
+        raise DataError(f"{type(item).__name__} is not a batch: give a tensor, a tuple of tensors, or a dict of tensors")
+
+
+def _readings_of_mapping(item: dict[str, Any]) -> Iterator[Batch]:
+    label = next((name for name in LABEL_KEYS if isinstance(item.get(name), Tensor)), None)
+    inputs = {name: value for name, value in item.items() if name != label}
+    labels = None if label is None else item[label]
+    if len(inputs) == 1:
+        (name,) = inputs
+        alone, named = Batch((inputs[name],), {}, labels), Batch((), inputs, labels)
+        yield from (alone, named) if name in POSITIONAL_KEYS else (named, alone)
+    elif inputs:
+        yield Batch((), inputs, labels)
+    if label is not None:
+        yield Batch((), item)
+
+
+def _readings_of_tuple(item: tuple[Any, ...]) -> Iterator[Batch]:
+    *inputs, last = item
+    whole = Batch(item)
+    integers = isinstance(last, Tensor) and not last.is_floating_point() and not last.is_complex() and last.dtype != torch.bool
+    labelled = Batch(tuple(inputs), {}, last) if inputs and integers and last.ndim and len(last) == whole.size else None
+    if labelled is not None and last.ndim == 1:
+        yield labelled
+    yield whole
+    if labelled is not None and last.ndim > 1:
+        yield labelled
+
+
+def _split_indices(count: int, held_out: float, seed: int | None) -> tuple[list[int], list[int]]:
+    """Positions of the kept and of the held-out pieces, both in ascending order; without a seed the last ones are held out."""
+    held = min(count - 1, max(1, math.floor(held_out * count + 0.5)))
+    if seed is None:
+        return list(range(count - held)), list(range(count - held, count))
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(order[held:]), sorted(order[:held])
