@@ -1,0 +1,115 @@
+"""One call of the model: the floating-point tensors that it returns, in a fixed order."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import DataError, ModelError, MpqError
+from mpq.models.batch import Batch
+
+MAIN_OUTPUTS = ("logits", "last_hidden_state")
+_CACHES = ("past_key_values", "cache_params", "mems")
+
+
+def forward(module: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """The floating-point outputs of `module` for `batch`, without gradients.
+
+    Tuples, lists and mappings are walked in their own order. Of an output with a field "logits" only that field is taken, else only
+    "last_hidden_state" if there is one; caches are never asked for nor returned.
+
+    Raises:
+        DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
+        ModelError: if no output is a floating-point tensor.
+    """
+    _, outputs = main_output(call(module, batch))
+    tensors = tuple(tensor for tensor in _tensors(outputs) if tensor.is_floating_point())
+    if not tensors:
+        raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
+    return tensors
+
+
+def call(module: nn.Module, batch: Batch) -> Any:
+    """What `module` returns for `batch`, as it is, without gradients.
+
+    Raises:
+        DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
+    """
+    kwargs = dict(batch.kwargs)
+    if "use_cache" in _parameters(module):
+        kwargs.setdefault("use_cache", False)
+    try:
+        with torch.no_grad():
+            return module(*batch.args, **kwargs)
+    except MpqError:
+        raise
+    except Exception as error:
+        raise DataError(f"the model does not accept a batch of {described(batch)}: {first_line(error)}") from error
+
+
+def main_output(outputs: Any) -> tuple[str | None, Any]:
+    """The field that matters, by name and value, or None and all of `outputs` if no field stands out."""
+    fields = _fields(outputs) or {}
+    name = next((name for name in MAIN_OUTPUTS if isinstance(fields.get(name), Tensor)), None)
+    return (None, outputs) if name is None else (name, fields[name])
+
+
+def described(batch: Batch) -> str:
+    """The dtypes and shapes of a batch, for messages: "float32 [2, 1, 8, 8], attention_mask: int64 [2, 5]"."""
+    positional = [_described(value) for value in batch.args]
+    return ", ".join(positional + [f"{name}: {_described(value)}" for name, value in batch.kwargs.items()])
+
+
+def first_line(error: BaseException) -> str:
+    """The line of an error's message that says what is wrong, without a final full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if "TorchScript interpreter" in lines[0]:  # a traceback through the script; the cause is its last line
+        return lines[-1].removeprefix("RuntimeError: ").rstrip(".")
+    if "exported input tree spec" in lines[0]:
+        return "an exported program takes exactly the inputs that it was exported with, in number and nesting"
+    text = f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    return text.rstrip(".")
+
+
+def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):  # compiled forwards have no signature
+        return {}
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, Mapping):
+        return {str(name): field for name, field in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    return None
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+        return
+    fields = _fields(value)
+    if fields is not None:
+        value = [field for name, field in fields.items() if name not in _CACHES]
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(_described(item) for item in value)})"
+    return repr(value)
