@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mpq.errors import DataError, UsageError
 from mpq.models.batch import Batch as Batch
 from mpq.models.batch import regroup
 from mpq.models.fingerprint import sha256_of_batches
-
-LABEL_KEYS = ("labels", "label", "y", "targets", "target")
-POSITIONAL_KEYS = ("inputs", "input", "x", "images")
+from mpq.models.readings import interpretations
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,58 +132,7 @@ def data_from_batches(batches: Iterable[Any]) -> Data:
     Raises:
         DataError: if there is no sample, or an element is none of these.
     """
-    read = [next(iter(readings(item))) for item in listed(batches)]
-    return make_data([batch for batch in read if batch.size], source="memory")
-
-
-def listed(value: Any) -> list[Any]:
-    """`value` as a list of batches: a tensor, a mapping, a `Batch` and a tuple of tensors are one batch."""
-    alone = isinstance(value, (Tensor, Mapping, Batch)) or (isinstance(value, tuple) and all(isinstance(item, Tensor) for item in value))
-    return [value] if alone else list(value)
-
-
-def readings(item: Any) -> Iterator[Batch]:
-    """The ways to read one element as a batch, the likeliest first.
-
-    Raises:
-        DataError: if it is neither a tensor, a tuple, a mapping nor a `Batch`.
-    """
-    if isinstance(item, Batch):
-        yield item
-    elif isinstance(item, Tensor):
-        yield Batch((item,))
-    elif isinstance(item, Mapping) and item:
-        yield from _readings_of_mapping({str(name): value for name, value in item.items()})
-    elif isinstance(item, (tuple, list)) and item:
-        yield from _readings_of_tuple(tuple(item))
-    else:
-        raise DataError(f"{type(item).__name__} is not a batch: give a tensor, a tuple of tensors, or a dict of tensors")
-
-
-def _readings_of_mapping(item: dict[str, Any]) -> Iterator[Batch]:
-    label = next((name for name in LABEL_KEYS if isinstance(item.get(name), Tensor)), None)
-    inputs = {name: value for name, value in item.items() if name != label}
-    labels = None if label is None else item[label]
-    if len(inputs) == 1:
-        (name,) = inputs
-        alone, named = Batch((inputs[name],), {}, labels), Batch((), inputs, labels)
-        yield from (alone, named) if name in POSITIONAL_KEYS else (named, alone)
-    elif inputs:
-        yield Batch((), inputs, labels)
-    if label is not None:
-        yield Batch((), item)
-
-
-def _readings_of_tuple(item: tuple[Any, ...]) -> Iterator[Batch]:
-    *inputs, last = item
-    whole = Batch(item)
-    integers = isinstance(last, Tensor) and not last.is_floating_point() and not last.is_complex() and last.dtype != torch.bool
-    labelled = Batch(tuple(inputs), {}, last) if inputs and integers and last.ndim and len(last) == whole.size else None
-    if labelled is not None and last.ndim == 1:
-        yield labelled
-    yield whole
-    if labelled is not None and last.ndim > 1:
-        yield labelled
+    return make_data([batch for batch in next(interpretations(batches)) if batch.size], source="memory")
 
 
 def _split_indices(count: int, held_out: float, seed: int | None) -> tuple[list[int], list[int]]:

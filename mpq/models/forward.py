@@ -14,6 +14,8 @@ from mpq.errors import DataError, ModelError, MpqError
 from mpq.models.batch import Batch
 
 MAIN_OUTPUTS = ("logits", "last_hidden_state")
+_SHOWN = 4
+_LONGEST = 200
 _CACHES = ("past_key_values", "cache_params", "mems")
 
 
@@ -41,7 +43,7 @@ def call(module: nn.Module, batch: Batch) -> Any:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
     """
     kwargs = dict(batch.kwargs)
-    if "use_cache" in _parameters(module):
+    if "use_cache" in accepted(module):
         kwargs.setdefault("use_cache", False)
     try:
         with torch.no_grad():
@@ -61,27 +63,32 @@ def main_output(outputs: Any) -> tuple[str | None, Any]:
 
 def described(batch: Batch) -> str:
     """The dtypes and shapes of a batch, for messages: "float32 [2, 1, 8, 8], attention_mask: int64 [2, 5]"."""
-    positional = [_described(value) for value in batch.args]
-    return ", ".join(positional + [f"{name}: {_described(value)}" for name, value in batch.kwargs.items()])
+    parts = [_described(value) for value in batch.args]
+    parts += [f"{name}: {_described(value)}" for name, value in batch.kwargs.items()]
+    return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
 
 
 def first_line(error: BaseException) -> str:
-    """The line of an error's message that says what is wrong, without a final full stop."""
+    """The sentence of an error's message that says what is wrong, shortened, without a final full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    if "TorchScript interpreter" in lines[0]:  # a traceback through the script; the cause is its last line
-        return lines[-1].removeprefix("RuntimeError: ").rstrip(".")
-    if "exported input tree spec" in lines[0]:
-        return "an exported program takes exactly the inputs that it was exported with, in number and nesting"
-    text = f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
-    return text.rstrip(".")
+    text = lines[0]
+    if "TorchScript interpreter" in text:  # a traceback through the script; the cause is its last line
+        text = lines[-1].removeprefix("RuntimeError: ")
+    elif "exported input tree spec" in text:
+        text = "an exported program takes exactly the inputs that it was exported with, in number and nesting"
+    elif text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
+    text = text.partition(". ")[0].rstrip(".")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+def accepted(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the module's forward by name; nothing for compiled forwards, which have no signature."""
     try:
         return inspect.signature(module.forward).parameters
-    except (TypeError, ValueError):  # compiled forwards have no signature
+    except (TypeError, ValueError):
         return {}
 
 

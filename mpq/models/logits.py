@@ -58,10 +58,11 @@ def labels_fit(outputs: Tensor, labels: Tensor | None) -> bool:
     """Whether `labels` are integers that index the last dimension of `outputs`, one per row; -100 stands for no label."""
     if labels is None or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         return False
-    return labels.shape == outputs.shape[:-1] and not bool(_out_of_range(labels, outputs.shape[-1]).any())
+    return labels.shape == outputs.shape[:-1] and not bool(out_of_range(labels, outputs.shape[-1]).any())
 
 
-def _out_of_range(labels: Tensor, classes: int) -> Tensor:
+def out_of_range(labels: Tensor, classes: int) -> Tensor:
+    """Where `labels` are neither a class nor -100."""
     return ((labels < 0) & (labels != IGNORED_LABEL)) | (labels >= classes)
 
 

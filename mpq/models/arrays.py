@@ -1,0 +1,119 @@
+"""Data files of tensors, read by content and without running any code of the file: torch, NumPy and safetensors."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mpq.errors import DataError
+
+READABLE = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"
+_PREFIX = 4096
+_UNNAMED = re.compile(r"arr_\d+")
+
+
+def read_arrays(path: Path, source: str) -> Any:
+    """What the file holds: a tensor, a tuple, a dict, or a list of these; None if it is not a file of tensors.
+
+    Raises:
+        DataError: if the file is missing, empty, damaged, or holds anything but tensors.
+    """
+    start = _start(path, source)
+    reader = _reader(start, path, source)
+    if reader is None:
+        return None
+    try:
+        return reader(path, source)
+    except DataError:
+        raise
+    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise DataError(f"{source} cannot be read ({reason}): save the data again") from error
+
+
+def _start(path: Path, source: str) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{source} is a directory: give a file of {READABLE}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PREFIX)
+    except FileNotFoundError as error:
+        raise DataError(f"{source} does not exist: give a file of {READABLE}, or package.module:callable") from error
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror or error}") from error
+    if not start:
+        raise DataError(f"{source} is empty: give a file of {READABLE}")
+    return start
+
+
+def _reader(start: bytes, path: Path, source: str) -> Callable[[Path, str], Any] | None:
+    if start[:2] == b"PK":
+        return _zip_reader(path, source)
+    if start[:6] == b"\x93NUMPY":
+        return _read_npy
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return _read_torch
+    if start[8:9] == b"{" and b"\x00" in start[:8]:  # the length of a header; text holds no zero bytes
+        return _read_safetensors
+    return None
+
+
+def _zip_reader(path: Path, source: str) -> Callable[[Path, str], Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise DataError(f"{source} is a truncated or damaged archive: save the data again") from error
+    if names and all(name.endswith(".npy") for name in names):
+        return _read_npz
+    inner = {name.partition("/")[2] for name in names}
+    if "data.pkl" in inner and "constants.pkl" not in inner:
+        return _read_torch
+    raise DataError(f"{source} is an archive without data, perhaps a model: give a file of {READABLE}")
+
+
+def _read_torch(path: Path, source: str) -> Any:
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        if "Unsupported" not in str(error) and "not allowed" not in str(error):
+            raise
+        raise DataError(f"{source} holds pickled Python objects, which run code when loaded: save plain tensors with torch.save") from error
+
+
+def _read_npy(path: Path, source: str) -> Tensor:
+    return _tensor(np.load(path, allow_pickle=False), source)
+
+
+def _read_npz(path: Path, source: str) -> Any:
+    with np.load(path, allow_pickle=False) as arrays:
+        return _by_name({name: _tensor(arrays[name], f"{source}, array '{name}'") for name in arrays.files})
+
+
+def _read_safetensors(path: Path, source: str) -> Mapping[str, Tensor]:
+    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    return tensors
+
+
+def _by_name(tensors: dict[str, Tensor]) -> Any:
+    """Arrays that NumPy named by position become a tuple."""
+    if not tensors or not all(_UNNAMED.fullmatch(name) for name in tensors):
+        return tensors
+    return tuple(tensors[name] for name in sorted(tensors, key=lambda name: int(name.removeprefix("arr_"))))
+
+
+def _tensor(array: Any, source: str) -> Tensor:
+    if array.dtype.kind not in "biufc":
+        raise DataError(f"{source} holds {array.dtype}, which is not a number: save numeric arrays")
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if native.dtype in (np.uint16, np.uint32):  # of no use in torch; both fit into int64
+        native = native.astype(np.int64)
+    return torch.from_numpy(native)
