@@ -1,0 +1,177 @@
+"""Hugging Face directories: loading one offline, and making its module from the configuration alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mpq.errors import ModelError
+from mpq.files import sha256_of
+from mpq.models.loaded import LoadedModel
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_OWN_KEYS = ("architecture", "tensor_dtypes")
+_SHOWN = 4
+
+
+def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
+    """The model of a Hugging Face directory, in the dtype of its checkpoint; nothing is downloaded.
+
+    Raises:
+        ModelError: if transformers is missing, the directory is incomplete or damaged, or it brings code without `trust`.
+    """
+    config = _read_config(directory)
+    weights = _weight_files(directory)
+    remote = "auto_map" in config
+    if remote and not trust:
+        raise ModelError(f"{directory} brings Python code of its own (auto_map): if you trust it, add --trust")
+    if "quantization_config" in config:
+        raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
+    module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
+    return LoadedModel(
+        module,
+        "hf",
+        sha256_of([directory / "config.json", *weights]),
+        path=directory,
+        config=None if remote else {**config, **_described(module)},
+        tokenizer=directory if any((directory / name).is_file() for name in _TOKENIZER_FILES) else None,
+    )
+
+
+def rebuild_directory(config: dict[str, Any]) -> nn.Module:
+    """The module that `load_directory` described in `config`, with zeros for weights; ties are tied.
+
+    Raises:
+        ModelError: if transformers is missing, or does not know the architecture.
+    """
+    transformers = _transformers()
+    architecture = str(config.get("architecture"))
+    fields = {key: value for key, value in config.items() if key not in _OWN_KEYS}
+    try:
+        with _quiet(transformers), torch.random.fork_rng(devices=[]):
+            model_class = getattr(transformers, architecture)
+            made = model_class.config_class.from_dict(fields)
+            module: nn.Module = model_class._from_config(made, dtype=_dtype(config["dtype"]))
+    except Exception as error:  # another version of transformers may refuse the configuration in any way
+        reason = _reason(error)
+        raise ModelError(f"transformers {transformers.__version__} cannot make {architecture} ({reason}): upgrade transformers") from error
+    with torch.no_grad():
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            tensor.data = tensor.data.to(_dtype(config["tensor_dtypes"].get(name, str(tensor.dtype)))).zero_()
+    return module.eval()
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path} ({error}): save or download the model again") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise ModelError(f"{path} names no model_type: give a directory saved by save_pretrained")
+    return config
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files that hold the weights, in sorted order: safetensors where there are any."""
+    name = next((name for name in _WEIGHT_FILES if (directory / name).is_file()), None)
+    if name is None:
+        raise ModelError(f"{directory} holds no weights (model.safetensors or pytorch_model.bin): download the model again")
+    if not name.endswith(".index.json"):
+        return [directory / name]
+    try:
+        shards = sorted(set(json.loads((directory / name).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"cannot read {directory / name}: download the model again") from error
+    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    if missing:
+        raise ModelError(f"{directory} lacks {_listed(missing)}: download the model again")
+    return [directory / shard for shard in shards]
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ModelError("a Hugging Face model needs transformers: pip install 'mpq[hf]'") from error
+
+
+def _model_classes(config: dict[str, Any], *, remote: bool) -> list[Any]:
+    """The classes to try in turn: the one that the configuration names, else a causal language model, else the bare model."""
+    transformers = _transformers()
+    if remote:
+        names = ("AutoModelForCausalLM", "AutoModel", *config["auto_map"])
+        return [getattr(transformers, name) for name in names if name in config["auto_map"] and hasattr(transformers, name)]
+    named = next((name for name in config.get("architectures") or () if isinstance(name, str) and hasattr(transformers, name)), None)
+    if named is not None:
+        return [getattr(transformers, named)]
+    causal = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    first = [transformers.AutoModelForCausalLM] if config["model_type"] in causal else []
+    return [*first, transformers.AutoModel]
+
+
+def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bool) -> nn.Module:
+    transformers = _transformers()
+    complaint = f"{directory} names no model class that transformers {transformers.__version__} knows: upgrade transformers"
+    for model_class in model_classes:
+        try:
+            with _quiet(transformers):
+                module, report = model_class.from_pretrained(
+                    directory, dtype="auto", local_files_only=True, trust_remote_code=trust, output_loading_info=True
+                )
+        except Exception as error:  # the directory decides what goes wrong in transformers, so any failure is the directory's
+            raise ModelError(f"{directory} cannot be loaded by transformers ({_reason(error)}): download the model again") from error
+        if not report["missing_keys"]:
+            loaded: nn.Module = module.eval()
+            return loaded
+        missing = _listed(sorted(report["missing_keys"]))
+        complaint = f"{directory} lacks weights of {type(module).__name__}: {missing}; download the model again"
+    raise ModelError(complaint)
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the progress bars and the remarks of transformers."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _described(module: nn.Module) -> dict[str, Any]:
+    """What config.json does not say: the class, its dtype, and the tensors that it keeps in another dtype."""
+    dtype = next((parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()), torch.float32)
+    others = {
+        name: str(tensor.dtype) for name, tensor in module.state_dict().items() if tensor.is_floating_point() and tensor.dtype != dtype
+    }
+    return {"architecture": type(module).__name__, "dtype": str(dtype).removeprefix("torch."), "tensor_dtypes": others}
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name.removeprefix("torch."))
+    if not isinstance(dtype, torch.dtype):
+        raise ModelError(f"'{name}' is not a dtype of torch: write the artifact again")
+    return dtype
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,156 @@
+"""torch.export archives: loading one, and keeping one without its weights so that the module can be rebuilt from it.
+
+An artifact stores its weights itself, so the program kept beside them has every weight replaced by a tensor of stride 0 over
+one element: names, shapes, dtypes and ties survive, the bytes do not. Constants of the graph are no weights and stay.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import lzma
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
+
+from mpq.errors import FormatError, ModelError
+from mpq.models.guard import check_archive
+from mpq.models.loaded import LoadedModel
+
+_XZ_MAGIC = b"\xfd7zXZ"
+
+
+def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
+    """The module of a torch.export archive, with its example inputs.
+
+    Raises:
+        ModelError: if the archive is damaged, could run code, or was exported in training mode.
+    """
+    with path.open("rb") as file:
+        program = _read(file, str(path), trust=trust)
+    _check_mode(program, path)
+    _replace_state(program, Tensor.contiguous)  # as a rebuilt module has them, so that both compute the same to the bit
+    module, example_inputs = _module_of(program), program.example_inputs
+    return LoadedModel(
+        module, "export", sha256, path=path, example_inputs=example_inputs or None, program=None if trust else strip_program(program)
+    )
+
+
+def strip_program(program: ExportedProgram) -> bytes:
+    """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Changes `program`."""
+    program.example_inputs = None
+    _replace_state(program, _hollow)
+    for graph_module in _graph_modules(program):
+        for node in graph_module.graph.nodes:
+            node.meta.pop("stack_trace", None)  # large, and it names folders of the machine that exported
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer)
+    return _compress(buffer.getvalue())
+
+
+def rebuild_program(content: bytes) -> nn.Module:
+    """The module of a stripped program; every parameter and buffer of the state dict is zero, contiguous and writable.
+
+    Raises:
+        FormatError: if `content` is damaged.
+        ModelError: if it could run code when loaded.
+    """
+    program = _read(io.BytesIO(_decompress(content)), "the program in the artifact", trust=False)
+    _replace_state(program, torch.zeros_like)
+    return _module_of(program)
+
+
+def _read(file: IO[bytes], source: str, *, trust: bool) -> ExportedProgram:
+    try:
+        with _quiet():
+            if not trust:
+                check_archive(file, source)
+            return _deserialize(file)
+    except ModelError:
+        raise
+    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{source} cannot be read as a torch.export archive ({reason}): export the model again") from error
+
+
+def _deserialize(file: IO[bytes]) -> ExportedProgram:
+    try:
+        return _load_model(file)
+    except NotImplementedError:  # an output type that torch does not know until transformers, if installed, is imported
+        importlib.import_module("transformers.modeling_outputs")
+        importlib.import_module("transformers.cache_utils")
+        file.seek(0)
+        return _load_model(file)
+
+
+def _load_model(file: IO[bytes]) -> ExportedProgram:
+    """What torch.export.load gives, which would log a traceback and hide the reason when it fails."""
+    program: ExportedProgram = load_pt2(file).exported_programs["model"]  # type: ignore[arg-type, unused-ignore]
+    return program
+
+
+def _module_of(program: ExportedProgram) -> nn.Module:
+    """The program's module; without its guards, which are generated code, the plain input checks speak more clearly."""
+    module: nn.Module = program.module(check_guards=False)
+    for part in module.modules():
+        part.training = False  # .eval() is refused by torch.export; the mode is fixed in the graph
+    return module
+
+
+def _check_mode(program: ExportedProgram, path: Path) -> None:
+    for graph_module in _graph_modules(program):
+        for node in graph_module.graph.nodes:
+            name = str(node.target)
+            trained = name == "aten.dropout.default" and node.args[1] > 0 and node.args[2]
+            if trained or (name == "aten.batch_norm.default" and node.args[5]):
+                raise ModelError(f"{path} was exported in training mode ({name} is active): export it after model.eval()")
+
+
+def _graph_modules(program: ExportedProgram) -> Iterator[torch.fx.GraphModule]:
+    return (part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule))
+
+
+def _hollow(tensor: Tensor) -> Tensor:
+    if tensor.numel() <= 1:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return torch.zeros(1, dtype=tensor.dtype).expand(tensor.shape)
+
+
+def _replace_state(program: ExportedProgram, make: Callable[[Tensor], Tensor]) -> None:
+    """Put `make(tensor)` for every tensor of the state dict; tensors that are one stay one."""
+    made: dict[object, Tensor] = {}
+    state = program.state_dict
+    for name, tensor in list(state.items()):
+        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.dtype) if tensor.numel() else name
+        if key not in made:
+            made[key] = make(tensor.detach())
+        state[name] = nn.Parameter(made[key], tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made[key]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark on weights of stride 0."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group", category=UserWarning)
+        yield
+
+
+def _compress(content: bytes) -> bytes:
+    candidates = (lzma.compress(content, check=lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME), zlib.compress(content, 9))
+    return min(candidates, key=len)
+
+
+def _decompress(content: bytes) -> bytes:
+    try:
+        return lzma.decompress(content) if content.startswith(_XZ_MAGIC) else zlib.decompress(content)
+    except (lzma.LZMAError, zlib.error, EOFError) as error:
+        raise FormatError("the program in the artifact is damaged: write the artifact again with `mpq apply`") from error

@@ -1,0 +1,29 @@
+"""Making a module again without the model's file, from what an artifact carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from mpq.errors import FormatError, ModelError
+from mpq.models.huggingface import rebuild_directory
+from mpq.models.program import rebuild_program
+
+
+def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] | None) -> nn.Module:
+    """The module of an "export" or "hf" model with zeros for weights, in eval mode, its state dict named as the original's.
+
+    Raises:
+        FormatError: if what it is rebuilt from is missing or damaged.
+        ModelError: if the module of such a model cannot be rebuilt.
+    """
+    if kind == "export":
+        if program is None:
+            raise FormatError("the artifact carries no program: give the original model as well")
+        return rebuild_program(program)
+    if kind == "hf":
+        if config is None:
+            raise FormatError("the artifact carries no configuration: give the original model as well")
+        return rebuild_directory(config)
+    raise ModelError(f"a model of kind '{kind}' cannot be rebuilt from the artifact alone: give the original model as well")

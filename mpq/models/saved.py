@@ -1,0 +1,109 @@
+"""Files of torch.save, torch.jit.save and safetensors, each read without running any code of the file unless trusted."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mpq.errors import ModelError
+from mpq.models.factory import build_module, find_state, working_directory_importable
+from mpq.models.loaded import LoadedModel
+
+T = TypeVar("T")
+_jit_load: Callable[..., nn.Module] = torch.jit.load
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_AGAIN = "save or download the model again"
+
+
+def load_torchscript(path: Path, *, sha256: str) -> LoadedModel:
+    """A TorchScript archive in eval mode.
+
+    Raises:
+        ModelError: if the archive is damaged.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is not supported", category=DeprecationWarning)
+        module: nn.Module = _read(lambda: _jit_load(str(path), map_location="cpu"), path, "TorchScript archive")
+    return LoadedModel(module.eval(), "torchscript", sha256, path=path)
+
+
+def load_saved(path: Path, *, sha256: str, factory: str | None, trust: bool) -> LoadedModel:
+    """What torch.save wrote: a state dict, or with `trust` a pickled module.
+
+    Raises:
+        ModelError: if the file is damaged, holds no model, or needs trust that was not given.
+    """
+    content = _unpickle(path) if trust else _load_weights(path)
+    if isinstance(content, nn.Module):
+        return LoadedModel(content.eval(), "pickle", sha256, path=path)
+    state = find_state(content)
+    if state is None:
+        raise ModelError(f"{path} holds {_described(content)} and not a model: give a state dict or a torch.export archive")
+    return LoadedModel(build_module(state, factory=factory, path=path), "state_dict", sha256, path=path, factory=factory)
+
+
+def load_safetensors(path: Path, *, sha256: str, factory: str | None) -> LoadedModel:
+    """A state dict in a .safetensors file.
+
+    Raises:
+        ModelError: if the file is damaged, or already a result of mpq.
+    """
+    state = _read(lambda: _load_tensors(path), path, ".safetensors file")
+    return LoadedModel(build_module(state, factory=factory, path=path), "state_dict", sha256, path=path, factory=factory)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        if "mpq" in (file.metadata() or {}):
+            raise ModelError(f"{path} is already an mpq artifact: run it with `mpq eval` or mpq.load, or give the original model")
+    return load_file(path)
+
+
+def _load_weights(path: Path) -> object:
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
+        text = str(error)
+        if "Unsupported" not in text and "not allowed" not in text:
+            raise _damaged(path, "file of torch.save", error) from error
+        match = _GLOBAL.search(text)
+        what = f" ({match[1]})" if match else ""
+        raise ModelError(
+            f"{path} holds pickled Python objects{what}, which run code when loaded: "
+            "save a torch.export archive or a state dict instead, or add --trust if you trust the file"
+        ) from error
+
+
+def _unpickle(path: Path) -> object:
+    with working_directory_importable():
+        return _read(lambda: torch.load(path, weights_only=False, map_location="cpu"), path, "file of torch.save")
+
+
+def _read(load: Callable[[], T], path: Path, kind: str) -> T:
+    try:
+        return load()
+    except ModelError:
+        raise
+    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+        raise _damaged(path, kind, error) from error
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> ModelError:
+    reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return ModelError(f"{path} cannot be read as a {kind} ({reason}): {_AGAIN}")
+
+
+def _described(content: object) -> str:
+    if isinstance(content, dict):
+        keys = ", ".join(str(key) for key in list(content)[:4])
+        return f"a dict with {keys}" if keys else "an empty dict"
+    return "a tensor" if isinstance(content, Tensor) else f"a {type(content).__name__}"
