@@ -1,0 +1,138 @@
+"""Where the elements of a weight lie in memory, also after it was copied.
+
+A region is a strided view in absolute byte addresses, so slices, transposes and several parameters in one storage need no case of
+their own. An origin ties a region to a weight: a parameter's own memory, or a copy, which knows the region that it was copied from
+and the origin of that. To learn which dims of the parameter an op sums over, walk along the summed dim of the tensor that the op was
+given, translate every address back, and see which indices change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A strided block of memory.
+
+    Args:
+        address: address of the first element, in bytes.
+        shape: elements per dim.
+        strides: distance of neighbours per dim, in bytes.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def last(self) -> int:
+        """Address of the last element."""
+        return self.address + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+    def addresses(self, indices: Integers) -> Integers:
+        """Addresses [n] of the elements at `indices` [n, dims]."""
+        return self.address + indices @ np.array(self.strides, dtype=np.int64)
+
+    def indices(self, addresses: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+        """Indices [n, dims] of the elements at `addresses` [n], and which [n] of these addresses are elements at all."""
+        rest = addresses - self.address
+        inside = rest >= 0
+        indices = np.zeros((len(addresses), len(self.shape)), dtype=np.int64)
+        for dim in sorted(range(len(self.shape)), key=lambda dim: -self.strides[dim]):
+            if self.shape[dim] > 1 and self.strides[dim] > 0:
+                indices[:, dim], rest = np.divmod(rest, self.strides[dim])
+                inside &= indices[:, dim] < self.shape[dim]
+        return indices, inside & (rest == 0)
+
+    def holds(self, address: int) -> bool:
+        """Whether an element starts at `address`."""
+        return self.address <= address <= self.last and bool(self.indices(np.array([address]))[1][0])
+
+    def meeting(self, other: Region) -> int | None:
+        """The address of an element of both regions, looked for at their ends; None if there is none."""
+        if self.last < other.address or other.last < self.address:
+            return None
+        ends = ((other, self.address), (self, other.address), (other, self.last), (self, other.last))
+        return next((address for region, address in ends if region.holds(address)), None)
+
+    def line(self, address: int, dim: int) -> Integers:
+        """Addresses of the elements that differ from the one at `address` in `dim` only, itself included."""
+        (start,), _ = self.indices(np.array([address]))
+        indices = np.repeat(start[None], self.shape[dim], axis=0)
+        indices[:, dim] = np.arange(self.shape[dim])
+        return self.addresses(indices)
+
+
+def region(tensor: Tensor) -> Region:
+    """The memory of `tensor`."""
+    size = tensor.element_size()
+    return Region(tensor.data_ptr(), tuple(tensor.shape), tuple(stride * size for stride in tensor.stride()))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Memory that holds elements of a weight.
+
+    Args:
+        weight: number of the weight.
+        region: the memory.
+        source: for a copy, where the elements of `region` were copied from, index by index; same shape as `region`.
+        parent: for a copy, the origin of `source`.
+    """
+
+    weight: int
+    region: Region
+    source: Region | None = None
+    parent: Origin | None = None
+
+    def trace(self, addresses: Integers) -> Integers:
+        """Indices [n, dims] in the parameter of the elements at `addresses`; those that are no elements of it are left out."""
+        indices, inside = self.region.indices(addresses)
+        if self.source is None or self.parent is None:
+            return indices[inside]
+        return self.parent.trace(self.source.addresses(indices[inside]))
+
+    @property
+    def root(self) -> Region:
+        """The memory of the parameter itself."""
+        return self.region if self.parent is None else self.parent.root
+
+
+def output_axes(origin: Origin, view: Region, reduced: Iterable[int]) -> tuple[int, ...]:
+    """The axes of the parameter that are left when an op sums over the dims `reduced` of `view`.
+
+    A dim of size one is never seen to change: it counts as summed over when its counterpart in `view` is.
+    """
+    shape, summed = origin.root.shape, {dim % len(view.shape) for dim in reduced}
+    meeting = view.meeting(origin.region)
+    if meeting is None:
+        return leading_axes(shape)
+    gone: set[int] = set()
+    for dim in summed:
+        indices = origin.trace(view.line(meeting, dim))
+        if len(indices):
+            gone.update(int(axis) for axis in np.flatnonzero(indices.min(axis=0) != indices.max(axis=0)))
+    gone |= _units(shape, view.shape, summed)
+    axes = tuple(axis for axis in range(len(shape)) if axis not in gone)
+    return axes if axes and gone else leading_axes(shape)
+
+
+def leading_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """All axes but the last."""
+    return tuple(range(len(shape) - 1))
+
+
+def _units(shape: tuple[int, ...], view: tuple[int, ...], summed: set[int]) -> set[int]:
+    """The axes of size one of `shape` whose counterparts in `view`, taken in order, are in `summed`."""
+    ours, theirs = [[dim for dim, size in enumerate(sizes) if size == 1] for sizes in (shape, view)]
+    if len(ours) != len(theirs):
+        return set()
+    return {axis for axis, dim in zip(ours, theirs, strict=True) if dim in summed}
