@@ -91,7 +91,8 @@ def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:
     elif isinstance(content, (tuple, list)):
         items = list(content)
         one_batch = isinstance(content, tuple) and items and isinstance(items[0], Tensor)
-        yield from ([content], items) if one_batch or _unlike_tensors(items) else (items, [content])
+        if items:
+            yield from ([content], items) if one_batch or _unlike_tensors(items) else (items, [content])
     elif isinstance(content, Iterable):
         yield list(islice(content, limit))
     else:
@@ -99,5 +100,7 @@ def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:
 
 
 def _unlike_tensors(items: list[Any]) -> bool:
-    """Whether a list is rather the inputs of one batch than a list of batches: tensors of unlike dtypes or shapes."""
-    return all(isinstance(item, Tensor) for item in items) and len({(item.dtype, item.shape[1:]) for item in items}) > 1
+    """Whether a list is rather the inputs of one batch than a list of batches: as many samples, but of unlike dtypes or dimensions."""
+    if not all(isinstance(item, Tensor) and item.ndim for item in items):
+        return False
+    return len({len(item) for item in items}) == 1 and len({(item.dtype, item.ndim) for item in items}) > 1
