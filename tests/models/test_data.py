@@ -6,12 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from mpq.errors import DataError, UsageError
 from mpq.models.batches import Data
 from mpq.models.data import example_data, load_data
-from mpq.models.fit import fit_data
 from mpq.models.loaded import LoadedModel
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -125,18 +123,6 @@ def test_the_same_data_in_any_file_has_the_same_hash(images: LoadedModel) -> Non
     assert load_data("images.bin", model=images).sha256 == load(IMAGES, images).sha256
 
 
-def test_batches_in_a_list_keep_their_size_unless_another_is_given(images: LoadedModel) -> None:
-    batches = [IMAGES[:4], IMAGES[4:]]
-    assert [batch.size for batch in load(batches, images).batches] == [4, 2]
-    assert [batch.size for batch in load(batches, images, batch_size=3).batches] == [3, 3]
-
-
-def test_the_default_batch_is_64_samples_or_8_large_ones_or_token_sequences() -> None:
-    narrow = in_memory(nn.Linear(3, 2))
-    assert load(torch.zeros(100, 3), narrow).batches[0].size == 64
-    assert load(torch.zeros(20, 5, dtype=torch.int64), in_memory(Tokens())).batches[0].size == 8
-
-
 def test_num_samples_takes_the_first_ones(images: LoadedModel) -> None:
     data = load([(IMAGES[:4], LABELS[:4]), (IMAGES[4:], LABELS[4:])], images, num_samples=5)
     assert labels_of(data) == LABELS[:5].tolist()
@@ -161,23 +147,6 @@ def test_token_ids_beyond_the_vocabulary_are_refused() -> None:
     model = LoadedModel(Tokens(), "hf", "0", config={"vocab_size": 32})
     with pytest.raises(DataError, match=r"^calibration.pt: token id 40 is out of range: the model's vocabulary has 32 tokens, 0 to 31$"):
         load(ids, model)
-
-
-def test_a_program_of_one_batch_size_gets_whole_batches() -> None:
-    data = load(torch.randn(7, 3, 8, 8), exported(3))
-    assert [batch.size for batch in data.batches] == [3, 3]
-    assert data.fixed_batch == 3
-    assert data.description == "6 samples of [3, 8, 8]; the model takes exactly 3 at once, so the last 1 are dropped"
-    assert load(IMAGES, exported(1)).description == "6 samples of [3, 8, 8]; the model takes exactly 1 at once"
-    with pytest.raises(DataError, match=r"^calibration.pt: the model takes exactly 8 samples at once, and there are 6: give at least 8"):
-        load(IMAGES, exported(8))
-
-
-def test_a_program_with_a_largest_batch_gets_no_larger_one() -> None:
-    dynamic = {0: torch.export.Dim("batch", min=1, max=5)}
-    program = torch.export.export(convolution(), (torch.zeros(2, 3, 8, 8),), dynamic_shapes=(dynamic,))
-    data = load(torch.randn(8, 3, 8, 8), LoadedModel(program.module(), "export", "0"))
-    assert ([batch.size for batch in data.batches], data.fixed_batch) == ([4, 4], None)
 
 
 def test_a_wrong_shape_is_refused_with_the_shape_of_the_example_inputs() -> None:
@@ -304,19 +273,3 @@ def test_example_inputs_serve_as_data() -> None:
     message = r"^there is no calibration data, and the model carries no example inputs: give data with --calib FILE$"
     with pytest.raises(DataError, match=message):
         example_data(in_memory(nn.Linear(2, 2)))
-
-
-def test_data_in_memory_is_fitted_to_the_model(images: LoadedModel) -> None:
-    loader = DataLoader(TensorDataset(IMAGES.double(), LABELS), batch_size=4)
-    data = fit_data(loader, model=images, source="memory")
-    assert labels_of(data) == LABELS.tolist()
-    assert data.batches[0].args[0].dtype == torch.float32
-
-
-def test_recurrent_states_that_do_not_lead_with_samples_keep_the_batch_whole() -> None:
-    states = (torch.zeros(1, 6, 4), torch.zeros(1, 6, 4))
-    data = fit_data(
-        [(torch.randn(6, 5, 3), states), (torch.randn(6, 5, 3), states)], model=in_memory(nn.LSTM(3, 4, batch_first=True)), source="m"
-    )
-    assert ([batch.size for batch in data.batches], data.fixed_batch) == ([6, 6], 6)
-    assert [part.samples for part in data.split(0.5, seed=0)] == [6, 6]
