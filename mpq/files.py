@@ -78,7 +78,7 @@ class Journal:
     def create(cls, path: Path, first: Mapping[str, Any]) -> Journal:
         """A new journal whose first line is `first`; it appears with that line or not at all."""
         with atomic_write(path) as file:
-            file.write(_line(first))
+            file.write(journal_line(first))
         return cls(path)
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Journal:
             if self._file is None:
                 self._trim()
                 self._file = self.path.open("ab")
-            self._file.write(_line(record))
+            self._file.write(journal_line(record))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -137,5 +137,6 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
+def journal_line(record: Mapping[str, Any]) -> bytes:
+    """One record as a line of a journal."""
     return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -75,9 +75,8 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if self.format not in INTEGER_FORMATS and self.format not in FLOAT_FORMATS:
-            raise SchemeError(
-                f"unknown scheme '{self.format}': use one of {', '.join([*INTEGER_FORMATS, *FLOAT_FORMATS])}, optionally with -asym and -g32, -g64, -g128"
-            )
+            known = ", ".join([*INTEGER_FORMATS, *FLOAT_FORMATS])
+            raise SchemeError(f"unknown scheme '{self.format}': use one of {known}, integers optionally with -asym and -gN")
         if self.is_float and (self.group_size is not None or not self.symmetric):
             raise SchemeError(f"'{self.format}' is floating point: it takes neither a group size nor a zero point")
         if self.group_size is not None and self.group_size < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,7 @@ from mpq.models.batches import Batch
 from mpq.models.forward import forward
 from mpq.models.memory import pointer
 from mpq.models.regions import Region, region
+from mpq.models.state import aliases_of, state_of, tied_names
 from mpq.models.watch import Use, Watch, is_norm
 from mpq.records.layer import Layer
 
@@ -55,7 +56,7 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
             tensor of another shape.
         DataError: if there is no batch, or the module does not accept one.
     """
-    state = _state(module)
+    state = state_of(module)
     weights = _weights(module, state)
     uses = _watched(module, [weight.tensor for weight in weights], batches)
     heaviest = {number: _heaviest(weights[number], found) for number, found in uses.items()}
@@ -67,7 +68,7 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
     unreached = [_unreached(weight, weights, heaviest) for number, weight in enumerate(weights) if number not in uses and _is_layer(weight)]
     _check_overlaps([*layers, *unreached], state)
     searched = {layer.parameters[0] for layer in [*layers, *unreached]}
-    aliases = {name: names[0] for names in _grouped(state) for name in names[1:]}
+    aliases = aliases_of(state)
     rest = tuple(name for name in state if name not in searched and name not in aliases)
     return Discovery(_named(layers, state), _named(unreached, state), rest, aliases)
 
@@ -84,35 +85,18 @@ def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Bat
     return {number: list(found.values()) for number, found in watch.uses.items()}
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    state = module.state_dict()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise ModelError(f"'{name}' in the state dict is no tensor but {type(value).__name__}: mpq stores tensors only")
-    return dict(state)
-
-
 def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
     """Every parameter in floating point with two or more dims, once per storage."""
     owners = dict(module.named_modules(remove_duplicate=False))
     parameters: dict[str, Tensor] = {name: tensor for name, tensor in module.named_parameters(remove_duplicate=False) if name in state}
     found = []
-    for names in _grouped(parameters):
+    for names in tied_names(parameters):
         tensor = parameters[names[0]]
         if tensor.dtype == torch.float64 and tensor.dim() > 1:
             raise ModelError(f"'{names[0]}' is float64: convert the model with .float() first")
         if tensor.dim() > 1 and tensor.numel() and tensor.dtype in DTYPES:
             found.append(_Weight(names, tensor, owners[names[0].rpartition(".")[0]]))
     return found
-
-
-def _grouped(tensors: dict[str, Tensor]) -> Iterator[tuple[str, ...]]:
-    """The names of `tensors`, those of the same memory, shape and dtype together, in order of their first name."""
-    groups: dict[object, list[str]] = {}
-    for name, tensor in tensors.items():
-        same = (region(tensor), tensor.dtype, tensor.device) if pointer(tensor) else name
-        groups.setdefault(same, []).append(name)
-    return (tuple(names) for names in groups.values())
 
 
 def _heaviest(weight: _Weight, uses: Sequence[Use]) -> Use | None:

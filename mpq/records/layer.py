@@ -26,7 +26,7 @@ class Layer:
     shape: tuple[int, ...]
     axes: tuple[int, ...]
     dtype: str
-    operator: str
+    operator: str = "other"
     consumers: tuple[str, ...] = ()
 
     @property
@@ -52,4 +52,5 @@ class Layer:
 
 def layer_from_dict(data: dict[str, Any]) -> Layer:
     """The layer that `Layer.to_dict` described."""
-    return Layer(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return Layer(**values)

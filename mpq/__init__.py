@@ -1,0 +1,78 @@
+"""mpq gives each weight of a PyTorch model the precision it deserves."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpq.analyze.prepare import AnalysisSettings as AnalysisSettings
+    from mpq.analyze.run import analyze as analyze
+    from mpq.apply.load import load as load
+    from mpq.apply.run import apply as apply
+    from mpq.budget import Budget as Budget
+    from mpq.errors import MpqError as MpqError
+    from mpq.evaluate.measurer import PlanMeasurer as PlanMeasurer
+    from mpq.evaluate.run import evaluate as evaluate
+    from mpq.models.data import load_data as load_data
+    from mpq.models.load import load_model as load_model
+    from mpq.records.plan import Plan as Plan
+    from mpq.records.plan import read_plan as read_plan
+    from mpq.records.plan import write_plan as write_plan
+    from mpq.records.sensitivity import Sensitivity as Sensitivity
+    from mpq.records.sensitivity import read_sensitivity as read_sensitivity
+    from mpq.schemes import Scheme as Scheme
+    from mpq.search.run import search as search
+
+_HOMES = {
+    "AnalysisSettings": "mpq.analyze.prepare",
+    "Budget": "mpq.budget",
+    "MpqError": "mpq.errors",
+    "Plan": "mpq.records.plan",
+    "PlanMeasurer": "mpq.evaluate.measurer",
+    "Scheme": "mpq.schemes",
+    "Sensitivity": "mpq.records.sensitivity",
+    "analyze": "mpq.analyze.run",
+    "apply": "mpq.apply.run",
+    "evaluate": "mpq.evaluate.run",
+    "load": "mpq.apply.load",
+    "load_data": "mpq.models.data",
+    "load_model": "mpq.models.load",
+    "read_plan": "mpq.records.plan",
+    "read_sensitivity": "mpq.records.sensitivity",
+    "search": "mpq.search.run",
+    "write_plan": "mpq.records.plan",
+}
+__all__ = [
+    "AnalysisSettings",
+    "Budget",
+    "MpqError",
+    "Plan",
+    "PlanMeasurer",
+    "Scheme",
+    "Sensitivity",
+    "analyze",
+    "apply",
+    "evaluate",
+    "load",
+    "load_data",
+    "load_model",
+    "read_plan",
+    "read_sensitivity",
+    "search",
+    "write_plan",
+]
+
+# A room and its main function share a name. Importing a room binds its name here, once: done now, the function wins for good.
+for _room in ("analyze", "apply", "evaluate", "search"):
+    import_module(f"mpq.{_room}")
+    del globals()[_room]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import mpq` does not import torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mpq' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

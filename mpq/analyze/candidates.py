@@ -1,0 +1,71 @@
+"""Candidates: which schemes each layer may take.
+
+"4", "8", "16" and "32" are bits: 16 is the layer's own 16-bit format (fp16 for fp32 unless a weight would overflow), 2 to 7
+bits come with one scale per row and with every group size of `GROUP_SIZES` that divides the row. "2..8" is a range of bits.
+Anything else names one scheme, whose last group may be shorter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from mpq.errors import SchemeError
+from mpq.records.layer import Layer
+from mpq.schemes import Scheme, parse_scheme
+
+GROUP_SIZES = (128, 64, 32)
+
+
+def expand(texts: Iterable[str]) -> list[str]:
+    """Ranges written out and repetitions dropped, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
+
+    Raises:
+        SchemeError: if nothing is left, or a text is neither bits, nor a range, nor a scheme.
+    """
+    found: dict[str, None] = {}
+    for text in texts:
+        for part in filter(None, (p.strip() for p in text.split(","))):
+            span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
+            wanted = [str(bits) for bits in range(int(span[1]), int(span[2]) + 1)] if span else [part]
+            for one in wanted:
+                _check(one)
+            found |= dict.fromkeys(wanted)
+    if not found:
+        raise SchemeError("no candidate scheme is given: use for example --candidates 4,8,16")
+    return list(found)
+
+
+def candidates_for(layer: Layer, expanded: Iterable[str], sixteen: Callable[[Layer], str]) -> tuple[Scheme, ...]:
+    """The schemes that `layer` may take, smallest first; `sixteen` names its 16-bit format."""
+    found: dict[Scheme, None] = {}
+    for text in expanded:
+        found |= dict.fromkeys(_schemes(text, layer, sixteen))
+    columns = layer.matrix[1]
+    distinct: dict[tuple[str, int, bool], Scheme] = {}
+    for scheme in found:
+        distinct.setdefault((scheme.format, scheme.groups(columns), scheme.symmetric), scheme)
+    return tuple(sorted(distinct.values(), key=lambda scheme: (scheme.stored_bits(layer.matrix), str(scheme))))
+
+
+def _schemes(text: str, layer: Layer, sixteen: Callable[[Layer], str]) -> list[Scheme]:
+    if not text.isdigit():
+        scheme = parse_scheme(text)
+        if scheme.group_size is not None and scheme.group_size >= layer.matrix[1]:
+            return [Scheme(scheme.format, None, scheme.symmetric)]
+        return [scheme]
+    if text == "16":
+        return [Scheme(sixteen(layer))]
+    if text == "32":
+        return [Scheme("fp32" if layer.dtype == "float32" else sixteen(layer))]
+    columns, whole = layer.matrix[1], Scheme(f"int{text}")
+    groups = [size for size in GROUP_SIZES if size < columns and columns % size == 0] if int(text) < 8 else []
+    return [whole, *(Scheme(whole.format, size) for size in groups)]
+
+
+def _check(text: str) -> None:
+    if text.isdigit():
+        if int(text) not in (*range(2, 9), 16, 32):
+            raise SchemeError(f"'{text}' bits is not a candidate: use 2 to 8, 16 or 32, or a scheme such as int4-g128")
+    else:
+        parse_scheme(text)

@@ -1,0 +1,138 @@
+"""Decide, then do: everything an analysis will measure, settled and checked before the first measurement."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+from mpq.analyze.candidates import candidates_for, expand
+from mpq.errors import ModelError
+from mpq.models.batches import Data
+from mpq.models.discover import Discovery, discover
+from mpq.models.forward import forward
+from mpq.models.inventory import inventory, source_of
+from mpq.models.loaded import LoadedModel
+from mpq.models.logits import outputs_are_logits
+from mpq.models.metrics import Metric, metric_named
+from mpq.models.select import select
+from mpq.models.variants import sixteen_bits
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import SensitivityHeader
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """What the user may choose.
+
+    Args:
+        candidates: bits, ranges of bits, or schemes; see `analyze/candidates.py`.
+        targets: patterns of layers to search; empty means all.
+        ignore: patterns of layers to leave as they are.
+        metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
+        quantizer: a quantizer's name.
+        method: how sensitivities are found.
+        held_out: share of the samples that the analysis never sees, kept for the search's decision.
+        seed: of the split.
+    """
+
+    candidates: tuple[str, ...] = ("4", "8", "16")
+    targets: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    metric: str = "auto"
+    quantizer: str = "mse"
+    method: str = "measure"
+    held_out: float = 0.25
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A settled analysis: what the file's header says, and what measuring needs beside it."""
+
+    header: SensitivityHeader
+    calibration: Data
+    metric: Metric
+    discovery: Discovery
+
+
+def prepare(
+    model: LoadedModel, data: Data, settings: AnalysisSettings, *, path: str | None = None, reading: dict[str, object] | None = None
+) -> Prepared:
+    """Settle an analysis of `model`.
+
+    Args:
+        model: the unquantized model.
+        data: all samples; they are split here.
+        settings: the user's choices.
+        path: how to find the model from the folder of the sensitivity file.
+        reading: how the data was read (its source, number of samples, ...), to read it again for the search.
+
+    Raises:
+        ModelError: if the model has no weight to quantize, or none is left after targets and ignore.
+        PatternError: if a pattern matches nothing.
+        DataError: if the data does not fit the model or cannot be split.
+        SchemeError: if a candidate is unknown.
+    """
+    wanted = expand(settings.candidates)
+    calibration, held_out = data.split(settings.held_out, settings.seed)
+    metric, reason = choose_metric(model, calibration, settings.metric)
+    discovery = discover(model.module, calibration.batches)
+    layers = chosen_layers(discovery, settings)
+    source = source_of(model, path)
+    header = SensitivityHeader(
+        model=source,
+        data={
+            "source": data.source,
+            "sha256": data.sha256,
+            "description": data.description,
+            **(reading or {}),
+            "held_out": settings.held_out,
+            "seed": settings.seed,
+            "samples": {"calibration": calibration.samples, "held_out": held_out.samples},
+        },
+        settings={
+            "metric": metric.name,
+            "probabilities": getattr(metric, "probabilities", False),
+            "method": settings.method,
+            "quantizer": settings.quantizer,
+        },
+        layers=tuple(layers),
+        candidates={layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers},
+        rest=inventory(model, layers, source=source, quantizer=settings.quantizer),
+        notes=tuple(_notes(reason, discovery)),
+        versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
+    )
+    return Prepared(header, calibration, metric, discovery)
+
+
+def choose_metric(model: LoadedModel, data: Data, name: str) -> tuple[Metric, str]:
+    """The metric called `name`, or for "auto" the one that fits the model's output; and the reason."""
+    outputs = forward(model.module, data.batches[0])
+    found = outputs_are_logits(model, outputs, data.batches[0])
+    if name != "auto":
+        return metric_named(name, probabilities=found.kind == "probabilities"), f"metric {name}: as asked"
+    chosen = "relative_mse" if found.kind == "other" else "kl_divergence"
+    return metric_named(chosen, probabilities=found.kind == "probabilities"), f"metric {chosen}: {found.reason}"
+
+
+def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Layer]:
+    """The layers to search: those that match `targets` (all if empty) and do not match `ignore`, in model order."""
+    known = [layer.name for layer in (*discovery.layers, *discovery.unreached)]
+    kept = set(select(known, settings.targets, option="--targets")) if settings.targets else set(known)
+    kept -= set(select(known, settings.ignore, option="--ignore")) if settings.ignore else set()
+    layers = [layer for layer in discovery.layers if layer.name in kept]
+    if not layers:
+        raise ModelError("no layer is left to search: widen --targets or narrow --ignore")
+    return layers
+
+
+def _notes(reason: str, discovery: Discovery) -> Sequence[str]:
+    names = [layer.name for layer in discovery.unreached]
+    if not names:
+        return [reason]
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [reason, f"never reached by the calibration data, so left as they are: {shown}"]

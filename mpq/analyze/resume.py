@@ -1,0 +1,59 @@
+"""Resume: an analysis continues in its own journal, and refuses a journal of something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mpq.errors import MismatchError
+from mpq.files import Journal, atomic_write, journal_line
+from mpq.records.sensitivity import Sensitivity, SensitivityHeader, read_sensitivity
+
+
+def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitivity, Journal | None]:
+    """The table to continue, and the journal to append to; both new when there is nothing at `path`.
+
+    Figures of layers and schemes that are no longer asked for stay in the file and are left out of the table.
+
+    Raises:
+        MismatchError: if `path` holds an analysis of another model, other data or other settings.
+    """
+    if path is None:
+        return Sensitivity(header), None
+    if not path.exists():
+        return Sensitivity(header, path=path), Journal.create(path, header.to_dict())
+    old = read_sensitivity(path)
+    _refuse_other(old.header, header, path)
+    journal = Journal(path)
+    if old.header.to_dict() != header.to_dict():
+        _replace_header(path, header)
+    wanted = {(layer.name, scheme) for layer in header.layers for scheme in header.candidates[layer.name]}
+    return Sensitivity(header, {key: errors for key, errors in old.errors.items() if key in wanted}, path), journal
+
+
+def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) -> None:
+    differences: list[tuple[str, Any, Any]] = [
+        ("model", old.model.get("sha256"), new.model.get("sha256")),
+        ("data", old.data.get("sha256"), new.data.get("sha256")),
+        ("held-out share", old.data.get("held_out"), new.data.get("held_out")),
+        ("seed", old.data.get("seed"), new.data.get("seed")),
+        *((name, old.settings.get(name), new.settings.get(name)) for name in new.settings),
+    ]
+    for name, before, now in differences:
+        if before != now:
+            raise MismatchError(
+                f"{path} holds an analysis with another {name} ({_short(before)}, now {_short(now)}): "
+                "delete it, or write elsewhere with --output"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _replace_header(path: Path, header: SensitivityHeader) -> None:
+    lines = path.read_bytes().split(b"\n", 1)[1]
+    lines = lines[: lines.rfind(b"\n") + 1]
+    with atomic_write(path) as file:
+        file.write(journal_line(header.to_dict()) + lines)

@@ -1,0 +1,89 @@
+"""Load: an artifact becomes a running model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mpq.errors import FormatError, MismatchError, ModelError
+from mpq.models.rebuild import rebuild_module
+from mpq.models.state import state_of
+from mpq.models.swap import tensor_of
+from mpq.records.artifact import PROGRAM, ArtifactHeader, read_artifact_header
+from mpq.tensors.matrix import from_matrix
+from mpq.tensors.quantized import unpack_weight
+
+
+def load(artifact: Path | str, model: nn.Module | None = None) -> nn.Module:
+    """The quantized model of an artifact, in eval mode.
+
+    Args:
+        artifact: path of the file.
+        model: a module of the same architecture, whose parameters are overwritten in place and which is returned. Not needed for
+            torch.export and Hugging Face sources.
+
+    Raises:
+        FormatError: if the file is missing, damaged, or from a newer version.
+        ModelError: if the source needs `model` and none was given.
+        MismatchError: if `model` has other tensors than the artifact.
+    """
+    path = Path(artifact)
+    header = read_artifact_header(path)
+    with _opened(path) as file:
+        module = model if model is not None else _rebuilt(header, file, path)
+        _fill(module, header, file, path)
+    return module
+
+
+def _rebuilt(header: ArtifactHeader, file: Any, path: Path) -> nn.Module:
+    kind = str(header.model.get("kind"))
+    if kind == "hf":
+        return rebuild_module(kind, program=None, config=header.config)
+    if PROGRAM in file.keys():  # noqa: SIM118
+        return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None)
+    raise ModelError(f"{path} holds weights only, its source is a {kind} model: build the module and call mpq.load(artifact, module)")
+
+
+def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path) -> None:
+    stored = set(file.keys())
+    layers = {layer.parameters[0]: layer for layer in header.layers}
+    wanted = {name for name in state_of(module) if name not in header.aliases}
+    expected = (
+        stored - {PROGRAM} - {f"{layer.name}.{p}" for layer in header.layers for p in ("codes", "scales", "zero_points", "values")}
+    ) | set(layers)
+    strays = sorted(wanted ^ expected)
+    if strays:
+        where = "the model" if strays[0] in wanted else str(path)
+        raise MismatchError(f"tensor '{strays[0]}' stands only in {where}: give a module of the architecture that was quantized")
+    for name in sorted(wanted):
+        target = tensor_of(module, name)
+        if name in layers:
+            layer = layers[name]
+            scheme = header.schemes[layer.name]
+            parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
+            value = from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
+        else:
+            value = file.get_tensor(name)
+        _copy(target, value, name)
+
+
+def _copy(target: Tensor, value: Tensor, name: str) -> None:
+    if target.shape != value.shape:
+        raise MismatchError(f"tensor '{name}' has shape {list(value.shape)} in the artifact and {list(target.shape)} in the model")
+    with torch.no_grad():
+        target.data.copy_(value)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise FormatError(f"{path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error

@@ -1,0 +1,138 @@
+"""Apply: a model and a plan become an artifact whose size is the plan's, to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mpq.apply.layers import plan_layers
+from mpq.apply.write import write_artifact
+from mpq.errors import ApplyError, MismatchError
+from mpq.models.inventory import inventory, rest_tensors, tensor_entry
+from mpq.models.load import from_module
+from mpq.models.loaded import LoadedModel
+from mpq.models.state import aliases_of, state_of
+from mpq.models.swap import tensor_of
+from mpq.models.variants import Variants
+from mpq.records.artifact import ArtifactHeader
+from mpq.records.layer import Layer
+from mpq.records.plan import Plan, read_plan
+from mpq.tensors.matrix import to_matrix
+from mpq.tensors.quantized import unpack_weight
+from mpq.tensors.quantizers.registry import quantizer_named
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, layer) after each layer."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was written.
+
+    Args:
+        path: the artifact.
+        file_bytes: its size.
+        original_bytes: bytes of all parameters and buffers before.
+    """
+
+    path: Path
+    file_bytes: int
+    original_bytes: int
+
+
+def apply(
+    model: nn.Module | LoadedModel,
+    plan: Plan | Path | str,
+    output: Path | str,
+    *,
+    allow_unchanged: bool = False,
+    on_progress: Progress | None = None,
+) -> Applied:
+    """Write the artifact of `plan` to `output`; the model is unchanged.
+
+    Args:
+        model: the model that the plan was made for.
+        plan: the plan or its file.
+        output: path of the artifact, usually `*.mpq.safetensors`.
+        allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
+        on_progress: told after each layer.
+
+    Raises:
+        MismatchError: if the plan belongs to another model, or its constant part does not fit this one.
+        ApplyError: if the plan is over its own budget, names unknown layers, or leaves a layer as it was.
+    """
+    loaded = model if isinstance(model, LoadedModel) else from_module(model)
+    wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    layers = plan_layers(wanted, loaded)
+    rest = inventory(loaded, layers, source=wanted.model, quantizer=wanted.quantizer)
+    if rest != wanted.rest:
+        raise MismatchError(
+            f"the plan's 'rest' says {wanted.rest.data_bytes} bytes of data and {wanted.rest.header_bytes} of header, this model has "
+            f"{rest.data_bytes} and {rest.header_bytes}: analyze and search again with these versions of mpq and torch"
+        )
+    original = sum(layer.original_bytes for layer in layers) + rest.original_bytes
+    _check_budget(wanted, layers, rest.original_bytes)
+    facts = ArtifactHeader(
+        wanted.model, wanted.quantizer, tuple(layers), wanted.layers, aliases_of(state_of(loaded.module)), loaded.config or {}
+    )
+    tensors = rest_tensors(loaded, layers)
+    packer = _Packer(loaded.module, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress)
+    path = Path(output)
+    write_artifact(path, facts, tensors, [tensor_entry(name, tensor) for name, tensor in tensors.items()], packer.parts)
+    found, predicted = path.stat().st_size, wanted.size.file_bytes
+    if found != predicted:
+        path.unlink()
+        raise ApplyError(f"the file has {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
+    return Applied(path, found, original)
+
+
+class _Packer:
+    """Packs one layer after another, and checks each."""
+
+    def __init__(self, module: nn.Module, plan: Plan, layers: list[Layer], *, allow_unchanged: bool, on_progress: Progress | None) -> None:
+        self._plan, self._module = plan, module
+        self._layers = {layer.name: layer for layer in layers}
+        self._variants = Variants(module, layers, quantizer_named(plan.quantizer), cache_bytes=0)
+        self._allow_unchanged, self._on_progress = allow_unchanged, on_progress
+        self._done = 0
+
+    def parts(self, name: str) -> Mapping[str, Tensor]:
+        """The packed parts of one layer."""
+        layer, scheme = self._layers[name], self._plan.layers[name]
+        weight = self._variants.quantized(name, scheme)
+        packed = weight.pack()
+        values = weight.dequantize()
+        if not torch.equal(unpack_weight(packed, scheme, layer.matrix).dequantize(), values):
+            raise ApplyError(f"layer '{name}' at {scheme} does not read back as it was packed: this is a bug in mpq, please report it")
+        if not scheme.is_float and not self._allow_unchanged:
+            self._check_changed(layer, values)
+        self._done += 1
+        if self._on_progress is not None:
+            self._on_progress(self._done, len(self._layers), name)
+        return packed
+
+    def _check_changed(self, layer: Layer, values: Tensor) -> None:
+        if torch.equal(values, to_matrix(tensor_of(self._module, layer.parameters[0]).detach(), layer.axes)):
+            raise ApplyError(
+                f"layer '{layer.name}' did not change: its weights already lie on the grid of {self._plan.layers[layer.name]}; "
+                "if that is right, use --allow-unchanged"
+            )
+
+
+def _check_budget(plan: Plan, layers: list[Layer], rest_bytes: int) -> None:
+    if plan.budget is None:
+        return
+    original = sum(layer.original_bytes for layer in layers) + (rest_bytes if plan.budget.scope == "file" else 0)
+    limit = plan.limit_bytes(original_bytes=original)
+    size = plan.size
+    taken = size.layer_bytes if plan.budget.scope == "layers" else size.file_bytes
+    if limit is not None and taken > limit:
+        bits = size.effective_bits if plan.budget.scope == "layers" else size.file_effective_bits
+        raise ApplyError(
+            f"the plan takes {taken:,} bytes ({bits:.4g} bits per weight), {taken - limit:,} more than its budget {plan.budget}: "
+            "lower a layer, or raise the budget in the plan"
+        )

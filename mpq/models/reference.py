@@ -1,0 +1,67 @@
+"""The reference: outputs of the unquantized model on some samples, and the error of a changed model against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import NumericsError
+from mpq.models.batches import Batch, Data
+from mpq.models.forward import forward
+from mpq.models.metrics import Metric
+from mpq.models.swap import swapped
+
+CACHE_BYTES = 2 << 30
+
+
+class Reference:
+    """Measures changed weights on fixed samples.
+
+    What the metric keeps of the reference's outputs is held in memory up to `cache_bytes`; for the batches beyond, the reference
+    runs again at each measurement.
+
+    Args:
+        module: the unquantized model; between measurements it is always as it was given.
+        data: the samples.
+        metric: what an error is.
+        cache_bytes: limit of the memory held.
+
+    Raises:
+        NumericsError: if the reference's own outputs are not finite.
+    """
+
+    def __init__(self, module: nn.Module, data: Data, metric: Metric, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self.module, self.data, self.metric = module, data, metric
+        self.forwards = 0
+        self._cache: list[tuple[Tensor, ...] | None] = []
+        held = 0
+        for batch in data.batches:
+            prepared = self._prepare(batch)
+            held += sum(tensor.numel() * tensor.element_size() for tensor in prepared)
+            self._cache.append(prepared if held <= cache_bytes else None)
+
+    def errors(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The error of each sample with `weights` (by canonical parameter name) in place, float64 [samples]; NaN where not finite."""
+        return torch.cat([self.batch_errors(index, weights) for index in range(len(self.data.batches))])
+
+    def batch_errors(self, index: int, weights: Mapping[str, Tensor]) -> Tensor:
+        """The same for the samples of one batch."""
+        batch, prepared = self.data.batches[index], self._cache[index]
+        if prepared is None:
+            prepared = self._prepare(batch)
+        with swapped(self.module, weights):
+            outputs = forward(self.module, batch)
+        self.forwards += 1
+        errors = self.metric.errors(prepared, outputs)
+        return torch.where(torch.isfinite(errors), errors, torch.nan)
+
+    def _prepare(self, batch: Batch) -> tuple[Tensor, ...]:
+        outputs = forward(self.module, batch)
+        self.forwards += 1
+        if not all(bool(torch.isfinite(output).all()) for output in outputs):
+            raise NumericsError(
+                "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
+            )
+        return self.metric.prepare(outputs)

@@ -1,0 +1,85 @@
+"""Variants: the fake-quantized weight of any (layer, scheme), made when asked for and kept while memory allows."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import MpqError
+from mpq.models.swap import tensor_of
+from mpq.records.layer import Layer
+from mpq.schemes import Scheme
+from mpq.tensors.matrix import from_matrix, to_matrix
+from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.quantizers.base import Quantizer, Statistics
+
+CACHE_BYTES = 2 << 30
+FP16_LARGEST = 65504.0
+
+
+class Variants:
+    """The weights of `module` under schemes.
+
+    Args:
+        module: the unquantized model; its weights are read, never changed.
+        layers: the searched layers.
+        quantizer: what chooses the codes.
+        statistics: of the layers' inputs, by layer name, for a quantizer that needs them.
+        cache_bytes: limit of the memory held.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Iterable[Layer],
+        quantizer: Quantizer,
+        *,
+        statistics: Mapping[str, Statistics] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.module, self.quantizer = module, quantizer
+        self.layers = {layer.name: layer for layer in layers}
+        self._statistics = statistics or {}
+        self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
+        self._held, self._limit = 0, cache_bytes
+
+    def quantized(self, name: str, scheme: Scheme) -> QuantizedWeight:
+        """The codes of one layer under one scheme."""
+        layer = self.layers[name]
+        matrix = to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes)
+        try:
+            return self.quantizer.quantize(matrix, scheme, self._statistics.get(name))
+        except MpqError as error:
+            raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
+
+    def weight(self, name: str, scheme: Scheme) -> Tensor:
+        """The fake-quantized parameter of one layer under one scheme, in the parameter's shape and dtype."""
+        key = (name, scheme)
+        found = self._cache.get(key)
+        if found is None:
+            layer = self.layers[name]
+            found = from_matrix(self.quantized(name, scheme).dequantize(), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
+            self._cache[key] = found
+            self._held += found.numel() * found.element_size()
+            while self._held > self._limit and len(self._cache) > 1:
+                _, dropped = self._cache.popitem(last=False)
+                self._held -= dropped.numel() * dropped.element_size()
+        self._cache.move_to_end(key)
+        return found
+
+    def weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
+        """The fake-quantized parameters of a whole plan, by canonical parameter name."""
+        return {self.layers[name].parameters[0]: self.weight(name, scheme) for name, scheme in schemes.items()}
+
+
+def sixteen_bits(module: nn.Module, layer: Layer) -> str:
+    """The 16-bit format of a layer: its own if it has 16 bits; fp16 for fp32 unless a weight would overflow, then bf16."""
+    if layer.dtype == "bfloat16":
+        return "bf16"
+    if layer.dtype == "float16":
+        return "fp16"
+    largest = tensor_of(module, layer.parameters[0]).detach().abs().max().item()
+    return "fp16" if largest <= FP16_LARGEST else "bf16"

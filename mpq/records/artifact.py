@@ -1,0 +1,127 @@
+"""What the header of an artifact says, and how many bytes of the file no scheme changes. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpq.errors import FormatError, MpqError
+from mpq.files import check_version
+from mpq.records.layer import Layer, layer_from_dict
+from mpq.records.layout import TensorEntry, header_length
+from mpq.records.sensitivity import Rest
+from mpq.schemes import Scheme, parse_scheme
+
+VERSION = 1
+PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
+_LARGEST_HEADER = 1 << 30
+_STORED_FACTS = ("parameters", "shape", "axes", "dtype")
+
+
+@dataclass(frozen=True)
+class ArtifactHeader:
+    """What an artifact says of itself.
+
+    Args:
+        model: path, sha256, kind and, for a state dict, factory of the source.
+        quantizer: what chose the codes.
+        layers: the quantized layers, in model order.
+        schemes: scheme by layer name.
+        aliases: other state-dict names of tied tensors -> the name they are stored under.
+        config: what rebuilds a Hugging Face model without its folder; empty otherwise.
+    """
+
+    model: dict[str, Any]
+    quantizer: str
+    layers: tuple[Layer, ...]
+    schemes: dict[str, Scheme]
+    aliases: dict[str, str]
+    config: dict[str, Any]
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The JSON object under the header's key "mpq"."""
+        layers = {layer.name: {"scheme": str(self.schemes[layer.name]), **_facts(layer)} for layer in self.layers}
+        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config)
+
+
+def rest_of(
+    layers: Sequence[Layer],
+    entries: Iterable[TensorEntry],
+    *,
+    model: Mapping[str, Any],
+    quantizer: str,
+    aliases: Mapping[str, str],
+    config: Mapping[str, Any],
+    weights: int,
+    original_bytes: int,
+) -> Rest:
+    """The constant part of an artifact: `entries` are its unquantized tensors, `weights` the parameters among them."""
+    stored = list(entries)
+    bare = _metadata(model, quantizer, {layer.name: {"scheme": "", **_facts(layer)} for layer in layers}, aliases, config)
+    return Rest(header_length(stored, bare), sum(e.stored.bytes for e in stored), weights, original_bytes)
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether the file is a safetensors file that mpq wrote."""
+    try:
+        return "mpq" in _raw_header(path).get("__metadata__", {})
+    except MpqError:
+        return False
+
+
+def read_artifact_header(path: Path) -> ArtifactHeader:
+    """The header of an artifact; the tensors are not read.
+
+    Raises:
+        FormatError: if the file is missing, damaged, not an artifact, or from a newer version.
+    """
+    text = _raw_header(path).get("__metadata__", {}).get("mpq")
+    if text is None:
+        raise FormatError(f"{path} is a safetensors file, but not one that mpq wrote: make one with `mpq apply`")
+    try:
+        data = json.loads(text)
+        check_version(data.get("version"), supported=VERSION, path=path, kind="an artifact")
+        layers = tuple(
+            layer_from_dict({"name": name, **{key: item[key] for key in _STORED_FACTS}}) for name, item in data["layers"].items()
+        )
+        schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
+        return ArtifactHeader(data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
+
+
+def _metadata(
+    model: Mapping[str, Any], quantizer: str, layers: Mapping[str, Any], aliases: Mapping[str, str], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "model": dict(model),
+        "quantizer": quantizer,
+        "aliases": dict(aliases),
+        "config": dict(config),
+        "layers": dict(layers),
+    }
+
+
+def _facts(layer: Layer) -> dict[str, Any]:
+    return {key: value for key, value in layer.to_dict().items() if key in _STORED_FACTS}
+
+
+def _raw_header(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            raw = file.read(length) if 2 <= length <= min(size, _LARGEST_HEADER) else b""
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        header = json.loads(raw)
+    except ValueError as error:
+        raise FormatError(f"{path} is not a safetensors file, or is cut off: make it again with `mpq apply`") from error
+    if not isinstance(header, dict):
+        raise FormatError(f"{path} is not a safetensors file")
+    return header

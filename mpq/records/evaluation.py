@@ -1,0 +1,53 @@
+"""An evaluation: figures of the reference beside those of the quantized model. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of an evaluation.
+
+    Args:
+        name: for people and programs: "kl_divergence", "top1_agreement", "accuracy", ...
+        quantized: of the quantized model.
+        reference: of the unquantized model; None where the figure compares the two.
+        stderr: standard error of `quantized` over samples; NaN where it has none.
+    """
+
+    name: str
+    quantized: float
+    reference: float | None = None
+    stderr: float = math.nan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of one evaluation, over `samples` samples of `source`."""
+
+    figures: tuple[Figure, ...]
+    samples: int
+    source: str
+
+    def __getitem__(self, name: str) -> Figure:
+        """The figure called `name`."""
+        return next(figure for figure in self.figures if figure.name == name)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per figure: name, reference, quantized, stderr."""
+        columns = ("name", "reference", "quantized", "stderr")
+        return pd.DataFrame([{key: getattr(figure, key) for key in columns} for figure in self.figures])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object; figures that are not finite are null."""
+        rows = [{key: _finite(value) for key, value in row.items()} for row in self.frame().to_dict("records")]
+        return {"samples": self.samples, "source": self.source, "figures": rows}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,215 @@
+"""The plan: which scheme each layer takes, why, and how big the result is. YAML, meant to be read, edited and committed. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mpq.budget import Budget
+from mpq.errors import FormatError, MpqError
+from mpq.files import check_version, write_text
+from mpq.records.layer import Layer
+from mpq.records.layout import file_bytes, layer_header_bytes
+from mpq.records.sensitivity import Rest
+from mpq.schemes import Scheme, parse_scheme
+
+VERSION = 1
+_KEYS = {"mpq_plan", "model", "budget", "quantizer", "size", "evidence", "pinned", "ties", "layers", "shapes", "axes", "rest"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How big a plan is.
+
+    Args:
+        effective_bits: bits per weight of the searched layers, scales included.
+        layer_bytes: bytes of the searched layers.
+        file_bytes: bytes of the whole artifact, header included.
+        file_effective_bits: bits per weight of the whole artifact, over all of the model's parameters.
+    """
+
+    effective_bits: float
+    layer_bytes: int
+    file_bytes: int
+    file_effective_bits: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scheme for each layer.
+
+    Args:
+        model: path, sha256, kind and, for a state dict, factory.
+        budget: the limit it was solved for; None for a plan written by hand.
+        quantizer: the quantizer that measured it and that must apply it.
+        layers: scheme by layer name, in model order.
+        shapes: (rows, columns) by layer name.
+        rest: the constant part of the artifact.
+        axes: output axes by layer name, where they are not (0,).
+        pinned: layers whose scheme the user fixed.
+        ties: groups of layers that share one scheme.
+        evidence: what is known of its error; see `docs/formats.md`.
+    """
+
+    model: dict[str, Any]
+    budget: Budget | None
+    quantizer: str
+    layers: dict[str, Scheme]
+    shapes: dict[str, tuple[int, int]]
+    rest: Rest
+    axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> Size:
+        """The size of what `mpq apply` writes, computed from schemes and shapes, to the byte."""
+        data = sum(scheme.stored_bits(self.shapes[name]) // 8 for name, scheme in self.layers.items())
+        header = sum(layer_header_bytes(name, self.shapes[name], scheme) for name, scheme in self.layers.items())
+        total = file_bytes(header_bytes=self.rest.header_bytes + header, data_bytes=self.rest.data_bytes + data)
+        return Size(8 * data / self.weights, data, total, 8 * total / (self.weights + self.rest.weights))
+
+    @property
+    def weights(self) -> int:
+        """Number of weights of the searched layers."""
+        return sum(rows * columns for rows, columns in self.shapes.values())
+
+    def limit_bytes(self, *, original_bytes: int) -> int | None:
+        """The budget in bytes, of the searched layers or of the file by its scope; None without a budget."""
+        if self.budget is None:
+            return None
+        weights = self.weights if self.budget.scope == "layers" else self.weights + self.rest.weights
+        return self.budget.bytes(weights=weights, original_bytes=original_bytes)
+
+    @property
+    def assignment(self) -> str:
+        """A short digest of the schemes; evidence carries it, so that evidence of another assignment is noticed."""
+        text = "\n".join(f"{name}: {scheme}" for name, scheme in sorted(self.layers.items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def evidence_is_current(self) -> bool:
+        """Whether the evidence was found for these schemes."""
+        return self.evidence.get("assignment") == self.assignment
+
+    def with_layers(self, layers: Mapping[str, Scheme]) -> Plan:
+        """The same plan with other schemes and no evidence."""
+        return replace(self, layers=dict(layers), evidence={})
+
+
+def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: dict[str, Any], quantizer: str, rest: Rest) -> Plan:
+    """A plan without a budget: `schemes` for `layers`, in model order."""
+    ordered = list(layers)
+    return Plan(
+        model=model,
+        budget=None,
+        quantizer=quantizer,
+        layers={layer.name: schemes[layer.name] for layer in ordered},
+        shapes={layer.name: layer.matrix for layer in ordered},
+        rest=rest,
+        axes={layer.name: layer.axes for layer in ordered if layer.axes != (0,)},
+    )
+
+
+def plan_to_yaml(plan: Plan) -> str:
+    """The text of a plan file."""
+    size = plan.size
+    head: dict[str, Any] = {"mpq_plan": VERSION, "model": plan.model}
+    if plan.budget is not None:
+        head["budget"] = {"limit": plan.budget.limit, "scope": plan.budget.scope}
+    head["quantizer"] = plan.quantizer
+    head["size"] = {
+        "effective_bits": round(size.effective_bits, 4),
+        "layer_bytes": size.layer_bytes,
+        "file_bytes": size.file_bytes,
+        "file_effective_bits": round(size.file_effective_bits, 4),
+    }
+    if plan.evidence:
+        head["evidence"] = plan.evidence
+    if plan.pinned:
+        head["pinned"] = list(plan.pinned)
+    if plan.ties:
+        head["ties"] = [list(group) for group in plan.ties]
+    text = _dump(head) + "layers:\n"
+    for name, scheme in plan.layers.items():
+        comment = "  # pinned" if name in plan.pinned else ""
+        text += f"  {_scalar(name)}: {scheme}{comment}\n"
+    text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
+    text += "shapes:\n" + "".join(f"  {_scalar(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
+    if plan.axes:
+        text += _dump({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
+    rest = {key: getattr(plan.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
+    return text + _dump({"rest": rest})
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write a plan file atomically."""
+    write_text(path, plan_to_yaml(plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a YAML file, as written by mpq or edited by hand.
+
+    Raises:
+        FormatError: if it is missing, not YAML, not a plan, from a newer version, or has an unknown key.
+        SchemeError: if a layer names an unknown scheme.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise FormatError(f"{path} is not a plan: expected a mapping with mpq_plan, model and layers")
+    check_version(data.get("mpq_plan"), supported=VERSION, path=path, kind="a plan")
+    unknown = sorted(set(data) - _KEYS)
+    if unknown:
+        raise FormatError(f"{path} has the unknown key '{unknown[0]}': a plan has {', '.join(sorted(_KEYS))}")
+    try:
+        return _plan(data, path)
+    except MpqError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq search` again") from error
+
+
+def _plan(data: dict[str, Any], path: Path) -> Plan:
+    layers = {str(name): parse_scheme(str(text)) for name, text in data["layers"].items()}
+    shapes = {str(name): _matrix(text) for name, text in data["shapes"].items()}
+    strays = sorted(set(layers) ^ set(shapes))
+    if strays:
+        raise FormatError(f"layer '{strays[0]}' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again")
+    budget = data.get("budget")
+    return Plan(
+        model=dict(data["model"]),
+        budget=None if budget is None else Budget(str(budget["limit"]), budget["scope"]),
+        quantizer=str(data["quantizer"]),
+        layers=layers,
+        shapes=shapes,
+        rest=Rest(**data["rest"]),
+        axes={str(name): tuple(axes) for name, axes in data.get("axes", {}).items()},
+        pinned=tuple(str(name) for name in data.get("pinned", ())),
+        ties=tuple(tuple(str(name) for name in group) for group in data.get("ties", ())),
+        evidence=dict(data.get("evidence", {})),
+    )
+
+
+def _matrix(text: str) -> tuple[int, int]:
+    rows, columns = text.split("x")
+    return int(rows), int(columns)
+
+
+def _dump(value: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, width=120, allow_unicode=True)
+
+
+def _scalar(text: str) -> str:
+    """`text` as a YAML key, quoted where YAML needs it."""
+    return yaml.safe_dump({text: 0}, allow_unicode=True, width=10**6)[: -len(": 0\n")]

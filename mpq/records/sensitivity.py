@@ -1,0 +1,208 @@
+"""The sensitivity table: what the model's output loses when one layer takes one scheme. No torch.
+
+File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the order in which they were made:
+
+    {"mpq_sensitivity": 1, "model": {...}, "data": {...}, "settings": {...}, "layers": [...], "rest": {...}, "versions": {...}}
+    {"layer": "conv1", "scheme": "int4-g32", "first": 0, "errors": [0.0012, ...]}
+
+`errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
+output was not finite. Several lines of one (layer, scheme) are joined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mpq.errors import FormatError, MpqError
+from mpq.files import check_version, read_journal
+from mpq.records.layer import Layer, layer_from_dict
+from mpq.records.layout import layer_header_bytes
+from mpq.schemes import Scheme, parse_scheme
+
+VERSION = 1
+Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What of the artifact no scheme changes.
+
+    Args:
+        header_bytes: unpadded JSON header without the layers' own share.
+        data_bytes: unquantized parameters, buffers and the program.
+        weights: number of parameters outside the searched layers.
+        original_bytes: bytes of the unquantized parameters and buffers in the model.
+    """
+
+    header_bytes: int
+    data_bytes: int
+    weights: int
+    original_bytes: int
+
+
+@dataclass(frozen=True)
+class SensitivityHeader:
+    """The first line: what was measured, on what, and how.
+
+    Args:
+        model: path, sha256, kind and, for a state dict, factory.
+        data: source, sha256, description, and how it was read and split.
+        settings: metric, method, quantizer, seed; a change of any of them makes another table.
+        layers: the searched layers in the order of the forward pass.
+        candidates: schemes by layer name.
+        rest: the constant part of the artifact.
+        notes: what was decided automatically and why; layers that the data never reached.
+        versions: of mpq, torch and Python.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    layers: tuple[Layer, ...]
+    candidates: dict[str, tuple[Scheme, ...]]
+    rest: Rest
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of the first line."""
+        layers = [{**layer.to_dict(), "candidates": [str(scheme) for scheme in self.candidates[layer.name]]} for layer in self.layers]
+        rest = {key: getattr(self.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
+        return {
+            "mpq_sensitivity": VERSION,
+            "model": self.model,
+            "data": self.data,
+            "settings": self.settings,
+            "rest": rest,
+            "notes": list(self.notes),
+            "versions": self.versions,
+            "layers": layers,
+        }
+
+
+@dataclass
+class Sensitivity:
+    """A sensitivity table in memory.
+
+    Args:
+        header: what was measured.
+        errors: per-sample figures by (layer, scheme), float64; NaN where an output was not finite.
+        path: the file it came from, if any.
+    """
+
+    header: SensitivityHeader
+    errors: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The searched layers in the order of the forward pass."""
+        return self.header.layers
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        return str(self.header.settings["metric"])
+
+    @property
+    def missing(self) -> list[tuple[Layer, Scheme]]:
+        """What has not been measured yet, in model order."""
+        return [
+            (layer, scheme)
+            for layer in self.layers
+            for scheme in self.header.candidates[layer.name]
+            if (layer.name, scheme) not in self.errors
+        ]
+
+    def add(self, layer: str, scheme: Scheme, errors: Iterable[float | None]) -> None:
+        """Append figures to those of (layer, scheme), in place."""
+        new = np.array([math.nan if error is None else error for error in errors], dtype=np.float64)
+        old = self.errors.get((layer, scheme))
+        self.errors[layer, scheme] = new if old is None else np.concatenate([old, new])
+
+    def mean(self, layer: str, scheme: Scheme) -> float:
+        """Mean error over samples; infinity where an output was not finite."""
+        value = float(self.errors[layer, scheme].mean())
+        return value if math.isfinite(value) else math.inf
+
+    def stderr(self, layer: str, scheme: Scheme) -> float:
+        """Standard error of the mean; NaN for a single sample."""
+        return standard_error(self.errors[layer, scheme])
+
+    def frame(self) -> pd.DataFrame:
+        """One row per (layer, scheme): layer, scheme, weights, bytes, effective_bits, error, stderr, samples."""
+        rows = []
+        for layer in self.layers:
+            for scheme in self.header.candidates[layer.name]:
+                if (layer.name, scheme) not in self.errors:
+                    continue
+                bits = scheme.stored_bits(layer.matrix)
+                rows.append(
+                    {
+                        "layer": layer.name,
+                        "scheme": str(scheme),
+                        "weights": layer.weights,
+                        "bytes": bits // 8,
+                        "effective_bits": bits / layer.weights,
+                        "error": self.mean(layer.name, scheme),
+                        "stderr": self.stderr(layer.name, scheme),
+                        "samples": len(self.errors[layer.name, scheme]),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def standard_error(values: Errors) -> float:
+    """Standard error of the mean of independent samples; NaN for fewer than two."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def layer_bytes(layers: Iterable[Layer], schemes: Mapping[str, Scheme]) -> int:
+    """Bytes of the searched layers under `schemes`."""
+    return sum(schemes[layer.name].stored_bits(layer.matrix) // 8 for layer in layers)
+
+
+def scheme_cost(layer: Layer, scheme: Scheme, *, scope: str) -> int:
+    """Bytes that this choice adds to the searched layers, or to the whole file with its header."""
+    data = scheme.stored_bits(layer.matrix) // 8
+    return data if scope == "layers" else data + layer_header_bytes(layer.name, layer.matrix, scheme)
+
+
+def read_sensitivity(path: Path) -> Sensitivity:
+    """The table in a `*.sensitivity.jsonl` file, whole or still being measured.
+
+    Raises:
+        FormatError: if it is missing, damaged, not a sensitivity file, or from a newer version.
+    """
+    first, *lines = read_journal(path)
+    check_version(first.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
+    try:
+        table = Sensitivity(_header(first), path=path)
+        for line in lines:
+            table.add(str(line["layer"]), parse_scheme(line["scheme"]), line["errors"])
+    except (KeyError, TypeError, ValueError, MpqError) as error:
+        raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq analyze` again") from error
+    return table
+
+
+def _header(data: dict[str, Any]) -> SensitivityHeader:
+    entries = [dict(item) for item in data["layers"]]
+    candidates = {item["name"]: tuple(parse_scheme(text) for text in item.pop("candidates")) for item in entries}
+    layers = tuple(layer_from_dict(item) for item in entries)
+    return SensitivityHeader(
+        model=data["model"],
+        data=data["data"],
+        settings=data["settings"],
+        layers=layers,
+        candidates=candidates,
+        rest=Rest(**data["rest"]),
+        notes=tuple(data["notes"]),
+        versions=data["versions"],
+    )

@@ -1,0 +1,44 @@
+"""The paired test: is one plan's error smaller than another's on the same samples, beyond noise? No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
+SIGNIFICANT = 1.645  # one-sided 5%
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of two plans on the same samples.
+
+    Args:
+        difference: mean of (candidate - incumbent); negative when the candidate is better.
+        stderr: its standard error over samples; infinite for fewer than two samples.
+    """
+
+    difference: float
+    stderr: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is better beyond noise."""
+        return self.difference < 0 and -self.difference > SIGNIFICANT * self.stderr
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is worse beyond noise."""
+        return self.difference > SIGNIFICANT * self.stderr
+
+
+def compare(candidate: Errors, incumbent: Errors) -> Comparison:
+    """Compare per-sample errors of two plans; a NaN (an output that was not finite) makes the candidate infinitely worse."""
+    if np.isnan(candidate).any():
+        return Comparison(math.inf, 0.0)
+    difference = candidate - incumbent
+    count = len(difference)
+    stderr = float(difference.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
+    return Comparison(float(difference.mean()), stderr)

@@ -1,0 +1,158 @@
+"""The allocation problem: groups of tied layers, each to take one option, under a limit of bytes. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mpq.errors import BudgetError, UsageError
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import Sensitivity, scheme_cost
+from mpq.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class Option:
+    """One choice of a group.
+
+    Args:
+        schemes: scheme by layer name; layers of a group may differ in group size only where a size does not divide.
+        cost: bytes.
+        error: predicted error, in the metric's unit.
+    """
+
+    schemes: dict[str, Scheme]
+    cost: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that take one option together; most groups are a single layer."""
+
+    layers: tuple[Layer, ...]
+    options: tuple[Option, ...]
+
+    @property
+    def name(self) -> str:
+        """The layer's name, or all names joined with "+"."""
+        return "+".join(layer.name for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Choose one option per group: least total error with total cost within `limit` (bytes)."""
+
+    groups: tuple[Group, ...]
+    limit: int
+
+    def schemes(self, choice: Sequence[int]) -> dict[str, Scheme]:
+        """Scheme by layer name for a choice of one option per group."""
+        found: dict[str, Scheme] = {}
+        for group, index in zip(self.groups, choice, strict=True):
+            found |= group.options[index].schemes
+        return found
+
+    def cost(self, choice: Sequence[int]) -> int:
+        """Bytes of a choice."""
+        return sum(group.options[index].cost for group, index in zip(self.groups, choice, strict=True))
+
+    def error(self, choice: Sequence[int]) -> float:
+        """Sum of the predicted errors of a choice."""
+        return math.fsum(group.options[index].error for group, index in zip(self.groups, choice, strict=True))
+
+    @property
+    def smallest(self) -> int:
+        """Bytes of the smallest choice."""
+        return sum(min(option.cost for option in group.options) for group in self.groups)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest choice."""
+        return sum(max(option.cost for option in group.options) for group in self.groups)
+
+
+def build_groups(
+    table: Sensitivity,
+    *,
+    scope: str = "layers",
+    pins: Mapping[str, Scheme] | None = None,
+    ties: Iterable[Sequence[str]] = (),
+) -> tuple[Group, ...]:
+    """The groups of a table.
+
+    Args:
+        table: a complete sensitivity table.
+        scope: "layers" or "file": what a cost counts.
+        pins: layers that must take one scheme, which must have been measured.
+        ties: names of layers that share one scheme.
+
+    Raises:
+        UsageError: if a layer has no measured option left, or tied layers have no scheme in common.
+    """
+    pinned = dict(pins or {})
+    groups: list[Group] = []
+    tied = {name: tuple(names) for names in ties for name in names}
+    done: set[str] = set()
+    by_name = {layer.name: layer for layer in table.layers}
+    for layer in table.layers:
+        if layer.name in done:
+            continue
+        members = [by_name[name] for name in tied.get(layer.name, (layer.name,))]
+        done |= {member.name for member in members}
+        groups.append(Group(tuple(members), _options(table, members, scope, pinned)))
+    return tuple(groups)
+
+
+def check_feasible(groups: Sequence[Group], limit: int, *, budget: str, constant: int, weights: int) -> None:
+    """Refuse a limit that no plan can meet.
+
+    Args:
+        groups: the groups.
+        limit: bytes for the groups.
+        budget: the budget in the user's words.
+        constant: bytes that the budget counts beside the groups' own.
+        weights: what bits are counted over.
+
+    Raises:
+        BudgetError: with the smallest and the largest size of any plan.
+    """
+    problem = Problem(tuple(groups), limit)
+    low, high = problem.smallest, problem.largest
+    if limit < low:
+        raise BudgetError(
+            f"budget {budget} cannot be met: with these candidates a plan takes {(low + constant) * 8 / weights:.4g} to "
+            f"{(high + constant) * 8 / weights:.4g} bits per weight ({low + constant:,} to {high + constant:,} bytes)"
+        )
+
+
+def _options(table: Sensitivity, members: Sequence[Layer], scope: str, pins: Mapping[str, Scheme]) -> tuple[Option, ...]:
+    families: dict[tuple[str, bool, int | None], Option] = {}
+    lead = members[0]
+    for scheme in _allowed(table, lead, pins):
+        schemes = {lead.name: scheme} | {other.name: match for other in members[1:] for match in _matches(table, other, scheme, pins)}
+        if len(schemes) < len(members):
+            continue
+        error = math.fsum(table.mean(name, each) for name, each in schemes.items())
+        cost = sum(scheme_cost(layer, schemes[layer.name], scope=scope) for layer in members)
+        if math.isfinite(error):
+            families[scheme.format, scheme.symmetric, scheme.group_size] = Option(schemes, cost, error)
+    if not families:
+        names = ", ".join(layer.name for layer in members)
+        raise UsageError(f"no scheme was measured that {names} can take{' together' if len(members) > 1 else ''}: analyze more candidates")
+    return tuple(sorted(families.values(), key=lambda option: (option.cost, option.error)))
+
+
+def _allowed(table: Sensitivity, layer: Layer, pins: Mapping[str, Scheme]) -> list[Scheme]:
+    measured = [scheme for scheme in table.header.candidates[layer.name] if (layer.name, scheme) in table.errors]
+    if layer.name not in pins:
+        return measured
+    if pins[layer.name] not in measured:
+        known = ", ".join(str(scheme) for scheme in measured)
+        raise UsageError(f"layer '{layer.name}' is pinned to {pins[layer.name]}, which was not measured: choose from {known}")
+    return [pins[layer.name]]
+
+
+def _matches(table: Sensitivity, layer: Layer, scheme: Scheme, pins: Mapping[str, Scheme]) -> list[Scheme]:
+    return [scheme] if scheme in _allowed(table, layer, pins) else []

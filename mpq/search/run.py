@@ -1,0 +1,274 @@
+"""Search: from a sensitivity table, a budget, and a way to measure plans, to the best plan that was found and proven. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+
+from mpq.budget import Budget, Scope
+from mpq.errors import UsageError
+from mpq.records.plan import Plan, plan_for
+from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
+from mpq.schemes import Scheme, parse_scheme
+from mpq.search.exact import Solution, solve
+from mpq.search.finals import Finalist, decide, rounded
+from mpq.search.knobs import Knobs
+from mpq.search.limits import layer_limit
+from mpq.search.polish import polish
+from mpq.search.problem import Problem, build_groups, check_feasible
+from mpq.search.study import Measured, Study
+from mpq.search.uniform import uniform_plans
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with (stage, done, total, best error so far)."""
+
+
+class Measurer(Protocol):
+    """Measures whole plans on the real model."""
+
+    def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
+        """The error on each calibration sample."""
+
+    def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
+        """The error on each held-out sample."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What the user may choose.
+
+    Args:
+        pins: scheme by layer name.
+        ties: groups of layer names that share one scheme.
+        trials: measured trials, half of them knobs and half swaps; 0 stops after the exact solution.
+        timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
+        seed: of everything random.
+        storage: URL of the Optuna study; None keeps it in memory.
+    """
+
+    pins: Mapping[str, Scheme] = field(default_factory=dict)
+    ties: tuple[tuple[str, ...], ...] = ()
+    trials: int = 48
+    timeout: float | None = None
+    seed: int = 0
+    storage: optuna.storages.BaseStorage | str | None = None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A plan and how it was found.
+
+    Args:
+        plan: the plan, with its evidence.
+        finalists: all finalists, in the order of the stages; empty when nothing was measured.
+        reason: why this plan.
+        measurements: whole plans measured on calibration samples in this run.
+    """
+
+    plan: Plan
+    finalists: tuple[Finalist, ...]
+    reason: str
+    measurements: int
+
+
+def search(
+    sensitivity: Sensitivity | Path | str,
+    budget: Budget | str,
+    *,
+    measurer: Measurer | None = None,
+    scope: Scope = "layers",
+    settings: SearchSettings | None = None,
+    on_progress: Progress | None = None,
+    **choices: Any,
+) -> SearchResult:
+    """The best plan for a budget.
+
+    Args:
+        sensitivity: a complete table, or its file.
+        budget: for example "4.5bits", "12MB", "30%".
+        measurer: measures plans on the real model; without one the exact solution of the table is returned unmeasured.
+        scope: what the budget counts, "layers" or "file".
+        settings: the choices as one object, or
+        **choices: its fields one by one; pins may be given as text, for example pins={"conv1": "int8"}.
+        on_progress: told after each measured plan.
+
+    Raises:
+        BudgetError: if no plan meets the budget; the message gives the smallest and the largest.
+        UsageError: if the table is unfinished, or pins and ties cannot be met.
+    """
+    table = sensitivity if isinstance(sensitivity, Sensitivity) else read_sensitivity(Path(sensitivity))
+    if table.missing:
+        layer, scheme = table.missing[0]
+        raise UsageError(
+            f"the analysis is unfinished: {len(table.missing)} figures are missing, the first is {layer.name} at {scheme}; "
+            "run `mpq analyze` again, it resumes"
+        )
+    wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
+    chosen = _settings(settings, choices)
+    groups = build_groups(table, scope=wanted.scope, pins=_known(chosen.pins, table), ties=_ties(chosen.ties, table))
+    limit, constant, weights = layer_limit(table, wanted)
+    check_feasible(groups, limit, budget=str(wanted), constant=constant, weights=weights)
+    problem = Problem(groups, limit)
+    costs = [[option.cost for option in group.options] for group in groups]
+    solution = solve(costs, [[option.error for option in group.options] for group in groups], limit)
+    assert solution is not None, "checked to be feasible"
+    run = _Run(table, problem, wanted, chosen, solution, on_progress)
+    return run.unmeasured() if measurer is None else run.measured(measurer)
+
+
+class _Run:
+    """One search, its stages in order."""
+
+    def __init__(
+        self,
+        table: Sensitivity,
+        problem: Problem,
+        budget: Budget,
+        settings: SearchSettings,
+        solution: Solution,
+        on_progress: Progress | None,
+    ) -> None:
+        self.table, self.problem, self.budget, self.settings, self.solution = table, problem, budget, settings, solution
+        self._on_progress = on_progress or (lambda *_: None)
+        self._started = time.monotonic()
+
+    def unmeasured(self) -> SearchResult:
+        """The exact solution, by the table alone."""
+        evidence = {"metric": self.table.metric, "predicted": rounded(self.solution.error), "optimality_gap": rounded(self.solution.gap)}
+        reason = "exact: optimal for the table; no plan was measured"
+        return SearchResult(self._plan(self.solution.choice, evidence | {"decision": reason}), (), reason, 0)
+
+    def measured(self, measurer: Measurer) -> SearchResult:
+        """The stages, then the finals."""
+        study = Study(self.problem, measurer.calibration, seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
+        finalists = [("exact", self._once(study, "exact", self.solution.choice), False)]
+        uniforms = uniform_plans(self.problem, self.table, self.settings.pins)
+        for uniform in uniforms:
+            finalists.append((uniform.name, self._once(study, f"uniform {uniform.name}", uniform.choice), True))
+        start = finalists[0][1]
+        knobs = self._knob_stage(study, start)
+        finalists.append(("knobs", knobs, False))
+        swaps = self.settings.trials // 2
+        done = 0
+
+        def on_trial(found: Measured) -> None:
+            nonlocal done
+            done += 1
+            self._on_progress("swap", done, swaps, found.mean)
+
+        finalists.append(("swaps", polish(study, knobs, trials=swaps, stop=self._over_time, on_trial=on_trial), False))
+        return self._finals(finalists, measurer, study.measurements)
+
+    def _once(self, study: Study, stage: str, choice: tuple[int, ...]) -> Measured:
+        finished = study.stage(stage)
+        found = finished[0] if finished else study.trial(stage, lambda _: choice)
+        self._on_progress(stage, 1, 1, found.mean)
+        return found
+
+    def _knob_stage(self, study: Study, start: Measured) -> Measured:
+        knobs, best = Knobs(self.problem), start
+        count = self.settings.trials - self.settings.trials // 2
+        finished = study.stage("knobs")
+        for number in range(count):
+            if number >= len(finished) and self._over_time():
+                break
+            found = finished[number] if number < len(finished) else study.trial("knobs", lambda trial: knobs.decode(knobs.suggest(trial)))
+            if found.mean < best.mean:
+                best = found
+            self._on_progress("knobs", number + 1, count, best.mean)
+        return best
+
+    def _finals(self, entries: Sequence[tuple[str, Measured, bool]], measurer: Measurer, measurements: int) -> SearchResult:
+        held: dict[tuple[int, ...], Errors] = {}
+        finalists: list[Finalist] = []
+        for name, found, uniform in entries:
+            if not uniform and any(found.choice == other.choice and not other.uniform for other in finalists):
+                continue
+            if found.choice not in held:
+                held[found.choice] = measurer.held_out(self.problem.schemes(found.choice))
+            bits = self._plan(found.choice, {}).size.effective_bits
+            predicted = self.problem.error(found.choice)
+            finalists.append(Finalist(name, found.choice, uniform, bits, predicted, found.errors, held[found.choice]))
+        best, reason = decide(finalists)
+        return SearchResult(self._plan(best.choice, self._evidence(best, finalists, reason)), tuple(finalists), reason, measurements)
+
+    def _evidence(self, best: Finalist, finalists: Sequence[Finalist], reason: str) -> dict[str, Any]:
+        row = best.row()
+        measured = {key: row[key] for key in ("calibration", "calibration_stderr", "held_out", "held_out_stderr")}
+        samples = {"calibration": len(best.calibration), "held_out": len(best.held_out)}
+        uniforms = sorted((f for f in finalists if f.uniform), key=lambda f: float(f.held_out.mean()))
+        evidence: dict[str, Any] = {"metric": self.table.metric, "predicted": row["predicted"], "measured": measured | {"samples": samples}}
+        if uniforms:
+            top = uniforms[0].row()
+            evidence["best_uniform"] = {"scheme": top["name"], "effective_bits": top["effective_bits"], "held_out": top["held_out"]}
+        evidence["optimality_gap"] = rounded(self.solution.gap)
+        evidence["decision"] = reason
+        evidence["finalists"] = [finalist.row() for finalist in finalists]
+        return evidence
+
+    def _plan(self, choice: tuple[int, ...], evidence: dict[str, Any]) -> Plan:
+        header = self.table.header
+        bare = plan_for(
+            header.layers,
+            self.problem.schemes(choice),
+            model=header.model,
+            quantizer=str(header.settings["quantizer"]),
+            rest=header.rest,
+        )
+        ties = tuple(tuple(layer.name for layer in group.layers) for group in self.problem.groups if len(group.layers) > 1)
+        pinned = tuple(name for name in bare.layers if name in self.settings.pins)
+        evidence = {"assignment": bare.assignment} | evidence
+        return replace(bare, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence)
+
+    def _over_time(self) -> bool:
+        return self.settings.timeout is not None and time.monotonic() - self._started > self.settings.timeout
+
+    def _study_name(self) -> str:
+        """One study per problem: everything that its trials depend on."""
+        facts = [
+            self.table.header.to_dict(),
+            self.problem.limit,
+            [[str(option.schemes) for option in group.options] for group in self.problem.groups],
+            self.settings.seed,
+        ]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        return f"{self.budget.limit} of {self.budget.scope}, {digest[:12]}"
+
+
+def _settings(settings: SearchSettings | None, choices: dict[str, Any]) -> SearchSettings:
+    if settings is not None and choices:
+        raise UsageError(f"'{next(iter(choices))}' is given beside settings: give either settings or single choices")
+    unknown = [name for name in choices if name not in SearchSettings.__dataclass_fields__]
+    if unknown:
+        raise UsageError(f"'{unknown[0]}' is not a setting of search: use {', '.join(SearchSettings.__dataclass_fields__)}")
+    if "pins" in choices:
+        choices["pins"] = {name: parse_scheme(scheme) if isinstance(scheme, str) else scheme for name, scheme in choices["pins"].items()}
+    return settings or SearchSettings(**choices)
+
+
+def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:
+    _check_names(pins, table, "pinned")
+    return pins
+
+
+def _ties(ties: Sequence[Sequence[str]], table: Sensitivity) -> Sequence[Sequence[str]]:
+    names = [name for group in ties for name in group]
+    _check_names(names, table, "tied")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"layer '{repeated}' is tied twice: give each layer to one group")
+    return ties
+
+
+def _check_names(names: Mapping[str, Any] | Sequence[str], table: Sensitivity, verb: str) -> None:
+    known = {layer.name for layer in table.layers}
+    stranger = next((name for name in names if name not in known), None)
+    if stranger is not None:
+        raise UsageError(f"'{stranger}' is {verb} but is not a searched layer: `mpq show` on the sensitivity file lists them")

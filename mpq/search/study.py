@@ -1,0 +1,114 @@
+"""The study: every measured plan is an Optuna trial, so that a search can be killed, resumed, shared and looked at. No torch.
+
+A trial carries, as user attributes named for people: `stage`, `plan` (scheme by layer), `effective_bits`, `errors` (one figure
+per calibration sample), `note`. A plan that was measured before is not measured again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mpq.records.sensitivity import Errors
+from mpq.schemes import Scheme
+from mpq.search.problem import Problem
+
+Measure = Callable[[Mapping[str, Scheme]], Errors]
+Propose = Callable[[optuna.Trial], tuple[int, ...]]
+_STARTUP = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured plan: one option per group, and its error on each calibration sample."""
+
+    choice: tuple[int, ...]
+    errors: Errors
+    stage: str
+    note: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean error; infinity where an output was not finite."""
+        value = float(self.errors.mean())
+        return value if math.isfinite(value) else math.inf
+
+
+class Study:
+    """The trials of one problem.
+
+    Args:
+        problem: what a choice means.
+        measure: the error of a plan on each calibration sample.
+        seed: of everything random; each trial has its own stream, so a resumed study goes on as if it had not stopped.
+        name: of the study in its storage; studies of other problems must have other names.
+        storage: an Optuna storage or its URL; None keeps the study in memory.
+    """
+
+    def __init__(
+        self, problem: Problem, measure: Measure, *, seed: int, name: str, storage: optuna.storages.BaseStorage | str | None = None
+    ) -> None:
+        self.problem, self.seed = problem, seed
+        self._measure = measure
+        self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
+        self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
+        self._finished = [self._read(trial) for trial in self._complete()]
+        self._seen = {measured.choice: measured for measured in self._finished}
+        self.measurements = 0
+
+    def stage(self, name: str) -> list[Measured]:
+        """The finished trials of one stage, in order."""
+        return [measured for measured in self._finished if measured.stage == name]
+
+    def trial(self, stage: str, propose: Propose, *, note: str = "") -> Measured:
+        """Ask for a plan, measure it unless it was measured before, and record it."""
+        number = len(self._finished)
+        self._optuna.sampler = optuna.samplers.TPESampler(seed=self.seed * 100_003 + number, multivariate=True, n_startup_trials=_STARTUP)
+        trial = self._optuna.ask()
+        choice = propose(trial)
+        known = self._seen.get(choice)
+        errors = known.errors if known is not None else self._measured(choice)
+        found = Measured(choice, errors, stage, note)
+        self._record(trial, found, repeated=known is not None)
+        return found
+
+    def generator(self, number: int) -> np.random.Generator:
+        """The random stream of the trial with this number."""
+        return np.random.default_rng([self.seed, number])
+
+    def _measured(self, choice: tuple[int, ...]) -> Errors:
+        self.measurements += 1
+        return self._measure(self.problem.schemes(choice))
+
+    def _record(self, trial: optuna.Trial, found: Measured, *, repeated: bool) -> None:
+        attributes = {
+            "stage": found.stage,
+            "note": found.note + (" (measured before)" if repeated else ""),
+            "effective_bits": round(self._effective_bits(found.choice), 4),
+            "plan": {name: str(scheme) for name, scheme in self.problem.schemes(found.choice).items()},
+            "errors": [None if math.isnan(error) else error for error in found.errors.tolist()],
+            "choice": list(found.choice),
+        }
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        self._optuna.tell(trial, found.mean if math.isfinite(found.mean) else 1e30)
+        self._finished.append(found)
+        self._seen.setdefault(found.choice, found)
+
+    def _effective_bits(self, choice: tuple[int, ...]) -> float:
+        schemes = self.problem.schemes(choice)
+        return sum(schemes[layer.name].stored_bits(layer.matrix) for group in self.problem.groups for layer in group.layers) / self._weights
+
+    def _complete(self) -> list[FrozenTrial]:
+        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if "choice" in trial.user_attrs]
+
+    @staticmethod
+    def _read(trial: FrozenTrial) -> Measured:
+        attributes = trial.user_attrs
+        errors = np.array([math.nan if error is None else error for error in attributes["errors"]], dtype=np.float64)
+        return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]))

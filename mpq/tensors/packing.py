@@ -1,0 +1,41 @@
+"""Dense packing of b-bit codes, 1 <= b <= 8: 8 codes fill b bytes, and only the end of the tensor is padded.
+
+Bit i of the stream is bit i % 8 of byte i // 8; a code's lowest bit comes first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Pack `codes` (uint8, any shape, values below 2**bits) into a flat uint8 tensor of ceil(numel * bits / 8) bytes."""
+    flat = codes.reshape(-1)
+    if bits == 8:
+        return flat.clone()
+    blocks = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    packed = torch.zeros(blocks.shape[0], bits, dtype=torch.uint8, device=codes.device)
+    for position in range(8):
+        first, shift = divmod(position * bits, 8)
+        packed[:, first] |= blocks[:, position] << shift
+        if shift + bits > 8:
+            packed[:, first + 1] |= blocks[:, position] >> (8 - shift)
+    return packed.view(-1)[: (flat.numel() * bits + 7) // 8].clone()
+
+
+def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The first `count` codes of `packed` as a flat uint8 tensor: the inverse of `pack`."""
+    if bits == 8:
+        return packed[:count].clone()
+    whole = -(-count // 8) * bits
+    blocks = torch.nn.functional.pad(packed, (0, whole - packed.numel())).view(-1, bits)
+    codes = torch.empty(blocks.shape[0], 8, dtype=torch.uint8, device=packed.device)
+    mask = (1 << bits) - 1
+    for position in range(8):
+        first, shift = divmod(position * bits, 8)
+        code = blocks[:, first] >> shift
+        if shift + bits > 8:
+            code = code | (blocks[:, first + 1] << (8 - shift))
+        codes[:, position] = code & mask
+    return codes.view(-1)[:count].clone()

@@ -1,0 +1,90 @@
+"""One quantized weight: codes, scales and zero points, and the way back to numbers.
+
+    symmetric    weight = (code - 2**(bits - 1)) * scale      the scale may be negative
+    asymmetric   weight = (code - zero_point) * scale
+
+Scales are fp16, arithmetic is float32: what `dequantize` gives is exactly what was measured and what a loaded artifact holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mpq.errors import FormatError
+from mpq.schemes import Scheme
+from mpq.tensors.packing import pack, unpack
+
+FLOAT_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight matrix [rows, columns] under a scheme.
+
+    Args:
+        scheme: how it is stored.
+        matrix: (rows, columns).
+        codes: uint8 [rows, columns] for integers; the values in the scheme's dtype for floating-point schemes.
+        scales: fp16 [rows, groups], or None.
+        zero_points: uint8 [rows, groups], or None when symmetric.
+    """
+
+    scheme: Scheme
+    matrix: tuple[int, int]
+    codes: Tensor
+    scales: Tensor | None = None
+    zero_points: Tensor | None = None
+
+    def dequantize(self) -> Tensor:
+        """The weights as float32 [rows, columns]."""
+        if self.scales is None:
+            return self.codes.float()
+        columns = self.matrix[1]
+        scale = spread(self.scales.float(), self.scheme, columns)
+        middle = 2 ** (self.scheme.bits - 1)
+        zero = middle if self.zero_points is None else spread(self.zero_points.float(), self.scheme, columns)
+        return self.codes.float().sub_(zero).mul_(scale)
+
+    def pack(self) -> dict[str, Tensor]:
+        """The tensors to store, by the part names of `Scheme.stored`."""
+        if self.scales is None:
+            return {"values": self.codes}
+        parts = {"codes": pack(self.codes, self.scheme.bits), "scales": self.scales}
+        if self.zero_points is not None:
+            parts["zero_points"] = pack(self.zero_points, self.scheme.bits)
+        return parts
+
+
+def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> QuantizedWeight:
+    """The weight that `QuantizedWeight.pack` stored.
+
+    Raises:
+        FormatError: if a part is missing or has another shape than the scheme says.
+    """
+    for stored in scheme.stored(matrix):
+        found = parts.get(stored.part)
+        if found is None or tuple(found.shape) != stored.shape:
+            raise FormatError(
+                f"part '{stored.part}' should have shape {list(stored.shape)}, found {None if found is None else list(found.shape)}"
+            )
+    if scheme.is_float:
+        return QuantizedWeight(scheme, matrix, parts["values"])
+    rows, columns = matrix
+    codes = unpack(parts["codes"], scheme.bits, rows * columns).view(rows, columns)
+    zero_points = None
+    if not scheme.symmetric:
+        groups = scheme.groups(columns)
+        zero_points = unpack(parts["zero_points"], scheme.bits, rows * groups).view(rows, groups)
+    return QuantizedWeight(scheme, matrix, codes, parts["scales"], zero_points)
+
+
+def spread(per_group: Tensor, scheme: Scheme, columns: int) -> Tensor:
+    """Repeat a figure per group [rows, groups] over the columns: [rows, columns], or [rows, 1] when a row is one group."""
+    if per_group.shape[1] == 1:
+        return per_group
+    assert scheme.group_size is not None
+    return per_group.repeat_interleave(scheme.group_size, dim=1)[:, :columns]

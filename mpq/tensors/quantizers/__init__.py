@@ -1,0 +1,1 @@
+"""Quantizers: interchangeable ways to choose the codes of one weight."""

@@ -1,0 +1,21 @@
+"""Quantizers by name."""
+
+from __future__ import annotations
+
+from mpq.errors import UsageError
+from mpq.tensors.quantizers.base import Quantizer
+from mpq.tensors.quantizers.mse import WeightError
+from mpq.tensors.quantizers.rtn import RoundToNearest
+
+QUANTIZERS: dict[str, type[Quantizer]] = {kind.name: kind for kind in (RoundToNearest, WeightError)}
+
+
+def quantizer_named(name: str) -> Quantizer:
+    """The quantizer called `name`.
+
+    Raises:
+        UsageError: if there is none; the message lists them.
+    """
+    if name not in QUANTIZERS:
+        raise UsageError(f"'{name}' is not a quantizer: use one of {', '.join(QUANTIZERS)}")
+    return QUANTIZERS[name]()

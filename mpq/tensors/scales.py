@@ -1,0 +1,140 @@
+"""Scale search: the scale (and zero point) of each group that loses least when its weights are rounded.
+
+`best_scales` tries clipping ratios on a grid, both signs of a symmetric scale (the code range -2**(b-1)..2**(b-1)-1 has
+one more value on one side; a negative scale puts it where the weights need it, at no cost in bytes), then refits: given the
+codes, the scale that minimises the weighted squared error is <w, q> / <q, q>. Every trial uses the fp16-rounded scale that
+will be stored. Grid search over clipping: as in OCTAV (Sakr et al. 2022) and AWQ (Lin et al. 2023); alternating refit:
+Lloyd's algorithm.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mpq.errors import NumericsError
+from mpq.schemes import Scheme
+
+SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16 number
+LARGEST_SCALE = 65504.0
+_REFITS = 2
+_CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
+
+
+class Scales(NamedTuple):
+    """Per group: fp16 `scale` [rows, groups], and the zero point as float32 integers (the middle code when symmetric)."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+
+def grouped(matrix: Tensor, scheme: Scheme) -> Tensor:
+    """The matrix as [rows, groups, group]; a shorter last group is filled with zeros."""
+    rows, columns = matrix.shape
+    groups = scheme.groups(columns)
+    size = columns if scheme.group_size is None else scheme.group_size
+    if groups * size != columns:
+        matrix = torch.nn.functional.pad(matrix, (0, groups * size - columns))
+    return matrix.view(rows, groups, size)
+
+
+def round_to_scales(groups: Tensor, scales: Scales, scheme: Scheme) -> Tensor:
+    """The nearest codes, as float32 [rows, groups, group], for weights in groups."""
+    scale = scales.scale.float().unsqueeze(-1)
+    return (groups / scale).round_().add_(scales.zero_point.unsqueeze(-1)).clamp_(0, 2**scheme.bits - 1)
+
+
+def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
+    """Scales that cover the range of each group: absmax / (2**(b-1) - 1) when symmetric, (max - min) / (2**b - 1) otherwise."""
+    if scheme.symmetric:
+        extent = groups.abs().amax(-1)
+        return Scales(storable(extent / (2 ** (scheme.bits - 1) - 1)), torch.full_like(extent, 2 ** (scheme.bits - 1)))
+    low, high = groups.amin(-1).clamp_(max=0), groups.amax(-1).clamp_(min=0)
+    scale = storable((high - low) / (2**scheme.bits - 1))
+    return Scales(scale, (-low / scale.float()).round_().clamp_(0, 2**scheme.bits - 1))
+
+
+def storable(scale: Tensor) -> Tensor:
+    """The nearest fp16 scale that is not zero; the sign is kept.
+
+    Raises:
+        NumericsError: if a scale is beyond fp16 or not a number.
+    """
+    if not bool((scale.abs() <= LARGEST_SCALE).all()):
+        raise NumericsError(f"a scale of {scale.abs().max().item():g} does not fit fp16 (at most 65504): keep this layer at bf16 or fp32")
+    magnitude = scale.abs().clamp(min=SMALLEST_SCALE)
+    return torch.where(scale < 0, -magnitude, magnitude).half()
+
+
+def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Scales:
+    """The scales with the least (weighted) squared error over a grid of clipping ratios, then refitted.
+
+    Args:
+        groups: weights, float32 [rows, groups, group].
+        scheme: an integer scheme.
+        importance: non-negative weight of each column's squared error, broadcastable to `groups`; None weighs all alike.
+    """
+    rows_at_once = max(1, _CHUNK // max(1, groups.shape[1] * groups.shape[2]))
+    parts = []
+    for first in range(0, groups.shape[0], rows_at_once):
+        chunk = groups[first : first + rows_at_once]
+        share = importance if importance is None or importance.shape[0] == 1 else importance[first : first + rows_at_once]
+        parts.append(_search(chunk, scheme, share))
+    return Scales(torch.cat([p.scale for p in parts]), torch.cat([p.zero_point for p in parts]))
+
+
+def _search(groups: Tensor, scheme: Scheme, importance: Tensor | None) -> Scales:
+    covering = minmax_scales(groups, scheme)
+    best, least = covering, _loss(groups, covering, scheme, importance)
+    for candidate in _grid(groups, covering, scheme):
+        best, least = _keep_better(groups, candidate, best, least, scheme, importance)
+    for _ in range(_REFITS):
+        best, least = _keep_better(groups, _refit(groups, best, scheme, importance), best, least, scheme, importance)
+    return best
+
+
+def _ratios(scheme: Scheme) -> list[float]:
+    lowest, steps = {2: (0.25, 36), 3: (0.35, 32), 4: (0.45, 28), 5: (0.6, 20), 6: (0.7, 14), 7: (0.8, 10)}.get(scheme.bits, (0.86, 8))
+    return [1 - (1 - lowest) * step / steps for step in range(1, steps + 1)]
+
+
+def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
+    ratios = _ratios(scheme)
+    if scheme.symmetric:
+        scale = covering.scale.float()
+        fullest = (2 ** (scheme.bits - 1) - 1) / 2 ** (scheme.bits - 1)
+        signed = [sign * ratio for ratio in sorted({1.0, fullest, *ratios}, reverse=True) for sign in (1, -1)]
+        return [Scales(storable(scale * ratio), covering.zero_point) for ratio in signed if ratio != 1.0]
+    low, high = groups.amin(-1).clamp_(max=0), groups.amax(-1).clamp_(min=0)
+    steps = 2**scheme.bits - 1
+    found = []
+    for ratio in ratios:
+        for cut_low, cut_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
+            scale = storable((high * cut_high - low * cut_low) / steps)
+            found.append(Scales(scale, (-low * cut_low / scale.float()).round_().clamp_(0, steps)))
+    return found
+
+
+def _loss(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None) -> Tensor:
+    codes = round_to_scales(groups, scales, scheme)
+    error = codes.sub_(scales.zero_point.unsqueeze(-1)).mul_(scales.scale.float().unsqueeze(-1)).sub_(groups).square_()
+    return error.sum(-1) if importance is None else error.mul_(importance).sum(-1)
+
+
+def _keep_better(
+    groups: Tensor, candidate: Scales, best: Scales, least: Tensor, scheme: Scheme, importance: Tensor | None
+) -> tuple[Scales, Tensor]:
+    loss = _loss(groups, candidate, scheme, importance)
+    better = loss < least
+    kept = Scales(torch.where(better, candidate.scale, best.scale), torch.where(better, candidate.zero_point, best.zero_point))
+    return kept, torch.where(better, loss, least)
+
+
+def _refit(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None) -> Scales:
+    steps = round_to_scales(groups, scales, scheme).sub_(scales.zero_point.unsqueeze(-1))
+    weighted = steps if importance is None else steps * importance
+    norm = (weighted * steps).sum(-1)
+    fitted = torch.where(norm > 0, (weighted * groups).sum(-1) / norm.clamp(min=1e-30), scales.scale.float())
+    return Scales(storable(fitted.clamp(-LARGEST_SCALE, LARGEST_SCALE)), scales.zero_point)
