@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpq.analyze.prepare import AnalysisSettings as AnalysisSettings
     from mpq.analyze.run import analyze as analyze
     from mpq.apply.load import load as load
     from mpq.apply.run import apply as apply
     from mpq.budget import Budget as Budget
+    from mpq.config import AnalysisSettings as AnalysisSettings
+    from mpq.config import SearchSettings as SearchSettings
     from mpq.errors import MpqError as MpqError
     from mpq.evaluate.measurer import PlanMeasurer as PlanMeasurer
     from mpq.evaluate.run import evaluate as evaluate
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from mpq.search.run import search as search
 
 _HOMES = {
-    "AnalysisSettings": "mpq.analyze.prepare",
+    "AnalysisSettings": "mpq.config",
     "Budget": "mpq.budget",
     "MpqError": "mpq.errors",
     "Plan": "mpq.records.plan",
     "PlanMeasurer": "mpq.evaluate.measurer",
     "Scheme": "mpq.schemes",
+    "SearchSettings": "mpq.config",
     "Sensitivity": "mpq.records.sensitivity",
     "analyze": "mpq.analyze.run",
     "apply": "mpq.apply.run",
@@ -50,6 +52,7 @@ __all__ = [
     "Plan",
     "PlanMeasurer",
     "Scheme",
+    "SearchSettings",
     "Sensitivity",
     "analyze",
     "apply",

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import torch
 
 from mpq.analyze.candidates import candidates_for, expand
+from mpq.config import AnalysisSettings
 from mpq.errors import ModelError
 from mpq.models.batches import Data
 from mpq.models.discover import Discovery, discover
@@ -22,31 +23,6 @@ from mpq.models.select import select
 from mpq.models.variants import sixteen_bits
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader
-
-
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """What the user may choose.
-
-    Args:
-        candidates: bits, ranges of bits, or schemes; see `analyze/candidates.py`.
-        targets: patterns of layers to search; empty means all.
-        ignore: patterns of layers to leave as they are.
-        metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
-        quantizer: a quantizer's name.
-        method: how sensitivities are found.
-        held_out: share of the samples that the analysis never sees, kept for the search's decision.
-        seed: of the split.
-    """
-
-    candidates: tuple[str, ...] = ("4", "8", "16")
-    targets: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    metric: str = "auto"
-    quantizer: str = "mse"
-    method: str = "measure"
-    held_out: float = 0.25
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mpq.analyze.prepare import AnalysisSettings, Prepared, prepare
+from mpq.analyze.prepare import Prepared, prepare
 from mpq.analyze.resume import open_journal
-from mpq.errors import UsageError
+from mpq.config import AnalysisSettings, settings_from
 from mpq.models.batches import Data
 from mpq.models.fit import fit_data
 from mpq.models.load import from_module
@@ -40,7 +40,7 @@ def analyze(
     Args:
         model: an `nn.Module` in eval mode, or what `load_model` gave. It is unchanged afterwards.
         data: what `load_data` gave, or batches as from a DataLoader; a share is held out for the search.
-        settings: the choices as one object, or
+        settings: the choices as one object; without it
         **choices: its fields one by one, for example candidates=("2..8", "16"), metric="relative_mse", quantizer="rtn".
         output: file to keep as the journal; an unfinished analysis found there is resumed.
         reading: how `data` was read, kept in the header.
@@ -50,7 +50,7 @@ def analyze(
         MismatchError: if `output` holds an analysis of another model, other data or other settings.
         MpqError: whatever `prepare` and measuring may raise.
     """
-    chosen = _settings(settings, choices)
+    chosen = settings or settings_from(AnalysisSettings, choices)
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory")
     quantizer_named(chosen.quantizer)
@@ -89,15 +89,6 @@ def measure(
 
 def _finite(errors: Tensor) -> list[float | None]:
     return [value if value == value else None for value in errors.tolist()]
-
-
-def _settings(settings: AnalysisSettings | None, choices: dict[str, Any]) -> AnalysisSettings:
-    if settings is not None and choices:
-        raise UsageError(f"'{next(iter(choices))}' is given beside settings: give either settings or single choices")
-    unknown = [name for name in choices if name not in AnalysisSettings.__dataclass_fields__]
-    if unknown:
-        raise UsageError(f"'{unknown[0]}' is not a setting of analyze: use {', '.join(AnalysisSettings.__dataclass_fields__)}")
-    return settings or AnalysisSettings(**choices)
 
 
 def _relative(model: Path | None, output: Path | None) -> str | None:

@@ -6,17 +6,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import optuna
-
 from mpq.budget import Budget, Scope
+from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
-from mpq.schemes import Scheme, parse_scheme
+from mpq.schemes import Scheme
 from mpq.search.exact import Solution, solve
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.knobs import Knobs
@@ -38,27 +37,6 @@ class Measurer(Protocol):
 
     def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each held-out sample."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What the user may choose.
-
-    Args:
-        pins: scheme by layer name.
-        ties: groups of layer names that share one scheme.
-        trials: measured trials, half of them knobs and half swaps; 0 stops after the exact solution.
-        timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
-        seed: of everything random.
-        storage: URL of the Optuna study; None keeps it in memory.
-    """
-
-    pins: Mapping[str, Scheme] = field(default_factory=dict)
-    ties: tuple[tuple[str, ...], ...] = ()
-    trials: int = 48
-    timeout: float | None = None
-    seed: int = 0
-    storage: optuna.storages.BaseStorage | str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +73,7 @@ def search(
         budget: for example "4.5bits", "12MB", "30%".
         measurer: measures plans on the real model; without one the exact solution of the table is returned unmeasured.
         scope: what the budget counts, "layers" or "file".
-        settings: the choices as one object, or
+        settings: the choices as one object; without it
         **choices: its fields one by one; pins may be given as text, for example pins={"conv1": "int8"}.
         on_progress: told after each measured plan.
 
@@ -111,7 +89,7 @@ def search(
             "run `mpq analyze` again, it resumes"
         )
     wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
-    chosen = _settings(settings, choices)
+    chosen = settings or settings_from(SearchSettings, choices)
     groups = build_groups(table, scope=wanted.scope, pins=_known(chosen.pins, table), ties=_ties(chosen.ties, table))
     limit, constant, weights = layer_limit(table, wanted)
     check_feasible(groups, limit, budget=str(wanted), constant=constant, weights=weights)
@@ -240,17 +218,6 @@ class _Run:
         ]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self.budget.limit} of {self.budget.scope}, {digest[:12]}"
-
-
-def _settings(settings: SearchSettings | None, choices: dict[str, Any]) -> SearchSettings:
-    if settings is not None and choices:
-        raise UsageError(f"'{next(iter(choices))}' is given beside settings: give either settings or single choices")
-    unknown = [name for name in choices if name not in SearchSettings.__dataclass_fields__]
-    if unknown:
-        raise UsageError(f"'{unknown[0]}' is not a setting of search: use {', '.join(SearchSettings.__dataclass_fields__)}")
-    if "pins" in choices:
-        choices["pins"] = {name: parse_scheme(scheme) if isinstance(scheme, str) else scheme for name, scheme in choices["pins"].items()}
-    return settings or SearchSettings(**choices)
 
 
 def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:

@@ -1,0 +1,145 @@
+"""Settings: command line over YAML over default. Each default is written once, here. No torch.
+
+A configuration file has one section per command, with the names of the command's long options:
+
+    analyze: {candidates: ["4", "8", "16"], num_samples: 64}
+    search: {budget: 4.5bits, trials: 48}
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mpq.errors import ConfigError
+from mpq.schemes import Scheme, parse_scheme
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """How data is read.
+
+    Args:
+        seq_len: tokens of a window, for text; None takes the model's own, at most 512.
+        num_samples: only the first samples; None takes all.
+        batch_size: samples at once; None chooses one.
+    """
+
+    seq_len: int | None = None
+    num_samples: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How sensitivities are found.
+
+    Args:
+        candidates: bits, ranges of bits, or schemes; see `analyze/candidates.py`.
+        targets: patterns of layers to search; empty means all.
+        ignore: patterns of layers to leave as they are.
+        metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
+        quantizer: a quantizer's name.
+        method: how sensitivities are found.
+        held_out: share of the samples that the analysis never sees, kept for the search's decision.
+        seed: of the split.
+    """
+
+    candidates: tuple[str, ...] = ("4", "8", "16")
+    targets: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    metric: str = "auto"
+    quantizer: str = "mse"
+    method: str = "measure"
+    held_out: float = 0.25
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a plan is searched.
+
+    Args:
+        pins: scheme by layer name.
+        ties: groups of layer names that share one scheme.
+        trials: measured trials, half of them knobs and half swaps; 0 stops after the exact solution.
+        timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
+        seed: of everything random.
+        storage: URL of the Optuna study, or an Optuna storage; None keeps it in memory.
+    """
+
+    pins: Mapping[str, Scheme] = field(default_factory=dict)
+    ties: tuple[tuple[str, ...], ...] = ()
+    trials: int = 48
+    timeout: float | None = None
+    seed: int = 0
+    storage: Any = None
+
+
+_Settings = TypeVar("_Settings", DataSettings, AnalysisSettings, SearchSettings)
+
+
+def settings_from(kind: type[_Settings], choices: Mapping[str, Any]) -> _Settings:
+    """Settings of one kind from choices by name; None stands for the default. Pins may be given as text.
+
+    Raises:
+        ConfigError: if a name is unknown or a value has the wrong type.
+    """
+    known = {each.name for each in fields(kind)}
+    given = {name: value for name, value in choices.items() if value is not None}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ConfigError(f"'{unknown[0]}' is not a setting: use {', '.join(sorted(known))}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _converted(name, value, hints[name]) for name, value in given.items()})
+
+
+def read_config(path: Path, section: str) -> dict[str, Any]:
+    """One section of a configuration file; empty if the file does not have it.
+
+    Raises:
+        ConfigError: if the file is missing, not YAML, or not made of sections.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    sections = ("analyze", "search", "check")
+    if not isinstance(data, dict) or not all(isinstance(part, dict) for part in data.values()):
+        raise ConfigError(f"{path} is not a configuration: write sections such as 'analyze:' with settings below them")
+    stranger = next((name for name in data if name not in sections), None)
+    if stranger is not None:
+        raise ConfigError(f"{path} has the unknown section '{stranger}': use {', '.join(sections)}")
+    return {str(name).replace("-", "_"): value for name, value in data.get(section, {}).items()}
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if name == "pins":
+        return {str(layer): _scheme(scheme) for layer, scheme in _mapping(name, value).items()}
+    if get_origin(hint) is tuple:
+        items = [value] if isinstance(value, (str, int)) else list(value)
+        return tuple(tuple(item) if isinstance(item, list) else item if isinstance(item, tuple) else str(item) for item in items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str) and (not isinstance(value, hint) or isinstance(value, bool)):
+        raise ConfigError(f"{name} is {value!r}: give {'a number' if hint is not str else 'a text'}")
+    return value
+
+
+def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is {value!r}: give a mapping of layers to schemes")
+    return value
+
+
+def _scheme(value: Any) -> Scheme:
+    return value if isinstance(value, Scheme) else parse_scheme(str(value))
