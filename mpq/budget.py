@@ -53,6 +53,11 @@ class Budget:
             return int(number / 100 * original_bytes)
         return int(number * _UNITS[unit])
 
+    @property
+    def unit_is_relative(self) -> bool:
+        """Whether the limit in bytes depends on the model: bits per weight, or a share."""
+        return not self._parse()[1].endswith("b")
+
     def _parse(self) -> tuple[float, str]:
         match = _PATTERN.fullmatch(self.limit.strip())
         if match is None:

@@ -74,8 +74,7 @@ def apply(
             f"the plan's 'rest' says {wanted.rest.data_bytes} bytes of data and {wanted.rest.header_bytes} of header, this model has "
             f"{rest.data_bytes} and {rest.header_bytes}: analyze and search again with these versions of mpq and torch"
         )
-    original = sum(layer.original_bytes for layer in layers) + rest.original_bytes
-    _check_budget(wanted, layers, rest.original_bytes)
+    _check_budget(wanted)
     facts = ArtifactHeader(
         wanted.model, wanted.quantizer, tuple(layers), wanted.layers, aliases_of(state_of(loaded.module)), loaded.config or {}
     )
@@ -87,7 +86,7 @@ def apply(
     if found != predicted:
         path.unlink()
         raise ApplyError(f"the file has {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
-    return Applied(path, found, original)
+    return Applied(path, found, wanted.original_bytes + rest.original_bytes)
 
 
 class _Packer:
@@ -123,16 +122,12 @@ class _Packer:
             )
 
 
-def _check_budget(plan: Plan, layers: list[Layer], rest_bytes: int) -> None:
+def _check_budget(plan: Plan) -> None:
     if plan.budget is None:
         return
-    original = sum(layer.original_bytes for layer in layers) + (rest_bytes if plan.budget.scope == "file" else 0)
-    limit = plan.limit_bytes(original_bytes=original)
-    size = plan.size
-    taken = size.layer_bytes if plan.budget.scope == "layers" else size.file_bytes
-    if limit is not None and taken > limit:
-        bits = size.effective_bits if plan.budget.scope == "layers" else size.file_effective_bits
+    taken, limit, weights = plan.counted(plan.budget)
+    if taken > limit:
         raise ApplyError(
-            f"the plan takes {taken:,} bytes ({bits:.4g} bits per weight), {taken - limit:,} more than its budget {plan.budget}: "
-            "lower a layer, or raise the budget in the plan"
+            f"the plan takes {taken:,} bytes ({8 * taken / weights:.4g} bits per weight), {taken - limit:,} more than its budget "
+            f"{plan.budget}: lower a layer, or raise the budget in the plan"
         )

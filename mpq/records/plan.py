@@ -19,7 +19,21 @@ from mpq.records.sensitivity import Rest
 from mpq.schemes import Scheme, parse_scheme
 
 VERSION = 1
-_KEYS = {"mpq_plan", "model", "budget", "quantizer", "size", "evidence", "pinned", "ties", "layers", "shapes", "axes", "rest"}
+_KEYS = {
+    "mpq_plan",
+    "model",
+    "budget",
+    "quantizer",
+    "size",
+    "evidence",
+    "pinned",
+    "ties",
+    "layers",
+    "shapes",
+    "axes",
+    "original_bytes",
+    "rest",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class Plan:
         quantizer: the quantizer that measured it and that must apply it.
         layers: scheme by layer name, in model order.
         shapes: (rows, columns) by layer name.
+        original_bytes: bytes of the layers before quantization.
         rest: the constant part of the artifact.
         axes: output axes by layer name, where they are not (0,).
         pinned: layers whose scheme the user fixed.
@@ -61,6 +76,7 @@ class Plan:
     quantizer: str
     layers: dict[str, Scheme]
     shapes: dict[str, tuple[int, int]]
+    original_bytes: int
     rest: Rest
     axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
@@ -80,12 +96,12 @@ class Plan:
         """Number of weights of the searched layers."""
         return sum(rows * columns for rows, columns in self.shapes.values())
 
-    def limit_bytes(self, *, original_bytes: int) -> int | None:
-        """The budget in bytes, of the searched layers or of the file by its scope; None without a budget."""
-        if self.budget is None:
-            return None
-        weights = self.weights if self.budget.scope == "layers" else self.weights + self.rest.weights
-        return self.budget.bytes(weights=weights, original_bytes=original_bytes)
+    def counted(self, budget: Budget) -> tuple[int, int, int]:
+        """What `budget` counts of this plan: bytes taken, bytes allowed, and the weights that bits are counted over."""
+        taken, weights, original = self.size.layer_bytes, self.weights, self.original_bytes
+        if budget.scope == "file":
+            taken, weights, original = self.size.file_bytes, weights + self.rest.weights, original + self.rest.original_bytes
+        return taken, budget.bytes(weights=weights, original_bytes=original), weights
 
     @property
     def assignment(self) -> str:
@@ -112,6 +128,7 @@ def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: d
         quantizer=quantizer,
         layers={layer.name: schemes[layer.name] for layer in ordered},
         shapes={layer.name: layer.matrix for layer in ordered},
+        original_bytes=sum(layer.original_bytes for layer in ordered),
         rest=rest,
         axes={layer.name: layer.axes for layer in ordered if layer.axes != (0,)},
     )
@@ -145,7 +162,7 @@ def plan_to_yaml(plan: Plan) -> str:
     if plan.axes:
         text += _dump({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
     rest = {key: getattr(plan.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
-    return text + _dump({"rest": rest})
+    return text + _dump({"original_bytes": plan.original_bytes, "rest": rest})
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -193,6 +210,7 @@ def _plan(data: dict[str, Any], path: Path) -> Plan:
         quantizer=str(data["quantizer"]),
         layers=layers,
         shapes=shapes,
+        original_bytes=int(data["original_bytes"]),
         rest=Rest(**data["rest"]),
         axes={str(name): tuple(axes) for name, axes in data.get("axes", {}).items()},
         pinned=tuple(str(name) for name in data.get("pinned", ())),

@@ -1,0 +1,87 @@
+"""The CI gate: is the size budget kept, and the error budget? No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpq.budget import Budget, Scope
+from mpq.errors import UsageError
+from mpq.records.artifact import is_artifact, read_artifact_header
+from mpq.records.plan import Plan, read_plan
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer.
+
+    Args:
+        name: what was checked, for example "size (layers)".
+        passed: the answer.
+        message: the figures behind it, for people.
+    """
+
+    name: str
+    passed: bool
+    message: str
+
+
+def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = None, max_error: float | None = None) -> list[Check]:
+    """Check a plan or an artifact.
+
+    Args:
+        path: a plan, or an artifact.
+        budget: a size limit; None takes the plan's own.
+        scope: what it counts; None takes the plan's own, else "layers".
+        max_error: limit of the held-out error, in the metric of the plan's evidence.
+
+    Raises:
+        UsageError: if there is nothing to check.
+        MpqError: if the file cannot be read.
+    """
+    if is_artifact(path):
+        return _check_artifact(path, budget=budget, scope=scope, max_error=max_error)
+    plan = read_plan(path)
+    wanted = plan.budget if budget is None else Budget(budget, scope or (plan.budget.scope if plan.budget else "layers"))
+    if wanted is None and max_error is None:
+        raise UsageError(f"{path} has no budget of its own: give --budget, for example --budget 4.5bits")
+    checks = [] if wanted is None else [_size(*plan.counted(wanted), wanted)]
+    return checks if max_error is None else [*checks, _error_of(plan, max_error)]
+
+
+def _size(taken: int, limit: int, weights: int, budget: Budget) -> Check:
+    over = taken - limit
+    relation = f"{over:,} bytes ({over / limit:.2%}) over" if over > 0 else f"{-over:,} bytes under"
+    name = f"size of {'the layers' if budget.scope == 'layers' else 'the file'}"
+    bits = f"{8 * taken / weights:.4f} bits per weight"
+    return Check(name, over <= 0, f"{taken:,} bytes, {bits}; {relation} the budget of {budget.limit} ({limit:,} bytes)")
+
+
+def _error_of(plan: Plan, max_error: float) -> Check:
+    name = f"error ({plan.evidence.get('metric', 'unknown metric')}, held-out)"
+    found = plan.evidence.get("measured", {}).get("held_out")
+    if found is None:
+        return Check(name, False, "the plan carries no held-out measurement: run `mpq search` with the model, without --trials 0")
+    if not plan.evidence_is_current:
+        return Check(name, False, "the layers were edited after they were measured: run `mpq search` again, or `mpq eval`")
+    relation = "within" if found <= max_error else f"{found - max_error:.4g} over"
+    return Check(name, found <= max_error, f"{found:.4g}, {relation} the limit of {max_error:g}")
+
+
+def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:
+    if max_error is not None:
+        raise UsageError(f"{path} is an artifact, which carries no measurement: check its plan, or run `mpq eval`")
+    if budget is None:
+        raise UsageError(f"{path} is an artifact, which carries no budget: give --budget, for example --budget 4.5bits")
+    header = read_artifact_header(path)
+    wanted = Budget(budget, scope or "layers")
+    weights = sum(layer.weights for layer in header.layers)
+    taken = sum(header.schemes[layer.name].stored_bits(layer.matrix) // 8 for layer in header.layers)
+    if wanted.scope == "file":
+        if wanted.unit_is_relative:
+            raise UsageError(
+                f"budget {wanted} needs the size of the whole model, which an artifact does not tell: check the plan, or give bytes"
+            )
+        taken = path.stat().st_size
+    limit = wanted.bytes(weights=weights, original_bytes=sum(layer.original_bytes for layer in header.layers))
+    return [_size(taken, limit, weights, wanted)]

@@ -1,0 +1,102 @@
+"""`mpq analyze`: a model and some data become a sensitivity file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
+from mpq.cli.sources import calibration_source, how_read, read_data, stem_of
+from mpq.config import AnalysisSettings, DataSettings, settings_from
+
+_DEFAULTS = AnalysisSettings()
+_DATA = ("seq_len", "num_samples", "batch_size")
+_SHOWN = 12
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --model.")],
+    calib: Annotated[
+        str | None,
+        typer.Option(
+            "--calib",
+            "--calibration",
+            metavar="FILE",
+            help="Inputs: .pt, .npz, .safetensors, text or JSONL (file.jsonl?split=train filters lines), or package.module:callable. "
+            "[default: calibration.* beside the model, else an exported program's example inputs]",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: MODEL.sensitivity.jsonl in this folder]")] = None,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Bits (4,8,16), ranges (2..8) or schemes (int4-g32, int4-asym, fp16). {default_of(_DEFAULTS, 'candidates')}"),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="kl_divergence, relative_mse, top1 or cosine; auto takes KL where the output is logits. [default: auto]"),
+    ] = None,
+    quantizer: Annotated[str | None, typer.Option(help=f"How codes are chosen: rtn, mse, … {default_of(_DEFAULTS, 'quantizer')}")] = None,
+    targets: Annotated[list[str] | None, typer.Option(help="Layers to search: exact names, globs, or re:… [default: all]")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave as they are.")] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help=f"Share of the samples kept from the analysis for the search's decision. {default_of(_DEFAULTS, 'held_out')}"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help=f"Of the split. {default_of(_DEFAULTS, 'seed')}")] = None,
+    seq_len: SeqLen = None,
+    num_samples: NumSamples = None,
+    batch_size: BatchSize = None,
+    factory: Factory = None,
+    trust: Trust = False,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Measure what each layer's bit-width does to the model's output.
+
+    One layer takes one scheme, all others stay as they are, and the error at the output is measured on the calibration samples.
+    Each figure is on disk as soon as it is measured: a killed analysis goes on where it stopped.
+
+    Example: mpq analyze resnet20.pt2 --calib calibration.pt --candidates 2..8,16
+    """
+    options = {
+        "calib": calib,
+        "candidates": candidates,
+        "metric": metric,
+        "quantizer": quantizer,
+        "targets": targets,
+        "ignore": ignore,
+        "held_out": held_out,
+        "seed": seed,
+        "seq_len": seq_len,
+        "num_samples": num_samples,
+        "batch_size": batch_size,
+    }
+    choices = merged("analyze", config, options)
+    given = choices.pop("calib", None)
+    reading = settings_from(DataSettings, {name: choices.pop(name, None) for name in _DATA})
+    settings = settings_from(AnalysisSettings, choices)
+
+    from mpq.analyze.run import analyze
+    from mpq.models.load import load_model
+
+    loaded = load_model(model, factory=factory, trust=trust)
+    target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
+    source = calibration_source(given, loaded)
+    data = read_data(source, loaded, reading, seed=settings.seed)
+    say(f"model: {model} ({loaded.kind}); data: {data.description}")
+    with progress("analyze") as advance:
+        table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
+    for note in table.header.notes:
+        say(note)
+    frame = table.frame()
+    if json:
+        print_json({"output": str(target), "layers": len(table.layers), "table": frame.to_dict("records")})
+        return
+    worst = frame.sort_values("error", ascending=False).head(_SHOWN).to_dict("records")
+    rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
+    print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
+    say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures; next: mpq search --budget 4.5bits")

@@ -1,0 +1,121 @@
+"""What every command says and how: results on stdout, narration on stderr, progress with time left. No arithmetic."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_PLAIN_EVERY = 10.0  # seconds between progress lines when the output is no terminal
+
+
+@dataclass
+class Voice:
+    """How much is said. `--quiet` leaves results and errors; `--verbose` adds tracebacks."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+
+voice = Voice()
+
+
+class Advance(Protocol):
+    """Reports progress: done, total, what was done."""
+
+    def __call__(self, done: int, total: int, text: str) -> None: ...
+
+
+def say(text: str) -> None:
+    """One line of narration on stderr."""
+    if not voice.quiet:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """One line that must be seen, on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", markup=False)
+
+
+def print_json(value: Any) -> None:
+    """A JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Plain result lines on stdout."""
+    out = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        out.print(line, markup=False)
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, styles: Mapping[int, str] | None = None
+) -> None:
+    """A table on stdout; columns after the first are aligned right. `styles` by row number."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
+    for number, row in enumerate(rows):
+        table.add_row(*row, style=(styles or {}).get(number))
+    width = None if sys.stdout.isatty() else 100
+    Console(highlight=False, width=width).print(table)
+
+
+@contextmanager
+def progress(stage: str) -> Iterator[Advance]:
+    """A bar with the time left on a terminal, else a plain line now and then; nothing with `--quiet`."""
+    console = Console(stderr=True, highlight=False)
+    if voice.quiet:
+        yield lambda done, total, text: None
+    elif console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(stage, total=None, text="")
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+    else:
+        yield _PlainProgress(stage)
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    return Progress(*columns, TextColumn("{task.fields[text]}", markup=False), console=console, transient=True)
+
+
+class _PlainProgress:
+    """Progress as lines: "analyze 12/77, 40 s left: conv1 int4"."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage, self._began = stage, time.monotonic()
+        self._last = self._began
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last < _PLAIN_EVERY or done == total:
+            return
+        self._last = now
+        left = (now - self._began) / done * (total - done)
+        say(f"{self._stage} {done}/{total}, {left:.0f} s left: {text}")
+
+
+def figure(value: float | None, stderr: float | None = None) -> str:
+    """A number for people: four significant digits, with its standard error where there is one."""
+    if value is None or value != value:
+        return "-"
+    text = f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
+    return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
+
+
+def size(count: int) -> str:
+    """Bytes for people: "163,968 bytes" or "16.4 MB"."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
+        if count >= 10 * factor // 10 and count >= factor:
+            return f"{count / factor:.4g} {unit}"
+    return f"{count:,} bytes"

@@ -1,0 +1,61 @@
+"""`mpq demo`: the whole path on a trained model that ships with mpq."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpq.cli.console import print_lines, say
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="digits (a small CNN) or chars (a character-level language model).")] = "chars",
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the files there. [default: a temporary folder]")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="The size to meet.")] = "4.5bits",
+) -> None:
+    """Run the whole path on a trained model that ships with mpq: no network, under a minute.
+
+    Each step prints the command that does it, to be copied.
+
+    Example: mpq demo digits --budget 5bits --keep demo
+    """
+    from mpq.cli.main import app
+    from mpq.demo import write_demo
+
+    with _folder(keep) as folder:
+        write_demo(name, folder)
+        steps = (
+            "analyze model.pt2 --calib calibration.pt",
+            f"search --budget {budget}",
+            "apply plan.yaml",
+            f"check plan.yaml --budget {budget}",
+            "eval model.mpq.safetensors --data test.pt",
+        )
+        for step in steps:
+            print_lines([f"\n$ mpq {step}"])
+            app(shlex.split(step), standalone_mode=False)
+        print_lines(["", f"files are in {keep}" if keep else "the files were temporary; --keep FOLDER keeps them"])
+        say("next: mpq analyze YOUR_MODEL --calib YOUR_DATA")
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """The working folder of the demo; the old one is restored."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="mpq-demo-") as temporary:
+        folder = Path(temporary) if keep is None else keep
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        try:
+            yield Path()
+        finally:
+            os.chdir(before)

@@ -1,0 +1,53 @@
+"""`mpq eval`: the quantized model beside the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.options import BatchSize, Json, NumSamples, SeqLen, Trust
+from mpq.cli.sources import read_data, reopen_model
+from mpq.config import DataSettings
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(help="What `mpq apply` wrote.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="FILE", help="Inputs, with labels where there are any; read as by `mpq analyze --calib`.")
+    ],
+    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
+    seq_len: SeqLen = None,
+    num_samples: NumSamples = None,
+    batch_size: BatchSize = None,
+    trust: Trust = False,
+    json: Json = False,
+) -> None:
+    """Compare the quantized model with the reference on your data.
+
+    KL divergence and top-1 agreement where the output is logits, relative MSE and cosine always; accuracy and loss with
+    labels, perplexity for a language model.
+
+    Example: mpq eval resnet20.mpq.safetensors --data test.pt
+    """
+    from mpq.records.artifact import read_artifact_header
+
+    header = read_artifact_header(artifact)
+
+    from mpq.apply.load import load
+    from mpq.evaluate.run import evaluate
+
+    reference = reopen_model(header.model, artifact, given=model, trust=trust)
+    alone = header.model.get("kind") in ("export", "hf")
+    quantized = load(artifact) if alone else load(artifact, reopen_model(header.model, artifact, given=model, trust=trust).module)
+    samples = read_data(data, reference, DataSettings(seq_len, num_samples, batch_size))
+    say(f"data: {samples.description}")
+    with progress("eval") as advance:
+        found = evaluate(reference, quantized, samples, on_progress=advance)
+    if json:
+        print_json(found.to_dict())
+        return
+    rows = [[f.name, figure(f.reference), figure(f.quantized, f.stderr)] for f in found.figures]
+    print_table(["figure", "reference", "quantized"], rows, title=f"{artifact.name} on {found.samples} samples")

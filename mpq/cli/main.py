@@ -1,0 +1,77 @@
+"""The command line: one command per file, one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mpq.cli.console import voice
+from mpq.errors import MpqError
+
+INTERRUPTED = 130
+_COMMANDS = ("analyze", "search", "apply", "check", "eval", "show", "demo")
+
+
+class MpqGroup(TyperGroup):
+    """Turns an MpqError into one line on stderr and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except MpqError as error:
+            if voice.verbose:
+                traceback.print_exc()
+            sys.stderr.write(f"mpq: {error}\n")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            sys.stderr.write("\nmpq: interrupted; what was measured is on disk, the same command goes on from there\n")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+app = typer.Typer(
+    cls=MpqGroup,
+    name="mpq",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"mpq {version('mpq')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Give each weight of a PyTorch model the precision it deserves.
+
+    **mpq analyze** model.pt, then **mpq search** --budget 4.5bits, then **mpq apply** plan.yaml; **mpq check** plan.yaml in CI.
+
+    Exit codes: 0 done, 1 a check said no, 2 usage or configuration, 3 any other error.
+    """
+    voice.quiet, voice.verbose = quiet, verbose
+
+
+for _name in _COMMANDS:
+    _module = import_module(f"mpq.cli.{_name}")
+    app.command(_name)(_module.command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,41 @@
+"""Options that several commands share, and how settings come together: command line over configuration file over default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config
+
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PACKAGE.MODULE:CALLABLE",
+        help="Builds the module that a state dict fits. Needed for state dicts only.",
+        rich_help_panel="Model",
+    ),
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow a model file to run its own code (pickled modules).", rich_help_panel="Model")]
+SeqLen = Annotated[
+    int | None, typer.Option(help="Tokens of a window, for text. [default: the model's own, at most 512]", rich_help_panel="Data")
+]
+NumSamples = Annotated[int | None, typer.Option(help="Use only the first samples. [default: all]", rich_help_panel="Data")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples at once. [default: chosen by their size]", rich_help_panel="Data")]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def merged(section: str, config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one command: `options` that were given, over those of the configuration file."""
+    base = {} if config is None else read_config(config, section)
+    return base | {name: value for name, value in options.items() if value is not None and value != []}
+
+
+def default_of(settings: AnalysisSettings | DataSettings | SearchSettings, name: str) -> str:
+    """The default of a setting, for a help text."""
+    value = getattr(settings, name)
+    return f"[default: {','.join(value) if isinstance(value, tuple) else value}]"

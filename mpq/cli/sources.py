@@ -1,0 +1,142 @@
+"""Finds what a command needs and was not told: the one analysis in a folder, the model of a plan, the data of an analysis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpq.cli.console import say, warn
+from mpq.config import DataSettings
+from mpq.errors import DataError, MismatchError, UsageError
+
+if TYPE_CHECKING:
+    from mpq.models.batches import Data
+    from mpq.models.loaded import LoadedModel
+
+EXAMPLES = "example inputs"
+_CALIBRATION = ("calibration.pt", "calibration.safetensors", "calibration.npz", "calibration.npy", "calibration.jsonl", "calibration.txt")
+
+
+def stem_of(path: Path) -> str:
+    """The name that a model's files share: its own without ending; a folder's own name."""
+    name = path.resolve().name
+    for ending in (".mpq.safetensors", ".sensitivity.jsonl"):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name if path.is_dir() else Path(name).stem
+
+
+def only_analysis(folder: Path) -> Path:
+    """The one sensitivity file in a folder.
+
+    Raises:
+        UsageError: if there is none, or more than one; the message lists them.
+    """
+    found = sorted(folder.glob("*.sensitivity.jsonl"))
+    if not found:
+        raise UsageError(f"no *.sensitivity.jsonl in {folder.resolve()}: run `mpq analyze MODEL` first, or name the file")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(
+            f"{len(found)} analyses in this folder ({names}): name one, for example `mpq search {found[0].name} --budget 4.5bits`"
+        )
+    return found[0]
+
+
+def calibration_source(given: str | None, model: LoadedModel) -> str:
+    """Where the calibration data comes from: as given, else a file called calibration.* beside the model or here, else example inputs.
+
+    Raises:
+        DataError: if there is nothing to take.
+    """
+    if given is not None:
+        return given
+    folders = [Path.cwd()] if model.path is None else [model.path if model.path.is_dir() else model.path.parent, Path.cwd()]
+    for folder in folders:
+        for name in _CALIBRATION:
+            if (folder / name).exists():
+                found = Path(os.path.relpath(folder / name)).as_posix()
+                say(f"calibration: {found}, found beside the model; --calib chooses another")
+                return found
+    if model.example_inputs is not None:
+        warn("no calibration data given: using the example inputs of the exported program; --calib FILE gives better figures")
+        return EXAMPLES
+    raise DataError("no calibration data: give --calib FILE, for example a .pt with a tensor of inputs, or text for a language model")
+
+
+def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: int = 0) -> Data:
+    """Data from a file, a callable, or an exported program's example inputs."""
+    from mpq.models.data import example_data, load_data
+
+    if source == EXAMPLES:
+        return example_data(model)
+    return load_data(
+        source,
+        model=model,
+        seq_len=settings.seq_len,
+        num_samples=settings.num_samples,
+        batch_size=settings.batch_size,
+        seed=seed,
+    )
+
+
+def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any]:
+    """How data was read, to be kept in a sensitivity file; a path is kept relative to that file."""
+    path, mark, rest = source.partition("?")
+    if source != EXAMPLES and Path(path).exists():
+        source = Path(os.path.relpath(Path(path).resolve(), output.parent.resolve())).as_posix() + mark + rest
+    return {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
+
+
+def reopen_model(facts: Mapping[str, Any], beside: Path, *, given: Path | None = None, trust: bool = False) -> LoadedModel:
+    """The model that a file names, checked by its hash.
+
+    Args:
+        facts: path, sha256, kind and factory, as the file says.
+        beside: the file; the path is relative to its folder.
+        given: the model, when the user names it.
+        trust: allow a pickled module.
+
+    Raises:
+        MismatchError: if the model has changed, or cannot be found.
+    """
+    from mpq.models.load import load_model
+
+    path = given or _located(facts, beside)
+    model = load_model(path, factory=facts.get("factory"), trust=trust)
+    if model.sha256 != facts.get("sha256"):
+        found, expected = model.sha256[:12], str(facts.get("sha256"))[:12]
+        raise MismatchError(
+            f"{path} is not the model that {beside.name} was made for (sha256 {found}…, expected {expected}…): restore it, or analyze this one"
+        )
+    return model
+
+
+def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel) -> Data:
+    """The data of an analysis, read as it was then and checked by its hash.
+
+    Raises:
+        MismatchError: if the data has changed.
+    """
+    source = str(facts["source"])
+    path, mark, rest = source.partition("?")
+    if source != EXAMPLES and (beside.parent / path).exists():
+        source = f"{beside.parent / path}{mark}{rest}"
+    settings = DataSettings(facts.get("seq_len"), facts.get("num_samples"), facts.get("batch_size"))
+    data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
+    if data.sha256 != facts["sha256"]:
+        found, before = data.sha256[:12], facts["sha256"][:12]
+        raise MismatchError(f"{source} has changed since the analysis (sha256 {found}…, then {before}…): restore it, or analyze again")
+    return data
+
+
+def _located(facts: Mapping[str, Any], beside: Path) -> Path:
+    text = facts.get("path")
+    if text is None:
+        raise MismatchError(f"{beside.name} was made from a model in memory: use the Python functions, or name the model's file")
+    for candidate in (beside.parent / str(text), Path(str(text))):
+        if candidate.exists():
+            return candidate
+    raise MismatchError(f"the model {text}, named in {beside.name}, is not there: put it back, or name it on the command line")
