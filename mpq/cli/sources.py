@@ -109,7 +109,8 @@ def reopen_model(facts: Mapping[str, Any], beside: Path, *, given: Path | None =
     if model.sha256 != facts.get("sha256"):
         found, expected = model.sha256[:12], str(facts.get("sha256"))[:12]
         raise MismatchError(
-            f"{path} is not the model that {beside.name} was made for (sha256 {found}…, expected {expected}…): restore it, or analyze this one"
+            f"{path} is not the model that {beside.name} was made for (sha256 {found}…, expected {expected}…): "
+            "restore it, or analyze this one"
         )
     return model
 

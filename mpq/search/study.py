@@ -7,7 +7,8 @@ per calibration sample), `note`. A plan that was measured before is not measured
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,8 @@ class Study:
         self.problem, self.seed = problem, seed
         self._measure = measure
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
-        self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
+        with _quiet():
+            self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
         self._finished = [self._read(trial) for trial in self._complete()]
         self._seen = {measured.choice: measured for measured in self._finished}
         self.measurements = 0
@@ -96,7 +98,8 @@ class Study:
         }
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
-        self._optuna.tell(trial, found.mean if math.isfinite(found.mean) else 1e30)
+        with _quiet():
+            self._optuna.tell(trial, found.mean if math.isfinite(found.mean) else 1e30)
         self._finished.append(found)
         self._seen.setdefault(found.choice, found)
 
@@ -112,3 +115,14 @@ class Study:
         attributes = trial.user_attrs
         errors = np.array([math.nan if error is None else error for error in attributes["errors"]], dtype=np.float64)
         return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna's lines about each trial left out; mpq says what matters."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
