@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, get_args
 
 from mpq.errors import BudgetError
@@ -50,7 +51,7 @@ class Budget:
         if unit in ("bit", "bits", "bpw"):
             return int(number * weights / 8)
         if unit == "%":
-            return int(number / 100 * original_bytes)
+            return int(number * original_bytes / 100)
         return int(number * _UNITS[unit])
 
     @property
@@ -58,11 +59,11 @@ class Budget:
         """Whether the limit in bytes depends on the model: bits per weight, or a share."""
         return not self._parse()[1].endswith("b")
 
-    def _parse(self) -> tuple[float, str]:
+    def _parse(self) -> tuple[Fraction, str]:
         match = _PATTERN.fullmatch(self.limit.strip())
         if match is None:
             raise BudgetError(f"'{self.limit}' is not a budget: {_HELP}")
-        number = float(match["number"])
+        number = Fraction(match["number"])
         if number <= 0:
             raise BudgetError(f"budget '{self.limit}' is not positive: {_HELP}")
         return number, match["unit"].lower()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: if the folder is missing, read-only or full; nothing is left behind.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         with partial.open("wb") as file:
             yield file
@@ -36,7 +36,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be made cannot be removed either
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,75 @@
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpq.budget import Budget
+from mpq.errors import BudgetError
+
+HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("4.5bits", 562),
+        ("4.5 bits", 562),
+        ("1bit", 125),
+        ("4.5bpw", 562),
+        ("30%", 1200),
+        ("900B", 900),
+        ("900b", 900),
+        ("1.5kB", 1500),
+        ("1.5KiB", 1536),
+        ("2MB", 2_000_000),
+        ("2MiB", 2 << 20),
+        ("1GB", 10**9),
+        ("1 gib", 1 << 30),
+        (".5kb", 500),
+    ],
+)
+def test_every_unit_becomes_whole_bytes(limit: str, expected: int) -> None:
+    assert Budget(limit).bytes(weights=1000, original_bytes=4000) == expected
+
+
+@given(st.decimals(min_value="0.001", max_value=1000, places=3), st.integers(1, 10**12))
+def test_limits_are_exact_and_rounded_down(number: Decimal, size: int) -> None:
+    assert Budget(f"{number:f}%").bytes(weights=1, original_bytes=size) == int(number * size / 100)
+    assert Budget(f"{number:f}bits").bytes(weights=size, original_bytes=1) == int(number * size / 8)
+    assert Budget(f"{number:f}MB").bytes(weights=1, original_bytes=1) == int(number * 10**6)
+
+
+def test_a_share_that_is_no_binary_fraction_loses_no_byte() -> None:
+    assert Budget("29%").bytes(weights=1, original_bytes=100) == 29
+    assert Budget("2.3MB").bytes(weights=1, original_bytes=1) == 2_300_000
+
+
+@pytest.mark.parametrize("limit", ["", "4.5", "bits", "-4bits", "4,5bits", "12 TB", "1e3B", "30%%", "4.bits"])
+def test_what_is_no_budget_is_refused_with_examples(limit: str) -> None:
+    with pytest.raises(BudgetError) as error:
+        Budget(limit)
+    assert str(error.value) == f"'{limit}' is not a budget: {HELP}"
+
+
+def test_nothing_is_not_a_budget() -> None:
+    with pytest.raises(BudgetError) as error:
+        Budget("0.0bits")
+    assert str(error.value) == f"budget '0.0bits' is not positive: {HELP}"
+
+
+def test_an_unknown_scope_is_refused() -> None:
+    with pytest.raises(BudgetError) as error:
+        Budget("4bits", "model")  # type: ignore[arg-type]
+    assert str(error.value) == "'model' is not a scope: use layers or file"
+
+
+def test_a_budget_is_written_with_its_scope() -> None:
+    assert str(Budget("4.5bits", "file")) == "4.5bits (file)"
+
+
+@pytest.mark.parametrize(
+    ("limit", "relative"), [("4bits", True), ("1bit", True), ("4bpw", True), ("30%", True), ("9b", False), ("1MiB", False)]
+)
+def test_bits_and_shares_depend_on_the_model_and_bytes_do_not(limit: str, relative: bool) -> None:
+    assert Budget(limit).unit_is_relative is relative

@@ -1,0 +1,165 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mpq.errors import FormatError
+from mpq.files import Journal, OutputError, atomic_write, check_version, read_journal, sha256_of, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a") as file:
+        file.write(b"whole")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_bytes() == b"whole"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def fail() -> None:
+        with atomic_write(tmp_path / "a") as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as error:
+        write_text(tmp_path / "a", "text")
+    assert str(error.value) == f"cannot write {tmp_path / 'a'}: No space left on device; choose another place with --output"
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("missing/a", "No such file or directory"),
+        ("file/a", "Not a directory"),
+        ("folder", "Is a directory"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, place: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError) as error:
+        write_text(tmp_path / place, "text")
+    assert str(error.value) == f"cannot write {tmp_path / place}: {reason}; choose another place with --output"
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_the_current_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"^cannot write \.: .*; choose another place with --output$"):
+        write_text(Path(), "text")
+    assert names(tmp_path) == []
+
+
+def test_text_is_utf_8(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_the_hash_is_of_the_contents_in_order(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"abc" * (1 << 19))
+    two.write_bytes(b"d")
+    assert sha256_of([one, two]) == hashlib.sha256(b"abc" * (1 << 19) + b"d").hexdigest()
+    assert sha256_of([two, one]) != sha256_of([one, two])
+
+
+def test_older_and_equal_versions_are_read() -> None:
+    check_version(1, supported=2, path="p", kind="a plan")
+    check_version(2, supported=2, path="p", kind="a plan")
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (3, "p.yaml is a plan of version 3, this mpq reads up to 2: upgrade mpq"),
+        (None, "p.yaml is not a plan: it carries no mpq version"),
+        ("1", "p.yaml is not a plan: it carries no mpq version"),
+    ],
+)
+def test_newer_versions_and_foreign_files_are_refused(found: object, message: str) -> None:
+    with pytest.raises(FormatError) as error:
+        check_version(found, supported=2, path="p.yaml", kind="a plan")
+    assert str(error.value) == message
+
+
+def journal(path: Path, count: int) -> Journal:
+    made = Journal.create(path, {"n": 0})
+    for n in range(1, count):
+        made.append({"n": n})
+    made.close()
+    return made
+
+
+def test_a_journal_reads_back_what_was_appended(tmp_path: Path) -> None:
+    journal(tmp_path / "j", 4)
+    assert read_journal(tmp_path / "j") == [{"n": n} for n in range(4)]
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_line_that_was_cut_off_is_dropped_and_appending_goes_on_after_the_last_whole_one(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "j"
+    made = journal(path, 3)
+    path.write_bytes(path.read_bytes()[:-cut])
+    whole = 3 - (cut + 7) // 8
+    assert read_journal(path) == [{"n": n} for n in range(whole)]
+    made.append({"n": 9})
+    made.append({"n": 10})
+    made.close()
+    assert read_journal(path) == [*({"n": n} for n in range(whole)), {"n": 9}, {"n": 10}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"n":0}\nx\n{"n":1}\n', ", line 2: not JSON (Expecting value: line 1 column 1 (char 0)); the file is damaged"),
+        (b'{"n":0}\n[1]\n', ", line 2: not a JSON object; the file is damaged"),
+        (b"", " holds no whole line: run `mpq analyze` again"),
+        (b'{"n":0}', " holds no whole line: run `mpq analyze` again"),
+    ],
+)
+def test_a_damaged_journal_names_the_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "j").write_bytes(content)
+    with pytest.raises(FormatError) as error:
+        read_journal(tmp_path / "j")
+    assert str(error.value) == f"{tmp_path / 'j'}{message}"
+
+
+def test_a_missing_journal_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as error:
+        read_journal(tmp_path / "j")
+    assert str(error.value) == f"cannot read {tmp_path / 'j'}: No such file or directory"
+
+
+def test_a_full_disk_while_appending_says_that_it_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = journal(tmp_path / "j", 2)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as error:
+        made.append({"n": 2})
+    made.close()
+    message = "No space left on device; free some space and run the command again, it resumes"
+    assert str(error.value) == f"cannot write {tmp_path / 'j'}: {message}"

@@ -1,0 +1,82 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpq.errors import SchemeError
+from mpq.schemes import FLOAT_FORMATS, INTEGER_FORMATS, Scheme, parse_scheme
+from mpq.tensors.quantizers.rtn import RoundToNearest
+
+integers = st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), st.none() | st.integers(2, 70), st.booleans())
+schemes = integers | st.builds(Scheme, st.sampled_from(sorted(FLOAT_FORMATS)))
+
+
+@given(schemes)
+def test_a_scheme_is_read_back_from_its_text(scheme: Scheme) -> None:
+    assert parse_scheme(str(scheme)) == scheme
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("int4", Scheme("int4")),
+        (" INT4-G128 ", Scheme("int4", 128)),
+        ("int8-asym", Scheme("int8", None, False)),
+        ("int3-asym-g32", Scheme("int3", 32, False)),
+        ("bf16", Scheme("bf16")),
+    ],
+)
+def test_texts_are_read_without_regard_to_case_and_spaces(text: str, scheme: Scheme) -> None:
+    assert parse_scheme(text) == scheme
+
+
+@pytest.mark.parametrize("text", ["", "4", "int", "int4-", "int4-g", "int4-g32-asym", "int4 g32", "int4-g-1", "int4-sym"])
+def test_what_does_not_follow_the_grammar_is_refused_with_the_grammar(text: str) -> None:
+    with pytest.raises(SchemeError) as error:
+        parse_scheme(text)
+    assert str(error.value) == f"'{text}' is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "int9",
+            "unknown scheme 'int9': use one of int2, int3, int4, int5, int6, int7, int8, fp16, bf16, fp32, "
+            "integers optionally with -asym and -gN",
+        ),
+        ("fp16-g32", "'fp16' is floating point: it takes neither a group size nor a zero point"),
+        ("bf16-asym", "'bf16' is floating point: it takes neither a group size nor a zero point"),
+        ("int4-g1", "group size 1 is too small: use at least 2, for example int4-g32"),
+    ],
+)
+def test_impossible_schemes_are_refused(text: str, message: str) -> None:
+    with pytest.raises(SchemeError) as error:
+        parse_scheme(text)
+    assert str(error.value) == message
+
+
+@settings(deadline=None)
+@given(schemes, st.integers(1, 9), st.integers(1, 130))
+def test_stored_bits_are_those_of_the_packed_parts(scheme: Scheme, rows: int, columns: int) -> None:
+    parts = RoundToNearest().quantize(torch.randn(rows, columns), scheme).pack()
+    assert {(part, tuple(tensor.shape)) for part, tensor in parts.items()} == {(s.part, s.shape) for s in scheme.stored((rows, columns))}
+    assert scheme.stored_bits((rows, columns)) == 8 * sum(tensor.numel() * tensor.element_size() for tensor in parts.values())
+    assert [stored.bytes for stored in scheme.stored((rows, columns))] == [t.numel() * t.element_size() for t in parts.values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "effective_bits"),
+    [("int4-g128", 4.125), ("int4-g32", 4.5), ("int4-asym-g32", 4.625), ("int8", 8 + 16 / 4096), ("fp16", 16.0), ("fp32", 32.0)],
+)
+def test_effective_bits_count_scales_and_zero_points(text: str, effective_bits: float) -> None:
+    assert parse_scheme(text).stored_bits((512, 4096)) / (512 * 4096) == effective_bits
+
+
+@given(integers, st.integers(1, 300))
+def test_groups_cover_a_row_and_the_last_one_is_not_empty(scheme: Scheme, columns: int) -> None:
+    size = scheme.group_size or columns
+    assert (scheme.groups(columns) - 1) * size < columns <= scheme.groups(columns) * size
+    assert scheme.groups(columns) == math.ceil(columns / size)
