@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpq.errors import FormatError, MpqError
+from mpq.errors import FormatError, MpqError, SchemeError
 from mpq.files import check_version
 from mpq.records.layer import Layer, layer_from_dict
 from mpq.records.layout import TensorEntry, header_length
@@ -67,7 +67,7 @@ def rest_of(
 def is_artifact(path: Path) -> bool:
     """Whether the file is a safetensors file that mpq wrote."""
     try:
-        return "mpq" in _raw_header(path).get("__metadata__", {})
+        return _text(path) is not None
     except MpqError:
         return False
 
@@ -78,7 +78,7 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     Raises:
         FormatError: if the file is missing, damaged, not an artifact, or from a newer version.
     """
-    text = _raw_header(path).get("__metadata__", {}).get("mpq")
+    text = _text(path)
     if text is None:
         raise FormatError(f"{path} is a safetensors file, but not one that mpq wrote: make one with `mpq apply`")
     try:
@@ -89,7 +89,7 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
         )
         schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
         return ArtifactHeader(data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
 
 
@@ -108,6 +108,12 @@ def _metadata(
 
 def _facts(layer: Layer) -> dict[str, Any]:
     return {key: value for key, value in layer.to_dict().items() if key in _STORED_FACTS}
+
+
+def _text(path: Path) -> str | None:
+    """What mpq wrote into the header, as JSON; None in a safetensors file of something else."""
+    metadata = _raw_header(path).get("__metadata__")
+    return metadata.get("mpq") if isinstance(metadata, dict) else None
 
 
 def _raw_header(path: Path) -> dict[str, Any]:

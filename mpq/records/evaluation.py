@@ -35,8 +35,12 @@ class Evaluation:
     source: str
 
     def __getitem__(self, name: str) -> Figure:
-        """The figure called `name`."""
-        return next(figure for figure in self.figures if figure.name == name)
+        """The figure called `name`.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        return {figure.name: figure for figure in self.figures}[name]
 
     def frame(self) -> pd.DataFrame:
         """One row per figure: name, reference, quantized, stderr."""

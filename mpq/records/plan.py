@@ -178,7 +178,7 @@ def read_plan(path: Path) -> Plan:
         SchemeError: if a layer names an unknown scheme.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -186,7 +186,7 @@ def read_plan(path: Path) -> Plan:
     if not isinstance(data, dict):
         raise FormatError(f"{path} is not a plan: expected a mapping with mpq_plan, model and layers")
     check_version(data.get("mpq_plan"), supported=VERSION, path=path, kind="a plan")
-    unknown = sorted(set(data) - _KEYS)
+    unknown = sorted(map(str, set(data) - _KEYS))
     if unknown:
         raise FormatError(f"{path} has the unknown key '{unknown[0]}': a plan has {', '.join(sorted(_KEYS))}")
     try:
@@ -229,5 +229,7 @@ def _dump(value: Mapping[str, Any]) -> str:
 
 
 def _scalar(text: str) -> str:
-    """`text` as a YAML key, quoted where YAML needs it."""
-    return yaml.safe_dump({text: 0}, allow_unicode=True, width=10**6)[: -len(": 0\n")]
+    """`text` as a YAML key on one line, quoted where YAML needs it."""
+    key = yaml.safe_dump({text: 0}, allow_unicode=True, width=10**6)[: -len(": 0\n")]
+    simple = not key.startswith("? ")  # long texts, and those of several lines, make a key of two lines
+    return key if simple else yaml.safe_dump(text, allow_unicode=True, width=10**6, default_style='"').rstrip("\n")

@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpq.errors import FormatError
+from mpq.records.artifact import ArtifactHeader, is_artifact, read_artifact_header, rest_of
+from mpq.records.layer import Layer
+from mpq.records.layout import entry, header, layer_entries, layer_header_bytes
+from tests.small import linear, schemes
+
+LAYERS = (linear("a", 4, 32), Layer("é", ("é.weight", "tied.weight"), (3, 8, 2), (1,), "bfloat16"))
+FACTS = ArtifactHeader(
+    {"sha256": "a" * 64, "kind": "hf"},
+    "rtn",
+    LAYERS,
+    dict(zip(("a", "é"), schemes("int4-g16", "int8-asym"), strict=True)),
+    {"tied.weight": "é.weight"},
+    {"hidden": 4},
+)
+AGAIN = "make it again with `mpq apply`"
+
+
+def written(path: Path, metadata: Any) -> Path:
+    path.write_bytes(header([], metadata))
+    return path
+
+
+def framed(path: Path, raw: bytes) -> Path:
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(FormatError) as error:
+        read_artifact_header(path)
+    return str(error.value).removeprefix(str(path))
+
+
+def test_a_header_is_read_back_with_the_facts_that_loading_needs(tmp_path: Path) -> None:
+    found = read_artifact_header(written(tmp_path / "a", FACTS.to_metadata()))
+    assert (found.model, found.quantizer, found.schemes, found.aliases, found.config) == (
+        FACTS.model,
+        FACTS.quantizer,
+        FACTS.schemes,
+        FACTS.aliases,
+        FACTS.config,
+    )
+    assert [(x.name, x.parameters, x.shape, x.axes, x.dtype) for x in found.layers] == [
+        (x.name, x.parameters, x.shape, x.axes, x.dtype) for x in LAYERS
+    ]
+
+
+def test_the_rest_and_the_layers_make_up_the_header() -> None:
+    kept = [entry("bias", "F32", (7,)), entry("mpq.program", "U8", (11,))]
+    rest = rest_of(
+        LAYERS, kept, model=FACTS.model, quantizer="rtn", aliases=FACTS.aliases, config=FACTS.config, weights=7, original_bytes=28
+    )
+    entries = list(kept)
+    own = 0
+    for layer in LAYERS:
+        entries += layer_entries(layer.name, layer.matrix, FACTS.schemes[layer.name])
+        own += layer_header_bytes(layer.name, layer.matrix, FACTS.schemes[layer.name])
+    assert (rest.data_bytes, rest.weights, rest.original_bytes) == (28 + 11, 7, 28)
+    assert len(header(entries, FACTS.to_metadata())) == 8 + -(-(rest.header_bytes + own) // 8) * 8
+
+
+def test_only_files_of_mpq_are_artifacts(tmp_path: Path) -> None:
+    assert is_artifact(written(tmp_path / "a", FACTS.to_metadata()))
+    for number, raw in enumerate(
+        (b"{}", b'{"__metadata__":{"format":"pt"}}', b"[]", b"{", b'{"__metadata__":null}', b'{"__metadata__":3}')
+    ):
+        assert not is_artifact(framed(tmp_path / str(number), raw))
+    (tmp_path / "short").write_bytes(b"PK")
+    assert not is_artifact(tmp_path / "short")
+    assert not is_artifact(tmp_path / "missing")
+    assert not is_artifact(tmp_path)
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{"__metadata__":{"format":"pt"}}', b'{"__metadata__":null}', b'{"__metadata__":[]}'])
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path, raw: bytes) -> None:
+    expected = " is a safetensors file, but not one that mpq wrote: make one with `mpq apply`"
+    assert refused(framed(tmp_path / "a", raw)) == expected
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(b"PK")
+    assert refused(tmp_path / "short") == f" is not a safetensors file, or is cut off: {AGAIN}"
+    whole = written(tmp_path / "a", FACTS.to_metadata())
+    whole.write_bytes(whole.read_bytes()[:100])
+    assert refused(whole) == f" is not a safetensors file, or is cut off: {AGAIN}"
+    assert refused(framed(tmp_path / "list", b"[1]")) == " is not a safetensors file"
+
+
+def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path / "a") == f"cannot read {tmp_path / 'a'}: No such file or directory"
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a", {**FACTS.to_metadata(), "version": 2})
+    assert refused(path) == " is an artifact of version 2, this mpq reads up to 1: upgrade mpq"
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in FACTS.to_metadata().items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        (without("layers"), "KeyError: 'layers'"),
+        (without("aliases"), "KeyError: 'aliases'"),
+        ({**FACTS.to_metadata(), "layers": {"a": {"scheme": "int4"}}}, "KeyError: 'parameters'"),
+        ({**FACTS.to_metadata(), "layers": []}, "AttributeError: 'list' object has no attribute 'items'"),
+        ([], "AttributeError: 'list' object has no attribute 'get'"),
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path: Path, metadata: Any, reason: str) -> None:
+    assert refused(written(tmp_path / "a", metadata)) == f" has a damaged header ({reason}): run `mpq apply` again"
+
+
+def test_a_scheme_of_another_mpq_is_refused(tmp_path: Path) -> None:
+    metadata = json.loads(json.dumps(FACTS.to_metadata()).replace("int4-g16", "nf4-g16"))
+    assert refused(written(tmp_path / "a", metadata)).startswith(" has a damaged header (SchemeError: unknown scheme 'nf4'")

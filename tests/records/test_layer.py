@@ -1,0 +1,30 @@
+import json
+
+import pytest
+
+from mpq.records.layer import Layer, layer_from_dict
+
+LAYER = Layer("up.0", ("up.0.weight", "tied.weight"), (3, 8, 2, 2), (1,), "float32", "conv", ("up.0",))
+
+
+def test_a_layer_survives_json() -> None:
+    assert layer_from_dict(json.loads(json.dumps(LAYER.to_dict()))) == LAYER
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "matrix"),
+    [((8, 3), (0,), (8, 3)), ((8, 3), (1,), (3, 8)), ((4, 6, 5), (0, 2), (20, 6)), ((4, 6, 5), (0,), (4, 30)), ((7, 2), (0, 1), (14, 1))],
+)
+def test_rows_are_the_output_axes_and_columns_all_others(shape: tuple[int, ...], axes: tuple[int, ...], matrix: tuple[int, int]) -> None:
+    assert Layer("x", ("x",), shape, axes, "float32").matrix == matrix
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", 384), ("float16", 192), ("bfloat16", 192)])
+def test_original_bytes_follow_the_dtype(dtype: str, expected: int) -> None:
+    layer = Layer("x", ("x",), (3, 8, 2, 2), (1,), dtype)
+    assert (layer.weights, layer.original_bytes) == (96, expected)
+
+
+def test_an_unknown_fact_is_refused() -> None:
+    with pytest.raises(TypeError):
+        layer_from_dict({**LAYER.to_dict(), "colour": "red"})

@@ -1,0 +1,201 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mpq.budget import Budget
+from mpq.errors import FormatError, SchemeError
+from mpq.records.layer import Layer
+from mpq.records.plan import Plan, plan_for, plan_to_yaml, read_plan, write_plan
+from mpq.schemes import Scheme, parse_scheme
+from tests.small import REST, linear, schemes
+
+LAYERS = [linear("conv1", 8, 27), linear("up", 16, 40), linear("fc", 10, 64)]
+CHOICE = dict(zip(("conv1", "up", "fc"), schemes("int8", "int4-g32", "fp16"), strict=True))
+MODEL = {"path": "resnet.pt2", "sha256": "51c0" * 16, "kind": "export"}
+
+
+def plan(**changes: Any) -> Plan:
+    layers = [replace(LAYERS[0]), Layer("up", ("up.weight",), (40, 16), (1,), "float32"), LAYERS[2]]
+    made = plan_for(layers, CHOICE, model=MODEL, quantizer="rtn", rest=REST)
+    evidence = {
+        "assignment": made.assignment,
+        "metric": "kl_divergence",
+        "predicted": 1.234e-05,
+        "measured": {"held_out": None, "samples": 3},
+    }
+    full = replace(made, budget=Budget("4.5bits", "file"), pinned=("conv1",), ties=(("up", "fc"),), evidence=evidence)
+    return replace(full, **changes)
+
+
+def named(names: list[str]) -> Plan:
+    layers = [linear(name, 4, 8 + number) for number, name in enumerate(names)]
+    return plan_for(layers, dict.fromkeys(names, parse_scheme("int4")), model=MODEL, quantizer="rtn", rest=REST)
+
+
+def edited(path: Path, old: str, new: str) -> Path:
+    text = plan_to_yaml(plan())
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+def message(path: Path, kind: type[Exception] = FormatError) -> str:
+    with pytest.raises(kind) as error:
+        read_plan(path)
+    return str(error.value).removeprefix(str(path))
+
+
+def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    write_plan(plan(), tmp_path / "plan.yaml")
+    found = read_plan(tmp_path / "plan.yaml")
+    assert found == plan()
+    assert list(found.layers) == ["conv1", "up", "fc"]
+    assert plan_to_yaml(found) == plan_to_yaml(plan())
+
+
+def test_a_plan_without_budget_pins_ties_and_evidence_is_read_back_too(tmp_path: Path) -> None:
+    bare = plan(budget=None, pinned=(), ties=(), evidence={})
+    write_plan(bare, tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml") == bare
+
+
+def test_a_plan_reads_like_a_list_of_layers() -> None:
+    text = plan_to_yaml(plan())
+    assert "budget:\n  limit: 4.5bits\n  scope: file\n" in text
+    assert "layers:\n  conv1: int8  # pinned\n  up: int4-g32\n  fc: fp16\n" in text
+    assert "shapes:\n  conv1: 8x27\n  up: 16x40\n  fc: 10x64\n" in text
+    assert yaml.safe_load(text)["axes"] == {"up": [1]}
+
+
+NAMES = [
+    "on",
+    "1",
+    "a: b",
+    "é",
+    "~",
+    "null",
+    "- a",
+    "#x",
+    "1e3",
+    "0x1f",
+    "12:30:45",
+    "2024-01-01",
+    "=",
+    "<<",
+    "? x",
+    "'",
+    '"',
+    "",
+    " a ",
+    "a\nb",
+]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), min_size=1, max_size=4, unique=True))
+@example(NAMES)
+@example(["encoder." * 40 + "weight", "é" * 200, "1" * 130])
+def test_any_layer_name_survives_yaml(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    path = tmp_path_factory.mktemp("plans") / "plan.yaml"
+    write_plan(named(names), path)
+    assert read_plan(path) == named(names)
+
+
+def test_an_edited_scheme_is_taken_and_the_evidence_is_no_longer_current(tmp_path: Path) -> None:
+    found = read_plan(edited(tmp_path / "plan.yaml", "fc: fp16", "fc: INT8-asym"))
+    assert found.layers["fc"] == Scheme("int8", None, False)
+    assert plan().evidence_is_current
+    assert not found.evidence_is_current
+
+
+def test_a_changed_assignment_has_no_evidence() -> None:
+    changed = plan().with_layers({name: Scheme("int4") for name in CHOICE})
+    assert changed.evidence == {}
+    assert changed.budget == plan().budget
+
+
+def test_the_size_is_computed_and_not_read(tmp_path: Path) -> None:
+    size = plan().size
+    found = read_plan(edited(tmp_path / "plan.yaml", f"file_bytes: {size.file_bytes}", "file_bytes: 1"))
+    assert found.size == size
+
+
+def test_bits_are_counted_over_the_searched_layers_and_over_the_file() -> None:
+    size = plan().size
+    weights = 8 * 27 + 16 * 40 + 10 * 64
+    layer_bytes = (216 + 16) + (320 + 16 * 2 * 2) + 1280
+    assert (size.layer_bytes, plan().weights) == (layer_bytes, weights)
+    assert size.effective_bits == 8 * layer_bytes / weights
+    assert size.file_effective_bits == 8 * size.file_bytes / (weights + REST.weights)
+
+
+def test_what_a_budget_counts_follows_its_scope() -> None:
+    size, weights = plan().size, plan().weights
+    assert plan().original_bytes == 4 * weights
+    assert plan().counted(Budget("8bits")) == (size.layer_bytes, weights, weights)
+    assert plan().counted(Budget("50%")) == (size.layer_bytes, 2 * weights, weights)
+    everything = weights + REST.weights
+    assert plan().counted(Budget("8bits", "file")) == (size.file_bytes, everything, everything)
+    assert plan().counted(Budget("50%", "file")) == (size.file_bytes, 2 * weights + REST.original_bytes // 2, everything)
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    known = "axes, budget, evidence, layers, model, mpq_plan, original_bytes, pinned, quantizer, rest, shapes, size, ties"
+    path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
+    assert message(path) == f" has the unknown key 'colour': a plan has {known}"
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 2")
+    assert message(path) == " is a plan of version 2, this mpq reads up to 1: upgrade mpq"
+
+
+def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:
+    path = edited(tmp_path / "plan.yaml", "fc: fp16", "fc: int4g32")
+    assert (
+        message(path, SchemeError)
+        == ": 'int4g32' is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16"
+    )
+
+
+def test_a_layer_without_its_shape_is_refused(tmp_path: Path) -> None:
+    path = edited(tmp_path / "plan.yaml", "  fc: 10x64\n", "")
+    assert message(path) == ": layer 'fc' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"[1, 2", " is not YAML: while parsing a flow sequence in"),
+        (b"\xff\xfe\x00", " is not YAML: "),
+        (b"- a\n", " is not a plan: expected a mapping with mpq_plan, model and layers"),
+        (b"", " is not a plan: expected a mapping with mpq_plan, model and layers"),
+        (b"a: 1\n", " is not a plan: it carries no mpq version"),
+        (b"mpq_plan: 1\n", " is damaged (KeyError: 'layers'): run `mpq search` again"),
+        (b"mpq_plan: 1\nlayers: [1]\n", " is damaged (AttributeError: "),
+        (b"? [1]\n: 2\n", " is not YAML: while constructing a mapping"),
+        (b"mpq_plan: 1\n1: 2\na: 3\n", " has the unknown key '1': "),
+        (b"a: !!python/name:os.system\n", " is not YAML: could not determine a constructor"),
+    ],
+)
+def test_what_is_no_plan_is_refused_in_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "plan.yaml").write_bytes(content)
+    found = message(tmp_path / "plan.yaml")
+    assert found.startswith(expected)
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("fc: 10x64", "fc: 10"), ("fc: 10x64", "fc: 640"), ("header_bytes: 500", "header: 500"), ("scope: file", "scop: file")]
+)
+def test_a_damaged_part_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    assert message(edited(tmp_path / "plan.yaml", old, new)).endswith("): run `mpq search` again")
+
+
+def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
+    assert message(tmp_path / "plan.yaml") == f"cannot read {tmp_path / 'plan.yaml'}: No such file or directory"

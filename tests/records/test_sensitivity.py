@@ -1,0 +1,151 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mpq.errors import FormatError
+from mpq.files import Journal
+from mpq.records.layout import layer_header_bytes
+from mpq.records.sensitivity import Sensitivity, layer_bytes, read_sensitivity, scheme_cost, standard_error
+from mpq.schemes import parse_scheme
+from tests.small import linear, table
+
+LAYERS = [linear("a", 4, 32), linear("b", 2, 64)]
+INT4, INT8 = parse_scheme("int4"), parse_scheme("int8")
+
+
+def made() -> Sensitivity:
+    return table(LAYERS, {"a": {"int4": [1.0, 3.0], "int8": [0.5, 0.1]}, "b": {"int4": [2.0, 2.0], "int8": [0.0, -1e-9]}})
+
+
+def written(path: Path, found: Sensitivity) -> Path:
+    journal = Journal.create(path, found.header.to_dict())
+    for (layer, scheme), errors in found.errors.items():
+        values = [None if math.isnan(error) else error for error in errors.tolist()]
+        journal.append({"layer": layer, "scheme": str(scheme), "first": 0, "errors": values})
+    journal.close()
+    return path
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    original = made()
+    found = read_sensitivity(written(tmp_path / "t.jsonl", original))
+    assert found.header == original.header
+    assert found.path == tmp_path / "t.jsonl"
+    assert found.errors.keys() == original.errors.keys()
+    assert all(found.errors[key].tobytes() == original.errors[key].tobytes() for key in found.errors)
+
+
+def test_lines_of_one_layer_and_scheme_are_joined(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", made())
+    journal = Journal(path)
+    journal.append({"layer": "a", "scheme": "int4", "first": 2, "errors": [5.0, None]})
+    journal.close()
+    errors = read_sensitivity(path).errors["a", INT4]
+    assert errors.tolist()[:3] == [1.0, 3.0, 5.0]
+    assert math.isnan(errors[3])
+
+
+def test_what_was_not_measured_is_missing_in_model_order() -> None:
+    found = made()
+    del found.errors["b", INT4], found.errors["a", INT8]
+    assert found.missing == [(LAYERS[0], INT8), (LAYERS[1], INT4)]
+
+
+def test_a_figure_that_is_not_finite_makes_the_mean_infinite() -> None:
+    found = made()
+    found.add("a", INT4, [None])
+    assert found.mean("a", INT4) == math.inf
+    assert found.mean("a", INT8) == pytest.approx(0.3)
+
+
+def test_the_standard_error_is_that_of_a_mean() -> None:
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    assert standard_error(values) == pytest.approx(math.sqrt(((values - 4) ** 2).sum() / 3 / 4))
+    assert math.isnan(standard_error(values[:1]))
+    assert made().stderr("a", INT4) == pytest.approx(1.0)
+
+
+def test_the_frame_has_a_row_per_measurement() -> None:
+    frame = made().frame()
+    assert list(frame.columns) == ["layer", "scheme", "weights", "bytes", "effective_bits", "error", "stderr", "samples"]
+    assert frame.iloc[0].to_dict() == {
+        "layer": "a",
+        "scheme": "int4",
+        "weights": 128,
+        "bytes": 64 + 8,
+        "effective_bits": 4.5,
+        "error": 2.0,
+        "stderr": pytest.approx(1.0),
+        "samples": 2,
+    }
+    assert len(frame) == 4
+
+
+def test_costs_count_the_header_only_in_the_scope_of_the_file() -> None:
+    assert scheme_cost(LAYERS[0], INT4, scope="layers") == 72
+    assert scheme_cost(LAYERS[0], INT4, scope="file") == 72 + layer_header_bytes("a", (4, 32), INT4)
+    assert layer_bytes(LAYERS, {"a": INT4, "b": INT8}) == 72 + 128 + 4
+
+
+def test_an_unfinished_table_is_read_without_its_last_half_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", made())
+    path.write_bytes(path.read_bytes()[:-3])
+    assert [(layer.name, str(scheme)) for layer, scheme in read_sensitivity(path).missing] == [("b", "int8")]
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({**made().header.to_dict(), "mpq_sensitivity": 2}) + "\n")
+    with pytest.raises(FormatError) as error:
+        read_sensitivity(path)
+    assert str(error.value) == f"{path} is a sensitivity file of version 2, this mpq reads up to 1: upgrade mpq"
+
+
+def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"a": 1}\n')
+    with pytest.raises(FormatError) as error:
+        read_sensitivity(path)
+    assert str(error.value) == f"{path} is not a sensitivity file: it carries no mpq version"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"layer": "a", "errors": [1.0]}, "KeyError: 'scheme'"),
+        ({"layer": "a", "scheme": "int4", "errors": None}, "TypeError: 'NoneType' object is not iterable"),
+        ({"layer": "a", "scheme": "int4", "errors": ["x"]}, "ValueError: could not convert string to float: 'x'"),
+    ],
+)
+def test_a_damaged_line_is_refused(tmp_path: Path, line: dict[str, object], reason: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(made().header.to_dict()) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(FormatError) as error:
+        read_sensitivity(path)
+    assert str(error.value) == f"{path} is damaged ({reason}): run `mpq analyze` again"
+
+
+@pytest.mark.parametrize("part", ["layers", "candidates", "rest", "settings", "scheme"])
+def test_a_damaged_header_is_refused(tmp_path: Path, part: str) -> None:
+    header = made().header.to_dict()
+    if part == "candidates":
+        header["layers"] = [{key: value for key, value in header["layers"][0].items() if key != part}]
+    elif part == "scheme":
+        header["layers"][0]["candidates"] = ["int44"]
+    elif part == "rest":
+        header["rest"]["more"] = 1
+    else:
+        del header[part]
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(header) + "\n")
+    with pytest.raises(FormatError, match=r" is damaged \(.*\): run `mpq analyze` again$"):
+        read_sensitivity(path)
+
+
+def test_the_header_names_the_metric() -> None:
+    header = made().header
+    assert Sensitivity(replace(header, settings={**header.settings, "metric": "relative_mse"})).metric == "relative_mse"
