@@ -1,0 +1,65 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpq.errors import FormatError
+from mpq.schemes import Scheme, parse_scheme
+from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
+from mpq.tensors.quantizers.rtn import RoundToNearest
+from tests.test_schemes import schemes
+
+
+def random_weight(scheme: Scheme, rows: int, columns: int, seed: int) -> QuantizedWeight:
+    generator = torch.Generator().manual_seed(seed)
+    return RoundToNearest().quantize(torch.randn(rows, columns, generator=generator), scheme)
+
+
+@settings(deadline=None)
+@given(schemes, st.integers(1, 6), st.integers(1, 90), st.integers(0, 9))
+def test_a_weight_is_unpacked_to_the_same_numbers(scheme: Scheme, rows: int, columns: int, seed: int) -> None:
+    weight = random_weight(scheme, rows, columns, seed)
+    back = unpack_weight(weight.pack(), scheme, (rows, columns))
+    assert torch.equal(back.codes, weight.codes)
+    assert torch.equal(back.dequantize(), weight.dequantize())
+    assert back.dequantize().shape == (rows, columns)
+    assert back.dequantize().dtype == torch.float32
+
+
+@settings(deadline=None)
+@given(schemes.filter(lambda scheme: not scheme.is_float), st.integers(1, 4), st.integers(1, 40), st.integers(0, 9))
+def test_a_number_is_its_code_less_the_zero_point_times_its_groups_scale(scheme: Scheme, rows: int, columns: int, seed: int) -> None:
+    weight = random_weight(scheme, rows, columns, seed)
+    assert weight.scales is not None
+    found = weight.dequantize()
+    for row in range(rows):
+        for column in range(columns):
+            group = 0 if scheme.group_size is None else column // scheme.group_size
+            zero = 2 ** (scheme.bits - 1) if weight.zero_points is None else int(weight.zero_points[row, group])
+            expected = torch.tensor(float(int(weight.codes[row, column]) - zero)) * weight.scales[row, group].float()
+            assert found[row, column] == expected
+
+
+def test_dequantizing_leaves_the_codes_alone() -> None:
+    weight = random_weight(parse_scheme("int4-g8"), 3, 20, 0)
+    before = weight.codes.clone()
+    assert torch.equal(weight.dequantize(), weight.dequantize())
+    assert torch.equal(weight.codes, before)
+
+
+def test_the_last_group_may_be_shorter() -> None:
+    scheme = parse_scheme("int4-g4")
+    assert spread(torch.tensor([[1.0, 2.0, 3.0]]), scheme, 10).tolist() == [[1, 1, 1, 1, 2, 2, 2, 2, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"codes": torch.zeros(3, dtype=torch.uint8)}, "part 'codes' should have shape [4], found [3]"),
+        ({"codes": torch.zeros(4, dtype=torch.uint8)}, "part 'scales' should have shape [2, 1], found None"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(parts: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(FormatError) as error:
+        unpack_weight(parts, parse_scheme("int4"), (2, 4))
+    assert str(error.value) == message
