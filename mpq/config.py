@@ -45,7 +45,7 @@ class AnalysisSettings:
         ignore: patterns of layers to leave as they are.
         metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
         quantizer: a quantizer's name.
-        method: how sensitivities are found.
+        method: "measure", "fisher", "weight", or "auto": measure where that is affordable, else fisher.
         held_out: share of the samples that the analysis never sees, kept for the search's decision.
         seed: of the split.
     """
@@ -55,7 +55,7 @@ class AnalysisSettings:
     ignore: tuple[str, ...] = ()
     metric: str = "auto"
     quantizer: str = "mse"
-    method: str = "measure"
+    method: str = "auto"
     held_out: float = 0.25
     seed: int = 0
 

@@ -82,8 +82,8 @@ class Journal:
             file.write(journal_line(first))
         return cls(path)
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line and sync it to disk.
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Add lines and sync them to disk.
 
         Raises:
             OutputError: if the disk is full or the file has become unwritable.
@@ -92,7 +92,7 @@ class Journal:
             if self._file is None:
                 self._trim()
                 self._file = self.path.open("ab")
-            self._file.write(journal_line(record))
+            self._file.write(b"".join(journal_line(record) for record in records))
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

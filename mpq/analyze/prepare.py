@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
 
 from mpq.analyze.candidates import candidates_for, expand
+from mpq.analyze.choose import choose_method
+from mpq.analyze.prepared import Prepared
 from mpq.config import AnalysisSettings
 from mpq.errors import ModelError
 from mpq.models.batches import Data
@@ -23,16 +23,6 @@ from mpq.models.select import select
 from mpq.models.variants import sixteen_bits
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A settled analysis: what the file's header says, and what measuring needs beside it."""
-
-    header: SensitivityHeader
-    calibration: Data
-    metric: Metric
-    discovery: Discovery
 
 
 def prepare(
@@ -58,6 +48,8 @@ def prepare(
     metric, reason = choose_metric(model, calibration, settings.metric)
     discovery = discover(model.module, calibration.batches)
     layers = chosen_layers(discovery, settings)
+    candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
+    method, why = choose_method(settings.method, model.module, calibration, metric, pairs=sum(map(len, candidates.values())))
     source = source_of(model, path)
     header = SensitivityHeader(
         model=source,
@@ -73,13 +65,13 @@ def prepare(
         settings={
             "metric": metric.name,
             "probabilities": getattr(metric, "probabilities", False),
-            "method": settings.method,
+            "method": method,
             "quantizer": settings.quantizer,
         },
         layers=tuple(layers),
-        candidates={layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers},
+        candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=settings.quantizer),
-        notes=tuple(_notes(reason, discovery)),
+        notes=(reason, why, *_unreached(discovery)),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, calibration, metric, discovery)
@@ -106,9 +98,9 @@ def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Laye
     return layers
 
 
-def _notes(reason: str, discovery: Discovery) -> Sequence[str]:
+def _unreached(discovery: Discovery) -> list[str]:
     names = [layer.name for layer in discovery.unreached]
     if not names:
-        return [reason]
+        return []
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [reason, f"never reached by the calibration data, so left as they are: {shown}"]
+    return [f"never reached by the calibration data, so left as they are: {shown}"]

@@ -28,7 +28,10 @@ def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitiv
     if old.header.to_dict() != header.to_dict():
         _replace_header(path, header)
     wanted = {(layer.name, scheme) for layer in header.layers for scheme in header.candidates[layer.name]}
-    return Sensitivity(header, {key: errors for key, errors in old.errors.items() if key in wanted}, path), journal
+    table = Sensitivity(header, {key: errors for key, errors in old.errors.items() if key in wanted}, path)
+    table.products = {key: products for key, products in old.products.items() if key in wanted}
+    table.finish = old.finish
+    return table, journal
 
 
 def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) -> None:

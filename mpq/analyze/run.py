@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from mpq.analyze.prepare import Prepared, prepare
+from mpq.analyze.choose import method_named
+from mpq.analyze.method import Context, Progress
+from mpq.analyze.prepare import prepare
 from mpq.analyze.resume import open_journal
+from mpq.analyze.selfcheck import self_check
 from mpq.config import AnalysisSettings, settings_from
 from mpq.models.batches import Data
 from mpq.models.fit import fit_data
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
-from mpq.models.reference import Reference
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what was done) after each measurement."""
 
 
 def analyze(
@@ -53,42 +53,28 @@ def analyze(
     chosen = settings or settings_from(AnalysisSettings, choices)
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory")
-    quantizer_named(chosen.quantizer)
+    quantizer = quantizer_named(chosen.quantizer)
     path = None if output is None else Path(output)
     prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading)
     table, journal = open_journal(prepared.header, path)
-    missing = table.missing
-    if missing:
-        measure(loaded, prepared, table, record=None if journal is None else journal.append, on_progress=on_progress)
+    if table.finished:
+        return table
+    context = Context(
+        model=loaded,
+        prepared=prepared,
+        table=table,
+        variants=Variants(loaded.module, table.layers, quantizer),
+        save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
+        on_progress=on_progress or (lambda *_: None),
+    )
+    began = time.monotonic()
+    method_named(str(prepared.header.settings["method"])).run(context)
+    check = self_check(context)
+    cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
+    context.record([{"finish": {"cost": cost, "check": check}}])
     if journal is not None:
         journal.close()
     return table
-
-
-def measure(
-    model: LoadedModel,
-    prepared: Prepared,
-    table: Sensitivity,
-    *,
-    record: Callable[[dict[str, Any]], None] | None,
-    on_progress: Progress | None,
-) -> None:
-    """Measure what `table` misses, one layer and one scheme at a time; adds to `table` in place, recording each first."""
-    reference = Reference(model.module, prepared.calibration, prepared.metric)
-    variants = Variants(model.module, table.layers, quantizer_named(str(prepared.header.settings["quantizer"])), cache_bytes=0)
-    missing = table.missing
-    for done, (layer, scheme) in enumerate(missing, start=1):
-        errors = reference.errors(variants.weights({layer.name: scheme}))
-        values = _finite(errors)
-        if record is not None:
-            record({"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": values})
-        table.add(layer.name, scheme, values)
-        if on_progress is not None:
-            on_progress(done, len(missing), f"{layer.name} {scheme}")
-
-
-def _finite(errors: Tensor) -> list[float | None]:
-    return [value if value == value else None for value in errors.tolist()]
 
 
 def _relative(model: Path | None, output: Path | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ _LONGEST = 200
 _CACHES = ("past_key_values", "cache_params", "mems")
 
 
-def forward(module: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-    """The floating-point outputs of `module` for `batch`, without gradients.
+def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> tuple[Tensor, ...]:
+    """The floating-point outputs of `module` for `batch`, without gradients unless they are asked for.
 
     Tuples, lists and mappings are walked in their own order. Of an output with a field "logits" only that field is taken, else only
     "last_hidden_state" if there is one; caches are never asked for nor returned.
@@ -29,15 +30,24 @@ def forward(module: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
         ModelError: if no output is a floating-point tensor.
     """
-    _, outputs = main_output(call(module, batch))
+    return outputs_of(call(module, batch, gradients=gradients))
+
+
+def outputs_of(result: Any) -> tuple[Tensor, ...]:
+    """The floating-point tensors of what a model returned, as `forward` gives them.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    _, outputs = main_output(result)
     tensors = tuple(tensor for tensor in _tensors(outputs) if tensor.is_floating_point())
     if not tensors:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
     return tensors
 
 
-def call(module: nn.Module, batch: Batch) -> Any:
-    """What `module` returns for `batch`, as it is, without gradients.
+def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
+    """What `module` returns for `batch`, as it is, without gradients unless they are asked for.
 
     Raises:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
@@ -45,9 +55,15 @@ def call(module: nn.Module, batch: Batch) -> Any:
     kwargs = dict(batch.kwargs)
     if "use_cache" in accepted(module):
         kwargs.setdefault("use_cache", False)
+    with call_errors(batch), torch.set_grad_enabled(gradients):
+        return module(*batch.args, **kwargs)
+
+
+@contextmanager
+def call_errors(batch: Batch) -> Iterator[None]:
+    """Whatever a model raises inside the `with`, as a DataError that names the batch."""
     try:
-        with torch.no_grad():
-            return module(*batch.args, **kwargs)
+        yield
     except MpqError:
         raise
     except Exception as error:

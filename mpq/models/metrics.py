@@ -48,18 +48,19 @@ class KLDivergence(Metric):
 
     def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
         """Probabilities [samples, positions, classes] and negative entropy [samples, positions]."""
-        logs = torch.log_softmax(self._logits(reference), dim=-1)
+        logs = torch.log_softmax(self.logits(reference), dim=-1)
         probabilities = logs.exp()
         return probabilities, (probabilities * logs).sum(-1)
 
     def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
         """KL of each sample, mean over its positions."""
         probabilities, negative_entropy = prepared
-        logits = self._logits(outputs)
+        logits = self.logits(outputs)
         cross = torch.einsum("spc,spc->sp", probabilities, logits) - torch.logsumexp(logits, -1)
         return (negative_entropy - cross).double().mean(-1)
 
-    def _logits(self, outputs: Outputs) -> Tensor:
+    def logits(self, outputs: Outputs) -> Tensor:
+        """The first output as centred float32 logits [samples, positions, classes]."""
         first = outputs[0].float()
         if self.probabilities:
             first = first.clamp(min=1e-30).log()

@@ -48,12 +48,20 @@ class Reference:
 
     def batch_errors(self, index: int, weights: Mapping[str, Tensor]) -> Tensor:
         """The same for the samples of one batch."""
-        batch, prepared = self.data.batches[index], self._cache[index]
-        if prepared is None:
-            prepared = self._prepare(batch)
+        prepared = self._prepared(index)
         with swapped(self.module, weights):
-            outputs = forward(self.module, batch)
+            outputs = forward(self.module, self.data.batches[index])
         self.forwards += 1
+        return self._errors(prepared, outputs)
+
+    def compared(self, index: int, outputs: tuple[Tensor, ...]) -> Tensor:
+        """The error of each sample of one batch, from outputs that the caller has; the module must be as it was given."""
+        return self._errors(self._prepared(index), outputs)
+
+    def _prepared(self, index: int) -> tuple[Tensor, ...]:
+        return self._cache[index] or self._prepare(self.data.batches[index])
+
+    def _errors(self, prepared: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Tensor:
         errors = self.metric.errors(prepared, outputs)
         return torch.where(torch.isfinite(errors), errors, torch.nan)
 

@@ -5,6 +5,8 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
     {"mpq_sensitivity": 1, "model": {...}, "data": {...}, "settings": {...}, "layers": [...], "rest": {...}, "versions": {...}}
     {"layer": "conv1", "scheme": "int4-g32", "first": 0, "errors": [0.0012, ...]}
 
+    {"finish": {"cost": {...}, "check": {...}}}
+
 `errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined.
 """
@@ -95,11 +97,16 @@ class Sensitivity:
         header: what was measured.
         errors: per-sample figures by (layer, scheme), float64; NaN where an output was not finite.
         path: the file it came from, if any.
+        products: method "fisher": signed figures v by (layer, scheme), several draws per sample;
+            the error of a plan is the mean of (sum of v)^2.
+        finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
     """
 
     header: SensitivityHeader
     errors: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     path: Path | None = None
+    products: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
+    finish: dict[str, Any] | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -120,6 +127,29 @@ class Sensitivity:
             for scheme in self.header.candidates[layer.name]
             if (layer.name, scheme) not in self.errors
         ]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the analysis came to its end and nothing is missing."""
+        return self.finish is not None and not self.missing
+
+    def count(self, layer: str, scheme: Scheme) -> int:
+        """Number of samples with a figure."""
+        found = self.errors.get((layer, scheme))
+        return 0 if found is None else len(found)
+
+    def read(self, record: Mapping[str, Any]) -> None:
+        """Add what one line of the file says, in place."""
+        if "finish" in record:
+            self.finish = dict(record["finish"])
+            return
+        self.finish = None
+        layer, scheme = str(record["layer"]), parse_scheme(record["scheme"])
+        self.add(layer, scheme, record["errors"])
+        if "products" in record:
+            new = np.array(record["products"], dtype=np.float64)
+            old = self.products.get((layer, scheme))
+            self.products[layer, scheme] = new if old is None else np.concatenate([old, new])
 
     def add(self, layer: str, scheme: Scheme, errors: Iterable[float | None]) -> None:
         """Append figures to those of (layer, scheme), in place."""
@@ -186,7 +216,7 @@ def read_sensitivity(path: Path) -> Sensitivity:
     try:
         table = Sensitivity(_header(first), path=path)
         for line in lines:
-            table.add(str(line["layer"]), parse_scheme(line["scheme"]), line["errors"])
+            table.read(line)
     except (KeyError, TypeError, ValueError, MpqError) as error:
         raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq analyze` again") from error
     return table

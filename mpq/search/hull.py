@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +37,10 @@ def relax(cost: list[Integers], error: list[Array], limit: int) -> Relaxation:
     multiplier = 0.0
     for efficiency, g, target in steps:
         price = int(cost[g][target] - cost[g][choice[g]])
-        if price > room:
-            multiplier = efficiency
-            break
-        choice[g], room = target, room - price
+        if price <= room:
+            choice[g], room = target, room - price
+        else:
+            multiplier = max(multiplier, efficiency)  # that of the first step that does not fit whole
     bound = math.fsum(float((e + multiplier * c).min()) for c, e in zip(cost, error, strict=True)) - multiplier * limit
     _fill(choice, room, cost, error)
     return Relaxation(choice, bound, multiplier)
@@ -61,16 +62,22 @@ def _slope(cost: Integers, error: Array, a: int, b: int) -> float:
 
 def _fill(choice: list[int], room: int, cost: list[Integers], error: list[Array]) -> None:
     """Spend what is left: repeatedly the step that saves most error and still fits, in place."""
+    groups = np.arange(len(cost))
+    costs, errors = _padded(cost, np.iinfo(np.int64).max), _padded(error, -np.inf)
+    taken = np.array(choice)
     while True:
-        best: tuple[float, int, int] | None = None
-        for g, current in enumerate(choice):
-            fitting = np.searchsorted(cost[g], cost[g][current] + room, side="right") - 1
-            if fitting > current:
-                saved = float(error[g][current] - error[g][fitting])
-                if best is None or saved > best[0]:
-                    best = (saved, g, int(fitting))
-        if best is None:
+        prices = costs - costs[groups, taken][:, None]
+        saved = np.where((prices > 0) & (prices <= room), errors[groups, taken][:, None] - errors, 0.0)
+        g, target = np.unravel_index(int(saved.argmax()), saved.shape)
+        if saved[g, target] <= 0:
             return
-        _, g, target = best
-        room -= int(cost[g][target] - cost[g][choice[g]])
-        choice[g] = target
+        room -= int(prices[g, target])
+        choice[g] = taken[g] = int(target)
+
+
+def _padded(rows: list[Any], value: float) -> Any:
+    """Rows of unlike length as one array, filled up with `value`."""
+    found = np.full((len(rows), max(map(len, rows), default=1)), value, dtype=rows[0].dtype if rows else float)
+    for number, row in enumerate(rows):
+        found[number, : len(row)] = row
+    return found

@@ -82,12 +82,9 @@ def search(
         UsageError: if the table is unfinished, or pins and ties cannot be met.
     """
     table = sensitivity if isinstance(sensitivity, Sensitivity) else read_sensitivity(Path(sensitivity))
-    if table.missing:
-        layer, scheme = table.missing[0]
-        raise UsageError(
-            f"the analysis is unfinished: {len(table.missing)} figures are missing, the first is {layer.name} at {scheme}; "
-            "run `mpq analyze` again, it resumes"
-        )
+    if not table.finished:
+        missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
+        raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
     wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
     chosen = settings or settings_from(SearchSettings, choices)
     groups = build_groups(table, scope=wanted.scope, pins=_known(chosen.pins, table), ties=_ties(chosen.ties, table))

@@ -1,0 +1,57 @@
+"""Methods by name, and the choice among them when nobody chose.
+
+"auto" estimates the floating-point operations of measuring every pair on every sample. If that is at most `AFFORDABLE` the exact method is
+taken, else the second-order one. The estimate does not look at the clock, so the same model and data always get the same method.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mpq.analyze.fisher import Fisher
+from mpq.analyze.measure import Measure
+from mpq.analyze.method import Method
+from mpq.analyze.weight import WeightOnly
+from mpq.errors import UsageError
+from mpq.models.batches import Data
+from mpq.models.forward import forward
+from mpq.models.metrics import KLDivergence, Metric, RelativeMSE
+
+METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Measure, Fisher, WeightOnly)}
+AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cores
+
+
+def method_named(name: str) -> Method:
+    """The method called `name`.
+
+    Raises:
+        UsageError: if there is none; the message lists them.
+    """
+    if name not in METHODS:
+        raise UsageError(f"'{name}' is not a method: use auto, {', '.join(METHODS)}")
+    return METHODS[name]()
+
+
+def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, pairs: int) -> tuple[str, str]:
+    """The method's name and the reason for it; `pairs` is the number of (layer, scheme) pairs to be found."""
+    if name != "auto":
+        return method_named(name).name, f"method {name}: as asked"
+    work = flops(module, data) * pairs
+    if work <= AFFORDABLE:
+        return (
+            Measure.name,
+            f"method measure: measuring {pairs} figures takes about {work:.1e} operations, within the {AFFORDABLE:.0e} of auto",
+        )
+    if not isinstance(metric, (KLDivergence, RelativeMSE)):
+        return Measure.name, f"method measure: {metric.name} has no gradient, although {pairs} figures take {work:.1e} operations"
+    reason = f"measuring {pairs} figures would take {work:.1e} operations, more than the {AFFORDABLE:.0e} of auto; --method measure does it"
+    return Fisher.name, f"method fisher: {reason}"
+
+
+def flops(module: nn.Module, data: Data) -> float:
+    """Floating-point operations of one pass over the data, counted on its first sample."""
+    sample = data.batches[0] if data.fixed_batch else data.batches[0].select([0])
+    with FlopCounterMode(display=False) as counter:
+        forward(module, sample)
+    return float(counter.get_total_flops()) * data.samples / sample.size

@@ -1,0 +1,81 @@
+"""Measure: one layer takes one scheme, everything else stays at reference, and the error at the output is measured.
+
+Batch by batch, so that what the changed layer cannot reach is computed once per batch and replayed (`models/replay.py`), and so that
+samples go where they matter: after the first quarter of the samples, a pair whose error is known to be negligible - its mean and two
+standard errors below `NEGLIGIBLE` of the median over layers of their largest error - gets no more batches.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+
+from mpq.analyze.method import Context, Method, finite
+from mpq.models.reference import Reference
+from mpq.models.replay import Replay
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import standard_error
+from mpq.schemes import Scheme
+
+NEGLIGIBLE = 1e-3
+_FIRST_SHARE = 0.25
+_FEWEST = 8
+
+
+class Measure(Method):
+    """Exact single-layer errors."""
+
+    name = "measure"
+
+    def run(self, context: Context) -> None:
+        """Fill what the table misses, batch by batch."""
+        data = context.prepared.calibration
+        reference = Reference(context.model.module, data, context.prepared.metric)
+        replay = Replay(context.model.module, reference)
+        first, done = 0, 0
+        starts = [sum(batch.size for batch in data.batches[:index]) for index in range(len(data.batches))]
+        total = sum(len(self._open(context, start, batch.size)) for start, batch in zip(starts, data.batches, strict=True))
+        for index, batch in enumerate(data.batches):
+            first = starts[index]
+            pairs = self._open(context, first, batch.size)
+            if pairs and first >= max(_FEWEST, _FIRST_SHARE * data.samples):
+                limit = NEGLIGIBLE * _scale(context)
+                negligible = {pair for pair in pairs if _below(limit, context, *pair)}
+                total -= sum(1 for pair in negligible for start in starts[index:] if start >= first)
+                pairs = [pair for pair in pairs if pair not in negligible]
+            if pairs:
+                replay.record(index)
+            for layer, scheme in pairs:
+                errors = replay.errors(index, layer, context.variants.weights({layer.name: scheme}))
+                context.record([{"layer": layer.name, "scheme": str(scheme), "first": first, "errors": finite(errors)}])
+                done += 1
+                context.on_progress(done, total, f"{layer.name} {scheme}")
+        replay.clear()
+        context.cost |= replay.cost
+
+    @staticmethod
+    def _open(context: Context, first: int, size: int) -> list[tuple[Layer, Scheme]]:
+        """The pairs without a figure for the samples from `first` on."""
+        table = context.table
+        return [
+            (layer, s) for layer in table.layers for s in table.header.candidates[layer.name] if table.count(layer.name, s) < first + size
+        ]
+
+
+def _scale(context: Context) -> float:
+    """The median over layers of their largest error so far."""
+    table = context.table
+    known = [
+        [table.mean(layer.name, s) for s in table.header.candidates[layer.name] if (layer.name, s) in table.errors]
+        for layer in table.layers
+    ]
+    return statistics.median(max(values) for values in known if values)
+
+
+def _below(limit: float, context: Context, layer: Layer, scheme: Scheme) -> bool:
+    """Whether a pair's error is known to be below `limit`."""
+    errors = context.table.errors.get((layer.name, scheme))
+    if errors is None or len(errors) < _FEWEST or not bool(np.isfinite(errors).all()):
+        return False
+    return float(errors.mean()) + 2 * standard_error(errors) < limit

@@ -1,0 +1,82 @@
+"""What a table can reach: the least predicted error at every size, uniform plans beside it, and what one percent is worth. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mpq.schemes import Scheme
+
+
+@dataclass(frozen=True)
+class Point:
+    """A plan as a point: its size and its predicted error.
+
+    Args:
+        name: "" for a point of the frontier, else what the plan is called.
+        schemes: scheme by layer name.
+        effective_bits: bits per weight over the layers.
+        layer_bytes: bytes of the layers.
+        file_bytes: bytes of the whole artifact.
+        predicted: sum of the single-layer errors.
+        gap: proven relative distance to the least error at this size; 0 for a proven optimum and for plans that are not solved for.
+    """
+
+    name: str
+    schemes: dict[str, Scheme]
+    effective_bits: float
+    layer_bytes: int
+    file_bytes: int
+    predicted: float
+    gap: float = 0.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """A layer that takes another scheme."""
+
+    layer: str
+    before: Scheme
+    after: Scheme
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What a little more or less size does to the best plan: the optimum at the size, and at the moved size."""
+
+    before: Point
+    after: Point
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the second plan takes beyond the first; negative when it is smaller."""
+        return self.after.layer_bytes - self.before.layer_bytes
+
+    @property
+    def error(self) -> float:
+        """Predicted error that the second plan has beyond the first; negative when it is better."""
+        return self.after.predicted - self.before.predicted
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The layers that differ, in model order."""
+        pairs = ((name, scheme, self.after.schemes[name]) for name, scheme in self.before.schemes.items())
+        return tuple(Change(name, before, after) for name, before, after in pairs if before != after)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Sizes against predicted errors.
+
+    Args:
+        points: optimal plans in order of rising size and falling error.
+        uniform: plans of one scheme.
+        chosen: the plan at hand, if there is one and all its schemes were measured.
+        more: what the next percent of bytes buys; None at the largest size, or without a plan.
+        less: what giving up a percent costs; None at the smallest size, or without a plan.
+    """
+
+    points: tuple[Point, ...]
+    uniform: tuple[Point, ...] = ()
+    chosen: Point | None = None
+    more: Margin | None = None
+    less: Margin | None = None
