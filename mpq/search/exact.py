@@ -5,9 +5,10 @@ Minimise sum of error[g, choice[g]] subject to sum of cost[g, choice[g]] <= limi
 1. Options that another option of the same group beats in cost and error are dropped.
 2. The linear relaxation is solved by its convex hull (Zemel 1980; Sinha and Zoltners 1979): it gives a multiplier, a lower bound,
    and by filling up the leftover a feasible plan.
-3. Options whose Lagrangian bound exceeds an allowed error are removed; groups with one option left are settled.
-4. Dynamic programming over the rest keeps the non-dominated (cost, error) pairs whose bound is within the allowed error. If
-   it finds a plan, that plan is optimal; if not, the allowed error is widened, at last to the feasible plan's own.
+3. An allowed error just above the bound is set. Options whose Lagrangian bound exceeds it are removed; groups with one option left are
+   settled. Dynamic programming over the rest keeps the non-dominated (cost, error) pairs whose bound is within the allowed error.
+4. If that finds a plan, it is optimal; if not, the bound is proven to be higher, and the allowed error is doubled, at last to the
+   feasible plan's own. The core stays small (as in Pisinger 1995): a round that fails costs little.
 
 If the pairs outgrow `MOST_PAIRS`, the best plan known is returned with the gap that is proven.
 """
@@ -22,8 +23,10 @@ import numpy as np
 
 from mpq.search.hull import Relaxation, relax
 
-MOST_PAIRS = 80_000_000  # looked at in one round
-_SHARES = tuple(2.0**-k for k in range(20, -1, -1))  # of the distance from the bound to a feasible plan: rounds that fail are the cheap ones
+MOST_PAIRS = 40_000_000  # looked at in one round
+_SHARES = tuple(
+    2.0**-k for k in range(20, -1, -1)
+)  # of the distance from the bound to a feasible plan: rounds that fail are the cheap ones
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
