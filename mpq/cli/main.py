@@ -14,7 +14,7 @@ from mpq.cli.console import voice
 from mpq.errors import MpqError
 
 INTERRUPTED = 130
-_COMMANDS = ("analyze", "search", "apply", "check", "eval", "show", "demo")
+_COMMANDS = ("analyze", "search", "apply", "check", "eval", "export", "show", "report", "demo")
 
 
 class MpqGroup(TyperGroup):

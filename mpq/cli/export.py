@@ -1,0 +1,63 @@
+"""`mpq export`: a plan or an artifact becomes what another program loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpq.cli.console import print_json, print_lines, print_table, say
+from mpq.cli.options import Json, Trust
+from mpq.export.registry import SUMMARIES
+
+_TARGETS = "; ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items())
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT|PLAN", help="What `mpq apply` wrote; for targets without weights, a plan will do.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", help=f"Where to. {_TARGETS}.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File or folder. [default: beside the source, named after it]")
+    ] = None,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Where the target lacks a layer's scheme, take the next larger one that holds its values.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="FILE", help="Inputs, one sample is enough; only for models that bring none.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--reference", metavar="MODEL", help="The original model, if it is not where the source says.")
+    ] = None,
+    allow_unfused: Annotated[
+        bool, typer.Option("--allow-unfused", help="Let layers that vLLM fuses take different schemes; other programs do not mind.")
+    ] = False,
+    trust: Trust = False,
+    json: Json = False,
+) -> None:
+    """Write a plan or an artifact for another program.
+
+    A scheme that the target does not have is an error that lists the layers; with --nearest each takes the next larger one, which
+    is printed and changes the size, not the weights.
+
+    Example: mpq export model.mpq.safetensors --to onnx
+    """
+    from mpq.export.base import Options
+    from mpq.export.run import export
+
+    done = export(source, to, output, nearest=nearest, options=Options(data, model, not allow_unfused, trust))
+    if json:
+        replaced = {name: [str(old), str(new)] for name, (old, new) in done.replaced.items()}
+        print_json(
+            {**vars(done), "path": str(done.path), "layer_bytes": list(done.layer_bytes), "replaced": replaced, "notes": list(done.notes)}
+        )
+        return
+    if done.replaced:
+        rows = [[name, str(old), str(new)] for name, (old, new) in done.replaced.items()]
+        before, after = done.layer_bytes
+        print_table(["layer", "plan", to], rows, title=f"{len(rows)} layers take the next larger scheme: {before:,} bytes become {after:,}")
+    print_lines([f"{done.path}: {done.bytes:,} bytes" + (f", beside {done.source_bytes:,} of the artifact" if done.weights else "")])
+    for note in done.notes:
+        say(note)

@@ -1,0 +1,118 @@
+"""What every target shares: what it can express, what it is given, what it returns.
+
+An export runs in this order:
+
+    target.check(source, options)          refuses what cannot work, before anything long; imports its packages
+    target.abilities                       each layer's scheme is taken as it is, or replaced by the cheapest one that holds its values
+    target.write(source, output, options)  writes one file or folder, and says what it wrote
+
+`write` is only called with schemes that `abilities` allows, and asks the source for weights in those schemes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mpq.errors import MpqError
+
+if TYPE_CHECKING:
+    from mpq.export.source import Source
+
+
+class ExportError(MpqError):
+    """A plan or an artifact that a target cannot take, or a package that is not installed."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a target can express, layer by layer.
+
+    Args:
+        bits: bits of symmetric codes.
+        asymmetric_bits: bits of codes with zero points.
+        group_sizes: allowed group sizes; None allows any.
+        whole_row: whether a row may be one group.
+        ragged: whether the last group of a row may be shorter.
+        floats: floating-point formats.
+    """
+
+    bits: tuple[int, ...]
+    asymmetric_bits: tuple[int, ...] = ()
+    group_sizes: tuple[int, ...] | None = None
+    whole_row: bool = True
+    ragged: bool = False
+    floats: tuple[str, ...] = ("fp16", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose for one export.
+
+    Args:
+        data: file with one or more samples of inputs, for a model that brings none.
+        model: the original model, where the plan's or artifact's path does not lead to it.
+        fused: demand that layers which a runtime fuses share one scheme.
+        trust: allow a model file to run its own code.
+    """
+
+    data: str | None = None
+    model: Path | None = None
+    fused: bool = True
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a target wrote.
+
+    Args:
+        path: the file or folder.
+        notes: what the user should know: layers stored otherwise, how to use the result.
+    """
+
+    path: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk of the file, or of all files of the folder."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+class Target(ABC):
+    """One place that plans or artifacts go to."""
+
+    needs_weights: ClassVar[bool] = True
+    """Whether an artifact is needed; otherwise a plan is enough."""
+    ending: ClassVar[str]
+    """What the output's name ends with, after the model's name."""
+    abilities: ClassVar[Abilities]
+
+    def check(self, source: Source, options: Options) -> None:  # noqa: B027
+        """Refuse what this target cannot take, before anything is written.
+
+        Raises:
+            ExportError: saying what is in the way and what would help.
+        """
+
+    @abstractmethod
+    def write(self, source: Source, output: Path, options: Options) -> Written:
+        """Write `source` to `output`."""
+
+
+def package(name: str, *, extra: str) -> Any:
+    """The module `name`, imported now.
+
+    Raises:
+        ExportError: naming the extra of mpq to install.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ExportError(f"this target needs {name.partition('.')[0]}: pip install 'mpq[{extra}]'") from error

@@ -1,0 +1,29 @@
+"""The targets by name; a target's file is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mpq.errors import UsageError
+from mpq.export.base import Target
+
+_HOMES = {
+    "auto-round": ("auto_round:AutoRound", "AutoRound's layer_config, JSON, no weights"),
+    "gptqmodel": ("gptqmodel:GptqModel", "GPTQModel's quantize_config.json with a dynamic map, no weights"),
+    "llama.cpp": ("llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
+    "modelopt": ("modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
+}
+SUMMARIES = {name: summary for name, (_, summary) in _HOMES.items()}
+
+
+def target_named(name: str) -> Target:
+    """The target called `name`.
+
+    Raises:
+        UsageError: if there is none; the message lists them.
+    """
+    if name not in _HOMES:
+        raise UsageError(f"'{name}' is not a target: use one of {', '.join(_HOMES)}")
+    file, _, target = _HOMES[name][0].partition(":")
+    made: Target = getattr(import_module(f"mpq.export.{file}"), target)()
+    return made

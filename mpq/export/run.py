@@ -1,0 +1,106 @@
+"""Export: a plan or an artifact becomes what another program loads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpq.export.base import ExportError, Options, Target
+from mpq.export.closest import closest, without_idle_group
+from mpq.export.registry import target_named
+from mpq.export.source import Source, open_source
+from mpq.schemes import Scheme
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export gave.
+
+    Args:
+        path: the file or folder.
+        bytes: its size on disk.
+        source_bytes: size of the artifact, or the size that the plan predicts for it.
+        layer_bytes: bytes that mpq takes for the layers, before and after replacements.
+        weights: whether weights were written, or text only.
+        replaced: layers that took another scheme, with what they had and what they took.
+        notes: what the user should know.
+    """
+
+    path: Path
+    bytes: int
+    source_bytes: int
+    layer_bytes: tuple[int, int]
+    weights: bool
+    replaced: dict[str, tuple[Scheme, Scheme]]
+    notes: tuple[str, ...]
+
+
+def export(
+    source: Path | str, target: str, output: Path | str | None = None, *, nearest: bool = False, options: Options | None = None
+) -> Exported:
+    """Write a plan or an artifact for another program.
+
+    Args:
+        source: the plan or the artifact.
+        target: name of the target, see `mpq.export.registry.SUMMARIES`.
+        output: where; by default beside the source.
+        nearest: where the target lacks a layer's scheme, take its next one that holds the same values.
+        options: what else the user chose.
+
+    Raises:
+        ExportError: if the target cannot express a layer and `nearest` is off, or cannot take the model.
+    """
+    chosen, given = options or Options(), open_source(Path(source))
+    goal = target_named(target)
+    if goal.needs_weights:
+        given.artifact  # noqa: B018
+    goal.check(given, chosen)
+    schemes = expressed(given, goal, target=target, nearest=nearest)
+    replaced = {
+        name: (given.schemes[name], scheme)
+        for name, scheme in schemes.items()
+        if scheme != without_idle_group(given.schemes[name], given.matrices[name])
+    }
+    place = Path(output) if output is not None else given.path.with_name(_stem(given) + goal.ending)
+    wanted = given.with_schemes(schemes)
+    written = goal.write(wanted, place, chosen)
+    notes = (*_over_budget(wanted), *written.notes)
+    return Exported(written.path, written.bytes, given.bytes, (given.layer_bytes, wanted.layer_bytes), goal.needs_weights, replaced, notes)
+
+
+def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> dict[str, Scheme]:
+    """A scheme of the target for each layer.
+
+    Raises:
+        ExportError: listing the layers whose scheme the target does not have.
+    """
+    found = {name: closest(scheme, source.matrices[name], goal.abilities) for name, scheme in source.schemes.items()}
+    hopeless = [name for name, scheme in found.items() if scheme is None]
+    if hopeless:
+        raise ExportError(f"{target} has nothing that holds {_listed(hopeless, source)}: choose other schemes for them")
+    missing = [name for name, scheme in found.items() if scheme != without_idle_group(source.schemes[name], source.matrices[name])]
+    if missing and not nearest:
+        raise ExportError(f"{target} cannot express {_listed(missing, source)}: --nearest takes the next larger scheme for each")
+    return {name: scheme for name, scheme in found.items() if scheme is not None}
+
+
+def _over_budget(source: Source) -> list[str]:
+    """A note if the schemes that the target takes exceed the plan's budget."""
+    if source.plan is None or source.plan.budget is None:
+        return []
+    taken, limit, _ = source.plan.with_layers(source.schemes).counted(source.plan.budget)
+    if taken <= limit:
+        return []
+    return [f"over the plan's budget of {source.plan.budget} by {taken - limit:,} bytes: search again with candidates that the target has"]
+
+
+def _listed(names: list[str], source: Source) -> str:
+    shown = ", ".join(f"{name} ({source.schemes[name]})" for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _stem(source: Source) -> str:
+    name = source.path.name.removesuffix(".safetensors").removesuffix(".mpq")
+    return name if source.header is not None else str(Path(str(source.model.get("path") or source.path)).stem)

@@ -1,0 +1,119 @@
+"""What is exported: a plan or an artifact, seen alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpq.errors import FormatError
+from mpq.export.base import ExportError
+from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact, read_artifact_header
+from mpq.records.plan import Plan, read_plan
+from mpq.schemes import Scheme
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mpq.tensors.quantized import QuantizedWeight
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scheme for each layer, and the weights if there is an artifact.
+
+    Args:
+        path: the plan or the artifact.
+        model: path, sha256, kind and, for a state dict, factory of the model.
+        schemes: scheme by layer name, in model order, as the target stores them.
+        matrices: (rows, columns) by layer name.
+        bytes: size of the artifact, or the size that the plan predicts for it.
+        header: of the artifact; None for a plan.
+        others: floating-point tensors of two or more dimensions that are no layers; None where a plan does not tell.
+        stored: the schemes in the artifact, before any replacement.
+        plan: the plan, if that is the source.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    schemes: dict[str, Scheme]
+    matrices: dict[str, tuple[int, int]]
+    bytes: int
+    header: ArtifactHeader | None = None
+    others: tuple[str, ...] | None = None
+    stored: dict[str, Scheme] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the original model, as `LoadedModel.kind`."""
+        return str(self.model.get("kind"))
+
+    @property
+    def artifact(self) -> ArtifactHeader:
+        """The header of the artifact.
+
+        Raises:
+            ExportError: if the source is a plan.
+        """
+        if self.header is None:
+            raise ExportError(
+                f"{self.path} is a plan, and this target needs the weights: run `mpq apply {self.path.name}`, then export what it wrote"
+            )
+        return self.header
+
+    def with_schemes(self, schemes: Mapping[str, Scheme]) -> Source:
+        """The same source, its weights to be given in other schemes."""
+        return replace(self, schemes=dict(schemes))
+
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes that mpq takes for the layers under these schemes."""
+        return sum(scheme.stored_bits(self.matrices[name]) // 8 for name, scheme in self.schemes.items())
+
+    def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:
+        """Each layer's name and weight, one at a time, in its scheme."""
+        from mpq.export.closest import widen
+        from mpq.tensors.quantized import unpack_weight
+
+        with self.opened() as file:
+            for layer in self.artifact.layers:
+                scheme = self.stored[layer.name]
+                parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
+                yield layer.name, widen(unpack_weight(parts, scheme, layer.matrix), self.schemes[layer.name])
+
+    def rest(self) -> dict[str, Tensor]:
+        """The unquantized tensors by state-dict name."""
+        with self.opened() as file:
+            parts = {f"{layer.name}.{part}" for layer in self.artifact.layers for part in ("codes", "scales", "zero_points", "values")}
+            return {name: file.get_tensor(name) for name in file.keys() if name not in parts and name != PROGRAM}  # noqa: SIM118
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """The artifact as a safetensors file."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise FormatError(f"{self.path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error
+
+
+def open_source(path: Path) -> Source:
+    """The plan or artifact at `path`.
+
+    Raises:
+        FormatError: if it is neither.
+    """
+    if not is_artifact(path):
+        plan = read_plan(path)
+        return Source(path, plan.model, dict(plan.layers), dict(plan.shapes), plan.size.file_bytes, stored=dict(plan.layers), plan=plan)
+    header = read_artifact_header(path)
+    schemes = dict(header.schemes)
+    matrices = {layer.name: layer.matrix for layer in header.layers}
+    source = Source(path, header.model, schemes, matrices, path.stat().st_size, header, stored=schemes)
+    others = [name for name, tensor in source.rest().items() if tensor.is_floating_point() and tensor.ndim > 1]
+    return replace(source, others=tuple(others))

@@ -1,0 +1,69 @@
+"""Small artifacts with chosen schemes, and how far apart two outputs are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.apply.layers import plan_layers
+from mpq.apply.run import apply
+from mpq.models.batches import Batch
+from mpq.models.discover import discover
+from mpq.models.inventory import inventory, source_of
+from mpq.models.load import load_model
+from mpq.records.layer import Layer
+from mpq.records.plan import plan_for, write_plan
+from mpq.schemes import Scheme, parse_scheme
+
+LLAMA = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "max_position_embeddings": 64,
+}
+
+
+def save_llama(folder: Path, **changes: Any) -> Path:
+    """A small random Llama, larger weights than usual so that its logits differ."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**LLAMA, "initializer_range": 0.2, **changes}))
+    model.save_pretrained(folder)
+    return folder
+
+
+def tokens(samples: int = 2, length: int = 12) -> Tensor:
+    return torch.randint(0, LLAMA["vocab_size"], (samples, length), generator=torch.Generator().manual_seed(1))
+
+
+def by_name(schemes: Mapping[str, str], otherwise: str) -> Callable[[Layer], Scheme]:
+    """The scheme of the first key that stands in a layer's name."""
+    return lambda layer: parse_scheme(next((text for part, text in schemes.items() if part in layer.name), otherwise))
+
+
+def make(
+    model: Path, batch: Batch, choose: Callable[[Layer], Scheme], folder: Path, *, factory: str | None = None, without: Sequence[str] = ()
+) -> tuple[Path, Path]:
+    """A plan and its artifact in `folder`."""
+    loaded = load_model(model, factory=factory)
+    layers = [layer for layer in discover(loaded.module, [batch]).layers if layer.name not in without]
+    source = source_of(loaded, str(model))
+    bare = {layer.name: choose(layer) for layer in layers}
+    plan = plan_for(layers, bare, model=source, quantizer="rtn", rest=inventory(loaded, layers, source=source, quantizer="rtn"))
+    assert [layer.name for layer in plan_layers(plan, loaded)] == [layer.name for layer in layers]
+    write_plan(plan, folder / "plan.yaml")
+    apply(loaded, plan, folder / "model.mpq.safetensors", allow_unchanged=True)
+    return folder / "plan.yaml", folder / "model.mpq.safetensors"
+
+
+def kl_divergence(reference: Tensor, found: Tensor) -> float:
+    """Mean over positions, in nats."""
+    first, second = reference.double().log_softmax(-1), found.double().log_softmax(-1)
+    return float((first.exp() * (first - second)).sum(-1).mean())
