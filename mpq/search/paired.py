@@ -35,9 +35,11 @@ class Comparison:
 
 
 def compare(candidate: Errors, incumbent: Errors) -> Comparison:
-    """Compare per-sample errors of two plans; a NaN (an output that was not finite) makes the candidate infinitely worse."""
+    """Compare per-sample errors of two plans; a NaN (an output that was not finite) makes its plan infinitely worse."""
     if np.isnan(candidate).any():
         return Comparison(math.inf, 0.0)
+    if np.isnan(incumbent).any():
+        return Comparison(-math.inf, 0.0)
     difference = candidate - incumbent
     count = len(difference)
     stderr = float(difference.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf

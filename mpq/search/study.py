@@ -7,6 +7,7 @@ per calibration sample), `note`. A plan that was measured before is not measured
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Study:
     def trial(self, stage: str, propose: Propose, *, note: str = "") -> Measured:
         """Ask for a plan, measure it unless it was measured before, and record it."""
         number = len(self._finished)
-        self._optuna.sampler = optuna.samplers.TPESampler(seed=self.seed * 100_003 + number, multivariate=True, n_startup_trials=_STARTUP)
+        self._optuna.sampler = _sampler(self.seed * 100_003 + number)
         trial = self._optuna.ask()
         choice = propose(trial)
         known = self._seen.get(choice)
@@ -115,6 +116,13 @@ class Study:
         attributes = trial.user_attrs
         errors = np.array([math.nan if error is None else error for error in attributes["errors"]], dtype=np.float64)
         return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]))
+
+
+def _sampler(seed: int) -> optuna.samplers.TPESampler:
+    """TPE over all knobs jointly; `group`, because trials of other stages have no knobs, and would leave none in common."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=_STARTUP)
 
 
 @contextmanager
