@@ -15,7 +15,7 @@ from mpq.search.exact import solve
 from mpq.search.problem import Problem, build_groups
 from mpq.search.uniform import uniform_plans
 
-POINTS = 64
+POINTS = 96
 _SHARE = 0.01
 
 

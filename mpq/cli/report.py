@@ -1,0 +1,113 @@
+"""`mpq report`: one HTML file to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpq.cli.console import print_json, print_lines, say, warn
+from mpq.cli.options import Json
+from mpq.cli.sources import stem_of
+from mpq.errors import FormatError
+
+if TYPE_CHECKING:
+    from mpq.records.artifact import ArtifactHeader
+    from mpq.records.plan import Plan
+    from mpq.records.sensitivity import Sensitivity
+    from mpq.report.subject import Subject
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact.")] = Path("plan.yaml"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: FILE.report.html beside the file]")] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The sensitivity file of a plan or artifact. [default: the one beside it, if it fits]"),
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Also write the main plots as PNG, beside the HTML; needs mpq[png].")] = False,
+    json: Json = False,
+) -> None:
+    """Show where the model is fragile, what the next bytes buy, and what a plan does: one HTML file, no network.
+
+    A plan or an artifact is shown with the sensitivity file that lies beside it.
+
+    Example: mpq report plan.yaml
+    """
+    from mpq.files import write_text
+    from mpq.report.render import render
+
+    subject = _subject(file, sensitivity)
+    target = output or file.with_name(f"{stem_of(file)}.report.html")
+    write_text(target, render(subject))
+    pictures: list[Path] = []
+    if png:
+        from mpq.report.png import write_pictures
+
+        pictures = write_pictures(subject, target)
+    if json:
+        print_json({"output": str(target), "bytes": target.stat().st_size, "pictures": [str(path) for path in pictures]})
+        return
+    print_lines([f"{path}: {path.stat().st_size:,} bytes" for path in (target, *pictures)])
+    say("open it in a browser; it loads nothing from anywhere")
+
+
+def _subject(file: Path, sensitivity: Path | None) -> Subject:
+    from mpq.records.artifact import is_artifact, read_artifact_header
+    from mpq.records.plan import read_plan
+    from mpq.records.sensitivity import read_sensitivity
+    from mpq.report.subject import Subject
+    from mpq.search.frontier import frontier
+
+    if not file.is_file():
+        raise FormatError(f"cannot read {file}: no such file; name a sensitivity file, a plan or an artifact")
+    given: dict[str, Any] = {"source": file.name}
+    if is_artifact(file):
+        header = read_artifact_header(file)
+        given |= {"artifact": header, "artifact_bytes": file.stat().st_size}
+        model = header.model
+    elif _is_table(file):
+        sensitivity, model = file, {}
+    else:
+        wanted = read_plan(file)
+        given["plan"], model = wanted, wanted.model
+    found = sensitivity or _beside(file, model)
+    table = None if found is None else read_sensitivity(found)
+    plan = given.get("plan") or _plan_of(given.get("artifact"), table)
+    if table is None:
+        warn("no sensitivity file beside it: the report has neither the frontier nor the heat map; --sensitivity FILE names one")
+    complete = table is not None and not table.missing
+    return Subject(**given, table=table, frontier=frontier(table, plan) if table is not None and complete else None)
+
+
+def _plan_of(header: ArtifactHeader | None, table: Sensitivity | None) -> Plan | None:
+    """The plan that an artifact follows, as far as the frontier needs it."""
+    from mpq.records.plan import plan_for
+
+    if header is None or table is None:
+        return None
+    return plan_for(header.layers, header.schemes, model=header.model, quantizer=header.quantizer, rest=table.header.rest)
+
+
+def _is_table(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(1) == b"{"
+
+
+def _beside(file: Path, model: dict[str, Any]) -> Path | None:
+    """The one sensitivity file in the folder that was made for this model."""
+    from mpq.errors import MpqError
+    from mpq.records.sensitivity import read_sensitivity
+
+    fitting = []
+    for path in sorted(file.resolve().parent.glob("*.sensitivity.jsonl")):
+        try:
+            if read_sensitivity(path).header.model.get("sha256") == model.get("sha256"):
+                fitting.append(path)
+        except MpqError:
+            continue
+    if len(fitting) > 1:
+        names = ", ".join(path.name for path in fitting)
+        warn(f"{len(fitting)} sensitivity files fit ({names}): taking {fitting[0].name}; --sensitivity names another")
+    return fitting[0] if fitting else None

@@ -1,0 +1,15 @@
+"""Blocks: the parts of a model that repeat, found from the names of its layers."""
+
+from __future__ import annotations
+
+
+def block_of(name: str) -> str:
+    """The block a layer belongs to: its name up to the first number that is not its end.
+
+    "model.layers.3.mlp.up_proj" is in "model.layers.3", "features.7" in "features", and "conv1" is a block of its own.
+    """
+    parts = name.split(".")
+    for index, part in enumerate(parts[:-1]):
+        if part.isdigit():
+            return ".".join(parts[: index + 1])
+    return ".".join(parts[:-1]) if parts[-1].isdigit() and len(parts) > 1 else name

@@ -1,0 +1,27 @@
+"""Colours of schemes: few bits light, many bits deep, the order kept on a dark page and for colour-blind eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mpq.schemes import Scheme
+
+Rgb = tuple[int, int, int]
+LIGHT: tuple[Rgb, ...] = ((178, 226, 205), (86, 184, 186), (45, 122, 178), (58, 70, 148), (48, 25, 88))
+DARK: tuple[Rgb, ...] = ((30, 84, 86), (38, 138, 146), (88, 162, 226), (168, 178, 255), (236, 226, 255))
+
+
+def ordered(schemes: Iterable[Scheme]) -> list[Scheme]:
+    """Schemes from few bits to many, a finer group after a coarser one."""
+    return sorted(set(schemes), key=lambda s: (s.bits, not s.symmetric, -(s.group_size or 1 << 40), s.format))
+
+
+def ramp(count: int, stops: Sequence[Rgb]) -> list[str]:
+    """`count` colours at equal steps along `stops`, as #rrggbb."""
+    return [_mixed(stops, 0.5 if count == 1 else index / (count - 1)) for index in range(count)]
+
+
+def _mixed(stops: Sequence[Rgb], place: float) -> str:
+    at = place * (len(stops) - 1)
+    low = min(int(at), len(stops) - 2)
+    return "#" + "".join(f"{round(a + (b - a) * (at - low)):02x}" for a, b in zip(stops[low], stops[low + 1], strict=True))

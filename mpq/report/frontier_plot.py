@@ -1,0 +1,173 @@
+"""The plot of size against error: where everything lies. The template only draws it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mpq.records.frontier import Frontier, Point
+from mpq.report.scale import Scale, Tick, bit_ticks, decade_ticks, log_range
+from mpq.report.subject import Subject
+from mpq.report.words import figure, noise
+
+_NEGLIGIBLE = 1e-3  # the plot ends where the error has fallen to this share of its greatest
+_LETTER, _LINE = 7.0, 14.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plot's size in pixels and its margins."""
+
+    name: str
+    width: int
+    height: int
+    left: int = 56
+    right: int = 14
+    top: int = 14
+    bottom: int = 44
+
+
+WIDE = Frame("wide", 920, 400)
+NARROW = Frame("narrow", 340, 320, left=46, right=10)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A plan on the plot.
+
+    Args:
+        x: place.
+        y: place.
+        kind: "uniform", "mixed" or "chosen".
+        measured: a measured error; else a predicted one.
+        title: what a pointer over it says.
+        low: place of the lower end of its standard error, if it has one.
+        high: place of the upper end.
+        label: text beside it; empty where there is no room.
+        label_x: where the text begins or ends.
+        label_y: its baseline.
+        anchor: "start", "end" or "middle".
+    """
+
+    x: float
+    y: float
+    kind: str
+    measured: bool
+    title: str
+    low: float | None = None
+    high: float | None = None
+    label: str = ""
+    label_x: float = 0
+    label_y: float = 0
+    anchor: str = "start"
+
+
+@dataclass(frozen=True)
+class FrontierPlot:
+    """Everything that the template draws. `places` holds the place of each frontier point; None where it lies beyond the plot."""
+
+    frame: Frame
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    places: list[tuple[float, float] | None]
+    path: str
+    marks: list[Mark]
+
+
+def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> FrontierPlot:
+    """Lay out the plot in a frame."""
+    finalists = list(subject.evidence.get("finalists", ()))
+    x, y = frontier_scales(frontier, finalists, frame)
+    inside = [p.predicted > 0 and p.effective_bits <= x.high * 1.0001 and p.predicted >= y.low for p in frontier.points]
+    places = [(x(p.effective_bits), y(p.predicted)) if there else None for p, there in zip(frontier.points, inside, strict=True)]
+    marks = [_predicted(point, "uniform", x, y) for point in frontier.uniform if point.effective_bits <= x.high and point.predicted > 0]
+    marks += [mark for row in finalists if (mark := _measured(subject, row, x, y)) is not None]
+    if frontier.chosen is not None and frontier.chosen.predicted > 0:
+        named = any(mark.kind == "chosen" for mark in marks)
+        mark = _predicted(frontier.chosen, "chosen", x, y)
+        marks.append(replace(mark, label="" if named else mark.label))
+    drawn = [place for place in places if place is not None]
+    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, _path(drawn), _labelled(marks, drawn, frame))
+
+
+def frontier_scales(frontier: Frontier, finalists: Sequence[Mapping[str, Any]], frame: Frame) -> tuple[Scale, Scale]:
+    """The scales of a frontier plot: bits across, errors up."""
+    points = [*frontier.points, *frontier.uniform, *([frontier.chosen] if frontier.chosen else [])]
+    top = max((p.predicted for p in points if math.isfinite(p.predicted)), default=1.0)
+    enough = next((p.effective_bits for p in frontier.points if p.predicted <= _NEGLIGIBLE * top), frontier.points[-1].effective_bits)
+    right = max(enough, frontier.chosen.effective_bits * 1.15 if frontier.chosen else 0)
+    shown = [p for p in points if p.effective_bits <= right]
+    low, high = min(p.effective_bits for p in shown), max(right, max(p.effective_bits for p in shown))
+    measured = [row["held_out"] + part * (row.get("held_out_stderr") or 0) for row in finalists if row.get("held_out") for part in (0, 1)]
+    bottom, above = log_range([*(p.predicted for p in shown), *measured])
+    pad = max(1.01, (high / low) ** 0.03)
+    x = Scale(low / pad, high * pad, frame.left, frame.width - frame.right)
+    return x, Scale(bottom, above, frame.height - frame.bottom, frame.top)
+
+
+def _predicted(point: Point, kind: str, x: Scale, y: Scale) -> Mark:
+    name = f"uniform {point.name}" if kind == "uniform" else point.name
+    title = f"{name}: {point.effective_bits:.4g} bits per weight, predicted {figure(point.predicted)}"
+    return Mark(x(point.effective_bits), y(point.predicted), kind, False, title, label=point.name)
+
+
+def _measured(subject: Subject, row: Mapping[str, Any], x: Scale, y: Scale) -> Mark | None:
+    error, stderr, bits = row.get("held_out"), row.get("held_out_stderr"), float(row["effective_bits"])
+    if not error or error <= 0 or not x.low <= bits <= x.high:
+        return None
+    kind = finalist_kind(subject, row)
+    label = "this plan" if kind == "chosen" else ""
+    title = f"{row['name']}: {bits:.4g} bits per weight, held-out {figure(error)} {noise(stderr)}"
+    low, high = (None, None) if not stderr else (y(max(error - stderr, y.low)), y(error + stderr))
+    return Mark(x(bits), y(error), kind, True, title, low, high, label)
+
+
+def finalist_kind(subject: Subject, row: Mapping[str, Any]) -> str:
+    """What a finalist is: "chosen", "uniform" or "mixed"."""
+    decision = str(subject.evidence.get("decision", "")).partition(":")[0].removeprefix("uniform ")
+    if row["name"] == decision:
+        return "chosen"
+    formats = {str(scheme) for table in [subject.table] if table for each in table.header.candidates.values() for scheme in each}
+    return "uniform" if row["name"] in formats else "mixed"
+
+
+def _path(places: Sequence[tuple[float, float]]) -> str:
+    """An SVG path of steps: until the next point is reached, the error stays what it is."""
+    if not places:
+        return ""
+    text = f"M{places[0][0]:g} {places[0][1]:g}"
+    for x, y in places[1:]:
+        text += f"H{x:g}V{y:g}"
+    return text
+
+
+def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame: Frame) -> list[Mark]:
+    """The marks with their labels beside them, where nothing else is; a label without room is left out."""
+    taken = [(m.x - 6, m.y - 6, m.x + 6, m.y + 6) for m in marks]
+    taken += [(m.x - 4, m.high, m.x + 4, m.low) for m in marks if m.low is not None and m.high is not None]
+    taken += [(x - 3, y - 3, x + 3, y + 3) for x, y in line]
+    done: list[Mark] = []
+    for mark in sorted(marks, key=lambda m: m.kind != "chosen"):
+        placed = replace(mark, label="")
+        width = _LETTER * len(mark.label)
+        for dx, dy, anchor in ((11, 4, "start"), (0, -12, "middle"), (9, -9, "start"), (-11, 4, "end"), (-9, -9, "end"), (0, 20, "middle")):
+            left = mark.x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+            box = (left, mark.y + dy - _LINE + 3, left + width, mark.y + dy + 3)
+            fits = frame.left < box[0] and box[2] < frame.width and box[1] > 0 and box[3] < frame.height - frame.bottom
+            if mark.label and fits and not any(_overlap(box, other) for other in taken if not _inside(mark, other)):
+                taken.append(box)
+                placed = replace(mark, label_x=round(mark.x + dx, 1), label_y=round(mark.y + dy, 1), anchor=anchor)
+                break
+        done.append(placed)
+    return sorted(done, key=lambda m: (m.kind == "chosen", m.measured))
+
+
+def _inside(mark: Mark, box: tuple[float, float, float, float]) -> bool:
+    """Whether the box is the mark's own."""
+    return box == (mark.x - 6, mark.y - 6, mark.x + 6, mark.y + 6)
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,116 @@
+"""The page: one HTML file with its style, its script and its data inside; nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mpq.records.frontier import Margin, Point
+from mpq.report import words
+from mpq.report.bars_plot import bars_plot
+from mpq.report.colors import DARK, LIGHT, ramp
+from mpq.report.facts import LEVELS, NOISE, Facts, facts_of
+from mpq.report.finalists_plot import finalists_plot
+from mpq.report.frontier_plot import NARROW, WIDE, frontier_plot
+from mpq.report.subject import Subject
+from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
+from mpq.schemes import Scheme
+
+_FRAMES = ("wide", "narrow")
+
+
+def render(subject: Subject) -> str:
+    """The report as one HTML document."""
+    return _environment().get_template("report.html.j2").render(_context(subject))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("mpq.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        name: getattr(words, name) for name in ("size", "signed_size", "figure", "short", "noise", "share", "change", "count")
+    }
+    return environment
+
+
+def _context(subject: Subject) -> dict[str, Any]:
+    facts = facts_of(subject)
+    frontier = subject.frontier
+    bars = [plot for name in _FRAMES if (plot := bars_plot(facts, name)) is not None]
+    finalists = [each for name in _FRAMES if (each := finalists_plot(subject, name)) is not None]
+    return {
+        "title": subject.title,
+        "subject": subject,
+        "facts": facts,
+        "labels": [str(scheme) for scheme in facts.schemes],
+        "light": ramp(len(facts.schemes), LIGHT),
+        "dark": ramp(len(facts.schemes), DARK),
+        "levels": range(LEVELS),
+        "limit": NOISE,
+        "metric": metric_name(subject),
+        "tiles": tiles(subject, facts),
+        "verdict": verdict(subject),
+        "warnings": warnings(subject),
+        "noise_text": noise_text(facts),
+        "settled": settled(subject),
+        "details": details(subject),
+        "frontier": frontier,
+        "frontier_plots": [frontier_plot(subject, frontier, frame) for frame in (WIDE, NARROW)] if frontier else [],
+        "margins": [_margin(margin) for margin in (frontier.more, frontier.less) if margin] if frontier else [],
+        "finalists": subject.evidence.get("finalists", []),
+        "finalists_plots": finalists,
+        "zip_lanes": list(zip(finalists[0].lanes, subject.evidence["finalists"], strict=True)) if finalists else [],
+        "bars_plots": bars,
+        "shown": subject.shown,
+        "data": _data(subject, facts, bars),
+    }
+
+
+def _margin(margin: Margin) -> dict[str, Any]:
+    before, after = margin.before, margin.after
+    return {
+        "more": margin.bytes > 0,
+        "bytes": margin.bytes,
+        "share": margin.bytes / before.layer_bytes,
+        "before": before.predicted,
+        "after": after.predicted,
+        "changes": [{"layer": c.layer, "before": str(c.before), "after": str(c.after)} for c in margin.changes],
+    }
+
+
+def _data(subject: Subject, facts: Facts, bars: list[Any]) -> dict[str, Any]:
+    """What the script needs: figures of all cells, and the best plan of every size."""
+    index = {scheme: number for number, scheme in enumerate(facts.schemes)}
+    cells = [[None if cell is None else [_plain(cell.error), _plain(cell.stderr)] for cell in row.cells] for row in facts.rows]
+    points = subject.frontier.points if subject.frontier else ()
+    return {
+        "metric": metric_name(subject),
+        "schemes": [str(scheme) for scheme in facts.schemes],
+        "names": [row.name for row in facts.rows],
+        "weights": [row.weights for row in facts.rows],
+        "bytes": [[scheme.stored_bits(layer.matrix) // 8 for scheme in facts.schemes] for layer in subject.layers],
+        "cells": cells,
+        "points": [_point(point, index) for point in points],
+        "places": {plot.frame.name: plot.places for plot in (frontier_plot(subject, subject.frontier, f) for f in (WIDE, NARROW))}
+        if subject.frontier
+        else {},
+        "start": [row.scheme for row in facts.rows],
+        "bars": [{"bit": plot.per_bit, "byte": plot.per_byte, "floors": [plot.bits_floor, plot.bytes_floor]} for plot in bars],
+    }
+
+
+def _point(point: Point, index: dict[Scheme, int]) -> dict[str, Any]:
+    return {
+        "bits": round(point.effective_bits, 4),
+        "layers": point.layer_bytes,
+        "file": point.file_bytes,
+        "error": _plain(point.predicted),
+        "choice": [index[scheme] for scheme in point.schemes.values()],
+    }
+
+
+def _plain(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None

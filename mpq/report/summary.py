@@ -1,0 +1,175 @@
+"""What the report says in words: its tiles, its verdict, its warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpq.report.facts import NOISE, Facts
+from mpq.report.subject import Subject
+from mpq.report.words import TIMES, change, count, figure, noise, size
+
+METRICS = {
+    "kl_divergence": "KL divergence",
+    "relative_mse": "relative squared error",
+    "top1": "top-1 disagreement",
+    "cosine": "cosine distance",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure: what it is, the figure, and a line below it."""
+
+    name: str
+    value: str
+    note: str
+
+
+def metric_name(subject: Subject) -> str:
+    """The metric in words."""
+    return METRICS.get(str(subject.metric), str(subject.metric or "error"))
+
+
+def tiles(subject: Subject, facts: Facts) -> list[Tile]:
+    """The headline figures."""
+    if subject.plan is not None:
+        return list(_plan_tiles(subject))
+    if subject.artifact is not None:
+        return list(_artifact_tiles(subject, facts))
+    return list(_table_tiles(subject, facts))
+
+
+def verdict(subject: Subject) -> str:
+    """One sentence: what was decided and why."""
+    decision = str(subject.evidence.get("decision", ""))
+    if decision:
+        return f"Chosen: {decision}."
+    if subject.plan is not None:
+        return "This plan has not been measured as a whole; its error is the sum of what each layer does alone."
+    if subject.table is not None:
+        return "No plan yet: move the slider below to any size, and see what the best plan of that size is."
+    return "An artifact: what it holds, layer by layer."
+
+
+def warnings(subject: Subject) -> list[str]:
+    """What the reader must know before trusting the figures."""
+    found = []
+    if subject.plan is not None and subject.plan.evidence and not subject.plan.evidence_is_current:
+        found.append("The layers were edited after the plan was measured: its measurements are left out. Run mpq search or mpq eval again.")
+    if subject.table is not None and subject.table.missing:
+        missing, whole = len(subject.table.missing), len(subject.table.missing) + len(subject.table.errors)
+        found.append(f"The analysis is unfinished: {missing:,} of {whole:,} figures are missing. Run mpq analyze again; it resumes.")
+    strays = [name for name, scheme in subject.schemes.items() if subject.table and (name, scheme) not in subject.table.errors]
+    if strays:
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        found.append(f"{strays[0]}{more}: the chosen scheme was not measured, so the plan's predicted error is not known.")
+    return found
+
+
+def noise_text(facts: Facts) -> str:
+    """How many figures are within noise."""
+    noisy, whole = facts.noisy
+    return f"{noisy:,} of {count(whole, 'figure')} lie within {NOISE:g} standard errors of zero"
+
+
+def settled(subject: Subject) -> list[dict[str, Any]]:
+    """Layers whose chosen scheme is not better than the next cheaper one beyond noise, on the same samples."""
+    table = subject.table
+    if table is None:
+        return []
+    found = []
+    for layer in table.layers:
+        scheme = subject.schemes.get(layer.name)
+        if scheme is None or (layer.name, scheme) not in table.errors:
+            continue
+        own = scheme.stored_bits(layer.matrix)
+        cheaper = [c for c in table.header.candidates[layer.name] if (layer.name, c) in table.errors and c.stored_bits(layer.matrix) < own]
+        if not cheaper:
+            continue
+        nearest = max(cheaper, key=lambda c: c.stored_bits(layer.matrix))
+        ours, theirs = table.errors[layer.name, scheme], table.errors[layer.name, nearest]
+        if len(ours) != len(theirs) or len(ours) < 2:
+            continue
+        gain = theirs - ours
+        stderr = float(gain.std(ddof=1) / len(gain) ** 0.5)
+        if float(gain.mean()) <= NOISE * stderr:
+            saved = (own - nearest.stored_bits(layer.matrix)) // 8
+            gained = f"{figure(float(gain.mean()))} {noise(stderr)}"
+            found.append({"layer": layer.name, "scheme": str(scheme), "cheaper": str(nearest), "gain": gained, "saved": size(saved)})
+    return found
+
+
+def details(subject: Subject) -> list[tuple[str, str]]:
+    """How the figures came about: name and value, for the end of the page."""
+    model = subject.model
+    found = [
+        ("report of", subject.source),
+        ("model", f"{model.get('path', 'in memory')} ({model.get('kind')})"),
+        ("sha256", str(model.get("sha256"))),
+    ]
+    if subject.table is not None:
+        header = subject.table.header
+        samples: Mapping[str, Any] = header.data.get("samples", {})
+        split = f"; {samples['calibration']} for calibration, {samples['held_out']} held out" if samples else ""
+        found.append(("data", f"{header.data.get('description', '')}{split}"))
+        found.append(("method", ", ".join(f"{name} {value}" for name, value in header.settings.items())))
+        found += [("note", note) for note in header.notes]
+        found.append(("made with", ", ".join(f"{name} {value}" for name, value in header.versions.items())))
+    elif subject.plan is not None:
+        found.append(("quantizer", subject.plan.quantizer))
+    return [(name, value) for name, value in found if value]
+
+
+def _plan_tiles(subject: Subject) -> Iterable[Tile]:
+    plan = subject.plan
+    assert plan is not None
+    held = plan.size
+    whole = plan.original_bytes + plan.rest.original_bytes
+    yield Tile("File", size(held.file_bytes), f"{whole / held.file_bytes:.3g}{TIMES} smaller than {size(whole)}")
+    limit = f"; budget {plan.budget.limit} of the {plan.budget.scope}" if plan.budget else ""
+    yield Tile("Bits per weight", f"{held.effective_bits:.4g}", f"over the layers, {held.file_effective_bits:.4g} over the file{limit}")
+    yield from _error_tiles(subject)
+
+
+def _error_tiles(subject: Subject) -> Iterable[Tile]:
+    evidence, name = subject.evidence, metric_name(subject)
+    chosen = subject.frontier.chosen if subject.frontier else None
+    predicted = chosen.predicted if chosen else evidence.get("predicted")
+    measured: Mapping[str, Any] = evidence.get("measured", {})
+    held, stderr = measured.get("held_out"), measured.get("held_out_stderr")
+    if held is not None:
+        yield Tile("Error on held-out data", figure(held), f"{noise(stderr)} {name}; predicted {figure(predicted)}".strip())
+    elif predicted is not None:
+        yield Tile("Predicted error", figure(predicted), f"{name}, not measured as a whole")
+    best: Mapping[str, Any] = evidence.get("best_uniform", {})
+    if held is not None and best.get("held_out"):
+        text = f"{figure(best['held_out'])} of uniform {best['scheme']} at {best['effective_bits']:.4g} bits"
+        yield Tile("Against the best uniform", change(held, best["held_out"]), f"error, from {text}")
+    gap = evidence.get("optimality_gap")
+    if gap is not None and held is None:
+        yield Tile("Proof", "optimal" if gap == 0 else f"within {gap:.2%}", "for the table, under this budget")
+
+
+def _artifact_tiles(subject: Subject, facts: Facts) -> Iterable[Tile]:
+    total, weights = sum(row.bytes or 0 for row in facts.rows), sum(row.weights for row in facts.rows)
+    original = sum(layer.original_bytes for layer in subject.layers)
+    if subject.artifact_bytes is not None:
+        yield Tile("File", size(subject.artifact_bytes), f"{subject.artifact_bytes:,} bytes on disk")
+    yield Tile("Layers", size(total), f"{original / total:.3g}{TIMES} smaller than {size(original)}")
+    yield Tile("Bits per weight", f"{8 * total / weights:.4g}", f"over {count(weights, 'weight')} of the layers")
+    yield from _error_tiles(subject)
+
+
+def _table_tiles(subject: Subject, facts: Facts) -> Iterable[Tile]:
+    assert subject.table is not None
+    weights = sum(layer.weights for layer in subject.layers)
+    yield Tile("Layers", f"{len(subject.layers):,}", f"{count(weights, 'weight')}")
+    yield Tile("Figures", f"{len(subject.table.errors):,}", noise_text(facts).split(" of ")[0] + " within noise of zero")
+    if subject.frontier is not None:
+        first, last = subject.frontier.points[0], subject.frontier.points[-1]
+        yield Tile(
+            "Smallest plan", size(first.file_bytes), f"{first.effective_bits:.4g} bits per weight, predicted {figure(first.predicted)}"
+        )
+        yield Tile("Least error", figure(last.predicted), f"{metric_name(subject)} at {last.effective_bits:.4g} bits per weight")
