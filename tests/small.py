@@ -25,7 +25,7 @@ def table(
     *,
     rest: Rest = REST,
 ) -> Sensitivity:
-    """A complete table: errors[layer][scheme] is one figure per sample, or one figure for two samples."""
+    """A finished table: errors[layer][scheme] is one figure per sample, or one figure for two samples."""
     header = SensitivityHeader(
         model={"path": "model.pt2", "sha256": "a" * 64, "kind": "export"},
         data={"source": "data.pt", "sha256": "b" * 64, "description": "8 samples", "held_out": 0.25, "seed": 0},
@@ -34,7 +34,7 @@ def table(
         candidates={layer.name: schemes(*errors[layer.name]) for layer in layers},
         rest=rest,
     )
-    made = Sensitivity(header)
+    made = Sensitivity(header, finish={"cost": {}, "check": {}})
     for name, figures in errors.items():
         for text, figure in figures.items():
             made.add(name, parse_scheme(text), [figure, figure] if isinstance(figure, (int, float)) else list(figure))

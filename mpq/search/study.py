@@ -119,10 +119,14 @@ class Study:
 
 
 def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    """TPE over all knobs jointly; `group`, because trials of other stages have no knobs, and would leave none in common."""
+    """TPE over all knobs jointly, that learns from finished trials alone.
+
+    `group`, because trials of other stages have no knobs and would leave none in common; no `constant_liar`, because a killed
+    search leaves a running trial behind, and must go on as if it had not been killed.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=_STARTUP)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False, n_startup_trials=_STARTUP)
 
 
 @contextmanager
