@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mpq.budget import Budget, Scope
 from mpq.errors import UsageError
-from mpq.records.artifact import is_artifact, read_artifact_header
+from mpq.records.artifact import read_artifact_header
+from mpq.records.kinds import kind_of
 from mpq.records.plan import Plan, read_plan
 
 
@@ -39,8 +40,11 @@ def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = N
         UsageError: if there is nothing to check.
         MpqError: if the file cannot be read.
     """
-    if is_artifact(path):
+    kind = kind_of(path)
+    if kind == "artifact":
         return _check_artifact(path, budget=budget, scope=scope, max_error=max_error)
+    if kind == "sensitivity":
+        raise UsageError(f"{path} is a sensitivity file, which has no size of its own: check a plan or an artifact")
     plan = read_plan(path)
     wanted = plan.budget if budget is None else Budget(budget, scope or (plan.budget.scope if plan.budget else "layers"))
     if wanted is None and max_error is None:

@@ -10,7 +10,7 @@ import typer
 from mpq.budget import SCOPES
 from mpq.cli.console import print_json, print_lines
 from mpq.cli.options import Config, Json, merged
-from mpq.errors import UsageError
+from mpq.errors import FormatError, UsageError
 
 
 def command(
@@ -35,6 +35,8 @@ def command(
         raise UsageError(f"'{unknown[0]}' is not a setting of check: use budget, scope, max_error")
     if choices.get("scope") not in (None, *SCOPES):
         raise UsageError(f"--scope '{choices['scope']}' is unknown: use {' or '.join(SCOPES)}")
+    if not file.exists():
+        raise FormatError(f"{file} does not exist: run `mpq search` first, or name a plan or an artifact")
     checks = check_file(file, **choices)
     if json:
         print_json({"file": str(file), "passed": all(c.passed for c in checks), "checks": [vars(c) for c in checks]})

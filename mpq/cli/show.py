@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,107 +12,132 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.cli.options import Json
-from mpq.errors import FormatError
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A file, told twice.
+
+    Args:
+        facts: for people, by name.
+        data: the same for programs.
+        rows: one per layer, or per layer and scheme, for programs.
+        cells: a row for people, by column.
+    """
+
+    facts: dict[str, str]
+    data: dict[str, Any]
+    rows: list[dict[str, Any]]
+    cells: Callable[[dict[str, Any]], dict[str, str]]
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact.")],
+    file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact.")] = Path("plan.yaml"),
     json: Json = False,
 ) -> None:
     """Say what any mpq file is and what is in it.
 
     Example: mpq show plan.yaml
     """
-    from mpq.records.artifact import is_artifact
+    from mpq.records.kinds import kind_of
 
-    if not file.is_file():
-        raise FormatError(
-            f"cannot read {file}: {'it is a folder' if file.is_dir() else 'no such file'}; name a sensitivity file, a plan or an artifact"
-        )
-    if is_artifact(file):
-        facts, columns, rows = _artifact(file)
-    elif _starts_with(file, b"{"):
-        facts, columns, rows = _sensitivity(file)
-    else:
-        facts, columns, rows = _plan(file)
+    kind = kind_of(file)
+    shown = {"artifact": _artifact, "sensitivity": _sensitivity, "plan": _plan}[kind](file)
     if json:
-        print_json({**facts, "layers": [dict(zip(columns, row, strict=True)) for row in rows]})
+        print_json({"file": str(file), "kind": kind, **shown.data, "layers": shown.rows})
         return
-    print_lines([f"{name}: {value}" for name, value in facts.items()])
-    print_table(columns, rows)
+    print_lines([f"{name}: {value}" for name, value in shown.facts.items()])
+    cells = [shown.cells(row) for row in shown.rows]
+    print_table(list(cells[0]), [list(row.values()) for row in cells])
 
 
-def _starts_with(file: Path, first: bytes) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(len(first)) == first
-
-
-def _plan(file: Path) -> tuple[dict[str, Any], list[str], list[list[str]]]:
+def _plan(file: Path) -> Shown:
     from mpq.records.plan import read_plan
 
     plan = read_plan(file)
     size, evidence = plan.size, plan.evidence
-    facts: dict[str, Any] = {
-        "file": f"{file}, a plan for {plan.model.get('path', 'a model in memory')}",
+    facts = {
+        "file": f"{file}, a plan for {plan.model.get('path') or 'a model in memory'}",
         "budget": str(plan.budget) if plan.budget else "none",
         "size": f"{size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes), "
         f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)",
         "quantizer": plan.quantizer,
     }
-    if evidence:
-        facts["evidence"] = str(evidence.get("decision", "")) if plan.evidence_is_current else "of other schemes: the layers were edited"
-        facts["error"] = f"{evidence.get('metric')} {figure(evidence.get('measured', {}).get('held_out'))} on held-out samples"
-    rows = [
-        [
-            name,
-            str(scheme),
-            f"{scheme.stored_bits(plan.shapes[name]) / (plan.shapes[name][0] * plan.shapes[name][1]):.3f}",
-            "x".join(map(str, plan.shapes[name])),
-        ]
-        for name, scheme in plan.layers.items()
-    ]
-    return facts, ["layer", "scheme", "bpw", "shape"], rows
+    if evidence and plan.evidence_is_current:
+        measured = evidence.get("measured", {})
+        error = figure(measured.get("held_out"), measured.get("held_out_stderr"))
+        facts |= {"evidence": str(evidence.get("decision", "")), "error": f"{evidence.get('metric')} {error} on held-out samples"}
+    elif evidence:
+        facts["evidence"] = "of other schemes: the layers were edited since; run `mpq search` again, or `mpq eval`"
+    data = {
+        "model": plan.model,
+        "budget": vars(plan.budget) if plan.budget else None,
+        "quantizer": plan.quantizer,
+        "size": vars(size),
+        "evidence": evidence,
+        "evidence_is_current": plan.evidence_is_current,
+    }
+    rows = [_row(name, scheme, plan.shapes[name], pinned=name in plan.pinned) for name, scheme in plan.layers.items()]
+    return Shown(facts, data, rows, _cells)
 
 
-def _artifact(file: Path) -> tuple[dict[str, Any], list[str], list[list[str]]]:
+def _artifact(file: Path) -> Shown:
     from mpq.records.artifact import read_artifact_header
     from mpq.records.sensitivity import layer_bytes
 
     header = read_artifact_header(file)
-    total = layer_bytes(header.layers, header.schemes)
-    weights = sum(layer.weights for layer in header.layers)
-    facts: dict[str, Any] = {
-        "file": f"{file}, an artifact of {header.model.get('path', 'a model in memory')} ({header.model.get('kind')})",
-        "size": f"{file.stat().st_size:,} bytes; {8 * total / weights:.4g} bits per weight over the layers ({total:,} bytes)",
+    total, whole = layer_bytes(header.layers, header.schemes), file.stat().st_size
+    bits = 8 * total / sum(layer.weights for layer in header.layers)
+    alone = header.model.get("kind") in ("export", "hf")
+    facts = {
+        "file": f"{file}, an artifact of {header.model.get('path') or 'a model in memory'} ({header.model.get('kind')})",
+        "size": f"{whole:,} bytes; {bits:.4g} bits per weight over the layers ({total:,} bytes)",
         "quantizer": header.quantizer,
-        "load": f"mpq.load('{file}')" if header.model.get("kind") in ("export", "hf") else f"mpq.load('{file}', module)",
+        "load": f"mpq.load('{file}')" if alone else f"mpq.load('{file}', module)",
     }
-    rows = [
-        [
-            layer.name,
-            str(header.schemes[layer.name]),
-            f"{header.schemes[layer.name].stored_bits(layer.matrix) / layer.weights:.3f}",
-            "x".join(map(str, layer.shape)),
-        ]
-        for layer in header.layers
-    ]
-    return facts, ["layer", "scheme", "bpw", "shape"], rows
+    size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole}
+    rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
+    return Shown(facts, {"model": header.model, "quantizer": header.quantizer, "size": size}, rows, _cells)
 
 
-def _sensitivity(file: Path) -> tuple[dict[str, Any], list[str], list[list[str]]]:
+def _sensitivity(file: Path) -> Shown:
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(file)
     header = table.header
     samples = header.data["samples"]
-    facts: dict[str, Any] = {
-        "file": f"{file}, the sensitivities of {header.model.get('path', 'a model in memory')}",
+    facts = {
+        "file": f"{file}, the sensitivities of {header.model.get('path') or 'a model in memory'}",
         "figures": f"{len(table.errors)} measured, {len(table.missing)} missing",
         "metric": f"{table.metric}, method {header.settings['method']}, quantizer {header.settings['quantizer']}",
         "data": f"{header.data['description']}; {samples['calibration']} for calibration, {samples['held_out']} held out",
     }
-    rows = [
-        [row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])]
-        for row in table.frame().to_dict("records")
-    ]
-    return facts, ["layer", "scheme", "bpw", "error"], rows
+    data = {"model": header.model, "data": header.data, "settings": header.settings, "missing": len(table.missing)}
+    return Shown(
+        facts,
+        data,
+        [{str(key): value for key, value in row.items()} for row in table.frame().to_dict("records")],
+        lambda row: {
+            "layer": row["layer"],
+            "scheme": row["scheme"],
+            "bpw": f"{row['effective_bits']:.3f}",
+            "error": figure(row["error"], row["stderr"]),
+        },
+    )
+
+
+def _row(name: str, scheme: Any, matrix: tuple[int, int], **more: Any) -> dict[str, Any]:
+    bits = scheme.stored_bits(matrix)
+    return {"layer": name, "scheme": str(scheme), "effective_bits": bits / (matrix[0] * matrix[1]), "bytes": bits // 8, **more}
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """A layer as a line: one block of the bar is one bit per weight."""
+    block = "█" if "utf" in (sys.stdout.encoding or "").lower() else "#"
+    return {
+        "layer": row["layer"],
+        "scheme": row["scheme"] + (" (pinned)" if row.get("pinned") else ""),
+        "bpw": f"{row['effective_bits']:.3f}",
+        "bytes": f"{row['bytes']:,}",
+        "bits per weight": (block * round(row["effective_bits"])).ljust(16),
+    }

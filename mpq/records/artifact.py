@@ -130,4 +130,15 @@ def _raw_header(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path} is not a safetensors file, or is cut off: make it again with `mpq apply`") from error
     if not isinstance(header, dict):
         raise FormatError(f"{path} is not a safetensors file")
+    _check_length(header, 8 + length, size, path)
     return header
+
+
+def _check_length(header: Mapping[str, Any], start: int, size: int, path: Path) -> None:
+    """Refuse a file that is shorter or longer than its header says; `start` is where its data begins."""
+    try:
+        whole = start + max((int(part["data_offsets"][1]) for name, part in header.items() if name != "__metadata__"), default=0)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
+    if size != whole:
+        raise FormatError(f"{path} has {size:,} bytes where its header says {whole:,}: it is cut off, make it again with `mpq apply`")
