@@ -80,6 +80,12 @@ class SearchSettings:
     seed: int = 0
     storage: Any = None
 
+    def __post_init__(self) -> None:
+        for name in ("trials", "timeout"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigError(f"{name} is {value}: give 0 or more")
+
 
 _Settings = TypeVar("_Settings", DataSettings, AnalysisSettings, SearchSettings)
 
@@ -108,7 +114,7 @@ def read_config(path: Path, section: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}; name a YAML file with --config") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     sections = ("analyze", "search", "check")

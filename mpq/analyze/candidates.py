@@ -27,6 +27,8 @@ def expand(texts: Iterable[str]) -> list[str]:
     for text in texts:
         for part in filter(None, (p.strip() for p in text.split(","))):
             span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
+            if span and int(span[1]) > int(span[2]):
+                raise SchemeError(f"'{part}' is an empty range of bits: write the smaller number first, for example 2..8")
             wanted = [str(bits) for bits in range(int(span[1]), int(span[2]) + 1)] if span else [part]
             for one in wanted:
                 _check(one)

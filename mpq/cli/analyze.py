@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table, progress, say
 from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
-from mpq.cli.sources import calibration_source, how_read, read_data, stem_of
+from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 
 _DEFAULTS = AnalysisSettings()
@@ -80,15 +80,17 @@ def command(
     reading = settings_from(DataSettings, {name: choices.pop(name, None) for name in _DATA})
     settings = settings_from(AnalysisSettings, choices)
 
+    target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
+    check_output(target)
+
     from mpq.analyze.run import analyze
     from mpq.models.load import load_model
 
     loaded = load_model(model, factory=factory, trust=trust)
-    target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
     source = calibration_source(given, loaded)
     data = read_data(source, loaded, reading, seed=settings.seed)
     say(f"model: {model} ({loaded.kind}); data: {data.description}")
-    with progress("analyze") as advance:
+    with removed_if_bare(target), progress("analyze") as advance:
         table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
     for note in table.header.notes:
         say(note)
@@ -99,4 +101,5 @@ def command(
     worst = frame.sort_values("error", ascending=False).head(_SHOWN).to_dict("records")
     rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
-    say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures; next: mpq search --budget 4.5bits")
+    say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
+    say("next: mpq search --budget 4.5bits")

@@ -9,7 +9,8 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, progress, say
 from mpq.cli.options import Json, Trust
-from mpq.cli.sources import reopen_model, stem_of
+from mpq.cli.sources import check_output, reopen_model, stem_of
+from mpq.errors import FormatError
 
 
 def command(
@@ -28,6 +29,9 @@ def command(
 
     Example: mpq apply plan.yaml
     """
+    if not plan.exists():
+        raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
+
     from mpq.records.plan import read_plan
 
     wanted = read_plan(plan)
@@ -36,6 +40,7 @@ def command(
 
     loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
     target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
+    check_output(target)
     with progress("apply") as advance:
         done = apply(loaded, wanted, target, allow_unchanged=allow_unchanged, on_progress=advance)
     size = wanted.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+_UNFOLDED = 1000  # columns of a table where the output is no terminal
 _PLAIN_EVERY = 10.0  # seconds between progress lines when the output is no terminal
 
 
@@ -46,8 +48,16 @@ def warn(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """A JSON document on stdout; NaN and infinity, which JSON lacks, are null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -66,8 +76,14 @@ def print_table(
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     for number, row in enumerate(rows):
         table.add_row(*row, style=(styles or {}).get(number))
-    width = None if sys.stdout.isatty() else 100
-    Console(highlight=False, width=width).print(table)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(table)
+    else:  # one line per row, however long, without blanks at its end
+        console = Console(highlight=False, width=_UNFOLDED)
+        with console.capture() as captured:
+            console.print(table)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 @contextmanager
@@ -111,11 +127,3 @@ def figure(value: float | None, stderr: float | None = None) -> str:
         return "-"
     text = f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
     return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
-
-
-def size(count: int) -> str:
-    """Bytes for people: "163,968 bytes" or "16.4 MB"."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
-        if count >= 10 * factor // 10 and count >= factor:
-            return f"{count / factor:.4g} {unit}"
-    return f"{count:,} bytes"

@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
+from mpq.budget import Budget
 from mpq.cli.console import print_lines, say
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="digits (a small CNN) or chars (a character-level language model).")] = "chars",
+    name: Annotated[str, typer.Argument(help="digits (a small CNN) or chars (a character-level language model).")] = "digits",
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the files there. [default: a temporary folder]")
     ] = None,
@@ -26,36 +27,44 @@ def command(
 
     Each step prints the command that does it, to be copied.
 
-    Example: mpq demo digits --budget 5bits --keep demo
+    Example: mpq demo chars --budget 5bits --keep demo
     """
-    from mpq.cli.main import app
     from mpq.demo import write_demo
 
+    Budget(budget)  # refused now, not after the analysis
     with _folder(keep) as folder:
         write_demo(name, folder)
-        steps = (
-            "analyze model.pt2 --calib calibration.pt",
-            f"search --budget {budget}",
-            "apply plan.yaml",
-            f"check plan.yaml --budget {budget}",
-            "eval model.mpq.safetensors --data test.pt",
-        )
-        for step in steps:
-            print_lines([f"\n$ mpq {step}"])
-            app(shlex.split(step), standalone_mode=False)
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            _steps(budget)
+        finally:
+            os.chdir(before)
         print_lines(["", f"files are in {keep}" if keep else "the files were temporary; --keep FOLDER keeps them"])
         say("next: mpq analyze YOUR_MODEL --calib YOUR_DATA")
 
 
+def _steps(budget: str) -> None:
+    from mpq.cli.main import app
+
+    for step in (
+        "analyze model.pt2 --calib calibration.pt",
+        f"search --budget {budget}",
+        "apply plan.yaml",
+        f"check plan.yaml --budget {budget}",
+        "eval model.mpq.safetensors --data test.pt",
+    ):
+        print_lines([f"\n$ mpq {step}"])
+        code = app(shlex.split(step), standalone_mode=False)
+        if code:
+            raise typer.Exit(code)
+
+
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """The working folder of the demo; the old one is restored."""
-    before = Path.cwd()
+    """The folder of the demo's files: `keep`, or a temporary one."""
+    if keep is not None:
+        yield keep
+        return
     with tempfile.TemporaryDirectory(prefix="mpq-demo-") as temporary:
-        folder = Path(temporary) if keep is None else keep
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chdir(folder)
-        try:
-            yield Path()
-        finally:
-            os.chdir(before)
+        yield Path(temporary)

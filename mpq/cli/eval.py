@@ -11,6 +11,7 @@ from mpq.cli.console import figure, print_json, print_table, progress, say
 from mpq.cli.options import BatchSize, Json, NumSamples, SeqLen, Trust
 from mpq.cli.sources import read_data, reopen_model
 from mpq.config import DataSettings
+from mpq.errors import FormatError
 
 
 def command(
@@ -34,6 +35,8 @@ def command(
     """
     from mpq.records.artifact import read_artifact_header
 
+    if not artifact.exists():
+        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
     header = read_artifact_header(artifact)
 
     from mpq.apply.load import load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from importlib import import_module
@@ -14,6 +15,7 @@ from mpq.cli.console import voice
 from mpq.errors import MpqError
 
 INTERRUPTED = 130
+_RESUMABLE = ("analyze", "search")
 _COMMANDS = ("analyze", "search", "apply", "check", "eval", "export", "show", "report", "demo")
 
 
@@ -25,13 +27,28 @@ class MpqGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except MpqError as error:
-            if voice.verbose:
-                traceback.print_exc()
-            sys.stderr.write(f"mpq: {error}\n")
+            _complain(str(error))
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output has stopped, as `head` does
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _complain(f"{where}{error.strerror or error}; free some space or choose another place, then run the command again")
+            raise typer.Exit(MpqError.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            sys.stderr.write("\nmpq: interrupted; what was measured is on disk, the same command goes on from there\n")
+            if sys.stderr.isatty():
+                sys.stderr.write("\n")  # after the "^C" of the terminal
+            resumes = ctx.invoked_subcommand in _RESUMABLE
+            remedy = "what was measured is on disk, the same command goes on from there" if resumes else "run the command again"
+            _complain(f"interrupted; {remedy}")
             raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def _complain(message: str) -> None:
+    """One line on stderr, after the traceback if that is wanted."""
+    if voice.verbose:
+        traceback.print_exc()
+    sys.stderr.write(f"mpq: {' '.join(message.split())}\n")
 
 
 app = typer.Typer(

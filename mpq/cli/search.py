@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from mpq.budget import SCOPES, Budget
 from mpq.cli.console import figure, print_json, print_table, progress, say
 from mpq.cli.options import Config, Json, Trust, default_of, merged
-from mpq.cli.sources import only_analysis, reopen_data, reopen_model
+from mpq.cli.sources import check_output, only_analysis, reopen_data, reopen_model
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 
@@ -52,56 +54,60 @@ def command(
     options = {"budget": budget, "scope": scope, "trials": trials, "timeout": timeout, "seed": seed, "storage": storage}
     choices = merged("search", config, options | {"pins": _pins(pin) or None, "ties": _ties(tie) or None})
     wanted = _budget(choices.pop("budget", None), choices.pop("scope", None))
-    source = sensitivity or only_analysis(Path.cwd())
+    source = sensitivity or only_analysis(Path())
+
+    check_output(output)
 
     from mpq.records.plan import write_plan
     from mpq.records.sensitivity import read_sensitivity
     from mpq.search.run import search
-    from mpq.search.storage import journal_beside
+    from mpq.search.storage import open_storage
 
     table = read_sensitivity(source)
     settings = settings_from(SearchSettings, choices)
-    measurer: Any = None
+    result = search(table, wanted, settings=settings)  # what cannot be met is refused here, before the model is loaded
     if settings.trials > 0:
         from mpq.evaluate.measurer import PlanMeasurer
 
         loaded = reopen_model(table.header.model, source, given=model, trust=trust)
         measurer = PlanMeasurer(loaded, reopen_data(table.header.data, source, loaded), table)
-        settings = settings_from(SearchSettings, choices | {"storage": settings.storage or journal_beside(source)})
         say(f"search: {source.name}, budget {wanted}, {settings.trials} trials at most; --trials 0 searches the table alone")
-    with progress("search") as advance:
-        result = search(
-            table,
-            wanted,
-            measurer=measurer,
-            settings=settings,
-            on_progress=lambda stage, done, total, best: advance(done, total, f"{stage}, {table.metric} {figure(best)}"),
-        )
+        with progress("search") as advance:
+            result = search(
+                table,
+                wanted,
+                measurer=measurer,
+                settings=replace(settings, storage=open_storage(settings.storage, beside=source)),
+                on_progress=lambda stage, done, total, best: advance(done, total, f"{stage}, {table.metric} {figure(best)}"),
+            )
     write_plan(result.plan, output)
     size = result.plan.size
     if json:
         print_json({"output": str(output), "size": vars(size), "evidence": result.plan.evidence, "reason": result.reason})
         return
     if result.finalists:
-        rows = [
-            [
-                f"uniform {f.name}" if f.uniform else f.name,
-                f"{f.effective_bits:.3f}",
-                figure(f.predicted),
-                figure(f.row()["calibration"], f.row()["calibration_stderr"]),
-                figure(f.row()["held_out"], f.row()["held_out_stderr"]),
-            ]
-            for f in result.finalists
-        ]
-        print_table(["finalist", "bpw", "predicted", "calibration", "held-out"], rows, title=f"{table.metric} by finalist")
+        print_table(
+            ["finalist", "bpw", "predicted", "calibration", "held-out"],
+            [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
+            title=f"{table.metric} by finalist",
+        )
     say(f"chosen: {result.reason}")
     gap = result.plan.evidence["optimality_gap"]
     proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
     say(f"exact stage: {proof}; {result.measurements} plans measured")
-    say(
-        f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes), "
-        f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes); next: mpq apply {output}"
-    )
+    say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
+    say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
+    say(f"next: mpq apply {output}")
+
+
+def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"uniform {row['name']}" if uniform else str(row["name"]),
+        f"{row['effective_bits']:.3f}",
+        figure(row["predicted"]),
+        figure(row["calibration"], row["calibration_stderr"]),
+        figure(row["held_out"], row["held_out_stderr"]),
+    ]
 
 
 def _budget(text: Any, scope: Any) -> Budget:

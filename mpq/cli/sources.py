@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.cli.console import say, warn
 from mpq.config import DataSettings
-from mpq.errors import DataError, MismatchError, UsageError
+from mpq.errors import DataError, MismatchError, MpqError, UsageError
+from mpq.files import OutputError
 
 if TYPE_CHECKING:
     from mpq.models.batches import Data
@@ -45,6 +48,18 @@ def only_analysis(folder: Path) -> Path:
     return found[0]
 
 
+@contextmanager
+def removed_if_bare(path: Path) -> Iterator[None]:
+    """Where the work fails, removes a sensitivity file that it has begun and that holds no figure yet."""
+    begun_before = path.exists()
+    try:
+        yield
+    except MpqError:
+        if not begun_before and path.exists() and path.read_bytes().count(b"\n") <= 1:
+            path.unlink()
+        raise
+
+
 def calibration_source(given: str | None, model: LoadedModel) -> str:
     """Where the calibration data comes from: as given, else a file called calibration.* beside the model or here, else example inputs.
 
@@ -64,6 +79,22 @@ def calibration_source(given: str | None, model: LoadedModel) -> str:
         warn("no calibration data given: using the example inputs of the exported program; --calib FILE gives better figures")
         return EXAMPLES
     raise DataError("no calibration data: give --calib FILE, for example a .pt with a tensor of inputs, or text for a language model")
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before the long run, a file that could not be written after it.
+
+    Raises:
+        OutputError: if `path` is a folder, or its folder is missing or read-only.
+    """
+    trial = path.parent / f".{path.name}.{os.getpid()}.trial"
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with trial.open("wb"):
+            trial.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
 
 
 def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: int = 0) -> Data:
@@ -125,6 +156,8 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel) -> D
     path, mark, rest = source.partition("?")
     if source != EXAMPLES and (beside.parent / path).exists():
         source = f"{beside.parent / path}{mark}{rest}"
+    elif source != EXAMPLES and ":" not in source:
+        raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
     settings = DataSettings(facts.get("seq_len"), facts.get("num_samples"), facts.get("batch_size"))
     data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
     if data.sha256 != facts["sha256"]:
@@ -136,8 +169,8 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel) -> D
 def _located(facts: Mapping[str, Any], beside: Path) -> Path:
     text = facts.get("path")
     if text is None:
-        raise MismatchError(f"{beside.name} was made from a model in memory: use the Python functions, or name the model's file")
+        raise MismatchError(f"{beside.name} was made from a model in memory: use the Python functions, or give --reference MODEL")
     for candidate in (beside.parent / str(text), Path(str(text))):
         if candidate.exists():
             return candidate
-    raise MismatchError(f"the model {text}, named in {beside.name}, is not there: put it back, or name it on the command line")
+    raise MismatchError(f"the model {text}, named in {beside.name}, is not there: put it back, or give --reference MODEL")

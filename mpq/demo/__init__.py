@@ -75,7 +75,7 @@ def write_demo(name: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}; choose another place with --output") from error
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}; choose another with --keep") from error
     _write(folder / "model.pt2", demo.model.read_bytes())
     _write(folder / "calibration.pt", _saved(demo.calibration))
     _write(folder / "test.pt", _saved(demo.test if demo.labels is None else (demo.test, demo.labels)))

@@ -1,13 +1,30 @@
-"""Where a study is kept when nobody says otherwise: Optuna's journal in a file beside the sensitivity file. No torch."""
+"""Where a study is kept: at a URL, or when nobody says otherwise in Optuna's journal beside the sensitivity file. No torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
+from mpq.errors import UsageError
 from mpq.files import OutputError
+
+
+def open_storage(url: str | None, *, beside: Path) -> BaseStorage:
+    """The Optuna storage at `url`; without one, a journal beside the sensitivity file `beside`.
+
+    Raises:
+        UsageError: if the URL cannot be opened.
+        OutputError: if the journal cannot be written.
+    """
+    if url is None:
+        return journal_beside(beside)
+    try:
+        return get_storage(url)
+    except Exception as error:  # whatever the driver of a database raises
+        reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+        raise UsageError(f"--storage '{url}' cannot be opened ({reason}): write for example sqlite:///study.db") from error
 
 
 def journal_beside(sensitivity: Path) -> JournalStorage:
