@@ -15,7 +15,6 @@ from mpq.cli.console import voice
 from mpq.errors import MpqError
 
 INTERRUPTED = 130
-_RESUMABLE = ("analyze", "search")
 _COMMANDS = ("analyze", "search", "apply", "check", "eval", "export", "show", "report", "demo")
 
 
@@ -42,6 +41,9 @@ class MpqGroup(TyperGroup):
             remedy = "what was measured is on disk, the same command goes on from there" if resumes else "run the command again"
             _complain(f"interrupted; {remedy}")
             raise typer.Exit(INTERRUPTED) from interrupt
+
+
+_RESUMABLE = ("analyze", "search")
 
 
 def _complain(message: str) -> None:
