@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mpq.cli.beside import table_beside
 from mpq.cli.console import print_json, print_lines, say, warn
 from mpq.cli.options import Json
 from mpq.cli.sources import stem_of
@@ -68,12 +69,11 @@ def _subject(file: Path, sensitivity: Path | None) -> Subject:
         given |= {"artifact": header, "artifact_bytes": file.stat().st_size}
         model = header.model
     elif _is_table(file):
-        sensitivity, model = file, {}
+        model = {}
     else:
         wanted = read_plan(file)
         given["plan"], model = wanted, wanted.model
-    found = sensitivity or _beside(file, model)
-    table = None if found is None else read_sensitivity(found)
+    table = read_sensitivity(file) if _is_table(file) else table_beside(file, model, given=sensitivity)
     plan = given.get("plan") or _plan_of(given.get("artifact"), table)
     if table is None:
         warn("no sensitivity file beside it: the report has neither the frontier nor the heat map; --sensitivity FILE names one")
@@ -93,21 +93,3 @@ def _plan_of(header: ArtifactHeader | None, table: Sensitivity | None) -> Plan |
 def _is_table(file: Path) -> bool:
     with file.open("rb") as stream:
         return stream.read(1) == b"{"
-
-
-def _beside(file: Path, model: dict[str, Any]) -> Path | None:
-    """The one sensitivity file in the folder that was made for this model."""
-    from mpq.errors import MpqError
-    from mpq.records.sensitivity import read_sensitivity
-
-    fitting = []
-    for path in sorted(file.resolve().parent.glob("*.sensitivity.jsonl")):
-        try:
-            if read_sensitivity(path).header.model.get("sha256") == model.get("sha256"):
-                fitting.append(path)
-        except MpqError:
-            continue
-    if len(fitting) > 1:
-        names = ", ".join(path.name for path in fitting)
-        warn(f"{len(fitting)} sensitivity files fit ({names}): taking {fitting[0].name}; --sensitivity names another")
-    return fitting[0] if fitting else None

@@ -71,8 +71,8 @@ class Frontier:
         points: optimal plans in order of rising size and falling error.
         uniform: plans of one scheme.
         chosen: the plan at hand, if there is one and all its schemes were measured.
-        more: what the next percent of bytes buys; None at the largest size, or without a plan.
-        less: what giving up a percent costs; None at the smallest size, or without a plan.
+        more: what the next percent of bytes buys; None if it buys nothing, or without a plan.
+        less: what giving up a percent costs; None if nothing that small exists, or without a plan.
     """
 
     points: tuple[Point, ...]

@@ -113,6 +113,7 @@ def _heat(axes: Axes, facts: Facts, metric: str) -> None:
     for y, row in enumerate(facts.rows):
         if row.scheme in facts.heat:
             corner = (facts.heat.index(row.scheme) - 0.46, y - 0.42)
+            axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, ec="white", lw=3))
             axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, ec=_PLAN, lw=1.4))
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.6)
     bar.set_label(metric, fontsize=8)

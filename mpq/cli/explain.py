@@ -1,0 +1,89 @@
+"""`mpq explain`: why a layer has its scheme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpq.cli.beside import table_beside
+from mpq.cli.console import figure, print_json, print_lines, print_table
+from mpq.cli.options import Json
+from mpq.errors import MismatchError
+
+if TYPE_CHECKING:
+    from mpq.records.plan import Plan
+    from mpq.search.explain import Alternative, Explanation
+
+
+def command(
+    plan: Annotated[Path, typer.Argument(help="The plan.")],
+    layer: Annotated[str, typer.Argument(help="The layer's name.")],
+    sensitivity: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the one beside the plan]")] = None,
+    json: Json = False,
+) -> None:
+    """Say why a layer has its scheme, what the alternatives cost, and what would have to change.
+
+    Example: mpq explain plan.yaml layer3.2.conv1
+    """
+    from mpq.records.plan import read_plan
+    from mpq.search.explain import explain
+
+    wanted = read_plan(plan)
+    table = table_beside(plan, wanted.model, given=sensitivity)
+    if table is None:
+        raise MismatchError(f"no sensitivity file beside {plan} was made for its model: name it with --sensitivity FILE")
+    found = explain(wanted, layer, table=table)
+    if json:
+        print_json(_record(found))
+        return
+    print_table(["scheme", "bytes", f"{table.metric}", "net loss", "taken if its error were"], [_row(each) for each in found.alternatives])
+    print_lines(["", *_reasons(found, wanted)])
+
+
+def _row(each: Alternative) -> list[str]:
+    needed = "-" if each.chosen else "never at this size" if each.needed is None else f"below {figure(each.needed)}"
+    name = f"{each.scheme} (chosen)" if each.chosen else str(each.scheme)
+    return [name, f"{each.bytes:,}", figure(each.error, each.stderr), "-" if each.chosen else f"{each.loss:+.3g}", needed]
+
+
+def _reasons(found: Explanation, plan: Plan) -> list[str]:
+    scheme = plan.layers[found.layer]
+    lines = []
+    if found.tied:
+        lines.append(f"tied: shares its choice with {', '.join(found.tied)}; bytes and errors are of all together")
+    better = min((each for each in found.alternatives if not each.chosen), key=lambda each: each.loss, default=None)
+    if found.pinned:
+        lines.append(f"{found.layer} is {scheme} because it is pinned")
+    elif found.chosen is None:
+        lines.append(f"{found.layer} is {scheme}, which was not measured: it was written by hand")
+    elif better is None:
+        lines.append(f"{found.layer} is {scheme}: no other scheme was measured")
+    elif better.loss < 0:
+        lines.append(
+            f"{found.layer} is {scheme}, although {better.scheme} is better by {figure(-better.loss)} at the price of a byte: "
+            "bytes come in steps that do not fit exactly, or the plan was chosen by measuring it whole"
+        )
+    else:
+        lines.append(f"{found.layer} is {scheme}: every other scheme loses more error than its bytes are worth")
+    lines.append(f"price at this size: 1,000 bytes save {figure(1000 * found.price)}; net loss counts error and bytes at this price")
+    for text, switch in (("smaller", found.smaller), ("larger", found.larger)):
+        where = (
+            f"becomes {switch.scheme} at {switch.effective_bits:.4g} bits ({switch.layer_bytes:,} bytes)" if switch else f"stays {scheme}"
+        )
+        lines.append(f"with a {text} budget it {where}")
+    return lines
+
+
+def _record(found: Explanation) -> dict[str, Any]:
+    """The explanation as a JSON object; what is not a number is null."""
+    switches = {
+        name: None if switch is None else {**vars(switch), "scheme": str(switch.scheme)}
+        for name, switch in (("smaller", found.smaller), ("larger", found.larger))
+    }
+    alternatives = [
+        {**vars(each), "scheme": str(each.scheme), "stderr": each.stderr if each.stderr == each.stderr else None}
+        for each in found.alternatives
+    ]
+    return {**vars(found), "tied": list(found.tied), "alternatives": alternatives, **switches}

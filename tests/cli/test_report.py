@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+from tests.cli.typed import done, typed
+
+
+def test_a_plan_is_reported_with_the_sensitivity_file_beside_it(folder: Path) -> None:
+    assert done("report plan.yaml").out.startswith("plan.report.html: ")
+    text = (folder / "plan.report.html").read_text()
+    assert 'id="frontier"' in text
+    assert 'id="finalists"' in text
+
+
+def test_a_sensitivity_file_is_reported_alone(folder: Path) -> None:
+    ran = done("report model.sensitivity.jsonl -o out.html --json")
+    assert json.loads(ran.out) == {"output": "out.html", "bytes": (folder / "out.html").stat().st_size, "pictures": []}
+
+
+def test_an_artifact_is_reported_with_its_frontier(folder: Path) -> None:
+    done("report model.mpq.safetensors")
+    assert 'id="margin"' in (folder / "model.report.html").read_text()
+
+
+def test_pictures_are_written_beside_the_page(folder: Path) -> None:
+    done("report plan.yaml --png")
+    for name in ("frontier", "bits", "heat"):
+        assert (folder / f"plan.{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_sensitivity_file_the_report_says_what_it_lacks(folder: Path) -> None:
+    (folder / "model.sensitivity.jsonl").unlink()
+    ran = done("report plan.yaml")
+    assert "warning: no sensitivity file beside it: the report has neither the frontier nor the heat map" in ran.err
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    ran = typed(f"report {tmp_path}/nothing.yaml")
+    assert ran.code == 3
+    assert "nothing.yaml: no such file; name a sensitivity file, a plan or an artifact" in ran.err
+
+
+def test_the_same_files_give_the_same_page(folder: Path) -> None:
+    done("report plan.yaml -o a.html")
+    done("report plan.yaml -o b.html")
+    assert (folder / "a.html").read_bytes() == (folder / "b.html").read_bytes()
