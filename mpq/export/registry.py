@@ -11,6 +11,7 @@ _HOMES = {
     "auto-round": ("auto_round:AutoRound", "AutoRound's layer_config, JSON, no weights"),
     "gptqmodel": ("gptqmodel:GptqModel", "GPTQModel's quantize_config.json with a dynamic map, no weights"),
     "llama.cpp": ("llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
+    "onnx": ("onnx:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
     "modelopt": ("modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
 }
 SUMMARIES = {name: summary for name, (_, summary) in _HOMES.items()}

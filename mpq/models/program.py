@@ -64,9 +64,19 @@ def rebuild_program(content: bytes) -> nn.Module:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
+    return _module_of(read_program(content))
+
+
+def read_program(content: bytes) -> ExportedProgram:
+    """The program that `strip_program` gave; every parameter and buffer of the state dict is zero, contiguous and writable.
+
+    Raises:
+        FormatError: if `content` is damaged.
+        ModelError: if it could run code when loaded.
+    """
     program = _read(io.BytesIO(_decompress(content)), "the program in the artifact", trust=False)
     _replace_state(program, torch.zeros_like)
-    return _module_of(program)
+    return program
 
 
 def _read(file: IO[bytes], source: str, *, trust: bool) -> ExportedProgram:

@@ -1,0 +1,54 @@
+"""The running model of an artifact, whatever it was made from, and inputs to trace it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from mpq.apply.load import load
+from mpq.export.base import ExportError, Options
+from mpq.export.source import Source
+from mpq.models.batches import Batch
+from mpq.models.data import load_data
+from mpq.models.load import load_model
+from mpq.models.loaded import LoadedModel
+
+_ALONE = ("export", "hf")
+
+
+def original_path(source: Source, options: Options) -> Path | None:
+    """Where the original model is, as given or as the artifact says; None if it is not there."""
+    if options.model is not None:
+        return options.model
+    path = source.model.get("path")
+    found = [place for place in (source.path.parent / str(path), Path(str(path))) if place.exists()]
+    return found[0] if path is not None and found else None
+
+
+def quantized_module(source: Source, options: Options) -> nn.Module:
+    """The module of an artifact with its quantized weights.
+
+    Raises:
+        ExportError: if the artifact holds weights only and the original model is not there.
+    """
+    if source.kind in _ALONE:
+        return load(source.path)
+    path = original_path(source, options)
+    if path is None:
+        raise ExportError(
+            f"{source.path} holds weights only, and its model {source.model.get('path')} is not there: name it with --reference"
+        )
+    return load(source.path, load_model(path, factory=source.model.get("factory"), trust=options.trust).module)
+
+
+def sample(module: nn.Module, source: Source, options: Options) -> Batch:
+    """Two samples of the inputs in --data.
+
+    Raises:
+        ExportError: if no data is given.
+    """
+    if options.data is None:
+        raise ExportError(f"a {source.kind} model brings no inputs to trace it with: add --data FILE, two samples are enough")
+    loaded = LoadedModel(module, source.kind, str(source.model.get("sha256")))
+    return load_data(options.data, model=loaded, num_samples=2, batch_size=2).batches[0]
