@@ -67,7 +67,7 @@ class SearchSettings:
     Args:
         pins: scheme by layer name.
         ties: groups of layer names that share one scheme.
-        trials: measured trials, half of them knobs and half swaps; 0 stops after the exact solution.
+        trials: plans measured beyond the exact and the uniform ones; 0 stops after the exact solution.
         timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
         seed: of everything random.
         storage: URL of the Optuna study, or an Optuna storage; None keeps it in memory.
@@ -75,7 +75,7 @@ class SearchSettings:
 
     pins: Mapping[str, Scheme] = field(default_factory=dict)
     ties: tuple[tuple[str, ...], ...] = ()
-    trials: int = 48
+    trials: int = 64
     timeout: float | None = None
     seed: int = 0
     storage: Any = None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mpq.records.sensitivity import Errors, standard_error
 from mpq.search.paired import compare
 
@@ -49,14 +51,16 @@ class Finalist:
 def decide(finalists: Sequence[Finalist]) -> tuple[Finalist, str]:
     """The plan to return, and why.
 
-    Mixed plans stand in the order in which the stages found them. A later one replaces an earlier one, and the best mixed plan the
-    best uniform one, only if it is better on the held-out samples beyond noise.
+    Mixed plans stand in the order in which the stages found them. A later one replaces an earlier one if it is better on the held-out
+    samples, and beyond noise on calibration and held-out samples together. The best mixed plan replaces the best uniform one only if it
+    is better on the held-out samples alone beyond noise.
     """
     mixed = [finalist for finalist in finalists if not finalist.uniform]
     uniform = min((finalist for finalist in finalists if finalist.uniform), key=lambda f: _mean(f.held_out), default=None)
     best = mixed[0]
     for challenger in mixed[1:]:
-        if compare(challenger.held_out, best.held_out).better:
+        together = compare(_joined(challenger), _joined(best))
+        if compare(challenger.held_out, best.held_out).difference < 0 and together.better:
             best = challenger
     if uniform is None:
         return best, f"{best.name}: no uniform plan fits the budget"
@@ -69,6 +73,10 @@ def decide(finalists: Sequence[Finalist]) -> tuple[Finalist, str]:
     relation = "no better" if against.difference < 0 else "worse"
     text = f"the best mixed plan ({best.name}) is {relation} on held-out samples within noise ({ratio:.3g} of its error)"
     return uniform, f"uniform {uniform.name}: {text}"
+
+
+def _joined(finalist: Finalist) -> Errors:
+    return np.concatenate([finalist.calibration, finalist.held_out])
 
 
 def rounded(value: float, digits: int = 4) -> float | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
-SIGNIFICANT = 1.645  # one-sided 5%
+SIGNIFICANT = 1.645  # one-sided 5%: what decides between finalists
+PROMISING = 1.0  # one-sided 16%: what a trial must show to become the incumbent, before it is judged on held-out samples
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Comparison:
     def better(self) -> bool:
         """Whether the candidate is better beyond noise."""
         return self.difference < 0 and -self.difference > SIGNIFICANT * self.stderr
+
+    @property
+    def promising(self) -> bool:
+        """Whether the candidate is better by at least one standard error."""
+        return self.difference < 0 and -self.difference > PROMISING * self.stderr
 
     @property
     def worse(self) -> bool:

@@ -1,49 +1,42 @@
-"""Swap polish: exchange bits between two groups, measured; a swap is kept only when a paired test says that it helps. No torch."""
+"""Neighbours of a plan: exchange bits between two groups within the limit. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 
-from mpq.search.paired import compare
 from mpq.search.problem import Problem
-from mpq.search.study import Measured, Study
 
 _MOVES = 150  # the most promising moves up and down that are paired
 _POOL = 64
-
-
-def polish(study: Study, start: Measured, *, trials: int, stop: Callable[[], bool], on_trial: Callable[[Measured], None]) -> Measured:
-    """The best plan reached from `start` by up to `trials` measured swaps."""
-    best = start
-    tried: set[tuple[int, ...]] = {start.choice}
-    finished = study.stage("swap")
-    for number in range(trials):
-        if number < len(finished):
-            found = finished[number]
-        else:
-            if stop():
-                break
-            choice = propose(study.problem, best.choice, tried, study.generator(number))
-            if choice is None:
-                break
-            found = study.trial("swap", lambda _, choice=choice: choice, note=describe(study.problem, best.choice, choice))  # type: ignore[misc]
-        tried.add(found.choice)
-        if compare(found.errors, best.errors).better:
-            best = found
-        on_trial(found)
-    return best
+_DECAY = 12.0  # a neighbour that many places down the list is e times less likely
 
 
 def propose(
-    problem: Problem, choice: tuple[int, ...], tried: set[tuple[int, ...]], generator: np.random.Generator
+    problem: Problem,
+    choice: tuple[int, ...],
+    tried: set[tuple[int, ...]],
+    generator: np.random.Generator,
+    errors: Sequence[Sequence[float]],
 ) -> tuple[int, ...] | None:
-    """An untried neighbour within the limit: one group up, another down as far as needed; likelier the smaller its predicted loss."""
+    """An untried neighbour within the limit: one group up, another down as far as needed; likelier the smaller its predicted error.
+
+    Args:
+        problem: groups, costs and the limit.
+        choice: the plan, one option per group.
+        tried: plans not to propose.
+        generator: source of chance.
+        errors: predicted errors by group and option.
+    """
     room = problem.limit - problem.cost(choice)
-    moves = [(g, j) for g, group in enumerate(problem.groups) for j in range(len(group.options)) if j != choice[g]]
-    changes = [(g, j, *_change(problem, choice, g, j)) for g, j in moves]
+    changes = [
+        (g, j, option.cost - group.options[choice[g]].cost, errors[g][j] - errors[g][choice[g]])
+        for g, group in enumerate(problem.groups)
+        for j, option in enumerate(group.options)
+        if j != choice[g]
+    ]
     ups = sorted((change for change in changes if change[2] > 0), key=lambda change: change[3])[:_MOVES]
     downs = sorted((change for change in changes if change[2] < 0), key=lambda change: change[3])[:_MOVES]
     neighbours: list[tuple[float, tuple[tuple[int, int], ...]]] = [(error, ((g, j),)) for g, j, cost, error in ups if cost <= room]
@@ -53,8 +46,7 @@ def propose(
     untried = list(islice((neighbour for neighbour in ordered if neighbour not in tried), _POOL))
     if not untried:
         return None
-    rank = np.arange(len(untried))
-    likely = np.exp(-rank / 12.0)
+    likely = np.exp(-np.arange(len(untried)) / _DECAY)
     return untried[int(generator.choice(len(untried), p=likely / likely.sum()))]
 
 
@@ -62,11 +54,6 @@ def describe(problem: Problem, before: tuple[int, ...], after: tuple[int, ...]) 
     """What changes, for people: "conv1 int8 -> int4, linear int4 -> int8"."""
     old, new = problem.schemes(before), problem.schemes(after)
     return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name])
-
-
-def _change(problem: Problem, choice: tuple[int, ...], g: int, j: int) -> tuple[int, float]:
-    now, then = problem.groups[g].options[choice[g]], problem.groups[g].options[j]
-    return then.cost - now.cost, then.error - now.error
 
 
 def _moved(choice: tuple[int, ...], moves: tuple[tuple[int, int], ...]) -> tuple[int, ...]:

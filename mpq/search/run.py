@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,15 +18,11 @@ from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.schemes import Scheme
 from mpq.search.exact import Solution, solve
 from mpq.search.finals import Finalist, decide, rounded
-from mpq.search.knobs import Knobs
 from mpq.search.limits import layer_limit
-from mpq.search.polish import polish
 from mpq.search.problem import Problem, build_groups, check_feasible
+from mpq.search.stages import Progress, Stages
 from mpq.search.study import Measured, Study
 from mpq.search.uniform import uniform_plans
-
-Progress = Callable[[str, int, int, float], None]
-"""Called with (stage, done, total, best error so far)."""
 
 
 class Measurer(Protocol):
@@ -123,42 +119,16 @@ class _Run:
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
         study = Study(self.problem, measurer.calibration, seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
-        finalists = [("exact", self._once(study, "exact", self.solution.choice), False)]
-        uniforms = uniform_plans(self.problem, self.table, self.settings.pins)
-        for uniform in uniforms:
-            finalists.append((uniform.name, self._once(study, f"uniform {uniform.name}", uniform.choice), True))
-        start = finalists[0][1]
-        knobs = self._knob_stage(study, start)
-        finalists.append(("knobs", knobs, False))
-        swaps = self.settings.trials // 2
-        done = 0
-
-        def on_trial(found: Measured) -> None:
-            nonlocal done
-            done += 1
-            self._on_progress("swap", done, swaps, found.mean)
-
-        finalists.append(("swaps", polish(study, knobs, trials=swaps, stop=self._over_time, on_trial=on_trial), False))
-        return self._finals(finalists, measurer, study.measurements)
-
-    def _once(self, study: Study, stage: str, choice: tuple[int, ...]) -> Measured:
-        finished = study.stage(stage)
-        found = finished[0] if finished else study.trial(stage, lambda _: choice)
-        self._on_progress(stage, 1, 1, found.mean)
-        return found
-
-    def _knob_stage(self, study: Study, start: Measured) -> Measured:
-        knobs, best = Knobs(self.problem), start
-        count = self.settings.trials - self.settings.trials // 2
-        finished = study.stage("knobs")
-        for number in range(count):
-            if number >= len(finished) and self._over_time():
-                break
-            found = finished[number] if number < len(finished) else study.trial("knobs", lambda trial: knobs.decode(knobs.suggest(trial)))
-            if found.mean < best.mean:
-                best = found
-            self._on_progress("knobs", number + 1, count, best.mean)
-        return best
+        stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress)
+        exact = stages.fixed("exact", self.solution.choice)
+        entries = [("exact", exact, False)]
+        for uniform in uniform_plans(self.problem, self.table, self.settings.pins):
+            entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
+        best = exact
+        for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
+            best = advance(best)
+            entries.append((stage, best, False))
+        return self._finals(entries, measurer, study.measurements)
 
     def _finals(self, entries: Sequence[tuple[str, Measured, bool]], measurer: Measurer, measurements: int) -> SearchResult:
         held: dict[tuple[int, ...], Errors] = {}

@@ -80,9 +80,18 @@ class Study:
         self._record(trial, found, repeated=known is not None)
         return found
 
-    def generator(self, number: int) -> np.random.Generator:
-        """The random stream of the trial with this number."""
-        return np.random.default_rng([self.seed, number])
+    def generator(self, stage: str, number: int) -> np.random.Generator:
+        """The random stream of one trial of one stage."""
+        return np.random.default_rng([self.seed, number, *stage.encode()])
+
+    def knows(self, choice: tuple[int, ...]) -> bool:
+        """Whether a plan was measured."""
+        return choice in self._seen
+
+    @property
+    def known(self) -> set[tuple[int, ...]]:
+        """All plans that were measured."""
+        return set(self._seen)
 
     def _measured(self, choice: tuple[int, ...]) -> Errors:
         self.measurements += 1

@@ -198,12 +198,12 @@ def test_the_uniform_plan_is_returned_when_mixing_gains_nothing() -> None:
     assert found.reason == "exact: the same plan as uniform int4"
 
 
-def test_trials_are_split_between_knobs_and_swaps_and_reported() -> None:
+def test_trials_are_split_between_the_stages_and_reported() -> None:
     calls: list[tuple[str, int, int]] = []
-    measured(trials=5, on_progress=lambda stage, done, total, _: calls.append((stage, done, total)))
-    assert calls[0] == ("exact", 1, 1)
-    assert [call for call in calls if call[0] == "knobs"] == [("knobs", number, 3) for number in (1, 2, 3)]
-    assert [call for call in calls if call[0] == "swap"] == [("swap", 1, 2), ("swap", 2, 2)]
+    measured(trials=10, on_progress=lambda stage, done, total, _: calls.append((stage, done, total)))
+    assert [call for call in calls if call[0] == "knobs"] == [("knobs", number, 2) for number in (1, 2)]
+    assert [call for call in calls if call[0] == "learn"] == [("learn", number, 5) for number in range(1, 6)]
+    assert [call for call in calls if call[0] == "swap"] == [("swap", number, 3) for number in (1, 2, 3)]
 
 
 def test_no_time_means_no_trials_but_a_plan() -> None:

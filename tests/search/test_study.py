@@ -73,7 +73,7 @@ def test_an_output_that_is_not_finite_is_an_infinite_error() -> None:
 
 def test_every_trial_has_its_own_stream_of_the_seed() -> None:
     def draws(seed: int) -> list[float]:
-        return [float(study(Counting(), seed=seed).generator(number).random()) for number in range(3)]
+        return [float(study(Counting(), seed=seed).generator("learn", number).random()) for number in range(3)]
 
     assert draws(0) == draws(0)
     assert len({*draws(0), *draws(1)}) == 6

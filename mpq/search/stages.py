@@ -1,0 +1,112 @@
+"""The measured stages of a search. Each continues from the study's own record, so that a killed search goes on where it stopped. No torch.
+
+knobs   Optuna's TPE over a few re-weighting parameters, decoded exactly (`knobs.py`)
+learn   plans drawn from what all measured plans so far say about the layers, decoded exactly (`beliefs.py`)
+swap    exchanges of bits between two layers of the best plan, the likeliest by those beliefs first (`polish.py`)
+
+A plan becomes the incumbent only if it is better than the incumbent on the same samples by more than one standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mpq.search.beliefs import Beliefs
+from mpq.search.exact import solve
+from mpq.search.knobs import Knobs
+from mpq.search.paired import compare
+from mpq.search.polish import describe, propose
+from mpq.search.study import Measured, Study
+
+KNOBS, LEARN, SWAP = "knobs", "learn", "swap"
+_SHARES = {KNOBS: 0.2, LEARN: 0.5}  # of the trials; swaps take the rest
+_REDRAWS = 20  # plans known already that are drawn before the stage gives up, each from a wider belief
+_WIDENING = 0.25
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with (stage, done, total, best error so far)."""
+
+
+def trials_of(stage: str, trials: int) -> int:
+    """How many of all trials a stage takes."""
+    first, second = int(_SHARES[KNOBS] * trials), int(_SHARES[LEARN] * trials)
+    return {KNOBS: first, LEARN: second, SWAP: trials - first - second}[stage]
+
+
+class Stages:
+    """The stages of one search, over one study.
+
+    Args:
+        study: the trials.
+        trials: how many of them in all.
+        stop: whether no further trial may begin.
+        on_progress: told after each trial.
+    """
+
+    def __init__(self, study: Study, *, trials: int, stop: Callable[[], bool], on_progress: Progress) -> None:
+        self._study, self._trials, self._stop, self._on_progress = study, trials, stop, on_progress
+        self._problem = study.problem
+        self._beliefs = Beliefs(study.problem)
+
+    def fixed(self, stage: str, choice: tuple[int, ...]) -> Measured:
+        """A plan that is known beforehand, measured once."""
+        finished = self._study.stage(stage)
+        found = finished[0] if finished else self._study.trial(stage, lambda _: choice)
+        self._learn(found)
+        self._on_progress(stage, 1, 1, found.mean)
+        return found
+
+    def knobs(self, best: Measured) -> Measured:
+        """The best of the plans that the knobs give, or `best`."""
+        knobs = Knobs(self._problem)
+        return self._best(KNOBS, best, lambda _, __: self._study.trial(KNOBS, lambda trial: knobs.decode(knobs.suggest(trial))))
+
+    def learn(self, best: Measured) -> Measured:
+        """The best of the plans drawn from the beliefs, or `best`."""
+        return self._best(LEARN, best, lambda number, _: self._drawn(number))
+
+    def swap(self, best: Measured) -> Measured:
+        """The best plan reached by exchanging bits, or `best`."""
+        return self._best(SWAP, best, self._swapped)
+
+    def _best(self, stage: str, best: Measured, next_trial: Callable[[int, Measured], Measured | None]) -> Measured:
+        total, finished = self._total(stage), self._study.stage(stage)
+        for number in range(total):
+            if number < len(finished):
+                found: Measured | None = finished[number]
+            else:
+                found = None if self._stop() else next_trial(number, best)
+            if found is None:
+                break
+            self._learn(found)
+            if compare(found.errors, best.errors).promising:
+                best = found
+            self._on_progress(stage, number + 1, total, best.mean)
+        return best
+
+    def _total(self, stage: str) -> int:
+        """The trials of a stage; what earlier stages left over goes to the last one."""
+        if stage != SWAP:
+            return trials_of(stage, self._trials)
+        return self._trials - sum(min(len(self._study.stage(name)), trials_of(name, self._trials)) for name in _SHARES)
+
+    def _drawn(self, number: int) -> Measured | None:
+        generator = self._study.generator(LEARN, number)
+        costs = [[option.cost for option in group.options] for group in self._problem.groups]
+        for redraw in range(_REDRAWS):
+            solution = solve(costs, self._beliefs.draw(generator, widened=1 + _WIDENING * redraw), self._problem.limit)
+            assert solution is not None, "the problem was checked to be feasible"
+            choice = solution.choice
+            if not self._study.knows(choice):
+                return self._study.trial(LEARN, lambda _, choice=choice: choice)  # type: ignore[misc]
+        return None
+
+    def _swapped(self, number: int, best: Measured) -> Measured | None:
+        generator = self._study.generator(SWAP, number)
+        choice = propose(self._problem, best.choice, self._study.known, generator, self._beliefs.expected())
+        if choice is None:
+            return None
+        return self._study.trial(SWAP, lambda _: choice, note=describe(self._problem, best.choice, choice))
+
+    def _learn(self, found: Measured) -> None:
+        self._beliefs.observe(found.choice, found.mean)

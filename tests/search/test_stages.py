@@ -1,0 +1,50 @@
+import pytest
+
+from mpq.search.paired import compare
+from mpq.search.problem import Problem, build_groups
+from mpq.search.stages import Stages, trials_of
+from mpq.search.study import Study
+from tests.search.measuring import FakeMeasurer
+from tests.search.test_knobs import solved
+from tests.small import random_table
+
+
+def stages(seed: int, *, trials: int = 30, stop: bool = False) -> tuple[Stages, Study, Problem]:
+    groups = build_groups(random_table(seed, count=8))
+    bare = Problem(groups, 0)
+    problem = Problem(groups, int(bare.smallest + 0.4 * (bare.largest - bare.smallest)))
+    study = Study(problem, FakeMeasurer(random_table(seed, count=8)).calibration, seed=0, name="a")
+    return Stages(study, trials=trials, stop=lambda: stop, on_progress=lambda *_: None), study, problem
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_incumbent_is_replaced_only_by_a_plan_that_is_better_on_the_same_samples(seed: int) -> None:
+    found, _, problem = stages(seed)
+    start = found.fixed("exact", solved(problem))
+    best = start
+    for advance in (found.knobs, found.learn, found.swap):
+        after = advance(best)
+        assert after is best or compare(after.errors, best.errors).difference < 0
+        assert problem.cost(after.choice) <= problem.limit
+        best = after
+    assert best.mean <= start.mean
+
+
+def test_no_plan_is_drawn_or_swapped_twice() -> None:
+    found, study, problem = stages(1)
+    best = found.fixed("exact", solved(problem))
+    found.swap(found.learn(best))
+    choices = [each.choice for each in (*study.stage("learn"), *study.stage("swap"))]
+    assert len(set(choices)) == len(choices)
+
+
+def test_no_trial_is_begun_after_stop() -> None:
+    found, study, problem = stages(0, stop=True)
+    start = found.fixed("exact", solved(problem))
+    assert found.swap(found.learn(found.knobs(start))) is start
+    assert study.measurements == 1
+
+
+@pytest.mark.parametrize("trials", [0, 1, 5, 64])
+def test_the_stages_share_all_trials(trials: int) -> None:
+    assert sum(trials_of(stage, trials) for stage in ("knobs", "learn", "swap")) == trials
