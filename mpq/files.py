@@ -96,15 +96,17 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                self.close()
             raise OutputError(
                 f"cannot write {self.path}: {error.strerror or error}; free some space and run the command again, it resumes"
             ) from error
 
     def close(self) -> None:
         """Close the file; appending again reopens it."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _trim(self) -> None:
         """Drop a last line that was cut off by a kill."""

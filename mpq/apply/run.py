@@ -67,6 +67,7 @@ def apply(
     """
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    quantizer_named(wanted.quantizer)
     layers = plan_layers(wanted, loaded)
     rest = inventory(loaded, layers, source=wanted.model, quantizer=wanted.quantizer)
     if rest != wanted.rest:

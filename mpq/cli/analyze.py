@@ -40,6 +40,13 @@ def command(
         typer.Option(help="kl_divergence, relative_mse, top1 or cosine; auto takes KL where the output is logits. [default: auto]"),
     ] = None,
     quantizer: Annotated[str | None, typer.Option(help=f"How codes are chosen: rtn, mse, … {default_of(_DEFAULTS, 'quantizer')}")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How sensitivities are found: measure (run the model), fisher (gradients), weight (no data); auto measures where that "
+            f"is affordable. {default_of(_DEFAULTS, 'method')}"
+        ),
+    ] = None,
     targets: Annotated[list[str] | None, typer.Option(help="Layers to search: exact names, globs, or re:… [default: all]")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave as they are.")] = None,
     held_out: Annotated[
@@ -67,6 +74,7 @@ def command(
         "candidates": candidates,
         "metric": metric,
         "quantizer": quantizer,
+        "method": method,
         "targets": targets,
         "ignore": ignore,
         "held_out": held_out,
