@@ -51,7 +51,7 @@ def candidates_for(layer: Layer, expanded: Iterable[str], sixteen: Callable[[Lay
 
 
 def _schemes(text: str, layer: Layer, sixteen: Callable[[Layer], str]) -> list[Scheme]:
-    if not text.isdigit():
+    if not text.isdecimal():
         scheme = parse_scheme(text)
         if scheme.group_size is not None and scheme.group_size >= layer.matrix[1]:
             return [Scheme(scheme.format, None, scheme.symmetric)]
@@ -66,7 +66,7 @@ def _schemes(text: str, layer: Layer, sixteen: Callable[[Layer], str]) -> list[S
 
 
 def _check(text: str) -> None:
-    if text.isdigit():
+    if text.isdecimal():
         if int(text) not in (*range(2, 9), 16, 32):
             raise SchemeError(f"'{text}' bits is not a candidate: use 2 to 8, 16 or 32, or a scheme such as int4-g128")
     else:

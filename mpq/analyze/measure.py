@@ -7,6 +7,7 @@ standard errors below `NEGLIGIBLE` of the median over layers of their largest er
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import numpy as np
@@ -35,20 +36,21 @@ class Measure(Method):
         replay = Replay(context.model.module, reference)
         first, done = 0, 0
         starts = [sum(batch.size for batch in data.batches[:index]) for index in range(len(data.batches))]
-        total = sum(len(self._open(context, start, batch.size)) for start, batch in zip(starts, data.batches, strict=True))
+        total = sum(len(self._open(context, 0, start + batch.size)) for start, batch in zip(starts, data.batches, strict=True))
         for index, batch in enumerate(data.batches):
             first = starts[index]
             pairs = self._open(context, first, batch.size)
             if pairs and first >= max(_FEWEST, _FIRST_SHARE * data.samples):
-                limit = NEGLIGIBLE * _scale(context)
+                limit = NEGLIGIBLE * _scale(context, first)
                 negligible = {pair for pair in pairs if _below(limit, context, *pair)}
                 total -= sum(1 for pair in negligible for start in starts[index:] if start >= first)
                 pairs = [pair for pair in pairs if pair not in negligible]
             if pairs:
                 replay.record(index)
             for layer, scheme in pairs:
-                errors = replay.errors(index, layer, context.variants.weights({layer.name: scheme}))
-                context.record([{"layer": layer.name, "scheme": str(scheme), "first": first, "errors": finite(errors)}])
+                known = context.table.count(layer.name, scheme)  # more than `first` if an analysis of other batches was killed
+                errors = replay.errors(index, layer, context.variants.weights({layer.name: scheme}))[known - first :]
+                context.record([{"layer": layer.name, "scheme": str(scheme), "first": known, "errors": finite(errors)}])
                 done += 1
                 context.on_progress(done, total, f"{layer.name} {scheme}")
         replay.clear()
@@ -56,21 +58,19 @@ class Measure(Method):
 
     @staticmethod
     def _open(context: Context, first: int, size: int) -> list[tuple[Layer, Scheme]]:
-        """The pairs without a figure for the samples from `first` on."""
-        table = context.table
+        """The pairs that miss figures for some of `size` samples from `first` on, but none before: what was negligible there stays so."""
+        table, end = context.table, first + size
         return [
-            (layer, s) for layer in table.layers for s in table.header.candidates[layer.name] if table.count(layer.name, s) < first + size
+            (layer, s) for layer in table.layers for s in table.header.candidates[layer.name] if first <= table.count(layer.name, s) < end
         ]
 
 
-def _scale(context: Context) -> float:
-    """The median over layers of their largest error so far."""
+def _scale(context: Context, samples: int) -> float:
+    """The median over layers of their largest error on the first `samples`, also in an analysis that was killed among the next ones."""
     table = context.table
-    known = [
-        [table.mean(layer.name, s) for s in table.header.candidates[layer.name] if (layer.name, s) in table.errors]
-        for layer in table.layers
-    ]
-    return statistics.median(max(values) for values in known if values)
+    means = [[float(table.errors[layer.name, s][:samples].mean()) for s in table.header.candidates[layer.name]] for layer in table.layers]
+    largest = [max(filter(math.isfinite, values), default=0.0) for values in means]
+    return statistics.median(largest)
 
 
 def _below(limit: float, context: Context, layer: Layer, scheme: Scheme) -> bool:

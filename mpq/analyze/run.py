@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,12 @@ def analyze(
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
         on_progress=on_progress or (lambda *_: None),
     )
-    began = time.monotonic()
-    method_named(str(prepared.header.settings["method"])).run(context)
-    check = self_check(context)
-    cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
-    context.record([{"finish": {"cost": cost, "check": check}}])
-    if journal is not None:
-        journal.close()
+    with closing(journal) if journal is not None else nullcontext():
+        began = time.monotonic()
+        method_named(str(prepared.header.settings["method"])).run(context)
+        check = self_check(context)
+        cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
+        context.record([{"finish": {"cost": cost, "check": check}}])
     return table
 
 

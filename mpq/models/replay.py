@@ -74,7 +74,6 @@ class Replay:
     def errors(self, index: int, layer: Layer, weights: Mapping[str, Tensor]) -> Tensor:
         """The error of each sample of one batch with `weights`, all of `layer`, in place."""
         if self._tape is None:
-            self._runs, self._run = self._runs + 1, self._run
             return self._reference.batch_errors(index, weights)
         share = self._tape.work(layer)
         batch = self._reference.data.batches[index]

@@ -1,0 +1,207 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mpq
+from mpq.errors import MismatchError, NumericsError, UsageError
+from mpq.models.batches import Data
+from mpq.models.metrics import metric_named
+from mpq.models.reference import Reference
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import Sensitivity, read_sensitivity
+from mpq.schemes import Scheme
+from mpq.tensors.matrix import from_matrix, to_matrix
+from mpq.tensors.quantizers.registry import quantizer_named
+from tests.models.small import MODELS, bits, data, mlp
+
+CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "rtn", "method": "measure"}
+
+
+def analyzed(module: nn.Module | None = None, samples: Data | None = None, **choices: Any) -> Sensitivity:
+    return mpq.analyze(module or mlp(), samples or data(), **(CHOICES | choices))
+
+
+def naive(module: nn.Module, samples: Data, table: Sensitivity, layer: Layer, scheme: Scheme) -> list[float]:
+    """A deep copy of the model with one parameter replaced, run on every batch."""
+    changed = copy.deepcopy(module)
+    with torch.no_grad():
+        weight = changed.state_dict()[layer.parameters[0]]
+        matrix = quantizer_named("rtn").quantize(to_matrix(weight, layer.axes), scheme).dequantize()
+        weight.copy_(from_matrix(matrix, layer.shape, layer.axes))
+        metric, found = metric_named(table.metric, probabilities=bool(table.header.settings["probabilities"])), []
+        for batch in samples.batches:
+            found += metric.errors(metric.prepare([module(*batch.args)]), [changed(*batch.args)]).tolist()
+    return [float(f"{value:.6g}") for value in found]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_figure_is_that_of_a_copy_with_one_weight_replaced_to_the_last_stored_digit(kind: str) -> None:
+    build, inputs = MODELS[kind]
+    module = build()
+    samples = mpq_data(inputs)
+    table = analyzed(module, samples)
+    calibration, _ = samples.split(0.25, 0)
+    assert table.finished
+    for (name, scheme), errors in table.errors.items():
+        layer = next(layer for layer in table.layers if layer.name == name)
+        assert errors.tolist() == naive(module, calibration, table, layer, scheme), (name, scheme)
+
+
+def mpq_data(inputs: Tensor) -> Data:
+    from mpq.models.batches import data_from_batches
+
+    return data_from_batches([inputs])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_model_is_the_same_to_the_bit_afterwards(kind: str) -> None:
+    build, inputs = MODELS[kind]
+    module = build()
+    before = bits(module)
+    analyzed(module, mpq_data(inputs), quantizer="mse")
+    assert bits(module) == before
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_the_model_is_the_same_to_the_bit_after_an_exception_in_its_middle(kind: type[BaseException]) -> None:
+    module = mlp()
+    before = bits(module)
+    calls = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise kind
+
+    handle = module[5].register_forward_hook(interrupt)  # type: ignore[index]
+    with pytest.raises((kind, mpq.MpqError)):
+        analyzed(module)
+    handle.remove()
+    assert calls >= 12
+    assert bits(module) == before
+
+
+def test_the_table_in_memory_is_the_one_in_the_file(tmp_path: Path) -> None:
+    table = analyzed(output=tmp_path / "t.jsonl")
+    found = read_sensitivity(tmp_path / "t.jsonl")
+    assert found.header == table.header
+    assert found.finish == table.finish
+    assert {key: errors.tolist() for key, errors in found.errors.items()} == {key: errors.tolist() for key, errors in table.errors.items()}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
+def test_an_analysis_that_was_cut_off_anywhere_ends_with_the_same_table(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "t.jsonl"
+    samples = data(40)
+    whole = analyzed(samples=samples, output=path)
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    path.write_bytes(content[: first + int(share * (len(content) - first))])
+    resumed = analyzed(samples=samples, output=path)
+    assert {key: e.tolist() for key, e in resumed.errors.items()} == {key: e.tolist() for key, e in whole.errors.items()}
+    assert resumed.finished
+    assert read_sensitivity(path).finished
+
+
+def test_a_killed_analysis_resumes_without_measuring_anything_twice(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    done: list[str] = []
+
+    def kill(number: int, total: int, what: str) -> None:
+        done.append(what)
+        if number == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyzed(output=path, on_progress=kill)
+    again: list[str] = []
+    table = analyzed(output=path, on_progress=lambda number, total, what: again.append(what))
+    whole: list[str] = []
+    expected = analyzed(on_progress=lambda number, total, what: whole.append(what))
+    assert done + again == whole
+    assert {key: e.tolist() for key, e in table.errors.items()} == {key: e.tolist() for key, e in expected.errors.items()}
+
+
+def test_batches_of_another_size_continue_where_the_figures_end(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+
+    def kill(number: int, total: int, what: str) -> None:
+        if number == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyzed(samples=data(batch_size=8), output=path, on_progress=kill)
+    table = analyzed(samples=data(batch_size=5), output=path)
+    expected = analyzed(samples=data(batch_size=8))
+    for key, errors in expected.errors.items():
+        count = min(len(errors), len(table.errors[key]))  # where a negligible one ends depends on the batches
+        assert count >= 8
+        assert table.errors[key][:count].tolist() == pytest.approx(errors[:count].tolist(), rel=1e-3, abs=1e-6)
+
+
+def test_a_finished_analysis_is_read_without_running_the_layers_again(tmp_path: Path) -> None:
+    analyzed(output=tmp_path / "t.jsonl")
+    content = (tmp_path / "t.jsonl").read_bytes()
+    seen: list[str] = []
+    assert analyzed(output=tmp_path / "t.jsonl", on_progress=lambda *_: seen.append("")).finished
+    assert seen == []
+    assert (tmp_path / "t.jsonl").read_bytes() == content
+
+
+def test_more_candidates_reuse_the_figures(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    before = analyzed(output=path, candidates=("4", "8"))
+    seen: list[str] = []
+    after = analyzed(output=path, candidates=("4", "8", "16"), on_progress=lambda number, total, what: seen.append(what))
+    assert {what for what in seen if what != "self-check on whole plans"} == {f"{name} fp16" for name in "035"}
+    assert all(after.errors[key].tolist() == errors.tolist() for key, errors in before.errors.items())
+    assert after.finished
+
+
+@pytest.mark.parametrize("change", ["model", "data", "quantizer", "metric", "seed", "held-out share"])
+def test_an_analysis_of_something_else_is_refused(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "t.jsonl"
+    analyzed(output=path)
+    changes: dict[str, Any] = {"quantizer": {"quantizer": "mse"}, "metric": {"metric": "cosine"}, "seed": {"seed": 1}}
+    changes["held-out share"] = {"held_out": 0.5}
+    module, samples = mlp(int(change == "model")), data(seed=1 + int(change == "data"))
+    with pytest.raises(MismatchError) as error:
+        analyzed(module, samples, output=path, **changes.get(change, {}))
+    assert str(error.value).startswith(f"{path} holds an analysis with another {change} (")
+
+
+def test_progress_counts_up_to_its_total() -> None:
+    calls: list[tuple[int, int]] = []
+    analyzed(samples=data(40), on_progress=lambda number, total, what: calls.append((number, total)) if "self-check" not in what else None)
+    assert [number for number, _ in calls] == list(range(1, len(calls) + 1))
+    assert calls[-1] == (len(calls), len(calls))
+    totals = [total for _, total in calls]
+    assert totals == sorted(totals, reverse=True)  # it shrinks when figures turn out to be negligible
+
+
+def test_an_unknown_quantizer_is_refused_before_the_model_runs() -> None:
+    with pytest.raises(UsageError, match=r"^'best' is not a quantizer: use one of "):
+        mpq.analyze(nn.Linear(2, 2).eval(), data(), quantizer="best")
+
+
+def test_weights_beyond_the_scales_of_a_scheme_name_layer_and_scheme() -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("0.weight").mul_(1e7)
+    with pytest.raises(NumericsError, match=r"^layer '0' at int2: a scale of .* keep this layer at bf16 or fp32$"):
+        analyzed(module)
+
+
+def test_the_reference_must_be_finite() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).eval()
+    with torch.no_grad():
+        module.get_parameter("0.weight").fill_(3e38)
+    with pytest.raises(NumericsError) as error:
+        Reference(module, data(), metric_named("relative_mse"))
+    message = "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
+    assert str(error.value) == message
