@@ -39,6 +39,7 @@ DTYPE_BYTES = {
     "F64": 8,
 }
 SCALE_DTYPE = "F16"
+PARTS = ("values", "codes", "scales", "zero_points")  # what `Scheme.stored` may name
 _PATTERN = re.compile(r"(?P<format>[a-z]+\d+)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?")
 _FLOAT_DTYPE = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 

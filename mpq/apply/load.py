@@ -16,6 +16,7 @@ from mpq.models.rebuild import rebuild_module
 from mpq.models.state import state_of
 from mpq.models.swap import tensor_of
 from mpq.records.artifact import PROGRAM, ArtifactHeader, read_artifact_header
+from mpq.schemes import PARTS
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import unpack_weight
 
@@ -54,9 +55,7 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path) -> N
     stored = set(file.keys())
     layers = {layer.parameters[0]: layer for layer in header.layers}
     wanted = {name for name in state_of(module) if name not in header.aliases}
-    expected = (
-        stored - {PROGRAM} - {f"{layer.name}.{p}" for layer in header.layers for p in ("codes", "scales", "zero_points", "values")}
-    ) | set(layers)
+    expected = (stored - {PROGRAM} - {f"{layer.name}.{p}" for layer in header.layers for p in PARTS}) | set(layers)
     strays = sorted(wanted ^ expected)
     if strays:
         where = "the model" if strays[0] in wanted else str(path)

@@ -15,6 +15,7 @@ from mpq.records.artifact import PROGRAM, rest_of
 from mpq.records.layer import Layer
 from mpq.records.layout import TensorEntry, entry
 from mpq.records.sensitivity import Rest
+from mpq.schemes import PARTS
 
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
@@ -46,9 +47,10 @@ def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[st
     """The constant part of an artifact of `model` whose searched layers are `layers`.
 
     Raises:
-        ModelError: if a tensor has a dtype that safetensors does not know.
+        ModelError: if a tensor has a dtype that safetensors does not know, or the name of a part of a layer.
     """
     tensors = rest_tensors(model, layers)
+    _check_names(layers, tensors)
     parameters = {name for name, _ in model.module.named_parameters()}
     kept = {name: tensor for name, tensor in tensors.items() if name != PROGRAM}
     return rest_of(
@@ -61,6 +63,16 @@ def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[st
         weights=sum(tensor.numel() for name, tensor in kept.items() if name in parameters),
         original_bytes=sum(tensor.numel() * tensor.element_size() for tensor in kept.values()),
     )
+
+
+def _check_names(layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> None:
+    for layer in layers:
+        taken = next((name for part in PARTS if (name := f"{layer.name}.{part}") in tensors), None)
+        if taken is not None:
+            raise ModelError(
+                f"tensor '{taken}' would be stored under the name of a part of layer '{layer.name}': "
+                "rename it, or leave the layer out with --ignore"
+            )
 
 
 def tensor_entry(name: str, tensor: Tensor) -> TensorEntry:

@@ -48,16 +48,14 @@ class KLDivergence(Metric):
 
     def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
         """Probabilities [samples, positions, classes] and negative entropy [samples, positions]."""
-        logs = torch.log_softmax(self.logits(reference), dim=-1)
-        probabilities = logs.exp()
-        return probabilities, (probabilities * logs).sum(-1)
+        logits = self.logits(reference)
+        probabilities = torch.softmax(logits, -1)
+        return probabilities, _cross(probabilities, logits)
 
     def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
         """KL of each sample, mean over its positions."""
         probabilities, negative_entropy = prepared
-        logits = self.logits(outputs)
-        cross = torch.einsum("spc,spc->sp", probabilities, logits) - torch.logsumexp(logits, -1)
-        return (negative_entropy - cross).double().mean(-1)
+        return (negative_entropy - _cross(probabilities, self.logits(outputs))).double().mean(-1)
 
     def logits(self, outputs: Outputs) -> Tensor:
         """The first output as centred float32 logits [samples, positions, classes]."""
@@ -97,9 +95,8 @@ class Top1Disagreement(Metric):
 
     def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
         """Share of each sample's positions that changed."""
-        if not bool(torch.isfinite(outputs[0]).all()):
-            return torch.full((len(outputs[0]),), torch.nan, dtype=torch.float64)
-        return (self._choices(outputs) != prepared[0]).double().mean(-1)
+        share = (self._choices(outputs) != prepared[0]).double().mean(-1)
+        return torch.where(torch.isfinite(_flat(outputs[0])).all(-1), share, torch.nan)
 
     def _choices(self, outputs: Outputs) -> Tensor:
         return outputs[0].argmax(-1).reshape(len(outputs[0]), -1)
@@ -134,6 +131,11 @@ def metric_named(name: str, *, probabilities: bool = False) -> Metric:
     if name not in METRICS:
         raise UsageError(f"'{name}' is not a metric: use one of {', '.join(METRICS)}")
     return METRICS[name]()
+
+
+def _cross(probabilities: Tensor, logits: Tensor) -> Tensor:
+    """Expected log-probability [samples, positions]; both terms of the divergence go this way, so equal outputs give exactly zero."""
+    return torch.einsum("spc,spc->sp", probabilities, logits) - torch.logsumexp(logits, -1)
 
 
 def _flat(output: Tensor) -> Tensor:
