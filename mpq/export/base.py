@@ -101,6 +101,10 @@ class Target(ABC):
             ExportError: saying what is in the way and what would help.
         """
 
+    def takes(self, name: str) -> bool:
+        """Whether the target stores or quantizes this layer by its scheme; otherwise any scheme will do."""
+        return True
+
     @abstractmethod
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Write `source` to `output`."""

@@ -76,7 +76,12 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
     Raises:
         ExportError: listing the layers whose scheme the target does not have.
     """
-    found = {name: closest(scheme, source.matrices[name], goal.abilities) for name, scheme in source.schemes.items()}
+    found = {
+        name: closest(scheme, source.matrices[name], goal.abilities)
+        if goal.takes(name)
+        else without_idle_group(scheme, source.matrices[name])
+        for name, scheme in source.schemes.items()
+    }
     hopeless = [name for name, scheme in found.items() if scheme is None]
     if hopeless:
         raise ExportError(f"{target} has nothing that holds {_listed(hopeless, source)}: choose other schemes for them")

@@ -21,6 +21,10 @@ class TextTarget(Target):
 
     needs_weights = False
 
+    def takes(self, name: str) -> bool:
+        """Whether the layer is quantized: embeddings are not."""
+        return not is_embedding(name)
+
     def check(self, source: Source, options: Options) -> None:
         """Refuse a plan in which nothing is left to quantize.
 
