@@ -32,13 +32,32 @@ def bytes_at(revision: str, path: str) -> bytes:
     Raises:
         UsageError: if git is not there, or does not know the revision or the file in it.
     """
+    _check(revision, path)
+    where = Path(path)
+    folder, name = (where.parent, where.name) if where.is_absolute() else (Path(), path)
+    return _git("show", f"{revision}:./{name.removeprefix('./')}", folder=folder, what=f"{revision}:{path}")
+
+
+def check_revision(revision: str) -> None:
+    """Refuse what git does not know.
+
+    Raises:
+        UsageError: if git is not there, or does not know the revision.
+    """
+    _check(revision, "PATH")
+    _git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}", folder=Path(), what=f"revision {revision}")
+
+
+def _check(revision: str, path: str) -> None:
     if not revision or revision.startswith("-"):
         raise UsageError(f"'{revision}:{path}' is not REVISION:PATH: write for example HEAD~1:plan.yaml")
-    relative = path if path.startswith(("./", "/")) else f"./{path}"
+
+
+def _git(*words: str, folder: Path, what: str) -> bytes:
     try:
-        return subprocess.run(["git", "show", f"{revision}:{relative}"], capture_output=True, check=True).stdout
+        return subprocess.run(["git", *words], capture_output=True, check=True, cwd=folder).stdout
     except FileNotFoundError as error:
-        raise UsageError(f"cannot read {revision}:{path}: git is not installed; name a file instead") from error
+        raise UsageError(f"cannot read {what}: git is not installed; name a file instead") from error
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().removeprefix("fatal: ").splitlines()
-        raise UsageError(f"cannot read {revision}:{path}: {reason[0] if reason else 'git failed'}") from error
+        raise UsageError(f"cannot read {what}: {reason[0] if reason else 'git does not know it'}") from error

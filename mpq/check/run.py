@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpq.budget import Budget, Scope
+from mpq.check.weigh import has_layers, weigh
 from mpq.errors import UsageError
 from mpq.records.artifact import read_artifact_header
 from mpq.records.kinds import kind_of
@@ -20,18 +21,22 @@ class Check:
         name: what was checked, for example "size (layers)".
         passed: the answer.
         message: the figures behind it, for people.
+        details: the layers that broke it, one line each.
+        layer: the first of them, where the check is about single layers.
     """
 
     name: str
     passed: bool
     message: str
+    details: tuple[str, ...] = ()
+    layer: str | None = None
 
 
 def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = None, max_error: float | None = None) -> list[Check]:
-    """Check a plan or an artifact.
+    """Check a plan, an artifact, or the size of any model file or folder.
 
     Args:
-        path: a plan, or an artifact.
+        path: a plan, an artifact, or a model file or folder.
         budget: a size limit; None takes the plan's own.
         scope: what it counts; None takes the plan's own, else "layers".
         max_error: limit of the held-out error, in the metric of the plan's evidence.
@@ -40,6 +45,8 @@ def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = N
         UsageError: if there is nothing to check.
         MpqError: if the file cannot be read.
     """
+    if not has_layers(path):
+        return [_check_size(path, budget=budget, scope=scope, max_error=max_error)]
     kind = kind_of(path)
     if kind == "artifact":
         return _check_artifact(path, budget=budget, scope=scope, max_error=max_error)
@@ -70,6 +77,20 @@ def _error_of(plan: Plan, max_error: float) -> Check:
         return Check(name, False, "the layers were edited after they were measured: run `mpq search` again, or `mpq eval`")
     relation = "within" if found <= max_error else f"{found - max_error:.4g} over"
     return Check(name, found <= max_error, f"{found:.4g}, {relation} the limit of {max_error:g}")
+
+
+def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> Check:
+    if max_error is not None or scope == "layers":
+        raise UsageError(f"{path} is neither a plan nor an artifact: only its size can be checked, for example with --budget 12MB")
+    if budget is None:
+        raise UsageError(f"{path} carries no budget: give --budget, for example --budget 12MB")
+    wanted = Budget(budget, "file")
+    if wanted.unit_is_relative:
+        raise UsageError(f"budget {budget} needs a plan or an artifact, and {path} is neither: give bytes, for example --budget 12MB")
+    taken, limit = weigh(path).bytes, wanted.bytes(weights=0, original_bytes=0)
+    over = taken - limit
+    relation = f"{over:,} bytes ({over / limit:.2%}) over" if over > 0 else f"{-over:,} bytes under"
+    return Check("size of the file", over <= 0, f"{taken:,} bytes; {relation} the budget of {budget} ({limit:,} bytes)")
 
 
 def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:

@@ -2,45 +2,149 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mpq.budget import SCOPES
-from mpq.cli.console import print_json, print_lines
+from mpq.cli.console import print_json, print_lines, say
 from mpq.cli.options import Config, Json, merged
 from mpq.errors import FormatError, UsageError
 
+if TYPE_CHECKING:
+    from mpq.check.judge import Verdict
+    from mpq.check.run import Check
+
+_SETTINGS = ("budget", "scope", "max_error")
+_PLAN = Path("plan.yaml")
+_CI = "In CI"
+
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A plan or an artifact.")] = Path("plan.yaml"),
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Plans, artifacts, or any model file or folder. [default: what mpq-budgets.yaml says, else plan.yaml]"),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. [default: the plan's own]")] = None,
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers or file. [default: the plan's own]")] = None,
     max_error: Annotated[float | None, typer.Option(help="Limit of the plan's held-out error, in its metric.")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="REVISION|FILE", help="What growth is counted against.")] = None,
+    max_growth: Annotated[str | None, typer.Option(help="Percent of the file that it may grow since the baseline. [default: 0%]")] = None,
+    budgets: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rules for many files. [default: mpq-budgets.yaml, if it is here]")
+    ] = None,
+    init: Annotated[bool, typer.Option("--init", help="Write mpq-budgets.yaml from what is below this folder.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", rich_help_panel=_CI)] = None,
+    github: Annotated[
+        bool | None,
+        typer.Option("--github/--no-github", help="Annotations and step summary. [default: inside GitHub Actions]", rich_help_panel=_CI),
+    ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Say whether a plan or an artifact keeps its budget; exit 1 if not.
+    """Say whether plans, artifacts and model files keep their budgets; exit 1 if not.
 
     Sizes are computed from the plan's layers, not read from its text, so an edited plan is judged as it stands.
 
-    Example: mpq check plan.yaml --budget 4.5bits --max-error 0.02
+    Example: mpq check plan.yaml --budget 4.5bits --max-error 0.02 --baseline origin/main
     """
-    from mpq.check.run import check_file
+    from mpq.check.budgets import DEFAULT
 
+    if init:
+        _init(budgets or DEFAULT)
+        return
     choices = merged("check", config, {"budget": budget, "scope": scope, "max_error": max_error})
-    unknown = sorted(set(choices) - {"budget", "scope", "max_error"})
-    if unknown:
-        raise UsageError(f"'{unknown[0]}' is not a setting of check: use budget, scope, max_error")
-    if choices.get("scope") not in (None, *SCOPES):
-        raise UsageError(f"--scope '{choices['scope']}' is unknown: use {' or '.join(SCOPES)}")
+    _check_choices(choices)
+    grows = _percent(max_growth) if max_growth is not None else 0.0 if baseline is not None else None
+    if grows is not None and baseline is None:
+        raise UsageError("--max-growth needs --baseline: a git revision such as origin/main, or a file")
+    direct = bool(files or choices or baseline)
+    if budgets is not None and direct:
+        raise UsageError("--budgets has limits of its own: leave the files and the other limits away")
+    if budgets is None and (direct or not DEFAULT.exists()):
+        verdicts = [_direct(file, choices, baseline, grows) for file in files or [_PLAN]]
+    else:
+        verdicts = _by_rules(budgets or DEFAULT)
+    _report(verdicts, json=json, junit=junit, github=os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github)
+
+
+def _by_rules(path: Path) -> list[Verdict]:
+    from mpq.check.budgets import read_budgets
+    from mpq.check.judge import judge
+
+    return judge(read_budgets(path), path.parent)
+
+
+def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: float | None) -> Verdict:
+    """One file against the limits of the command line."""
+    from mpq.check.judge import Verdict, growth
+    from mpq.check.run import check_file
+    from mpq.check.weigh import weigh
+
     if not file.exists():
         raise FormatError(f"{file} does not exist: run `mpq search` first, or name a plan or an artifact")
-    checks = check_file(file, **choices)
+    found = list(growth(weigh(file), baseline, size=grows)) if baseline is not None else []
+    if choices or not found:
+        found = [*check_file(file, **choices), *found]
+    return Verdict(str(file), "command line", tuple(found))
+
+
+def _report(verdicts: list[Verdict], *, json: bool, junit: Path | None, github: bool) -> None:
+    from mpq.check import outputs
+    from mpq.files import write_text
+
+    passed = all(verdict.passed for verdict in verdicts)
     if json:
-        print_json({"file": str(file), "passed": all(c.passed for c in checks), "checks": [vars(c) for c in checks]})
+        print_json(_record(verdicts, passed))
     else:
-        print_lines([f"{'ok  ' if c.passed else 'FAIL'}  {file}: {c.name}: {c.message}" for c in checks])
-    if not all(c.passed for c in checks):
+        print_lines([line for verdict in verdicts for check in verdict.checks for line in _lines(verdict.file, check)])
+    if junit is not None:
+        write_text(junit, outputs.junit(verdicts))
+    if github:
+        for line in outputs.annotate(verdicts):
+            typer.echo(line, err=json)
+        if where := os.environ.get("GITHUB_STEP_SUMMARY"):
+            outputs.append_summary(verdicts, Path(where))
+    if not passed:
         raise typer.Exit(1)
+
+
+def _lines(file: str, check: Check) -> list[str]:
+    return [f"{'ok  ' if check.passed else 'FAIL'}  {file}: {check.name}: {check.message}", *(f"        {text}" for text in check.details)]
+
+
+def _record(verdicts: list[Verdict], passed: bool) -> dict[str, Any]:
+    """One file as an object; several as a list under "files"."""
+    records = [{"file": v.file, "rule": v.rule, "passed": v.passed, "checks": [vars(check) for check in v.checks]} for v in verdicts]
+    if len(records) == 1 and records[0].pop("rule") == "command line":
+        return records[0]
+    return {"passed": passed, "files": records}
+
+
+def _init(path: Path) -> None:
+    from mpq.check.start import starting_budgets
+    from mpq.files import write_text
+
+    if path.exists():
+        raise UsageError(f"{path} is there already: edit it, or remove it first")
+    write_text(path, starting_budgets(path.parent))
+    print_lines([path.read_text().rstrip()])
+    say(f"wrote {path}; next: mpq check")
+
+
+def _check_choices(choices: dict[str, Any]) -> None:
+    unknown = sorted(set(choices) - set(_SETTINGS))
+    if unknown:
+        raise UsageError(f"'{unknown[0]}' is not a setting of check: use {', '.join(_SETTINGS)}")
+    if choices.get("scope") not in (None, *SCOPES):
+        raise UsageError(f"--scope '{choices['scope']}' is unknown: use {' or '.join(SCOPES)}")
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError as error:
+        raise UsageError(f"--max-growth '{text}' is not a percentage: write for example 1%") from error
+    return value

@@ -1,0 +1,208 @@
+"""Rules held against files: one check per limit and file, with the layers that broke it. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mpq.check.budgets import Rule, Schemes
+from mpq.check.run import Check
+from mpq.check.weigh import Weighed, weigh, weigh_baseline
+from mpq.errors import ConfigError, PatternError
+from mpq.schemes import Scheme
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of one file under one rule."""
+
+    file: str
+    rule: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+def judge(rules: Sequence[Rule], root: Path) -> list[Verdict]:
+    """Hold files to rules; globs and paths start at `root`.
+
+    Raises:
+        ConfigError: if a rule matches no file, or limits what a file does not have.
+        PatternError: if a layer pattern matches no layer of any of the rule's files.
+        MpqError: if a file cannot be read.
+    """
+    found: list[Verdict] = []
+    for number, rule in enumerate(rules, start=1):
+        weighed = [weigh(path) for path in _files(rule, root)]
+        _check_patterns(rule, weighed)
+        name = rule.name or f"rule {number}"
+        found += [Verdict(each.path, name, tuple(_checks(rule, each, root))) for each in weighed]
+    return found
+
+
+def _files(rule: Rule, root: Path) -> list[Path]:
+    found: list[Path] = []
+    for pattern in rule.files:
+        matched = sorted(root.glob(pattern)) if any(sign in pattern for sign in "*?[") else [root / pattern]
+        if not matched:
+            raise ConfigError(f"'{pattern}' matches no file in {root.resolve()}: correct the rule, or make the file first")
+        found += [path for path in matched if path not in found]
+    return found
+
+
+def _checks(rule: Rule, file: Weighed, root: Path) -> Iterator[Check]:
+    if rule.max_bits is not None:
+        yield _bits(_with_layers(file, "max_bits"), rule.max_bits)
+    if rule.max_bytes is not None:
+        over = file.bytes - rule.max_bytes
+        yield Check("size of the file", over <= 0, _against(file.bytes, rule.max_bytes, "the limit"), _largest(file) if over > 0 else ())
+    if rule.max_share is not None:
+        yield _share(file, rule.max_share)
+    if rule.max_error is not None:
+        yield _error(file, rule.max_error)
+    if rule.baseline is not None and (rule.max_growth is not None or rule.max_error_growth is not None):
+        beside = root / rule.baseline
+        baseline = str(beside) if beside.exists() else rule.baseline
+        yield from growth(file, baseline, size=rule.max_growth, error=rule.max_error_growth)
+    if rule.forbid:
+        yield _forbidden(_with_layers(file, "forbid"), rule.forbid)
+    if rule.require:
+        yield _required(_with_layers(file, "require"), rule.require)
+
+
+def growth(file: Weighed, baseline: str, *, size: float | None = None, error: float | None = None) -> Iterator[Check]:
+    """Checks of growth in percent against a baseline, naming the layers that grew."""
+    before = weigh_baseline(Path(file.path), baseline)
+    if before is None:
+        yield Check("growth", True, f"it is new: {baseline} does not have it")
+        return
+    if size is not None:
+        limit = int(before.bytes * (1 + size / 100))
+        relation = f"{file.bytes - before.bytes:+,} bytes ({file.bytes / before.bytes - 1:+.2%}) since {baseline}"
+        passed = file.bytes <= limit
+        yield Check("growth", passed, f"{relation}, allowed is {size:g}%", () if passed else grown(before, file))
+    if error is not None:
+        yield _error_growth(file, before, baseline, error)
+
+
+def grown(before: Weighed, after: Weighed) -> tuple[str, ...]:
+    """The layers that take more bytes than before, the most grown first."""
+    more = {name: size - before.taken.get(name, 0) for name, size in after.taken.items()}
+    names = sorted((name for name, size in more.items() if size > 0), key=lambda name: -more[name])
+    lines = [f"{name}: {more[name]:+,} bytes ({before.layers.get(name, 'new')} -> {after.layers[name]})" for name in names[:_SHOWN]]
+    return (*lines, *([f"and {len(names) - _SHOWN} more layers"] if len(names) > _SHOWN else []))
+
+
+def _with_layers(file: Weighed, limit: str) -> Weighed:
+    if file.kind == "other":
+        raise ConfigError(f"{limit} needs a plan or an artifact, and {file.path} is neither: limit its size with max_bytes")
+    return file
+
+
+def _bits(file: Weighed, limit: float) -> Check:
+    bits = file.effective_bits
+    passed = bits <= limit
+    message = f"{bits:.4f} over the layers, {'within' if passed else f'{bits - limit:.4f} over'} the limit of {limit:g}"
+    return Check("bits per weight", passed, message, () if passed else _largest(file))
+
+
+def _against(taken: int, limit: int, what: str) -> str:
+    over = taken - limit
+    return f"{taken:,} bytes, {f'{over:,} bytes ({over / limit:.2%}) over' if over > 0 else f'{-over:,} bytes under'} {what} of {limit:,}"
+
+
+def _largest(file: Weighed) -> tuple[str, ...]:
+    """The layers that take most, which is where to save."""
+    names = sorted(file.taken, key=lambda name: -file.taken[name])[:3]
+    return tuple(f"{name}: {file.taken[name]:,} bytes at {file.layers[name]}" for name in names)
+
+
+def _share(file: Weighed, limit: float) -> Check:
+    if file.plan is None:
+        raise ConfigError(f"max_share needs a plan, which knows the original size, and {file.path} is none: use max_bytes")
+    original = file.plan.original_bytes + file.plan.rest.original_bytes
+    share = 100 * file.bytes / original
+    message = f"{share:.2f}% of {original:,} bytes, {'within' if share <= limit else 'over'} the limit of {limit:g}%"
+    return Check("share of the original", share <= limit, message, () if share <= limit else _largest(file))
+
+
+def _error(file: Weighed, limit: float) -> Check:
+    if file.plan is None:
+        raise ConfigError(f"max_error needs a plan, which carries its measured error, and {file.path} is none: name its plan")
+    name = f"held-out error ({file.plan.evidence.get('metric', 'unknown metric')})"
+    if file.held_out is None:
+        return Check(name, False, _unmeasured(file))
+    within = file.held_out <= limit
+    return Check(name, within, f"{file.held_out:.4g}, {'within' if within else f'{file.held_out - limit:.4g} over'} the limit of {limit:g}")
+
+
+def _unmeasured(file: Weighed) -> str:
+    if file.plan is not None and file.plan.evidence and not file.plan.evidence_is_current:
+        return "not known: the layers were edited after they were measured; run `mpq search` again"
+    return "not known: the plan carries no held-out measurement; run `mpq search` with the model, without --trials 0"
+
+
+def _error_growth(file: Weighed, before: Weighed, baseline: str, limit: float) -> Check:
+    if file.held_out is None:
+        return Check("growth of the error", False, _unmeasured(file))
+    if before.held_out is None:
+        return Check("growth of the error", True, f"{baseline} carries no measured error to compare with")
+    passed = file.held_out <= before.held_out * (1 + limit / 100)
+    message = f"{before.held_out:.4g} -> {file.held_out:.4g} since {baseline}, allowed is {limit:g}%"
+    return Check("growth of the error", passed, message)
+
+
+def _forbidden(file: Weighed, wanted: Schemes) -> Check:
+    broken = {
+        name: f"{name}: {scheme} is forbidden by '{pattern}'"
+        for pattern, texts in wanted.items()
+        for name, scheme in file.layers.items()
+        if matches(pattern, name) and any(_is(scheme, text) for text in texts)
+    }
+    return _schemes("forbidden schemes", broken, file)
+
+
+def _required(file: Weighed, wanted: Schemes) -> Check:
+    broken = {
+        name: f"{name}: {scheme}, but '{pattern}' requires {' or '.join(texts)}"
+        for pattern, texts in wanted.items()
+        for name, scheme in file.layers.items()
+        if matches(pattern, name) and not any(_is(scheme, text) for text in texts)
+    }
+    return _schemes("required schemes", broken, file)
+
+
+def _schemes(name: str, broken: dict[str, str], file: Weighed) -> Check:
+    message = f"{len(broken)} of {len(file.layers)} layers break the rule" if broken else f"kept by all {len(file.layers)} layers"
+    details = list(broken.values())
+    rest = [f"and {len(details) - _SHOWN} more layers"] if len(details) > _SHOWN else []
+    return Check(name, not broken, message, (*details[:_SHOWN], *rest), next(iter(broken), None))
+
+
+def _is(scheme: Scheme, text: str) -> bool:
+    """Whether `text` names the scheme: a format alone means any group size of it."""
+    return text in (str(scheme), scheme.format)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a layer pattern means this layer: an exact name, a glob, or a regular expression after "re:"."""
+    if pattern.startswith("re:"):
+        try:
+            return re.fullmatch(pattern.removeprefix("re:"), name) is not None
+        except re.error as error:
+            raise PatternError(f"'{pattern}' is not a regular expression: {error}") from error
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _check_patterns(rule: Rule, files: Sequence[Weighed]) -> None:
+    for pattern in (*rule.forbid, *rule.require):
+        if not any(matches(pattern, name) for file in files for name in file.layers):
+            raise PatternError(f"'{pattern}' matches no layer of {', '.join(rule.files)}: `mpq show` on the plan lists them")

@@ -1,0 +1,66 @@
+"""A first file of budgets from what is there: every file held to a little more than it is now. No torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from mpq.check.weigh import MODEL_ENDINGS, Weighed, weigh
+from mpq.errors import MpqError, UsageError
+
+_ROOM = 1.05
+_ERROR_ROOM = 1.25
+_HEAD = """\
+# What `mpq check` holds the models in this repository to. Each limit is a little above what was found; tighten as you like.
+# Editors complete this file with its schema: mpq schema budgets -o budgets.schema.json
+mpq_budgets: 1
+budgets:
+"""
+
+
+def starting_budgets(root: Path) -> str:
+    """The text of a file of budgets for the plans, artifacts and model files below `root`.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    found = [file for path in sorted(root.rglob("*")) if _wanted(path.relative_to(root)) and (file := _weighed(path)) is not None]
+    if not found:
+        raise UsageError(f"no plan and no model file below {root.resolve()}: run `mpq search` first, or write the budgets by hand")
+    return _HEAD + "".join(_rule(file, Path(file.path).relative_to(root).as_posix()) for file in found)
+
+
+def _wanted(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part in ("node_modules", "site-packages", "__pycache__") for part in path.parts)
+    return not hidden and path.suffix in (*MODEL_ENDINGS, ".yaml", ".yml")
+
+
+def _weighed(path: Path) -> Weighed | None:
+    """The file on the scales; None for YAML that is no plan, and for what cannot be read."""
+    try:
+        if not path.is_file() or (path.suffix in (".yaml", ".yml") and not path.read_bytes().startswith(b"mpq_plan:")):
+            return None
+        return weigh(path)
+    except (MpqError, OSError):
+        return None
+
+
+def _rule(file: Weighed, name: str) -> str:
+    lines = [f"  - files: {name!r}"]
+    if file.plan is not None:
+        lines.append(f"    max_bits: {math.ceil(file.effective_bits * 100) / 100:g}  # now {file.effective_bits:.4f}")
+        if file.held_out is not None:
+            lines.append(f"    max_error: {file.held_out * _ERROR_ROOM:.3g}  # now {file.held_out:.4g}, {file.plan.evidence.get('metric')}")
+        lines += ["    # baseline: origin/main", "    # max_growth: 1%", "    # forbid: {'*embed*': [int2, int3]}"]
+    else:
+        lines.append(f"    max_bytes: {_rounded(file.bytes * _ROOM)}  # now {file.bytes:,}")
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(count: float) -> str:
+    """At least `count` bytes, in three digits: "12.6MB"."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            digits = 10 ** (2 - math.floor(math.log10(count / factor)))
+            return f"{math.ceil(count / factor * digits) / digits:g}{unit}"
+    return f"{math.ceil(count)}B"

@@ -1,0 +1,115 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from mpq.schemas import schema
+from tests.cli.typed import ROOT, done, typed
+
+
+def larger(folder: Path) -> None:
+    """The layers at int4 become int8."""
+    text = (folder / "plan.yaml").read_text()
+    (folder / "plan.yaml").write_text(re.sub(r": int4(-g\d+)?$", ": int8", text, flags=re.MULTILINE))
+
+
+def commit(folder: Path) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "plan.yaml"], [*author, "commit", "-qm", "Add a plan"]):
+        subprocess.run(["git", *words], check=True, cwd=folder)
+
+
+def test_a_started_file_of_budgets_is_valid_and_passes(folder: Path) -> None:
+    done("check --init")
+    text = (folder / "mpq-budgets.yaml").read_text()
+    assert [each.message for each in Draft202012Validator(schema("budgets")).iter_errors(yaml.safe_load(text))] == []
+    assert "plan.yaml: bits per weight" in done("check").out
+
+
+def test_a_file_of_budgets_is_not_overwritten(folder: Path) -> None:
+    done("check --init")
+    ran = typed("check --init")
+    assert (ran.code, ran.err) == (2, "mpq: mpq-budgets.yaml is there already: edit it, or remove it first\n")
+
+
+def test_nothing_to_start_from_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = typed("check --init")
+    assert ran.code == 2
+    assert ran.err.startswith("mpq: no plan and no model file below ")
+
+
+def test_an_oversized_model_fails_and_the_layers_that_grew_are_named(folder: Path) -> None:
+    commit(folder)
+    done("check --init")
+    larger(folder)
+    ran = typed("check plan.yaml --baseline HEAD --max-growth 1%")
+    assert ran.code == 1
+    assert re.search(r"\n        \S+: \+[\d,]+ bytes \(int4\S* -> int8\)\n", ran.out)
+    assert typed("check").code == 1
+
+
+def test_growth_without_a_limit_means_none(folder: Path) -> None:
+    commit(folder)
+    assert done("check plan.yaml --baseline HEAD").out == "ok    plan.yaml: growth: +0 bytes (+0.00%) since HEAD, allowed is 0%\n"
+
+
+def test_inside_github_actions_failures_are_annotated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "summary.md"))
+    assert "::error file=plan.yaml,title=mpq check%3A size of the layers::" in typed("check plan.yaml --budget 2bits").out
+    assert (folder / "summary.md").read_text().startswith("### mpq check: 1 of 1 checks failed")
+    ran = typed("check plan.yaml --budget 2bits --json")
+    assert json.loads(ran.out)["passed"] is False
+    assert "::error" in ran.err
+
+
+def test_junit_is_written_whatever_the_outcome(folder: Path) -> None:
+    assert typed("check plan.yaml --budget 2bits --junit junit.xml").code == 1
+    assert 'failures="1"' in (folder / "junit.xml").read_text()
+
+
+def test_several_files_are_a_list_in_json(folder: Path) -> None:
+    ran = typed("check plan.yaml model.mpq.safetensors --budget 9bits --json")
+    assert [each["file"] for each in json.loads(ran.out)["files"]] == ["plan.yaml", "model.mpq.safetensors"]
+
+
+def test_any_model_file_is_held_to_bytes(folder: Path) -> None:
+    size = (folder / "model.pt2").stat().st_size
+    assert typed(f"check model.pt2 --budget {size}B").code == 0
+    assert typed(f"check model.pt2 --budget {size - 1}B").code == 1
+    ran = typed("check model.pt2 --budget 4bits")
+    assert ran.err == "mpq: budget 4bits needs a plan or an artifact, and model.pt2 is neither: give bytes, for example --budget 12MB\n"
+
+
+def test_limits_that_exclude_each_other_are_refused(folder: Path) -> None:
+    done("check --init")
+    assert typed("check plan.yaml --budgets mpq-budgets.yaml").err == (
+        "mpq: --budgets has limits of its own: leave the files and the other limits away\n"
+    )
+    assert typed("check --max-growth 1%").err == "mpq: --max-growth needs --baseline: a git revision such as origin/main, or a file\n"
+
+
+def test_the_check_needs_neither_torch_nor_a_solver(folder: Path) -> None:
+    done("check --init")
+    program = "import sys; sys.argv = ['mpq', 'check']; from mpq.cli.main import app; app(standalone_mode=False);"
+    program += "print([name for name in ('torch', 'scipy', 'optuna', 'jinja2', 'safetensors') if name in sys.modules])"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_hook_and_the_action_call_the_check() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert (hook["id"], hook["entry"], hook["pass_filenames"]) == ("mpq-check", "mpq check", False)
+    assert re.search(hook["files"], "models/plan.yaml")
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    assert action["runs"]["using"] == "composite"
+    assert 'mpq" check "${words[@]}"' in action["runs"]["steps"][-1]["run"]
