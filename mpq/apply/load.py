@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from mpq.errors import FormatError, MismatchError, ModelError
 from mpq.models.rebuild import rebuild_module
-from mpq.models.state import state_of
+from mpq.models.state import aliases_of, state_of
 from mpq.models.swap import tensor_of
 from mpq.records.artifact import PROGRAM, ArtifactHeader, read_artifact_header
+from mpq.records.layer import Layer
 from mpq.schemes import PARTS
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import unpack_weight
@@ -39,6 +40,9 @@ def load(artifact: Path | str, model: nn.Module | None = None) -> nn.Module:
     with _opened(path) as file:
         module = model if model is not None else _rebuilt(header, file, path)
         _fill(module, header, file, path)
+    if module.training:
+        with suppress(NotImplementedError):  # the module of an exported program has its mode fixed
+            module.eval()
     return module
 
 
@@ -52,31 +56,37 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path) -> nn.Module:
 
 
 def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path) -> None:
-    stored = set(file.keys())
+    """Overwrite every tensor of `module`; everything is checked before the first one."""
     layers = {layer.parameters[0]: layer for layer in header.layers}
-    wanted = {name for name in state_of(module) if name not in header.aliases}
-    expected = (stored - {PROGRAM} - {f"{layer.name}.{p}" for layer in header.layers for p in PARTS}) | set(layers)
-    strays = sorted(wanted ^ expected)
+    parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
+    held = (set(file.keys()) - {PROGRAM} - parts) | set(layers)
+    state = state_of(module)
+    sources = {name: header.aliases.get(name, name) for name in state}
+    _check_names(set(sources.values()), held, path)
+    for other, name in aliases_of(state).items():
+        if sources[other] != sources[name]:
+            raise MismatchError(f"'{other}' and '{name}' are one tensor in the model and two in {path}: give each its own")
+    for name, source in sources.items():
+        shape = layers[source].shape if source in layers else tuple(file.get_slice(source).get_shape())
+        if tuple(state[name].shape) != shape:
+            raise MismatchError(f"tensor '{name}' has shape {list(shape)} in the artifact and {list(state[name].shape)} in the model")
+    with torch.no_grad():
+        for name, source in sources.items():
+            value = _weight(layers[source], header, file) if source in layers else file.get_tensor(source)
+            tensor_of(module, name).data.copy_(value)
+
+
+def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
+    strays = sorted(wanted ^ held)
     if strays:
         where = "the model" if strays[0] in wanted else str(path)
         raise MismatchError(f"tensor '{strays[0]}' stands only in {where}: give a module of the architecture that was quantized")
-    for name in sorted(wanted):
-        target = tensor_of(module, name)
-        if name in layers:
-            layer = layers[name]
-            scheme = header.schemes[layer.name]
-            parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
-            value = from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
-        else:
-            value = file.get_tensor(name)
-        _copy(target, value, name)
 
 
-def _copy(target: Tensor, value: Tensor, name: str) -> None:
-    if target.shape != value.shape:
-        raise MismatchError(f"tensor '{name}' has shape {list(value.shape)} in the artifact and {list(target.shape)} in the model")
-    with torch.no_grad():
-        target.data.copy_(value)
+def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
+    scheme = header.schemes[layer.name]
+    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
+    return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
 
 
 @contextmanager

@@ -1,0 +1,166 @@
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import mpq
+from mpq.apply.write import ArtifactWriter
+from mpq.budget import Budget
+from mpq.errors import ApplyError, MismatchError
+from mpq.files import OutputError
+from mpq.models.load import from_module
+from mpq.records.plan import write_plan
+from mpq.schemes import parse_scheme
+from tests.apply.making import in_memory, plan_of
+from tests.models.small import MODELS, bits, mlp
+
+NAME = "a.mpq.safetensors"
+
+
+def refused(kind: type[Exception], model: Any, plan: Any, path: Path) -> str:
+    with pytest.raises(kind) as error:
+        mpq.apply(model, plan, path)
+    assert list(path.parent.iterdir()) == []
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("texts", [("int4-g8", "int3-asym", "bf16", "int8"), ("fp16",), ("int2",)])
+def test_the_file_has_the_size_that_the_plan_predicts(tmp_path: Path, kind: str, texts: tuple[str, ...]) -> None:
+    model = in_memory(kind)
+    before, plan = bits(model.module), plan_of(model, kind, texts)
+    seen: list[tuple[int, int, str]] = []
+    found = mpq.apply(model, plan, tmp_path / NAME, on_progress=lambda *call: seen.append(call))
+    assert found.path.stat().st_size == found.file_bytes == plan.size.file_bytes
+    assert found.original_bytes == sum(
+        t.numel() * t.element_size() for name, t in model.module.state_dict().items() if name != "head.weight"
+    )
+    assert seen == [(number, len(plan.layers), name) for number, name in enumerate(plan.layers, start=1)]
+    assert bits(model.module) == before
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_the_same_plan_gives_the_same_file(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    plan = plan_of(model, "mlp", quantizer="mse")
+    mpq.apply(model, plan, tmp_path / "a")
+    write_plan(plan, tmp_path / "plan.yaml")
+    mpq.apply(mlp(), tmp_path / "plan.yaml", str(tmp_path / "b"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_plan_for_some_layers_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    table = mpq.analyze(mlp(), [torch.randn(8, 8)], targets=("0", "5"), candidates=("4",), quantizer="rtn")
+    plan = mpq.search(table, "16bits").plan
+    mpq.apply(mlp(), plan, tmp_path / NAME)
+    loaded = mpq.load(tmp_path / NAME, mlp(1))
+    assert torch.equal(loaded.get_parameter("3.weight"), mlp().get_parameter("3.weight"))
+    assert not torch.equal(loaded.get_parameter("0.weight"), mlp().get_parameter("0.weight"))
+
+
+def test_a_layer_that_already_lies_on_its_grid_is_refused_unless_allowed(tmp_path: Path) -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("3.weight").zero_()
+    model = from_module(module)
+    plan = plan_of(model, "mlp", ("int8",))
+    message = refused(ApplyError, model, plan, tmp_path / NAME)
+    expected = "its weights already lie on the grid of int8; if that is right, use --allow-unchanged"
+    assert message == f"layer '3' did not change: {expected}"
+    mpq.apply(model, plan, tmp_path / NAME, allow_unchanged=True)
+
+
+def test_a_plan_for_another_model_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(in_memory("mlp"), "mlp")
+    assert refused(MismatchError, mlp(1), plan, tmp_path / NAME).startswith("the plan was made for a model with sha256 ")
+
+
+def test_an_edited_plan_over_its_budget_is_refused_with_what_it_takes(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    within = replace(plan_of(model, "mlp", ("int4",)), budget=Budget("6.4bits"))
+    mpq.apply(model, within, tmp_path / NAME)
+    (tmp_path / NAME).unlink()
+    edited = within.with_layers({**within.layers, "3": parse_scheme("fp16")})
+    bits_, layer_bytes = edited.size.effective_bits, edited.size.layer_bytes
+    over = layer_bytes - int(6.4 * edited.weights / 8)
+    expected = f"the plan takes {layer_bytes} bytes ({bits_:.4g} bits per weight), {over} more than its budget 6.4bits (layers)"
+    assert refused(ApplyError, model, edited, tmp_path / NAME) == f"{expected}: lower a layer, or raise the budget in the plan"
+
+
+def test_a_file_budget_counts_the_whole_file(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    plan = plan_of(model, "mlp", ("int4",))
+    size = plan.size.file_bytes
+    mpq.apply(model, replace(plan, budget=Budget(f"{size}B", "file")), tmp_path / NAME)
+    (tmp_path / NAME).unlink()
+    message = refused(ApplyError, model, replace(plan, budget=Budget(f"{size - 1}B", "file")), tmp_path / NAME)
+    assert f"the plan takes {size:,} bytes" in message
+    assert ", 1 more than its budget" in message
+
+
+def test_a_plan_with_another_constant_part_is_refused(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    plan = plan_of(model, "mlp")
+    changed = replace(plan, rest=replace(plan.rest, data_bytes=plan.rest.data_bytes + 1))
+    assert refused(MismatchError, model, changed, tmp_path / NAME).startswith(
+        f"the plan's 'rest' says {plan.rest.data_bytes + 1} bytes of data"
+    )
+
+
+def full(_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_half_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, calls = ArtifactWriter.put, 0
+
+    def put_until_full(self: ArtifactWriter, name: str, tensor: torch.Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            full(None)
+        put(self, name, tensor)
+
+    monkeypatch.setattr(ArtifactWriter, "put", put_until_full)
+    model = in_memory("mlp")
+    message = refused(OutputError, model, plan_of(model, "mlp"), tmp_path / NAME)
+    assert message == f"cannot write {tmp_path / NAME}: No space left on device; choose another place with --output"
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = in_memory("mlp")
+    (tmp_path / NAME).write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError):
+        mpq.apply(model, plan_of(model, "mlp"), tmp_path / NAME)
+    assert (tmp_path / NAME).read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failing_quantizer_leaves_no_file(tmp_path: Path) -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("5.weight").mul_(1e7)
+    model = from_module(module)
+    with pytest.raises(mpq.MpqError, match=r"^layer '5' at int4: a scale of "):
+        mpq.apply(model, plan_of(model, "mlp", ("int4",)), tmp_path / NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    with pytest.raises(OutputError) as error:
+        mpq.apply(model, plan_of(model, "mlp"), tmp_path / "missing" / NAME)
+    expected = "No such file or directory; choose another place with --output"
+    assert str(error.value) == f"cannot write {tmp_path / 'missing' / NAME}: {expected}"
+
+
+def test_a_training_module_is_refused(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    with pytest.raises(mpq.MpqError, match="training mode"):
+        mpq.apply(nn.Linear(2, 2), plan_of(model, "mlp"), tmp_path / NAME)
