@@ -37,7 +37,7 @@ def command(
     if markdown and json:
         raise UsageError("--markdown and --json exclude each other: choose one")
     after = read_plan(new)
-    found = diff_plans(read_plan_at(old), after, table=table_beside(new, after.model, given=sensitivity))
+    found = diff_plans(read_plan_at(old), after, table=table_beside(new, after.model, layers=after.layers, given=sensitivity))
     if json:
         print_json({"old": old, "new": str(new), **found.to_dict()})
     elif markdown:

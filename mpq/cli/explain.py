@@ -31,7 +31,7 @@ def command(
     from mpq.search.explain import explain
 
     wanted = read_plan(plan)
-    table = table_beside(plan, wanted.model, given=sensitivity)
+    table = table_beside(plan, wanted.model, layers=wanted.layers, given=sensitivity)
     if table is None:
         raise MismatchError(f"no sensitivity file beside {plan} was made for its model: name it with --sensitivity FILE")
     found = explain(wanted, layer, table=table)

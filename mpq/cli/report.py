@@ -11,7 +11,6 @@ from mpq.cli.beside import table_beside
 from mpq.cli.console import print_json, print_lines, say, warn
 from mpq.cli.options import Json
 from mpq.cli.sources import stem_of
-from mpq.errors import FormatError
 
 if TYPE_CHECKING:
     from mpq.records.artifact import ArtifactHeader
@@ -55,25 +54,26 @@ def command(
 
 
 def _subject(file: Path, sensitivity: Path | None) -> Subject:
-    from mpq.records.artifact import is_artifact, read_artifact_header
+    from mpq.records.artifact import read_artifact_header
+    from mpq.records.kinds import kind_of
     from mpq.records.plan import read_plan
     from mpq.records.sensitivity import read_sensitivity
     from mpq.report.subject import Subject
     from mpq.search.frontier import frontier
 
-    if not file.is_file():
-        raise FormatError(f"cannot read {file}: no such file; name a sensitivity file, a plan or an artifact")
+    kind = kind_of(file)
     given: dict[str, Any] = {"source": file.name}
-    if is_artifact(file):
+    table: Sensitivity | None = None
+    if kind == "sensitivity":
+        table = read_sensitivity(file)
+    elif kind == "artifact":
         header = read_artifact_header(file)
+        table = table_beside(file, header.model, layers=header.schemes, given=sensitivity)
         given |= {"artifact": header, "artifact_bytes": file.stat().st_size}
-        model = header.model
-    elif _is_table(file):
-        model = {}
     else:
         wanted = read_plan(file)
-        given["plan"], model = wanted, wanted.model
-    table = read_sensitivity(file) if _is_table(file) else table_beside(file, model, given=sensitivity)
+        table = table_beside(file, wanted.model, layers=wanted.layers, given=sensitivity)
+        given["plan"] = wanted
     plan = given.get("plan") or _plan_of(given.get("artifact"), table)
     if table is None:
         warn("no sensitivity file beside it: the report has neither the frontier nor the heat map; --sensitivity FILE names one")
@@ -88,8 +88,3 @@ def _plan_of(header: ArtifactHeader | None, table: Sensitivity | None) -> Plan |
     if header is None or table is None:
         return None
     return plan_for(header.layers, header.schemes, model=header.model, quantizer=header.quantizer, rest=table.header.rest)
-
-
-def _is_table(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(1) == b"{"

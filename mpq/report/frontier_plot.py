@@ -85,9 +85,7 @@ def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> Frontie
     marks = [_predicted(point, "uniform", x, y) for point in frontier.uniform if point.effective_bits <= x.high and point.predicted > 0]
     marks += [mark for row in finalists if (mark := _measured(subject, row, x, y)) is not None]
     if frontier.chosen is not None and frontier.chosen.predicted > 0:
-        named = any(mark.kind == "chosen" for mark in marks)
-        mark = _predicted(frontier.chosen, "chosen", x, y)
-        marks.append(replace(mark, label="" if named else mark.label))
+        marks.append(_predicted(frontier.chosen, "chosen", x, y))
     drawn = [place for place in places if place is not None]
     return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, _path(drawn), _labelled(marks, drawn, frame))
 
@@ -101,8 +99,8 @@ def frontier_scales(frontier: Frontier, finalists: Sequence[Mapping[str, Any]], 
     shown = [p for p in points if p.effective_bits <= right]
     low, high = min(p.effective_bits for p in shown), max(right, max(p.effective_bits for p in shown))
     measured = [row["held_out"] + part * (row.get("held_out_stderr") or 0) for row in finalists if row.get("held_out") for part in (0, 1)]
-    bottom, above = log_range([*(p.predicted for p in shown), *measured])
-    pad = max(1.01, (high / low) ** 0.03)
+    bottom, above = log_range([*(p.predicted for p in shown), *measured], margin=1.25 if not measured else 1.6)
+    pad = max(1.01, (high / low) ** 0.05)
     x = Scale(low / pad, high * pad, frame.left, frame.width - frame.right)
     return x, Scale(bottom, above, frame.height - frame.bottom, frame.top)
 
@@ -118,7 +116,7 @@ def _measured(subject: Subject, row: Mapping[str, Any], x: Scale, y: Scale) -> M
     if not error or error <= 0 or not x.low <= bits <= x.high:
         return None
     kind = finalist_kind(subject, row)
-    label = "this plan" if kind == "chosen" else ""
+    label = {"chosen": "this plan", "uniform": str(row["name"])}.get(kind, "")
     title = f"{row['name']}: {bits:.4g} bits per weight, held-out {figure(error)} {noise(stderr)}"
     low, high = (None, None) if not stderr else (y(max(error - stderr, y.low)), y(error + stderr))
     return Mark(x(bits), y(error), kind, True, title, low, high, label)
@@ -149,19 +147,27 @@ def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame:
     taken += [(m.x - 4, m.high, m.x + 4, m.low) for m in marks if m.low is not None and m.high is not None]
     taken += [(x - 3, y - 3, x + 3, y + 3) for x, y in line]
     done: list[Mark] = []
-    for mark in sorted(marks, key=lambda m: m.kind != "chosen"):
+    named: set[tuple[str, str]] = set()
+    for mark in sorted(marks, key=lambda m: (m.kind != "chosen", not m.measured)):
         placed = replace(mark, label="")
         width = _LETTER * len(mark.label)
-        for dx, dy, anchor in ((11, 4, "start"), (0, -12, "middle"), (9, -9, "start"), (-11, 4, "end"), (-9, -9, "end"), (0, 20, "middle")):
+        for dx, dy, anchor in _around(mark) if (mark.kind, mark.label) not in named else ():
             left = mark.x + dx - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
             box = (left, mark.y + dy - _LINE + 3, left + width, mark.y + dy + 3)
             fits = frame.left < box[0] and box[2] < frame.width and box[1] > 0 and box[3] < frame.height - frame.bottom
             if mark.label and fits and not any(_overlap(box, other) for other in taken if not _inside(mark, other)):
                 taken.append(box)
+                named.add((mark.kind, mark.label))
                 placed = replace(mark, label_x=round(mark.x + dx, 1), label_y=round(mark.y + dy, 1), anchor=anchor)
                 break
         done.append(placed)
     return sorted(done, key=lambda m: (m.kind == "chosen", m.measured))
+
+
+def _around(mark: Mark) -> list[tuple[float, float, str]]:
+    """Where a label may stand, the best place first: a measured uniform plan has it above its noise."""
+    above = [] if mark.high is None or mark.kind == "chosen" else [(0.0, mark.high - mark.y - 7, "middle")]
+    return [*above, (11, 4, "start"), (0, -12, "middle"), (9, -9, "start"), (-11, 4, "end"), (-9, -9, "end"), (0, 20, "middle")]
 
 
 def _inside(mark: Mark, box: tuple[float, float, float, float]) -> bool:

@@ -128,7 +128,7 @@ def _plan_tiles(subject: Subject) -> Iterable[Tile]:
     held = plan.size
     whole = plan.original_bytes + plan.rest.original_bytes
     yield Tile("File", size(held.file_bytes), f"{whole / held.file_bytes:.3g}{TIMES} smaller than {size(whole)}")
-    limit = f"; budget {plan.budget.limit} of the {plan.budget.scope}" if plan.budget else ""
+    limit = f"; budget {plan.budget}" if plan.budget else ""
     yield Tile("Bits per weight", f"{held.effective_bits:.4g}", f"over the layers, {held.file_effective_bits:.4g} over the file{limit}")
     yield from _error_tiles(subject)
 

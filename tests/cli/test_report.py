@@ -33,10 +33,20 @@ def test_without_a_sensitivity_file_the_report_says_what_it_lacks(folder: Path) 
     assert "warning: no sensitivity file beside it: the report has neither the frontier nor the heat map" in ran.err
 
 
+def test_a_sensitivity_file_of_another_model_is_refused(folder: Path) -> None:
+    text = (folder / "plan.yaml").read_text()
+    (folder / "other.yaml").write_text(text.replace("sha256: ", "sha256: 0", 1))
+    ran = typed("report other.yaml --sensitivity model.sensitivity.jsonl")
+    assert (ran.code, ran.err) == (
+        3,
+        "mpq: model.sensitivity.jsonl was made for another model or other layers than other.yaml: name the sensitivity file it came from\n",
+    )
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ran = typed(f"report {tmp_path}/nothing.yaml")
     assert ran.code == 3
-    assert "nothing.yaml: no such file; name a sensitivity file, a plan or an artifact" in ran.err
+    assert ran.err.endswith("nothing.yaml: no such file; name a sensitivity file, a plan or an artifact\n")
 
 
 def test_the_same_files_give_the_same_page(folder: Path) -> None:

@@ -72,7 +72,6 @@ if (slider) {
   const cursor = (index) => {
     for (const group of document.querySelectorAll("[data-cursor]")) {
       const place = index === null ? null : data.places[group.dataset.cursor][index];
-      group.toggleAttribute("hidden", !place);
       group.style.display = place ? "" : "none";
       if (!place) continue;
       group.firstElementChild.setAttribute("transform", `translate(${place[0]} 0)`);
