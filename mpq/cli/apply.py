@@ -49,8 +49,8 @@ def command(
         return
     print_lines(
         [
-            f"{done.path}: {done.file_bytes:,} bytes, as predicted; {done.original_bytes / done.file_bytes:.2f} times smaller than the "
-            f"{done.original_bytes:,} bytes of parameters and buffers",
+            f"{done.path}: {done.file_bytes:,} bytes, as predicted",
+            f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
         ]
     )

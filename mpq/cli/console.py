@@ -68,12 +68,17 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, styles: Mapping[int, str] | None = None
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str | None = None,
+    styles: Mapping[int, str] | None = None,
+    left: Sequence[str] = (),
 ) -> None:
-    """A table on stdout; columns after the first are aligned right. `styles` by row number."""
+    """A table on stdout; columns after the first are aligned right, but for those named in `left`. `styles` by row number."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
     for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
+        table.add_column(name, justify="left" if number == 0 or name in left else "right", no_wrap=number > 0, overflow="fold")
     for number, row in enumerate(rows):
         table.add_row(*row, style=(styles or {}).get(number))
     console = Console(highlight=False)

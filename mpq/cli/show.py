@@ -13,6 +13,8 @@ import typer
 from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.cli.options import Json
 
+_BAR = "bits per weight"
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -48,7 +50,7 @@ def command(
         return
     print_lines([f"{name}: {value}" for name, value in shown.facts.items()])
     cells = [shown.cells(row) for row in shown.rows]
-    print_table(list(cells[0]), [list(row.values()) for row in cells])
+    print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
 
 
 def _plan(file: Path) -> Shown:
@@ -139,5 +141,5 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "scheme": row["scheme"] + (" (pinned)" if row.get("pinned") else ""),
         "bpw": f"{row['effective_bits']:.3f}",
         "bytes": f"{row['bytes']:,}",
-        "bits per weight": (block * round(row["effective_bits"])).ljust(16),
+        _BAR: block * round(row["effective_bits"]),
     }
