@@ -3,6 +3,9 @@
 A quantizer is asked once per (layer, scheme), during analysis, whenever a plan is measured, and when it is applied; the
 same matrix, scheme and statistics must give the same codes each time. It never sees the model: what it may know
 of the layer's inputs comes in as `Statistics`, collected in one pass over the calibration data when `needs_statistics` is set.
+
+A quantizer that needs statistics and gets none does as `mse` does. With statistics its expected output error is, row by row,
+never larger than that of round-to-nearest: a row that came out worse takes the codes and scales of round-to-nearest.
 """
 
 from __future__ import annotations
@@ -11,19 +14,23 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from mpq.schemes import Scheme
+from mpq.tensors.hessian import output_errors
 from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight
-from mpq.tensors.scales import Scales, grouped, round_to_scales
+from mpq.tensors.scales import Scales, best_scales, grouped, minmax_scales, round_to_scales
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """What the calibration inputs of one layer looked like.
 
     Args:
-        hessian: second moment of the inputs, float32 [columns, columns], the mean over calibration positions of x x^T.
+        hessian: second moment of the inputs, the mean over calibration positions of x x^T, float32: [columns, columns], or
+            [groups, columns, columns] where the rows fall into groups of equal size, one after the other, with inputs of their own.
+            All zeros for a group that no input ever reached.
         count: number of positions it was collected over.
     """
 
@@ -42,11 +49,16 @@ class Quantizer(ABC):
         shape = (matrix.shape[0], matrix.shape[1])
         if scheme.is_float:
             return QuantizedWeight(scheme, shape, matrix.to(FLOAT_DTYPES[scheme.format]))
-        return self.round(matrix, scheme, statistics)
+        if not self.needs_statistics:
+            return self.round(matrix, scheme, statistics)
+        if statistics is None:
+            return nearest(matrix, scheme, best_scales(grouped(matrix, scheme), scheme))
+        rounded = nearest(matrix, scheme, minmax_scales(grouped(matrix, scheme), scheme))
+        return better_rows(self.round(matrix, scheme, statistics), rounded, matrix, statistics)
 
     @abstractmethod
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to an integer scheme."""
+        """Quantize to an integer scheme; `statistics` are given whenever `needs_statistics` is set."""
 
 
 def nearest(matrix: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
@@ -60,3 +72,18 @@ def assemble(codes: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
     """A quantized weight from uint8 codes [rows, columns] and their scales."""
     zero_points = None if scheme.symmetric else scales.zero_point.byte()
     return QuantizedWeight(scheme, (codes.shape[0], codes.shape[1]), codes, scales.scale, zero_points)
+
+
+def better_rows(first: QuantizedWeight, second: QuantizedWeight, matrix: Tensor, statistics: Statistics) -> QuantizedWeight:
+    """Each row from the one of two weights with the smaller expected output error; from `first` where they are equal."""
+    one, other = (output_errors(weight.dequantize() - matrix, statistics.hessian) for weight in (first, second))
+    worse = (other < one).unsqueeze(1)
+    if not bool(worse.any()):
+        return first
+    parts = [
+        None if a is None or b is None else torch.where(worse, b, a)
+        for a, b in ((first.codes, second.codes), (first.scales, second.scales), (first.zero_points, second.zero_points))
+    ]
+    codes, scales, zero_points = parts
+    assert codes is not None
+    return QuantizedWeight(first.scheme, first.matrix, codes, scales, zero_points)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from mpq.errors import UsageError
+from mpq.tensors.quantizers.act import ActivationEnergy
 from mpq.tensors.quantizers.base import Quantizer
+from mpq.tensors.quantizers.gptq import GPTQ, Descent
 from mpq.tensors.quantizers.mse import WeightError
 from mpq.tensors.quantizers.rtn import RoundToNearest
 
-QUANTIZERS: dict[str, type[Quantizer]] = {kind.name: kind for kind in (RoundToNearest, WeightError)}
+QUANTIZERS: dict[str, type[Quantizer]] = {kind.name: kind for kind in (RoundToNearest, WeightError, ActivationEnergy, GPTQ, Descent)}
 
 
 def quantizer_named(name: str) -> Quantizer:

@@ -1,0 +1,155 @@
+"""GPTQ: columns are rounded one after another, and each one's error is made up for by the columns that are still to come.
+
+Frantar et al. 2023 (arXiv 2210.17323): with H the second moment of the inputs, rounding column j by an error of e changes the best
+values of the later columns by -e * U[j, later] / U[j, j], where U is the upper Cholesky factor of the inverse of H. Columns are
+taken by falling energy of their inputs (act-order), so the scales of all groups are chosen beforehand, by activation-weighted search. H
+is shrunk towards its diagonal by what the number of positions leaves uncertain, and damped (`tensors/hessian.py`). Afterwards each scale
+is fitted to the codes in the metric of H. Columns without any input keep their nearest code.
+
+"descent" goes on from there with a few sweeps of coordinate descent over codes and scales; see `tensors/descent.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mpq.schemes import Scheme
+from mpq.tensors.descent import State, descend
+from mpq.tensors.hessian import blocks_of, conditioned, from_blocks, inverse_factor, to_blocks
+from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.quantizers.act import energy_scales
+from mpq.tensors.quantizers.base import Quantizer, Statistics, assemble
+from mpq.tensors.scales import Scales
+
+_BLOCK = 64
+_CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
+
+
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    """What a second moment gives to every row and every scheme.
+
+    Args:
+        hessian: conditioned, [groups, columns, columns].
+        order: the columns of each group by falling energy, [groups, columns].
+        factor: upper Cholesky factor of the inverse, columns in that order.
+    """
+
+    hessian: Tensor
+    order: Tensor
+    factor: Tensor
+
+
+class GPTQ(Quantizer):
+    """Error-compensating rounding.
+
+    Args:
+        damp_percent: share of the mean diagonal added to the diagonal of the second moment.
+        sweeps: of coordinate descent afterwards; 0 fits only the scales.
+    """
+
+    name = "gptq"
+    needs_statistics = True
+
+    def __init__(self, *, damp_percent: float = 0.01, sweeps: int = 0) -> None:
+        self.damp_percent, self.sweeps = damp_percent, sweeps
+        self._last: tuple[Statistics, _Basis] | None = None
+
+    def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
+        """Quantize to an integer scheme."""
+        assert statistics is not None
+        scales = energy_scales(matrix, scheme, statistics.hessian)
+        rows, columns = matrix.shape
+        groups = blocks_of(statistics.hessian).shape[0]
+        in_group = rows // groups
+        at_once = max(1, _CHUNK // (columns * max(columns, in_group)))
+        parts = []
+        for first in range(0, groups, at_once):
+            last = min(first + at_once, groups)
+            basis = self._basis(statistics, first, last)
+            step = in_group if last - first > 1 else max(1, _CHUNK // columns)
+            for start in range(first * in_group, last * in_group, step * (last - first)):
+                stop = min(start + step * (last - first), last * in_group)
+                share = Scales(scales.scale[start:stop], scales.zero_point[start:stop])
+                parts.append(self._solve(matrix[start:stop], scheme, share, basis))
+        return _joined(parts)
+
+    def _basis(self, statistics: Statistics, first: int, last: int) -> _Basis:
+        """The basis of groups `first` to `last`; that of a whole layer is kept, for the next scheme needs it again."""
+        if self._last is not None and self._last[0] is statistics:
+            return self._last[1]
+        blocks = blocks_of(statistics.hessian)
+        hessian = conditioned(blocks[first:last], statistics.count, self.damp_percent)
+        order = hessian.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, descending=True, stable=True)
+        basis = _Basis(hessian, order, inverse_factor(_permuted(_permuted(hessian, order).mT, order)))
+        self._last = (statistics, basis) if last - first == len(blocks) else None
+        return basis
+
+    def _solve(self, matrix: Tensor, scheme: Scheme, scales: Scales, basis: _Basis) -> QuantizedWeight:
+        weights = to_blocks(matrix, basis.hessian.shape[0])
+        state = _start(weights, scheme, scales)
+        _compensate(weights, state, basis, 2**scheme.bits - 1)
+        descend(weights, state, basis.hessian, scheme, sweeps=self.sweeps or 1, codes=self.sweeps > 0)
+        return _finish(state, scheme)
+
+
+class Descent(GPTQ):
+    """GPTQ, then coordinate descent over codes and scales."""
+
+    name = "descent"
+
+    def __init__(self, *, damp_percent: float = 0.01, sweeps: int = 3) -> None:
+        super().__init__(damp_percent=damp_percent, sweeps=sweeps)
+
+
+def _start(weights: Tensor, scheme: Scheme, scales: Scales) -> State:
+    """Codes yet to be chosen under `scales`."""
+    blocks, columns = weights.shape[:2]
+    size = columns if scheme.group_size is None else min(scheme.group_size, columns)
+    return State(torch.zeros_like(weights), to_blocks(scales.scale.float(), blocks), to_blocks(scales.zero_point, blocks), size)
+
+
+def _finish(state: State, scheme: Scheme) -> QuantizedWeight:
+    scales = Scales(from_blocks(state.scale).half(), from_blocks(state.zero))
+    return assemble(from_blocks(state.codes).byte(), scheme, scales)
+
+
+def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
+    """Weights of consecutive rows as one."""
+    if len(parts) == 1:
+        return parts[0]
+    codes = torch.cat([part.codes for part in parts])
+    scales = torch.cat([part.scales for part in parts if part.scales is not None])
+    zero_points = [part.zero_points for part in parts if part.zero_points is not None]
+    return QuantizedWeight(
+        parts[0].scheme, (codes.shape[0], codes.shape[1]), codes, scales, torch.cat(zero_points) if zero_points else None
+    )
+
+
+def _compensate(weights: Tensor, state: State, basis: _Basis, top: int) -> None:
+    """Choose all codes of `state`, in place; `weights` stay as they are."""
+    order, factor = basis.order, basis.factor
+    rest = _permuted(weights, order)
+    group = order // state.size
+    scale, zero = _permuted(state.scale, group), _permuted(state.zero, group)
+    codes = torch.empty_like(rest)
+    columns = rest.shape[1]
+    for first in range(0, columns, _BLOCK):
+        last = min(first + _BLOCK, columns)
+        errors = torch.empty_like(rest[:, first:last])
+        for at in range(first, last):
+            column = rest[:, at]
+            code = (column / scale[:, at]).round_().add_(zero[:, at]).clamp_(0, top)
+            error = (column - (code - zero[:, at]) * scale[:, at]).div_(factor[:, at, at, None])
+            rest[:, at + 1 : last] -= factor[:, at, at + 1 : last, None] * error[:, None]
+            codes[:, at], errors[:, at - first] = code, error
+        rest[:, last:] -= factor[:, first:last, last:].mT @ errors
+    state.codes.scatter_(1, order.unsqueeze(-1).expand_as(codes), codes)
+
+
+def _permuted(blocks: Tensor, order: Tensor) -> Tensor:
+    """The rows of each block in another order: [blocks, order, ...]."""
+    return blocks.gather(1, order.unsqueeze(-1).expand(-1, -1, blocks.shape[2]))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from mpq.schemes import Scheme, parse_scheme
+from mpq.tensors.hessian import conditioned, inverse_factor, output_errors
+from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.quantizers import gptq
+from mpq.tensors.quantizers.act import energy_scales
+from mpq.tensors.quantizers.base import Statistics, nearest
+from mpq.tensors.quantizers.gptq import GPTQ, Descent
+from tests.tensors.quantizers.test_contract import statistics_of, weights
+
+
+def naive(matrix: Tensor, scheme: Scheme, statistics: Statistics) -> Tensor:
+    """GPTQ as in the paper's Algorithm 1, one row and one column at a time; the codes."""
+    hessian = conditioned(statistics.hessian, statistics.count, 0.01)[0].double()
+    order = hessian.diagonal().argsort(descending=True, stable=True)
+    factor = torch.linalg.cholesky(hessian[order][:, order].inverse(), upper=True)
+    scales = energy_scales(matrix, scheme, statistics.hessian)
+    codes = torch.zeros(matrix.shape, dtype=torch.uint8)
+    for row, values in enumerate(matrix.double()):
+        rest = values[order].clone()
+        for at, column in enumerate(order.tolist()):
+            group = 0 if scheme.group_size is None else column // scheme.group_size
+            scale, zero = scales.scale[row, group].double(), scales.zero_point[row, group].double()
+            code = ((rest[at] / scale).round() + zero).clamp(0, 2**scheme.bits - 1)
+            codes[row, column] = int(code)
+            rest[at + 1 :] -= factor[at, at + 1 :] * (rest[at] - (code - zero) * scale) / factor[at, at]
+    return codes
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int3", "int4-asym-g32"])
+def test_codes_are_those_of_the_algorithm_in_the_paper(scheme: str) -> None:
+    matrix, statistics = weights(8, 150), statistics_of(150, count=2000)
+    found = GPTQ().round(matrix, parse_scheme(scheme), statistics)
+    same = (found.codes == naive(matrix, parse_scheme(scheme), statistics)).float().mean()
+    assert same > 0.995  # a tie or a rounding error in float32 may turn a code, and those after it
+
+
+def test_many_rows_are_worked_on_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, statistics, grouped = weights(24, 40), statistics_of(40), statistics_of(40, groups=4)
+    whole = [Descent().quantize(matrix, parse_scheme("int4-g16"), one).dequantize() for one in (statistics, grouped)]
+    monkeypatch.setattr(gptq, "_CHUNK", 5 * 40)
+    parts = [Descent().quantize(matrix, parse_scheme("int4-g16"), one).dequantize() for one in (statistics, grouped)]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_inverse_factor_is_the_upper_cholesky_factor_of_the_inverse() -> None:
+    hessian = conditioned(statistics_of(20).hessian, 400, 0.01)
+    factor = inverse_factor(hessian)[0]
+    assert torch.equal(factor, factor.triu())
+    torch.testing.assert_close(factor.T @ factor, hessian[0].inverse(), rtol=1e-4, atol=1e-4)
+
+
+def test_inverse_factor_of_an_indefinite_matrix_is_finite() -> None:
+    hessian = torch.ones(1, 6, 6) + torch.diag(torch.tensor([0, 0, 0, 0, -1e-4, 0]))
+    assert bool(inverse_factor(hessian).isfinite().all())
+
+
+def conditioned_error(weight: QuantizedWeight, matrix: Tensor, statistics: Statistics) -> float:
+    return float(output_errors(weight.dequantize() - matrix, conditioned(statistics.hessian, statistics.count, 0.01)).sum())
+
+
+def test_every_sweep_lowers_the_error() -> None:
+    matrix, statistics = weights(16, 96), statistics_of(96)
+    errors = [
+        conditioned_error(Descent(sweeps=sweeps).round(matrix, parse_scheme("int3-g32"), statistics), matrix, statistics)
+        for sweeps in (0, 1, 2, 4)
+    ]
+    assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+
+
+def test_fitting_the_scales_lowers_the_error_of_gptq() -> None:
+    matrix, statistics, scheme = weights(16, 96), statistics_of(96), parse_scheme("int3-g32")
+    codes = naive(matrix, scheme, statistics)
+    scales = energy_scales(matrix, scheme, statistics.hessian)
+    unfitted = QuantizedWeight(scheme, (16, 96), codes, scales.scale)
+    fitted = GPTQ().round(matrix, scheme, statistics)
+    assert conditioned_error(fitted, matrix, statistics) < conditioned_error(unfitted, matrix, statistics)
+
+
+def test_independent_inputs_leave_nothing_to_compensate() -> None:
+    matrix, statistics = weights(8, 64), Statistics(torch.eye(64), 10**9)
+    scheme = parse_scheme("int4-g32")
+    plain = nearest(matrix, scheme, energy_scales(matrix, scheme, statistics.hessian))
+    assert torch.equal(GPTQ().round(matrix, scheme, statistics).codes, plain.codes)
+
+
+def test_few_positions_shrink_the_moments_to_their_diagonal() -> None:
+    hessian = statistics_of(20).hessian
+    many, few, none = (conditioned(hessian, count, 0.0)[0] for count in (10**12, 2000, 1))
+    relative = hessian / hessian.diagonal().mean()
+    torch.testing.assert_close(many, relative, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(few.triu(1), 0.9 * relative.triu(1))
+    torch.testing.assert_close(none.triu(1), 0.5 * relative.triu(1))
