@@ -1,0 +1,125 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mpq
+from mpq.errors import DataError, NumericsError
+from mpq.models.batches import Batch, data_from_batches
+from mpq.models.load import from_module
+from tests.models.small import inputs, mlp, tied, up_and_down
+
+
+def changed(module: nn.Module, seed: int = 3) -> nn.Module:
+    """A copy with noise on every matrix."""
+    made, generator = copy.deepcopy(module), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+X, LABELS = inputs(20, 8), torch.arange(20) % 4
+
+
+def outputs(module: nn.Module, x: Tensor = X) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = module(x)
+    return found.double()
+
+
+def test_a_classifier_is_compared_with_its_reference_and_with_the_labels() -> None:
+    before, after = mlp(), changed(mlp())
+    found = mpq.evaluate(before, after, [(X[:12], LABELS[:12]), (X[12:], LABELS[12:])])
+    names = ["kl_divergence", "kl_q95", "kl_max", "top1_agreement", "relative_mse", "cosine_similarity", "accuracy", "loss"]
+    assert [figure.name for figure in found.figures] == names
+    p, q = torch.log_softmax(outputs(before), -1), torch.log_softmax(outputs(after), -1)
+    kl = (p.exp() * (p - q)).sum(-1)
+    assert found["kl_divergence"].quantized == pytest.approx(kl.mean().item(), rel=1e-3)
+    assert found["kl_divergence"].stderr == pytest.approx(kl.std().item() / math.sqrt(20), rel=1e-3)
+    assert found["kl_q95"].quantized == pytest.approx(torch.quantile(kl, 0.95).item(), rel=1e-3)
+    assert found["kl_max"].quantized == pytest.approx(kl.max().item(), rel=1e-3)
+    same = (outputs(before).argmax(-1) == outputs(after).argmax(-1)).double().mean().item()
+    assert found["top1_agreement"].quantized == pytest.approx(same)
+    for part, logs, module in (("reference", p, before), ("quantized", q, after)):
+        right = (outputs(module).argmax(-1) == LABELS).double().mean().item()
+        assert getattr(found["accuracy"], part) == pytest.approx(right)
+        assert getattr(found["loss"], part) == pytest.approx(-logs.gather(-1, LABELS[:, None]).mean().item(), rel=1e-5)
+    assert (found.samples, found.source) == (20, "memory")
+
+
+def test_a_model_equals_itself() -> None:
+    found = mpq.evaluate(mlp(), mlp(), [X])
+    exact = {figure.name: figure.quantized for figure in found.figures}
+    assert exact.pop("top1_agreement") == 1.0
+    assert exact.pop("cosine_similarity") == pytest.approx(1.0)
+    assert set(exact) == {"kl_divergence", "kl_q95", "kl_max", "relative_mse"}
+    assert not any(exact.values())
+
+
+def test_a_language_model_is_scored_on_its_own_next_tokens() -> None:
+    tokens = torch.randint(0, 11, (6, 7), generator=torch.Generator().manual_seed(0))
+    before, after = tied(), changed(tied())
+    found = mpq.evaluate(before, after, [tokens])
+    logs = torch.log_softmax(outputs(after, tokens)[:, :-1], -1)
+    loss = -logs.gather(-1, tokens[:, 1:, None]).mean().item()
+    assert found["loss"].quantized == pytest.approx(loss, rel=1e-5)
+    assert found["perplexity"].quantized == pytest.approx(math.exp(loss), rel=1e-5)
+    right = (logs.argmax(-1) == tokens[:, 1:]).double().mean().item()
+    assert found["accuracy"].quantized == pytest.approx(right)
+
+
+def test_ignored_labels_are_not_counted() -> None:
+    labels = LABELS.clone()
+    labels[5:] = -100
+    data = data_from_batches([Batch((X,), {}, labels)])
+    found, expected = mpq.evaluate(mlp(), changed(mlp()), data), mpq.evaluate(mlp(), changed(mlp()), [(X[:5], LABELS[:5])])
+    for name in ("accuracy", "loss"):
+        assert found[name].quantized == pytest.approx(expected[name].quantized)
+
+
+def test_probabilities_are_scored_as_probabilities() -> None:
+    before, after = (nn.Sequential(module, nn.Softmax(-1)).eval() for module in (mlp(), changed(mlp())))
+    found, logits = mpq.evaluate(before, after, [(X, LABELS)]), mpq.evaluate(mlp(), changed(mlp()), [(X, LABELS)])
+    for name in ("kl_divergence", "loss"):
+        assert found[name].quantized == pytest.approx(logits[name].quantized, rel=1e-3)
+
+
+def test_outputs_that_are_no_logits_have_distances_only() -> None:
+    x = inputs(6, 2, 6, 6)
+    found = mpq.evaluate(up_and_down(), changed(up_and_down()), [x])
+    assert [figure.name for figure in found.figures] == ["relative_mse", "cosine_similarity"]
+    a, b = outputs(up_and_down(), x).flatten(1), outputs(changed(up_and_down()), x).flatten(1)
+    share = (a - b).square().sum(-1) / a.square().sum(-1)
+    assert found["relative_mse"].quantized == pytest.approx(share.mean().item(), rel=1e-4)
+    assert found["cosine_similarity"].quantized == pytest.approx(torch.cosine_similarity(a, b).mean().item(), rel=1e-5)
+
+
+def test_batches_make_no_difference() -> None:
+    whole, parts = (mpq.evaluate(mlp(), changed(mlp()), list(torch.split(X, size))) for size in (20, 3))
+    for one, other in zip(whole.figures, parts.figures, strict=True):
+        assert one.quantized == pytest.approx(other.quantized, rel=1e-4)
+
+
+def test_progress_is_told_after_each_batch() -> None:
+    calls: list[tuple[int, int, str]] = []
+    data = data_from_batches(list(torch.split(X, 8)))
+    mpq.evaluate(from_module(mlp()), mlp(), data, on_progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3, "evaluate"), (2, 3, "evaluate"), (3, 3, "evaluate")]
+
+
+def test_an_output_that_is_not_finite_is_refused() -> None:
+    broken = mlp()
+    with torch.no_grad():
+        broken.get_parameter("5.bias").fill_(float("inf"))
+    with pytest.raises(NumericsError) as error:
+        mpq.evaluate(mlp(), broken, [X])
+    assert str(error.value) == "the quantized model gives NaN or infinity on this data: check the data's scale"
+
+
+def test_data_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(DataError, match=r"float32 \[\d+, 9\]"):
+        mpq.evaluate(mlp(), mlp(), data_from_batches([inputs(4, 9)]))

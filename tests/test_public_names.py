@@ -1,0 +1,60 @@
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpq
+
+SOURCE = Path(mpq.__file__)
+TREE = ast.parse(SOURCE.read_text(encoding="utf-8"))
+
+
+def typed() -> dict[str, str]:
+    """Public name -> module, as type checkers see it."""
+    block = next(node for node in TREE.body if isinstance(node, ast.If))
+    found = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.asname == alias.name, f"write `import {alias.name} as {alias.name}`"
+            found[alias.name] = str(node.module)
+    return found
+
+
+def test_the_three_lists_of_public_names_agree_and_are_sorted() -> None:
+    assert mpq.__all__ == sorted(mpq.__all__)
+    assert list(mpq._HOMES) == mpq.__all__
+    assert typed() == mpq._HOMES
+
+
+@pytest.mark.parametrize("name", mpq.__all__)
+def test_a_public_name_is_the_object_of_its_home_and_is_documented(name: str) -> None:
+    found = getattr(mpq, name)
+    assert found is getattr(importlib.import_module(mpq._HOMES[name]), name)
+    assert found.__module__ == mpq._HOMES[name]
+    assert found.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError) as error:
+        mpq.quantise  # noqa: B018
+    assert str(error.value) == "module 'mpq' has no attribute 'quantise'"
+
+
+FIRST = ["import mpq.analyze.run", "from mpq.search import run"]
+LATER = [
+    "import mpq.analyze",
+    "from mpq.analyze.run import analyze",
+    "import mpq.apply.run, mpq.evaluate.run, mpq.search.run, mpq.analyze.run",
+]
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_functions_that_share_a_rooms_name_stay_functions_whatever_is_imported(first: str) -> None:
+    checks = [f"assert callable(mpq.{name}) and mpq.{name}.__name__ == '{name}'" for name in ("analyze", "apply", "evaluate", "search")]
+    code = "\n".join(["import mpq", first, *checks, *(line for later in LATER for line in (later, *checks))])
+    found = subprocess.run([sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

@@ -1,0 +1,33 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpq
+
+ROOT = Path(mpq.__file__).parent
+
+
+def modules(*rooms: str) -> list[str]:
+    found = [path.relative_to(ROOT.parent).with_suffix("").parts for name in rooms for path in sorted((ROOT / name).glob("*.py"))]
+    return [".".join(parts) for parts in found if parts[-1] != "__init__"]
+
+
+GROUPS = {
+    "the package": ["mpq"],
+    "schemes, budgets, files and settings": ["mpq.schemes", "mpq.budget", "mpq.files", "mpq.config", "mpq.errors"],
+    "records": modules("records"),
+    "search": modules("search"),
+    "the command line": ["mpq.cli.main"],
+    "public names": [],
+}
+NAMES = ["AnalysisSettings", "Budget", "MpqError", "Plan", "Scheme", "SearchSettings", "Sensitivity", "read_plan", "search", "write_plan"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_torch_is_not_imported_by(group: str) -> None:
+    lines = [f"import {name}" for name in GROUPS[group]] or [f"from mpq import {', '.join(NAMES)}"]
+    code = "\n".join(["import sys", *lines, "sys.exit('torch' in sys.modules)"])
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr or "torch was imported"
