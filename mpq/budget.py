@@ -13,6 +13,9 @@ Scope = Literal["layers", "file"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _PATTERN = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>bits?|bpw|%|[kmg]?i?b)", re.IGNORECASE)
+_NUMBER = r"\d+(?:\.\d+)?|\.\d+"
+_RANGE = re.compile(rf"(?P<first>{_NUMBER}):(?P<last>{_NUMBER})(?::(?P<step>{_NUMBER}))?(?P<unit>bits?|bpw|%|[kmg]?i?b)", re.IGNORECASE)
+_MOST_BUDGETS = 64
 _HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
 
 
@@ -67,3 +70,19 @@ class Budget:
         if number <= 0:
             raise BudgetError(f"budget '{self.limit}' is not positive: {_HELP}")
         return number, match["unit"].lower()
+
+
+def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
+    """The budgets of "3:6bits" (steps of 0.5) or "3:6:0.25bits", smallest first; of any other text the one budget.
+
+    Raises:
+        BudgetError: if the range cannot be read, or has no or too many steps.
+    """
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        return [Budget(text, scope)]
+    first, last, step = float(match["first"]), float(match["last"]), float(match["step"] or 0.5)
+    count = int((last - first) / step + 1e-9) + 1 if step > 0 and last >= first else 0
+    if not 1 <= count <= _MOST_BUDGETS:
+        raise BudgetError(f"'{text}' is not a range of 1 to {_MOST_BUDGETS} budgets: write for example 3:6bits or 3:6:0.25bits")
+    return [Budget(f"{first + number * step:g}{match['unit']}", scope) for number in range(count)]

@@ -66,7 +66,9 @@ class SearchSettings:
 
     Args:
         pins: scheme by layer name.
-        ties: groups of layer names that share one scheme.
+        ties: groups of layer names that share one scheme; "auto" among them stands for what runtimes fuse (q/k/v, gate/up, experts).
+        min_bits: least bits by pattern of layer names.
+        start: schemes by layer name of a plan to start from; it competes if it keeps the budget.
         trials: plans measured beyond the exact and the uniform ones; 0 stops after the exact solution.
         timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
         seed: of everything random.
@@ -74,7 +76,9 @@ class SearchSettings:
     """
 
     pins: Mapping[str, Scheme] = field(default_factory=dict)
-    ties: tuple[tuple[str, ...], ...] = ()
+    ties: tuple[tuple[str, ...] | str, ...] = ()
+    min_bits: Mapping[str, int] = field(default_factory=dict)
+    start: Mapping[str, Scheme] | None = None
     trials: int = 64
     timeout: float | None = None
     seed: int = 0
@@ -131,6 +135,10 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         hint = next(part for part in get_args(hint) if part is not type(None))
     if name == "pins":
         return {str(layer): _scheme(scheme) for layer, scheme in _mapping(name, value).items()}
+    if name == "start":
+        return value
+    if name == "min_bits":
+        return {str(pattern): int(bits) for pattern, bits in _mapping(name, value).items()}
     if get_origin(hint) is tuple:
         items = [value] if isinstance(value, (str, int)) else list(value)
         return tuple(tuple(item) if isinstance(item, list) else item if isinstance(item, tuple) else str(item) for item in items)
@@ -143,7 +151,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
 
 def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}: give a mapping of layers to schemes")
+        raise ConfigError(f"{name} is {value!r}: give a mapping such as conv1: 8")
     return value
 
 

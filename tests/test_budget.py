@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpq.budget import Budget
+from mpq.budget import Budget, budget_range
 from mpq.errors import BudgetError
 
 HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
@@ -73,3 +73,16 @@ def test_a_budget_is_written_with_its_scope() -> None:
 )
 def test_bits_and_shares_depend_on_the_model_and_bytes_do_not(limit: str, relative: bool) -> None:
     assert Budget(limit).unit_is_relative is relative
+
+
+def test_a_range_gives_its_budgets_smallest_first() -> None:
+    assert [budget.limit for budget in budget_range("3:4.5bits")] == ["3bits", "3.5bits", "4bits", "4.5bits"]
+    assert [budget.limit for budget in budget_range("3:3.5:0.25bits", "file")] == ["3bits", "3.25bits", "3.5bits"]
+    assert budget_range("12MB") == [Budget("12MB")]
+
+
+@pytest.mark.parametrize("text", ["5:3bits", "3:4:0bits", "1:900:1bits"])
+def test_an_empty_or_endless_range_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError) as error:
+        budget_range(text)
+    assert str(error.value) == f"'{text}' is not a range of 1 to 64 budgets: write for example 3:6bits or 3:6:0.25bits"

@@ -19,8 +19,10 @@ from mpq.schemes import Scheme
 from mpq.search.exact import Solution, solve
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
-from mpq.search.problem import Problem, build_groups, check_feasible
+from mpq.search.paired import compare
+from mpq.search.problem import Group, Problem, build_groups, check_feasible
 from mpq.search.stages import Progress, Stages
+from mpq.search.steer import automatic_ties, choice_of, limited
 from mpq.search.study import Measured, Study
 from mpq.search.uniform import uniform_plans
 
@@ -83,7 +85,7 @@ def search(
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
     wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
     chosen = settings or settings_from(SearchSettings, choices)
-    groups = build_groups(table, scope=wanted.scope, pins=_known(chosen.pins, table), ties=_ties(chosen.ties, table))
+    groups = groups_for(table, chosen, scope=wanted.scope)
     limit, constant, weights = layer_limit(table, wanted)
     check_feasible(groups, limit, budget=str(wanted), constant=constant, weights=weights)
     problem = Problem(groups, limit)
@@ -125,6 +127,11 @@ class _Run:
         for uniform in uniform_plans(self.problem, self.table, self.settings.pins):
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
         best = exact
+        if self.settings.start is not None:
+            choice = choice_of(self.problem, self.settings.start, self.table)
+            if self.problem.cost(choice) <= self.problem.limit:
+                entries.append(("start", stages.fixed("start", choice), False))
+                best = entries[-1][1] if compare(entries[-1][1].errors, exact.errors).promising else exact
         for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
             best = advance(best)
             entries.append((stage, best, False))
@@ -187,12 +194,26 @@ class _Run:
         return f"{self.budget.limit} of {self.budget.scope}, {digest[:12]}"
 
 
+def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:
+    """The groups of a table under the user's pins, ties and least bits.
+
+    Raises:
+        UsageError: if they name a layer that is not searched, or leave a group without an option.
+    """
+    pins, ties = _known(settings.pins, table), _ties(settings.ties, table)
+    return limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits)
+
+
 def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:
     _check_names(pins, table, "pinned")
     return pins
 
 
-def _ties(ties: Sequence[Sequence[str]], table: Sensitivity) -> Sequence[Sequence[str]]:
+def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[Sequence[str]]:
+    named = [tie for tie in given if not isinstance(tie, str)]
+    taken = {name for tie in named for name in tie}
+    found = automatic_ties(table.layers) if "auto" in given else ()
+    ties = [*named, *(tie for tie in found if not taken & set(tie))]
     names = [name for group in ties for name in group]
     _check_names(names, table, "tied")
     repeated = next((name for name in names if names.count(name) > 1), None)

@@ -68,7 +68,7 @@ def test_a_wrong_option_of_search(folder: Path, option: str, reason: str) -> Non
 
 
 def test_no_budget_and_no_analysis(fresh: Path) -> None:
-    assert refused("search", 2) == "no budget: give --budget, for example --budget 4.5bits, 12MB or 30%"
+    assert refused("search", 2) == "no budget: give --budget, for example --budget 4.5bits, 12MB or 30%, or --max-error 0.01"
     assert "run `mpq analyze MODEL` first" in refused("search --budget 4bits", 2)
 
 

@@ -1,0 +1,156 @@
+"""One search job on the command line: the model opened at most once, plans written, results printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpq.budget import Budget
+from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.sources import check_output, reopen_data, reopen_model
+from mpq.config import SearchSettings
+from mpq.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpq.evaluate.measurer import PlanMeasurer
+    from mpq.records.sensitivity import Sensitivity
+    from mpq.search.run import SearchResult
+
+
+class Job:
+    """Searches on one table.
+
+    Args:
+        table: the analysis.
+        source: its file.
+        settings: how to search.
+        reference: the model, if it is not where the table says.
+        trust: allow a pickled model.
+    """
+
+    def __init__(self, table: Sensitivity, source: Path, settings: SearchSettings, *, reference: Path | None, trust: bool) -> None:
+        self._table, self._source, self._settings = table, source, settings
+        self._reference, self._trust = reference, trust
+
+    def run(self, budget: Budget) -> SearchResult:
+        """The plan for one budget; what cannot be met is refused before the model is loaded."""
+        from mpq.search.run import search
+
+        result = search(self._table, budget, settings=self._settings)
+        if self._settings.trials == 0:
+            return result
+        say(f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone")
+        measurer, settings = self._measurer, self._stored
+        with progress("search") as advance:
+            return search(
+                self._table,
+                budget,
+                measurer=measurer,
+                settings=settings,
+                on_progress=lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}"),
+            )
+
+    def smallest(self, max_error: float) -> SearchResult:
+        """The smallest plan within an error."""
+        from mpq.search.smallest import search_smallest
+
+        if self._settings.trials == 0:
+            raise UsageError("--max-error needs the model: leave out --trials 0")
+        say(f"search: {self._source.name}, the smallest plan with {self._table.metric} of at most {max_error:g} on held-out samples")
+        measurer, settings = self._measurer, self._stored
+        with progress("search") as advance:
+            return search_smallest(
+                self._table,
+                max_error,
+                measurer=measurer,
+                settings=settings,
+                on_progress=lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}"),
+            )
+
+    def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:
+        """A plan for each budget in `folder`, and `frontier.csv` beside them."""
+        from mpq.files import write_text
+        from mpq.records.plan import write_plan
+
+        folder.mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, Any]] = []
+        for budget in budgets:
+            result = self.run(budget)
+            path = folder / f"plan-{budget.limit}.yaml"
+            write_plan(result.plan, path)
+            size, measured = result.plan.size, result.plan.evidence.get("measured", {})
+            rows.append(
+                {
+                    "budget": budget.limit,
+                    "effective_bits": round(size.effective_bits, 4),
+                    "layer_bytes": size.layer_bytes,
+                    "file_bytes": size.file_bytes,
+                    "predicted": result.plan.evidence["predicted"],
+                    "held_out": measured.get("held_out"),
+                    "plan": path.name,
+                }
+            )
+        lines = [",".join(rows[0]), *(",".join("" if value is None else str(value) for value in row.values()) for row in rows)]
+        write_text(folder / "frontier.csv", "\n".join(lines) + "\n")
+        if json:
+            print_json({"folder": str(folder), "plans": rows})
+            return
+        print_table(
+            ["budget", "bpw", "file bytes", "predicted", "held-out"],
+            [
+                [row["budget"], f"{row['effective_bits']:.3f}", f"{row['file_bytes']:,}", figure(row["predicted"]), figure(row["held_out"])]
+                for row in rows
+            ],
+            title=f"{self._table.metric} by budget",
+        )
+        say(f"wrote {len(rows)} plans and frontier.csv to {folder}; next: mpq apply {folder}/{rows[0]['plan']}")
+
+    def report(self, result: SearchResult, output: Path, *, json: bool) -> None:
+        """Write a plan and say what it is."""
+        from mpq.records.plan import write_plan
+
+        check_output(output)
+        write_plan(result.plan, output)
+        size = result.plan.size
+        if json:
+            print_json({"output": str(output), "size": vars(size), "evidence": result.plan.evidence, "reason": result.reason})
+            return
+        if result.finalists:
+            print_table(
+                ["finalist", "bpw", "predicted", "calibration", "held-out"],
+                [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
+                title=f"{self._table.metric} by finalist",
+            )
+        say(f"chosen: {result.reason}")
+        gap = result.plan.evidence["optimality_gap"]
+        proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
+        say(f"exact stage: {proof}; {result.measurements} plans measured")
+        say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
+        say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
+        say(f"next: mpq apply {output}")
+
+    @cached_property
+    def _measurer(self) -> PlanMeasurer:
+        from mpq.evaluate.measurer import PlanMeasurer
+
+        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, trust=self._trust)
+        return PlanMeasurer(loaded, reopen_data(self._table.header.data, self._source, loaded), self._table)
+
+    @cached_property
+    def _stored(self) -> SearchSettings:
+        from mpq.search.storage import open_storage
+
+        return replace(self._settings, storage=open_storage(self._settings.storage, beside=self._source))
+
+
+def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"uniform {row['name']}" if uniform else str(row["name"]),
+        f"{row['effective_bits']:.3f}",
+        figure(row["predicted"]),
+        figure(row["calibration"], row["calibration_stderr"]),
+        figure(row["held_out"], row["held_out_stderr"]),
+    ]

@@ -1,0 +1,90 @@
+"""What people steer a search with: ties of named families, least bits by pattern, a plan to start from. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from mpq.errors import UsageError
+from mpq.models.select import select
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import Sensitivity
+from mpq.schemes import Scheme
+from mpq.search.problem import Group, Problem
+
+# Layers that runtimes fuse into one matrix product, by the last part of their names.
+FAMILIES = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query", "key", "value"),
+    ("q", "k", "v"),
+    ("wq", "wk", "wv"),
+    ("gate_proj", "up_proj"),
+    ("w1", "w3"),
+)
+_EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")
+
+
+def automatic_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
+    """Groups of layers that runtimes fuse: q/k/v and gate/up beside each other, and the experts of one block."""
+    experts: dict[tuple[str, str], list[str]] = {}
+    places: dict[tuple[str, str], str] = {}
+    for layer in layers:
+        match = _EXPERT.fullmatch(layer.name)
+        if match is not None:
+            experts.setdefault((match[1], match[2]), []).append(layer.name)
+        else:
+            parent, _, leaf = layer.name.rpartition(".")
+            places[parent, leaf] = layer.name
+    found = [tuple(names) for names in experts.values() if len(names) > 1]
+    parents = dict.fromkeys(parent for parent, _ in places)
+    for parent in parents:
+        for family in FAMILIES:
+            members = tuple(places[parent, leaf] for leaf in family if (parent, leaf) in places)
+            if len(members) == len(family):
+                found.append(members)
+    return tuple(found)
+
+
+def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group, ...]:
+    """The groups without the options that give a layer fewer bits than `min_bits` asks, by pattern of names.
+
+    Raises:
+        PatternError: if a pattern matches no layer.
+        UsageError: if a group has no option left.
+    """
+    names = [layer.name for group in groups for layer in group.layers]
+    least = dict.fromkeys(names, 0)
+    for pattern, bits in min_bits.items():
+        for name in select(names, [pattern], option="--min-bits"):
+            least[name] = max(least[name], bits)
+    found = []
+    for group in groups:
+        options = tuple(o for o in group.options if all(scheme.bits >= least[name] for name, scheme in o.schemes.items()))
+        if not options:
+            raise UsageError(
+                f"no candidate of {group.name} has the {max(least[layer.name] for layer in group.layers)} bits that --min-bits asks"
+            )
+        found.append(Group(group.layers, options))
+    return tuple(found)
+
+
+def choice_of(problem: Problem, schemes: Mapping[str, Scheme], table: Sensitivity) -> tuple[int, ...]:
+    """The choice that gives each layer the scheme of a plan, or the next larger one among its options.
+
+    Raises:
+        UsageError: if the plan lacks a layer.
+    """
+    missing = next((layer.name for layer in table.layers if layer.name not in schemes), None)
+    if missing is not None:
+        raise UsageError(f"the plan to start from has no layer '{missing}': it was made for another analysis")
+    return tuple(_nearest(group, schemes) for group in problem.groups)
+
+
+def _nearest(group: Group, schemes: Mapping[str, Scheme]) -> int:
+    exact = [i for i, option in enumerate(group.options) if all(schemes[name] == scheme for name, scheme in option.schemes.items())]
+    if exact:
+        return exact[0]
+    wanted = sum(schemes[layer.name].stored_bits(layer.matrix) for layer in group.layers)
+    sizes = [sum(scheme.stored_bits(layer.matrix) for layer in group.layers for scheme in (o.schemes[layer.name],)) for o in group.options]
+    larger = [i for i, size in enumerate(sizes) if size >= wanted]
+    return min(larger, key=lambda i: sizes[i]) if larger else max(range(len(sizes)), key=sizes.__getitem__)

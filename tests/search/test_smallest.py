@@ -1,0 +1,23 @@
+import pytest
+
+from mpq.errors import BudgetError
+from mpq.search.smallest import search_smallest
+from tests.search.measuring import FakeMeasurer
+from tests.small import random_table
+
+TABLE = random_table(3, count=8)
+
+
+def test_the_smallest_plan_keeps_the_error_and_a_tighter_error_takes_more_bytes() -> None:
+    sizes = []
+    for limit in (2.0, 0.5, 0.1):
+        found = search_smallest(TABLE, limit, measurer=FakeMeasurer(TABLE), trials=0)
+        assert found.plan.evidence["measured"]["held_out"] <= limit
+        sizes.append(found.plan.size.layer_bytes)
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_an_error_below_that_of_the_largest_plan_is_refused() -> None:
+    with pytest.raises(BudgetError, match=r"^no plan has a held-out error of at most 1e-30: the largest one has .*; add finer candidates$"):
+        search_smallest(TABLE, 1e-30, measurer=FakeMeasurer(TABLE), trials=0)
