@@ -72,16 +72,18 @@ class Written:
     Args:
         path: the file or folder.
         notes: what the user should know: layers stored otherwise, how to use the result.
+        others: files that belong to it.
     """
 
     path: Path
     notes: tuple[str, ...] = ()
+    others: tuple[Path, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """Size on disk of the file, or of all files of the folder."""
+        """Size on disk of all its files."""
         if self.path.is_file():
-            return self.path.stat().st_size
+            return sum(file.stat().st_size for file in (self.path, *self.others))
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
 

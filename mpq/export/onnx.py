@@ -53,7 +53,8 @@ class Onnx(Target):
         large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
         ir.save(model, output, external_data=f"{output.name}.data" if large else None)
         notes = [f"weights are in {output.name}.data: keep the two files together"] if large else []
-        return Written(output, (*notes, *_USE))
+        data = (output.with_name(f"{output.name}.data"),) if large else ()
+        return Written(output, (*notes, *_USE), data)
 
 
 def quantized_graph(source: Source, options: Options) -> Any:

@@ -15,6 +15,7 @@ _HOMES = {
     "llama.cpp": ("llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
     "onnx": ("onnx:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
     "modelopt": ("modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
+    "openvino": ("openvino:OpenVino", "an OpenVINO model, .xml and .bin"),
 }
 SUMMARIES = {name: summary for name, (_, summary) in _HOMES.items()}
 
