@@ -37,8 +37,10 @@ def self_check(context: Context) -> dict[str, Any]:
 def random_plans(table: Sensitivity, *, seed: int) -> Iterator[dict[str, Scheme]]:
     """Random plans of three sizes: from the smallest plan, random layers take random larger schemes until the size is reached."""
     generator = np.random.default_rng(seed)
+    candidates = table.header.candidates
     options = {
-        layer.name: [s for s in table.header.candidates[layer.name] if math.isfinite(table.mean(layer.name, s))] for layer in table.layers
+        layer.name: [s for s in candidates[layer.name] if math.isfinite(table.mean(layer.name, s))] or list(candidates[layer.name])
+        for layer in table.layers
     }
     bits = {layer.name: {s: s.stored_bits(layer.matrix) for s in options[layer.name]} for layer in table.layers}
     smallest = {name: min(sizes, key=lambda s: (sizes[s], str(s))) for name, sizes in bits.items()}
