@@ -44,7 +44,7 @@ class AnalysisSettings:
         targets: patterns of layers to search; empty means all.
         ignore: patterns of layers to leave as they are.
         metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
-        quantizer: a quantizer's name.
+        quantizer: a quantizer's name, or "auto": the best of a few by measurement on this model.
         method: "measure", "fisher", "weight", or "auto": measure where that is affordable, else fisher.
         held_out: share of the samples that the analysis never sees, kept for the search's decision.
         seed: of the split.
@@ -54,7 +54,7 @@ class AnalysisSettings:
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     metric: str = "auto"
-    quantizer: str = "mse"
+    quantizer: str = "auto"
     method: str = "auto"
     held_out: float = 0.25
     seed: int = 0

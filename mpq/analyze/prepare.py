@@ -10,6 +10,8 @@ import torch
 from mpq.analyze.candidates import candidates_for, expand
 from mpq.analyze.choose import choose_method
 from mpq.analyze.prepared import Prepared
+from mpq.analyze.quantizer import choose_quantizer
+from mpq.analyze.weight import WeightOnly
 from mpq.config import AnalysisSettings
 from mpq.errors import ModelError
 from mpq.models.batches import Data
@@ -23,6 +25,7 @@ from mpq.models.select import select
 from mpq.models.variants import sixteen_bits
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader
+from mpq.tensors.quantizers.registry import quantizer_named
 
 
 def prepare(
@@ -44,12 +47,24 @@ def prepare(
         SchemeError: if a candidate is unknown.
     """
     wanted = expand(settings.candidates)
+    if settings.quantizer != "auto":
+        quantizer_named(settings.quantizer)  # refused before the model runs
     calibration, held_out = data.split(settings.held_out, settings.seed)
     metric, reason = choose_metric(model, calibration, settings.metric)
     discovery = discover(model.module, calibration.batches)
     layers = chosen_layers(discovery, settings)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     method, why = choose_method(settings.method, model.module, calibration, metric, pairs=sum(map(len, candidates.values())))
+    quantizer, choice = choose_quantizer(
+        settings.quantizer,
+        model,
+        layers,
+        candidates,
+        calibration=calibration,
+        held_out=held_out,
+        metric=metric,
+        data_free=method == WeightOnly.name,
+    )
     source = source_of(model, path)
     header = SensitivityHeader(
         model=source,
@@ -66,12 +81,12 @@ def prepare(
             "metric": metric.name,
             "probabilities": getattr(metric, "probabilities", False),
             "method": method,
-            "quantizer": settings.quantizer,
+            "quantizer": quantizer,
         },
         layers=tuple(layers),
         candidates=candidates,
-        rest=inventory(model, layers, source=source, quantizer=settings.quantizer),
-        notes=(reason, why, *_unreached(discovery)),
+        rest=inventory(model, layers, source=source, quantizer=quantizer),
+        notes=(reason, why, choice, *_unreached(discovery)),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, calibration, metric, discovery)

@@ -21,6 +21,7 @@ from mpq.models.batches import Data
 from mpq.models.fit import fit_data
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
+from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -54,17 +55,18 @@ def analyze(
     chosen = settings or settings_from(AnalysisSettings, choices)
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory")
-    quantizer = quantizer_named(chosen.quantizer)
     path = None if output is None else Path(output)
     prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading)
     table, journal = open_journal(prepared.header, path)
     if table.finished:
         return table
+    quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
+    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.calibration)
     context = Context(
         model=loaded,
         prepared=prepared,
         table=table,
-        variants=Variants(loaded.module, table.layers, quantizer),
+        variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics),
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
         on_progress=on_progress or (lambda *_: None),
     )

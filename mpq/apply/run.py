@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 from mpq.apply.layers import plan_layers
 from mpq.apply.write import write_artifact
 from mpq.errors import ApplyError, MismatchError
+from mpq.models.batches import Data
+from mpq.models.fit import fit_data
 from mpq.models.inventory import inventory, rest_tensors, tensor_entry
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.state import aliases_of, state_of
+from mpq.models.statistics import statistics_for
 from mpq.models.swap import tensor_of
 from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
@@ -49,6 +53,7 @@ def apply(
     plan: Plan | Path | str,
     output: Path | str,
     *,
+    data: Data | Iterable[Any] | None = None,
     allow_unchanged: bool = False,
     on_progress: Progress | None = None,
 ) -> Applied:
@@ -58,16 +63,17 @@ def apply(
         model: the model that the plan was made for.
         plan: the plan or its file.
         output: path of the artifact, usually `*.mpq.safetensors`.
+        data: all samples of the analysis, as they were given to it, for a quantizer that needs statistics; unused otherwise.
         allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
         on_progress: told after each layer.
 
     Raises:
         MismatchError: if the plan belongs to another model, or its constant part does not fit this one.
-        ApplyError: if the plan is over its own budget, names unknown layers, or leaves a layer as it was.
+        ApplyError: if the plan is over its own budget, names unknown layers, leaves a layer as it was, or needs data that is not given.
     """
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    quantizer_named(wanted.quantizer)
+    quantizer = quantizer_named(wanted.quantizer)
     layers = plan_layers(wanted, loaded)
     rest = inventory(loaded, layers, source=wanted.model, quantizer=wanted.quantizer)
     if rest != wanted.rest:
@@ -80,7 +86,9 @@ def apply(
         wanted.model, wanted.quantizer, tuple(layers), wanted.layers, aliases_of(state_of(loaded.module)), loaded.config or {}
     )
     tensors = rest_tensors(loaded, layers)
-    packer = _Packer(loaded.module, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress)
+    statistics = statistics_for(quantizer, loaded.module, layers, _calibration(wanted, loaded, data)) if quantizer.needs_statistics else {}
+    variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
+    packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress)
     path = Path(output)
     write_artifact(path, facts, tensors, [tensor_entry(name, tensor) for name, tensor in tensors.items()], packer.parts)
     found, predicted = path.stat().st_size, wanted.size.file_bytes
@@ -93,10 +101,9 @@ def apply(
 class _Packer:
     """Packs one layer after another, and checks each."""
 
-    def __init__(self, module: nn.Module, plan: Plan, layers: list[Layer], *, allow_unchanged: bool, on_progress: Progress | None) -> None:
-        self._plan, self._module = plan, module
+    def __init__(self, variants: Variants, plan: Plan, layers: list[Layer], *, allow_unchanged: bool, on_progress: Progress | None) -> None:
+        self._plan, self._variants = plan, variants
         self._layers = {layer.name: layer for layer in layers}
-        self._variants = Variants(module, layers, quantizer_named(plan.quantizer), cache_bytes=0)
         self._allow_unchanged, self._on_progress = allow_unchanged, on_progress
         self._done = 0
 
@@ -116,11 +123,24 @@ class _Packer:
         return packed
 
     def _check_changed(self, layer: Layer, values: Tensor) -> None:
-        if torch.equal(values, to_matrix(tensor_of(self._module, layer.parameters[0]).detach(), layer.axes)):
+        if torch.equal(values, to_matrix(tensor_of(self._variants.module, layer.parameters[0]).detach(), layer.axes)):
             raise ApplyError(
                 f"layer '{layer.name}' did not change: its weights already lie on the grid of {self._plan.layers[layer.name]}; "
                 "if that is right, use --allow-unchanged"
             )
+
+
+def _calibration(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Data:
+    """The calibration part of the data that the plan was made with."""
+    if data is None:
+        source = plan.data.get("source", "the data of the analysis")
+        raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): give it as data")
+    samples = data if isinstance(data, Data) else fit_data(data, model=model, source="memory")
+    if samples.sha256 != plan.data.get("sha256"):
+        expected = str(plan.data.get("sha256"))[:12]
+        raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")
+    calibration, _ = samples.split(float(plan.data["held_out"]), int(plan.data["seed"]))
+    return calibration
 
 
 def _check_budget(plan: Plan) -> None:

@@ -39,7 +39,10 @@ def command(
         str | None,
         typer.Option(help="kl_divergence, relative_mse, top1 or cosine; auto takes KL where the output is logits. [default: auto]"),
     ] = None,
-    quantizer: Annotated[str | None, typer.Option(help=f"How codes are chosen: rtn, mse, … {default_of(_DEFAULTS, 'quantizer')}")] = None,
+    quantizer: Annotated[
+        str | None,
+        typer.Option(help=f"How codes are chosen: rtn, mse, act, gptq or descent; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, progress, say
 from mpq.cli.options import Json, Trust
-from mpq.cli.sources import check_output, reopen_model, stem_of
+from mpq.cli.sources import check_output, reopen_data, reopen_model, stem_of
 from mpq.errors import FormatError
 
 
@@ -37,12 +37,14 @@ def command(
     wanted = read_plan(plan)
 
     from mpq.apply.run import apply
+    from mpq.tensors.quantizers.registry import quantizer_named
 
     loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
+    data = reopen_data(wanted.data, plan, loaded) if wanted.data and quantizer_named(wanted.quantizer).needs_statistics else None
     target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
     check_output(target)
     with progress("apply") as advance:
-        done = apply(loaded, wanted, target, allow_unchanged=allow_unchanged, on_progress=advance)
+        done = apply(loaded, wanted, target, data=data, allow_unchanged=allow_unchanged, on_progress=advance)
     size = wanted.size
     if json:
         print_json({"output": str(done.path), "file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)})

@@ -12,6 +12,7 @@ from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.metrics import metric_named
 from mpq.models.reference import Reference
+from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Errors, Sensitivity
 from mpq.schemes import Scheme
@@ -41,7 +42,9 @@ class PlanMeasurer:
         settings = table.header.settings
         calibration, held_out = data.split(float(table.header.data["held_out"]), int(table.header.data["seed"]))
         metric = metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
-        self._variants = Variants(loaded.module, table.layers, quantizer_named(str(settings["quantizer"])))
+        quantizer = quantizer_named(str(settings["quantizer"]))
+        statistics = statistics_for(quantizer, loaded.module, table.layers, calibration)
+        self._variants = Variants(loaded.module, table.layers, quantizer, statistics=statistics)
         self._calibration = Reference(loaded.module, calibration, metric)
         self._held_out = Reference(loaded.module, held_out, metric)
 

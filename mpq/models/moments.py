@@ -54,8 +54,13 @@ class Moments:
             self._sums[key] = _Sum(placed.groups, columns)
         return self._sums[key]
 
-    def statistics(self, matrix: tuple[int, int]) -> Statistics | str:
-        """The statistics of the whole matrix, or why there are none; rows that were never reached get zeros."""
+    def statistics(self, matrix: tuple[int, int], *, looked_up: bool = False) -> Statistics | str:
+        """The statistics of the whole matrix, or why there are none; rows that were never reached get zeros.
+
+        Args:
+            matrix: rows and columns.
+            looked_up: whether its rows are outputs as well, so that every column counts by itself.
+        """
         rows, columns = matrix
         sums = {key: found for key, found in self._sums.items() if found.total is not None}
         step = math.gcd(rows, *(math.gcd(first, count // groups) for first, count, groups in sums))
@@ -68,6 +73,9 @@ class Moments:
             hessian[block], counts[block] = _mean(sums, block * step)
         if not bool(torch.isfinite(hessian).all()):
             return "its inputs are not finite"
+        if looked_up:
+            diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+            diagonal += diagonal.mean(-1, keepdim=True)
         return Statistics(hessian if blocks > 1 else hessian[0], int(counts.max()))
 
 

@@ -5,6 +5,10 @@ stands in a module, a bare parameter, an exported program or TorchScript. Each p
 its rows meet (`models/products.py`); their outer products are summed in float64, in the column order of the weight's matrix. Fused
 kernels that hide their products (recurrent layers, attention) are asked to run in their plain form meanwhile.
 
+A table that is looked up and multiplied, as an embedding tied to the head, has errors in its rows that go straight into the model too, each
+column alike: the identity is added to its moment, with the same trace. On stories15m, with the tied table alone at int4-g32, that
+brought the held-out KL of "descent" from 0.053 to 0.045, at int3-g32 from 0.152 to 0.139.
+
 Cost: the pass is one forward pass, plus columns^2 multiplications per layer and position (about as many as the
 layer itself takes if it is square), less where layers share an input. Memory: 8 * columns^2 bytes per layer during
 the pass and 4 after it, times the number of experts or groups whose inputs differ. Above `limit_bytes` the layers are taken in parts,
@@ -58,7 +62,7 @@ def collect_statistics(module: nn.Module, layers: Iterable[Layer], data: Data) -
     """
     wanted = list(layers)
     watch = _InputWatch(module, wanted)
-    with _plain_kernels(wanted):
+    with _plain_kernels(module):
         for batch in data.batches:
             with watch.active():
                 forward(module, batch)
@@ -126,6 +130,7 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
         self._moments = [Moments() for _ in layers]
         self._reasons: dict[int, str] = {}
         self._refused: set[int] = set()
+        self._looked_up: set[int] = set()
         self._places: dict[tuple[Any, ...], Placement | str] = {}
         self._last: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
@@ -140,7 +145,7 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
         for number, layer in enumerate(self._layers):
             made: Statistics | str = self._reasons.get(number, "never reached by a product with data")
             if number not in self._refused and self._moments[number].seen:
-                made = self._moments[number].statistics(layer.matrix)
+                made = self._moments[number].statistics(layer.matrix, looked_up=number in self._looked_up)
             if isinstance(made, str):
                 reasons[layer.name] = made
             else:
@@ -157,6 +162,8 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
             return
         if part.operator == "embedding" and tensor.dim() > 2:
             self._refuse(origin.weight, "its matrices are looked up by token")
+        elif part.operator == "embedding":
+            self._looked_up.add(origin.weight)
         reason = self._add(call, name, part, tensor, origin)
         if reason is not None:
             self._reasons.setdefault(origin.weight, reason)
@@ -214,12 +221,12 @@ def _moment_bytes(layer: Layer) -> int:
 
 
 @contextmanager
-def _plain_kernels(layers: Sequence[Layer]) -> Iterator[None]:
+def _plain_kernels(module: nn.Module) -> Iterator[None]:
     """Ask for the plain form of fused kernels that hide their products."""
     fast = torch.backends.mha.get_fastpath_enabled()
     onednn: bool = torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    if any(layer.operator == "recurrent" for layer in layers):
+    if any(isinstance(child, nn.RNNBase) for child in module.modules()):
         torch._C._set_mkldnn_enabled(False)
     try:
         yield

@@ -22,6 +22,7 @@ VERSION = 1
 _KEYS = {
     "mpq_plan",
     "model",
+    "data",
     "budget",
     "quantizer",
     "size",
@@ -68,6 +69,7 @@ class Plan:
         axes: output axes by layer name, where they are not (0,).
         pinned: layers whose scheme the user fixed.
         ties: groups of layers that share one scheme.
+        data: how to read and split the data of the analysis again, with its sha256; a quantizer that needs statistics applies by it.
         evidence: what is known of its error; see `docs/formats.md`.
     """
 
@@ -81,6 +83,7 @@ class Plan:
     axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -138,6 +141,8 @@ def plan_to_yaml(plan: Plan) -> str:
     """The text of a plan file."""
     size = plan.size
     head: dict[str, Any] = {"mpq_plan": VERSION, "model": plan.model}
+    if plan.data:
+        head["data"] = plan.data
     if plan.budget is not None:
         head["budget"] = {"limit": plan.budget.limit, "scope": plan.budget.scope}
     head["quantizer"] = plan.quantizer
@@ -215,6 +220,7 @@ def _plan(data: dict[str, Any], path: Path) -> Plan:
         axes={str(name): tuple(axes) for name, axes in data.get("axes", {}).items()},
         pinned=tuple(str(name) for name in data.get("pinned", ())),
         ties=tuple(tuple(str(name) for name in group) for group in data.get("ties", ())),
+        data=dict(data.get("data", {})),
         evidence=dict(data.get("evidence", {})),
     )
 

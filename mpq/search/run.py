@@ -26,6 +26,8 @@ from mpq.search.steer import automatic_ties, choice_of, limited
 from mpq.search.study import Measured, Study
 from mpq.search.uniform import uniform_plans
 
+_READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed")  # what reads and splits the data again
+
 
 class Measurer(Protocol):
     """Measures whole plans on the real model."""
@@ -177,7 +179,8 @@ class _Run:
         ties = tuple(tuple(layer.name for layer in group.layers) for group in self.problem.groups if len(group.layers) > 1)
         pinned = tuple(name for name in bare.layers if name in self.settings.pins)
         evidence = {"assignment": bare.assignment} | evidence
-        return replace(bare, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence)
+        data = {name: header.data[name] for name in _READING if header.data.get(name) is not None}
+        return replace(bare, data=data, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence)
 
     def _over_time(self) -> bool:
         return self.settings.timeout is not None and time.monotonic() - self._started > self.settings.timeout

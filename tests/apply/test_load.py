@@ -75,7 +75,7 @@ def test_a_module_in_which_the_ties_are_missing_gets_the_weights_under_every_nam
 def test_a_module_with_more_ties_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
     table = mpq.analyze(model, [inputs(8, 8)], candidates=("4",))
-    mpq.apply(model, mpq.search(table, "16bits").plan, tmp_path / NAME)
+    mpq.apply(model, mpq.search(table, "16bits").plan, tmp_path / NAME, data=[inputs(8, 8)])
     model.get_submodule("1").weight = model.get_parameter("0.weight")
     with pytest.raises(MismatchError) as error:
         mpq.load(tmp_path / NAME, model)

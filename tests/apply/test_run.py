@@ -164,3 +164,16 @@ def test_a_training_module_is_refused(tmp_path: Path) -> None:
     model = in_memory("mlp")
     with pytest.raises(mpq.MpqError, match="training mode"):
         mpq.apply(nn.Linear(2, 2), plan_of(model, "mlp"), tmp_path / NAME)
+
+
+def test_a_plan_of_a_quantizer_with_statistics_is_applied_with_the_data_of_its_analysis(tmp_path: Path) -> None:
+    model, batches = mlp(), [torch.randn(64, 8, generator=torch.Generator().manual_seed(0))]
+    table = mpq.analyze(model, batches, candidates=("4", "8"), quantizer="gptq")
+    plan = mpq.search(table, "20bits").plan
+    missing = r"^quantizer 'gptq' needs the calibration data that the plan was made with \(memory\): give it as data$"
+    with pytest.raises(ApplyError, match=missing):
+        mpq.apply(model, plan, tmp_path / "a.mpq.safetensors")
+    with pytest.raises(MismatchError, match=r"^the plan was made with other calibration data "):
+        mpq.apply(model, plan, tmp_path / "a.mpq.safetensors", data=[batches[0] + 1])
+    done = mpq.apply(model, plan, tmp_path / "a.mpq.safetensors", data=batches)
+    assert done.file_bytes == plan.size.file_bytes

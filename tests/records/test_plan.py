@@ -145,7 +145,7 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    known = "axes, budget, evidence, layers, model, mpq_plan, original_bytes, pinned, quantizer, rest, shapes, size, ties"
+    known = "axes, budget, data, evidence, layers, model, mpq_plan, original_bytes, pinned, quantizer, rest, shapes, size, ties"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
     assert message(path) == f" has the unknown key 'colour': a plan has {known}"
 

@@ -1,0 +1,72 @@
+"""The quantizer, when nobody chose one: the best of a few, by measurement on this model.
+
+Every contender quantizes the whole model once, each layer at its integer candidate nearest to four bits, informed by the calibration
+samples only; the error is measured on the held-out samples. A contender that needs statistics replaces a simpler one only on a paired
+test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mpq.models.batches import Data
+from mpq.models.loaded import LoadedModel
+from mpq.models.metrics import Metric
+from mpq.models.reference import Reference
+from mpq.models.statistics import statistics_for
+from mpq.models.variants import Variants
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import standard_error
+from mpq.schemes import Scheme
+from mpq.tensors.quantizers.registry import quantizer_named
+
+CONTENDERS = ("mse", "descent")  # simplest first
+_SIGNIFICANT = 1.645  # one-sided 5%
+_TRIAL_BITS = 4
+
+
+def choose_quantizer(
+    name: str,
+    model: LoadedModel,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Iterable[Scheme]],
+    *,
+    calibration: Data,
+    held_out: Data,
+    metric: Metric,
+    data_free: bool,
+) -> tuple[str, str]:
+    """The quantizer's name and the reason for it; "auto" measures the contenders, unless the analysis is `data_free`."""
+    if name != "auto":
+        return quantizer_named(name).name, f"quantizer {name}: as asked"
+    if data_free:
+        return CONTENDERS[0], f"quantizer {CONTENDERS[0]}: the best that needs no data"
+    plan = {layer.name: _nearest(candidates[layer.name]) for layer in layers}
+    plan = {layer: scheme for layer, scheme in plan.items() if not scheme.is_float}
+    if not plan:
+        return CONTENDERS[0], f"quantizer {CONTENDERS[0]}: all candidates are floating point"
+    reference = Reference(model.module, held_out, metric)
+    errors = {one: _errors(one, model, layers, plan, calibration, reference) for one in CONTENDERS}
+    best = CONTENDERS[0]
+    for contender in CONTENDERS[1:]:
+        difference = errors[contender] - errors[best]
+        if bool(np.isfinite(difference).all()) and difference.mean() + _SIGNIFICANT * standard_error(difference) < 0:
+            best = contender
+    figures = ", ".join(f"{one} {float(found.mean()):.4g}" for one, found in errors.items())
+    return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits is {figures}"
+
+
+def _nearest(schemes: Iterable[Scheme]) -> Scheme:
+    return min(schemes, key=lambda scheme: (scheme.is_float, abs(scheme.bits - _TRIAL_BITS), str(scheme)))
+
+
+def _errors(
+    name: str, model: LoadedModel, layers: Sequence[Layer], plan: Mapping[str, Scheme], calibration: Data, reference: Reference
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    quantizer = quantizer_named(name)
+    statistics = statistics_for(quantizer, model.module, layers, calibration)
+    variants = Variants(model.module, layers, quantizer, statistics=statistics)
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = reference.errors(variants.weights(plan)).numpy()
+    return found
