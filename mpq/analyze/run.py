@@ -73,6 +73,7 @@ def analyze(
     with closing(journal) if journal is not None else nullcontext():
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
+        context.cost["method_seconds"] = time.monotonic() - began
         check = self_check(context)
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         context.record([{"finish": {"cost": cost, "check": check}}])
