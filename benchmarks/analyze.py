@@ -56,7 +56,8 @@ def own_text(model: LoadedModel, count: int) -> Data:
     torch.manual_seed(0)
     start = torch.ones(count, 1, dtype=torch.int64)
     with torch.no_grad():
-        tokens = model.module.generate(start, attention_mask=torch.ones_like(start), pad_token_id=0, do_sample=True, max_new_tokens=127)
+        generate: Any = model.module.generate
+        tokens = generate(start, attention_mask=torch.ones_like(start), pad_token_id=0, do_sample=True, max_new_tokens=127)
     return _fitted(tokens, model)
 
 
