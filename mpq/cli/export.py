@@ -26,7 +26,7 @@ def command(
         bool, typer.Option("--nearest", help="Where the target lacks a layer's scheme, take the next larger one that holds its values.")
     ] = False,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Inputs, one sample is enough; only for models that bring none.")
+        str | None, typer.Option("--data", metavar="FILE", help="Inputs, two samples are enough; only for models that bring none.")
     ] = None,
     model: Annotated[
         Path | None, typer.Option("--reference", metavar="MODEL", help="The original model, if it is not where the source says.")
@@ -39,8 +39,8 @@ def command(
 ) -> None:
     """Write a plan or an artifact for another program.
 
-    A scheme that the target does not have is an error that lists the layers; with --nearest each takes the next larger one, which
-    is printed and changes the size, not the weights.
+    A scheme that the target does not have is an error that lists the layers. With --nearest each takes the next larger one, and is
+    printed: more bytes for the same weights, except that a layer which no integers of the target hold is rounded to fp16.
 
     Example: mpq export model.mpq.safetensors --to onnx
     """

@@ -1,0 +1,65 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mpq.cli.main import app
+from mpq.export.registry import SUMMARIES, target_named
+from mpq.records.plan import plan_for, write_plan
+from mpq.schemes import parse_scheme
+from tests.small import REST, linear
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    layers = [linear("a", 8, 64), linear("b", 8, 64)]
+    chosen = {"a": parse_scheme("int4"), "b": parse_scheme("int5")}
+    made = plan_for(layers, chosen, model={"path": "m", "sha256": "a", "kind": "hf"}, quantizer="rtn", rest=REST)
+    write_plan(made, tmp_path / "plan.yaml")
+    return tmp_path / "plan.yaml"
+
+
+def test_a_replacement_is_printed_layer_by_layer(plan: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(plan), "--to", "auto-round", "--nearest"])
+    assert done.exit_code == 0
+    assert [line.split() for line in done.stdout.splitlines() if line.startswith("b ")] == [["b", "int5", "int8"]]
+
+
+def test_json_tells_the_same(plan: Path) -> None:
+    done = CliRunner().invoke(app, ["export", str(plan), "--to", "auto-round", "--nearest", "--json"])
+    found = json.loads(done.stdout)
+    assert found["replaced"] == {"b": ["int5", "int8"]}
+    assert found["bytes"] == Path(found["path"]).stat().st_size
+
+
+def test_errors_are_one_line_and_an_exit_code(plan: Path) -> None:
+    missing = CliRunner().invoke(app, ["export", str(plan), "--to", "auto-round"])
+    assert (missing.exit_code, missing.stderr) == (
+        3,
+        "mpq: auto-round cannot express b (int5): --nearest takes the next larger scheme for each\n",
+    )
+    unknown = CliRunner().invoke(app, ["export", str(plan), "--to", "elsewhere"])
+    assert unknown.exit_code == 2
+    assert unknown.stderr == f"mpq: 'elsewhere' is not a target: use one of {', '.join(SUMMARIES)}\n"
+
+
+@pytest.mark.parametrize("name", list(SUMMARIES))
+def test_every_target_is_found_by_its_name(name: str) -> None:
+    target = target_named(name)
+    assert target.ending
+    assert target.abilities.bits
+
+
+def test_a_missing_package_names_the_extra(plan: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnxscript'] = None\n"
+        "from mpq.export.registry import target_named\n"
+        "from mpq.export.base import ExportError, Options\n"
+        "try: target_named('onnx').check(None, Options())\n"
+        "except ExportError as error: print(error)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "this target needs onnxscript: pip install 'mpq[onnx]'\n"
