@@ -39,19 +39,21 @@ def test_the_artifact_has_the_size_that_the_plan_predicts_and_runs_alone(folder:
     assert mpq.load(folder / "model.mpq.safetensors")(images[:4]).shape == (4, 10)
 
 
-def test_the_demo_runs_the_whole_path_and_keeps_its_files(fresh: Path) -> None:
-    ran = done("demo --keep kept --budget 5bits")
-    commands = [line for line in ran.out.splitlines() if line.startswith("$")]
-    assert commands == [
-        "$ mpq analyze model.pt2 --calib calibration.pt",
-        "$ mpq search --budget 5bits",
-        "$ mpq apply plan.yaml",
-        "$ mpq check plan.yaml --budget 5bits",
-        "$ mpq eval model.mpq.safetensors --data test.pt",
-    ]
-    assert "files are in kept" in ran.out
-    assert Path.cwd() == fresh
-    assert (fresh / "kept" / "model.mpq.safetensors").exists()
+def test_the_demo_works_in_its_own_folder_and_comes_back(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr("mpq.cli.demo._steps", lambda budget: seen.append(Path.cwd()))
+    assert "files are in kept" in done("demo chars --keep kept").out
+    assert "the files were temporary" in done("demo").out
+    assert (seen[0], Path.cwd()) == (fresh / "kept", fresh)
+    assert not seen[1].exists()
+    assert files() == sorted(["calibration.pt", "model.pt2", "test.pt", "kept", "kept/calibration.pt", "kept/model.pt2", "kept/test.pt"])
+
+
+def test_a_demo_whose_step_fails_stops_there(fresh: Path) -> None:
+    ran = typed("demo --budget 1bits --keep kept")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("mpq: budget 1bits (layers) cannot be met: ")
+    assert "$ mpq apply" not in ran.out
 
 
 def test_two_analyses_in_a_folder_are_listed(folder: Path) -> None:

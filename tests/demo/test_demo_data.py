@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
         write_demo("chars", tmp_path / "file" / "inside")
-    expected = f"cannot make the folder {tmp_path / 'file' / 'inside'}: {os.strerror(errno.ENOTDIR)}; choose another place with --output"
+    expected = f"cannot make the folder {tmp_path / 'file' / 'inside'}: {os.strerror(errno.ENOTDIR)}; choose another with --keep"
     assert str(caught.value) == expected
 
 
