@@ -26,7 +26,10 @@ def test_the_default_file_holds_the_defaults() -> None:
 
 def test_the_default_file_names_every_setting() -> None:
     text = (CONFIGS / "default.yaml").read_text()
-    names = {*asdict(AnalysisSettings()), *asdict(SearchSettings()), "num_samples", "seq_len", "batch_size", "max_error"} - {"storage"}
+    names = {*asdict(AnalysisSettings()), *asdict(SearchSettings()), "num_samples", "seq_len", "batch_size", "max_error"} - {
+        "storage",
+        "start",
+    }
     assert [name for name in sorted(names) if f"  {name}:" not in text and f"# {name}:" not in text] == []
 
 

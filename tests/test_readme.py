@@ -12,8 +12,10 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DO
 
 
 def plain(line: str) -> str:
-    """A line without its figures, which another machine may give otherwise."""
-    return " ".join(re.sub(r"█+", "█", re.sub(r"(?<![a-z])-(?=\d)|[\d.,±%]+(?:e-\d+)?", "#", line)).split())
+    """A line without its figures, schemes and stages, which another machine may give otherwise."""
+    for pattern, word in ((r"\b(exact|knobs|swaps|model)\b", "stage"), (r"\bint\d(-g\d+)?", "scheme"), (r"█+", "█")):
+        line = re.sub(pattern, word, line)
+    return " ".join(re.sub(r"[\d.,±%]+(?:e-\d+)?", "#", line).split())
 
 
 def test_the_two_commands_are_those_of_the_ci() -> None:

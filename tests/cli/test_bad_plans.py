@@ -115,7 +115,7 @@ def test_a_plan_edited_over_its_budget(folder: Path) -> None:
     [
         ("mpq_plan: 1", "mpq_plan: 9", 3, "plan.yaml is a plan of version 9, this mpq reads up to 1: upgrade mpq"),
         ("  stem.0: ", "  stem.0: int5x #", 2, "plan.yaml: 'int5x' is not a scheme: write "),
-        ("quantizer: mse", "quantizer: best", 2, "'best' is not a quantizer: use one of rtn, mse"),
+        ("quantizer: ", "quantizer: best #", 2, "'best' is not a quantizer: use one of rtn, mse"),
         ("rest:", "rast:", 3, "plan.yaml has the unknown key 'rast': a plan has "),
         ("layers:", "layers: [", 3, "plan.yaml is not YAML: "),
     ],
