@@ -63,9 +63,9 @@ def uniform_plan(result: SearchResult, table: mpq.Sensitivity) -> tuple[Finalist
     return uniform, result.plan.with_layers(schemes)
 
 
-def judged(model: LoadedModel, plan: Plan, test: Data, work: Path) -> tuple[str, str, float, float]:
+def judged(model: LoadedModel, plan: Plan, calibration: Data, test: Data, work: Path) -> tuple[str, str, float, float]:
     """Effective bits and file bytes (predicted = written), KL and accuracy or perplexity on the test data."""
-    done = mpq.apply(model, plan, work / "artifact.mpq.safetensors", allow_unchanged=True)
+    done = mpq.apply(model, plan, work / "artifact.mpq.safetensors", data=calibration, allow_unchanged=True)
     assert done.file_bytes == plan.size.file_bytes
     found = mpq.evaluate(model, mpq.load(done.path), test)
     names = {figure.name for figure in found.figures}
@@ -102,11 +102,11 @@ def main() -> None:
                 seconds = f"{time.monotonic() - began:.0f}"
                 print(name, budget, result.reason, f"{result.measurements} plans measured in {seconds} s", sep="\n  ", flush=True)
                 held = result.plan.evidence["measured"]["held_out"]
-                bits, size, kl, quality = judged(model, result.plan, test, work)
+                bits, size, kl, quality = judged(model, result.plan, calibration, test, work)
                 table.add_row(name, budget, result.reason.split(":")[0], bits, size, f"{held:.4g}", f"{kl:.4g}", f"{quality:.4f}", seconds)
                 uniform = uniform_plan(result, analysis)
                 if uniform is not None:
-                    bits, size, kl, quality = judged(model, uniform[1], test, work)
+                    bits, size, kl, quality = judged(model, uniform[1], calibration, test, work)
                     held = float(uniform[0].held_out.mean())
                     label = f"uniform {uniform[0].name}"
                     table.add_row(name, budget, label, bits, size, f"{held:.4g}", f"{kl:.4g}", f"{quality:.4f}", "")
