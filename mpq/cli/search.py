@@ -9,7 +9,7 @@ import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.options import Config, Json, Trust, default_of, merged
-from mpq.cli.searching import Job
+from mpq.cli.searching import Job, starting_schemes
 from mpq.cli.sources import check_output, only_analysis
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
@@ -37,7 +37,10 @@ def command(
         float | None, typer.Option(help="Instead of --budget: the smallest plan whose held-out error stays within this.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", metavar="PLAN", help="A plan to start from, for example one edited by hand.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="PLAN", help="A plan to start from, edited by hand or of another tool: CSV layer,bits or its own format."
+        ),
     ] = None,
     trials: Annotated[
         int | None,
@@ -71,12 +74,12 @@ def command(
     budgets = [] if limit is not None else _budgets(wanted, choices.pop("scope", None))
     source = sensitivity or only_analysis(Path())
 
-    from mpq.records.plan import read_plan
     from mpq.records.sensitivity import read_sensitivity
 
+    table = read_sensitivity(source)
     if start is not None:
-        choices["start"] = read_plan(start).layers
-    job = Job(read_sensitivity(source), source, settings_from(SearchSettings, choices), reference=model, trust=trust)
+        choices["start"] = starting_schemes(start, table)
+    job = Job(table, source, settings_from(SearchSettings, choices), reference=model, trust=trust)
     if limit is not None:
         job.report(job.smallest(float(limit)), output, json=json)
     elif len(budgets) == 1:

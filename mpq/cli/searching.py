@@ -12,11 +12,12 @@ from mpq.budget import Budget
 from mpq.cli.console import figure, print_json, print_table, progress, say
 from mpq.cli.sources import check_output, reopen_data, reopen_model
 from mpq.config import SearchSettings
-from mpq.errors import UsageError
+from mpq.errors import BudgetError, UsageError
 
 if TYPE_CHECKING:
     from mpq.evaluate.measurer import PlanMeasurer
     from mpq.records.sensitivity import Sensitivity
+    from mpq.schemes import Scheme
     from mpq.search.run import SearchResult
 
 
@@ -75,10 +76,16 @@ class Job:
         from mpq.files import write_text
         from mpq.records.plan import write_plan
 
-        folder.mkdir(parents=True, exist_ok=True)
         rows: list[dict[str, Any]] = []
         for budget in budgets:
-            result = self.run(budget)
+            try:
+                result = self.run(budget)
+            except BudgetError as error:
+                if budget is budgets[-1] and not rows:
+                    raise
+                say(f"left out: {error}")
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"plan-{budget.limit}.yaml"
             write_plan(result.plan, path)
             size, measured = result.plan.size, result.plan.evidence.get("measured", {})
@@ -154,3 +161,15 @@ def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
         figure(row["calibration"], row["calibration_stderr"]),
         figure(row["held_out"], row["held_out_stderr"]),
     ]
+
+
+def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
+    """Schemes by layer of a plan, or of another tool's assignment."""
+    from mpq.export.assignment import read_assignment
+    from mpq.records.plan import read_plan
+
+    try:
+        is_plan = "mpq_plan:" in path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}; --from takes a plan or another tool's assignment") from error
+    return dict(read_plan(path).layers) if is_plan else read_assignment(path, table.layers)

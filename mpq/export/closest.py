@@ -2,7 +2,7 @@
 
 Every replacement is towards more bytes, never fewer, and none changes a weight: more bits leave room for the same codes around another
 middle, smaller groups repeat a scale, and a zero point can be spent as one more bit of a symmetric code. Only integer codes that no
-integer scheme of the target can hold become fp16, which rounds each weight to 11 bits.
+integer scheme of the target can hold, and levels of a table, become fp16, which rounds each weight to 11 bits.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def closest(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> Sc
     """The scheme itself where the target can express it, else the one of fewest bytes that holds its values; None if there is none."""
     if scheme.is_float:
         return next((Scheme(name) for name in _WIDER_FLOATS[scheme.format] if name in abilities.floats), None)
+    if not scheme.is_integer:
+        return _smallest_float(abilities)
     scheme = without_idle_group(scheme, matrix)
     found = [
         Scheme(f"int{bits}", group, symmetric)
@@ -34,7 +36,7 @@ def closest(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> Sc
         return scheme
     if found:
         return min(found, key=lambda other: (other.stored_bits(matrix), not other.symmetric, -(other.group_size or 0)))
-    return min((Scheme(name) for name in abilities.floats), key=lambda other: FLOAT_FORMATS[other.format], default=None)
+    return _smallest_float(abilities)
 
 
 def widen(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight:
@@ -58,6 +60,10 @@ def widen(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight:
     old = middle if weight.zero_points is None else spread(weight.zero_points.int(), weight.scheme, columns)
     codes = (weight.codes.int() - old + 2 ** (scheme.bits - 1)).to(weight.codes.dtype)
     return QuantizedWeight(scheme, weight.matrix, codes, weight.scales[:, first])
+
+
+def _smallest_float(abilities: Abilities) -> Scheme | None:
+    return min((Scheme(name) for name in abilities.floats), key=lambda other: FLOAT_FORMATS[other.format], default=None)
 
 
 def _codes(scheme: Scheme, abilities: Abilities) -> list[tuple[int, bool]]:

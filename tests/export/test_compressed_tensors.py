@@ -73,8 +73,7 @@ def test_fused_layers_of_unequal_schemes_are_refused_with_the_remedy(tmp_path: P
     first = "model.layers.1.self_attn"
     assert str(caught.value) == (
         f"vLLM fuses layers that have unequal schemes here: {first}.q_proj (int4-g32), {first}.k_proj (int4-g32), {first}.v_proj (int8); "
-        f"search again with --tie {first}.q_proj,{first}.k_proj,{first}.v_proj (once per group), or use --allow-unfused if only other "
-        "programs will load it"
+        "search again with --tie auto, or use --allow-unfused if only other programs will load it"
     )
 
 
