@@ -18,12 +18,11 @@ from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import standard_error
+from mpq.records.paired import compare
 from mpq.schemes import Scheme
 from mpq.tensors.quantizers.registry import quantizer_named
 
 CONTENDERS = ("mse", "descent")  # simplest first
-_SIGNIFICANT = 1.645  # one-sided 5%
 _TRIAL_BITS = 4
 
 
@@ -51,8 +50,7 @@ def choose_quantizer(
     errors = {one: _errors(one, model, layers, plan, calibration, reference) for one in CONTENDERS}
     best = CONTENDERS[0]
     for contender in CONTENDERS[1:]:
-        difference = errors[contender] - errors[best]
-        if bool(np.isfinite(difference).all()) and difference.mean() + _SIGNIFICANT * standard_error(difference) < 0:
+        if compare(errors[contender], errors[best]).better:
             best = contender
     figures = ", ".join(f"{one} {float(found.mean()):.4g}" for one, found in errors.items())
     return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits is {figures}"

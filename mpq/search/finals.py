@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mpq.records.paired import compare
 from mpq.records.sensitivity import Errors, standard_error
-from mpq.search.paired import compare
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
+from mpq.records.paired import compare
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.schemes import Scheme
 from mpq.search.exact import Solution, solve
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
-from mpq.search.paired import compare
 from mpq.search.problem import Group, Problem, build_groups, check_feasible
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import automatic_ties, choice_of, limited

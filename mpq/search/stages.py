@@ -4,17 +4,17 @@ knobs   Optuna's TPE over a few re-weighting parameters, decoded exactly (`knobs
 learn   plans drawn from what all measured plans so far say about the layers, decoded exactly (`beliefs.py`)
 swap    exchanges of bits between two layers of the best plan, the likeliest by those beliefs first (`polish.py`)
 
-A plan becomes the incumbent only if it is better than the incumbent on the same samples by more than one standard error.
+A plan becomes the incumbent only if a paired test on the same samples finds it better; see `records/paired.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from mpq.records.paired import compare
 from mpq.search.beliefs import Beliefs
 from mpq.search.exact import solve
 from mpq.search.knobs import Knobs
-from mpq.search.paired import compare
 from mpq.search.polish import describe, propose
 from mpq.search.study import Measured, Study
 

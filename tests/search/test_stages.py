@@ -1,6 +1,6 @@
 import pytest
 
-from mpq.search.paired import compare
+from mpq.records.paired import compare
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages import Stages, trials_of
 from mpq.search.study import Study

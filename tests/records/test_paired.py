@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mpq.search.paired import compare
+from mpq.records.paired import compare
 
 GENERATOR = np.random.default_rng(0)
 BASE = GENERATOR.lognormal(size=200)
@@ -44,3 +44,25 @@ def test_an_output_that_is_not_finite_is_infinitely_worse() -> None:
     assert compare(broken, np.array([9.0, 9.0])).worse
     assert compare(np.array([9.0, 9.0]), broken).better
     assert not compare(broken, broken).better
+
+
+def test_a_gain_on_nearly_every_sample_is_seen_in_spite_of_a_few_heavy_ones() -> None:
+    incumbent = np.full(128, 100.0)
+    candidate = incumbent - np.linspace(0.01, 0.02, 128)
+    candidate[:4] += [30.0, -31.0, 25.0, -26.0]
+    found = compare(candidate, incumbent)
+    assert -found.difference < 1.96 * found.stderr
+    assert found.better
+
+
+def test_ranks_alone_do_not_make_a_larger_mean_better() -> None:
+    incumbent = np.full(100, 1.0) + np.random.default_rng(2).normal(0, 0.001, 100)
+    candidate = incumbent - 0.01
+    candidate[0] += 50
+    assert not compare(candidate, incumbent).better
+
+
+def test_chance_is_taken_for_a_gain_in_no_more_than_its_level_of_cases() -> None:
+    generator = np.random.default_rng(3)
+    wins = sum(compare(generator.normal(size=24), generator.normal(size=24)).better for _ in range(600))
+    assert wins / 600 < 0.07

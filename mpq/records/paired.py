@@ -1,0 +1,71 @@
+"""The paired test: is one plan's error smaller than another's on the same samples, beyond noise? No torch.
+
+The candidate must have the smaller mean, and one of two paired tests must reject chance at half of the level each (Bonferroni, so that the
+pair keeps the level): Student's t on the differences, and Wilcoxon's signed ranks. Errors of single samples are heavy-tailed - a few
+samples near a decision boundary carry most of the mean - and there the ranks see a gain on nearly every sample that the t-test misses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
+SIGNIFICANT = 0.05  # level, one-sided: what decides between finalists
+PROMISING = 0.3  # the same for a trial to become the incumbent, before it is judged on held-out samples
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of two plans on the same samples.
+
+    Args:
+        difference: mean of (candidate - incumbent); negative when the candidate is better.
+        stderr: its standard error over samples; infinite for fewer than two samples.
+        ranks: chance that signed ranks as far below zero arise without a gain; 1.0 where there are too few samples.
+        ranks_above: the same for a loss.
+    """
+
+    difference: float
+    stderr: float
+    ranks: float = 1.0
+    ranks_above: float = 1.0
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is better beyond noise."""
+        return self.difference < 0 and self._rejects(SIGNIFICANT, self.ranks)
+
+    @property
+    def promising(self) -> bool:
+        """Whether the candidate is better by more than chance often gives."""
+        return self.difference < 0 and self._rejects(PROMISING, self.ranks)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is worse beyond noise."""
+        return self.difference > 0 and self._rejects(SIGNIFICANT, self.ranks_above)
+
+    def _rejects(self, level: float, ranks: float) -> bool:
+        return abs(self.difference) > NormalDist().inv_cdf(1 - level / 2) * self.stderr or ranks < level / 2
+
+
+def compare(candidate: Errors, incumbent: Errors) -> Comparison:
+    """Compare per-sample errors of two plans; a NaN (an output that was not finite) makes its plan infinitely worse."""
+    if np.isnan(candidate).any():
+        return Comparison(math.inf, 0.0)
+    if np.isnan(incumbent).any():
+        return Comparison(-math.inf, 0.0)
+    difference = candidate - incumbent
+    count = len(difference)
+    stderr = float(difference.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
+    mean = float(difference.mean())
+    if not bool(difference.any()):
+        return Comparison(mean, stderr)
+    from scipy.stats import wilcoxon  # late: it takes a moment to import
+
+    moved = difference[difference != 0]
+    return Comparison(mean, stderr, float(wilcoxon(moved, alternative="less").pvalue), float(wilcoxon(moved, alternative="greater").pvalue))
