@@ -5,6 +5,9 @@ A scheme is written `<format>[-asym][-gN]`:
     int4            4-bit integers, symmetric, one fp16 scale per row (output channel)
     int4-g128       one fp16 scale per 128 weights of a row; the last group of a row may be shorter
     int4-asym-g32   with a zero point of 4 bits beside each scale
+    nf4 fp4-e2m1 fp8-e4m3 fp8-e5m2 int1 ternary
+                    levels of a table times a scale, optionally with -gN; int1 is -1 or 1, ternary is -1, 0 or 1, five to a byte
+    mxfp4           fp4-e2m1 with a power of two per 32 weights, stored in 8 bits
     fp16 bf16 fp32  floating point, no scales
 
 A weight is seen as a matrix [rows, columns]: rows are the output channels, columns everything that one output sums
@@ -24,6 +27,9 @@ from mpq.errors import SchemeError
 
 FLOAT_FORMATS = {"fp16": 16, "bf16": 16, "fp32": 32}
 INTEGER_FORMATS = {f"int{bits}": bits for bits in range(2, 9)}
+LEVEL_FORMATS = {"int1": 1, "ternary": 2, "nf4": 4, "fp4-e2m1": 4, "mxfp4": 4, "fp8-e4m3": 8, "fp8-e5m2": 8}
+TRITS_PER_BYTE = 5
+MX_GROUP = 32
 DTYPE_BYTES = {
     "U8": 1,
     "I8": 1,
@@ -40,7 +46,7 @@ DTYPE_BYTES = {
 }
 SCALE_DTYPE = "F16"
 PARTS = ("values", "codes", "scales", "zero_points")  # what `Scheme.stored` may name
-_PATTERN = re.compile(r"(?P<format>[a-z]+\d+)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?")
+_PATTERN = re.compile(r"(?P<format>ternary|[a-z]+\d+(?:-e\d+m\d+)?)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?")
 _FLOAT_DTYPE = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
 
@@ -62,8 +68,8 @@ class Scheme:
     """How the weights of one layer are stored.
 
     Args:
-        format: element format, a key of `INTEGER_FORMATS` or `FLOAT_FORMATS`.
-        group_size: weights of a row that share a scale; None means the whole row. Integer formats only.
+        format: element format, a key of `INTEGER_FORMATS`, `LEVEL_FORMATS` or `FLOAT_FORMATS`.
+        group_size: weights of a row that share a scale; None means the whole row. Not for floating point; always 32 for mxfp4.
         symmetric: False adds a zero point to each scale. Integer formats only.
 
     Raises:
@@ -75,16 +81,22 @@ class Scheme:
     symmetric: bool = True
 
     def __post_init__(self) -> None:
-        if self.format not in INTEGER_FORMATS and self.format not in FLOAT_FORMATS:
-            known = ", ".join([*INTEGER_FORMATS, *FLOAT_FORMATS])
+        if self.format not in (*INTEGER_FORMATS, *LEVEL_FORMATS, *FLOAT_FORMATS):
+            known = ", ".join([*INTEGER_FORMATS, *LEVEL_FORMATS, *FLOAT_FORMATS])
             raise SchemeError(f"unknown scheme '{self.format}': use one of {known}, integers optionally with -asym and -gN")
         if self.is_float and (self.group_size is not None or not self.symmetric):
             raise SchemeError(f"'{self.format}' is floating point: it takes neither a group size nor a zero point")
+        if self.format in LEVEL_FORMATS and not self.symmetric:
+            raise SchemeError(f"'{self.format}' has no zero point: write {self.format} without -asym")
+        if self.format == "mxfp4":
+            if self.group_size not in (None, MX_GROUP):
+                raise SchemeError(f"mxfp4 has groups of {MX_GROUP}, not {self.group_size}: write mxfp4, or fp4-e2m1-g{self.group_size}")
+            object.__setattr__(self, "group_size", MX_GROUP)
         if self.group_size is not None and self.group_size < 2:
             raise SchemeError(f"group size {self.group_size} is too small: use at least 2, for example {self.format}-g32")
 
     def __str__(self) -> str:
-        group = "" if self.group_size is None else f"-g{self.group_size}"
+        group = "" if self.group_size is None or self.format == "mxfp4" else f"-g{self.group_size}"
         return f"{self.format}{'' if self.symmetric else '-asym'}{group}"
 
     @property
@@ -93,9 +105,14 @@ class Scheme:
         return self.format in FLOAT_FORMATS
 
     @property
+    def is_integer(self) -> bool:
+        """Whether weights are whole numbers of 2 to 8 bits, less a zero point, times a scale."""
+        return self.format in INTEGER_FORMATS
+
+    @property
     def bits(self) -> int:
-        """Bits of one code, without its share of scales and zero points."""
-        return FLOAT_FORMATS[self.format] if self.is_float else INTEGER_FORMATS[self.format]
+        """Bits of one code, without its share of scales and zero points; 2 for ternary, which is stored in 1.6."""
+        return {**FLOAT_FORMATS, **INTEGER_FORMATS, **LEVEL_FORMATS}[self.format]
 
     def groups(self, columns: int) -> int:
         """Number of groups in a row of `columns` weights; the last one may be shorter."""
@@ -107,8 +124,9 @@ class Scheme:
         if self.is_float:
             return (Stored("values", _FLOAT_DTYPE[self.format], (rows, columns)),)
         groups = self.groups(columns)
-        codes = Stored("codes", "U8", (math.ceil(rows * columns * self.bits / 8),))
-        scales = Stored("scales", SCALE_DTYPE, (rows, groups))
+        packed = rows * columns / TRITS_PER_BYTE if self.format == "ternary" else rows * columns * self.bits / 8
+        codes = Stored("codes", "U8", (math.ceil(packed),))
+        scales = Stored("scales", "U8" if self.format == "mxfp4" else SCALE_DTYPE, (rows, groups))
         if self.symmetric:
             return codes, scales
         return codes, scales, Stored("zero_points", "U8", (math.ceil(rows * groups * self.bits / 8),))

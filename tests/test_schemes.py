@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq.errors import SchemeError
-from mpq.schemes import FLOAT_FORMATS, INTEGER_FORMATS, Scheme, parse_scheme
+from mpq.schemes import FLOAT_FORMATS, INTEGER_FORMATS, LEVEL_FORMATS, Scheme, parse_scheme
 from mpq.tensors.quantizers.rtn import RoundToNearest
 
 integers = st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), st.none() | st.integers(2, 70), st.booleans())
-schemes = integers | st.builds(Scheme, st.sampled_from(sorted(FLOAT_FORMATS)))
+tables = st.builds(Scheme, st.sampled_from(sorted({*LEVEL_FORMATS} - {"mxfp4"})), st.none() | st.integers(2, 70)) | st.just(Scheme("mxfp4"))
+schemes = integers | tables | st.builds(Scheme, st.sampled_from(sorted(FLOAT_FORMATS)))
 
 
 @given(schemes)
@@ -26,6 +27,9 @@ def test_a_scheme_is_read_back_from_its_text(scheme: Scheme) -> None:
         ("int8-asym", Scheme("int8", None, False)),
         ("int3-asym-g32", Scheme("int3", 32, False)),
         ("bf16", Scheme("bf16")),
+        ("FP8-E4M3-g64", Scheme("fp8-e4m3", 64)),
+        ("ternary-g32", Scheme("ternary", 32)),
+        ("mxfp4", Scheme("mxfp4", 32)),
     ],
 )
 def test_texts_are_read_without_regard_to_case_and_spaces(text: str, scheme: Scheme) -> None:
@@ -44,11 +48,14 @@ def test_what_does_not_follow_the_grammar_is_refused_with_the_grammar(text: str)
     [
         (
             "int9",
-            "unknown scheme 'int9': use one of int2, int3, int4, int5, int6, int7, int8, fp16, bf16, fp32, "
+            "unknown scheme 'int9': use one of int2, int3, int4, int5, int6, int7, int8, int1, ternary, nf4, "
+            "fp4-e2m1, mxfp4, fp8-e4m3, fp8-e5m2, fp16, bf16, fp32, "
             "integers optionally with -asym and -gN",
         ),
         ("fp16-g32", "'fp16' is floating point: it takes neither a group size nor a zero point"),
         ("bf16-asym", "'bf16' is floating point: it takes neither a group size nor a zero point"),
+        ("nf4-asym", "'nf4' has no zero point: write nf4 without -asym"),
+        ("mxfp4-g16", "mxfp4 has groups of 32, not 16: write mxfp4, or fp4-e2m1-g16"),
         ("int4-g1", "group size 1 is too small: use at least 2, for example int4-g32"),
     ],
 )
@@ -69,7 +76,17 @@ def test_stored_bits_are_those_of_the_packed_parts(scheme: Scheme, rows: int, co
 
 @pytest.mark.parametrize(
     ("text", "effective_bits"),
-    [("int4-g128", 4.125), ("int4-g32", 4.5), ("int4-asym-g32", 4.625), ("int8", 8 + 16 / 4096), ("fp16", 16.0), ("fp32", 32.0)],
+    [
+        ("int4-g128", 4.125),
+        ("int4-g32", 4.5),
+        ("int4-asym-g32", 4.625),
+        ("int8", 8 + 16 / 4096),
+        ("mxfp4", 4.25),
+        ("nf4-g64", 4.25),
+        ("int1-g128", 1.125),
+        ("fp16", 16.0),
+        ("fp32", 32.0),
+    ],
 )
 def test_effective_bits_count_scales_and_zero_points(text: str, effective_bits: float) -> None:
     assert parse_scheme(text).stored_bits((512, 4096)) / (512 * 4096) == effective_bits

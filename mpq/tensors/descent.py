@@ -2,7 +2,7 @@
 
 The error of a row, e H e^T with e = w - (code - zero) * scale, is quadratic in every code and in every scale. The best
 value of a code is the nearest to code + (H e)_j / (H_jj * scale), that of a scale is scale + (c H e) / (c H c) with c the steps of its
-group, rounded to fp16; rounding a one-dimensional quadratic to the nearest grid point is exact, so no step ever makes the error
+group, rounded to what is stored; rounding a one-dimensional quadratic to the nearest grid point is exact, so no step ever makes the error
 larger. Codes by descent: QuantEase (Behdin et al. 2023); a scale fitted to given codes in the metric of H: as in the scale
 refits after GPTQ. Blocks of columns keep the work in matrix products.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mpq.schemes import Scheme
-from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE
+from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE, nearest_codes, storable
 
 _BLOCK = 64
 
@@ -25,8 +25,8 @@ class State:
     """A weight in the course of being quantized; changed in place.
 
     Args:
-        codes: float32 [blocks, columns, rows], whole numbers.
-        scale: float32 [blocks, groups, rows], representable in fp16.
+        codes: float32 [blocks, columns, rows], whole numbers or levels.
+        scale: float32 [blocks, groups, rows], such as can be stored.
         zero: float32 [blocks, groups, rows], whole numbers.
         size: columns of a group.
     """
@@ -50,7 +50,7 @@ def descend(weights: Tensor, state: State, hessian: Tensor, scheme: Scheme, *, s
         weights: [blocks, columns, rows].
         state: codes and scales to start from.
         hessian: [blocks, columns, columns], with a positive diagonal.
-        scheme: gives the range of the codes.
+        scheme: gives the codes and the scales that there are.
         sweeps: passes over all columns.
         codes: False leaves the codes and fits the scales only.
     """
@@ -61,34 +61,34 @@ def descend(weights: Tensor, state: State, hessian: Tensor, scheme: Scheme, *, s
             last = min(first + state.size, weights.shape[1])
             if codes:
                 for start in range(first, last, _BLOCK):
-                    _sweep_codes(error, state, hessian, group, slice(start, min(start + _BLOCK, last)), 2**scheme.bits - 1)
-            _fit_scale(error, state, hessian, group, slice(first, last))
+                    _sweep_codes(error, state, hessian, group, slice(start, min(start + _BLOCK, last)), scheme)
+            _fit_scale(error, state, hessian, group, slice(first, last), scheme)
 
 
-def _sweep_codes(error: Tensor, state: State, hessian: Tensor, group: int, block: slice, top: int) -> None:
+def _sweep_codes(error: Tensor, state: State, hessian: Tensor, group: int, block: slice, scheme: Scheme) -> None:
     """The best code for each column of `block` in turn."""
     gradient = hessian[:, block] @ error
     within = hessian[:, block, block]
     diagonal = within.diagonal(dim1=-2, dim2=-1)
-    scale = state.scale[:, group]
+    scale, zero = state.scale[:, group], state.zero[:, group]
     for at in range(gradient.shape[1]):
         column = block.start + at
         old = state.codes[:, column]
-        new = (gradient[:, at] / (diagonal[:, at, None] * scale)).add_(old).round_().clamp_(0, top)
+        new = nearest_codes((gradient[:, at] / (diagonal[:, at, None] * scale)).add_(old).sub_(zero), zero, scheme)
         change = (new - old).mul_(scale)
         state.codes[:, column] = new
         error[:, column] -= change
         gradient[:, at + 1 :] -= within[:, at + 1 :, at, None] * change[:, None]
 
 
-def _fit_scale(error: Tensor, state: State, hessian: Tensor, group: int, columns: slice) -> None:
+def _fit_scale(error: Tensor, state: State, hessian: Tensor, group: int, columns: slice, scheme: Scheme) -> None:
     """The best scale of one group for each row."""
     steps = state.codes[:, columns] - state.zero[:, group, None]
     gain = (steps * (hessian[:, columns] @ error)).sum(1)
     norm = (steps * (hessian[:, columns, columns] @ steps)).sum(1)
     old = state.scale[:, group]
     fitted = torch.where(norm > 0, old + gain / norm.clamp(min=1e-30), old).clamp_(-LARGEST_SCALE, LARGEST_SCALE)
-    fitted = fitted.half().float()
-    new = torch.where(fitted.abs() >= SMALLEST_SCALE, fitted, old)
+    allowed = fitted >= SMALLEST_SCALE if scheme.format == "mxfp4" else fitted.abs() >= SMALLEST_SCALE
+    new = torch.where(allowed, storable(fitted, scheme).float(), old)
     error[:, columns] -= steps * (new - old)[:, None]
     state.scale[:, group] = new

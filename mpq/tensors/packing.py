@@ -1,5 +1,6 @@
 """Dense packing of b-bit codes, 1 <= b <= 8: 8 codes fill b bytes, and only the end of the tensor is padded.
 
+Ternary codes lie five to a byte, as digits to base 3, the first one lowest.
 Bit i of the stream is bit i % 8 of byte i // 8; a code's lowest bit comes first.
 """
 
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from mpq.schemes import TRITS_PER_BYTE
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -39,3 +42,20 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
             code = code | (blocks[:, first + 1] << (8 - shift))
         codes[:, position] = code & mask
     return codes.view(-1)[:count].clone()
+
+
+def pack_trits(codes: Tensor) -> Tensor:
+    """Pack codes 0, 1 and 2 (uint8, any shape) into a flat uint8 tensor of ceil(numel / 5) bytes."""
+    flat = codes.reshape(-1)
+    digits = torch.nn.functional.pad(flat, (0, -flat.numel() % TRITS_PER_BYTE)).view(-1, TRITS_PER_BYTE)
+    return (digits * _powers(codes)).sum(1, dtype=torch.uint8)
+
+
+def unpack_trits(packed: Tensor, count: int) -> Tensor:
+    """The first `count` codes of `packed` as a flat uint8 tensor: the inverse of `pack_trits`."""
+    digits = packed.unsqueeze(1) // _powers(packed) % 3
+    return digits.view(-1)[:count].clone()
+
+
+def _powers(like: Tensor) -> Tensor:
+    return torch.tensor([3**place for place in range(TRITS_PER_BYTE)], dtype=torch.uint8, device=like.device)

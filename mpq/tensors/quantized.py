@@ -2,8 +2,10 @@
 
     symmetric    weight = (code - 2**(bits - 1)) * scale      the scale may be negative
     asymmetric   weight = (code - zero_point) * scale
+    by levels    weight = table[code] * scale               see `tensors/levels.py`
 
-Scales are fp16, arithmetic is float32: what `dequantize` gives is exactly what was measured and what a loaded artifact holds.
+Scales are fp16 (powers of two for mxfp4), arithmetic is float32: what `dequantize` gives is exactly what was measured and what a loaded
+artifact holds.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from mpq.errors import FormatError
 from mpq.schemes import Scheme
-from mpq.tensors.packing import pack, unpack
+from mpq.tensors.levels import from_codes, from_exponents
+from mpq.tensors.packing import pack, pack_trits, unpack, unpack_trits
 
 FLOAT_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -28,8 +31,8 @@ class QuantizedWeight:
     Args:
         scheme: how it is stored.
         matrix: (rows, columns).
-        codes: uint8 [rows, columns] for integers; the values in the scheme's dtype for floating-point schemes.
-        scales: fp16 [rows, groups], or None.
+        codes: uint8 [rows, columns] for integers and levels; the values in the scheme's dtype for floating-point schemes.
+        scales: fp16 [rows, groups], uint8 exponents for mxfp4, or None.
         zero_points: uint8 [rows, groups], or None when symmetric.
     """
 
@@ -44,7 +47,10 @@ class QuantizedWeight:
         if self.scales is None:
             return self.codes.float()
         columns = self.matrix[1]
-        scale = spread(self.scales.float(), self.scheme, columns)
+        numbers = from_exponents(self.scales) if self.scheme.format == "mxfp4" else self.scales.float()
+        scale = spread(numbers, self.scheme, columns)
+        if not self.scheme.is_integer:
+            return from_codes(self.codes, self.scheme).mul_(scale)
         middle = 2 ** (self.scheme.bits - 1)
         zero = middle if self.zero_points is None else spread(self.zero_points.float(), self.scheme, columns)
         return self.codes.float().sub_(zero).mul_(scale)
@@ -53,7 +59,8 @@ class QuantizedWeight:
         """The tensors to store, by the part names of `Scheme.stored`."""
         if self.scales is None:
             return {"values": self.codes}
-        parts = {"codes": pack(self.codes, self.scheme.bits), "scales": self.scales}
+        codes = pack_trits(self.codes) if self.scheme.format == "ternary" else pack(self.codes, self.scheme.bits)
+        parts = {"codes": codes, "scales": self.scales}
         if self.zero_points is not None:
             parts["zero_points"] = pack(self.zero_points, self.scheme.bits)
         return parts
@@ -74,7 +81,9 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
     if scheme.is_float:
         return QuantizedWeight(scheme, matrix, parts["values"])
     rows, columns = matrix
-    codes = unpack(parts["codes"], scheme.bits, rows * columns).view(rows, columns)
+    ternary = scheme.format == "ternary"
+    codes = unpack_trits(parts["codes"], rows * columns) if ternary else unpack(parts["codes"], scheme.bits, rows * columns)
+    codes = codes.view(rows, columns)
     zero_points = None
     if not scheme.symmetric:
         groups = scheme.groups(columns)

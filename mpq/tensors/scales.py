@@ -4,7 +4,7 @@
 one more value on one side; a negative scale puts it where the weights need it, at no cost in bytes), then refits: given the
 codes, the scale that minimises the weighted squared error is <w, q> / <q, q>. Every trial uses the fp16-rounded scale that
 will be stored. Grid search over clipping: as in OCTAV (Sakr et al. 2022) and AWQ (Lin et al. 2023); alternating refit:
-Lloyd's algorithm.
+Lloyd's algorithm. Formats with a table of levels go the same way: their "codes" here are levels, their zero points 0.
 """
 
 from __future__ import annotations
@@ -16,15 +16,28 @@ from torch import Tensor
 
 from mpq.errors import NumericsError
 from mpq.schemes import Scheme
+from mpq.tensors.levels import levels_of, nearest_level, power_of_two
 
 SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16 number
 LARGEST_SCALE = 65504.0
 _REFITS = 2
+_LEVEL_RATIOS: dict[str, tuple[float, ...]] = {
+    "int1": (),  # codes do not depend on the scale, and the refit finds it
+    "ternary": tuple(0.5 + 0.075 * step for step in range(27)),
+    "nf4": tuple(sign * (1 - 0.0225 * step) for step in range(25) for sign in (1, -1)),
+    "fp4-e2m1": tuple(1.05 - 0.02 * step for step in range(28)),
+    "mxfp4": (2.0, 0.5),
+    "fp8-e4m3": tuple(1 - 0.05 * step for step in range(1, 10)),
+    "fp8-e5m2": tuple(1 - 0.05 * step for step in range(1, 10)),
+}
 _CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
 
 
 class Scales(NamedTuple):
-    """Per group: fp16 `scale` [rows, groups], and the zero point as float32 integers (the middle code when symmetric)."""
+    """Per group: `scale` [rows, groups], fp16 or float32 powers of two for mxfp4; and the zero point as float32 integers.
+
+    The zero point is the middle code of symmetric integers, 0 for levels.
+    """
 
     scale: Tensor
     zero_point: Tensor
@@ -42,12 +55,24 @@ def grouped(matrix: Tensor, scheme: Scheme) -> Tensor:
 
 def round_to_scales(groups: Tensor, scales: Scales, scheme: Scheme) -> Tensor:
     """The nearest codes, as float32 [rows, groups, group], for weights in groups."""
-    scale = scales.scale.float().unsqueeze(-1)
-    return (groups / scale).round_().add_(scales.zero_point.unsqueeze(-1)).clamp_(0, 2**scheme.bits - 1)
+    return nearest_codes(groups / scales.scale.float().unsqueeze(-1), scales.zero_point.unsqueeze(-1), scheme)
+
+
+def nearest_codes(steps: Tensor, zero_point: Tensor, scheme: Scheme) -> Tensor:
+    """The nearest codes, as float32, for weights in units of their scale; `steps` may be overwritten."""
+    if not scheme.is_integer:
+        return nearest_level(steps, scheme)
+    return steps.round_().add_(zero_point).clamp_(0, 2**scheme.bits - 1)
 
 
 def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
-    """Scales that cover the range of each group: absmax / (2**(b-1) - 1) when symmetric, (max - min) / (2**b - 1) otherwise."""
+    """Scales that cover the range of each group: absmax / (2**(b-1) - 1) when symmetric, (max - min) / (2**b - 1) otherwise.
+
+    For levels absmax / largest level; for int1 and ternary the mean magnitude (Rastegari et al. 2016; Ma et al. 2024), since covering
+    the range loses most; for mxfp4 the largest exponent less that of the largest level, as the OCP specification has it.
+    """
+    if not scheme.is_integer:
+        return Scales(_level_scales(groups, scheme), torch.zeros(groups.shape[:2], device=groups.device))
     if scheme.symmetric:
         extent = groups.abs().amax(-1)
         return Scales(storable(extent / (2 ** (scheme.bits - 1) - 1)), torch.full_like(extent, 2 ** (scheme.bits - 1)))
@@ -56,14 +81,27 @@ def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
     return Scales(scale, (-low / scale.float()).round_().clamp_(0, 2**scheme.bits - 1))
 
 
-def storable(scale: Tensor) -> Tensor:
-    """The nearest fp16 scale that is not zero; the sign is kept.
+def _level_scales(groups: Tensor, scheme: Scheme) -> Tensor:
+    magnitude = groups.abs()
+    if scheme.format in ("int1", "ternary"):
+        return storable(magnitude.sum(-1) / (magnitude > 0).sum(-1).clamp(min=1))
+    extent = magnitude.amax(-1)
+    if scheme.format == "mxfp4":
+        lower = torch.ldexp(torch.ones_like(extent), torch.frexp(extent).exponent - 3)
+        return storable(torch.where(extent > 0, lower, extent), scheme)
+    return storable(extent / levels_of(scheme.format).ascending[-1])
+
+
+def storable(scale: Tensor, scheme: Scheme | None = None) -> Tensor:
+    """The nearest fp16 scale that is not zero, the sign is kept; for mxfp4 the nearest power of two in float32, without sign.
 
     Raises:
         NumericsError: if a scale is beyond fp16 or not a number.
     """
     if not bool((scale.abs() <= LARGEST_SCALE).all()):
         raise NumericsError(f"a scale of {scale.abs().max().item():g} does not fit fp16 (at most 65504): keep this layer at bf16 or fp32")
+    if scheme is not None and scheme.format == "mxfp4":
+        return power_of_two(scale)
     magnitude = scale.abs().clamp(min=SMALLEST_SCALE)
     return torch.where(scale < 0, -magnitude, magnitude).half()
 
@@ -73,9 +111,11 @@ def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None
 
     Args:
         groups: weights, float32 [rows, groups, group].
-        scheme: an integer scheme.
+        scheme: of integers or levels.
         importance: non-negative weight of each column's squared error, broadcastable to `groups`; None weighs all alike.
     """
+    if importance is None and scheme.format == "int1":
+        importance = (groups != 0).float()  # what fills a short group has no level of its own
     rows_at_once = max(1, _CHUNK // max(1, groups.shape[1] * groups.shape[2]))
     parts = []
     for first in range(0, groups.shape[0], rows_at_once):
@@ -101,6 +141,9 @@ def _ratios(scheme: Scheme) -> list[float]:
 
 
 def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
+    if not scheme.is_integer:
+        scale = covering.scale.float()
+        return [Scales(storable(scale * ratio, scheme), covering.zero_point) for ratio in _LEVEL_RATIOS[scheme.format]]
     ratios = _ratios(scheme)
     if scheme.symmetric:
         scale = covering.scale.float()
@@ -137,4 +180,4 @@ def _refit(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | 
     weighted = steps if importance is None else steps * importance
     norm = (weighted * steps).sum(-1)
     fitted = torch.where(norm > 0, (weighted * groups).sum(-1) / norm.clamp(min=1e-30), scales.scale.float())
-    return Scales(storable(fitted.clamp(-LARGEST_SCALE, LARGEST_SCALE)), scales.zero_point)
+    return Scales(storable(fitted.clamp(-LARGEST_SCALE, LARGEST_SCALE), scheme), scales.zero_point)

@@ -75,3 +75,12 @@ def test_a_negative_scale_survives() -> None:
     wide = widen(weight, parse_scheme("int8-g4"))
     assert wide.dequantize().tolist() == [[4.0, 0.5, 0.0, -3.5]]
     assert wide.dequantize().tolist() == weight.dequantize().tolist()
+
+
+@pytest.mark.parametrize("scheme", ["nf4-g32", "mxfp4", "ternary", "int1", "fp8-e4m3"])
+def test_levels_of_a_table_become_16_bits_and_never_integers(scheme: str) -> None:
+    able = Abilities(bits=(4, 8), asymmetric_bits=(4, 8), group_sizes=None, whole_row=True, ragged=True)
+    found = closest(parse_scheme(scheme), (3, 64), able)
+    assert found == Scheme("fp16")
+    weight = quantizer_named("rtn").quantize(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)), parse_scheme(scheme))
+    torch.testing.assert_close(widen(weight, found).dequantize(), weight.dequantize(), rtol=2**-11, atol=1e-7)

@@ -121,5 +121,5 @@ def test_a_damaged_header_is_refused(tmp_path: Path, metadata: Any, reason: str)
 
 
 def test_a_scheme_of_another_mpq_is_refused(tmp_path: Path) -> None:
-    metadata = json.loads(json.dumps(FACTS.to_metadata()).replace("int4-g16", "nf4-g16"))
-    assert refused(written(tmp_path / "a", metadata)).startswith(" has a damaged header (SchemeError: unknown scheme 'nf4'")
+    metadata = json.loads(json.dumps(FACTS.to_metadata()).replace("int4-g16", "nf9-g16"))
+    assert refused(written(tmp_path / "a", metadata)).startswith(" has a damaged header (SchemeError: unknown scheme 'nf9'")

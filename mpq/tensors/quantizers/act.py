@@ -24,7 +24,7 @@ class ActivationEnergy(Quantizer):
     needs_statistics = True
 
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to an integer scheme."""
+        """Quantize to a scheme of integers or levels."""
         assert statistics is not None
         return nearest(matrix, scheme, energy_scales(matrix, scheme, statistics.hessian))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mpq.schemes import Scheme
 from mpq.tensors.hessian import output_errors
+from mpq.tensors.levels import to_codes, to_exponents
 from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight
 from mpq.tensors.scales import Scales, best_scales, grouped, minmax_scales, round_to_scales
 
@@ -58,20 +59,24 @@ class Quantizer(ABC):
 
     @abstractmethod
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to an integer scheme; `statistics` are given whenever `needs_statistics` is set."""
+        """Quantize to a scheme of integers or levels; `statistics` are given whenever `needs_statistics` is set."""
 
 
 def nearest(matrix: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
     """The weight rounded to the nearest code under given scales."""
     rows, columns = matrix.shape
-    codes = round_to_scales(grouped(matrix, scheme), scales, scheme).byte().view(rows, -1)[:, :columns].contiguous()
+    codes = round_to_scales(grouped(matrix, scheme), scales, scheme).view(rows, -1)[:, :columns].contiguous()
     return assemble(codes, scheme, scales)
 
 
 def assemble(codes: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
-    """A quantized weight from uint8 codes [rows, columns] and their scales."""
+    """A quantized weight from float32 codes (or levels) [rows, columns] and their scales."""
+    matrix = (codes.shape[0], codes.shape[1])
+    if not scheme.is_integer:
+        stored = to_exponents(scales.scale) if scheme.format == "mxfp4" else scales.scale
+        return QuantizedWeight(scheme, matrix, to_codes(codes, scheme), stored)
     zero_points = None if scheme.symmetric else scales.zero_point.byte()
-    return QuantizedWeight(scheme, (codes.shape[0], codes.shape[1]), codes, scales.scale, zero_points)
+    return QuantizedWeight(scheme, matrix, codes.byte(), scales.scale, zero_points)
 
 
 def better_rows(first: QuantizedWeight, second: QuantizedWeight, matrix: Tensor, statistics: Statistics) -> QuantizedWeight:

@@ -22,7 +22,7 @@ from mpq.tensors.hessian import blocks_of, conditioned, from_blocks, inverse_fac
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.act import energy_scales
 from mpq.tensors.quantizers.base import Quantizer, Statistics, assemble
-from mpq.tensors.scales import Scales
+from mpq.tensors.scales import Scales, nearest_codes, storable
 
 _BLOCK = 64
 _CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
@@ -59,7 +59,7 @@ class GPTQ(Quantizer):
         self._last: tuple[Statistics, _Basis] | None = None
 
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to an integer scheme."""
+        """Quantize to a scheme of integers or levels."""
         assert statistics is not None
         scales = energy_scales(matrix, scheme, statistics.hessian)
         rows, columns = matrix.shape
@@ -91,7 +91,7 @@ class GPTQ(Quantizer):
     def _solve(self, matrix: Tensor, scheme: Scheme, scales: Scales, basis: _Basis) -> QuantizedWeight:
         weights = to_blocks(matrix, basis.hessian.shape[0])
         state = _start(weights, scheme, scales)
-        _compensate(weights, state, basis, 2**scheme.bits - 1)
+        _compensate(weights, state, basis, scheme)
         descend(weights, state, basis.hessian, scheme, sweeps=self.sweeps or 1, codes=self.sweeps > 0)
         return _finish(state, scheme)
 
@@ -113,8 +113,8 @@ def _start(weights: Tensor, scheme: Scheme, scales: Scales) -> State:
 
 
 def _finish(state: State, scheme: Scheme) -> QuantizedWeight:
-    scales = Scales(from_blocks(state.scale).half(), from_blocks(state.zero))
-    return assemble(from_blocks(state.codes).byte(), scheme, scales)
+    scales = Scales(storable(from_blocks(state.scale), scheme), from_blocks(state.zero))
+    return assemble(from_blocks(state.codes), scheme, scales)
 
 
 def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
@@ -129,7 +129,7 @@ def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
     )
 
 
-def _compensate(weights: Tensor, state: State, basis: _Basis, top: int) -> None:
+def _compensate(weights: Tensor, state: State, basis: _Basis, scheme: Scheme) -> None:
     """Choose all codes of `state`, in place; `weights` stay as they are."""
     order, factor = basis.order, basis.factor
     rest = _permuted(weights, order)
@@ -142,7 +142,7 @@ def _compensate(weights: Tensor, state: State, basis: _Basis, top: int) -> None:
         errors = torch.empty_like(rest[:, first:last])
         for at in range(first, last):
             column = rest[:, at]
-            code = (column / scale[:, at]).round_().add_(zero[:, at]).clamp_(0, top)
+            code = nearest_codes(column / scale[:, at], zero[:, at], scheme)
             error = (column - (code - zero[:, at]) * scale[:, at]).div_(factor[:, at, at, None])
             rest[:, at + 1 : last] -= factor[:, at, at + 1 : last, None] * error[:, None]
             codes[:, at], errors[:, at - first] = code, error

@@ -16,5 +16,5 @@ class WeightError(Quantizer):
     name = "mse"
 
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to an integer scheme."""
+        """Quantize to a scheme of integers or levels."""
         return nearest(matrix, scheme, best_scales(grouped(matrix, scheme), scheme))

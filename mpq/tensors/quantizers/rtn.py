@@ -16,5 +16,5 @@ class RoundToNearest(Quantizer):
     name = "rtn"
 
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to an integer scheme."""
+        """Quantize to a scheme of integers or levels."""
         return nearest(matrix, scheme, minmax_scales(grouped(matrix, scheme), scheme))

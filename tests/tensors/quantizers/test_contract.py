@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import NumericsError, UsageError
-from mpq.schemes import parse_scheme
+from mpq.schemes import LEVEL_FORMATS, parse_scheme
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.base import Statistics
@@ -16,6 +16,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 SCHEMES = [
     *(f"int{bits}-g16" for bits in range(2, 9)),
     *(f"int{bits}{rest}" for bits in (2, 4, 8) for rest in ("", "-asym", "-asym-g16")),
+    *(f"{name}{group}" for name in LEVEL_FORMATS for group in ("", "-g16") if name + group != "mxfp4-g16"),
 ]
 INFORMED = [name for name, kind in QUANTIZERS.items() if kind.needs_statistics]
 
@@ -77,7 +78,7 @@ class TestEveryQuantizer:
         quantizer_named(name).quantize(matrix, parse_scheme("int4"), statistics_of(64))
         assert torch.equal(matrix, weights(8, 64))
 
-    @pytest.mark.parametrize("scheme", ["int2", "int4-asym-g16", "int8"])
+    @pytest.mark.parametrize("scheme", ["int2", "int4-asym-g16", "int8", "ternary", "nf4-g16", "mxfp4", "fp8-e5m2"])
     def test_zero_rows_and_columns_stay_zero(self, name: str, scheme: str) -> None:
         matrix = weights(6, 40)
         matrix[2] = 0
