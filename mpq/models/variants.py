@@ -42,7 +42,7 @@ class Variants:
     ) -> None:
         self.module, self.quantizer = module, quantizer
         self.layers = {layer.name: layer for layer in layers}
-        self._statistics = statistics or {}
+        self._statistics = {} if statistics is None else statistics  # asking a lazy mapping for its length would collect all of it
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
         self._held, self._limit = 0, cache_bytes
 

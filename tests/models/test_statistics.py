@@ -15,7 +15,9 @@ from mpq.models.discover import discover
 from mpq.models.forward import forward
 from mpq.models.statistics import CalibrationStatistics, Collected, collect_statistics, statistics_for
 from mpq.models.swap import swapped, tensor_of
+from mpq.models.variants import Variants
 from mpq.records.layer import Layer
+from mpq.schemes import parse_scheme
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -276,3 +278,14 @@ def test_quantizers_without_need_for_statistics_cost_no_pass() -> None:
 def test_quantizers_that_need_statistics_get_those_of_all_layers() -> None:
     module, data, layers = chain()
     assert set(statistics_for(quantizer_named("gptq"), module, layers, data)) == {layer.name for layer in layers}
+
+
+def test_making_variants_collects_nothing_that_is_not_asked_for() -> None:
+    module, data, layers = chain()
+    calls = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    parts = CalibrationStatistics(module, layers, data, limit_bytes=1)
+    variants = Variants(module, layers, quantizer_named("gptq"), statistics=parts)
+    assert calls == []
+    variants.weight(layers[0].name, parse_scheme("int4"))
+    assert len(calls) == 1
