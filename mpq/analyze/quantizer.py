@@ -57,7 +57,7 @@ def choose_quantizer(
 
 
 def _nearest(schemes: Iterable[Scheme]) -> Scheme:
-    return min(schemes, key=lambda scheme: (scheme.is_float, abs(scheme.bits - _TRIAL_BITS), str(scheme)))
+    return min(schemes, key=lambda scheme: (scheme.is_float, not scheme.is_integer, abs(scheme.bits - _TRIAL_BITS), str(scheme)))
 
 
 def _errors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
@@ -74,10 +75,21 @@ def analyze(
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
         context.cost["method_seconds"] = time.monotonic() - began
+        context.cost["peak_memory_bytes"] = peak_memory()
         check = self_check(context)
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         context.record([{"finish": {"cost": cost, "check": check}}])
     return table
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes, model and data included; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _relative(model: Path | None, output: Path | None) -> str | None:

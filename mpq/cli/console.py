@@ -132,3 +132,15 @@ def figure(value: float | None, stderr: float | None = None) -> str:
         return "-"
     text = f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
     return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
+
+
+def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
+    """What an analysis found out about itself, for people: "self-check on 12 random plans, additive: rank correlation 0.937, bias -9%"."""
+    check = (finish or {}).get("check", {})
+    lines = []
+    for model in ("additive", "interactions"):
+        found = check.get(model)
+        if found and found["rank"] is not None and found["bias"] is not None:
+            bias = f"predicts {math.exp(found['bias']):.2f} of the measured error"
+            lines.append(f"self-check on {check['plans']} random plans, {model}: rank correlation {found['rank']:.3f}, {bias}")
+    return lines
