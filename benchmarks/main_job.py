@@ -22,6 +22,7 @@ from rich.table import Table
 import mpq
 from mpq.models.batches import Data
 from mpq.models.loaded import LoadedModel
+from mpq.records.evaluation import Evaluation
 from mpq.records.plan import Plan
 from mpq.search.finals import Finalist
 from mpq.search.problem import Problem, build_groups
@@ -68,9 +69,13 @@ def judged(model: LoadedModel, plan: Plan, calibration: Data, test: Data, work: 
     done = mpq.apply(model, plan, work / "artifact.mpq.safetensors", data=calibration, allow_unchanged=True)
     assert done.file_bytes == plan.size.file_bytes
     found = mpq.evaluate(model, mpq.load(done.path), test)
+    return f"{plan.size.effective_bits:.4f}", f"{done.file_bytes:,}", found["kl_divergence"].quantized, _quality(found)
+
+
+def _quality(found: Evaluation) -> float:
+    """Perplexity of a language model, else accuracy."""
     names = {figure.name for figure in found.figures}
-    quality = found["perplexity" if "perplexity" in names else "accuracy"]
-    return f"{plan.size.effective_bits:.4f}", f"{done.file_bytes:,}", found["kl_divergence"].quantized, quality.quantized
+    return found["perplexity" if "perplexity" in names else "accuracy"].quantized
 
 
 def main() -> None:
@@ -92,8 +97,7 @@ def main() -> None:
             analysis = mpq.analyze(model, calibration, output=work / f"{name}.sensitivity.jsonl", **settings)
             spent = f"{time.monotonic() - began:.0f}"
             print(name, "analysis", spent, "s", analysis.finish, *analysis.header.notes, sep="\n  ", flush=True)
-            reference = mpq.evaluate(model, model, test).figures[-1]
-            table.add_row(name, "", "reference", "32", "", "", "0", f"{reference.reference:.4f}", spent)
+            table.add_row(name, "", "reference", "32", "", "", "0", f"{_quality(mpq.evaluate(model, model, test)):.4f}", spent)
             measurer = mpq.PlanMeasurer(model, calibration, analysis)
             for budget in options.budgets:
                 began = time.monotonic()
