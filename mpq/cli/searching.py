@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mpq.records.sensitivity import Sensitivity
     from mpq.schemes import Scheme
     from mpq.search.run import SearchResult
+    from mpq.search.stages import Progress
 
 
 class Job:
@@ -45,14 +47,8 @@ class Job:
             return result
         say(f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone")
         measurer, settings = self._measurer, self._stored
-        with progress("search") as advance:
-            return search(
-                self._table,
-                budget,
-                measurer=measurer,
-                settings=settings,
-                on_progress=lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}"),
-            )
+        with self._progress() as advance:
+            return search(self._table, budget, measurer=measurer, settings=settings, on_progress=advance)
 
     def smallest(self, max_error: float) -> SearchResult:
         """The smallest plan within an error."""
@@ -62,14 +58,8 @@ class Job:
             raise UsageError("--max-error needs the model: leave out --trials 0")
         say(f"search: {self._source.name}, the smallest plan with {self._table.metric} of at most {max_error:g} on held-out samples")
         measurer, settings = self._measurer, self._stored
-        with progress("search") as advance:
-            return search_smallest(
-                self._table,
-                max_error,
-                measurer=measurer,
-                settings=settings,
-                on_progress=lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}"),
-            )
+        with self._progress() as advance:
+            return search_smallest(self._table, max_error, measurer=measurer, settings=settings, on_progress=advance)
 
     def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:
         """A plan for each budget in `folder`, and `frontier.csv` beside them."""
@@ -138,6 +128,11 @@ class Job:
         say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
         say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
         say(f"next: mpq apply {output}")
+
+    @contextmanager
+    def _progress(self) -> Iterator[Progress]:
+        with progress("search") as advance:
+            yield lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}")
 
     @cached_property
     def _measurer(self) -> PlanMeasurer:
