@@ -7,7 +7,6 @@ schemes there are, plus an inner product for each pair.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,9 +33,9 @@ class Fisher(Method):
     def run(self, context: Context) -> None:
         """Fill what the table misses."""
         samples = _samples(context.prepared.calibration)
-        begin = min((context.table.count(layer.name, scheme) for layer, scheme in _pairs(context)), default=0)
+        wanted = {layer.name: list(context.table.header.candidates[layer.name]) for layer in context.table.layers}
+        begin = min((context.table.count(name, scheme) for name, schemes in wanted.items() for scheme in schemes), default=0)
         units = _units(samples, begin)
-        wanted = {layer.name: [s for _, s in _pairs(context, only=layer.name)] for layer in context.table.layers}
         layers = [
             layer for layer in context.table.layers if any(context.table.count(layer.name, s) < _total(samples) for s in wanted[layer.name])
         ]
@@ -76,7 +75,7 @@ class _Changes:
     def __init__(self, context: Context, schemes: dict[str, list[Scheme]]) -> None:
         self.schemes = schemes
         self._context = context
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._kept: dict[str, Tensor] = {}
         self._held = 0
 
     def of(self, layer: Layer) -> Tensor:
@@ -91,11 +90,6 @@ class _Changes:
             self._kept[layer.name] = changes.bfloat16()
             self._held += 2 * changes.numel()
         return changes.bfloat16().float()
-
-
-def _pairs(context: Context, *, only: str | None = None) -> list[tuple[Layer, Scheme]]:
-    candidates = context.table.header.candidates
-    return [(layer, s) for layer in context.table.layers if only in (None, layer.name) for s in candidates[layer.name]]
 
 
 def _samples(data: Data) -> list[Batch]:

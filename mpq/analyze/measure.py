@@ -34,7 +34,7 @@ class Measure(Method):
         data = context.prepared.calibration
         reference = Reference(context.model.module, data, context.prepared.metric)
         replay = Replay(context.model.module, reference)
-        first, done = 0, 0
+        done = 0
         starts = [sum(batch.size for batch in data.batches[:index]) for index in range(len(data.batches))]
         total = sum(len(self._open(context, 0, start + batch.size)) for start, batch in zip(starts, data.batches, strict=True))
         for index, batch in enumerate(data.batches):
@@ -43,7 +43,7 @@ class Measure(Method):
             if pairs and first >= max(_FEWEST, _FIRST_SHARE * data.samples):
                 limit = NEGLIGIBLE * _scale(context, first)
                 negligible = {pair for pair in pairs if _below(limit, context, *pair)}
-                total -= sum(1 for pair in negligible for start in starts[index:] if start >= first)
+                total -= len(negligible) * (len(starts) - index)
                 pairs = [pair for pair in pairs if pair not in negligible]
             if pairs:
                 replay.record(index)

@@ -89,7 +89,7 @@ def prepare(
         notes=(reason, why, choice, *_unreached(discovery)),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
-    return Prepared(header, calibration, metric, discovery)
+    return Prepared(header, calibration, metric)
 
 
 def choose_metric(model: LoadedModel, data: Data, name: str) -> tuple[Metric, str]:

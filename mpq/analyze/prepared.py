@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mpq.models.batches import Data
-from mpq.models.discover import Discovery
 from mpq.models.metrics import Metric
 from mpq.records.sensitivity import SensitivityHeader
 
@@ -17,4 +16,3 @@ class Prepared:
     header: SensitivityHeader
     calibration: Data
     metric: Metric
-    discovery: Discovery
