@@ -19,7 +19,9 @@ def tensor_of(module: nn.Module, name: str) -> Tensor:
         ModelError: if there is none; the message names the closest one.
     """
     path, _, leaf = name.rpartition(".")
-    owner = dict(module.named_modules(remove_duplicate=False)).get(path)  # get_submodule is not there in TorchScript
+    owner: nn.Module | None = module
+    for child in path.split(".") if path else ():  # get_submodule is not there in TorchScript
+        owner = owner._modules[child] if owner is not None and child in owner._modules else None
     if owner is not None:
         own: dict[str, Tensor] = dict(owner.named_parameters(recurse=False, remove_duplicate=False))
         own.update(owner.named_buffers(recurse=False, remove_duplicate=False))
