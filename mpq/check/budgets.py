@@ -21,14 +21,16 @@ from typing import Any
 import yaml
 
 from mpq.budget import Budget
-from mpq.errors import BudgetError, ConfigError
+from mpq.errors import BudgetError, ConfigError, SchemeError
 from mpq.files import check_version
+from mpq.schemes import parse_scheme
 
 VERSION = 1
 DEFAULT = Path("mpq-budgets.yaml")
 Schemes = Mapping[str, tuple[str, ...]]
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-_FORMAT = re.compile(r"int[2-8](-asym)?(-g\d+)?|fp16|bf16|fp32")
+METRICS = ("kl_divergence", "kl_q95", "kl_max", "top1_agreement", "relative_mse", "cosine_similarity", "accuracy", "loss", "perplexity")
+_MEASURING = ("metric", "reference", "seq_len", "num_samples")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,14 @@ class Rule:
         name: what the rule is called.
         max_bits: bits per weight over the layers.
         max_bytes: size of the file.
+        max_loaded: bytes of the model in memory, as `mpq.load` holds it.
         max_share: percent of the original size.
-        max_error: held-out error.
+        max_error: held-out error; with `data`, how much worse than its reference an artifact is on that.
+        data: samples to measure artifacts on, as `mpq eval --data` takes them.
+        metric: which figure of the evaluation; None takes KL divergence where there is one, else relative MSE.
+        reference: the unquantized model; None takes the one that the artifact names.
+        seq_len: tokens of a window, for text.
+        num_samples: only the first samples.
         max_growth: percent that the size may be above the baseline's.
         max_error_growth: percent that the held-out error may be above the baseline's.
         baseline: a git revision, or a file.
@@ -53,8 +61,14 @@ class Rule:
     name: str = ""
     max_bits: float | None = None
     max_bytes: int | None = None
+    max_loaded: int | None = None
     max_share: float | None = None
     max_error: float | None = None
+    data: str | None = None
+    metric: str | None = None
+    reference: str | None = None
+    seq_len: int | None = None
+    num_samples: int | None = None
     max_growth: float | None = None
     max_error_growth: float | None = None
     baseline: str | None = None
@@ -62,12 +76,19 @@ class Rule:
     require: Schemes = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        limits = [each.name for each in fields(self) if each.name not in ("files", "name", "baseline")]
+        if self.data is not None and self.max_error is None:
+            raise ConfigError(f"data {self.data} is measured for nothing: give max_error too")
+        limits = [each.name for each in fields(self) if each.name.startswith("max_") or each.name in ("forbid", "require")]
         if not any(getattr(self, name) not in (None, {}) for name in limits):
             raise ConfigError(f"the rule for {', '.join(self.files)} limits nothing: give one of {', '.join(limits)}")
         grows = next((name for name in ("max_growth", "max_error_growth") if getattr(self, name) is not None), None)
         if grows and self.baseline is None:
             raise ConfigError(f"{grows} needs a baseline: a git revision such as origin/main, or a file")
+        alone = next((name for name in _MEASURING if getattr(self, name) is not None and self.data is None), None)
+        if alone:
+            raise ConfigError(f"{alone} belongs to data: give data too, for example data: test.pt")
+        if self.metric not in (None, *METRICS):
+            raise ConfigError(f"metric '{self.metric}' is unknown: use {', '.join(METRICS)}")
 
 
 def read_budgets(path: Path) -> list[Rule]:
@@ -132,6 +153,12 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is {value!r}: give a whole number of 1 or more")
+    return value
+
+
 def _bytes(name: str, value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
@@ -155,9 +182,11 @@ def _schemes(name: str, value: Any) -> Schemes:
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(f"{name} is {value!r}: give schemes by layer pattern, for example {{'*embed*': [int8, fp16]}}")
     found = {str(pattern): _texts(name, schemes) for pattern, schemes in value.items()}
-    wrong = next((text for texts in found.values() for text in texts if not _FORMAT.fullmatch(text)), None)
-    if wrong is not None:
-        raise ConfigError(f"{name}: '{wrong}' is no scheme: write a format such as int4 or fp16, or a scheme such as int4-g32")
+    for text in (text for texts in found.values() for text in texts):
+        try:
+            parse_scheme(text)
+        except SchemeError as error:
+            raise ConfigError(f"{name}: {error}") from error
     return found
 
 
@@ -167,7 +196,13 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "baseline": _text,
     "max_bits": _number,
     "max_error": _number,
+    "data": _text,
+    "metric": _text,
+    "reference": _text,
+    "seq_len": _count,
+    "num_samples": _count,
     "max_bytes": _bytes,
+    "max_loaded": _bytes,
     "max_share": _percent,
     "max_growth": _percent,
     "max_error_growth": _percent,

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mpq.check.budgets import Rule, Schemes
+from mpq.check.measured import Measure, measured_error
 from mpq.check.run import Check
 from mpq.check.weigh import Weighed, weigh, weigh_baseline
 from mpq.errors import ConfigError, PatternError
@@ -31,8 +32,8 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
 
-def judge(rules: Sequence[Rule], root: Path) -> list[Verdict]:
-    """Hold files to rules; globs and paths start at `root`.
+def judge(rules: Sequence[Rule], root: Path, *, measure: Measure) -> list[Verdict]:
+    """Hold files to rules; globs and paths start at `root`, and `measure` evaluates artifacts on the data of a rule.
 
     Raises:
         ConfigError: if a rule matches no file, or limits what a file does not have.
@@ -44,7 +45,7 @@ def judge(rules: Sequence[Rule], root: Path) -> list[Verdict]:
         weighed = [weigh(path) for path in _files(rule, root)]
         _check_patterns(rule, weighed)
         name = rule.name or f"rule {number}"
-        found += [Verdict(each.path, name, tuple(_checks(rule, each, root))) for each in weighed]
+        found += [Verdict(each.path, name, tuple(_checks(rule, each, root, measure))) for each in weighed]
     return found
 
 
@@ -58,16 +59,18 @@ def _files(rule: Rule, root: Path) -> list[Path]:
     return found
 
 
-def _checks(rule: Rule, file: Weighed, root: Path) -> Iterator[Check]:
+def _checks(rule: Rule, file: Weighed, root: Path, measure: Measure) -> Iterator[Check]:
     if rule.max_bits is not None:
         yield _bits(_with_layers(file, "max_bits"), rule.max_bits)
     if rule.max_bytes is not None:
         over = file.bytes - rule.max_bytes
         yield Check("size of the file", over <= 0, _against(file.bytes, rule.max_bytes, "the limit"), _largest(file) if over > 0 else ())
+    if rule.max_loaded is not None:
+        yield _loaded(_with_layers(file, "max_loaded"), rule.max_loaded)
     if rule.max_share is not None:
         yield _share(file, rule.max_share)
     if rule.max_error is not None:
-        yield _error(file, rule.max_error)
+        yield _error(file, rule.max_error) if rule.data is None else measured_error(file, rule, rule.max_error, measure)
     if rule.baseline is not None and (rule.max_growth is not None or rule.max_error_growth is not None):
         beside = root / rule.baseline
         baseline = str(beside) if beside.exists() else rule.baseline
@@ -114,6 +117,11 @@ def _bits(file: Weighed, limit: float) -> Check:
     return Check("bits per weight", passed, message, () if passed else _largest(file))
 
 
+def _loaded(file: Weighed, limit: int) -> Check:
+    taken = file.loaded or 0
+    return Check("loaded memory", taken <= limit, _against(taken, limit, "the limit"), _largest(file) if taken > limit else ())
+
+
 def _against(taken: int, limit: int, what: str) -> str:
     over = taken - limit
     return f"{taken:,} bytes, {f'{over:,} bytes ({over / limit:.2%}) over' if over > 0 else f'{-over:,} bytes under'} {what} of {limit:,}"
@@ -136,7 +144,7 @@ def _share(file: Weighed, limit: float) -> Check:
 
 def _error(file: Weighed, limit: float) -> Check:
     if file.plan is None:
-        raise ConfigError(f"max_error needs a plan, which carries its measured error, and {file.path} is none: name its plan")
+        raise ConfigError(f"max_error needs a plan, which carries its measured error, and {file.path} is none: name its plan, or give data")
     name = f"held-out error ({file.plan.evidence.get('metric', 'unknown metric')})"
     if file.held_out is None:
         return Check(name, False, _unmeasured(file))

@@ -95,7 +95,7 @@ def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_erro
 
 def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:
     if max_error is not None:
-        raise UsageError(f"{path} is an artifact, which carries no measurement: check its plan, or run `mpq eval`")
+        raise UsageError(f"{path} is an artifact, which carries no measurement: give --data to measure it, or check its plan")
     if budget is None:
         raise UsageError(f"{path} is an artifact, which carries no budget: give --budget, for example --budget 4.5bits")
     header = read_artifact_header(path)

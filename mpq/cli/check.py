@@ -10,16 +10,22 @@ import typer
 
 from mpq.budget import SCOPES
 from mpq.cli.console import print_json, print_lines, say
-from mpq.cli.options import Config, Json, merged
+from mpq.cli.options import Config, Json, NumSamples, SeqLen, Trust, merged
+from mpq.config import DataSettings
 from mpq.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
+    from mpq.check.budgets import Rule
     from mpq.check.judge import Verdict
+    from mpq.check.measured import Measure
     from mpq.check.run import Check
+    from mpq.records.evaluation import Evaluation
 
-_SETTINGS = ("budget", "scope", "max_error")
+_OF_RULES = ("max_loaded", "data", "metric", "seq_len", "num_samples")
+_SETTINGS = ("budget", "scope", "max_error", *_OF_RULES)
 _PLAN = Path("plan.yaml")
 _CI = "In CI"
+_DATA = "Data"
 
 
 def command(
@@ -29,13 +35,34 @@ def command(
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. [default: the plan's own]")] = None,
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers or file. [default: the plan's own]")] = None,
-    max_error: Annotated[float | None, typer.Option(help="Limit of the plan's held-out error, in its metric.")] = None,
+    max_loaded: Annotated[str | None, typer.Option(help="Limit of the model's memory once mpq.load has loaded it: 64MB.")] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="Limit of the plan's held-out error, in its metric; with --data, of the artifact's error on that.")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(metavar="REVISION|FILE", help="What growth is counted against.")] = None,
     max_growth: Annotated[str | None, typer.Option(help="Percent of the file that it may grow since the baseline. [default: 0%]")] = None,
     budgets: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rules for many files. [default: mpq-budgets.yaml, if it is here]")
     ] = None,
     init: Annotated[bool, typer.Option("--init", help="Write mpq-budgets.yaml from what is below this folder.")] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Measure artifacts on this, as mpq eval does; --max-error limits it.", rich_help_panel=_DATA),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Which figure of mpq eval: how much worse than the reference, so accuracy means its loss. "
+            "[default: kl_divergence where there is one, else relative_mse]",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.", rich_help_panel=_DATA)
+    ] = None,
+    seq_len: SeqLen = None,
+    num_samples: NumSamples = None,
+    trust: Trust = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", rich_help_panel=_CI)] = None,
     github: Annotated[
         bool | None,
@@ -55,39 +82,64 @@ def command(
     if init:
         _init(budgets or DEFAULT)
         return
-    choices = merged("check", config, {"budget": budget, "scope": scope, "max_error": max_error})
+    options = {"budget": budget, "scope": scope, "max_loaded": max_loaded, "max_error": max_error, "data": data, "metric": metric}
+    choices = merged("check", config, options | {"seq_len": seq_len, "num_samples": num_samples})
     _check_choices(choices)
     grows = _percent(max_growth) if max_growth is not None else 0.0 if baseline is not None else None
     if grows is not None and baseline is None:
         raise UsageError("--max-growth needs --baseline: a git revision such as origin/main, or a file")
-    direct = bool(files or choices or baseline)
+    direct = bool(files or choices or baseline or reference)
     if budgets is not None and direct:
         raise UsageError("--budgets has limits of its own: leave the files and the other limits away")
     if budgets is None and (direct or not DEFAULT.exists()):
-        verdicts = [_direct(file, choices, baseline, grows) for file in files or [_PLAN]]
+        if reference is not None:
+            choices["reference"] = str(reference)
+        verdicts = [_direct(file, choices, baseline, grows, trust=trust) for file in files or [_PLAN]]
     else:
-        verdicts = _by_rules(budgets or DEFAULT)
+        verdicts = _by_rules(budgets or DEFAULT, trust=trust)
     _report(verdicts, json=json, junit=junit, github=os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github)
 
 
-def _by_rules(path: Path) -> list[Verdict]:
+def _by_rules(path: Path, *, trust: bool) -> list[Verdict]:
     from mpq.check.budgets import read_budgets
     from mpq.check.judge import judge
 
-    return judge(read_budgets(path), path.parent)
+    return judge(read_budgets(path), path.parent, measure=_measure(path.parent, trust=trust))
 
 
-def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: float | None) -> Verdict:
+def _measure(root: Path, *, trust: bool) -> Measure:
+    """Evaluates artifacts on the data of a rule; its paths start at `root`."""
+
+    def measure(artifact: Path, rule: Rule) -> Evaluation:
+        from mpq.cli.evaluating import evaluate_artifact
+
+        source, mark, rest = str(rule.data).partition("?")
+        data = f"{root / source}{mark}{rest}" if (root / source).exists() else str(rule.data)
+        reference = None if rule.reference is None else root / rule.reference
+        settings = DataSettings(seq_len=rule.seq_len, num_samples=rule.num_samples)
+        return evaluate_artifact(artifact, data, settings, reference=reference, trust=trust)
+
+    return measure
+
+
+def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: float | None, *, trust: bool) -> Verdict:
     """One file against the limits of the command line."""
-    from mpq.check.judge import Verdict, growth
+    from mpq.check.budgets import rule_from
+    from mpq.check.judge import Verdict, growth, judge
     from mpq.check.run import check_file
     from mpq.check.weigh import weigh
 
     if not file.exists():
         raise FormatError(f"{file} does not exist: run `mpq search` first, or name a plan or an artifact")
     found = list(growth(weigh(file), baseline, size=grows)) if baseline is not None else []
-    if choices or not found:
-        found = [*check_file(file, **choices), *found]
+    names = [*_OF_RULES, "reference", *(["max_error"] if "data" in choices else [])]
+    limits = {name: choices[name] for name in names if name in choices}
+    if limits:
+        (verdict,) = judge([rule_from({"files": str(file), **limits})], Path(), measure=_measure(Path(), trust=trust))
+        found = [*verdict.checks, *found]
+    others = {name: value for name, value in choices.items() if name not in limits}
+    if others or not found:
+        found = [*check_file(file, **others), *found]
     return Verdict(str(file), "command line", tuple(found))
 
 

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.console import figure, print_json, print_table
+from mpq.cli.evaluating import evaluate_artifact
 from mpq.cli.options import BatchSize, Json, NumSamples, SeqLen, Trust
-from mpq.cli.sources import read_data, reopen_model
 from mpq.config import DataSettings
-from mpq.errors import FormatError
 
 
 def command(
@@ -33,22 +32,7 @@ def command(
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
-    from mpq.records.artifact import read_artifact_header
-
-    if not artifact.exists():
-        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
-    header = read_artifact_header(artifact)
-
-    from mpq.apply.load import load
-    from mpq.evaluate.run import evaluate
-
-    reference = reopen_model(header.model, artifact, given=model, trust=trust)
-    alone = header.model.get("kind") in ("export", "hf")
-    quantized = load(artifact) if alone else load(artifact, reopen_model(header.model, artifact, given=model, trust=trust).module)
-    samples = read_data(data, reference, DataSettings(seq_len, num_samples, batch_size))
-    say(f"data: {samples.description}")
-    with progress("eval") as advance:
-        found = evaluate(reference, quantized, samples, on_progress=advance)
+    found = evaluate_artifact(artifact, data, DataSettings(seq_len, num_samples, batch_size), reference=model, trust=trust)
     if json:
         print_json(found.to_dict())
         return

@@ -13,7 +13,7 @@ from mpq.files import check_version
 from mpq.records.layer import Layer, layer_from_dict
 from mpq.records.layout import TensorEntry, header_length
 from mpq.records.sensitivity import Rest
-from mpq.schemes import Scheme, parse_scheme
+from mpq.schemes import PARTS, Scheme, parse_scheme
 
 VERSION = 1
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
@@ -91,6 +91,13 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
         return ArtifactHeader(data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"])
     except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
+
+
+def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
+    """Bytes of the tensors that no scheme changed, without the program; `header` is that of the file."""
+    left_out = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS} | {PROGRAM, "__metadata__"}
+    places = [item["data_offsets"] for name, item in _raw_header(path).items() if name not in left_out]
+    return sum(int(end) - int(start) for start, end in places)
 
 
 def _metadata(

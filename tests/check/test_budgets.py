@@ -19,6 +19,7 @@ budgets:
     files: [a.yaml, "b/*.yaml"]
     max_bits: 4.5
     max_bytes: 12MiB
+    max_loaded: 64MB
     max_share: 30%
     max_error: 0.02
     baseline: origin/main
@@ -33,6 +34,7 @@ budgets:
         name="lm",
         max_bits=4.5,
         max_bytes=12 * 2**20,
+        max_loaded=64 * 10**6,
         max_share=30.0,
         max_error=0.02,
         max_growth=0.5,
@@ -56,10 +58,15 @@ budgets:
             "max_bytes is 4.5bits: give bytes, for example 12MB; max_bits and max_share limit the rest",
         ),
         ({"files": "a", "max_bytes": "much"}, "max_bytes: 'much' is not a budget"),
+        ({"files": "a", "max_loaded": "30%"}, "max_loaded is 30%: give bytes, for example 12MB"),
         ({"files": "a", "max_share": 30}, "max_share is 30: give a percentage, for example 1%"),
         ({"files": "a", "max_growth": "1%"}, "max_growth needs a baseline: a git revision such as origin/main, or a file"),
         ({"files": "a", "forbid": ["int4"]}, "forbid is ['int4']: give schemes by layer pattern"),
-        ({"files": "a", "forbid": {"*": "int9"}}, "forbid: 'int9' is no scheme: write a format such as int4 or fp16"),
+        ({"files": "a", "forbid": {"*": "int9"}}, "forbid: unknown scheme 'int9': use one of "),
+        ({"files": "a", "max_bits": 4, "data": "test.pt"}, "data test.pt is measured for nothing: give max_error too"),
+        ({"files": "a", "max_error": 1, "metric": "loss"}, "metric belongs to data: give data too, for example data: test.pt"),
+        ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric 'los' is unknown: use kl_divergence, "),
+        ({"files": "a", "max_error": 1, "data": "t", "num_samples": 0}, "num_samples is 0: give a whole number of 1 or more"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused(entry: object, message: str) -> None:

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from mpq.check import judge as judging
 from mpq.check.budgets import Rule
-from mpq.check.judge import judge, matches
+from mpq.check.judge import Verdict, matches
 from mpq.check.run import Check
 from mpq.errors import ConfigError, FormatError, PatternError, UsageError
+from mpq.records.evaluation import Evaluation
+from mpq.records.loaded import loaded_bytes
 from mpq.records.plan import Plan, plan_for, write_plan
 from mpq.schemes import parse_scheme
 from tests.small import linear, table
@@ -29,6 +32,14 @@ def plan(embed: str = "int4", block: str = "int4", head: str = "int8", *, held_o
     made = replace(made, evidence=evidence)
     write_plan(made, Path(path))
     return made
+
+
+def measured(artifact: Path, rule: Rule) -> Evaluation:
+    raise AssertionError(f"{artifact} was measured")
+
+
+def judge(rules: list[Rule], root: Path) -> list[Verdict]:
+    return judging.judge(rules, root, measure=measured)
 
 
 def checks(**limits: Any) -> list[Check]:
@@ -190,3 +201,14 @@ def test_globs_find_files_and_a_glob_that_finds_none_is_refused() -> None:
 def test_a_file_that_is_not_there_is_an_error_and_no_pass() -> None:
     with pytest.raises(FormatError, match=r"plan.yaml does not exist: name a plan, an artifact, or any model file or folder"):
         checks(max_bits=4.0)
+
+
+def test_loaded_memory_is_that_of_all_parameters() -> None:
+    made = plan()
+    taken = loaded_bytes(made.layers, made.shapes, original_bytes=made.original_bytes, rest_bytes=made.rest.original_bytes)
+    assert [check.passed for check in checks(max_loaded=taken)] == [True]
+    (check,) = checks(max_loaded=taken - 1)
+    assert (check.passed, check.message.startswith(f"{taken:,} bytes, 1 bytes (")) == (False, True)
+    Path("m.gguf").write_bytes(bytes(10))
+    with pytest.raises(ConfigError, match="max_loaded needs a plan or an artifact"):
+        judge([Rule(("m.gguf",), max_loaded=100)], Path())

@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from mpq.schemas import schema
-from tests.cli.typed import ROOT, done, typed
+from tests.cli.typed import ROOT, done, refused, typed
 
 
 def larger(folder: Path) -> None:
@@ -86,6 +86,26 @@ def test_any_model_file_is_held_to_bytes(folder: Path) -> None:
     assert typed(f"check model.pt2 --budget {size - 1}B").code == 1
     ran = typed("check model.pt2 --budget 4bits")
     assert ran.err == "mpq: budget 4bits needs a plan or an artifact, and model.pt2 is neither: give bytes, for example --budget 12MB\n"
+
+
+def test_an_artifact_is_measured_on_given_data(folder: Path) -> None:
+    line = "check model.mpq.safetensors --data test.pt --num-samples 50"
+    ran = done(f"{line} --max-error 0.1 --max-loaded 1MB")
+    assert re.search(
+        r"^ok    model.mpq.safetensors: error \(kl_divergence\): \S+ ±\S+ on 50 samples of test.pt, within", ran.out, re.MULTILINE
+    )
+    assert "ok    model.mpq.safetensors: loaded memory: " in ran.out
+    assert done(f"{line} --max-error 0.1 --metric accuracy").out.startswith("ok    model.mpq.safetensors: error (accuracy): ")
+    assert typed(f"{line} --max-error 0").code == 1
+    assert refused("check model.mpq.safetensors --data test.pt", 2) == "data test.pt is measured for nothing: give max_error too"
+    assert refused("check model.mpq.safetensors --data none.pt --max-error 1", 3).startswith("none.pt does not exist: ")
+
+
+def test_rules_measure_on_data_beside_the_file_of_budgets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = "{files: '*.mpq.safetensors', max_error: 0.1, data: test.pt, num_samples: 50, metric: top1_agreement}"
+    (folder / "mpq-budgets.yaml").write_text(f"mpq_budgets: 1\nbudgets: [{rule}]\n")
+    monkeypatch.chdir(folder.parent)
+    assert "error (top1_agreement): " in done(f"check --budgets {folder.name}/mpq-budgets.yaml").out
 
 
 def test_limits_that_exclude_each_other_are_refused(folder: Path) -> None:

@@ -109,6 +109,7 @@ def test_a_budgets_file_with_every_rule_is_valid() -> None:
         files: ["lm/plan.yaml", "lm/*.mpq.safetensors"]
         max_bits: 4.5
         max_bytes: 12MB
+        max_loaded: 64MB
         max_share: 30%
         max_error: 0.02
         baseline: origin/main
@@ -116,6 +117,13 @@ def test_a_budgets_file_with_every_rule_is_valid() -> None:
         max_error_growth: 10%
         forbid: {"*embed*": [int2, int3]}
         require: {lm_head: int8}
+      - files: lm/*.mpq.safetensors
+        max_error: 0.1
+        data: test.jsonl
+        metric: perplexity
+        reference: lm/model.pt2
+        seq_len: 128
+        num_samples: 64
     """
     assert problems("budgets", yaml.safe_load(text)) == []
 

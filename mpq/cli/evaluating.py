@@ -1,0 +1,48 @@
+"""One evaluation on the command line: artifact, reference and data opened, progress shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpq.cli.console import progress, say
+from mpq.cli.sources import read_data, reopen_model
+from mpq.config import DataSettings
+from mpq.errors import FormatError
+
+if TYPE_CHECKING:
+    from mpq.records.evaluation import Evaluation
+
+
+def evaluate_artifact(
+    artifact: Path, data: str, settings: DataSettings, *, reference: Path | None = None, trust: bool = False
+) -> Evaluation:
+    """The artifact beside the model that it was made from.
+
+    Args:
+        artifact: what `mpq apply` wrote.
+        data: where the samples come from, as `mpq eval --data` takes it.
+        settings: how they are read.
+        reference: the unquantized model, if it is not where the artifact says.
+        trust: allow a pickled reference.
+
+    Raises:
+        FormatError: if there is no artifact.
+        MpqError: if the model or the data cannot be read, or do not fit.
+    """
+    from mpq.records.artifact import read_artifact_header
+
+    if not artifact.exists():
+        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
+    header = read_artifact_header(artifact)
+
+    from mpq.apply.load import load
+    from mpq.evaluate.run import evaluate
+
+    model = reopen_model(header.model, artifact, given=reference, trust=trust)
+    alone = header.model.get("kind") in ("export", "hf")
+    quantized = load(artifact) if alone else load(artifact, reopen_model(header.model, artifact, given=reference, trust=trust).module)
+    samples = read_data(data, model, settings)
+    say(f"data: {samples.description}")
+    with progress("eval") as advance:
+        return evaluate(model, quantized, samples, on_progress=advance)

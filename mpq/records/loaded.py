@@ -1,0 +1,38 @@
+"""What a quantized model takes in memory once it is loaded, told from its plan or from the header of its file. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from mpq.schemes import Scheme
+
+Form = Literal["dense", "packed"]
+HELD: Form = "dense"
+"""How `mpq.load` holds the layers."""
+
+
+def loaded_bytes(
+    schemes: Mapping[str, Scheme],
+    matrices: Mapping[str, tuple[int, int]],
+    *,
+    original_bytes: int,
+    rest_bytes: int,
+    form: Form = HELD,
+) -> int:
+    """Bytes of the parameters and buffers of the module that `mpq.load` returns.
+
+    Every tensor of the state dict counts once, however many names it has. What else a process takes does not count: activations, caches,
+    buffers outside the state dict, the code, and the graph of an exported program.
+
+    Args:
+        schemes: scheme by layer name.
+        matrices: (rows, columns) by layer name.
+        original_bytes: bytes of the layers in the dtype of the model.
+        rest_bytes: bytes of all other parameters and buffers, which keep their dtype.
+        form: "dense": layers as ordinary tensors in the dtype of the model, whatever their scheme; "packed": layers as they are stored,
+            codes with their scales and zero points.
+    """
+    if form == "dense":
+        return original_bytes + rest_bytes
+    return sum(scheme.stored_bits(matrices[name]) // 8 for name, scheme in schemes.items()) + rest_bytes
