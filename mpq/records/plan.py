@@ -71,6 +71,7 @@ class Plan:
         ties: groups of layers that share one scheme.
         data: how to read and split the data of the analysis again, with its sha256; a quantizer that needs statistics applies by it.
         evidence: what is known of its error; see `docs/formats.md`.
+        remarks: by layer name, for people: written as comments beside the layers, and not read again.
     """
 
     model: dict[str, Any]
@@ -85,6 +86,7 @@ class Plan:
     ties: tuple[tuple[str, ...], ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def size(self) -> Size:
@@ -118,8 +120,8 @@ class Plan:
         return self.evidence.get("assignment") == self.assignment
 
     def with_layers(self, layers: Mapping[str, Scheme]) -> Plan:
-        """The same plan with other schemes and no evidence."""
-        return replace(self, layers=dict(layers), evidence={})
+        """The same plan with other schemes, no evidence and no remarks."""
+        return replace(self, layers=dict(layers), evidence={}, remarks={})
 
 
 def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: dict[str, Any], quantizer: str, rest: Rest) -> Plan:
@@ -160,14 +162,18 @@ def plan_to_yaml(plan: Plan) -> str:
         head["ties"] = [list(group) for group in plan.ties]
     text = _dump(head) + "layers:\n"
     for name, scheme in plan.layers.items():
-        comment = "  # pinned" if name in plan.pinned else ""
-        text += f"  {_scalar(name)}: {scheme}{comment}\n"
+        text += f"  {_scalar(name)}: {scheme}{_comment(plan, name)}\n"
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
     text += "shapes:\n" + "".join(f"  {_scalar(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
     if plan.axes:
         text += _dump({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
     rest = {key: getattr(plan.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
     return text + _dump({"original_bytes": plan.original_bytes, "rest": rest})
+
+
+def _comment(plan: Plan, name: str) -> str:
+    told = [*(["pinned"] if name in plan.pinned else []), *([plan.remarks[name]] if name in plan.remarks else [])]
+    return f"  # {' '.join('; '.join(told).split())}" if told else ""
 
 
 def write_plan(plan: Plan, path: Path) -> None:

@@ -21,6 +21,7 @@ from mpq.search.exact import Solution, solve
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
 from mpq.search.problem import Group, Problem, build_groups, check_feasible
+from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import automatic_ties, choice_of, limited
 from mpq.search.study import Measured, Study
@@ -151,7 +152,8 @@ class _Run:
             predicted = self.problem.error(found.choice)
             finalists.append(Finalist(name, found.choice, uniform, bits, predicted, found.errors, held[found.choice]))
         best, reason = decide(finalists)
-        return SearchResult(self._plan(best.choice, self._evidence(best, finalists, reason)), tuple(finalists), reason, measurements)
+        plan = self._plan(best.choice, self._evidence(best, finalists, reason), uniform=best.uniform)
+        return SearchResult(plan, tuple(finalists), reason, measurements)
 
     def _evidence(self, best: Finalist, finalists: Sequence[Finalist], reason: str) -> dict[str, Any]:
         row = best.row()
@@ -167,8 +169,8 @@ class _Run:
         evidence["finalists"] = [finalist.row() for finalist in finalists]
         return evidence
 
-    def _plan(self, choice: tuple[int, ...], evidence: dict[str, Any]) -> Plan:
-        header = self.table.header
+    def _plan(self, choice: tuple[int, ...], evidence: dict[str, Any], *, uniform: bool = False) -> Plan:
+        header, pins = self.table.header, self.settings.pins
         bare = plan_for(
             header.layers,
             self.problem.schemes(choice),
@@ -177,10 +179,11 @@ class _Run:
             rest=header.rest,
         )
         ties = tuple(tuple(layer.name for layer in group.layers) for group in self.problem.groups if len(group.layers) > 1)
-        pinned = tuple(name for name in bare.layers if name in self.settings.pins)
+        pinned = tuple(name for name in bare.layers if name in pins)
+        told = remarks(self.problem, choice, self.table, exact=choice if uniform else self.solution.choice, pins=pins)
         evidence = {"assignment": bare.assignment} | evidence
         data = {name: header.data[name] for name in _READING if header.data.get(name) is not None}
-        return replace(bare, data=data, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence)
+        return replace(bare, data=data, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 
     def _over_time(self) -> bool:
         return self.settings.timeout is not None and time.monotonic() - self._started > self.settings.timeout
