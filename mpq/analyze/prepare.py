@@ -10,7 +10,7 @@ import torch
 from mpq.analyze.candidates import candidates_for, expand
 from mpq.analyze.choose import choose_method
 from mpq.analyze.prepared import Prepared
-from mpq.analyze.quantizer import choose_quantizer
+from mpq.analyze.quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.weight import WeightOnly
 from mpq.config import AnalysisSettings
 from mpq.errors import ModelError
@@ -22,14 +22,20 @@ from mpq.models.loaded import LoadedModel
 from mpq.models.logits import outputs_are_logits
 from mpq.models.metrics import Metric, metric_named
 from mpq.models.select import select
-from mpq.models.variants import sixteen_bits
+from mpq.models.variants import sixteen_bits, storable_candidates
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named
 
 
 def prepare(
-    model: LoadedModel, data: Data, settings: AnalysisSettings, *, path: str | None = None, reading: dict[str, object] | None = None
+    model: LoadedModel,
+    data: Data,
+    settings: AnalysisSettings,
+    *,
+    path: str | None = None,
+    reading: dict[str, object] | None = None,
+    earlier: SensitivityHeader | None = None,
 ) -> Prepared:
     """Settle an analysis of `model`.
 
@@ -39,6 +45,7 @@ def prepare(
         settings: the user's choices.
         path: how to find the model from the folder of the sensitivity file.
         reading: how the data was read (its source, number of samples, ...), to read it again for the search.
+        earlier: what an analysis said that this one goes on with; its choice of a quantizer is kept and not measured again.
 
     Raises:
         ModelError: if the model has no weight to quantize, or none is left after targets and ignore.
@@ -54,8 +61,10 @@ def prepare(
     discovery = discover(model.module, calibration.batches)
     layers = chosen_layers(discovery, settings)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
+    candidates, too_large = storable_candidates(model.module, layers, candidates)
     method, why = choose_method(settings.method, model.module, calibration, metric, pairs=sum(map(len, candidates.values())))
-    quantizer, choice = choose_quantizer(
+    known = recorded_choice(earlier, model=model, data=data) if settings.quantizer == "auto" else None
+    quantizer, choice = known or choose_quantizer(
         settings.quantizer,
         model,
         layers,
@@ -86,7 +95,7 @@ def prepare(
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(reason, why, choice, *_unreached(discovery)),
+        notes=(reason, why, choice, *_unreached(discovery), *too_large),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, calibration, metric)

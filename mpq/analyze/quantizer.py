@@ -19,6 +19,7 @@ from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants
 from mpq.records.layer import Layer
 from mpq.records.paired import compare
+from mpq.records.sensitivity import SensitivityHeader
 from mpq.schemes import Scheme
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -54,6 +55,15 @@ def choose_quantizer(
             best = contender
     figures = ", ".join(f"{one} {float(found.mean()):.4g}" for one, found in errors.items())
     return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits is {figures}"
+
+
+def recorded_choice(earlier: SensitivityHeader | None, *, model: LoadedModel, data: Data) -> tuple[str, str] | None:
+    """The quantizer that an earlier analysis of the same model and data chose, and its reason; None where there is no such analysis."""
+    if earlier is None or (earlier.model.get("sha256"), earlier.data.get("sha256")) != (model.sha256, data.sha256):
+        return None
+    name = str(earlier.settings["quantizer"])
+    reason = next((note for note in earlier.notes if note.startswith(f"quantizer {name}: ")), None)
+    return None if reason is None else (name, reason)
 
 
 def _nearest(schemes: Iterable[Scheme]) -> Scheme:

@@ -24,7 +24,7 @@ from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants
-from mpq.records.sensitivity import Sensitivity
+from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
 
 
@@ -57,7 +57,8 @@ def analyze(
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory")
     path = None if output is None else Path(output)
-    prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading)
+    earlier = read_sensitivity(path).header if path is not None and path.exists() else None
+    prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier)
     table, journal = open_journal(prepared.header, path)
     if table.finished:
         return table
@@ -78,7 +79,8 @@ def analyze(
         context.cost["peak_memory_bytes"] = peak_memory()
         check = self_check(context)
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
-        context.record([{"finish": {"cost": cost, "check": check}}])
+        without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
+        context.record([{"finish": {"cost": cost, "check": check, **without}}])
     return table
 
 

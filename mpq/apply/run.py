@@ -19,7 +19,7 @@ from mpq.models.inventory import inventory, rest_tensors, tensor_entry
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.state import aliases_of, state_of
-from mpq.models.statistics import statistics_for
+from mpq.models.statistics import Collected, statistics_for
 from mpq.models.swap import tensor_of
 from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
@@ -86,7 +86,8 @@ def apply(
         wanted.model, wanted.quantizer, tuple(layers), wanted.layers, aliases_of(state_of(loaded.module)), loaded.config or {}
     )
     tensors = rest_tensors(loaded, layers)
-    statistics = statistics_for(quantizer, loaded.module, layers, _calibration(wanted, loaded, data)) if quantizer.needs_statistics else {}
+    calibration = _calibration(wanted, loaded, data) if quantizer.needs_statistics else None
+    statistics = Collected() if calibration is None else statistics_for(quantizer, loaded.module, layers, calibration)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
     packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress)
     path = Path(output)

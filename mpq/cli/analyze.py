@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mpq.cli.console import figure, print_json, print_table, progress, say, self_check_lines
+from mpq.cli.console import fallback_lines, figure, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
 from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
@@ -103,7 +103,7 @@ def command(
     say(f"model: {model} ({loaded.kind}); data: {data.description}")
     with removed_if_bare(target), progress("analyze") as advance:
         table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
-    for note in (*table.header.notes, *self_check_lines(table.finish)):
+    for note in (*table.header.notes, *fallback_lines((table.finish or {}).get("fallbacks", {})), *self_check_lines(table.finish)):
         say(note)
     frame = table.frame()
     if json:

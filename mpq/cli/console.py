@@ -134,6 +134,14 @@ def figure(value: float | None, stderr: float | None = None) -> str:
     return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
 
 
+def fallback_lines(fallbacks: Mapping[str, str]) -> list[str]:
+    """Which layers were quantized without statistics of their inputs, one line per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in fallbacks.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"quantized by weight error alone, without statistics of the inputs: {', '.join(n)} ({r})" for r, n in by_reason.items()]
+
+
 def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
     """What an analysis found out about itself, for people: "self-check on 12 random plans, additive: rank correlation 0.937, bias -9%"."""
     check = (finish or {}).get("check", {})

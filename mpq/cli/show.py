@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mpq.cli.console import figure, print_json, print_lines, print_table, self_check_lines
+from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, self_check_lines
 from mpq.cli.options import Json
 
 _BAR = "bits per weight"
@@ -114,6 +114,8 @@ def _sensitivity(file: Path) -> Shown:
         "metric": f"{table.metric}, method {header.settings['method']}, quantizer {header.settings['quantizer']}",
         "data": f"{header.data['description']}; {samples['calibration']} for calibration, {samples['held_out']} held out",
     }
+    for number, line in enumerate(fallback_lines((table.finish or {}).get("fallbacks", {})), start=1):
+        facts[f"fallback {number}"] = line
     for number, line in enumerate(self_check_lines(table.finish), start=1):
         facts[f"check {number}"] = line
     data = {"model": header.model, "data": header.data, "settings": header.settings, "missing": len(table.missing), "finish": table.finish}

@@ -114,7 +114,7 @@ class CalibrationStatistics(Mapping[str, Statistics]):
 
 def statistics_for(
     quantizer: Quantizer, module: nn.Module, layers: Iterable[Layer], data: Data, *, limit_bytes: int = LIMIT_BYTES
-) -> Mapping[str, Statistics]:
+) -> Collected | CalibrationStatistics:
     """What `Variants` needs for `quantizer`: nothing, or the statistics of `layers` on `data`, in parts of `limit_bytes`."""
     if not quantizer.needs_statistics:
         return Collected()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from mpq.schemes import Scheme
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics
+from mpq.tensors.scales import scales_fit
 
 CACHE_BYTES = 2 << 30
 FP16_LARGEST = 65504.0
@@ -73,6 +74,22 @@ class Variants:
     def weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
         """The fake-quantized parameters of a whole plan, by canonical parameter name."""
         return {self.layers[name].parameters[0]: self.weight(name, scheme) for name, scheme in schemes.items()}
+
+
+def storable_candidates(
+    module: nn.Module, layers: Iterable[Layer], candidates: Mapping[str, Sequence[Scheme]]
+) -> tuple[dict[str, tuple[Scheme, ...]], list[str]]:
+    """The candidates of each layer whose scales fit fp16, or its 16-bit format if none do; and a line for each layer that loses some."""
+    kept, lines = {}, []
+    for layer in layers:
+        matrix = to_matrix(tensor_of(module, layer.parameters[0]).detach(), layer.axes)
+        fitting = tuple(scheme for scheme in candidates[layer.name] if scheme.is_float or scales_fit(matrix, scheme))
+        lost = ", ".join(str(scheme) for scheme in candidates[layer.name] if scheme not in fitting)
+        kept[layer.name] = fitting or (Scheme(sixteen_bits(module, layer)),)
+        if lost:
+            instead = "" if fitting else f"; it stays at {kept[layer.name][0]}"
+            lines.append(f"left out for '{layer.name}', whose weights need scales beyond fp16: {lost}{instead}")
+    return kept, lines
 
 
 def sixteen_bits(module: nn.Module, layer: Layer) -> str:

@@ -5,7 +5,7 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
     {"mpq_sensitivity": 1, "model": {...}, "data": {...}, "settings": {...}, "layers": [...], "rest": {...}, "versions": {...}}
     {"layer": "conv1", "scheme": "int4-g32", "first": 0, "errors": [0.0012, ...]}
 
-    {"finish": {"cost": {...}, "check": {...}}}
+    {"finish": {"cost": {...}, "check": {...}, "fallbacks": {layer: why it was quantized without statistics}}}
 
 `errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined.

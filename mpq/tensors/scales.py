@@ -106,6 +106,17 @@ def storable(scale: Tensor, scheme: Scheme | None = None) -> Tensor:
     return torch.where(scale < 0, -magnitude, magnitude).half()
 
 
+def scales_fit(matrix: Tensor, scheme: Scheme) -> bool:
+    """Whether the scales that cover a matrix [rows, columns] fit fp16."""
+    if bool(matrix.abs().max() <= LARGEST_SCALE / 2):  # a scale is never more than the largest weight
+        return True
+    try:
+        minmax_scales(grouped(matrix, scheme), scheme)
+    except NumericsError:
+        return False
+    return True
+
+
 def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Scales:
     """The scales with the least (weighted) squared error over a grid of clipping ratios, then refitted.
 
@@ -143,7 +154,7 @@ def _ratios(scheme: Scheme) -> list[float]:
 def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
     if not scheme.is_integer:
         scale = covering.scale.float()
-        return [Scales(storable(scale * ratio, scheme), covering.zero_point) for ratio in _LEVEL_RATIOS[scheme.format]]
+        return [Scales(storable(_within(scale * ratio), scheme), covering.zero_point) for ratio in _LEVEL_RATIOS[scheme.format]]
     ratios = _ratios(scheme)
     if scheme.symmetric:
         scale = covering.scale.float()
@@ -158,6 +169,11 @@ def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
             scale = storable((high * cut_high - low * cut_low) / steps)
             found.append(Scales(scale, (-low * cut_low / scale.float()).round_().clamp_(0, steps)))
     return found
+
+
+def _within(scale: Tensor) -> Tensor:
+    """Scales no larger than fp16 holds; what the search tries beyond the covering scale may be larger."""
+    return scale.clamp(-LARGEST_SCALE, LARGEST_SCALE)
 
 
 def _loss(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None) -> Tensor:
@@ -180,4 +196,4 @@ def _refit(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | 
     weighted = steps if importance is None else steps * importance
     norm = (weighted * steps).sum(-1)
     fitted = torch.where(norm > 0, (weighted * groups).sum(-1) / norm.clamp(min=1e-30), scales.scale.float())
-    return Scales(storable(fitted.clamp(-LARGEST_SCALE, LARGEST_SCALE), scheme), scales.zero_point)
+    return Scales(storable(_within(fitted), scheme), scales.zero_point)

@@ -1,4 +1,5 @@
 import copy
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import mpq
+from mpq.cli.console import fallback_lines
 from mpq.errors import MismatchError, NumericsError, UsageError
-from mpq.models.batches import Data
+from mpq.models.batches import Data, data_from_batches
 from mpq.models.metrics import metric_named
 from mpq.models.reference import Reference
 from mpq.records.layer import Layer
@@ -18,6 +20,7 @@ from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import MODELS, bits, data, mlp
 
+quantizer_module = importlib.import_module("mpq.analyze.quantizer")  # `mpq.analyze` is the function
 CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "rtn", "method": "measure"}
 
 
@@ -189,12 +192,56 @@ def test_an_unknown_quantizer_is_refused_before_the_model_runs() -> None:
         mpq.analyze(nn.Linear(2, 2).eval(), data(), quantizer="best")
 
 
-def test_weights_beyond_the_scales_of_a_scheme_name_layer_and_scheme() -> None:
+def test_candidates_whose_scales_fp16_cannot_hold_are_left_out_of_one_layer_and_told() -> None:
+    module = mlp()
+    with torch.no_grad():
+        weight = module.get_parameter("0.weight")
+        weight.mul_(1e6 / weight.abs().max())
+    table = analyzed(module, candidates=("2", "4", "8", "nf4"))
+    assert [str(scheme) for scheme in table.header.candidates["0"]] == ["int8"]
+    assert table.header.notes[-1] == "left out for '0', whose weights need scales beyond fp16: int2, int4, nf4"
+    assert len(table.header.candidates["3"]) == 4
+    assert table.finished
+
+
+def test_a_layer_without_a_candidate_that_fits_stays_at_16_bits() -> None:
     module = mlp()
     with torch.no_grad():
         module.get_parameter("0.weight").mul_(1e7)
-    with pytest.raises(NumericsError, match=r"^layer '0' at int2: a scale of .* keep this layer at bf16 or fp32$"):
-        analyzed(module)
+    table = analyzed(module, candidates=("2",))
+    assert [str(scheme) for scheme in table.header.candidates["0"]] == ["bf16"]
+    assert table.header.notes[-1] == "left out for '0', whose weights need scales beyond fp16: int2; it stays at bf16"
+
+
+def test_a_measured_choice_of_quantizer_is_kept_when_the_analysis_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.jsonl"
+    first = analyzed(output=path, quantizer="auto")
+    monkeypatch.setattr(quantizer_module, "_errors", lambda *_: pytest.fail("the quantizers were measured again"))
+    again = analyzed(output=path, quantizer="auto", candidates=("2", "4", "8", "16"))
+    assert again.header.settings["quantizer"] == first.header.settings["quantizer"]
+    assert again.header.notes[2] == first.header.notes[2]
+    monkeypatch.undo()
+    with pytest.raises(MismatchError, match="another data"):
+        analyzed(output=path, quantizer="auto", samples=data(seed=9))
+
+
+def test_layers_quantized_without_statistics_are_told_at_the_end(tmp_path: Path) -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.look, self.head = nn.Embedding(8, 6), nn.Linear(6, 4)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            found: Tensor = self.head(self.look(tokens).mean(1))
+            return found
+
+    torch.manual_seed(0)
+    tokens = data_from_batches([torch.randint(0, 8, (16, 5))])
+    table = analyzed(Table().eval(), tokens, quantizer="gptq", output=tmp_path / "t.jsonl")
+    assert table.finish is not None
+    assert table.finish["fallbacks"] == {"look": "a lookup table"}
+    line = "quantized by weight error alone, without statistics of the inputs: look (a lookup table)"
+    assert fallback_lines(table.finish["fallbacks"]) == [line]
 
 
 def test_the_reference_must_be_finite() -> None:
