@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mpq.analyze.method import Context
 from mpq.models.reference import Reference
+from mpq.records.layer import Layer
 from mpq.records.prediction import additive, interactions, quality
 from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
 
 PLANS = 12
+_HALVINGS = 40
+_REDRAWS = 8  # of a plan that was drawn before, each from a wider distribution
 _SHARES = (0.12, 0.25, 0.4)  # of the way from the smallest to the largest plan: where budgets usually lie
 
 
@@ -35,25 +38,54 @@ def self_check(context: Context) -> dict[str, Any]:
 
 
 def random_plans(table: Sensitivity, *, seed: int) -> Iterator[dict[str, Scheme]]:
-    """Random plans of three sizes: from the smallest plan, random layers take random larger schemes until the size is reached."""
+    """Plans such as a search compares, of three sizes: the best ones after each layer's errors are multiplied by a random factor.
+
+    Args:
+        table: complete.
+        seed: of the factors, which are log-normal with a deviation of a factor e.
+    """
     generator = np.random.default_rng(seed)
-    candidates = table.header.candidates
-    options = {
-        layer.name: [s for s in candidates[layer.name] if math.isfinite(table.mean(layer.name, s))] or list(candidates[layer.name])
-        for layer in table.layers
-    }
-    bits = {layer.name: {s: s.stored_bits(layer.matrix) for s in options[layer.name]} for layer in table.layers}
-    smallest = {name: min(sizes, key=lambda s: (sizes[s], str(s))) for name, sizes in bits.items()}
-    low = sum(bits[name][scheme] for name, scheme in smallest.items())
-    high = sum(max(sizes.values()) for sizes in bits.values())
-    names = list(options)
+    options = {layer.name: _options(table, layer) for layer in table.layers}
+    bits = {layer.name: np.array([s.stored_bits(layer.matrix) for s in options[layer.name]], float) for layer in table.layers}
+    low, high = (sum(float(edge(sizes)) for sizes in bits.values()) for edge in (np.min, np.max))
+    seen: list[dict[str, Scheme]] = []
     for number in range(PLANS):
-        target = low + _SHARES[number % len(_SHARES)] * (high - low)
-        plan, total = dict(smallest), low
-        for index in generator.permutation(len(names)):
-            name = names[int(index)]
-            scheme = options[name][int(generator.integers(len(options[name])))]
-            if total + bits[name][scheme] - bits[name][plan[name]] <= target:
-                total += bits[name][scheme] - bits[name][plan[name]]
-                plan[name] = scheme
+        for widening in range(_REDRAWS):
+            factors = np.exp((1 + widening / 4) * generator.standard_normal(len(options)))
+            errors = {
+                name: factor * np.array([table.mean(name, s) if math.isfinite(table.mean(name, s)) else math.inf for s in schemes])
+                for factor, (name, schemes) in zip(factors, options.items(), strict=True)
+            }
+            plan = _cheapest(options, bits, errors, limit=low + _SHARES[number % len(_SHARES)] * (high - low))
+            if plan not in seen:
+                break
+        seen.append(plan)
         yield plan
+
+
+def _options(table: Sensitivity, layer: Layer) -> list[Scheme]:
+    candidates = list(table.header.candidates[layer.name])
+    return [scheme for scheme in candidates if math.isfinite(table.mean(layer.name, scheme))] or candidates
+
+
+def _cheapest(
+    options: Mapping[str, list[Scheme]], bits: Mapping[str, np.ndarray], errors: Mapping[str, np.ndarray], *, limit: float
+) -> dict[str, Scheme]:
+    """The plan within `limit` bits that some price per bit makes the best, by bisection over the price."""
+
+    def at(price: float) -> dict[str, int]:
+        return {name: int(np.argmin(errors[name] + price * bits[name])) for name in options}
+
+    def size(chosen: Mapping[str, int]) -> float:
+        return sum(float(bits[name][index]) for name, index in chosen.items())
+
+    fits = {name: int(np.argmin(bits[name])) for name in options}
+    too_low, enough = 1e-30, 1e30
+    for _ in range(_HALVINGS):
+        price = math.sqrt(too_low * enough)
+        chosen = at(price)
+        if size(chosen) <= limit:
+            fits, enough = chosen, price
+        else:
+            too_low = price
+    return {name: options[name][index] for name, index in fits.items()}

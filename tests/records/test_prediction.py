@@ -1,0 +1,61 @@
+import math
+
+import numpy as np
+import pytest
+
+from mpq.records.prediction import additive, covariances, interactions, quality
+from mpq.records.sensitivity import Sensitivity
+from mpq.schemes import parse_scheme
+from tests.small import linear, table
+
+INT4 = parse_scheme("int4")
+
+
+def correlated(draws: int, *, share: float, seed: int = 0) -> Sensitivity:
+    """Three layers; the first two have the correlation `share`, the third has none with them."""
+    random = np.random.default_rng(seed).standard_normal((3, draws))
+    figures = {"a": random[0], "b": share * random[0] + math.sqrt(1 - share**2) * random[1], "c": random[2]}
+    found = table([linear(name, 4, 64) for name in figures], {name: {"int4": np.square(v).tolist()} for name, v in figures.items()})
+    found.products = {(name, INT4): values for name, values in figures.items()}
+    return found
+
+
+@pytest.mark.parametrize("share", [0.7, -0.7])
+def test_correlated_layers_add_up_or_cancel(share: float) -> None:
+    found = correlated(4000, share=share)
+    plan = dict.fromkeys(("a", "b"), INT4)
+    together = interactions(found, plan)
+    assert together is not None
+    assert together - additive(found, plan) == pytest.approx(2 * share, abs=0.1)
+
+
+def test_interactions_that_are_noise_are_left_out_most_of_the_time() -> None:
+    plan = dict.fromkeys(("a", "c"), INT4)
+    tables = [correlated(64, share=0.0, seed=seed) for seed in range(100)]
+    changed = sum(interactions(found, plan) != additive(found, plan) for found in tables)
+    assert 2 <= changed <= 30  # beyond sqrt(2) standard errors: 16 of 100
+
+
+def test_layers_without_signed_figures_have_no_interactions() -> None:
+    found = correlated(8, share=0.5)
+    del found.products["b", INT4]
+    assert interactions(found, dict.fromkeys(("a", "b"), INT4)) is None
+    assert interactions(found, {}) is None
+
+
+def test_covariances_are_symmetric_and_zero_within_a_group() -> None:
+    rows = np.random.default_rng(0).standard_normal((1, 700)) + 0.1 * np.random.default_rng(1).standard_normal((600, 700))
+    found = np.concatenate(list(covariances(rows, np.arange(600) // 2)))
+    assert found.shape == (600, 600)
+    assert np.allclose(found, found.T)
+    assert not found[0, :2].any()
+    assert not found[599, 598:].any()
+    assert np.all(found[0, 2:] > 0.8)
+
+
+def test_quality_knows_a_perfect_prediction_and_a_constant_factor() -> None:
+    measured = [0.1, 0.2, 0.4, 0.8]
+    assert quality(measured, measured).to_dict() == {"rank": 1.0, "bias": 0.0, "spread": 0.0}
+    assert quality([2 * value for value in measured], measured).bias == pytest.approx(math.log(2))
+    assert quality(measured[::-1], measured).rank == pytest.approx(-1)
+    assert math.isnan(quality([0.1, math.inf], [0.1, 0.2]).rank)
