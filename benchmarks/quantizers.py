@@ -205,7 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--encoder", type=Path, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--only", nargs="+", default=[name for name in MODELS if name != "minilm"], choices=MODELS)
     parser.add_argument("--quantizers", nargs="+", default=list(QUANTIZERS), choices=list(QUANTIZERS))
-    parser.add_argument("--candidates", nargs="+", default=list(SETS))
+    parser.add_argument("--candidates", nargs="*", default=list(SETS))
     parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), help="bits per weight over the layers")
     parser.add_argument("--uniform", nargs="*", default=[], help="uniform plans to measure as well, for example int4-g32")
     parser.add_argument("--method", default="fisher", choices=("fisher", "measure"))

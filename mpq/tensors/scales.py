@@ -142,7 +142,7 @@ def _search(groups: Tensor, scheme: Scheme, importance: Tensor | None) -> Scales
     for candidate in _grid(groups, covering, scheme):
         best, least = _keep_better(groups, candidate, best, least, scheme, importance)
     for _ in range(_REFITS):
-        best, least = _keep_better(groups, _refit(groups, best, scheme, importance), best, least, scheme, importance)
+        best, least = _keep_better(groups, fitted_scales(groups, groups, best, scheme, importance), best, least, scheme, importance)
     return best
 
 
@@ -191,9 +191,18 @@ def _keep_better(
     return kept, torch.where(better, loss, least)
 
 
-def _refit(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None) -> Scales:
+def fitted_scales(groups: Tensor, wanted: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None = None) -> Scales:
+    """The scales that bring the codes of `groups` under `scales` nearest to `wanted`, in (weighted) squared error.
+
+    Args:
+        groups: weights, float32 [rows, groups, group], whose nearest codes are taken.
+        wanted: what these codes are to stand for, in the same shape.
+        scales: give the codes; their zero points stay.
+        scheme: of integers or levels.
+        importance: as for `best_scales`.
+    """
     steps = round_to_scales(groups, scales, scheme).sub_(scales.zero_point.unsqueeze(-1))
     weighted = steps if importance is None else steps * importance
     norm = (weighted * steps).sum(-1)
-    fitted = torch.where(norm > 0, (weighted * groups).sum(-1) / norm.clamp(min=1e-30), scales.scale.float())
+    fitted = torch.where(norm > 0, (weighted * wanted).sum(-1) / norm.clamp(min=1e-30), scales.scale.float())
     return Scales(storable(_within(fitted), scheme), scales.zero_point)

@@ -6,10 +6,12 @@ from mpq.errors import UsageError
 from mpq.tensors.quantizers.act import ActivationEnergy
 from mpq.tensors.quantizers.base import Quantizer
 from mpq.tensors.quantizers.gptq import GPTQ, Descent
+from mpq.tensors.quantizers.hqq import HalfQuadratic
 from mpq.tensors.quantizers.mse import WeightError
 from mpq.tensors.quantizers.rtn import RoundToNearest
 
-QUANTIZERS: dict[str, type[Quantizer]] = {kind.name: kind for kind in (RoundToNearest, WeightError, ActivationEnergy, GPTQ, Descent)}
+_KINDS: tuple[type[Quantizer], ...] = (RoundToNearest, WeightError, HalfQuadratic, ActivationEnergy, GPTQ, Descent)
+QUANTIZERS = {kind.name: kind for kind in _KINDS}
 
 
 def quantizer_named(name: str) -> Quantizer:
