@@ -41,6 +41,14 @@ def interactions(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | N
     return additive(table, schemes) + math.fsum(float(rows.sum()) for rows in covariances(products, groups))
 
 
+def interactions_help(table: Sensitivity) -> bool:
+    """Whether the analysis's self-check found whole plans better predicted, in rank and in spread, with interactions than without."""
+    check = (table.finish or {}).get("check", {})
+    alone, together = check.get("additive", {}), check.get("interactions", {})
+    figures = [found.get(name) for found in (alone, together) for name in ("rank", "spread")]
+    return all(figure is not None for figure in figures) and figures[2] >= figures[0] and figures[3] < figures[1]
+
+
 def covariances(products: Matrix, groups: Integers) -> Iterator[Matrix]:
     """E[v w] of any two rows of `products`, shrunk by its noise; zero for rows of one group.
 

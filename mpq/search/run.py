@@ -15,12 +15,14 @@ from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 from mpq.records.paired import compare
 from mpq.records.plan import Plan, plan_for
+from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.schemes import Scheme
 from mpq.search.exact import Solution, solve
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
 from mpq.search.problem import Group, Problem, build_groups, check_feasible
+from mpq.search.quadratic import minimise
 from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import automatic_ties, choice_of, limited
@@ -114,27 +116,33 @@ class _Run:
         self.table, self.problem, self.budget, self.settings, self.solution = table, problem, budget, settings, solution
         self._on_progress = on_progress or (lambda *_: None)
         self._started = time.monotonic()
+        self.quadratic = minimise(problem, table, solution.choice)
 
     def unmeasured(self) -> SearchResult:
-        """The exact solution, by the table alone."""
-        evidence = {"metric": self.table.metric, "predicted": rounded(self.solution.error), "optimality_gap": rounded(self.solution.gap)}
-        reason = "exact: optimal for the table; no plan was measured"
-        return SearchResult(self._plan(self.solution.choice, evidence | {"decision": reason}), (), reason, 0)
+        """The best plan by the table alone: with interactions if the analysis found that these predict whole plans better."""
+        choice, reason = self.solution.choice, "exact: optimal for the table; no plan was measured"
+        if self.quadratic is not None and self.quadratic.choice != choice and interactions_help(self.table):
+            choice = self.quadratic.choice
+            reason = "quadratic: the best plan found with interactions, which predicted the self-check's plans better; no plan was measured"
+        evidence = {"metric": self.table.metric, "predicted": rounded(self.problem.error(choice))} | self._proof()
+        return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0)
 
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
         study = Study(self.problem, measurer.calibration, seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
         stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress)
         exact = stages.fixed("exact", self.solution.choice)
-        entries = [("exact", exact, False)]
+        entries, best = [("exact", exact, False)], exact
+        if self.quadratic is not None and self.quadratic.choice != exact.choice:
+            entries.append(("quadratic", stages.fixed("quadratic", self.quadratic.choice), False))
+            best = _better(entries[-1][1], best)
         for uniform in uniform_plans(self.problem, self.table, self.settings.pins):
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
-        best = exact
         if self.settings.start is not None:
             choice = choice_of(self.problem, self.settings.start, self.table)
             if self.problem.cost(choice) <= self.problem.limit:
                 entries.append(("start", stages.fixed("start", choice), False))
-                best = entries[-1][1] if compare(entries[-1][1].errors, exact.errors).promising else exact
+                best = _better(entries[-1][1], best)
         for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
             best = advance(best)
             entries.append((stage, best, False))
@@ -164,10 +172,17 @@ class _Run:
         if uniforms:
             top = uniforms[0].row()
             evidence["best_uniform"] = {"scheme": top["name"], "effective_bits": top["effective_bits"], "held_out": top["held_out"]}
-        evidence["optimality_gap"] = rounded(self.solution.gap)
+        evidence |= self._proof()
         evidence["decision"] = reason
         evidence["finalists"] = [finalist.row() for finalist in finalists]
         return evidence
+
+    def _proof(self) -> dict[str, Any]:
+        """What is proven: the gap of the additive model, and the best plan and the bound of the quadratic one where there is one."""
+        proof: dict[str, Any] = {"optimality_gap": rounded(self.solution.gap)}
+        if self.quadratic is not None:
+            proof["with_interactions"] = {"predicted": rounded(self.quadratic.error), "bound": rounded(self.quadratic.bound)}
+        return proof
 
     def _plan(self, choice: tuple[int, ...], evidence: dict[str, Any], *, uniform: bool = False) -> Plan:
         header, pins = self.table.header, self.settings.pins
@@ -198,6 +213,10 @@ class _Run:
         ]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
         return f"{self.budget.limit} of {self.budget.scope}, {digest[:12]}"
+
+
+def _better(challenger: Measured, incumbent: Measured) -> Measured:
+    return challenger if compare(challenger.errors, incumbent.errors).promising else incumbent
 
 
 def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:

@@ -15,6 +15,7 @@ from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import parse_scheme
 from mpq.search.run import SearchResult, search
 from tests.search.measuring import FakeMeasurer
+from tests.search.test_quadratic import correlated_table
 from tests.small import REST, linear, random_table, table
 
 TABLE = random_table(3)
@@ -51,6 +52,22 @@ def test_a_measured_plan_carries_its_evidence() -> None:
     assert evidence["decision"] == found.reason
     assert evidence["finalists"][0]["name"] == "exact"
     assert {"int2", "int4"} <= {row["name"] for row in evidence["finalists"]}
+
+
+@pytest.mark.parametrize("help_", [True, False])
+def test_interactions_choose_the_unmeasured_plan_where_the_self_check_says_that_they_help(help_: bool) -> None:
+    found = correlated_table(2)
+    better, worse = {"rank": 0.9, "bias": 0.0, "spread": 0.1}, {"rank": 0.8, "bias": 0.0, "spread": 0.2}
+    found.finish = {"check": {"additive": worse if help_ else better, "interactions": better if help_ else worse}}
+    evidence = search(found, "4bits").plan.evidence
+    assert evidence["decision"].startswith("quadratic" if help_ else "exact")
+    assert evidence["with_interactions"]["bound"] <= evidence["with_interactions"]["predicted"]
+
+
+def test_the_quadratic_plan_competes_where_there_are_interactions() -> None:
+    found = correlated_table(2)
+    assert "quadratic" in [finalist.name for finalist in measured("4bits", found=found).finalists]
+    assert "quadratic" not in [finalist.name for finalist in measured().finalists]
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 7, 9, 13])
