@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from mpq.errors import ModelError
 from mpq.files import sha256_of
 from mpq.models.loaded import LoadedModel
+from mpq.models.replace import hollow_parameters
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -46,8 +47,8 @@ def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
     )
 
 
-def rebuild_directory(config: dict[str, Any]) -> nn.Module:
-    """The module that `load_directory` described in `config`, with zeros for weights; ties are tied.
+def rebuild_directory(config: dict[str, Any], *, hollow: bool = False) -> nn.Module:
+    """The module that `load_directory` described in `config`, with zeros for weights, or with `hollow` none; ties are tied.
 
     Raises:
         ModelError: if transformers is missing, or does not know the architecture.
@@ -56,7 +57,7 @@ def rebuild_directory(config: dict[str, Any]) -> nn.Module:
     architecture = str(config.get("architecture"))
     fields = {key: value for key, value in config.items() if key not in _OWN_KEYS}
     try:
-        with _quiet(transformers), torch.random.fork_rng(devices=[]):
+        with _quiet(transformers), torch.random.fork_rng(devices=[]), hollow_parameters() if hollow else nullcontext():
             model_class = getattr(transformers, architecture)
             made = model_class.config_class.from_dict(fields)
             module: nn.Module = model_class._from_config(made, dtype=_dtype(config["dtype"]))

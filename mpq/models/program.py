@@ -57,25 +57,30 @@ def strip_program(program: ExportedProgram) -> bytes:
     return _compress(buffer.getvalue())
 
 
-def rebuild_program(content: bytes) -> nn.Module:
-    """The module of a stripped program; every parameter and buffer of the state dict is zero, contiguous and writable.
+def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:
+    """The module of a stripped program, as `read_program` gives it.
 
     Raises:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
-    return _module_of(read_program(content))
+    return _module_of(read_program(content, hollow=hollow))
 
 
-def read_program(content: bytes) -> ExportedProgram:
+def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
     """The program that `strip_program` gave; every parameter and buffer of the state dict is zero, contiguous and writable.
+
+    Args:
+        content: the compressed program.
+        hollow: leave them without memory of their own, to be replaced.
 
     Raises:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
     program = _read(io.BytesIO(_decompress(content)), "the program in the artifact", trust=False)
-    _replace_state(program, torch.zeros_like)
+    if not hollow:
+        _replace_state(program, torch.zeros_like)
     return program
 
 

@@ -11,8 +11,14 @@ from mpq.models.huggingface import rebuild_directory
 from mpq.models.program import rebuild_program
 
 
-def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] | None) -> nn.Module:
+def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] | None, hollow: bool = False) -> nn.Module:
     """The module of an "export" or "hf" model with zeros for weights, in eval mode, its state dict named as the original's.
+
+    Args:
+        kind: of the source model.
+        program: of an "export" model.
+        config: of an "hf" model.
+        hollow: leave the parameters without memory, to be replaced by `replace_tensor`.
 
     Raises:
         FormatError: if what it is rebuilt from is missing or damaged.
@@ -21,9 +27,9 @@ def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] |
     if kind == "export":
         if program is None:
             raise FormatError("the artifact carries no program: give the original model as well")
-        return rebuild_program(program)
+        return rebuild_program(program, hollow=hollow)
     if kind == "hf":
         if config is None:
             raise FormatError("the artifact carries no configuration: give the original model as well")
-        return rebuild_directory(config)
+        return rebuild_directory(config, hollow=hollow)
     raise ModelError(f"a model of kind '{kind}' cannot be rebuilt from the artifact alone: give the original model as well")

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 import mpq
 from mpq.errors import FormatError, MismatchError, ModelError
 from mpq.models.load import load_model
+from mpq.tensors.packed import PackedTensor
 from tests.apply.making import expected_state, exported, in_memory, plan_of, same
 from tests.models.small import MODELS, bits, inputs, mlp, tied
 
@@ -147,3 +149,43 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as error:
         mpq.load(tmp_path / NAME)
     assert str(error.value) == f"cannot read {tmp_path / NAME}: No such file or directory"
+
+
+def packed_weights(module: nn.Module) -> dict[str, PackedTensor]:
+    return {name: p for name, p in module.named_parameters(remove_duplicate=False) if isinstance(p, PackedTensor)}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_packed_model_computes_what_the_dequantized_one_does(tmp_path: Path, kind: str) -> None:
+    model = exported(kind, tmp_path)
+    path = mpq.apply(model, plan_of(model, kind, ("int4-g8", "int3-asym", "nf4")), tmp_path / NAME).path
+    inputs = MODELS[kind][1]
+    with torch.no_grad():
+        expected = mpq.load(path)(inputs)
+        for found in (mpq.load(path, packed=True), mpq.load(path, MODELS[kind][0](), packed=True)):
+            assert packed_weights(found)
+            few = 1e-5 if expected.dtype == torch.float32 else 0.02  # products keep float32 weights, which these dtypes round
+            assert torch.allclose(found(inputs), expected, rtol=1e-3, atol=few)
+            assert not any(tensor.is_meta for tensor in found.state_dict().values())
+
+
+def test_packed_weights_are_those_of_the_artifact_and_ties_are_held_once(tmp_path: Path) -> None:
+    path = artifact(tmp_path, "tied")
+    dense, found = mpq.load(path, tied()), packed_weights(mpq.load(path, tied(), packed=True))
+    assert found["head.weight"] is found["embedding.weight"]
+    for name, weight in found.items():
+        assert torch.equal(weight.dequantize(), dense.get_parameter(name))
+
+
+def test_a_weight_that_is_stored_in_the_models_own_dtype_is_an_ordinary_tensor(tmp_path: Path) -> None:
+    found = mpq.load(artifact(tmp_path, "mlp", "fp32"), mlp(1), packed=True)
+    assert not packed_weights(found)
+    assert all(type(parameter) is nn.Parameter for parameter in found.parameters())
+
+
+def test_torchscript_cannot_hold_packed_weights(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.jit.trace(mlp(), inputs(8, 8))  # type: ignore[no-untyped-call]
+    with pytest.raises(ModelError, match="a TorchScript module holds plain tensors only: load the artifact with packed=False"):
+        mpq.load(artifact(tmp_path), module, packed=True)

@@ -1,0 +1,44 @@
+"""Other tensors in the place of a module's own, and modules that wait for theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import ModelError
+
+
+def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put `tensor` in the place of the parameter or buffer with this name in the state dict; a parameter takes no gradients then.
+
+    Raises:
+        ModelError: if `module` is TorchScript, whose tensors have a fixed type.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError("a TorchScript module holds plain tensors only: load the artifact with packed=False")
+    path, _, leaf = name.rpartition(".")
+    owner = dict(module.named_modules(remove_duplicate=False))[path]
+    if leaf in owner._buffers:
+        owner._buffers[leaf] = tensor
+    else:
+        setattr(owner, leaf, tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False))
+
+
+@contextmanager
+def hollow_parameters() -> Iterator[None]:
+    """Parameters of modules that are made in this `with` get shapes and dtypes, but no memory; buffers are made as ever."""
+    register = nn.Module.register_parameter
+
+    def hollow(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(self, name, None if param is None else nn.Parameter(param.to("meta"), param.requires_grad))
+
+    patched: Any = nn.Module
+    patched.register_parameter = hollow
+    try:
+        yield
+    finally:
+        patched.register_parameter = register

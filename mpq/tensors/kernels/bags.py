@@ -1,0 +1,209 @@
+"""Matrix products on packed codes in float32, by torch's quantized embedding bags on the CPU.
+
+An embedding bag sums rows of a table, each times a weight of its own. With one column of the matrix to each row of the table,
+and the input as those weights, the sum over the columns of one group is a bag, computed straight from codes of 2, 4 or 8 bits with
+float32 activations and accumulators:
+
+    y[n] = sum over groups g of  scale[n, g] * (sum over k in g of  x[k] * (code[n, k] - zero[n, g]))
+
+So nothing is rounded: the result differs from dequantize-and-multiply only by the order of its sums. The packed matmuls of torch
+that take float32 activations are many times slower, and the fast ones compute in bfloat16 (`benchmarks/log.md` has the figures).
+
+    codes        [blocks * columns, bytes]   the codes of `block` outputs, then the row's scale and bias as the operator wants them
+    scales       [blocks, groups, block]     fp16
+    zero_points  [blocks, groups, block]     uint8, or absent
+
+Codes of 3 bits take 4, those of 5 to 7 bits take 8.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from mpq.schemes import Scheme
+from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.quantized import QuantizedWeight
+
+WHOLE = 1 << 20  # up to so many weights, all outputs are one block
+BLOCK = 256  # outputs of a block otherwise: their sums stay in registers, and blocks run in parallel
+_NAMES = {2: "2bit", 4: "4bit", 8: "byte"}
+_PRODUCTS, _UNPACKERS = (
+    {bits: getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}").default._op for bits, name in _NAMES.items()}
+    for what in ("rowwise_offsets", "unpack")
+)
+_LEVELS = {"ternary": (1.0, -1.0), "int1": (2.0, -1.0)}  # level = slope * code + offset
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether this build of torch has the fast operators: its FBGEMM backend, on a CPU with AVX2."""
+    return "fbgemm" in torch.backends.quantized.supported_engines and "AVX" in torch.backends.cpu.get_cpu_capability()
+
+
+def fits(scheme: Scheme) -> bool:
+    """Whether codes of this scheme are a linear function of their levels, as the table wants them."""
+    return scheme.is_integer or scheme.format in _LEVELS
+
+
+def table_bits(scheme: Scheme) -> int:
+    """Bits of a code in the table: the next of 2, 4 and 8."""
+    return next(bits for bits in _NAMES if bits >= scheme.bits)
+
+
+def bags_of(weight: QuantizedWeight) -> Codes:
+    """The table of a weight; `fits` must hold for its scheme."""
+    (rows, columns), bits = weight.matrix, table_bits(weight.scheme)
+    block = _block(weight.matrix, bits)
+    blocks = -(-rows // block)
+    assert weight.scales is not None
+    table = torch.empty(blocks, columns, block * bits // 8 + (8 if bits == 8 else 4), dtype=torch.uint8)
+    body = table[..., : block * bits // 8]
+    per_byte = 8 // bits
+    for number, codes in enumerate(torch.split(weight.codes, block)):
+        columnwise = torch.nn.functional.pad(codes.t(), (0, block - codes.shape[0]))
+        body[number] = columnwise[:, ::per_byte]
+        for place in range(1, per_byte):
+            body[number] |= columnwise[:, place::per_byte] << (place * bits)
+    table[..., block * bits // 8 :] = torch.tensor(_line(weight.scheme), dtype=_tail_dtype(bits)).view(torch.uint8)
+    zero_points = None if weight.zero_points is None else _spread_out(weight.zero_points, blocks, block)
+    scales = _spread_out(weight.scales, blocks, block)
+    simple = zero_points is None and block == rows
+    return Codes("bags", weight.scheme, weight.matrix, table.view(blocks * columns, -1), scales, zero_points, bits, simple)
+
+
+def weight_of(bags: Codes) -> QuantizedWeight:
+    """The weight of a table, by plain operations that every device has: the inverse of `bags_of`."""
+    (rows, columns), bits = bags.matrix, bags.bits
+    blocks, groups, block = _scales(bags).shape
+    body = bags.codes.view(blocks, columns, -1)[..., : block * bits // 8]
+    places = [(body >> (place * bits)) & (2**bits - 1) for place in range(8 // bits)]
+    codes = torch.stack(places, -1).reshape(blocks, columns, block).transpose(1, 2).reshape(blocks * block, columns)[:rows]
+    scales, zero_points = (
+        None if part is None else part.transpose(1, 2).reshape(blocks * block, groups)[:rows] for part in (_scales(bags), bags.zero_points)
+    )
+    return QuantizedWeight(bags.scheme, bags.matrix, codes, scales, zero_points)
+
+
+def few_rows(x: Tensor, bags: Codes, samples: int) -> Tensor:
+    """The product of `samples` contiguous rows of `x` [..., columns] with the transposed weight, float32 [samples, rows].
+
+    One bag for each sample, block of outputs and group.
+    """
+    rows, columns = bags.matrix
+    if samples == 1 and bags.simple:  # the step of a decoder: as few calls as there can be
+        indices, offsets = _indices(1, 1, columns, bags.scheme.group_size or columns)
+        found: Tensor = _PRODUCTS[bags.bits](bags.codes, indices, offsets, False, 0, False, x.reshape(-1), None, True)
+        return found.mul_(_scales(bags)[0]).sum(0, keepdim=True)
+    scales = _scales(bags)
+    blocks, groups, block = scales.shape
+    indices, offsets = _indices(samples, blocks, columns, bags.scheme.group_size or columns)
+    x = x.reshape(samples, columns)
+    weights = (x if blocks == 1 else x.unsqueeze(1).expand(samples, blocks, columns)).reshape(-1)
+    sums: Tensor = _PRODUCTS[bags.bits](bags.codes, indices, offsets, False, 0, False, weights, None, True)
+    sums = sums.view(samples, blocks, groups, block)
+    if bags.zero_points is not None:
+        sums = sums - _group_sums(x, bags).view(samples, 1, groups, 1) * _shift(bags)
+    found = sums.mul_(scales)
+    found = (found if groups == 1 else found.sum(2)).view(samples, -1)
+    return found if blocks * block == rows else found[:, :rows]
+
+
+def many_rows(x: Tensor, bags: Codes) -> Tensor:
+    """The same by dequantizing one block of outputs after another; only one block is ever held in float."""
+    rows, _ = bags.matrix
+    blocks, _, block = _scales(bags).shape
+    if blocks == 1:
+        return x @ dequantized_block(bags, 0)[:, :rows].to(x.dtype)
+    out = torch.empty(x.shape[0], rows, dtype=x.dtype)
+    for number in range(blocks):
+        first = number * block
+        part = dequantized_block(bags, number)[:, : rows - first].to(x.dtype)
+        torch.mm(x, part, out=out[:, first : first + part.shape[1]])
+    return out
+
+
+def dequantize(bags: Codes) -> Tensor:
+    """The whole weight as float32 [rows, columns]; to the bit what `QuantizedWeight.dequantize` gives."""
+    blocks = _scales(bags).shape[0]
+    parts = [dequantized_block(bags, number) for number in range(blocks)]
+    return (parts[0] if blocks == 1 else torch.cat(parts, 1))[:, : bags.matrix[0]].t()
+
+
+def dequantized_block(bags: Codes, number: int) -> Tensor:
+    """Block `number` of the transposed weight as float32 [columns, block]."""
+    columns = bags.matrix[1]
+    values: Tensor = _UNPACKERS[bags.bits](bags.codes[number * columns : (number + 1) * columns])
+    scales = _scales(bags)[number]
+    shift = None if bags.zero_points is None else _shift(bags)[number]
+    if scales.shape[0] == 1:
+        return (values if shift is None else values.sub_(shift)).mul_(scales)
+    size = bags.scheme.group_size
+    assert size is not None
+    whole = columns // size
+    parts = [(values[: whole * size].view(whole, size, -1), slice(0, whole)), (values[whole * size :].unsqueeze(0), slice(whole, None))]
+    for part, groups in parts:
+        if part.numel():
+            if shift is not None:
+                part.sub_(shift[groups].unsqueeze(1))
+            part.mul_(scales[groups].unsqueeze(1))
+    return values
+
+
+def rows_of(bags: Codes, wanted: Tensor) -> Tensor:
+    """Rows of the weight by their numbers [count], as float32 [count, columns]; only these are dequantized."""
+    (_, columns), bits, block = bags.matrix, bags.bits, _scales(bags).shape[2]
+    number, place = wanted // block, wanted % block
+    table = bags.codes.view(-1, columns, bags.codes.shape[1])
+    codes = table[number, :, place * bits // 8] >> (place * bits % 8).to(torch.uint8).unsqueeze(1) & (2**bits - 1)
+    zero_points = None if bags.zero_points is None else bags.zero_points[number, :, place]
+    return QuantizedWeight(bags.scheme, (len(wanted), columns), codes, _scales(bags)[number, :, place], zero_points).dequantize()
+
+
+def _block(matrix: tuple[int, int], bits: int) -> int:
+    rows, columns = matrix
+    if rows * columns > WHOLE and rows > BLOCK:
+        return BLOCK
+    return -(-rows * bits // 8) * 8 // bits
+
+
+def _scales(bags: Codes) -> Tensor:
+    assert bags.scales is not None
+    return bags.scales
+
+
+def _line(scheme: Scheme) -> tuple[float, float]:
+    """Slope and offset of the operator: level = slope * code + offset; the zero point of a group comes on top."""
+    return _LEVELS.get(scheme.format, (1.0, -float(2 ** (scheme.bits - 1))))
+
+
+def _tail_dtype(bits: int) -> torch.dtype:
+    return torch.float32 if bits == 8 else torch.float16
+
+
+def _shift(bags: Codes) -> Tensor:
+    """What is left to subtract from the levels: zero points count from 0, the operator's levels from the middle."""
+    assert bags.zero_points is not None
+    return bags.zero_points.float().sub_(2 ** (bags.scheme.bits - 1))
+
+
+def _spread_out(per_group: Tensor, blocks: int, block: int) -> Tensor:
+    """[rows, groups] as [blocks, groups, block]."""
+    padded = torch.nn.functional.pad(per_group, (0, 0, 0, blocks * block - per_group.shape[0]))
+    return padded.view(blocks, block, -1).transpose(1, 2).contiguous()
+
+
+def _group_sums(x: Tensor, bags: Codes) -> Tensor:
+    columns = bags.matrix[1]
+    size = bags.scheme.group_size or columns
+    return torch.nn.functional.pad(x, (0, -columns % size)).view(x.shape[0], -1, size).sum(-1)
+
+
+@lru_cache(maxsize=256)
+def _indices(samples: int, blocks: int, columns: int, size: int) -> tuple[Tensor, Tensor]:
+    """Table rows in order, once for each sample, and where each bag begins."""
+    starts = torch.cat([torch.arange(0, columns, size) + part * columns for part in range(samples * blocks)])
+    offsets = torch.cat([starts, torch.tensor([samples * blocks * columns])])
+    return torch.arange(blocks * columns, dtype=torch.int32).repeat(samples), offsets.int()

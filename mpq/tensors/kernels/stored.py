@@ -1,0 +1,93 @@
+"""Matrix products on codes as an artifact stores them, by dequantizing some rows after others: for every format and every device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from mpq.schemes import TRITS_PER_BYTE, Scheme
+from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.packing import unpack, unpack_trits
+from mpq.tensors.quantized import QuantizedWeight
+
+_WEIGHTS = 1 << 20  # dequantized at a time
+_ALIGNED = 8 * TRITS_PER_BYTE  # so many rows begin at a whole byte, whatever the bits and the columns
+
+
+def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
+    """The parts that `QuantizedWeight.pack` gave, as codes."""
+    if scheme.is_float:
+        return Codes("stored", scheme, matrix, parts["values"])
+    return Codes("stored", scheme, matrix, parts["codes"], parts["scales"], parts.get("zero_points"))
+
+
+def product(x: Tensor, packed: Codes) -> Tensor:
+    """The product of x [samples, columns] with the transposed weight, [samples, rows] in the dtype of `x`; a block of rows at a time."""
+    rows, columns = packed.matrix
+    if rows * columns <= _WEIGHTS:
+        return x @ dequantize(packed).to(x.dtype).t()
+    out = torch.empty(x.shape[0], rows, dtype=x.dtype, device=x.device)
+    for first, part in _blocks(packed):
+        torch.mm(x, part.to(x.dtype).t(), out=out[:, first : first + len(part)])
+    return out
+
+
+def dequantize(packed: Codes) -> Tensor:
+    """The weight as float32 [rows, columns]."""
+    parts = [part for _, part in _blocks(packed)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
+    """Rows of the weight by their numbers [count], as float32 [count, columns]; only these are dequantized."""
+    scheme, columns = packed.scheme, packed.matrix[1]
+    if packed.scales is None:
+        return packed.codes[wanted].float()
+    places = wanted.unsqueeze(1) * columns + torch.arange(columns, device=wanted.device)
+    zero_points = None
+    if packed.zero_points is not None:
+        groups = scheme.groups(columns)
+        zero_points = _codes_at(packed.zero_points, scheme, wanted.unsqueeze(1) * groups + torch.arange(groups, device=wanted.device))
+    codes = _codes_at(packed.codes, scheme, places)
+    return QuantizedWeight(scheme, (len(wanted), columns), codes, packed.scales[wanted], zero_points).dequantize()
+
+
+def _blocks(packed: Codes) -> Iterator[tuple[int, Tensor]]:
+    """First row and float32 values of one block after another."""
+    scheme, (rows, columns) = packed.scheme, packed.matrix
+    size = max(_ALIGNED, _WEIGHTS // columns // _ALIGNED * _ALIGNED)
+    zero_points = None
+    if packed.zero_points is not None:
+        groups = scheme.groups(columns)
+        zero_points = unpack(packed.zero_points, scheme.bits, rows * groups).view(rows, groups)
+    for first in range(0, rows, size):
+        count = min(size, rows - first)
+        if packed.scales is None:
+            yield first, packed.codes[first : first + count].float()
+            continue
+        codes = _codes_from(packed.codes, scheme, first * columns, count * columns).view(count, columns)
+        scales = packed.scales[first : first + count]
+        zeros = None if zero_points is None else zero_points[first : first + count]
+        yield first, QuantizedWeight(scheme, (count, columns), codes, scales, zeros).dequantize()
+
+
+def _codes_from(packed: Tensor, scheme: Scheme, first: int, count: int) -> Tensor:
+    """`count` codes from code `first` on, which must begin a byte."""
+    if scheme.format == "ternary":
+        return unpack_trits(packed[first // TRITS_PER_BYTE :][: -(-count // TRITS_PER_BYTE)], count)
+    return unpack(packed[first * scheme.bits // 8 :][: -(-count * scheme.bits // 8)], scheme.bits, count)
+
+
+def _codes_at(packed: Tensor, scheme: Scheme, places: Tensor) -> Tensor:
+    """The codes at any places, uint8 of their shape."""
+    if scheme.format == "ternary":
+        digits = torch.tensor([3**place for place in range(TRITS_PER_BYTE)], dtype=torch.uint8, device=packed.device)
+        return packed[places // TRITS_PER_BYTE] // digits[places % TRITS_PER_BYTE] % 3
+    bits = places * scheme.bits
+    byte, shift = bits // 8, bits % 8
+    low = packed[byte].int()
+    high = packed[(byte + 1).clamp(max=len(packed) - 1)].int()
+    found: Tensor = ((low | high << 8) >> shift & 2**scheme.bits - 1).to(torch.uint8)
+    return found
