@@ -146,6 +146,7 @@ class _Run:
         for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
             best = advance(best)
             entries.append((stage, best, False))
+        entries.append(("lowest", stages.lowest, False))
         return self._finals(entries, measurer, study.measurements)
 
     def _finals(self, entries: Sequence[tuple[str, Measured, bool]], measurer: Measurer, measurements: int) -> SearchResult:

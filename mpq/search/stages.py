@@ -2,7 +2,8 @@
 
 knobs   Optuna's TPE over a few re-weighting parameters, decoded exactly (`knobs.py`)
 learn   plans drawn from what all measured plans so far say about the layers, decoded exactly (`beliefs.py`)
-swap    exchanges of bits between two layers of the best plan, the likeliest by those beliefs first (`polish.py`)
+swap    exchanges of bits between two layers of the best plan, the likeliest by those beliefs first (`polish.py`); when all of these
+        are known, of the next best plan
 
 A plan becomes the incumbent only if a paired test on the same samples finds it better; see `records/paired.py`.
 """
@@ -22,6 +23,7 @@ KNOBS, LEARN, SWAP = "knobs", "learn", "swap"
 _SHARES = {KNOBS: 0.2, LEARN: 0.5}  # of the trials; swaps take the rest
 _REDRAWS = 20  # plans known already that are drawn before the stage gives up, each from a wider belief
 _WIDENING = 0.25
+_ASKED = 3  # times that a stage may ask for a plan, for each new one that it has; knobs often give a plan again
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (stage, done, total, best error so far)."""
@@ -47,6 +49,13 @@ class Stages:
         self._study, self._trials, self._stop, self._on_progress = study, trials, stop, on_progress
         self._problem = study.problem
         self._beliefs = Beliefs(study.problem)
+        self._counted: set[tuple[int, ...]] = set()
+        self._left = trials
+
+    @property
+    def lowest(self) -> Measured:
+        """The plan of the lowest mean error on the calibration samples, be that chance or not: held-out samples will tell."""
+        return min(self._study.finished, key=lambda found: found.mean)
 
     def fixed(self, stage: str, choice: tuple[int, ...]) -> Measured:
         """A plan that is known beforehand, measured once."""
@@ -70,25 +79,30 @@ class Stages:
         return self._best(SWAP, best, self._swapped)
 
     def _best(self, stage: str, best: Measured, next_trial: Callable[[int, Measured], Measured | None]) -> Measured:
-        total, finished = self._total(stage), self._study.stage(stage)
-        for number in range(total):
+        """The best plan after as many new plans as the stage has; a plan that is known already costs nothing and does not count."""
+        total, finished, new = self._total(stage), self._study.stage(stage), 0
+        for number in range(_ASKED * total):
+            if new == total:
+                break
             if number < len(finished):
                 found: Measured | None = finished[number]
             else:
                 found = None if self._stop() else next_trial(number, best)
             if found is None:
                 break
+            if found.choice in self._counted:
+                continue
+            new += 1
             self._learn(found)
             if compare(found.errors, best.errors).promising:
                 best = found
-            self._on_progress(stage, number + 1, total, best.mean)
+            self._on_progress(stage, new, total, best.mean)
+        self._left -= new
         return best
 
     def _total(self, stage: str) -> int:
-        """The trials of a stage; what earlier stages left over goes to the last one."""
-        if stage != SWAP:
-            return trials_of(stage, self._trials)
-        return self._trials - sum(min(len(self._study.stage(name)), trials_of(name, self._trials)) for name in _SHARES)
+        """The new plans of a stage; what earlier stages left over goes to the last one."""
+        return self._left if stage == SWAP else trials_of(stage, self._trials)
 
     def _drawn(self, number: int) -> Measured | None:
         generator = self._study.generator(LEARN, number)
@@ -103,10 +117,13 @@ class Stages:
 
     def _swapped(self, number: int, best: Measured) -> Measured | None:
         generator = self._study.generator(SWAP, number)
-        choice = propose(self._problem, best.choice, self._study.known, generator, self._beliefs.expected())
-        if choice is None:
-            return None
-        return self._study.trial(SWAP, lambda _: choice, note=describe(self._problem, best.choice, choice))
+        for near in (best, *sorted(self._study.finished, key=lambda found: found.mean)):
+            choice = propose(self._problem, near.choice, self._study.known, generator, self._beliefs.expected())
+            if choice is not None:
+                return self._study.trial(SWAP, lambda _, choice=choice: choice, note=describe(self._problem, near.choice, choice))  # type: ignore[misc]
+        return None
 
     def _learn(self, found: Measured) -> None:
-        self._beliefs.observe(found.choice, found.mean)
+        if found.choice not in self._counted:
+            self._counted.add(found.choice)
+            self._beliefs.observe(found.choice, found.mean)

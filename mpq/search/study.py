@@ -50,6 +50,10 @@ class Study:
         seed: of everything random; each trial has its own stream, so a resumed study goes on as if it had not stopped.
         name: of the study in its storage; studies of other problems must have other names.
         storage: an Optuna storage or its URL; None keeps the study in memory.
+
+    Attributes:
+        finished: the finished trials of all stages, in order.
+        measurements: plans measured in this run.
     """
 
     def __init__(
@@ -60,17 +64,17 @@ class Study:
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
         with _quiet():
             self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
-        self._finished = [self._read(trial) for trial in self._complete()]
-        self._seen = {measured.choice: measured for measured in self._finished}
+        self.finished = [self._read(trial) for trial in self._complete()]
+        self._seen = {measured.choice: measured for measured in self.finished}
         self.measurements = 0
 
     def stage(self, name: str) -> list[Measured]:
         """The finished trials of one stage, in order."""
-        return [measured for measured in self._finished if measured.stage == name]
+        return [measured for measured in self.finished if measured.stage == name]
 
     def trial(self, stage: str, propose: Propose, *, note: str = "") -> Measured:
         """Ask for a plan, measure it unless it was measured before, and record it."""
-        number = len(self._finished)
+        number = len(self.finished)
         self._optuna.sampler = _sampler(self.seed * 100_003 + number)
         trial = self._optuna.ask()
         choice = propose(trial)
@@ -110,7 +114,7 @@ class Study:
             trial.set_user_attr(key, value)
         with _quiet():
             self._optuna.tell(trial, found.mean if math.isfinite(found.mean) else 1e30)
-        self._finished.append(found)
+        self.finished.append(found)
         self._seen.setdefault(found.choice, found)
 
     def _effective_bits(self, choice: tuple[int, ...]) -> float:

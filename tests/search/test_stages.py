@@ -48,3 +48,16 @@ def test_no_trial_is_begun_after_stop() -> None:
 @pytest.mark.parametrize("trials", [0, 1, 5, 64])
 def test_the_stages_share_all_trials(trials: int) -> None:
     assert sum(trials_of(stage, trials) for stage in ("knobs", "learn", "swap")) == trials
+
+
+def test_the_whole_allowance_goes_to_new_plans() -> None:
+    found, study, problem = stages(2, trials=40)
+    best = found.fixed("exact", solved(problem))
+    found.swap(found.learn(found.knobs(best)))
+    assert study.measurements == 1 + 40
+
+
+def test_the_lowest_of_all_is_known_even_if_it_never_became_the_incumbent() -> None:
+    found, study, problem = stages(3)
+    found.swap(found.learn(found.knobs(found.fixed("exact", solved(problem)))))
+    assert found.lowest.mean == min(each.mean for each in study.finished)
