@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from mpq.models.swap import tensor_of
 from mpq.records.artifact import PROGRAM, ArtifactHeader, read_artifact_header
 from mpq.records.layer import Layer
 from mpq.schemes import PARTS
-from mpq.tensors.kernels.choose import codes_for
+from mpq.tensors.kernels.choose import best_layout
+from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.packed import PackedTensor
-from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight, unpack_weight
+from mpq.tensors.quantized import FLOAT_DTYPES, unpack_weight
 
 
 def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False) -> nn.Module:
@@ -78,26 +79,22 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
             raise MismatchError(f"tensor '{name}' has shape {list(shape)} in the artifact and {list(state[name].shape)} in the model")
     with torch.no_grad():
         if packed:
-            _replace(
-                module,
-                state,
-                sources,
-                lambda source: _packed(layers[source], header, file) if source in layers else file.get_tensor(source),
-            )
+            made = {source: _packed(layers[source], header, file) for source in layers}
+            _replace(module, sources, made | {source: file.get_tensor(source).clone() for source in held - set(layers)})
             return
         for name, source in sources.items():
             value = _weight(layers[source], header, file) if source in layers else file.get_tensor(source)
             tensor_of(module, name).data.copy_(value)
 
 
-def _replace(module: nn.Module, state: Mapping[str, Tensor], sources: Mapping[str, str], read: Callable[[str], Tensor]) -> None:
-    """Put what `read` gives in the place of every tensor of `module`; tied ones stay tied."""
+def _replace(module: nn.Module, sources: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Put `tensors` in the place of those of `module`; tied ones are one parameter."""
+    buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
     made: dict[str, Tensor] = {}
     for name, source in sources.items():
-        if source not in made:
-            value = read(source)
-            made[source] = nn.Parameter(value.to(state[name].dtype), requires_grad=False)
-        replace_tensor(module, name, made[source])
+        if name not in buffers:
+            made.setdefault(source, nn.Parameter(tensors[source], requires_grad=False))
+        replace_tensor(module, name, made.get(source, tensors[source]))
 
 
 def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
@@ -107,21 +104,20 @@ def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
         raise MismatchError(f"tensor '{strays[0]}' stands only in {where}: give a module of the architecture that was quantized")
 
 
-def _quantized(layer: Layer, header: ArtifactHeader, file: Any) -> QuantizedWeight:
+def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
     scheme = header.schemes[layer.name]
     parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
-    return unpack_weight(parts, scheme, layer.matrix)
-
-
-def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
-    return from_matrix(_quantized(layer, header, file).dequantize(), layer.shape, layer.axes)
+    return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
 
 
 def _packed(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
-    weight, dtype = _quantized(layer, header, file), getattr(torch, layer.dtype)
-    if FLOAT_DTYPES.get(weight.scheme.format) == dtype:
-        return from_matrix(weight.codes, layer.shape, layer.axes)
-    return PackedTensor(codes_for(weight, len(layer.shape)), layer.shape, layer.axes, dtype)
+    scheme, dtype = header.schemes[layer.name], getattr(torch, layer.dtype)
+    # Copied, or they would be views of the file for as long as the model lives.
+    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
+    if FLOAT_DTYPES.get(scheme.format) == dtype:
+        return from_matrix(parts["values"], layer.shape, layer.axes)
+    codes = best_layout(stored_codes(parts, scheme, layer.matrix), len(layer.shape))
+    return PackedTensor(codes, layer.shape, layer.axes, dtype)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from mpq.models.replace import replace_tensor
 from mpq.schemes import parse_scheme
-from mpq.tensors.kernels.choose import codes_for
+from mpq.tensors.kernels.choose import best_layout
+from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.packed import PackedTensor
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -14,7 +15,8 @@ from mpq.tensors.quantizers.registry import quantizer_named
 
 def packed(weight: Tensor, scheme: str = "int4-g32", axes: tuple[int, ...] = (0,)) -> PackedTensor:
     quantized = quantizer_named("rtn").quantize(to_matrix(weight.detach(), axes), parse_scheme(scheme))
-    return PackedTensor(codes_for(quantized, weight.ndim), weight.shape, axes, weight.dtype)
+    stored = stored_codes(quantized.pack(), quantized.scheme, quantized.matrix)
+    return PackedTensor(best_layout(stored, weight.ndim), weight.shape, axes, weight.dtype)
 
 
 def pair(module: nn.Module, scheme: str = "int4-g32") -> tuple[nn.Module, nn.Module]:

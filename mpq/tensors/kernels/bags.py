@@ -19,12 +19,14 @@ Codes of 3 bits take 4, those of 5 to 7 bits take 8.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.schemes import TRITS_PER_BYTE, Scheme
 from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.kernels.stored import weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
 WHOLE = 1 << 20  # up to so many weights, all outputs are one block
@@ -53,23 +55,24 @@ def table_bits(scheme: Scheme) -> int:
     return next(bits for bits in _NAMES if bits >= scheme.bits)
 
 
-def bags_of(weight: QuantizedWeight) -> Codes:
-    """The table of a weight; `fits` must hold for its scheme."""
+def bags_of(weight: Codes) -> Codes:
+    """The table of stored codes, made block by block; `fits` must hold for their scheme."""
     (rows, columns), bits = weight.matrix, table_bits(weight.scheme)
     block = _block(weight.matrix, bits)
-    blocks = -(-rows // block)
-    assert weight.scales is not None
-    table = torch.empty(blocks, columns, block * bits // 8 + (8 if bits == 8 else 4), dtype=torch.uint8)
-    body = table[..., : block * bits // 8]
-    per_byte = 8 // bits
-    for number, codes in enumerate(torch.split(weight.codes, block)):
-        columnwise = torch.nn.functional.pad(codes.t(), (0, block - codes.shape[0]))
-        body[number] = columnwise[:, ::per_byte]
-        for place in range(1, per_byte):
-            body[number] |= columnwise[:, place::per_byte] << (place * bits)
-    table[..., block * bits // 8 :] = torch.tensor(_line(weight.scheme), dtype=_tail_dtype(bits)).view(torch.uint8)
-    zero_points = None if weight.zero_points is None else _spread_out(weight.zero_points, blocks, block)
-    scales = _spread_out(weight.scales, blocks, block)
+    blocks, groups, end = -(-rows // block), weight.scheme.groups(columns), block * bits // 8
+    table = torch.zeros(blocks, columns, end + (8 if bits == 8 else 4), dtype=torch.uint8)
+    table[..., end:] = torch.tensor(_line(weight.scheme), dtype=torch.float32 if bits == 8 else torch.float16).view(torch.uint8)
+    scales = torch.zeros(blocks, groups, block, dtype=torch.float16)
+    zero_points = None if weight.zero_points is None else torch.zeros(blocks, groups, block, dtype=torch.uint8)
+    number = 0
+    for rows_of_blocks in weights_by_rows(weight, TRITS_PER_BYTE * block if block % 8 == 0 else rows):
+        per_row = (rows_of_blocks.codes, rows_of_blocks.scales, rows_of_blocks.zero_points)
+        for codes, scale, zeros in zip(*(repeat(None) if part is None else torch.split(part, block) for part in per_row), strict=False):
+            _put(table[number, :, :end], codes, bits)
+            scales[number, :, : len(codes)] = scale.t()
+            if zero_points is not None:
+                zero_points[number, :, : len(codes)] = zeros.t()
+            number += 1
     simple = zero_points is None and block == rows
     return Codes("bags", weight.scheme, weight.matrix, table.view(blocks * columns, -1), scales, zero_points, bits, simple)
 
@@ -179,20 +182,18 @@ def _line(scheme: Scheme) -> tuple[float, float]:
     return _LEVELS.get(scheme.format, (1.0, -float(2 ** (scheme.bits - 1))))
 
 
-def _tail_dtype(bits: int) -> torch.dtype:
-    return torch.float32 if bits == 8 else torch.float16
+def _put(lines: Tensor, codes: Tensor, bits: int) -> None:
+    """Write codes [outputs, columns] into the lines [columns, bytes] of their block."""
+    columnwise, per_byte = codes.t(), 8 // bits
+    for place in range(per_byte):
+        some = columnwise[:, place::per_byte]
+        lines[:, : some.shape[1]] |= some << (place * bits)
 
 
 def _shift(bags: Codes) -> Tensor:
     """What is left to subtract from the levels: zero points count from 0, the operator's levels from the middle."""
     assert bags.zero_points is not None
     return bags.zero_points.float().sub_(2 ** (bags.scheme.bits - 1))
-
-
-def _spread_out(per_group: Tensor, blocks: int, block: int) -> Tensor:
-    """[rows, groups] as [blocks, groups, block]."""
-    padded = torch.nn.functional.pad(per_group, (0, 0, 0, blocks * block - per_group.shape[0]))
-    return padded.view(blocks, block, -1).transpose(1, 2).contiguous()
 
 
 def _group_sums(x: Tensor, bags: Codes) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 from mpq.schemes import Scheme
 from mpq.tensors.kernels import bags, stored
 from mpq.tensors.kernels.codes import Codes
-from mpq.tensors.quantized import QuantizedWeight
 
 FEW = {2: 3, 4: 4, 8: 6}  # up to so many samples, bags are faster; by bits of a code in the table
 _LAYOUTS = {
@@ -68,11 +67,9 @@ def dequantize(packed: Codes) -> Tensor:
     return bags.dequantize(packed) if fast else bags.weight_of(packed).dequantize()
 
 
-def codes_for(weight: QuantizedWeight, dimensions: int) -> Codes:
-    """A weight in the layout that is best on the CPU for a tensor of so many dimensions."""
-    if layout_for(weight.scheme, dimensions) == "bags":
-        return bags.bags_of(weight)
-    return stored.stored_codes(weight.pack(), weight.scheme, weight.matrix)
+def best_layout(packed: Codes, dimensions: int) -> Codes:
+    """Stored codes in the layout that is best on the CPU for a tensor of so many dimensions."""
+    return bags.bags_of(packed) if layout_for(packed.scheme, dimensions) == "bags" else packed
 
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from mpq.tensors.packing import unpack, unpack_trits
 from mpq.tensors.quantized import QuantizedWeight
 
 _WEIGHTS = 1 << 20  # dequantized at a time
-_ALIGNED = 8 * TRITS_PER_BYTE  # so many rows begin at a whole byte, whatever the bits and the columns
+ALIGNED = 8 * TRITS_PER_BYTE  # so many rows begin at a whole byte, whatever the bits and the columns
 
 
 def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
@@ -54,23 +54,29 @@ def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
     return QuantizedWeight(scheme, (len(wanted), columns), codes, packed.scales[wanted], zero_points).dequantize()
 
 
-def _blocks(packed: Codes) -> Iterator[tuple[int, Tensor]]:
-    """First row and float32 values of one block after another."""
+def weights_by_rows(packed: Codes, size: int) -> Iterator[QuantizedWeight]:
+    """The weight as one of `size` rows after another; `size` must be a multiple of `ALIGNED`, or all rows."""
     scheme, (rows, columns) = packed.scheme, packed.matrix
-    size = max(_ALIGNED, _WEIGHTS // columns // _ALIGNED * _ALIGNED)
     zero_points = None
     if packed.zero_points is not None:
         groups = scheme.groups(columns)
         zero_points = unpack(packed.zero_points, scheme.bits, rows * groups).view(rows, groups)
     for first in range(0, rows, size):
         count = min(size, rows - first)
+        part = slice(first, first + count)
         if packed.scales is None:
-            yield first, packed.codes[first : first + count].float()
+            yield QuantizedWeight(scheme, (count, columns), packed.codes[part])
             continue
         codes = _codes_from(packed.codes, scheme, first * columns, count * columns).view(count, columns)
-        scales = packed.scales[first : first + count]
-        zeros = None if zero_points is None else zero_points[first : first + count]
-        yield first, QuantizedWeight(scheme, (count, columns), codes, scales, zeros).dequantize()
+        zeros = None if zero_points is None else zero_points[part]
+        yield QuantizedWeight(scheme, (count, columns), codes, packed.scales[part], zeros)
+
+
+def _blocks(packed: Codes) -> Iterator[tuple[int, Tensor]]:
+    """First row and float32 values of one block after another."""
+    size = max(ALIGNED, _WEIGHTS // packed.matrix[1] // ALIGNED * ALIGNED)
+    for number, weight in enumerate(weights_by_rows(packed, size)):
+        yield number * size, weight.dequantize()
 
 
 def _codes_from(packed: Tensor, scheme: Scheme, first: int, count: int) -> Tensor:

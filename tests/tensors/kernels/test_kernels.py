@@ -45,7 +45,7 @@ def test_stored_codes_dequantize_to_the_bit_and_multiply(scheme: str, shape: tup
 @pytest.mark.parametrize("scheme", INTEGERS)
 def test_bags_dequantize_to_the_bit_and_multiply(scheme: str, shape: tuple[int, int]) -> None:
     quantized = weight(scheme, shape)
-    codes, dense = bags.bags_of(quantized), quantized.dequantize()
+    codes, dense = bags.bags_of(as_stored(quantized)), quantized.dequantize()
     wanted = torch.tensor([0, shape[0] - 1, 2, 2])
     assert torch.equal(bags.dequantize(codes), dense)
     assert torch.equal(bags.weight_of(codes).dequantize(), dense)
@@ -62,7 +62,7 @@ def test_bags_dequantize_to_the_bit_and_multiply(scheme: str, shape: tuple[int, 
 @needs_bags
 def test_a_table_takes_little_more_than_its_codes() -> None:
     quantized = weight("int4-g32", (1024, 1024))
-    codes = bags.bags_of(quantized)
+    codes = bags.bags_of(as_stored(quantized))
     assert codes.scales is not None
     assert codes.codes.numel() + 2 * codes.scales.numel() < 1.01 * sum(
         part.numel() * part.element_size() for part in quantized.pack().values()
@@ -75,7 +75,7 @@ def test_a_table_takes_little_more_than_its_codes() -> None:
 def test_inputs_of_16_bits_keep_their_dtype(dtype: torch.dtype, samples: int) -> None:
     quantized = weight("int4-g32", (64, 96))
     x = torch.randn(samples, 96).to(dtype)
-    found, expected = choose.product(x, bags.bags_of(quantized)), x.float() @ quantized.dequantize().t()
+    found, expected = choose.product(x, bags.bags_of(as_stored(quantized))), x.float() @ quantized.dequantize().t()
     assert found.dtype == dtype
     assert (found.float() - expected).abs().max() <= torch.finfo(dtype).eps * 8 * expected.abs().max()
 
