@@ -1,12 +1,17 @@
-"""A first file of budgets from what is there: every file held to a little more than it is now. No torch."""
+"""A first file of budgets from what is there: every file held to a little more than it is now. No torch.
+
+Left out are data, and the models that plans and artifacts were made from: they do not ship, what is made of them does.
+"""
 
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 
 from mpq.check.weigh import MODEL_ENDINGS, Weighed, weigh
 from mpq.errors import MpqError, UsageError
+from mpq.records.artifact import read_artifact_header
 
 _ROOM = 1.05
 _ERROR_ROOM = 1.25
@@ -24,7 +29,9 @@ def starting_budgets(root: Path) -> str:
     Raises:
         UsageError: if there are none.
     """
-    found = [file for path in sorted(root.rglob("*")) if _wanted(path.relative_to(root)) and (file := _weighed(path)) is not None]
+    weighed = [file for path in sorted(root.rglob("*")) if _wanted(path.relative_to(root)) and (file := _weighed(path)) is not None]
+    origins = {origin for file in weighed for origin in _origins(file)}
+    found = [file for file in weighed if Path(file.path).resolve() not in origins and not _is_data(Path(file.path))]
     if not found:
         raise UsageError(f"no plan and no model file below {root.resolve()}: run `mpq search` first, or write the budgets by hand")
     return _HEAD + "".join(_rule(file, Path(file.path).relative_to(root).as_posix()) for file in found)
@@ -33,6 +40,26 @@ def starting_budgets(root: Path) -> str:
 def _wanted(path: Path) -> bool:
     hidden = any(part.startswith(".") or part in ("node_modules", "site-packages", "__pycache__") for part in path.parts)
     return not hidden and path.suffix in (*MODEL_ENDINGS, ".yaml", ".yml")
+
+
+def _origins(file: Weighed) -> list[Path]:
+    """The model and the data that a plan or an artifact was made from."""
+    facts = [file.plan.model.get("path"), file.plan.data.get("source")] if file.plan else []
+    if file.kind == "artifact":
+        facts = [read_artifact_header(Path(file.path)).model.get("path")]
+    return [(Path(file.path).parent / str(fact)).resolve() for fact in facts if fact is not None]
+
+
+def _is_data(path: Path) -> bool:
+    """Whether an archive of torch.save holds no tensor called weight: inputs, not a model."""
+    if path.suffix not in (".pt", ".pth", ".bin"):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tables = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
+    except (zipfile.BadZipFile, OSError):
+        return False
+    return bool(tables) and not any(b"weight" in table for table in tables)
 
 
 def _weighed(path: Path) -> Weighed | None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from jsonschema import Draft202012Validator
 
@@ -30,6 +31,13 @@ def test_a_started_file_of_budgets_is_valid_and_passes(folder: Path) -> None:
     text = (folder / "mpq-budgets.yaml").read_text()
     assert [each.message for each in Draft202012Validator(schema("budgets")).iter_errors(yaml.safe_load(text))] == []
     assert "plan.yaml: bits per weight" in done("check").out
+    assert [rule["files"] for rule in yaml.safe_load(text)["budgets"]] == ["model.mpq.safetensors", "plan.yaml"]
+
+
+def test_a_started_file_of_budgets_holds_other_models_too(folder: Path) -> None:
+    torch.save({"a.weight": torch.zeros(2, 2)}, folder / "other.pt")
+    done("check --init")
+    assert "other.pt" in (folder / "mpq-budgets.yaml").read_text()
 
 
 def test_a_file_of_budgets_is_not_overwritten(folder: Path) -> None:
