@@ -12,6 +12,7 @@ import typer
 
 from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, self_check_lines
 from mpq.cli.options import Json
+from mpq.errors import UsageError
 
 _BAR = "bits per weight"
 
@@ -35,6 +36,9 @@ class Shown:
 
 def command(
     file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact.")] = Path("plan.yaml"),
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Of an artifact: what multiplies each layer after mpq.load(..., packed=True), and why.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Say what any mpq file is and what is in it.
@@ -44,6 +48,9 @@ def command(
     from mpq.records.kinds import kind_of
 
     kind = kind_of(file)
+    if kernels:
+        _show_kernels(file, kind, json=json)
+        return
     shown = {"artifact": _artifact, "sensitivity": _sensitivity, "plan": _plan}[kind](file)
     if json:
         print_json({"file": str(file), "kind": kind, **shown.data, "layers": shown.rows})
@@ -51,6 +58,22 @@ def command(
     print_lines([f"{name}: {value}" for name, value in shown.facts.items()])
     cells = [shown.cells(row) for row in shown.rows]
     print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
+
+
+def _show_kernels(file: Path, kind: str, *, json: bool) -> None:
+    if kind != "artifact":
+        raise UsageError(f"{file} is a {kind}, and kernels multiply the layers of an artifact: run `mpq apply`, then name what it wrote")
+    from mpq.apply.kernels import SAMPLES, kernels_of
+    from mpq.records.artifact import read_artifact_header
+
+    rows = kernels_of(read_artifact_header(file))
+    if json:
+        print_json({"file": str(file), "kind": kind, "layers": rows})
+        return
+    columns = ["layer", "scheme", *(f"{samples} rows" if samples > 1 else "1 row" for samples in SAMPLES)]
+    print_table(columns, [[row["layer"], row["scheme"], *row["kernels"].values()] for row in rows])
+    reasons = {name: reason for row in rows for name, reason in row["reasons"].items()}
+    print_lines([f"{name}: {reason}" for name, reason in sorted(reasons.items())])
 
 
 def _plan(file: Path) -> Shown:

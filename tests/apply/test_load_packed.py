@@ -1,6 +1,5 @@
 """A packed Hugging Face model: the class of the original, its ties, its cache."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
