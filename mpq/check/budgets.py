@@ -43,6 +43,7 @@ class Rule:
         max_bits: bits per weight over the layers.
         max_bytes: size of the file.
         max_loaded: bytes of the model in memory, as `mpq.load` holds it.
+        max_loaded_packed: the same with `packed=True`.
         max_share: percent of the original size.
         max_error: held-out error; with `data`, how much worse than its reference an artifact is on that.
         data: samples to measure artifacts on, as `mpq eval --data` takes them.
@@ -62,6 +63,7 @@ class Rule:
     max_bits: float | None = None
     max_bytes: int | None = None
     max_loaded: int | None = None
+    max_loaded_packed: int | None = None
     max_share: float | None = None
     max_error: float | None = None
     data: str | None = None
@@ -203,6 +205,7 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "num_samples": _count,
     "max_bytes": _bytes,
     "max_loaded": _bytes,
+    "max_loaded_packed": _bytes,
     "max_share": _percent,
     "max_growth": _percent,
     "max_error_growth": _percent,

@@ -13,6 +13,7 @@ from mpq.check.measured import Measure, measured_error
 from mpq.check.run import Check
 from mpq.check.weigh import Weighed, weigh, weigh_baseline
 from mpq.errors import ConfigError, PatternError
+from mpq.records.loaded import Form
 from mpq.schemes import Scheme
 
 _SHOWN = 8
@@ -66,7 +67,9 @@ def _checks(rule: Rule, file: Weighed, root: Path, measure: Measure) -> Iterator
         over = file.bytes - rule.max_bytes
         yield Check("size of the file", over <= 0, _against(file.bytes, rule.max_bytes, "the limit"), _largest(file) if over > 0 else ())
     if rule.max_loaded is not None:
-        yield _loaded(_with_layers(file, "max_loaded"), rule.max_loaded)
+        yield _loaded(_with_layers(file, "max_loaded"), "dense", rule.max_loaded)
+    if rule.max_loaded_packed is not None:
+        yield _loaded(_with_layers(file, "max_loaded_packed"), "packed", rule.max_loaded_packed)
     if rule.max_share is not None:
         yield _share(file, rule.max_share)
     if rule.max_error is not None:
@@ -117,9 +120,14 @@ def _bits(file: Weighed, limit: float) -> Check:
     return Check("bits per weight", passed, message, () if passed else _largest(file))
 
 
-def _loaded(file: Weighed, limit: int) -> Check:
-    taken = file.loaded or 0
-    return Check("loaded memory", taken <= limit, _against(taken, limit, "the limit"), _largest(file) if taken > limit else ())
+def _loaded(file: Weighed, form: Form, limit: int) -> Check:
+    taken = file.loaded[form]
+    return Check(
+        "loaded memory" if form == "dense" else "loaded memory, packed",
+        taken <= limit,
+        _against(taken, limit, "the limit"),
+        _largest(file) if taken > limit else (),
+    )
 
 
 def _against(taken: int, limit: int, what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 from mpq.check.revision import bytes_at, check_revision
 from mpq.errors import FormatError, UsageError
 from mpq.records.artifact import is_artifact, read_artifact_header, read_rest_bytes
-from mpq.records.loaded import loaded_bytes
+from mpq.records.loaded import FORMS, Form, loaded_bytes
 from mpq.records.plan import Plan, read_plan
 from mpq.schemes import Scheme
 
@@ -29,7 +30,7 @@ class Weighed:
         path: as it was named.
         kind: a plan, an artifact, or any other file or folder.
         bytes: of the file or of everything in the folder; of a plan, what `mpq apply` would write.
-        loaded: bytes of the model in memory, as `mpq.load` holds it; None for other files.
+        loaded: bytes of the model in memory by form, see `records/loaded.py`; empty for other files.
         layers: scheme by layer name; empty for other files.
         taken: bytes by layer name.
         weights: of the layers.
@@ -42,7 +43,7 @@ class Weighed:
     layers: dict[str, Scheme] = field(default_factory=dict)
     taken: dict[str, int] = field(default_factory=dict)
     weights: int = 0
-    loaded: int | None = None
+    loaded: dict[Form, int] = field(default_factory=dict)
     plan: Plan | None = None
 
     @property
@@ -111,7 +112,7 @@ def weigh_baseline(path: Path, baseline: str) -> Weighed | None:
 
 def _plan(plan: Plan, path: str) -> Weighed:
     taken = {name: scheme.stored_bits(plan.shapes[name]) // 8 for name, scheme in plan.layers.items()}
-    loaded = loaded_bytes(plan.layers, plan.shapes, original_bytes=plan.original_bytes, rest_bytes=plan.rest.original_bytes)
+    loaded = _loaded(plan.layers, plan.shapes, original_bytes=plan.original_bytes, rest_bytes=plan.rest.original_bytes)
     return Weighed(path, "plan", plan.size.file_bytes, dict(plan.layers), taken, plan.weights, loaded, plan)
 
 
@@ -119,10 +120,16 @@ def _artifact(path: Path) -> Weighed:
     header = read_artifact_header(path)
     taken = {layer.name: header.schemes[layer.name].stored_bits(layer.matrix) // 8 for layer in header.layers}
     weights = sum(layer.weights for layer in header.layers)
-    loaded = loaded_bytes(
+    loaded = _loaded(
         header.schemes,
         {layer.name: layer.matrix for layer in header.layers},
         original_bytes=sum(layer.original_bytes for layer in header.layers),
         rest_bytes=read_rest_bytes(path, header),
     )
     return Weighed(str(path), "artifact", path.stat().st_size, dict(header.schemes), taken, weights, loaded)
+
+
+def _loaded(
+    schemes: Mapping[str, Scheme], matrices: Mapping[str, tuple[int, int]], *, original_bytes: int, rest_bytes: int
+) -> dict[Form, int]:
+    return {form: loaded_bytes(schemes, matrices, original_bytes=original_bytes, rest_bytes=rest_bytes, form=form) for form in FORMS}

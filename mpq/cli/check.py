@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpq.check.run import Check
     from mpq.records.evaluation import Evaluation
 
-_OF_RULES = ("max_loaded", "data", "metric", "seq_len", "num_samples")
+_OF_RULES = ("max_loaded", "max_loaded_packed", "data", "metric", "seq_len", "num_samples")
 _SETTINGS = ("budget", "scope", "max_error", *_OF_RULES)
 _PLAN = Path("plan.yaml")
 _CI = "In CI"
@@ -36,6 +36,7 @@ def command(
     budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. [default: the plan's own]")] = None,
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers or file. [default: the plan's own]")] = None,
     max_loaded: Annotated[str | None, typer.Option(help="Limit of the model's memory once mpq.load has loaded it: 64MB.")] = None,
+    max_loaded_packed: Annotated[str | None, typer.Option(help="The same, loaded with packed=True.")] = None,
     max_error: Annotated[
         float | None, typer.Option(help="Limit of the plan's held-out error, in its metric; with --data, of the artifact's error on that.")
     ] = None,
@@ -82,8 +83,8 @@ def command(
     if init:
         _init(budgets or DEFAULT)
         return
-    options = {"budget": budget, "scope": scope, "max_loaded": max_loaded, "max_error": max_error, "data": data, "metric": metric}
-    choices = merged("check", config, options | {"seq_len": seq_len, "num_samples": num_samples})
+    options = {"budget": budget, "scope": scope, "max_loaded": max_loaded, "max_loaded_packed": max_loaded_packed, "max_error": max_error}
+    choices = merged("check", config, options | {"data": data, "metric": metric, "seq_len": seq_len, "num_samples": num_samples})
     _check_choices(choices)
     grows = _percent(max_growth) if max_growth is not None else 0.0 if baseline is not None else None
     if grows is not None and baseline is None:

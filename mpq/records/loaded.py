@@ -8,8 +8,9 @@ from typing import Literal
 from mpq.schemes import Scheme
 
 Form = Literal["dense", "packed"]
-HELD: Form = "dense"
-"""How `mpq.load` holds the layers."""
+FORMS: tuple[Form, ...] = ("dense", "packed")
+_TABLES = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of scale and bias that the kernel wants in each line
+_WHOLE, _BLOCK = 1 << 20, 256  # larger weights lie in blocks of so many outputs
 
 
 def loaded_bytes(
@@ -18,7 +19,7 @@ def loaded_bytes(
     *,
     original_bytes: int,
     rest_bytes: int,
-    form: Form = HELD,
+    form: Form = "dense",
 ) -> int:
     """Bytes of the parameters and buffers of the module that `mpq.load` returns.
 
@@ -30,9 +31,21 @@ def loaded_bytes(
         matrices: (rows, columns) by layer name.
         original_bytes: bytes of the layers in the dtype of the model.
         rest_bytes: bytes of all other parameters and buffers, which keep their dtype.
-        form: "dense": layers as ordinary tensors in the dtype of the model, whatever their scheme; "packed": layers as they are stored,
-            codes with their scales and zero points.
+        form: "dense", what `mpq.load(path)` gives: layers as ordinary tensors in the dtype of the model, whatever their scheme; "packed",
+            what `mpq.load(path, packed=True)` gives on a CPU whose fast kernels serve: codes widened to 2, 4 or 8 bits, with their scales
+            and zero points. Where those kernels do not serve, packed layers take their size in the file, which is less but for padding.
     """
     if form == "dense":
         return original_bytes + rest_bytes
-    return sum(scheme.stored_bits(matrices[name]) // 8 for name, scheme in schemes.items()) + rest_bytes
+    return sum(_packed(scheme, matrices[name]) for name, scheme in schemes.items()) + rest_bytes
+
+
+def _packed(scheme: Scheme, matrix: tuple[int, int]) -> int:
+    """Bytes of a layer in memory; the tables are those of `tensors/kernels/bags.py`."""
+    if not scheme.is_integer and scheme.format not in ("int1", "ternary"):
+        return scheme.stored_bits(matrix) // 8
+    rows, columns = matrix
+    bits = next(each for each in _TABLES if each >= scheme.bits)
+    block = _BLOCK if rows * columns > _WHOLE and rows > _BLOCK else -(-rows * bits // 8) * 8 // bits
+    blocks, per_group = -(-rows // block), 2 if scheme.symmetric else 3
+    return blocks * columns * (block * bits // 8 + _TABLES[bits]) + blocks * scheme.groups(columns) * block * per_group

@@ -209,6 +209,8 @@ def test_loaded_memory_is_that_of_all_parameters() -> None:
     assert [check.passed for check in checks(max_loaded=taken)] == [True]
     (check,) = checks(max_loaded=taken - 1)
     assert (check.passed, check.message.startswith(f"{taken:,} bytes, 1 bytes (")) == (False, True)
+    packed = checks(max_loaded_packed=taken - 1)
+    assert [(check.name, check.passed) for check in packed] == [("loaded memory, packed", True)]
     Path("m.gguf").write_bytes(bytes(10))
     with pytest.raises(ConfigError, match="max_loaded needs a plan or an artifact"):
         judge([Rule(("m.gguf",), max_loaded=100)], Path())

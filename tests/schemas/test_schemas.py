@@ -110,6 +110,7 @@ def test_a_budgets_file_with_every_rule_is_valid() -> None:
         max_bits: 4.5
         max_bytes: 12MB
         max_loaded: 64MB
+        max_loaded_packed: 12MB
         max_share: 30%
         max_error: 0.02
         baseline: origin/main
