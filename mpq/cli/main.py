@@ -15,7 +15,7 @@ from mpq.cli.console import voice
 from mpq.errors import MpqError
 
 INTERRUPTED = 130
-_COMMANDS = ("analyze", "search", "apply", "check", "eval", "export", "show", "report", "diff", "explain", "schema", "demo")
+_COMMANDS = ("analyze", "search", "apply", "check", "eval", "bench", "export", "show", "report", "diff", "explain", "schema", "demo")
 
 
 class MpqGroup(TyperGroup):

@@ -1,0 +1,126 @@
+"""`mpq bench`: the packed model beside the reference on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpq.cli.console import print_json, print_lines, print_table, progress, say
+from mpq.cli.loading import loading_of
+from mpq.cli.options import Json, SeqLen, Trust
+from mpq.cli.sources import EXAMPLES, read_data, reopen_model
+from mpq.config import DataSettings
+from mpq.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from mpq.evaluate.speed import Pair
+    from mpq.models.batches import Batch
+    from mpq.models.loaded import LoadedModel
+
+_TOKENS = 32
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(help="What `mpq apply` wrote.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FILE", help="Inputs, one sample is enough. [default: example inputs, or tokens]"),
+    ] = None,
+    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", metavar="N,N,…", help="Samples at once.")] = "1,8,32",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to decode, for language models.")] = 64,
+    seq_len: SeqLen = None,
+    trust: Trust = False,
+    json: Json = False,
+) -> None:
+    """Compare the packed model with the reference on this machine: speed, loading, memory.
+
+    Both are called in turn, and the shortest times count. Latency by batch size, tokens per second of greedy decoding with a cache for a
+    Hugging Face language model, and the time and the memory that loading takes in a process of its own.
+
+    Example: mpq bench resnet20.mpq.safetensors --batch-sizes 1,64
+    """
+    from mpq.records.artifact import read_artifact_header
+
+    sizes = _sizes(batch_sizes)
+    header = read_artifact_header(artifact)
+
+    import torch
+
+    from mpq.apply.load import load
+    from mpq.evaluate.speed import latencies, tokens_per_second
+
+    reference = reopen_model(header.model, artifact, given=model, trust=trust)
+    own_module = header.model.get("kind") not in ("export", "hf")
+    packed = load(artifact, reopen_model(header.model, artifact, given=model, trust=trust).module if own_module else None, packed=True)
+    sample = _sample(data, reference, seq_len)
+    with progress("bench") as advance:
+        pairs, refused = latencies(reference.module, packed, sample, sizes)
+        advance(1, 3, "latency")
+        if not pairs:
+            raise UsageError(f"the model takes none of the batch sizes {batch_sizes}: give the one it was exported with, --batch-sizes N")
+        vocabulary = (reference.config or {}).get("vocab_size")
+        decoding = tokens_per_second(reference.module, packed, vocabulary=vocabulary, tokens=tokens) if vocabulary else None
+        advance(2, 3, "decoding")
+        assert reference.path is not None
+        place: dict[str, Any] = {"reference": reference.path, "factory": reference.factory, "trust": trust}
+        loads = {what: loading_of(what, artifact, **place) for what in ("reference", "packed")}
+    if refused:
+        say(f"batch sizes that the model does not take: {', '.join(map(str, refused))}")
+    if json:
+        print_json(
+            {
+                "artifact": str(artifact),
+                "file_bytes": artifact.stat().st_size,
+                "threads": torch.get_num_threads(),
+                "latency": {pair.label: _figures(pair) for pair in pairs},
+                "tokens_per_second": None if decoding is None else _figures(decoding),
+                "load": {what: vars(found) for what, found in loads.items()},
+            }
+        )
+        return
+    rows = [[pair.label, f"{1e3 * pair.reference:.3g} ms", f"{1e3 * pair.packed:.3g} ms", f"{pair.gain:.2f}"] for pair in pairs]
+    if decoding is not None:
+        rows.append([decoding.label, f"{decoding.reference:.3g}/s", f"{decoding.packed:.3g}/s", f"{decoding.gain:.2f}"])
+    before, after = loads["reference"], loads["packed"]
+    rows.append(["load", f"{before.seconds:.2f} s", f"{after.seconds:.2f} s", f"{before.seconds / after.seconds:.2f}"])
+    for label, kind in (("memory", "resident_bytes"), ("peak while loading", "peak_bytes")):
+        rows.append(_memory(label, getattr(before, kind), getattr(after, kind)))
+    print_table(["figure", "reference", "packed", "times better"], rows, title=f"{artifact.name}, {torch.get_num_threads()} threads")
+    print_lines([f"the file has {artifact.stat().st_size / 1e6:,.1f} MB; `mpq show {artifact} --kernels` says what multiplies each layer"])
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--batch-sizes {text} is no list of batch sizes: write for example 1,8,32")
+    return [int(part) for part in parts]
+
+
+def _sample(data: str | None, reference: LoadedModel, seq_len: int | None) -> Batch:
+    """One sample: as given, else an example input, else tokens in order."""
+    if data is not None:
+        return read_data(data, reference, DataSettings(seq_len, 1, 1)).batches[0]
+    if reference.example_inputs is not None:
+        return read_data(EXAMPLES, reference, DataSettings()).batches[0]
+
+    import torch
+
+    from mpq.models.batches import Batch
+
+    vocabulary = (reference.config or {}).get("vocab_size")
+    if vocabulary is None:
+        raise DataError(f"a {reference.kind} model brings no inputs: give --data FILE, one sample is enough")
+    return Batch((), {"input_ids": torch.arange(seq_len or _TOKENS).remainder(vocabulary).unsqueeze(0)})
+
+
+def _figures(pair: Pair) -> dict[str, float]:
+    return {"reference": pair.reference, "packed": pair.packed, "gain": pair.gain}
+
+
+def _memory(label: str, before: int | None, after: int | None) -> list[str]:
+    if before is None or after is None:
+        return [label, "-", "-", "-"]
+    return [label, f"{before / 1e6:.1f} MB", f"{after / 1e6:.1f} MB", f"{before / max(after, 1):.2f}"]

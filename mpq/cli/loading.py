@@ -1,0 +1,63 @@
+"""What loading one model costs, found in a process of its own, which runs this file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpq.errors import MpqError
+
+if TYPE_CHECKING:
+    from mpq.evaluate.loading import Loading
+
+
+def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | None, trust: bool) -> Loading:
+    """What loading costs in a new process.
+
+    Args:
+        what: "packed" or "reference".
+        artifact: the artifact.
+        reference: the model that it was made from.
+        factory: what builds the module of a state dict.
+        trust: allow a pickled reference.
+
+    Raises:
+        MpqError: if it cannot be loaded there.
+    """
+    line = [sys.executable, "-m", "mpq.cli.loading", what, str(artifact), str(reference), factory or "", "trust" if trust else ""]
+    ran = subprocess.run(line, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise MpqError(f"the {what} model cannot be loaded in a process of its own: {reason}")
+
+    from mpq.evaluate.loading import Loading
+
+    return Loading(**json.loads(ran.stdout))
+
+
+def _main(what: str, artifact: str, reference: str, factory: str, trust: str) -> None:
+    from mpq.apply.load import load
+    from mpq.evaluate.loading import measured
+    from mpq.models.load import load_model
+    from mpq.records.artifact import read_artifact_header
+
+    header = read_artifact_header(Path(artifact))
+    architecture = header.config.get("architecture")
+    if architecture:
+        getattr(import_module("transformers"), architecture)  # its code is no part of the model
+    own_module = header.model.get("kind") not in ("export", "hf")
+    given = load_model(reference, factory=factory or None, trust=bool(trust)).module if what == "packed" and own_module else None
+    if what == "packed":
+        found = measured(lambda: load(artifact, given, packed=True))
+    else:
+        found = measured(lambda: load_model(reference, factory=factory or None, trust=bool(trust)).module)
+    sys.stdout.write(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

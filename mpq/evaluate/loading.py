@@ -1,0 +1,55 @@
+"""What loading a model costs: time, and the memory of the process. To be run in a process that has loaded no other model."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The cost of one load.
+
+    Args:
+        seconds: it took.
+        own_bytes: memory of its own that the process holds more than before; None where the system does not tell.
+        resident_bytes: the same, with what it has read of mapped files, among them code and weights.
+        peak_bytes: the most it held while loading, counted like `resident_bytes`.
+    """
+
+    seconds: float
+    own_bytes: int | None
+    resident_bytes: int | None
+    peak_bytes: int | None
+
+
+def measured(load: Callable[[], nn.Module]) -> Loading:
+    """Call `load`, keep what it gives, and say what that cost."""
+    gc.collect()
+    own, resident = _status("RssAnon"), _status("VmRSS")
+    start = time.perf_counter()
+    module = load()
+    seconds = time.perf_counter() - start
+    gc.collect()
+    found = _more(own, _status("RssAnon")), _more(resident, _status("VmRSS")), _more(resident, _status("VmHWM"))
+    del module
+    return Loading(seconds, *found)
+
+
+def _status(name: str) -> int | None:
+    """A figure of this process in bytes."""
+    if not _STATUS.exists():
+        return None
+    found = [line.split() for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:")]
+    return int(found[0][1]) * 1024 if found else None
+
+
+def _more(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else max(0, after - before)
