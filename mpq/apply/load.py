@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mpq.errors import FormatError, MismatchError, ModelError
+from mpq.models.freed import return_freed_memory
 from mpq.models.rebuild import rebuild_module
 from mpq.models.replace import replace_tensor
 from mpq.models.state import aliases_of, state_of
@@ -47,6 +48,8 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     with _opened(path) as file:
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed)
         _fill(module, header, file, path, packed=packed)
+    if packed:
+        return_freed_memory()  # the layers were unpacked on the way, one after another
     if module.training:
         with suppress(NotImplementedError):  # the module of an exported program has its mode fixed
             module.eval()

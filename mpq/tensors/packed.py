@@ -146,6 +146,7 @@ def _handles(table: dict[Any, Handler], *functions: Any) -> Callable[[Handler], 
     return register
 
 
+@_handles(_OPERATORS, aten.linear.default)  # whole under inference_mode only
 @_handles(_FUNCTIONS, torch.nn.functional.linear, aten.linear.default)
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     if not _multiplies(input, weight, output_axis=0):
@@ -278,7 +279,10 @@ def _swapped(weight: PackedTensor) -> PackedTensor:
 
 
 def _dequantized(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Any operator, on the dequantized weights."""
+    """Any operator: by its parts if it is made of others, which comes to be here under inference_mode; else on the dequantized weights."""
+    found = func.decompose(*args, **kwargs)
+    if found is not NotImplemented:
+        return found
     for argument, value in zip(func._schema.arguments, args, strict=False):
         if argument.is_write and isinstance(value, PackedTensor):
             raise UsageError(f"{func} would write to a packed weight ({value.scheme_name}): load the artifact with packed=False")

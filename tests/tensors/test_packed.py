@@ -99,6 +99,21 @@ def test_a_state_dict_goes_through_a_file_and_back() -> None:
     assert torch.equal(other(x), module(x))
 
 
+def test_inference_mode_keeps_weights_packed() -> None:
+    dense, module = pair(small())
+    x = torch.randn(3, 64)
+    weight = module.get_parameter("0.weight")
+    with torch.inference_mode():
+        assert isinstance(weight.to(torch.bfloat16), PackedTensor)
+        assert isinstance(weight.T, PackedTensor)
+        assert same(x @ weight.T, x @ dense.get_parameter("0.weight").T)
+        assert same(torch.ops.aten.linear.default(x, weight), dense.get_submodule("0")(x) - dense.get_parameter("0.bias"))
+        for kind, (other, inputs) in MODULES.items():
+            plain, packed_module = pair(other)
+            expected, found = plain(inputs), packed_module(inputs)
+            assert same(found[0] if isinstance(found, tuple) else found, expected[0] if isinstance(expected, tuple) else expected), kind
+
+
 def test_modules_move_and_change_their_dtype() -> None:
     dense, module = pair(small())
     half = copy.deepcopy(module).to(torch.bfloat16)

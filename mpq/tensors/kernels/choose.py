@@ -15,7 +15,7 @@ from mpq.schemes import Scheme
 from mpq.tensors.kernels import bags, stored
 from mpq.tensors.kernels.codes import Codes
 
-FEW = {2: 3, 4: 4, 8: 6}  # up to so many samples, bags are faster; by bits of a code in the table
+FEW = {2: 3, 4: 4, 8: 7}  # up to so many samples, bags are faster; by bits of a code in the table
 _LAYOUTS = {
     "bags": "computes on the packed codes in float32, as exact as with dequantized weights",
     "blocks": "dequantizes a block of outputs at a time: cheaper for more samples",
