@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpq.apply.correct import Correction, correct, metric_for
 from mpq.apply.layers import plan_layers
 from mpq.apply.write import write_artifact
 from mpq.errors import ApplyError, MismatchError
@@ -25,7 +26,7 @@ from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
-from mpq.tensors.matrix import to_matrix
+from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -41,11 +42,15 @@ class Applied:
         path: the artifact.
         file_bytes: its size.
         original_bytes: bytes of all parameters and buffers before.
+        correction: what was decided about biases and batch-norm statistics.
+        fallbacks: why a layer was quantized without statistics of its inputs, by its name.
     """
 
     path: Path
     file_bytes: int
     original_bytes: int
+    correction: Correction
+    fallbacks: Mapping[str, str]
 
 
 def apply(
@@ -54,6 +59,7 @@ def apply(
     output: Path | str,
     *,
     data: Data | Iterable[Any] | None = None,
+    corrections: bool = True,
     allow_unchanged: bool = False,
     on_progress: Progress | None = None,
 ) -> Applied:
@@ -63,7 +69,9 @@ def apply(
         model: the model that the plan was made for.
         plan: the plan or its file.
         output: path of the artifact, usually `*.mpq.safetensors`.
-        data: all samples of the analysis, as they were given to it, for a quantizer that needs statistics; unused otherwise.
+        data: all samples of the analysis, as they were given to it: a quantizer that needs statistics cannot do without, and
+            corrections are found and judged on them.
+        corrections: correct biases and batch-norm statistics where held-out samples say that it helps; see `models/corrections.py`.
         allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
         on_progress: told after each layer.
 
@@ -86,27 +94,41 @@ def apply(
         wanted.model, wanted.quantizer, tuple(layers), wanted.layers, aliases_of(state_of(loaded.module)), loaded.config or {}
     )
     tensors = rest_tensors(loaded, layers)
-    calibration = _calibration(wanted, loaded, data) if quantizer.needs_statistics else None
-    statistics = Collected() if calibration is None else statistics_for(quantizer, loaded.module, layers, calibration)
+    split = _split(wanted, loaded, data) if quantizer.needs_statistics or (corrections and data is not None and wanted.data) else None
+    statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split[0])
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress)
+    keep = corrections and split is not None
+    packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress, keep=keep)
+    decided = Correction("biases and statistics stay as they are: " + ("no data to judge by" if corrections else "as asked"))
+
+    def corrected() -> Mapping[str, Tensor]:
+        nonlocal decided
+        if keep and split is not None:
+            metric = metric_for(loaded.module, split[1], wanted.evidence.get("metric"))
+            decided = correct(loaded.module, packer.kept, *split, metric)
+        return decided.tensors
+
     path = Path(output)
-    write_artifact(path, facts, tensors, [tensor_entry(name, tensor) for name, tensor in tensors.items()], packer.parts)
+    entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
+    write_artifact(path, facts, tensors, entries, packer.parts, corrected=corrected)
     found, predicted = path.stat().st_size, wanted.size.file_bytes
     if found != predicted:
         path.unlink()
         raise ApplyError(f"the file has {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
-    return Applied(path, found, wanted.original_bytes + rest.original_bytes)
+    return Applied(path, found, wanted.original_bytes + rest.original_bytes, decided, statistics.fallbacks)
 
 
 class _Packer:
-    """Packs one layer after another, and checks each."""
+    """Packs one layer after another, and checks each; with `keep` it keeps the values that the codes stand for."""
 
-    def __init__(self, variants: Variants, plan: Plan, layers: list[Layer], *, allow_unchanged: bool, on_progress: Progress | None) -> None:
+    def __init__(
+        self, variants: Variants, plan: Plan, layers: list[Layer], *, allow_unchanged: bool, on_progress: Progress | None, keep: bool
+    ) -> None:
         self._plan, self._variants = plan, variants
         self._layers = {layer.name: layer for layer in layers}
         self._allow_unchanged, self._on_progress = allow_unchanged, on_progress
-        self._done = 0
+        self._done, self._keep = 0, keep
+        self.kept: dict[str, Tensor] = {}
 
     def parts(self, name: str) -> Mapping[str, Tensor]:
         """The packed parts of one layer."""
@@ -118,6 +140,8 @@ class _Packer:
             raise ApplyError(f"layer '{name}' at {scheme} does not read back as it was packed: this is a bug in mpq, please report it")
         if not scheme.is_float and not self._allow_unchanged:
             self._check_changed(layer, values)
+        if self._keep:
+            self.kept[layer.parameters[0]] = from_matrix(values, layer.shape, layer.axes).to(getattr(torch, layer.dtype))
         self._done += 1
         if self._on_progress is not None:
             self._on_progress(self._done, len(self._layers), name)
@@ -131,8 +155,8 @@ class _Packer:
             )
 
 
-def _calibration(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Data:
-    """The calibration part of the data that the plan was made with."""
+def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> tuple[Data, Data]:
+    """The calibration and the held-out part of the data that the plan was made with."""
     if data is None:
         source = plan.data.get("source", "the data of the analysis")
         raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): give it as data")
@@ -140,8 +164,7 @@ def _calibration(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | No
     if samples.sha256 != plan.data.get("sha256"):
         expected = str(plan.data.get("sha256"))[:12]
         raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")
-    calibration, _ = samples.split(float(plan.data["held_out"]), int(plan.data["seed"]))
-    return calibration
+    return samples.split(float(plan.data["held_out"]), int(plan.data["seed"]))
 
 
 def _check_budget(plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -59,6 +60,8 @@ def write_artifact(
     rest: Mapping[str, Tensor],
     rest_entries: Iterable[TensorEntry],
     parts_of: Callable[[str], Mapping[str, Tensor]],
+    *,
+    corrected: Callable[[], Mapping[str, Tensor]] = dict,
 ) -> None:
     """Write an artifact atomically.
 
@@ -68,6 +71,7 @@ def write_artifact(
         rest: tensors stored as they are, by name.
         rest_entries: their entries.
         parts_of: the packed parts of a layer, by its name; called once per layer, in order.
+        corrected: other values for some tensors of `rest`; called when all layers are written.
     """
     entries = list(rest_entries)
     for layer in facts.layers:
@@ -80,7 +84,13 @@ def write_artifact(
         for layer in facts.layers:
             for part, tensor in parts_of(layer.name).items():
                 writer.put(f"{layer.name}.{part}", tensor)
+        changed = corrected()
+        for name, tensor in changed.items():
+            writer.put(name, tensor)
         writer.check_complete()
+        if changed:
+            file.seek(0)
+            file.write(header(entries, replace(facts, corrected=True).to_metadata()))  # as long as the first one
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -41,7 +41,7 @@ def command(
     ] = None,
     quantizer: Annotated[
         str | None,
-        typer.Option(help=f"How codes are chosen: rtn, mse, hqq, act, gptq or descent; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
+        typer.Option(help=f"How codes are chosen: rtn, mse, hqq, act, gptq, descent; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
     ] = None,
     method: Annotated[
         str | None,

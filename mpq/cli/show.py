@@ -117,12 +117,12 @@ def _artifact(file: Path) -> Shown:
     facts = {
         "file": f"{file}, an artifact of {header.model.get('path') or 'a model in memory'} ({header.model.get('kind')})",
         "size": f"{whole:,} bytes; {bits:.4g} bits per weight over the layers ({total:,} bytes)",
-        "quantizer": header.quantizer,
+        "quantizer": header.quantizer + (", then biases and batch-norm statistics corrected" if header.corrected else ""),
         "load": f"mpq.load('{file}')" if alone else f"mpq.load('{file}', module)",
     }
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
-    return Shown(facts, {"model": header.model, "quantizer": header.quantizer, "size": size}, rows, _cells)
+    return Shown(facts, {"model": header.model, "quantizer": header.quantizer, "corrected": header.corrected, "size": size}, rows, _cells)
 
 
 def _sensitivity(file: Path) -> Shown:

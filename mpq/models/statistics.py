@@ -62,7 +62,7 @@ def collect_statistics(module: nn.Module, layers: Iterable[Layer], data: Data) -
     """
     wanted = list(layers)
     watch = _InputWatch(module, wanted)
-    with _plain_kernels(module):
+    with plain_kernels(module):
         for batch in data.batches:
             with watch.active():
                 forward(module, batch)
@@ -221,7 +221,7 @@ def _moment_bytes(layer: Layer) -> int:
 
 
 @contextmanager
-def _plain_kernels(module: nn.Module) -> Iterator[None]:
+def plain_kernels(module: nn.Module) -> Iterator[None]:
     """Ask for the plain form of fused kernels that hide their products."""
     fast = torch.backends.mha.get_fastpath_enabled()
     onednn: bool = torch._C._get_mkldnn_enabled()

@@ -111,7 +111,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
-            self._see(func, _named(func, args, kwargs or {}), _tensors(result))
+            self._see(func, named(func, args, kwargs or {}), _tensors(result))
         return result
 
     def _leave(self) -> None:
@@ -206,7 +206,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def _named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of an op by their names in its schema."""
     names = [argument.name for argument in func._schema.arguments]
     return dict(zip(names, args, strict=False)) | dict(kwargs)

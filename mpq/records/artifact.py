@@ -32,6 +32,7 @@ class ArtifactHeader:
         schemes: scheme by layer name.
         aliases: other state-dict names of tied tensors -> the name they are stored under.
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
+        corrected: whether biases and batch-norm statistics were corrected after quantization.
     """
 
     model: dict[str, Any]
@@ -40,11 +41,12 @@ class ArtifactHeader:
     schemes: dict[str, Scheme]
     aliases: dict[str, str]
     config: dict[str, Any]
+    corrected: bool = False
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
         layers = {layer.name: {"scheme": str(self.schemes[layer.name]), **_facts(layer)} for layer in self.layers}
-        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config)
+        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, corrected=self.corrected)
 
 
 def rest_of(
@@ -88,7 +90,8 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
             layer_from_dict({"name": name, **{key: item[key] for key in _STORED_FACTS}}) for name, item in data["layers"].items()
         )
         schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
-        return ArtifactHeader(data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"])
+        corrected = bool(data.get("corrected", 0))
+        return ArtifactHeader(data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"], corrected)
     except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
 
@@ -101,12 +104,19 @@ def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
 
 
 def _metadata(
-    model: Mapping[str, Any], quantizer: str, layers: Mapping[str, Any], aliases: Mapping[str, str], config: Mapping[str, Any]
+    model: Mapping[str, Any],
+    quantizer: str,
+    layers: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    config: Mapping[str, Any],
+    *,
+    corrected: bool = False,
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
         "model": dict(model),
         "quantizer": quantizer,
+        "corrected": int(corrected),  # one digit, so that the size does not depend on it
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),

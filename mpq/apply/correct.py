@@ -1,0 +1,69 @@
+"""Whether corrections of biases and batch-norm statistics go into an artifact: only if held-out samples say so, beyond noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from mpq.models.batches import Data
+from mpq.models.corrections import corrections
+from mpq.models.forward import forward
+from mpq.models.logits import outputs_are_logits
+from mpq.models.metrics import Metric, metric_named
+from mpq.models.reference import Reference
+from mpq.records.paired import compare
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What was decided.
+
+    Args:
+        reason: for people, with the figures.
+        metric: of the errors.
+        before: mean error on the held-out samples without corrections; None where nothing was measured.
+        after: the same with them.
+        tensors: the corrected tensors by name, where they are taken.
+    """
+
+    reason: str
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def taken(self) -> bool:
+        """Whether the artifact holds corrected tensors."""
+        return bool(self.tensors)
+
+
+def correct(module: nn.Module, weights: Mapping[str, Tensor], calibration: Data, held_out: Data, metric: Metric) -> Correction:
+    """Corrections for `weights` from the calibration samples, if the error on the held-out samples is smaller with them beyond noise.
+
+    Args:
+        module: the unquantized model; unchanged afterwards.
+        weights: quantized weights by canonical name.
+        calibration: samples that the corrections are found on.
+        held_out: samples that decide.
+        metric: what an error is.
+    """
+    found = corrections(module, weights, calibration)
+    if not found:
+        return Correction("nothing to correct: no op adds a bias of the model or normalizes by statistics")
+    reference = Reference(module, held_out, metric)
+    errors = [reference.errors(changed).numpy() for changed in (weights, {**weights, **found})]
+    before, after = (float(one.mean()) for one in errors)
+    figures = f"{metric.name} on {held_out.samples} held-out samples {before:.4g} without, {after:.4g} with"
+    if not compare(errors[1], errors[0]).better:
+        return Correction(f"biases and statistics stay as they are: {figures}, no gain beyond noise", metric.name, before, after)
+    return Correction(f"{len(found)} biases and statistics corrected: {figures}", metric.name, before, after, found)
+
+
+def metric_for(module: nn.Module, data: Data, name: str | None) -> Metric:
+    """The metric of an analysis; without a name KL divergence where the output is logits, else relative squared error."""
+    batch = data.batches[0]
+    kind = outputs_are_logits(module, forward(module, batch), batch).kind
+    return metric_named(name or ("relative_mse" if kind == "other" else "kl_divergence"), probabilities=kind == "probabilities")

@@ -1,0 +1,81 @@
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import mpq
+from mpq.apply.run import Applied, apply
+from mpq.errors import MismatchError
+from mpq.models.batches import Data, data_from_batches
+from mpq.records.artifact import read_artifact_header
+from mpq.records.plan import Plan
+from tests.models.test_corrections import convolutional, images
+
+
+def samples() -> Data:
+    return data_from_batches(list(torch.split(images(96), 16)))
+
+
+def planned(module: nn.Module, *, quantizer: str = "rtn", scheme: str = "int2") -> Plan:
+    table = mpq.analyze(module, samples(), candidates=(scheme,), quantizer=quantizer, method="weight")
+    return mpq.search(table, "16bits").plan
+
+
+def applied(module: nn.Module, plan: Plan, folder: Path, *, corrections: bool = True, data: Data | None = None) -> Applied:
+    return apply(module, plan, folder / "a.mpq.safetensors", data=data or samples(), corrections=corrections)
+
+
+def error(module: nn.Module, artifact: Path) -> float:
+    """Of the artifact on samples that nothing has seen."""
+    quantized = mpq.load(artifact, convolutional())
+    return mpq.evaluate(module, quantized, [images(64, seed=7)])["relative_mse"].quantized
+
+
+def test_coarse_weights_are_corrected_and_the_artifact_is_better_at_the_same_size(tmp_path: Path) -> None:
+    module = convolutional()
+    plan = planned(module)
+    without = applied(module, plan, tmp_path, corrections=False)
+    before = error(module, without.path)
+    assert not read_artifact_header(without.path).corrected
+    done = applied(module, plan, tmp_path)
+    assert done.correction.taken
+    assert done.correction.before is not None
+    assert done.correction.after is not None
+    assert done.correction.after < done.correction.before
+    assert done.correction.reason.startswith("3 biases and statistics corrected: ")
+    assert done.file_bytes == without.file_bytes == plan.size.file_bytes
+    assert read_artifact_header(done.path).corrected
+    assert error(module, done.path) < before
+
+
+def test_the_same_plan_and_data_give_the_same_file(tmp_path: Path) -> None:
+    module = convolutional()
+    plan = planned(module)
+    first = applied(module, plan, tmp_path).path.read_bytes()
+    assert applied(module, plan, tmp_path).path.read_bytes() == first
+
+
+def test_corrections_that_do_not_help_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = convolutional()
+    plan = planned(module)
+    nothing = {"4.bias": module.state_dict()["4.bias"].clone()}
+    monkeypatch.setattr(importlib.import_module("mpq.apply.correct"), "corrections", lambda *_: nothing)  # `mpq.apply` is the function
+    done = applied(module, plan, tmp_path)
+    assert not done.correction.taken
+    assert done.correction.reason.startswith("biases and statistics stay as they are: ")
+    assert done.correction.reason.endswith(", no gain beyond noise")
+    assert not read_artifact_header(done.path).corrected
+
+
+def test_without_data_nothing_is_corrected(tmp_path: Path) -> None:
+    module = convolutional()
+    done = apply(module, planned(module), tmp_path / "a.mpq.safetensors")
+    assert done.correction.reason == "biases and statistics stay as they are: no data to judge by"
+
+
+def test_other_data_than_the_plans_is_refused(tmp_path: Path) -> None:
+    module = convolutional()
+    with pytest.raises(MismatchError, match="other calibration data"):
+        applied(module, planned(module), tmp_path, data=data_from_batches([torch.zeros(8, 3, 6, 6)]))
