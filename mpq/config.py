@@ -68,6 +68,9 @@ class SearchSettings:
         pins: scheme by layer name.
         ties: groups of layer names that share one scheme; "auto" among them stands for what runtimes fuse (q/k/v, gate/up, experts).
         min_bits: least bits by pattern of layer names.
+        candidates: schemes that layers may take, by pattern of layer names, for example {"lm_head": ("8", "16")}.
+        costs: greatest total of a cost by layer and scheme, by the CSV file that holds it (`search/costs.py`).
+        memory: greatest size of the loaded model with packed weights, for example "20MB"; None for no limit.
         start: schemes by layer name of a plan to start from; it competes if it keeps the budget.
         trials: plans measured beyond the exact and the uniform ones; 0 stops after the exact solution.
         timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
@@ -78,6 +81,9 @@ class SearchSettings:
     pins: Mapping[str, Scheme] = field(default_factory=dict)
     ties: tuple[tuple[str, ...] | str, ...] = ()
     min_bits: Mapping[str, int] = field(default_factory=dict)
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
+    memory: str | None = None
     start: Mapping[str, Scheme] | None = None
     trials: int = 64
     timeout: float | None = None
@@ -139,6 +145,13 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         return value
     if name == "min_bits":
         return {str(pattern): int(bits) for pattern, bits in _mapping(name, value).items()}
+    if name == "costs":
+        return {str(path): float(most) for path, most in _mapping(name, value).items()}
+    if name == "candidates" and get_origin(hint) is not tuple:
+        return {
+            str(pattern): tuple(map(str, [texts] if isinstance(texts, (str, int)) else texts))
+            for pattern, texts in _mapping(name, value).items()
+        }
     if get_origin(hint) is tuple:
         items = [value] if isinstance(value, (str, int)) else list(value)
         return tuple(tuple(item) if isinstance(item, list) else item if isinstance(item, tuple) else str(item) for item in items)

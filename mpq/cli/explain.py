@@ -14,6 +14,7 @@ from mpq.errors import MismatchError
 
 if TYPE_CHECKING:
     from mpq.records.plan import Plan
+    from mpq.records.sensitivity import Sensitivity
     from mpq.search.explain import Alternative, Explanation
 
 
@@ -28,18 +29,26 @@ def command(
     Example: mpq explain plan.yaml layer3.2.conv1
     """
     from mpq.records.plan import read_plan
-    from mpq.search.explain import explain
 
     wanted = read_plan(plan)
     table = table_beside(plan, wanted.model, layers=wanted.layers, given=sensitivity)
     if table is None:
         raise MismatchError(f"no sensitivity file beside {plan} was made for its model: name it with --sensitivity FILE")
-    found = explain(wanted, layer, table=table)
     if json:
-        print_json(_record(found))
+        from mpq.search.explain import explain
+
+        print_json(_record(explain(wanted, layer, table=table)))
         return
+    print_explanation(wanted, layer, table)
+
+
+def print_explanation(plan: Plan, layer: str, table: Sensitivity) -> None:
+    """Print why `layer` has its scheme in `plan`."""
+    from mpq.search.explain import explain
+
+    found = explain(plan, layer, table=table)
     print_table(["scheme", "bytes", f"{table.metric}", "net loss", "taken if its error were"], [_row(each) for each in found.alternatives])
-    print_lines(["", *_reasons(found, wanted)])
+    print_lines(["", *_reasons(found, plan)])
 
 
 def _row(each: Alternative) -> list[str]:

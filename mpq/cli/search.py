@@ -33,8 +33,28 @@ def command(
         ),
     ] = None,
     min_bits: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Least bits of layers by pattern.")] = None,
+    candidates: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN=SCHEMES", help="The only schemes of layers by pattern: 'lm_head=8,16'.")
+    ] = None,
     max_error: Annotated[
         float | None, typer.Option(help="Instead of --budget: the smallest plan whose held-out error stays within this.")
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(metavar="DROP", help="Instead of --budget: the smallest plan that loses at most this of --metric: 0.5% or 0.005."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PACKAGE.MODULE:CALLABLE", help="Your own figure for --max-drop: takes the model, returns a number, larger is better."
+        ),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE=MOST", help="A limit besides: CSV layer,scheme,NAME and the greatest total of NAME; may be repeated."),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="A limit besides: the loaded model with packed weights, 20MB or 30%.")
     ] = None,
     start: Annotated[
         Path | None,
@@ -53,6 +73,7 @@ def command(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Optuna storage, for many workers. [default: a journal beside the sensitivity file]")
     ] = None,
+    explain: Annotated[list[str] | None, typer.Option(metavar="LAYER", help="Say why this layer has its scheme; may be repeated.")] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
     trust: Trust = False,
     config: Config = None,
@@ -66,12 +87,26 @@ def command(
     Example: mpq search --budget 4.5bits --pin conv1=int8
     """
     options = {"budget": budget, "scope": scope, "trials": trials, "timeout": timeout, "seed": seed, "storage": storage}
-    steering = {"pins": _pairs(pin, "--pin conv1=int8"), "ties": _ties(tie), "min_bits": _pairs(min_bits, "--min-bits 'lm_head=8'")}
-    choices = merged("search", config, options | {"max_error": max_error} | {name: value or None for name, value in steering.items()})
-    wanted, limit = choices.pop("budget", None), choices.pop("max_error", None)
-    if wanted is not None and limit is not None:
-        raise UsageError("--budget and --max-error are both given: one limits the size, the other asks for the smallest")
-    budgets = [] if limit is not None else _budgets(wanted, choices.pop("scope", None))
+    steering = {
+        "pins": _pairs(pin, "--pin LAYER=SCHEME", "conv1=int8"),
+        "ties": _ties(tie),
+        "min_bits": _pairs(min_bits, "--min-bits PATTERN=BITS", "'lm_head=8'"),
+        "candidates": {name: _parts(text) for name, text in _pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
+        "costs": _numbers(_pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
+    }
+    options |= {"max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory}
+    choices = merged("search", config, options | {name: value or None for name, value in steering.items()})
+    wanted, limit, drop, own = (choices.pop(name, None) for name in ("budget", "max_error", "max_drop", "metric"))
+    given = [name for name, value in (("--budget", budget), ("--max-error", max_error), ("--max-drop", max_drop)) if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are both given: a budget limits the size, the others ask for the smallest plan")
+    if given:  # the command line wins over the configuration file
+        wanted, limit, drop = (
+            value if name in given else None for name, value in (("--budget", wanted), ("--max-error", limit), ("--max-drop", drop))
+        )
+    if (drop is None) != (own is None):
+        raise UsageError("--max-drop and --metric belong together: write for example --max-drop 0.5% --metric evaluation:accuracy")
+    budgets = [] if limit is not None or drop is not None else _budgets(wanted, choices.pop("scope", None))
     source = sensitivity or only_analysis(Path())
 
     from mpq.records.sensitivity import read_sensitivity
@@ -81,10 +116,12 @@ def command(
         choices["start"] = starting_schemes(start, table)
     job = Job(table, source, settings_from(SearchSettings, choices), reference=model, trust=trust)
     if limit is not None:
-        job.report(job.smallest(float(limit)), output, json=json)
+        job.report(job.smallest(float(limit)), output, json=json, explain=explain or ())
+    elif drop is not None:
+        job.report(job.smallest_drop(str(drop), str(own)), output, json=json, explain=explain or ())
     elif len(budgets) == 1:
         check_output(output)
-        job.report(job.run(budgets[0]), output, json=json)
+        job.report(job.run(budgets[0]), output, json=json, explain=explain or ())
     else:
         job.frontier(budgets, output.parent / "plans", json=json)
 
@@ -97,20 +134,34 @@ def _budgets(text: Any, scope: Any) -> list[Budget]:
     return budget_range(str(text), scope or SCOPES[0])
 
 
-def _pairs(texts: list[str] | None, example: str) -> dict[str, str]:
+def _pairs(texts: list[str] | None, form: str, example: str) -> dict[str, str]:
+    """NAME=VALUE texts as a mapping; `form` is for example "--pin LAYER=SCHEME"."""
+    option, shape = form.split(" ")
     found: dict[str, str] = {}
     for text in texts or ():
         name, mark, value = text.rpartition("=")
         if not mark or not name or not value:
-            option, shape = example.split(" ")
-            kind = "LAYER=SCHEME" if option == "--pin" else "PATTERN=BITS"
-            raise UsageError(f"{option} '{text}' is not {kind}: write for example {option} {shape}")
+            raise UsageError(f"{option} '{text}' is not {shape}: write for example {option} {example}")
         found[name] = value
     return found
 
 
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(texts: dict[str, str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, text in texts.items():
+        try:
+            found[name] = float(text)
+        except ValueError as error:
+            raise UsageError(f"--cost '{name}={text}': {text} is not a number: write for example --cost latency.csv=3.2") from error
+    return found
+
+
 def _ties(texts: list[str] | None) -> tuple[tuple[str, ...] | str, ...]:
-    groups = tuple("auto" if text == "auto" else tuple(part.strip() for part in text.split(",") if part.strip()) for text in texts or ())
+    groups = tuple("auto" if text == "auto" else _parts(text) for text in texts or ())
     short = next((text for text, group in zip(texts or (), groups, strict=True) if group != "auto" and len(group) < 2), None)
     if short is not None:
         raise UsageError(f"--tie '{short}' names fewer than two layers: write for example --tie layer.q,layer.k,layer.v, or --tie auto")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpq.budget import Budget
 from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.explain import print_explanation
 from mpq.cli.sources import check_output, reopen_data, reopen_model
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
@@ -61,6 +62,39 @@ class Job:
         with self._progress() as advance:
             return search_smallest(self._table, max_error, measurer=measurer, settings=settings, on_progress=advance)
 
+    def smallest_drop(self, text: str, own: str) -> SearchResult:
+        """The smallest plan that loses at most `text` of the user's own metric."""
+        from mpq.models.factory import named, working_directory_importable
+        from mpq.search.smallest import search_smallest
+
+        number, share = text.removesuffix("%"), text.endswith("%")
+        try:
+            most = float(number)
+        except ValueError as error:
+            raise UsageError(f"--max-drop '{text}' is not a number or a share: write for example 0.005 or 0.5%") from error
+        if not most >= 0:
+            raise UsageError(f"--max-drop '{text}' is negative: write for example 0.005 or 0.5%")
+        measurer, settings = self._measurer, self._stored if self._settings.trials else self._settings
+        with working_directory_importable():
+            try:
+                function = named(own, option="--metric")
+            except (ImportError, AttributeError) as error:
+                raise UsageError(f"--metric {own} cannot be imported: {' '.join(str(error).split())}") from error
+            reference = measurer.score(function, {})
+            limit = most * abs(reference) / 100 if share else most
+            wanted = f"{own} of at least {reference - limit:.6g} (the model has {reference:.6g})"
+            say(f"search: {self._source.name}, the smallest plan with {wanted}")
+            with self._progress() as advance:
+                return search_smallest(
+                    self._table,
+                    limit,
+                    measurer=measurer,
+                    loss=lambda result: reference - measurer.score(function, result.plan.layers),
+                    name=f"drop of {own}",
+                    settings=settings,
+                    on_progress=advance,
+                )
+
     def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:
         """A plan for each budget in `folder`, and `frontier.csv` beside them."""
         from mpq.files import write_text
@@ -105,8 +139,8 @@ class Job:
         )
         say(f"wrote {len(rows)} plans and frontier.csv to {folder}; next: mpq apply {folder}/{rows[0]['plan']}")
 
-    def report(self, result: SearchResult, output: Path, *, json: bool) -> None:
-        """Write a plan and say what it is."""
+    def report(self, result: SearchResult, output: Path, *, json: bool, explain: Sequence[str] = ()) -> None:
+        """Write a plan and say what it is, and why the layers in `explain` have their schemes."""
         from mpq.records.plan import write_plan
 
         check_output(output)
@@ -125,6 +159,12 @@ class Job:
         gap = result.plan.evidence["optimality_gap"]
         proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
         say(f"exact stage: {proof}; {result.measurements} plans measured")
+        for name, cost in result.plan.evidence.get("costs", {}).items():
+            say(f"{name}: {cost['total']:.6g} of at most {cost['most']:g}")
+        if asked := result.plan.evidence.get("asked"):
+            say(f"{asked['name']}: {figure(asked['value'])} of at most {asked['most']:g}")
+        for layer in explain:
+            print_explanation(result.plan, layer, self._table)
         say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
         say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
         say(f"next: mpq apply {output}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import torch
 from torch import nn
 
-from mpq.errors import MismatchError
+from mpq.errors import MismatchError, UsageError
 from mpq.models.batches import Data
+from mpq.models.forward import first_line
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.metrics import metric_named
 from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
+from mpq.models.swap import swapped
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Errors, Sensitivity
 from mpq.schemes import Scheme
@@ -44,6 +49,7 @@ class PlanMeasurer:
         metric = metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
         quantizer = quantizer_named(str(settings["quantizer"]))
         statistics = statistics_for(quantizer, loaded.module, table.layers, calibration)
+        self._module = loaded.module
         self._variants = Variants(loaded.module, table.layers, quantizer, statistics=statistics)
         self._calibration = Reference(loaded.module, calibration, metric)
         self._held_out = Reference(loaded.module, held_out, metric)
@@ -55,6 +61,21 @@ class PlanMeasurer:
     def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each held-out sample."""
         return self._errors(self._held_out, schemes)
+
+    def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> float:
+        """The user's own figure of the model under `schemes`; under none, of the model as it was given.
+
+        Raises:
+            UsageError: if `own` fails, or does not return a number.
+        """
+        try:
+            with swapped(self._module, self._variants.weights(schemes)), torch.no_grad():
+                value = float(own(self._module))
+        except Exception as error:  # the user's own code, which may fail in any way
+            raise UsageError(f"the metric failed with {type(error).__name__}: {first_line(error)}") from error
+        if not math.isfinite(value):
+            raise UsageError(f"the metric returned {value}: it must return a finite number")
+        return value
 
     def _errors(self, reference: Reference, schemes: Mapping[str, Scheme]) -> Errors:
         found: Errors = reference.errors(self._variants.weights(schemes)).numpy()

@@ -15,7 +15,6 @@ and is told by content, never by its extension.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable
 from itertools import islice
@@ -29,7 +28,7 @@ from mpq.errors import DataError, UsageError
 from mpq.models.arrays import read_arrays
 from mpq.models.batch import Batch
 from mpq.models.batches import Data
-from mpq.models.factory import working_directory_importable
+from mpq.models.factory import named, working_directory_importable
 from mpq.models.fit import fit_data
 from mpq.models.forward import first_line
 from mpq.models.loaded import LoadedModel
@@ -102,13 +101,10 @@ def _called(source: str, num_samples: int | None, seed: int) -> Any:
     """What the callable that `source` names returns, read to its end or to `num_samples` batches; None if it names none."""
     if not _CALLABLE.fullmatch(source):
         return None
-    name, _, attribute = source.partition(":")
     try:
         with working_directory_importable(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            target: Any = importlib.import_module(name)
-            for part in attribute.split("."):
-                target = getattr(target, part)
+            target = named(source, option="--data")
             content = target() if callable(target) else target
             if isinstance(content, Iterable) and not isinstance(content, (Tensor, dict, tuple, list)):
                 content = content if hasattr(content, "keys") else list(islice(content, num_samples))

@@ -53,21 +53,32 @@ def make_module(factory: str) -> nn.Module:
     Raises:
         UsageError: if it is not of that form, cannot be imported or called, or does not return a module.
     """
-    name, _, attribute = factory.partition(":")
-    if not name or not attribute:
-        raise UsageError(f"'{factory}' does not name a callable: write --model package.module:callable")
     try:
         with working_directory_importable():
-            target: Any = importlib.import_module(name)
-            for part in attribute.split("."):
-                target = getattr(target, part)
-            module = target()
+            module = named(factory, option="--model")()
+    except UsageError:
+        raise
     except Exception as error:  # the user's own code, which may fail in any way
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"--model {factory} failed with {type(error).__name__}: {reason}") from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"--model {factory} returned {type(module).__name__}: it must return a torch.nn.Module")
     return module
+
+
+def named(text: str, *, option: str) -> Any:
+    """What "package.module:name" stands for. Importing may raise whatever that module raises.
+
+    Raises:
+        UsageError: if `text` is not of that form.
+    """
+    name, _, attribute = text.partition(":")
+    if not name or not attribute:
+        raise UsageError(f"'{text}' does not name a callable: write {option} package.module:callable")
+    target: Any = importlib.import_module(name)
+    for part in attribute.split("."):
+        target = getattr(target, part)
+    return target
 
 
 @contextmanager

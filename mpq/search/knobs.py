@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 
-from mpq.search.exact import solve
 from mpq.search.problem import Group, Problem
 
 MOST_KINDS = 8
@@ -68,8 +67,7 @@ class Knobs:
             [float(weight) * _powered(option.error, setting["power"]) for option in group.options]
             for group, weight in zip(self.problem.groups, weights, strict=True)
         ]
-        costs = [[option.cost for option in group.options] for group in self.problem.groups]
-        solution = solve(costs, errors, self.problem.limit)
+        solution = self.problem.solve(errors)
         assert solution is not None, "the problem was checked to be feasible"
         return solution.choice
 

@@ -43,7 +43,7 @@ def propose(
     for g, j, cost, error in ups:
         neighbours += [(error + lost, ((g, j), (h, k))) for h, k, freed, lost in downs if h != g and cost + freed <= room]
     ordered = (_moved(choice, moves) for _, moves in sorted(neighbours))
-    untried = list(islice((neighbour for neighbour in ordered if neighbour not in tried), _POOL))
+    untried = list(islice((neighbour for neighbour in ordered if neighbour not in tried and problem.fits(neighbour)), _POOL))
     if not untried:
         return None
     likely = np.exp(-np.arange(len(untried)) / _DECAY)

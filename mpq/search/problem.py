@@ -10,6 +10,7 @@ from mpq.errors import BudgetError, UsageError
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import Scheme
+from mpq.search.exact import Solution, solve
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,33 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A limit beside that of bytes.
+
+    Args:
+        name: what is limited, for people, for example "latency_ms".
+        most: greatest total.
+        costs: by group and option.
+        constant: what every choice costs besides.
+    """
+
+    name: str
+    most: float
+    costs: tuple[tuple[float, ...], ...]
+    constant: float = 0.0
+
+    def total(self, choice: Sequence[int]) -> float:
+        """The cost of a choice."""
+        return self.constant + math.fsum(costs[index] for costs, index in zip(self.costs, choice, strict=True))
+
+
+@dataclass(frozen=True)
 class Problem:
-    """Choose one option per group: least total error with total cost within `limit` (bytes)."""
+    """Choose one option per group: least total error with total cost within `limit` (bytes), and within all limits `beside`."""
 
     groups: tuple[Group, ...]
     limit: int
+    beside: tuple[Limit, ...] = ()
 
     def schemes(self, choice: Sequence[int]) -> dict[str, Scheme]:
         """Scheme by layer name for a choice of one option per group."""
@@ -61,6 +84,26 @@ class Problem:
     def error(self, choice: Sequence[int]) -> float:
         """Sum of the predicted errors of a choice."""
         return math.fsum(group.options[index].error for group, index in zip(self.groups, choice, strict=True))
+
+    def fits(self, choice: Sequence[int]) -> bool:
+        """Whether a choice keeps all limits."""
+        return self.cost(choice) <= self.limit and all(limit.total(choice) <= limit.most for limit in self.beside)
+
+    def solve(self, errors: Sequence[Sequence[float]] | None = None) -> Solution | None:
+        """The best choice within the limits, with its proven bound; None if there is none.
+
+        Args:
+            errors: by group and option, in place of the options' own.
+        """
+        costs = [[option.cost for option in group.options] for group in self.groups]
+        wanted = [[option.error for option in group.options] for group in self.groups] if errors is None else errors
+        if not self.beside:
+            return solve(costs, wanted, self.limit)
+        from mpq.search.several import solve_several  # late: its solver takes a moment to import
+
+        return solve_several(
+            [costs, *(limit.costs for limit in self.beside)], wanted, [self.limit, *(limit.most - limit.constant for limit in self.beside)]
+        )
 
     @property
     def smallest(self) -> int:
@@ -105,26 +148,28 @@ def build_groups(
     return tuple(groups)
 
 
-def check_feasible(groups: Sequence[Group], limit: int, *, budget: str, constant: int, weights: int) -> None:
-    """Refuse a limit that no plan can meet.
+def check_feasible(problem: Problem, *, budget: str, constant: int, weights: int) -> None:
+    """Refuse limits of which one alone cannot be met.
 
     Args:
-        groups: the groups.
-        limit: bytes for the groups.
+        problem: the groups and their limits.
         budget: the budget in the user's words.
         constant: bytes that the budget counts beside the groups' own.
         weights: what bits are counted over.
 
     Raises:
-        BudgetError: with the smallest and the largest size of any plan.
+        BudgetError: with the smallest and the largest total of any plan.
     """
-    problem = Problem(tuple(groups), limit)
     low, high = problem.smallest, problem.largest
-    if limit < low:
+    if problem.limit < low:
         raise BudgetError(
             f"budget {budget} cannot be met: with these candidates a plan takes {(low + constant) * 8 / weights:.4g} to "
             f"{(high + constant) * 8 / weights:.4g} bits per weight ({low + constant:,} to {high + constant:,} bytes)"
         )
+    for limit in problem.beside:
+        least, most = (limit.constant + math.fsum(edge(costs) for costs in limit.costs) for edge in (min, max))
+        if limit.most < least:
+            raise BudgetError(f"{limit.name} of {limit.most:g} cannot be met: with these candidates it is {least:.6g} to {most:.6g}")
 
 
 def _options(table: Sensitivity, members: Sequence[Layer], scope: str, pins: Mapping[str, Scheme]) -> tuple[Option, ...]:

@@ -13,6 +13,7 @@ method solves to optimality at these sizes, so the answer is a local optimum wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from mpq.records.prediction import Integers, Matrix, covariances, interactions
 from mpq.records.sensitivity import Sensitivity
-from mpq.search.exact import solve
+from mpq.search.exact import Solution
 from mpq.search.problem import Problem
 
 MOST_OPTIONS = 2500  # of all groups together: the matrix takes 50 MB, an exchange a few times that
@@ -78,7 +79,11 @@ class _Model:
 
     def __init__(self, problem: Problem, groups: Integers, errors: Vector, together: Matrix) -> None:
         self._problem, self._groups, self._errors, self._together = problem, groups, errors, together
-        self._costs = np.array([option.cost for group in problem.groups for option in group.options], dtype=np.int64)
+        limits: list[tuple[float, Sequence[Sequence[float]]]] = [
+            (problem.limit, [[option.cost for option in group.options] for group in problem.groups])
+        ]
+        limits += [(limit.most - limit.constant, limit.costs) for limit in problem.beside]
+        self._limits = [(most, np.array([cost for costs in rows for cost in costs], dtype=np.float64)) for most, rows in limits]
         self._starts = np.array([0, *accumulate(len(group.options) for group in problem.groups)][:-1])
 
     def error(self, choice: tuple[int, ...]) -> float:
@@ -105,11 +110,12 @@ class _Model:
             own = taken[self._groups]  # by option: the option that its group has now
             company = self._together[:, taken].sum(1)
             gain = self._errors - self._errors[own] + 2 * (company - company[own])
-            price = self._costs - self._costs[own]
             change = self._together - self._together[:, own]
             pairs = gain[:, None] + gain[None, :] + 2 * (change - change[own, :])
-            room = self._problem.limit - int(self._costs[taken].sum())
-            pairs[(price[:, None] + price[None, :] > room) | (self._groups[:, None] == self._groups[None, :])] = np.inf
+            pairs[self._groups[:, None] == self._groups[None, :]] = np.inf
+            for most, costs in self._limits:
+                price = costs - costs[own]
+                pairs[price[:, None] + price[None, :] > most - costs[taken].sum()] = np.inf
             a, b = np.unravel_index(int(pairs.argmin()), pairs.shape) if pairs.size else (0, 0)
             if pairs[a, b] >= -1e-12 * max(1e-30, abs(self.error(choice))):
                 break
@@ -122,15 +128,12 @@ class _Model:
     def bound(self) -> float:
         """A proven lower bound on the predicted error of any choice within the limit."""
         least = np.minimum.reduceat(self._together, self._starts, axis=1).sum(1)
-        solution = solve(*self._listed(self._errors + least), self._problem.limit)
-        assert solution is not None, "the problem was checked to be feasible"
-        return solution.bound
+        return self._solution(self._errors + least).bound
 
     def _solved(self, errors: Vector) -> tuple[int, ...]:
-        solution = solve(*self._listed(errors), self._problem.limit)
-        assert solution is not None, "the problem was checked to be feasible"
-        return solution.choice
+        return self._solution(errors).choice
 
-    def _listed(self, errors: Vector) -> tuple[list[list[int]], list[list[float]]]:
-        costs = [part.tolist() for part in np.split(self._costs, self._starts[1:])]
-        return costs, [part.tolist() for part in np.split(errors, self._starts[1:])]
+    def _solution(self, errors: Vector) -> Solution:
+        solution = self._problem.solve([part.tolist() for part in np.split(errors, self._starts[1:])])
+        assert solution is not None, "the problem was checked to be feasible"
+        return solution

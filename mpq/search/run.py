@@ -12,20 +12,21 @@ from typing import Any, Protocol
 
 from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings, settings_from
-from mpq.errors import UsageError
+from mpq.errors import BudgetError, UsageError
 from mpq.records.paired import compare
 from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.schemes import Scheme
-from mpq.search.exact import Solution, solve
+from mpq.search.costs import cost_limits
+from mpq.search.exact import Solution
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
 from mpq.search.problem import Group, Problem, build_groups, check_feasible
 from mpq.search.quadratic import minimise
 from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
-from mpq.search.steer import automatic_ties, choice_of, limited
+from mpq.search.steer import allowed, automatic_ties, choice_of, limited
 from mpq.search.study import Measured, Study
 from mpq.search.uniform import uniform_plans
 
@@ -92,11 +93,12 @@ def search(
     chosen = settings or settings_from(SearchSettings, choices)
     groups = groups_for(table, chosen, scope=wanted.scope)
     limit, constant, weights = layer_limit(table, wanted)
-    check_feasible(groups, limit, budget=str(wanted), constant=constant, weights=weights)
-    problem = Problem(groups, limit)
-    costs = [[option.cost for option in group.options] for group in groups]
-    solution = solve(costs, [[option.error for option in group.options] for group in groups], limit)
-    assert solution is not None, "checked to be feasible"
+    problem = Problem(groups, limit, cost_limits(table, groups, chosen.costs, chosen.memory))
+    check_feasible(problem, budget=str(wanted), constant=constant, weights=weights)
+    solution = problem.solve()
+    if solution is None:
+        names = ", ".join(f"{each.name} {each.most:g}" for each in problem.beside)
+        raise BudgetError(f"budget {wanted} and {names} can each be met, but not together: raise one of them")
     run = _Run(table, problem, wanted, chosen, solution, on_progress)
     return run.unmeasured() if measurer is None else run.measured(measurer)
 
@@ -140,7 +142,7 @@ class _Run:
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
         if self.settings.start is not None:
             choice = choice_of(self.problem, self.settings.start, self.table)
-            if self.problem.cost(choice) <= self.problem.limit:
+            if self.problem.fits(choice):
                 entries.append(("start", stages.fixed("start", choice), False))
                 best = _better(entries[-1][1], best)
         for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
@@ -198,6 +200,8 @@ class _Run:
         pinned = tuple(name for name in bare.layers if name in pins)
         told = remarks(self.problem, choice, self.table, exact=choice if uniform else self.solution.choice, pins=pins)
         evidence = {"assignment": bare.assignment} | evidence
+        if self.problem.beside:
+            evidence["costs"] = {limit.name: {"total": limit.total(choice), "most": limit.most} for limit in self.problem.beside}
         data = {name: header.data[name] for name in _READING if header.data.get(name) is not None}
         return replace(bare, data=data, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 
@@ -209,6 +213,7 @@ class _Run:
         facts = [
             self.table.header.to_dict(),
             self.problem.limit,
+            [str(limit) for limit in self.problem.beside],
             [[str(option.schemes) for option in group.options] for group in self.problem.groups],
             self.settings.seed,
         ]
@@ -227,7 +232,7 @@ def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) ->
         UsageError: if they name a layer that is not searched, or leave a group without an option.
     """
     pins, ties = _known(settings.pins, table), _ties(settings.ties, table)
-    return limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits)
+    return allowed(limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits), settings.candidates)
 
 
 def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:

@@ -1,87 +1,107 @@
-"""The smallest plan whose held-out error stays under a limit. No torch.
+"""The smallest plan whose loss stays under a limit. No torch.
 
-The exact solver is asked for the smallest size whose predicted error, times a factor, is within the limit; that plan is measured, the
-factor becomes measured over predicted, and so on until size and error agree. The held-out samples steer here: the last plan's own
-held-out figure is therefore slightly optimistic, and `mpq eval` on other data is the judge.
+The loss is the plan's held-out error, or what the user's own metric loses. The exact solver is asked for the smallest size whose predicted
+error, times a factor, is within the limit; that plan is measured and the factor becomes loss over prediction. Sizes that were
+too small and sizes that were enough enclose the answer; a proposal outside of them gives way to their middle. What steers here is the
+figure that is limited: the last plan's own is therefore slightly optimistic, and other data is the judge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mpq.budget import Budget
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError
 from mpq.records.sensitivity import Sensitivity
-from mpq.search.exact import solve
+from mpq.search.finals import rounded
 from mpq.search.problem import Group, Problem
 from mpq.search.run import Measurer, SearchResult, groups_for, search
 from mpq.search.stages import Progress
 
 _ROUNDS = 8
 _CLOSE = 0.97  # of the limit: near enough to stop
+_NEAR = 0.005  # of the size: sizes this near to each other are not told apart
+
+Loss = Callable[[SearchResult], float]
 
 
 def search_smallest(
     table: Sensitivity,
-    max_error: float,
+    most: float,
     *,
     measurer: Measurer,
+    loss: Loss | None = None,
+    name: str = "held-out error",
     settings: SearchSettings | None = None,
     on_progress: Progress | None = None,
     **choices: Any,
 ) -> SearchResult:
-    """The smallest plan with a held-out error of at most `max_error`, in the table's metric.
+    """The smallest plan found with a loss of at most `most`.
 
     Args:
         table: a complete table.
-        max_error: the limit.
+        most: the limit.
         measurer: measures plans on the real model.
+        loss: of a result; by default the held-out error of its plan, in the table's metric.
+        name: of the loss, for people.
         settings: the choices as one object; without it
         **choices: its fields one by one.
         on_progress: told after each measured plan.
 
     Raises:
-        BudgetError: if even the largest plan has a larger error.
+        BudgetError: if even the largest plan has a larger loss.
     """
     chosen = settings or settings_from(SearchSettings, choices)
     groups = groups_for(table, chosen, scope="layers")
-    factor, best = 1.0, None
-    tried: set[int] = set()
+    whole = Problem(groups, 0)
+    judged = loss or _held_out
+    too_small, enough = whole.smallest - 1, whole.largest
+    best, limit = None, _smallest_limit(groups, most)
     for _ in range(_ROUNDS):
-        limit = _smallest_limit(groups, max_error / factor)
-        if limit in tried:
-            break
-        tried.add(limit)
         result = search(table, Budget(f"{limit}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-        error, predicted = result.plan.evidence["measured"]["held_out"], result.plan.evidence["predicted"]
-        if error is None:
+        value = judged(result)
+        if value <= most:
+            best, enough = _told(result, name, value, most), min(limit, result.plan.size.layer_bytes)
+        else:
+            too_small = limit
+        if (_CLOSE * most <= value <= most) or enough - too_small <= max(1, _NEAR * enough):
             break
-        if error <= max_error and (best is None or result.plan.size.layer_bytes < best.plan.size.layer_bytes):
-            best = result
-        if _CLOSE * max_error <= error <= max_error or predicted <= 0 or error <= 0:
-            break
-        factor = error / predicted
+        predicted = float(result.plan.evidence["predicted"])
+        usable = predicted > 0 and value > 0 and math.isfinite(value)
+        limit = _smallest_limit(groups, most * predicted / value) if usable else too_small
+        if not too_small < limit < enough:
+            limit = (too_small + enough) // 2
     if best is None:
-        largest = Problem(groups, 0).largest
-        best = search(table, Budget(f"{largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-        error = best.plan.evidence["measured"]["held_out"]
-        if error is None or error > max_error:
-            raise BudgetError(f"no plan has a held-out error of at most {max_error:g}: the largest one has {error}; add finer candidates")
+        result = search(table, Budget(f"{whole.largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
+        value = judged(result)
+        if not value <= most:
+            raise BudgetError(f"no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add finer candidates")
+        best = _told(result, name, value, most)
     return best
+
+
+def _held_out(result: SearchResult) -> float:
+    value = result.plan.evidence["measured"]["held_out"]
+    return math.inf if value is None else float(value)
+
+
+def _told(result: SearchResult, name: str, value: float, most: float) -> SearchResult:
+    """The result with what was asked of it in its plan's evidence."""
+    evidence = result.plan.evidence | {"asked": {"name": name, "value": rounded(value), "most": most}}
+    return replace(result, plan=replace(result.plan, evidence=evidence))
 
 
 def _smallest_limit(groups: Sequence[Group], error: float) -> int:
     """The fewest bytes whose exact solution is predicted to stay within `error`; the largest plan's if none does."""
-    costs = [[option.cost for option in group.options] for group in groups]
-    errors = [[option.error for option in group.options] for group in groups]
-    problem = Problem(tuple(groups), 0)
-    low, high = problem.smallest, problem.largest
+    whole = Problem(tuple(groups), 0)
+    low, high = whole.smallest, whole.largest
     while low < high:
         middle = (low + high) // 2
-        solution = solve(costs, errors, middle)
+        solution = replace(whole, limit=middle).solve()
         if solution is not None and solution.error <= error and math.isfinite(solution.error):
             high = middle
         else:

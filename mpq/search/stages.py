@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from mpq.records.paired import compare
 from mpq.search.beliefs import Beliefs
-from mpq.search.exact import solve
 from mpq.search.knobs import Knobs
 from mpq.search.polish import describe, propose
 from mpq.search.study import Measured, Study
@@ -106,9 +105,8 @@ class Stages:
 
     def _drawn(self, number: int) -> Measured | None:
         generator = self._study.generator(LEARN, number)
-        costs = [[option.cost for option in group.options] for group in self._problem.groups]
         for redraw in range(_REDRAWS):
-            solution = solve(costs, self._beliefs.draw(generator, widened=1 + _WIDENING * redraw), self._problem.limit)
+            solution = self._problem.solve(self._beliefs.draw(generator, widened=1 + _WIDENING * redraw))
             assert solution is not None, "the problem was checked to be feasible"
             choice = solution.choice
             if not self._study.knows(choice):

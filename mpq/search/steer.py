@@ -68,6 +68,35 @@ def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group
     return tuple(found)
 
 
+def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
+    """The groups with only the options whose schemes are among `candidates`, by pattern of names; other layers keep all of theirs.
+
+    A candidate is a scheme ("int4-g32"), a format ("nf4") or a number of bits ("8").
+
+    Raises:
+        PatternError: if a pattern matches no layer.
+        UsageError: if a group has no option left.
+    """
+    names = [layer.name for group in groups for layer in group.layers]
+    wanted: dict[str, set[str]] = {}
+    for pattern, texts in candidates.items():
+        for name in select(names, [pattern], option="--candidates"):
+            wanted.setdefault(name, set()).update(texts)
+    found = []
+    for group in groups:
+        options = tuple(o for o in group.options if all(n not in wanted or _spellings(s) & wanted[n] for n, s in o.schemes.items()))
+        if not options:
+            asked = sorted(set().union(*(wanted.get(layer.name, set()) for layer in group.layers)))
+            known = ", ".join(str(option.schemes[group.layers[0].name]) for option in group.options)
+            raise UsageError(f"--candidates leaves {group.name} nothing: {', '.join(asked)} was asked, and {known} were measured")
+        found.append(Group(group.layers, options))
+    return tuple(found)
+
+
+def _spellings(scheme: Scheme) -> set[str]:
+    return {str(scheme), scheme.format, str(scheme.bits)}
+
+
 def choice_of(problem: Problem, schemes: Mapping[str, Scheme], table: Sensitivity) -> tuple[int, ...]:
     """The choice that gives each layer the scheme of a plan, or the next larger one among its options.
 

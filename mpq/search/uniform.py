@@ -26,7 +26,7 @@ def uniform_plans(problem: Problem, table: Sensitivity, pins: Mapping[str, Schem
     for scheme in _families(table):
         indices = [_index(group, scheme, pins) for group in problem.groups]
         choice = tuple(index for index in indices if index is not None)
-        if len(choice) == len(indices) and problem.cost(choice) <= problem.limit:
+        if len(choice) == len(indices) and problem.fits(choice):
             schemes = problem.schemes(choice)
             exceptions = tuple(name for name, taken in schemes.items() if taken != scheme)
             found.setdefault(choice, Uniform(str(scheme), choice, exceptions))

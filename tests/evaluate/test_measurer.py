@@ -1,10 +1,12 @@
 import copy
+import math
 
 import pytest
 import torch
+from torch import nn
 
 import mpq
-from mpq.errors import MismatchError
+from mpq.errors import MismatchError, UsageError
 from mpq.models.metrics import metric_named
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Sensitivity
@@ -62,3 +64,18 @@ def test_a_search_with_the_real_model_returns_a_plan_within_its_budget() -> None
     found = mpq.search(table, "6bits", measurer=mpq.PlanMeasurer(mlp(), data(), table), trials=6)
     assert found.plan.size.effective_bits <= 6
     assert found.plan.evidence["measured"]["samples"] == {"calibration": 18, "held_out": 6}
+
+
+def test_a_figure_of_the_users_own_sees_the_quantized_model_and_the_model_stays() -> None:
+    table, module = analyzed(), mlp()
+    measurer = mpq.PlanMeasurer(module, data(), table)
+    before = module.get_parameter(table.layers[0].parameters[0]).detach().clone()
+
+    def own(model: nn.Module) -> torch.Tensor:
+        return (model.get_parameter(table.layers[0].parameters[0]) - before).abs().sum()
+
+    assert measurer.score(own, {}) == 0.0
+    assert measurer.score(own, PLAN) > 0.0
+    assert measurer.score(own, {}) == 0.0
+    with pytest.raises(UsageError, match=r"^the metric returned nan: it must return a finite number$"):
+        measurer.score(lambda _: math.nan, {})

@@ -70,9 +70,9 @@ def test_options_whose_outputs_are_not_finite_are_left_out() -> None:
 
 def test_a_limit_below_the_smallest_plan_is_refused_with_the_range() -> None:
     groups = build_groups(TABLE)
-    check_feasible(groups, 452, budget="4bits (layers)", constant=0, weights=848)
+    check_feasible(Problem(groups, 452), budget="4bits (layers)", constant=0, weights=848)
     with pytest.raises(BudgetError) as error:
-        check_feasible(groups, 451, budget="4bits (layers)", constant=1000, weights=848)
+        check_feasible(Problem(groups, 451), budget="4bits (layers)", constant=1000, weights=848)
     assert str(error.value) == (
         "budget 4bits (layers) cannot be met: with these candidates a plan takes 13.7 to 17.7 bits per weight (1,452 to 1,876 bytes)"
     )

@@ -21,3 +21,27 @@ def test_the_smallest_plan_keeps_the_error_and_a_tighter_error_takes_more_bytes(
 def test_an_error_below_that_of_the_largest_plan_is_refused() -> None:
     with pytest.raises(BudgetError, match=r"^no plan has a held-out error of at most 1e-30: the largest one has .*; add finer candidates$"):
         search_smallest(TABLE, 1e-30, measurer=FakeMeasurer(TABLE), trials=0)
+
+
+def test_a_loss_of_the_users_own_is_kept_with_few_bytes() -> None:
+    sizes = []
+    for most in (0.5, 0.2, 0.05):
+        found = search_smallest(
+            TABLE,
+            most,
+            measurer=FakeMeasurer(TABLE),
+            loss=lambda result: 4 / result.plan.size.effective_bits - 0.3,
+            name="drop",
+            trials=0,
+        )
+        assert found.plan.evidence["asked"] == {"name": "drop", "value": found.plan.evidence["asked"]["value"], "most": most}
+        assert most / 2 <= found.plan.evidence["asked"]["value"] <= most
+        sizes.append(found.plan.size.layer_bytes)
+    assert sizes == sorted(sizes)
+
+
+def test_a_metric_that_loses_nothing_gives_the_smallest_plan() -> None:
+    found = search_smallest(TABLE, 0.0, measurer=FakeMeasurer(TABLE), loss=lambda _: -0.01, name="drop", trials=0)
+    assert (
+        found.plan.size.effective_bits < 1.01 * search_smallest(TABLE, 1e9, measurer=FakeMeasurer(TABLE), trials=0).plan.size.effective_bits
+    )

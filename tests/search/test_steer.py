@@ -3,8 +3,8 @@ import pytest
 from mpq.errors import PatternError, UsageError
 from mpq.schemes import parse_scheme
 from mpq.search.problem import Problem, build_groups
-from mpq.search.steer import automatic_ties, choice_of, limited
-from tests.small import linear, table
+from mpq.search.steer import allowed, automatic_ties, choice_of, limited
+from tests.small import linear, random_table, table
 
 PARTS = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
 NAMES = [f"model.layers.{n}.{part}" for n in (0, 1) for part in PARTS]
@@ -60,3 +60,23 @@ def test_a_plan_of_another_analysis_is_refused() -> None:
     with pytest.raises(UsageError) as error:
         choice_of(two(), {"b": parse_scheme("int4")}, layers)
     assert str(error.value) == "the plan to start from has no layer 'a.head': it was made for another analysis"
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [(("8",), {"int8"}), (("4",), {"int4", "int4-g32"}), (("int4-g32", "fp16"), {"int4-g32", "fp16"}), (("int4",), {"int4", "int4-g32"})],
+)
+def test_candidates_by_pattern_leave_other_layers_alone(texts: tuple[str, ...], expected: set[str]) -> None:
+    groups = build_groups(random_table(0, count=4))
+    found = allowed(groups, {"blocks.0.*": texts})
+    for before, after in zip(groups, found, strict=True):
+        name = before.layers[0].name
+        left = {str(option.schemes[name]) for option in after.options}
+        assert left == expected if name.startswith("blocks.0.") else after == before
+
+
+def test_candidates_that_were_not_measured_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^--candidates leaves blocks.0.q nothing: nf4 was asked, and int2, .* were measured$"):
+        allowed(build_groups(random_table(0, count=4)), {"blocks.0.q": ("nf4",)})
+    with pytest.raises(PatternError, match="--candidates"):
+        allowed(build_groups(random_table(0, count=4)), {"none": ("8",)})

@@ -1,0 +1,99 @@
+"""Limits beside the size: a user's own cost by layer and scheme, and the memory of the loaded model. No torch.
+
+A cost file is CSV with the columns `layer`, `scheme` and one of numbers whose heading names the cost, for example `latency_ms`:
+
+    layer,scheme,latency_ms
+    conv1,int4-g32,0.12
+    conv1,int8,0.10
+
+The cost of a plan is the sum over its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mpq.budget import Budget
+from mpq.errors import BudgetError, FormatError, MpqError, UsageError
+from mpq.records.loaded import loaded_bytes
+from mpq.records.sensitivity import Sensitivity
+from mpq.schemes import Scheme, parse_scheme
+from mpq.search.problem import Group, Limit
+
+
+def cost_limits(table: Sensitivity, groups: Sequence[Group], costs: Mapping[str, float], memory: str | None) -> tuple[Limit, ...]:
+    """The limits of a search beside its size.
+
+    Args:
+        table: the analysis.
+        groups: the groups of the problem.
+        costs: greatest total by cost file.
+        memory: greatest size of the loaded model with packed weights, for example "20MB"; None for no limit.
+
+    Raises:
+        FormatError: if a cost file cannot be read.
+        UsageError: if it lacks a layer or a scheme that the search may use.
+        BudgetError: if the memory cannot be read, or is less than what is never quantized takes.
+    """
+    found = [_of_file(Path(path), groups, limit) for path, limit in costs.items()]
+    return (*found, *([_of_memory(table, groups, memory)] if memory is not None else []))
+
+
+def _of_file(path: Path, groups: Sequence[Group], limit: float) -> Limit:
+    name, known = read_costs(path)
+    rows = []
+    for group in groups:
+        missing = next(((layer, s) for o in group.options for layer, s in o.schemes.items() if (layer, s) not in known), None)
+        if missing is not None:
+            raise UsageError(
+                f"{path} has no {name} for layer '{missing[0]}' under {missing[1]}: add the line {missing[0]},{missing[1]},NUMBER"
+            )
+        rows.append(tuple(sum(known[pair] for pair in option.schemes.items()) for option in group.options))
+    return Limit(name, float(limit), tuple(rows))
+
+
+def _of_memory(table: Sensitivity, groups: Sequence[Group], text: str) -> Limit:
+    layers, rest = table.layers, table.header.rest
+    original = sum(layer.original_bytes for layer in layers)
+    weights = sum(layer.weights for layer in layers) + rest.weights
+    limit = Budget(text).bytes(weights=weights, original_bytes=original + rest.original_bytes)
+    if limit <= rest.original_bytes:
+        raise BudgetError(f"memory {text} cannot be met: what is never quantized takes {rest.original_bytes:,} bytes of {limit:,}")
+    matrices = {layer.name: layer.matrix for layer in layers}
+
+    def taken(schemes: Mapping[str, Scheme]) -> float:
+        return loaded_bytes(schemes, matrices, original_bytes=original, rest_bytes=0, form="packed")
+
+    return Limit("memory_bytes", limit, tuple(tuple(taken(o.schemes) for o in group.options) for group in groups), rest.original_bytes)
+
+
+def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
+    """The name of the cost in a cost file, and its figure by layer and scheme.
+
+    Raises:
+        FormatError: if the file is missing or is not of this form.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FormatError(f"{path} is not CSV: {' '.join(str(error).split())}") from error
+    names = [str(column) for column in frame.columns if column not in ("layer", "scheme")]
+    if len(names) != 1 or len(frame.columns) != 3:
+        raise FormatError(
+            f"{path} has the columns {', '.join(map(str, frame.columns))}: it needs layer, scheme and one cost, such as latency_ms"
+        )
+    figures = pd.to_numeric(frame[names[0]], errors="coerce").to_numpy(dtype=np.float64)
+    wrong = next((row for row, figure in enumerate(figures, start=2) if not (np.isfinite(figure) and figure >= 0)), None)
+    if wrong is not None:
+        raise FormatError(f"{path}, line {wrong}: {names[0]} is not a number of 0 or more")
+    try:
+        schemes = [parse_scheme(str(text)) for text in frame["scheme"]]
+    except MpqError as error:
+        raise FormatError(f"{path}: {error}") from error
+    return names[0], {(str(layer), scheme): float(f) for layer, scheme, f in zip(frame["layer"], schemes, figures, strict=True)}
