@@ -8,7 +8,8 @@ fisher   one forward and two backward passes per sample
 weight   no data
 
 "deep" is an untrained Llama-shaped model of 30 blocks (210 linear layers and a head): its figures say nothing, its times do.
-Ratios are within one run. Whole-plan figures are those of the analysis's own self-check, on 12 random plans.
+Ratios are within one run. Whole-plan figures are those of the analysis's own self-check, on 12 plans. "solved" are the plans that each table's exact
+solution gives at --budgets: their held-out error over that of naive's plans, geometric mean, with its standard error over samples.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from mpq.records.sensitivity import Sensitivity
 METHODS = ("naive", "measure", "fisher", "weight")
 
 
-def cases(models: Path, only: list[str], samples: int) -> Iterator[tuple[str, LoadedModel, Data]]:
+def cases(models: Path, only: list[str], samples: int, seq_len: int = 256) -> Iterator[tuple[str, LoadedModel, Data]]:
     """Name, model and data; a quarter of the data is held out by the analysis, so that `samples` remain."""
     drawn = math.ceil(samples * 4 / 3)
     if "stories260k" in only:
@@ -46,7 +47,7 @@ def cases(models: Path, only: list[str], samples: int) -> Iterator[tuple[str, Lo
     if "stories15m" in only:
         model = mpq.load_model(models / "stories15m")
         text = f"{models / 'text' / 'tinystories.jsonl'}?split=train_head"
-        yield "stories15m", model, mpq.load_data(text, model=model, seq_len=256, num_samples=drawn)
+        yield "stories15m", model, mpq.load_data(text, model=model, seq_len=seq_len, num_samples=drawn)
     if "deep" in only:
         yield "deep", *deep()
 
@@ -91,12 +92,36 @@ def analyzed(method: str, model: LoadedModel, data: Data, candidates: str) -> tu
     return table, float(table.finish["cost"]["method_seconds"])
 
 
+def solved(tables: dict[str, Sensitivity], model: LoadedModel, data: Data, budgets: list[str]) -> dict[str, str]:
+    """Held-out error of each method's plans over that of naive's."""
+    found: dict[str, list[float]] = {method: [] for method in tables}
+    noise: dict[str, list[float]] = {method: [] for method in tables}
+    for budget in budgets:
+        errors: dict[str, Any] = {}
+        try:
+            for method, table in tables.items():
+                plan = mpq.search(table, budget).plan
+                errors[method] = mpq.PlanMeasurer(model, data, table).held_out(plan.layers)
+        except mpq.MpqError:
+            continue
+        base = float(errors["naive"].mean())
+        for method, each in errors.items():
+            found[method].append(math.log(float(each.mean()) / base))
+            noise[method].append(float((each - errors["naive"]).std(ddof=1)) / math.sqrt(len(each)) / base)
+    return {
+        method: f"{math.exp(sum(ratios) / len(ratios)):.3f} ±{math.hypot(*noise[method]) / len(ratios):.3f}" if ratios else "-"
+        for method, ratios in found.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=["stories260k", "resnet20", "deep"])
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--candidates", default="4,8,16")
+    parser.add_argument("--seq-len", type=int, default=256)
+    parser.add_argument("--budgets", nargs="*", default=["3bits", "3.5bits", "4bits", "4.5bits", "5bits", "6bits"])
     options = parser.parse_args()
     columns = (
         "model",
@@ -110,11 +135,13 @@ def main() -> None:
         "plans: rank",
         "bias",
         "interactions",
+        "solved",
     )
     found = Table(*columns, box=None)
-    for name, model, data in cases(options.models, options.only, options.samples):
+    for name, model, data in cases(options.models, options.only, options.samples, options.seq_len):
         tables = {method: analyzed(method, model, data, options.candidates) for method in METHODS}
         naive, naive_seconds = tables["naive"]
+        plans = solved(tables, model, data, options.budgets)
         pairs = [pair for pair in naive.errors if naive.mean(*pair) > 1e-6]
         for method, (table, seconds) in tables.items():
             cost, check = table.finish["cost"], table.finish["check"]  # type: ignore[index]
@@ -135,9 +162,10 @@ def main() -> None:
                 str(whole.get("rank", "")),
                 str(whole.get("bias", "")),
                 f"{together.get('rank', '')} {together.get('bias', '')}",
+                plans[method],
             )
         print(f"{name}: {len(naive.errors)} pairs, {data.description}", flush=True)
-    Console(width=150).print(found)
+    Console(width=170).print(found)
 
 
 def forward_equivalents(cost: dict[str, float], samples: int, batches: int) -> float:
