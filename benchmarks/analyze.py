@@ -8,8 +8,9 @@ fisher   one forward and two backward passes per sample
 weight   no data
 
 "deep" is an untrained Llama-shaped model of 30 blocks (210 linear layers and a head): its figures say nothing, its times do.
-Ratios are within one run. Whole-plan figures are those of the analysis's own self-check, on 12 plans. "solved" are the plans that each table's exact
-solution gives at --budgets: their held-out error over that of naive's plans, geometric mean, with its standard error over samples.
+Ratios are within one run. Whole-plan figures are those of the analysis's own self-check, on 12 plans. "solved" are the plans that each
+table's exact solution gives at --budgets: their held-out error over that of naive's plans, geometric mean, with its standard error over
+samples.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def main() -> None:
     for name, model, data in cases(options.models, options.only, options.samples, options.seq_len):
         tables = {method: analyzed(method, model, data, options.candidates) for method in METHODS}
         naive, naive_seconds = tables["naive"]
-        plans = solved(tables, model, data, options.budgets)
+        plans = solved({method: table for method, (table, _) in tables.items()}, model, data, options.budgets)
         pairs = [pair for pair in naive.errors if naive.mean(*pair) > 1e-6]
         for method, (table, seconds) in tables.items():
             cost, check = table.finish["cost"], table.finish["check"]  # type: ignore[index]
