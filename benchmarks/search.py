@@ -1,11 +1,14 @@
 """Search methods at equal bytes and equal numbers of measured plans, judged on held-out samples.
 
-    python benchmarks/search.py [--models DIR] [--only chars digits resnet20] [--budgets 3bits 3.5bits 4.25bits] [--trials 64] [--enumerate]
+    python -m benchmarks.search [--models DIR] [--only chars digits stories260k resnet20 stories15m] [--budgets 3bits 3.5bits]
+        [--trials 64] [--enumerate]
 
 uniform   the best uniform plan of no more bytes
 greedy    from the smallest plan, the step that saves most error per byte, until nothing fits
 twolevel  the least sensitive layers at the smallest scheme, all others at the largest, as many as fit
 tpe       one categorical parameter per layer, started from the exact plan; plans over the budget are told as infinitely bad
+cold      the same, started from the smallest plan
+nsga2     one parameter per layer, NSGA-II with the budget as its constraint, started from the exact plan
 exact     the table solved to proven optimality
 mpq       the whole search, with --trials measured plans
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 import mpq
+from benchmarks.analyze import own_text
 from mpq.budget import Budget
 from mpq.demo import demo_files
 from mpq.models.batches import Data
@@ -51,6 +56,15 @@ def cases(only: list[str], models: Path | None) -> Iterator[tuple[str, LoadedMod
             files = demo_files(name)
             model = mpq.load_model(files.model)
             yield name, model, fit_data(torch.cat([files.calibration, files.test]), model=model, source=name), 0.5
+    for name, window in (("stories260k", 128), ("stories15m", 256)):
+        if name in only:
+            assert models is not None, f"{name} needs --models DIR"
+            model = mpq.load_model(models / name)
+            if name == "stories260k":
+                yield name, model, own_text(model, 128), 0.5
+            else:
+                text = f"{models / 'text' / 'tinystories.jsonl'}?split=train_head"
+                yield name, model, mpq.load_data(text, model=model, seq_len=window, num_samples=32), 0.5
     if "resnet20" in only:
         assert models is not None, "resnet20 needs --models DIR"
         model = mpq.load_model(models / "cifar10" / "resnet20.pt2")
@@ -77,8 +91,22 @@ def two_level(problem: Problem) -> Choice:
     return tuple(choice)
 
 
+def nsga2(problem: Problem, measure: Measure, start: Choice, trials: int, seed: int) -> Choice:
+    def over(trial: optuna.trial.FrozenTrial) -> list[float]:
+        return [float(problem.cost([trial.params[str(g)] for g in range(len(problem.groups))]) - problem.limit)]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=16, constraints_func=over)
+    return optimised(sampler, problem, measure, start, trials)
+
+
 def tpe(problem: Problem, measure: Measure, start: Choice, trials: int, seed: int) -> Choice:
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    return optimised(optuna.samplers.TPESampler(seed=seed), problem, measure, start, trials)
+
+
+def optimised(sampler: optuna.samplers.BaseSampler, problem: Problem, measure: Measure, start: Choice, trials: int) -> Choice:
+    study = optuna.create_study(sampler=sampler)
     study.enqueue_trial({str(g): index for g, index in enumerate(start)})
     best, least, measured = start, math.inf, 0
     for _ in range(20 * trials):
@@ -120,12 +148,15 @@ def one_budget(table: mpq.Sensitivity, measurer: mpq.PlanMeasurer, budget: Budge
     base = held(solution.choice)
     uniforms = [u.choice for u in uniform_plans(problem, table, {})]
     found = mpq.search(table, budget, measurer=measurer, trials=options.trials, seed=options.seed)
+    smallest = tuple(min(range(len(g.options)), key=lambda j, g=g: g.options[j].cost) for g in problem.groups)  # type: ignore[misc]
     mine = index_of(problem, found.plan.layers)
     columns: dict[str, Choice | None] = {
         "uniform": min(uniforms, key=held, default=None),
         "greedy": greedy(problem),
         "twolevel": two_level(problem),
         "tpe": tpe(problem, seen, solution.choice, options.trials, options.seed),
+        "cold": tpe(problem, seen, smallest, options.trials, options.seed),
+        "nsga2": nsga2(problem, seen, solution.choice, options.trials, options.seed),
         "mpq": mine,
     }
     ratios = ["-" if choice is None else f"{held(choice) / base:.3f}" for choice in columns.values()]
@@ -195,7 +226,22 @@ def main() -> None:
     if options.enumerate:
         enumerated(options)
         return
-    out = Table("model", "candidates", "budget", "exact", "uniform", "greedy", "twolevel", "tpe", "mpq", "± of mpq", "bpw of mpq", box=None)
+    out = Table(
+        "model",
+        "candidates",
+        "budget",
+        "exact",
+        "uniform",
+        "greedy",
+        "twolevel",
+        "tpe",
+        "cold",
+        "nsga2",
+        "mpq",
+        "± of mpq",
+        "bpw of mpq",
+        box=None,
+    )
     compare(options, out)
     Console(width=140).print(out)
 
