@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mpq.apply.sharded import index_in, opened, read_index
 from mpq.errors import FormatError, MismatchError, ModelError
 from mpq.models.freed import return_freed_memory
 from mpq.models.rebuild import rebuild_module
@@ -31,7 +32,7 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     """The quantized model of an artifact, in eval mode.
 
     Args:
-        artifact: path of the file.
+        artifact: path of the file, of the index of several files, or of the folder that holds them.
         model: a module of the same architecture, whose parameters are overwritten in place (replaced, if `packed`) and which is
             returned. Not needed for torch.export and Hugging Face sources.
         packed: keep the layers packed in memory, as `PackedTensor` parameters that multiply on their codes (`mpq show --kernels` says
@@ -44,8 +45,9 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
         MismatchError: if `model` has other tensors than the artifact.
     """
     path = Path(artifact)
-    header = read_artifact_header(path)
-    with _opened(path) as file:
+    index = index_in(path)
+    header, files = (read_artifact_header(path), [path]) if index is None else read_index(index)
+    with _opened(files, path) as file:
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed)
         _fill(module, header, file, path, packed=packed)
     if packed:
@@ -71,7 +73,8 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
     parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
     held = (set(file.keys()) - {PROGRAM} - parts) | set(layers)
     state = state_of(module)
-    sources = {name: header.aliases.get(name, name) for name in state}
+    ties = _ties(module)
+    sources = {name: header.aliases.get(name) or next((tied for tied in ties.get(name, ()) if tied in held), name) for name in state}
     _check_names(set(sources.values()), held, path)
     for other, name in aliases_of(state).items():
         if sources[other] != sources[name]:
@@ -88,6 +91,15 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
         for name, source in sources.items():
             value = _weight(layers[source], header, file) if source in layers else file.get_tensor(source)
             tensor_of(module, name).data.copy_(value)
+
+
+def _ties(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """All names of each parameter, itself first; a checkpoint that was never loaded holds a tied one under any of them."""
+    names: dict[int, list[str]] = {}
+    parameters = list(module.named_parameters(remove_duplicate=False))  # held, or one's identity could be given to another
+    for name, parameter in parameters:
+        names.setdefault(id(parameter), []).append(name)
+    return {name: (name, *group) for group in names.values() for name in group}
 
 
 def _replace(module: nn.Module, sources: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
@@ -124,9 +136,9 @@ def _packed(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(files: Sequence[Path], path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(files) as file:
             yield file
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error

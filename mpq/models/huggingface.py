@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
         ModelError: if transformers is missing, the directory is incomplete or damaged, or it brings code without `trust`.
     """
     config = _read_config(directory)
-    weights = _weight_files(directory)
+    weights = weight_files(directory)
     remote = "auto_map" in config
     if remote and not trust:
         raise ModelError(f"{directory} brings Python code of its own (auto_map): if you trust it, add --trust")
@@ -70,6 +70,23 @@ def rebuild_directory(config: dict[str, Any], *, hollow: bool = False) -> nn.Mod
     return module.eval()
 
 
+def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
+    """What `load_directory` would say in `config` of a checkpoint, from its configuration and the dtypes of its tensors alone.
+
+    Raises:
+        ModelError: if the configuration is missing, or names no class; with code of its own, the model must be loaded.
+    """
+    config = _read_config(directory)
+    named = [name for name in config.get("architectures") or () if isinstance(name, str)]
+    if not named or "auto_map" in config:
+        raise ModelError(f"{directory / 'config.json'} names no class of transformers: apply with the model in memory")
+    floats = {name: dtype for name, dtype in dtypes.items() if dtype.is_floating_point}
+    common = config.get("dtype") or config.get("torch_dtype") or str(next(iter(floats.values()), torch.float32))
+    dtype = str(common).removeprefix("torch.")
+    others = {name: str(found) for name, found in floats.items() if found != _dtype(dtype)}
+    return {**config, "architecture": named[0], "dtype": dtype, "tensor_dtypes": others}
+
+
 def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
@@ -81,7 +98,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
     """The files that hold the weights, in sorted order: safetensors where there are any."""
     name = next((name for name in _WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:

@@ -34,7 +34,9 @@ def hollow_parameters() -> Iterator[None]:
     register = nn.Module.register_parameter
 
     def hollow(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        register(self, name, None if param is None else nn.Parameter(param.to("meta"), param.requires_grad))
+        if param is not None and not param.is_meta:  # a tied one stays the same object
+            param = nn.Parameter(param.to("meta"), param.requires_grad)
+        register(self, name, param)
 
     patched: Any = nn.Module
     patched.register_parameter = hollow

@@ -1,0 +1,130 @@
+"""An artifact written piece by piece holds what one written from memory holds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import mpq
+from mpq.apply import stream
+from mpq.apply.sharded import planned_shards
+from mpq.apply.stream import apply_shards
+from mpq.errors import ApplyError, FormatError, MismatchError, ModelError
+from mpq.models.batches import Batch
+from mpq.models.shards import checkpoint_files
+from mpq.records.layer import Layer
+from mpq.records.plan import Plan, plan_for, read_plan
+from mpq.schemes import parse_scheme
+from tests.export.artifacts import by_name, make, save_llama, tokens
+from tests.small import REST
+
+SCHEMES = ("int4-g32", "ternary", "int3-asym-g16", "nf4", "mxfp4", "fp16", "int5")
+SHAPES = ((100, 48), (97, 33), (41, 64), (1, 40), (64, 32), (8, 8), (130, 5))
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces so small that each layer has several."""
+    monkeypatch.setattr(stream, "_WEIGHTS", 1500)
+    monkeypatch.setattr(stream, "_COPIED", 100)
+
+
+def checkpoint(folder: Path) -> Path:
+    """Two files of weights and a norm, of several dtypes."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    weights = {f"l{n}.weight": torch.randn(shape).to(dtypes[n % 3]) for n, shape in enumerate(SHAPES)}
+    save_file({k: v for k, v in weights.items() if k < "l4"} | {"norm": torch.randn(77)}, folder / "a.safetensors")
+    save_file({k: v for k, v in weights.items() if k >= "l4"}, folder / "b.safetensors")
+    return folder
+
+
+def plan(quantizer: str = "rtn", **changes: tuple[int, int]) -> Plan:
+    names = ("float32", "bfloat16", "float16")
+    layers = [Layer(f"l{n}", (f"l{n}.weight",), changes.get(f"l{n}", shape), (0,), names[n % 3]) for n, shape in enumerate(SHAPES)]
+    schemes = {layer.name: parse_scheme(text) for layer, text in zip(layers, SCHEMES, strict=True)}
+    return plan_for(layers, schemes, model={"kind": "memory", "sha256": "0" * 64}, quantizer=quantizer, rest=REST)
+
+
+@pytest.mark.parametrize("quantizer", ["rtn", "mse"])
+def test_every_tensor_is_what_the_whole_matrix_gives_to_the_bit(tmp_path: Path, quantizer: str) -> None:
+    from mpq.tensors.quantizers.registry import quantizer_named
+
+    source = checkpoint(tmp_path / "model")
+    done = apply_shards(source, plan(quantizer), tmp_path / "small", workers=2)
+    found = {name: tensor for file in done.files for name, tensor in load_file(file).items()}
+    before = load_file(source / "a.safetensors") | load_file(source / "b.safetensors")
+    assert torch.equal(found.pop("norm"), before["norm"])
+    for name, scheme in plan().layers.items():
+        expected = quantizer_named(quantizer).quantize(before[f"{name}.weight"].float(), scheme).pack()
+        for part, tensor in expected.items():
+            assert torch.equal(found.pop(f"{name}.{part}"), tensor), (name, part)
+    assert found == {}
+
+
+def test_the_size_of_every_file_is_predicted(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    shards = planned_shards(source, checkpoint_files(source), plan(), tmp_path / "small")
+    done = apply_shards(source, plan(), tmp_path / "small")
+    assert [shard.bytes for shard in shards] == [file.stat().st_size for file in done.files]
+    assert done.file_bytes == sum(shard.bytes for shard in shards)
+    index = json.loads(done.index.read_text())
+    assert index["metadata"]["total_size"] == done.file_bytes
+    assert index["weight_map"]["norm"] == "model-00001-of-00002.mpq.safetensors"
+
+
+def test_files_that_are_there_are_kept_and_others_made_again(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    done = apply_shards(source, plan(), tmp_path / "small")
+    contents = [file.read_bytes() for file in done.files]
+    kept = done.files[0].stat().st_mtime_ns
+    done.files[1].write_bytes(contents[1][:-1])
+    again = apply_shards(source, plan(), tmp_path / "small")
+    assert again.kept == 1
+    assert done.files[0].stat().st_mtime_ns == kept
+    assert [file.read_bytes() for file in done.files] == contents
+    assert not list((tmp_path / "small").glob(".*"))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    with pytest.raises(ApplyError, match="quantizer 'gptq' needs the inputs of each layer, and so the whole model in memory"):
+        apply_shards(source, plan("gptq"), tmp_path / "small")
+    with pytest.raises(MismatchError, match=r"'l1' is 96x33 in the plan and 97x33 in "):
+        apply_shards(source, plan(l1=(96, 33)), tmp_path / "small")
+    (source / "b.safetensors").unlink()
+    with pytest.raises(ApplyError, match=r"the plan names 'l4', which no file of .* holds under this name"):
+        apply_shards(source, plan(), tmp_path / "small")
+    (source / "a.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ModelError, match=r"a.safetensors cannot be read as a .safetensors file"):
+        apply_shards(source, plan(), tmp_path / "small")
+    with pytest.raises(FormatError, match="holds 0 indexes of artifacts"):
+        mpq.load(tmp_path / "small")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_hugging_face_checkpoint_loads_from_its_shards_as_from_one_file(tmp_path: Path, tied: bool) -> None:
+    pytest.importorskip("transformers")
+    source = save_llama(tmp_path / "model", tie_word_embeddings=tied)
+    batch = Batch((), {"input_ids": tokens()})
+    text, whole = make(source, batch, by_name({"v_proj": "int8"}, "int4-g8"), tmp_path)
+    done = apply_shards(source, read_plan(text), tmp_path / "small")
+    expected = mpq.load(whole).state_dict()
+    for found in (mpq.load(done.index), mpq.load(tmp_path / "small")):
+        assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in expected.items())
+    with torch.no_grad():
+        dense, packed = (mpq.load(done.index, packed=flag)(input_ids=tokens()).logits for flag in (False, True))
+    assert torch.allclose(dense, packed, rtol=1e-4, atol=1e-4)
+
+
+def test_another_checkpoint_than_the_plans_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    source = save_llama(tmp_path / "model")
+    text, _ = make(source, Batch((), {"input_ids": tokens()}), by_name({}, "int4-g8"), tmp_path)
+    (source / "config.json").write_text((source / "config.json").read_text() + "\n")
+    with pytest.raises(MismatchError, match="the plan was made for a model with sha256"):
+        apply_shards(source, read_plan(text), tmp_path / "small")
+    assert not list((tmp_path / "small").iterdir())
