@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -57,6 +57,12 @@ class PlanMeasurer:
     def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each calibration sample."""
         return self._errors(self._calibration, schemes)
+
+    def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
+        """The same, batch by batch."""
+        weights = self._variants.weights(schemes)
+        for index in range(len(self._calibration.data.batches)):
+            yield self._calibration.batch_errors(index, weights).numpy()
 
     def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each held-out sample."""

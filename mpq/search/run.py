@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError, UsageError
-from mpq.records.paired import compare
 from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
@@ -27,7 +26,7 @@ from mpq.search.quadratic import minimise
 from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import allowed, automatic_ties, choice_of, limited
-from mpq.search.study import Measured, Study
+from mpq.search.study import Measure, Measured, Study
 from mpq.search.uniform import uniform_plans
 
 _READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed")  # what reads and splits the data again
@@ -41,6 +40,14 @@ class Measurer(Protocol):
 
     def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each held-out sample."""
+
+
+@runtime_checkable
+class MeasurerInParts(Protocol):
+    """A measurer that can be stopped before all samples are seen."""
+
+    def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterable[Errors]:
+        """The error on each calibration sample, some samples at a time, always in the same order."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class _Run:
 
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
-        study = Study(self.problem, measurer.calibration, seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
+        study = Study(self.problem, _parts_of(measurer), seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
         stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress)
         exact = stages.fixed("exact", self.solution.choice)
         entries, best = [("exact", exact, False)], exact
@@ -222,7 +229,13 @@ class _Run:
 
 
 def _better(challenger: Measured, incumbent: Measured) -> Measured:
-    return challenger if compare(challenger.errors, incumbent.errors).promising else incumbent
+    return challenger if challenger.better_than(incumbent) else incumbent
+
+
+def _parts_of(measurer: Measurer) -> Measure:
+    if isinstance(measurer, MeasurerInParts):
+        return measurer.calibration_parts
+    return lambda schemes: [measurer.calibration(schemes)]
 
 
 def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:

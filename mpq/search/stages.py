@@ -5,14 +5,15 @@ learn   plans drawn from what all measured plans so far say about the layers, de
 swap    exchanges of bits between two layers of the best plan, the likeliest by those beliefs first (`polish.py`); when all of these
         are known, of the next best plan
 
-A plan becomes the incumbent only if a paired test on the same samples finds it better; see `records/paired.py`.
+A plan becomes the incumbent only if a paired test on the same samples finds it better (`records/paired.py`), and is given up part of
+the way once the test finds it worse; the samples saved go to further plans.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from mpq.records.paired import compare
 from mpq.search.beliefs import Beliefs
 from mpq.search.knobs import Knobs
 from mpq.search.polish import describe, propose
@@ -54,7 +55,7 @@ class Stages:
     @property
     def lowest(self) -> Measured:
         """The plan of the lowest mean error on the calibration samples, be that chance or not: held-out samples will tell."""
-        return min(self._study.finished, key=lambda found: found.mean)
+        return min((found for found in self._study.finished if found.estimate is None), key=lambda found: found.mean)
 
     def fixed(self, stage: str, choice: tuple[int, ...]) -> Measured:
         """A plan that is known beforehand, measured once."""
@@ -67,21 +68,23 @@ class Stages:
     def knobs(self, best: Measured) -> Measured:
         """The best of the plans that the knobs give, or `best`."""
         knobs = Knobs(self._problem)
-        return self._best(KNOBS, best, lambda _, __: self._study.trial(KNOBS, lambda trial: knobs.decode(knobs.suggest(trial))))
+        return self._best(
+            KNOBS, best, lambda _, best: self._study.trial(KNOBS, lambda trial: knobs.decode(knobs.suggest(trial)), incumbent=best)
+        )
 
     def learn(self, best: Measured) -> Measured:
         """The best of the plans drawn from the beliefs, or `best`."""
-        return self._best(LEARN, best, lambda number, _: self._drawn(number))
+        return self._best(LEARN, best, self._drawn)
 
     def swap(self, best: Measured) -> Measured:
         """The best plan reached by exchanging bits, or `best`."""
         return self._best(SWAP, best, self._swapped)
 
     def _best(self, stage: str, best: Measured, next_trial: Callable[[int, Measured], Measured | None]) -> Measured:
-        """The best plan after as many new plans as the stage has; a plan that is known already costs nothing and does not count."""
-        total, finished, new = self._total(stage), self._study.stage(stage), 0
+        """The best plan after as many new plans as the stage has; a known plan does not count, and a plan given up counts in part."""
+        total, finished, new = self._total(stage), self._study.stage(stage), 0.0
         for number in range(_ASKED * total):
-            if new == total:
+            if new >= total:
                 break
             if number < len(finished):
                 found: Measured | None = finished[number]
@@ -91,26 +94,26 @@ class Stages:
                 break
             if found.choice in self._counted:
                 continue
-            new += 1
+            new += len(found.errors) / len(best.errors)
             self._learn(found)
-            if compare(found.errors, best.errors).promising:
+            if found.better_than(best):
                 best = found
-            self._on_progress(stage, new, total, best.mean)
-        self._left -= new
+            self._on_progress(stage, min(total, math.ceil(new)), total, best.mean)
+        self._left -= min(total, math.ceil(new))
         return best
 
     def _total(self, stage: str) -> int:
         """The new plans of a stage; what earlier stages left over goes to the last one."""
         return self._left if stage == SWAP else trials_of(stage, self._trials)
 
-    def _drawn(self, number: int) -> Measured | None:
+    def _drawn(self, number: int, best: Measured) -> Measured | None:
         generator = self._study.generator(LEARN, number)
         for redraw in range(_REDRAWS):
             solution = self._problem.solve(self._beliefs.draw(generator, widened=1 + _WIDENING * redraw))
             assert solution is not None, "the problem was checked to be feasible"
             choice = solution.choice
             if not self._study.knows(choice):
-                return self._study.trial(LEARN, lambda _, choice=choice: choice)  # type: ignore[misc]
+                return self._study.trial(LEARN, lambda _, choice=choice: choice, incumbent=best)  # type: ignore[misc]
         return None
 
     def _swapped(self, number: int, best: Measured) -> Measured | None:
@@ -118,7 +121,8 @@ class Stages:
         for near in (best, *sorted(self._study.finished, key=lambda found: found.mean)):
             choice = propose(self._problem, near.choice, self._study.known, generator, self._beliefs.expected())
             if choice is not None:
-                return self._study.trial(SWAP, lambda _, choice=choice: choice, note=describe(self._problem, near.choice, choice))  # type: ignore[misc]
+                note = describe(self._problem, near.choice, choice)
+                return self._study.trial(SWAP, lambda _, choice=choice: choice, note=note, incumbent=best)  # type: ignore[misc]
         return None
 
     def _learn(self, found: Measured) -> None:

@@ -1,14 +1,15 @@
 """The study: every measured plan is an Optuna trial, so that a search can be killed, resumed, shared and looked at. No torch.
 
 A trial carries, as user attributes named for people: `stage`, `plan` (scheme by layer), `effective_bits`, `errors` (one figure
-per calibration sample), `note`. A plan that was measured before is not measured again.
+per calibration sample), `note`. A plan that was measured before is not measured again. A plan is given up part of the way (a pruned
+trial) once its mean is far above the incumbent's on the same samples; it is then an estimate, the incumbent's times the ratio so far.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,29 +17,46 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mpq.records.paired import compare
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
 from mpq.search.problem import Problem
 
-Measure = Callable[[Mapping[str, Scheme]], Errors]
+Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
+"""The error of a plan on each calibration sample, some samples at a time, always in the same order."""
 Propose = Callable[[optuna.Trial], tuple[int, ...]]
 _STARTUP = 8
+_FEWEST = 8  # samples that are seen before a plan is given up
+_HOPELESS = 2.5  # standard errors; of the mean alone, since a plan may lose on most samples and win on the few that carry the mean
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured plan: one option per group, and its error on each calibration sample."""
+    """A measured plan: one option per group, and its error on each calibration sample.
+
+    Args:
+        choice: the plan.
+        errors: on each sample, or on the first ones where the plan was given up.
+        stage: that proposed it.
+        note: for people.
+        estimate: of the mean error, where the plan was given up; None where all samples were seen.
+    """
 
     choice: tuple[int, ...]
     errors: Errors
     stage: str
     note: str = ""
+    estimate: float | None = None
 
     @property
     def mean(self) -> float:
-        """Mean error; infinity where an output was not finite."""
-        value = float(self.errors.mean())
+        """Mean error, estimated where the plan was given up; infinity where an output was not finite."""
+        value = float(self.errors.mean()) if self.estimate is None else self.estimate
         return value if math.isfinite(value) else math.inf
+
+    def better_than(self, incumbent: Measured) -> bool:
+        """Whether this plan, measured whole, should take the incumbent's place."""
+        return self.estimate is None and compare(self.errors, incumbent.errors).promising
 
 
 class Study:
@@ -72,15 +90,18 @@ class Study:
         """The finished trials of one stage, in order."""
         return [measured for measured in self.finished if measured.stage == name]
 
-    def trial(self, stage: str, propose: Propose, *, note: str = "") -> Measured:
-        """Ask for a plan, measure it unless it was measured before, and record it."""
+    def trial(self, stage: str, propose: Propose, *, note: str = "", incumbent: Measured | None = None) -> Measured:
+        """Ask for a plan, measure it unless it was measured before, and record it; it is given up if worse than `incumbent`."""
         number = len(self.finished)
         self._optuna.sampler = _sampler(self.seed * 100_003 + number)
         trial = self._optuna.ask()
         choice = propose(trial)
         known = self._seen.get(choice)
-        errors = known.errors if known is not None else self._measured(choice)
-        found = Measured(choice, errors, stage, note)
+        if known is None:
+            errors, estimate = self._measured(choice, incumbent)
+        else:
+            errors, estimate = known.errors, known.estimate
+        found = Measured(choice, errors, stage, note, estimate)
         self._record(trial, found, repeated=known is not None)
         return found
 
@@ -97,9 +118,18 @@ class Study:
         """All plans that were measured."""
         return set(self._seen)
 
-    def _measured(self, choice: tuple[int, ...]) -> Errors:
+    def _measured(self, choice: tuple[int, ...], incumbent: Measured | None) -> tuple[Errors, float | None]:
         self.measurements += 1
-        return self._measure(self.problem.schemes(choice))
+        errors: Errors = np.empty(0)
+        for part in self._measure(self.problem.schemes(choice)):
+            errors = np.concatenate([errors, part])
+            if incumbent is not None and _FEWEST <= len(errors) < len(incumbent.errors):
+                same = incumbent.errors[: len(errors)]
+                against = compare(errors, same)
+                if against.difference > _HOPELESS * against.stderr:
+                    ratio = float(errors.mean() / same.mean()) if same.mean() > 0 else math.inf
+                    return errors, incumbent.mean * ratio
+        return errors, None
 
     def _record(self, trial: optuna.Trial, found: Measured, *, repeated: bool) -> None:
         attributes = {
@@ -110,10 +140,17 @@ class Study:
             "errors": [None if math.isnan(error) else error for error in found.errors.tolist()],
             "choice": list(found.choice),
         }
+        if found.estimate is not None:
+            attributes["estimate"] = found.estimate if math.isfinite(found.estimate) else None
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
+        value = found.mean if math.isfinite(found.mean) else 1e30
         with _quiet():
-            self._optuna.tell(trial, found.mean if math.isfinite(found.mean) else 1e30)
+            if found.estimate is None:
+                self._optuna.tell(trial, value)
+            else:
+                trial.report(value, len(found.errors))
+                self._optuna.tell(trial, state=TrialState.PRUNED)
         self.finished.append(found)
         self._seen.setdefault(found.choice, found)
 
@@ -122,13 +159,15 @@ class Study:
         return sum(schemes[layer.name].stored_bits(layer.matrix) for group in self.problem.groups for layer in group.layers) / self._weights
 
     def _complete(self) -> list[FrozenTrial]:
-        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if "choice" in trial.user_attrs]
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=ended) if "choice" in trial.user_attrs]
 
     @staticmethod
     def _read(trial: FrozenTrial) -> Measured:
         attributes = trial.user_attrs
         errors = np.array([math.nan if error is None else error for error in attributes["errors"]], dtype=np.float64)
-        return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]))
+        estimate = math.inf if attributes.get("estimate", 0.0) is None else attributes.get("estimate")
+        return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]), estimate)
 
 
 def _sampler(seed: int) -> optuna.samplers.TPESampler:

@@ -1,7 +1,7 @@
 """A stand-in for the real model: errors that do not simply add up, with noise over samples, the same for the same plan."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -31,3 +31,20 @@ class FakeMeasurer:
         seed = hashlib.sha256(f"{part} {sorted(map(str, schemes.items()))}".encode()).digest()
         own, shared = np.random.default_rng(list(seed[:8])), np.random.default_rng(7)
         return together * shared.lognormal(0, 0.5, count) * own.lognormal(0, self.noise, count)
+
+
+class FakeMeasurerInParts(FakeMeasurer):
+    """The same, eight samples at a time; `seen` counts samples."""
+
+    seen = 0
+
+    def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
+        errors = self.calibration(schemes)
+        for start in range(0, len(errors), 8):
+            self.seen += 8
+            yield errors[start : start + 8]
+
+
+def whole(measurer: FakeMeasurer) -> Callable[[Mapping[str, Scheme]], list[Errors]]:
+    """All samples in one part."""
+    return lambda schemes: [measurer.calibration(schemes)]

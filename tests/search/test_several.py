@@ -10,9 +10,9 @@ from mpq.search.several import solve_several
 
 def random_problem(seed: int, *, groups: int, options: int = 3) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:
     random = np.random.default_rng(seed)
-    sizes = [sorted(random.integers(1, 200, options).tolist()) for _ in range(groups)]
-    times = [random.uniform(0, 3, options).tolist() for _ in range(groups)]
-    errors = [sorted(random.lognormal(-8, 2, options).tolist(), reverse=True) for _ in range(groups)]
+    sizes: list[list[int]] = [sorted(map(int, random.integers(1, 200, options))) for _ in range(groups)]
+    times: list[list[float]] = [random.uniform(0, 3, options).tolist() for _ in range(groups)]
+    errors: list[list[float]] = [sorted(map(float, random.lognormal(-8, 2, options)), reverse=True) for _ in range(groups)]
     return sizes, times, errors
 
 

@@ -4,7 +4,7 @@ from mpq.records.paired import compare
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages import Stages, trials_of
 from mpq.search.study import Study
-from tests.search.measuring import FakeMeasurer
+from tests.search.measuring import FakeMeasurer, FakeMeasurerInParts, whole
 from tests.search.test_knobs import solved
 from tests.small import random_table
 
@@ -13,7 +13,7 @@ def stages(seed: int, *, trials: int = 30, stop: bool = False) -> tuple[Stages, 
     groups = build_groups(random_table(seed, count=8))
     bare = Problem(groups, 0)
     problem = Problem(groups, int(bare.smallest + 0.4 * (bare.largest - bare.smallest)))
-    study = Study(problem, FakeMeasurer(random_table(seed, count=8)).calibration, seed=0, name="a")
+    study = Study(problem, whole(FakeMeasurer(random_table(seed, count=8))), seed=0, name="a")
     return Stages(study, trials=trials, stop=lambda: stop, on_progress=lambda *_: None), study, problem
 
 
@@ -61,3 +61,19 @@ def test_the_lowest_of_all_is_known_even_if_it_never_became_the_incumbent() -> N
     found, study, problem = stages(3)
     found.swap(found.learn(found.knobs(found.fixed("exact", solved(problem)))))
     assert found.lowest.mean == min(each.mean for each in study.finished)
+
+
+def test_plans_given_up_count_in_part_and_never_win() -> None:
+    _, _, problem = stages(2)
+    measurer = FakeMeasurerInParts(random_table(2, count=8), noise=0.01)
+    study = Study(problem, measurer.calibration_parts, seed=0, name="a")
+    found = Stages(study, trials=30, stop=lambda: False, on_progress=lambda *_: None)
+    exact = found.fixed("exact", solved(problem))
+    best = found.swap(found.learn(found.knobs(exact)))
+    given_up = [each for each in study.finished if each.estimate is not None]
+    assert len(given_up) > 5
+    assert study.measurements > 31
+    assert measurer.seen <= 24 * (1 + 30 + 3)
+    assert best.estimate is None
+    assert found.lowest.estimate is None
+    assert best.mean <= exact.mean

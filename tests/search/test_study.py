@@ -1,5 +1,5 @@
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ class Counting:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, schemes: Mapping[str, Scheme]) -> Errors:
+    def __call__(self, schemes: Mapping[str, Scheme]) -> list[Errors]:
         self.count += 1
-        return np.array([1 / 3, math.nan if "int2" in map(str, schemes.values()) else 0.1])
+        return [np.array([1 / 3, math.nan if "int2" in map(str, schemes.values()) else 0.1])]
 
 
 def study(measure: Counting, storage: str | None = None, *, seed: int = 0, problem: Problem = PROBLEM) -> Study:
@@ -92,3 +92,33 @@ def test_knobs_are_sampled_together_once_there_is_something_to_learn_from() -> N
         found.trial("knobs", propose)
     assert relative[0] == set()
     assert relative[-1] == {knob.name for knob in knobs.all}
+
+
+def in_parts(schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
+    """Four parts of eight samples; the fewer bits, the larger the error, the same for every sample but for noise."""
+    bits = sum(scheme.bits for scheme in schemes.values())
+    for part in range(4):
+        noise = np.random.default_rng([bits, part]).lognormal(0, 0.05, 8)
+        yield np.random.default_rng(part).lognormal(0, 1, 8) * noise / bits**2
+
+
+def test_a_plan_is_given_up_once_it_is_worse_beyond_noise_and_never_before(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    found = Study(PROBLEM, in_parts, seed=0, name="a", storage=storage)
+    good = found.trial("exact", lambda _: (3, 3, 3, 3))
+    worse = found.trial("swap", lambda _: FIRST, incumbent=good)
+    better = found.trial("swap", lambda _: (4, 4, 4, 4), incumbent=good)
+    assert len(good.errors) == len(better.errors) == 32
+    assert len(worse.errors) < 32
+    assert worse.estimate is not None
+    assert good.estimate is better.estimate is None
+    whole = float(np.concatenate(list(in_parts(PROBLEM.schemes(FIRST)))).mean())
+    assert abs(math.log(worse.mean / whole)) < 0.2
+    assert better.better_than(good)
+    assert not worse.better_than(good)
+    again = Study(PROBLEM, in_parts, seed=0, name="a", storage=storage)
+    assert [(each.choice, each.estimate, len(each.errors)) for each in again.finished] == [
+        (each.choice, each.estimate, len(each.errors)) for each in (good, worse, better)
+    ]
+    states = [trial.state for trial in optuna.load_study(study_name="a", storage=storage).trials]
+    assert [state.name for state in states] == ["COMPLETE", "PRUNED", "COMPLETE"]
