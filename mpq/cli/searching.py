@@ -41,11 +41,11 @@ class Job:
 
     def run(self, budget: Budget) -> SearchResult:
         """The plan for one budget; what cannot be met is refused before the model is loaded."""
-        from mpq.search.run import search
+        from mpq.search.run import problem_for, search
 
-        result = search(self._table, budget, settings=self._settings)
         if self._settings.trials == 0:
-            return result
+            return search(self._table, budget, settings=self._settings)
+        problem_for(self._table, budget, self._settings)
         say(f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone")
         measurer, settings = self._measurer, self._stored
         with self._progress() as advance:

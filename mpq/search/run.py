@@ -22,7 +22,7 @@ from mpq.search.exact import Solution
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
 from mpq.search.problem import Group, Problem, build_groups, check_feasible
-from mpq.search.quadratic import minimise
+from mpq.search.quadratic import Quadratic, minimise
 from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import allowed, automatic_ties, choice_of, limited
@@ -93,21 +93,32 @@ def search(
         UsageError: if the table is unfinished, or pins and ties cannot be met.
     """
     table = sensitivity if isinstance(sensitivity, Sensitivity) else read_sensitivity(Path(sensitivity))
+    wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
+    chosen = settings or settings_from(SearchSettings, choices)
+    problem, solution = problem_for(table, wanted, chosen)
+    run = _Run(table, problem, wanted, chosen, solution, on_progress)
+    return run.unmeasured() if measurer is None else run.measured(measurer)
+
+
+def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) -> tuple[Problem, Solution]:
+    """The allocation problem of a search, and its exact solution.
+
+    Raises:
+        BudgetError: if no plan meets the budget and the other limits.
+        UsageError: if the table is unfinished, pins, ties, least bits and candidates cannot be met, or a cost file lacks a scheme.
+    """
     if not table.finished:
         missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
-    wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
-    chosen = settings or settings_from(SearchSettings, choices)
-    groups = groups_for(table, chosen, scope=wanted.scope)
-    limit, constant, weights = layer_limit(table, wanted)
-    problem = Problem(groups, limit, cost_limits(table, groups, chosen.costs, chosen.memory))
-    check_feasible(problem, budget=str(wanted), constant=constant, weights=weights)
+    groups = groups_for(table, settings, scope=budget.scope)
+    limit, constant, weights = layer_limit(table, budget)
+    problem = Problem(groups, limit, cost_limits(table, groups, settings.costs, settings.memory))
+    check_feasible(problem, budget=str(budget), constant=constant, weights=weights)
     solution = problem.solve()
     if solution is None:
         names = ", ".join(f"{each.name} {each.most:g}" for each in problem.beside)
-        raise BudgetError(f"budget {wanted} and {names} can each be met, but not together: raise one of them")
-    run = _Run(table, problem, wanted, chosen, solution, on_progress)
-    return run.unmeasured() if measurer is None else run.measured(measurer)
+        raise BudgetError(f"budget {budget} and {names} can each be met, but not together: raise one of them")
+    return problem, solution
 
 
 class _Run:
@@ -125,12 +136,14 @@ class _Run:
         self.table, self.problem, self.budget, self.settings, self.solution = table, problem, budget, settings, solution
         self._on_progress = on_progress or (lambda *_: None)
         self._started = time.monotonic()
-        self.quadratic = minimise(problem, table, solution.choice)
+        self.quadratic: Quadratic | None = None
 
     def unmeasured(self) -> SearchResult:
         """The best plan by the table alone: with interactions if the analysis found that these predict whole plans better."""
         choice, reason = self.solution.choice, "exact: optimal for the table; no plan was measured"
-        if self.quadratic is not None and self.quadratic.choice != choice and interactions_help(self.table):
+        if interactions_help(self.table):
+            self.quadratic = minimise(self.problem, self.table, choice)
+        if self.quadratic is not None and self.quadratic.choice != choice:
             choice = self.quadratic.choice
             reason = "quadratic: the best plan found with interactions, which predicted the self-check's plans better; no plan was measured"
         evidence = {"metric": self.table.metric, "predicted": rounded(self.problem.error(choice))} | self._proof()
@@ -142,6 +155,7 @@ class _Run:
         stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress)
         exact = stages.fixed("exact", self.solution.choice)
         entries, best = [("exact", exact, False)], exact
+        self.quadratic = minimise(self.problem, self.table, exact.choice)
         if self.quadratic is not None and self.quadratic.choice != exact.choice:
             entries.append(("quadratic", stages.fixed("quadratic", self.quadratic.choice), False))
             best = _better(entries[-1][1], best)

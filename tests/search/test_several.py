@@ -1,5 +1,6 @@
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from mpq.search.several import solve_several
 
 def random_problem(seed: int, *, groups: int, options: int = 3) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:
     random = np.random.default_rng(seed)
-    sizes: list[list[int]] = [sorted(map(int, random.integers(1, 200, options))) for _ in range(groups)]
-    times: list[list[float]] = [random.uniform(0, 3, options).tolist() for _ in range(groups)]
-    errors: list[list[float]] = [sorted(map(float, random.lognormal(-8, 2, options)), reverse=True) for _ in range(groups)]
+    sizes = [sorted(int(size) for size in random.integers(1, 200, options)) for _ in range(groups)]
+    times = [[float(time) for time in random.uniform(0, 3, options)] for _ in range(groups)]
+    errors = [sorted((float(error) for error in random.lognormal(-8, 2, options)), reverse=True) for _ in range(groups)]
     return sizes, times, errors
 
 
-def total(rows: list[list[float]] | list[list[int]], choice: tuple[int, ...]) -> float:
+def total(rows: Sequence[Sequence[float]], choice: tuple[int, ...]) -> float:
     return math.fsum(row[index] for row, index in zip(rows, choice, strict=True))
 
 
