@@ -16,6 +16,7 @@ _HOMES = {
     "onnx": ("onnx:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
     "modelopt": ("modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
     "openvino": ("openvino:OpenVino", "an OpenVINO model, .xml and .bin"),
+    "torchao": ("torchao:TorchAO", "an FqnToConfig for torchao, JSON, no weights"),
 }
 SUMMARIES = {name: summary for name, (_, summary) in _HOMES.items()}
 
