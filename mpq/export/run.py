@@ -50,7 +50,8 @@ def export(
         options: what else the user chose.
 
     Raises:
-        ExportError: if the target cannot express a layer and `nearest` is off, or cannot take the model.
+        ExportError: if the target cannot express a layer and `nearest` is off, if the next schemes exceed the plan's budget, or if the
+            target cannot take the model.
     """
     chosen, given = options or Options(), open_source(Path(source))
     goal = target_named(target)
@@ -65,9 +66,10 @@ def export(
     }
     place = Path(output) if output is not None else given.path.with_name(_stem(given) + goal.ending)
     wanted = given.with_schemes(schemes)
+    _keep_budget(wanted, goal, target=target)
     written = goal.write(wanted, place, chosen)
-    notes = (*_over_budget(wanted), *written.notes)
-    return Exported(written.path, written.bytes, given.bytes, (given.layer_bytes, wanted.layer_bytes), goal.needs_weights, replaced, notes)
+    layer_bytes = (given.layer_bytes, wanted.layer_bytes)
+    return Exported(written.path, written.bytes, given.bytes, layer_bytes, goal.needs_weights, replaced, written.notes)
 
 
 def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> dict[str, Scheme]:
@@ -91,14 +93,21 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
     return {name: scheme for name, scheme in found.items() if scheme is not None}
 
 
-def _over_budget(source: Source) -> list[str]:
-    """A note if the schemes that the target takes exceed the plan's budget."""
+def _keep_budget(source: Source, goal: Target, *, target: str) -> None:
+    """Refuse schemes of the target that exceed the plan's budget.
+
+    Raises:
+        ExportError: with the bytes that are too many, and candidates that the target has.
+    """
     if source.plan is None or source.plan.budget is None:
-        return []
+        return
     taken, limit, _ = source.plan.with_layers(source.schemes).counted(source.plan.budget)
-    if taken <= limit:
-        return []
-    return [f"over the plan's budget of {source.plan.budget} by {taken - limit:,} bytes: search again with candidates that the target has"]
+    if taken > limit:
+        bits = ",".join(str(number) for number in goal.abilities.bits)
+        raise ExportError(
+            f"the next larger schemes that {target} has are {taken - limit:,} bytes over the plan's budget of {source.plan.budget}: "
+            f"search again with --candidates '*={bits},16'"
+        )
 
 
 def _listed(names: list[str], source: Source) -> str:

@@ -108,13 +108,18 @@ def test_nearest_rounds_up_and_says_so(tmp_path: Path) -> None:
     assert after == before + 8 * 64 * (3 + 2) // 8
 
 
-def test_rounding_over_the_budget_is_said(tmp_path: Path) -> None:
+def test_rounding_over_the_budget_is_refused_and_writes_nothing(tmp_path: Path) -> None:
     path = plan(tmp_path, {"a": "int3"})
     path.write_text(path.read_text().replace("quantizer:", "budget: {limit: 3.5bits, scope: layers}\nquantizer:"))
-    assert "over the plan's budget" not in " ".join(export(path, "auto-round").notes)
+    export(path, "auto-round").path.unlink()
     path.write_text(path.read_text().replace("a: int3", "a: int5").replace("3.5bits", "5.5bits"))
-    note = export(path, "auto-round", nearest=True).notes[0]
-    assert note == "over the plan's budget of 5.5bits (layers) by 176 bytes: search again with candidates that the target has"
+    with pytest.raises(ExportError) as caught:
+        export(path, "auto-round", nearest=True)
+    assert str(caught.value) == (
+        "the next larger schemes that auto-round has are 176 bytes over the plan's budget of 5.5bits (layers): "
+        "search again with --candidates '*=2,3,4,8,16'"
+    )
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_plan_without_linear_layers_is_refused(tmp_path: Path) -> None:
