@@ -13,7 +13,7 @@ from mpq.analyze.prepared import Prepared
 from mpq.analyze.quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.weight import WeightOnly
 from mpq.config import AnalysisSettings
-from mpq.errors import ModelError
+from mpq.errors import ModelError, PatternError
 from mpq.models.batches import Data
 from mpq.models.discover import Discovery, discover
 from mpq.models.forward import forward
@@ -118,7 +118,8 @@ def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Laye
     kept -= set(select(known, settings.ignore, option="--ignore")) if settings.ignore else set()
     layers = [layer for layer in discovery.layers if layer.name in kept]
     if not layers:
-        raise ModelError("no layer is left to search: widen --targets or narrow --ignore")
+        kind = PatternError if settings.targets or settings.ignore else ModelError
+        raise kind("no layer is left to search: widen --targets or narrow --ignore")
     return layers
 
 

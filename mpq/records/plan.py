@@ -191,8 +191,10 @@ def read_plan(path: Path) -> Plan:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}; name a plan, as `mpq search` writes it") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no text, so not a plan: name what `mpq search` wrote") from error
+    except yaml.YAMLError as error:
         raise FormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise FormatError(f"{path} is not a plan: expected a mapping with mpq_plan, model and layers")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mpq.analyze.prepare import choose_metric, prepare
 from mpq.analyze.prepared import Prepared
 from mpq.config import AnalysisSettings
-from mpq.errors import DataError, ModelError, PatternError, SchemeError, UsageError
+from mpq.errors import DataError, PatternError, SchemeError, UsageError
 from mpq.models.load import from_module
 from tests.models.small import data, mlp
 
@@ -41,7 +41,7 @@ def test_ignored_layers_are_counted_with_the_rest() -> None:
 
 
 def test_no_layer_left_is_refused() -> None:
-    with pytest.raises(ModelError) as error:
+    with pytest.raises(PatternError) as error:
         prepared(targets=("0",), ignore=("*",))
     assert str(error.value) == "no layer is left to search: widen --targets or narrow --ignore"
 

@@ -172,7 +172,7 @@ def test_a_layer_without_its_shape_is_refused(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         (b"[1, 2", " is not YAML: while parsing a flow sequence in"),
-        (b"\xff\xfe\x00", " is not YAML: "),
+        (b"\xff\xfe\x00", " is no text, so not a plan: name what `mpq search` wrote"),
         (b"- a\n", " is not a plan: expected a mapping with mpq_plan, model and layers"),
         (b"", " is not a plan: expected a mapping with mpq_plan, model and layers"),
         (b"a: 1\n", " is not a plan: it carries no mpq version"),
@@ -198,4 +198,7 @@ def test_a_damaged_part_is_refused(tmp_path: Path, old: str, new: str) -> None:
 
 
 def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
-    assert message(tmp_path / "plan.yaml") == f"cannot read {tmp_path / 'plan.yaml'}: No such file or directory"
+    assert (
+        message(tmp_path / "plan.yaml")
+        == f"cannot read {tmp_path / 'plan.yaml'}: No such file or directory; name a plan, as `mpq search` writes it"
+    )
