@@ -61,6 +61,16 @@ def test_the_recipe_for_vllm_runs(tmp_path_factory: pytest.TempPathFactory) -> N
     documents.run(recipe("LLM for vLLM", tmp_path_factory.mktemp("recipes")))
 
 
+def test_the_recipes_for_an_own_metric_and_latencies_run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_demo("digits", Path())
+    elsewhere = tmp_path_factory.mktemp("recipes")
+    own = recipe("Own metric", elsewhere)
+    ((_, program),) = [block for block in documents.blocks(own) if block[0] == "python"]
+    (tmp_path / "evaluation.py").write_text(program)
+    documents.run(own, only=("console",))
+    documents.run(recipe("Own latency table", elsewhere))
+
+
 def test_the_notebook_runs_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("MPLBACKEND", "agg")

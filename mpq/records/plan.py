@@ -176,18 +176,19 @@ def _comment(plan: Plan, name: str) -> str:
     return f"  # {' '.join('; '.join(told).split())}" if told else ""
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+def write_plan(plan: Plan, path: Path | str) -> None:
     """Write a plan file atomically."""
-    write_text(path, plan_to_yaml(plan))
+    write_text(Path(path), plan_to_yaml(plan))
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path | str) -> Plan:
     """The plan in a YAML file, as written by mpq or edited by hand.
 
     Raises:
         FormatError: if it is missing, not YAML, not a plan, from a newer version, or has an unknown key.
         SchemeError: if a layer names an unknown scheme.
     """
+    path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

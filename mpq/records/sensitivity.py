@@ -205,12 +205,13 @@ def scheme_cost(layer: Layer, scheme: Scheme, *, scope: str) -> int:
     return data if scope == "layers" else data + layer_header_bytes(layer.name, layer.matrix, scheme)
 
 
-def read_sensitivity(path: Path) -> Sensitivity:
+def read_sensitivity(path: Path | str) -> Sensitivity:
     """The table in a `*.sensitivity.jsonl` file, whole or still being measured.
 
     Raises:
         FormatError: if it is missing, damaged, not a sensitivity file, or from a newer version.
     """
+    path = Path(path)
     first, *lines = read_journal(path)
     check_version(first.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
     try:

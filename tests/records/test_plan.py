@@ -197,6 +197,11 @@ def test_a_damaged_part_is_refused(tmp_path: Path, old: str, new: str) -> None:
     assert message(edited(tmp_path / "plan.yaml", old, new)).endswith("): run `mpq search` again")
 
 
+def test_a_path_may_be_a_text(tmp_path: Path) -> None:
+    write_plan(plan(), str(tmp_path / "plan.yaml"))
+    assert read_plan(str(tmp_path / "plan.yaml")) == read_plan(tmp_path / "plan.yaml")
+
+
 def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
     assert (
         message(tmp_path / "plan.yaml")
