@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,12 @@ def linears(seconds: float) -> None:
                 x = torch.randn(rows, size)
                 error = float((linear(x, small) - linear(x, dense)).abs().max() / linear(x, dense).abs().max())
                 x16 = x.bfloat16()
-                calls: list[Callable[[], Any]] = [
-                    lambda x=x, weight=weight: linear(x, weight),
-                    lambda x=x, small=small: linear(x, small),
-                    lambda x16=x16, halves=halves: linear(x16, halves),
-                    lambda x16=x16, small16=small16: linear(x16, small16),
-                ]
+                pairs = ((x, weight), (x, small), (x16, halves), (x16, small16))
+                calls: list[Callable[[], Any]] = [partial(linear, *pair) for pair in pairs]
                 fp32, ours, bf16, ours16, torchs = fastest([*calls, torch_kernel(text, x16)], seconds=seconds)
                 kernel = kernel_for(parse_scheme(text), small.packed.layout, rows).name
-                line = f"{size:5} x {size} {text:9} {rows:5} rows {kernel:7} fp32 {1e6 * fp32:9.0f} us  packed {1e6 * ours:9.0f} us  torch {1e6 * torchs:9.0f} us  "
+                times = f"fp32 {1e6 * fp32:9.0f} us  packed {1e6 * ours:9.0f} us  torch {1e6 * torchs:9.0f} us  "
+                line = f"{size:5} x {size} {text:9} {rows:5} rows {kernel:7} {times}"
                 fast = (
                     verdict("times fp32", fp32 / ours, ONE_ROW[size])
                     if rows == 1 and text == "int4-g32"

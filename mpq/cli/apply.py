@@ -9,8 +9,8 @@ import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, say, warn
 from mpq.cli.options import Json, Trust
-from mpq.cli.sources import check_output, reopen_data, reopen_model, stem_of
-from mpq.errors import FormatError, MpqError
+from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
+from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
     from mpq.models.batches import Data
@@ -28,6 +28,18 @@ def command(
     allow_unchanged: Annotated[
         bool, typer.Option("--allow-unchanged", help="Accept layers that already lie on their scheme's grid.")
     ] = False,
+    shards: Annotated[
+        Path | None,
+        typer.Option(
+            "--shards",
+            metavar="FOLDER",
+            help="For models larger than memory: write one file there for each safetensors file of the model, which is never loaded.",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="TARGET", help="Write the artifact for another program too, as `mpq export`: for example pt2."),
+    ] = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -37,14 +49,21 @@ def command(
 
     Example: mpq apply plan.yaml
     """
+    if shards is not None and (output is not None or to is not None):
+        raise UsageError("--shards writes a folder of files: leave out --output, and --to, which needs the model in memory")
     if not plan.exists():
         raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
 
     from mpq.records.plan import read_plan
 
     wanted = read_plan(plan)
+    if shards is not None:
+        _apply_shards(wanted, plan, model, shards, json=json)
+        return
 
     from mpq.apply.run import apply
+    from mpq.export.base import Options
+    from mpq.export.run import export
     from mpq.tensors.quantizers.registry import quantizer_named
 
     loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
@@ -54,11 +73,13 @@ def command(
     check_output(target)
     with progress("apply") as advance:
         done = apply(loaded, wanted, target, data=data, corrections=corrections, allow_unchanged=allow_unchanged, on_progress=advance)
+    exported = None if to is None else export(done.path, to, None, nearest=False, options=Options(model=model, trust=trust))
     size = wanted.size
     if json:
         decided = done.correction
         correction = {"taken": decided.taken, "reason": decided.reason, "before": decided.before, "after": decided.after}
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
+        sizes |= {} if exported is None else {"exported": str(exported.path), "exported_bytes": exported.bytes}
         print_json({"output": str(done.path), **sizes, "correction": correction, "fallbacks": dict(done.fallbacks)})
         return
     for line in fallback_lines(done.fallbacks):
@@ -69,9 +90,26 @@ def command(
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
             done.correction.reason,
+            *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),
         ]
     )
     say(f"next: mpq eval {done.path} --data FILE; in Python: mpq.load('{done.path}')")
+
+
+def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:
+    from mpq.apply.stream import apply_shards
+
+    source = model or located_model(wanted.model, plan)
+    with progress("apply") as advance:
+        done = apply_shards(source, wanted, folder, on_progress=advance)
+    if json:
+        print_json(
+            {"output": str(done.index), "files": [str(file) for file in done.files], "file_bytes": done.file_bytes, "kept": done.kept}
+        )
+        return
+    kept = f", {done.kept} of them kept from before" if done.kept else ""
+    print_lines([f"{done.index}: {len(done.files)} files{kept}, {done.file_bytes:,} bytes, as predicted"])
+    say(f"in Python: mpq.load('{done.index}')")
 
 
 def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool) -> Data | None:

@@ -135,7 +135,7 @@ def reopen_model(facts: Mapping[str, Any], beside: Path, *, given: Path | None =
     """
     from mpq.models.load import load_model
 
-    path = given or _located(facts, beside)
+    path = given or located_model(facts, beside)
     model = load_model(path, factory=facts.get("factory"), trust=trust)
     if model.sha256 != facts.get("sha256"):
         found, expected = model.sha256[:12], str(facts.get("sha256"))[:12]
@@ -166,7 +166,12 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel) -> D
     return data
 
 
-def _located(facts: Mapping[str, Any], beside: Path) -> Path:
+def located_model(facts: Mapping[str, Any], beside: Path) -> Path:
+    """Where the model is that a file names.
+
+    Raises:
+        MismatchError: if it is not there.
+    """
     text = facts.get("path")
     if text is None:
         raise MismatchError(f"{beside.name} was made from a model in memory: use the Python functions, or give --reference MODEL")

@@ -15,6 +15,7 @@ _HOMES = {
     "llama.cpp": ("llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
     "onnx": ("onnx:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
     "modelopt": ("modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
+    "pt2": ("pt2:Pt2", "a torch.export archive with packed weights that needs torch alone"),
     "openvino": ("openvino:OpenVino", "an OpenVINO model, .xml and .bin"),
     "torchao": ("torchao:TorchAO", "an FqnToConfig for torchao, JSON, no weights"),
 }

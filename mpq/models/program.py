@@ -46,15 +46,20 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
 
 def strip_program(program: ExportedProgram) -> bytes:
     """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Changes `program`."""
-    program.example_inputs = None
     _replace_state(program, _hollow)
-    for graph_module in _graph_modules(program):
-        for node in graph_module.graph.nodes:
-            node.meta.pop("stack_trace", None)  # large, and it names folders of the machine that exported
+    drop_traces(program)
     buffer = io.BytesIO()
     with _quiet():
         torch.export.save(program, buffer)
     return _compress(buffer.getvalue())
+
+
+def drop_traces(program: ExportedProgram) -> None:
+    """Take out of `program` what is large and tells of the machine that exported: example inputs, and where each node came from."""
+    program.example_inputs = None
+    for graph_module in _graph_modules(program):
+        for node in graph_module.graph.nodes:
+            node.meta.pop("stack_trace", None)
 
 
 def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:

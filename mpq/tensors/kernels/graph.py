@@ -1,0 +1,60 @@
+"""Dequantization in few operations of ATen, for graphs that hold packed weights and run without mpq.
+
+Eight codes of b bits fill b bytes, which are joined to one 64-bit number and cut again: the same few operations for every b, so that
+the text of a graph with many layers stays short.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mpq.schemes import TRITS_PER_BYTE, Scheme
+from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.quantized import QuantizedWeight
+
+
+def padded(packed: Tensor, scheme: Scheme) -> Tensor:
+    """Packed codes filled up to whole runs of eight; at most seven bytes more."""
+    return torch.nn.functional.pad(packed, (0, -packed.numel() % _run(scheme)))
+
+
+def dequantize(packed: Codes) -> Tensor:
+    """The weight of stored codes that went through `padded`, as float32 [rows, columns]."""
+    scheme, (rows, columns) = packed.scheme, packed.matrix
+    if packed.scales is None:
+        return packed.codes.float()
+    codes = _unpacked(packed.codes, scheme)[: rows * columns].view(rows, columns)
+    zeros = packed.zero_points
+    if zeros is not None:
+        zeros = _unpacked(zeros, scheme)[: rows * scheme.groups(columns)].view(rows, -1)
+    if scheme.group_size is None or columns % scheme.group_size:
+        return QuantizedWeight(scheme, packed.matrix, codes, packed.scales, zeros).dequantize()
+    by_group = QuantizedWeight(
+        Scheme(scheme.format, None, scheme.symmetric) if scheme.format != "mxfp4" else scheme,
+        (packed.scales.numel(), scheme.group_size),
+        codes.view(-1, scheme.group_size),
+        packed.scales.view(-1, 1),
+        None if zeros is None else zeros.view(-1, 1),
+    )
+    return by_group.dequantize().view(rows, columns)
+
+
+def _run(scheme: Scheme) -> int:
+    return 1 if scheme.format == "ternary" or scheme.bits == 8 else scheme.bits
+
+
+def _unpacked(packed: Tensor, scheme: Scheme) -> Tensor:
+    if scheme.bits == 8:
+        return packed
+    if scheme.format == "ternary":
+        powers = torch.tensor([3**place for place in range(TRITS_PER_BYTE)], dtype=torch.uint8)
+        digits: Tensor = packed.unsqueeze(1) // powers % 3
+        return digits.view(-1)
+    if 8 % scheme.bits == 0:
+        shifts = torch.arange(0, 8, scheme.bits, dtype=torch.uint8)
+        codes: Tensor = packed.unsqueeze(1) >> shifts & (2**scheme.bits - 1)
+        return codes.view(-1)
+    joined = (packed.view(-1, scheme.bits).long() << torch.arange(0, 8 * scheme.bits, 8)).sum(1)
+    cut: Tensor = joined.unsqueeze(1) >> torch.arange(0, 8 * scheme.bits, scheme.bits) & (2**scheme.bits - 1)
+    return cut.view(-1)
