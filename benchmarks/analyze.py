@@ -1,6 +1,6 @@
 """Methods of analysis: their cost, and how well their tables agree with the naive measured one.
 
-    python benchmarks/analyze.py --models DIR [--only stories260k resnet20 stories15m deep] [--samples 128] [--candidates 4,8,16]
+    python -m benchmarks.analyze --models DIR [--only stories260k resnet20 stories15m deep] [--samples 128] [--candidates 4,8,16]
 
 naive    one whole forward pass per batch, layer and scheme
 measure  the same figures with replay, and fewer samples where the error is known to be negligible

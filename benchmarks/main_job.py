@@ -1,6 +1,6 @@
 """The main job on real models: plan, size and quality on data that nothing was tuned on, beside the best uniform plan.
 
-    python benchmarks/main_job.py --models DIR [--only resnet20 stories15m] [--budgets 4.5bits 5bits 6bits] [--work FOLDER]
+    python -m benchmarks.main_job --models DIR [--only resnet20 stories15m] [--budgets 4.5bits 5bits 6bits] [--work FOLDER]
 
 Needs DIR/cifar10 and DIR/stories15m with DIR/text. ResNet-20 is calibrated on 512 training images and judged on the 10,000 test
 images; stories15m is calibrated on windows of `train_head` and judged on all windows of `valid_piece`.

@@ -1,4 +1,4 @@
-"""Train the two demo models and write them with their data: `python benchmarks/train_demo.py --output mpq/demo`.
+"""Train the two demo models and write them with their data: `python -m benchmarks.train_demo --output mpq/demo`.
 
 digits: the UCI ML hand-written digits, as scikit-learn carries them (`sklearn.datasets.load_digits`; 1,797 images of
     8x8 with values from 0 to 16; Alpaydin and Kaynak, 1998, CC BY 4.0). 1,297 images train, 500 test, stratified.
@@ -19,14 +19,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from demo_archive import export_small
-from demo_models import CONTEXT, CharsModel, DigitsModel
-from demo_text import documentation, encode
 from safetensors.torch import save
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.export import Dim
+
+from benchmarks.demo_archive import export_small
+from benchmarks.demo_models import CONTEXT, CharsModel, DigitsModel
+from benchmarks.demo_text import documentation, encode
 
 WHITE = 16
 TEST_IMAGES, TEST_WINDOWS = 500, 128

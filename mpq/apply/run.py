@@ -15,6 +15,7 @@ from mpq.apply.layers import plan_layers
 from mpq.apply.write import write_artifact
 from mpq.errors import ApplyError, MismatchError
 from mpq.models.batches import Data
+from mpq.models.corrections import correctable
 from mpq.models.fit import fit_data
 from mpq.models.inventory import inventory, rest_tensors, tensor_entry
 from mpq.models.load import from_module
@@ -97,9 +98,9 @@ def apply(
     split = _split(wanted, loaded, data) if quantizer.needs_statistics or (corrections and data is not None and wanted.data) else None
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split[0])
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    keep = corrections and split is not None
+    keep = corrections and split is not None and correctable(loaded.module, split[0])  # else no dequantized weight is kept
     packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress, keep=keep)
-    decided = Correction("biases and statistics stay as they are: " + ("no data to judge by" if corrections else "as asked"))
+    decided = Correction(_undecided(asked=corrections, judged=split is not None))
 
     def corrected() -> Mapping[str, Tensor]:
         nonlocal decided
@@ -116,6 +117,13 @@ def apply(
         path.unlink()
         raise ApplyError(f"the file has {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
     return Applied(path, found, wanted.original_bytes + rest.original_bytes, decided, statistics.fallbacks)
+
+
+def _undecided(*, asked: bool, judged: bool) -> str:
+    """Why nothing was corrected, before anything was measured."""
+    if not asked or not judged:
+        return "biases and statistics stay as they are: " + ("no data to judge by" if asked else "as asked")
+    return "nothing to correct: no op adds a bias of the model or normalizes by statistics"
 
 
 class _Packer:

@@ -58,6 +58,15 @@ def corrections(module: nn.Module, weights: Mapping[str, Tensor], data: Data) ->
     return watch.found()
 
 
+def correctable(module: nn.Module, data: Data) -> bool:
+    """Whether the model adds any bias, or normalizes by any statistics, that could be corrected; one batch is run."""
+    watch = _Watch(module)
+    watch.begin(reference=True)
+    with plain_kernels(module), watch:
+        forward(module, data.batches[0])
+    return bool(watch.seen)
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees one batch pass through the reference, then through the changed model, which it corrects on the way."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.models.batches import data_from_batches
-from mpq.models.corrections import corrections
+from mpq.models.corrections import correctable, corrections
 from tests.models.small import bits
 
 
@@ -113,3 +113,16 @@ def test_statistics_keep_their_dtype() -> None:
     module = convolutional().to(torch.bfloat16)
     found = corrections(module, halved(module, "0.weight"), data_from_batches([images().bfloat16()]))
     assert {value.dtype for value in found.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.Linear(8, 4), True),
+        (nn.Linear(8, 4, bias=False), False),
+        (nn.Sequential(nn.Linear(8, 4, bias=False), nn.BatchNorm1d(4)), True),
+        (nn.Sequential(nn.Linear(8, 4, bias=False), nn.LayerNorm(4)), False),
+    ],
+)
+def test_models_without_biases_and_statistics_have_nothing_to_correct(module: nn.Module, expected: bool) -> None:
+    assert correctable(module.eval(), data_from_batches([torch.randn(4, 8)])) == expected
