@@ -67,7 +67,9 @@ def _frontier(axes: Axes, subject: Subject) -> None:
     shown = [p for p in frontier.uniform if p.effective_bits <= x.high and p.predicted > 0]
     axes.plot([p.effective_bits for p in shown], [p.predicted for p in shown], "s", mfc="white", mec=_PLAIN, label="uniform, predicted")
     for p in shown:
-        axes.annotate(p.name, (p.effective_bits, p.predicted), xytext=(7, -3), textcoords="offset points", fontsize=8, color="#333333")
+        tops = [row["held_out"] + (row.get("held_out_stderr") or 0.0) for row in rows if row["name"] == p.name]
+        at, above = (p.effective_bits, max(p.predicted, *tops, 0.0)), (0, 6)  # clear of the error bar
+        axes.annotate(p.name, at, xytext=above, textcoords="offset points", ha="center", fontsize=8, color="#333333")
     if frontier.chosen is not None:
         axes.plot(frontier.chosen.effective_bits, frontier.chosen.predicted, "D", mfc="white", mec=_PLAN, label="this plan, predicted")
     for row in rows:
@@ -93,6 +95,7 @@ def _bits(axes: Axes, facts: Facts) -> None:
         rows = [row for row in facts.rows if row.scheme == index]
         if rows:
             axes.bar([row.number for row in rows], [row.bits or 0.0 for row in rows], color=colors[index], label=str(scheme), width=0.85)
+    axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="layer, in the order of the model", ylabel="bits per weight")
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=8, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0))
