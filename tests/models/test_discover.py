@@ -1,61 +1,15 @@
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations, parametrize, prune
 
 from mpq.errors import DataError, ModelError
-from mpq.models.batch import Batch
-from mpq.models.discover import Discovery, discover
-from mpq.records.layer import Layer
-
-X = torch.randn(2, 5, 8)
-IMAGES = torch.randn(2, 4, 8, 8)
-IDS = torch.tensor([[1, 2, 3], [4, 5, 6]])
-
-
-class Lambda(nn.Module):
-    """A module that holds `parts` (parameters and modules) and runs `function(self, *inputs)`."""
-
-    def __init__(self, function: Callable[..., Any], **parts: Tensor | nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part if isinstance(part, nn.Module) else nn.Parameter(part))
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.function(self, *inputs)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of PyTorch about itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def find(module: nn.Module, *inputs: Any, **kwargs: Any) -> Discovery:
-    return discover(module.eval(), [Batch(inputs, kwargs)])
-
-
-def brief(layers: tuple[Layer, ...]) -> list[tuple[str, tuple[int, ...], str]]:
-    return [(layer.name, layer.axes, layer.operator) for layer in layers]
-
-
-def by_name(found: Discovery) -> dict[str, Layer]:
-    return {layer.name: layer for layer in found.layers}
-
-
-def weight(*shape: int) -> Tensor:
-    return torch.randn(*shape) * 0.1
+from mpq.models.discover import discover
+from tests.models.discovering import IDS, IMAGES, Lambda, X, brief, find, quiet, weight
 
 
 def linears() -> nn.Sequential:
@@ -220,96 +174,6 @@ def test_weights_that_are_joined_at_run_time_are_each_found() -> None:
     assert brief(find(module, X).layers) == [("query", (0,), "linear"), ("key", (0,), "linear")]
     stacked = Lambda(lambda m, x: torch.bmm(x, torch.stack([m.one, m.two])), one=weight(8, 6), two=weight(8, 6))
     assert brief(find(stacked, X).layers) == [("one", (1,), "linear"), ("two", (1,), "linear")]
-
-
-def test_parameters_in_one_flat_storage_are_told_apart() -> None:
-    flat = torch.randn(128)
-    module = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
-    for number, linear in enumerate(module):
-        linear.weight = nn.Parameter(flat[64 * number : 64 * (number + 1)].view(8, 8))
-    assert brief(find(module, X).layers) == [("0", (0,), "linear"), ("1", (0,), "linear")]
-
-
-class Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(10, 8)
-        self.head = nn.Linear(8, 10, bias=False)
-        self.head.weight = self.embed.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.embed(ids))  # type: ignore[no-any-return]
-
-
-TIED = Layer("embed", ("embed.weight", "head.weight"), (10, 8), (0,), "float32", "linear", ("embed", "head"))
-
-
-def test_a_tied_weight_is_one_layer_laid_out_for_its_heaviest_use() -> None:
-    found = find(Tied(), IDS)
-    assert found == Discovery((TIED,), (), (), {"head.weight": "embed.weight"})
-
-
-def test_a_module_used_twice_is_one_layer() -> None:
-    shared = nn.Linear(8, 8)
-    found = find(nn.Sequential(shared, shared), X)
-    assert [layer.parameters for layer in found.layers] == [("0.weight", "1.weight")]
-    assert (found.rest, found.aliases) == (("0.bias",), {"1.weight": "0.weight", "1.bias": "0.bias"})
-
-
-def test_weights_that_share_memory_in_another_shape_are_refused() -> None:
-    module = nn.Sequential(nn.Linear(8, 4, bias=False), nn.Linear(4, 8, bias=False))
-    module[1].weight = nn.Parameter(module.get_parameter("0.weight").data.T)
-    with pytest.raises(ModelError) as error:
-        find(module, X)
-    assert str(error.value) == "'0.weight' and '1.weight' share memory without being the same: give each its own, with .clone()"
-
-
-@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])
-def test_the_original_of_a_parametrized_weight_is_the_layer(wrap: Callable[[nn.Module], nn.Module]) -> None:
-    for module, value, operator in [(nn.Linear(8, 6), X, "linear"), (nn.Conv2d(4, 6, 3), IMAGES, "conv")]:
-        (layer,) = find(wrap(module), value).layers
-        assert layer.name in ("parametrizations.weight.original", "parametrizations.weight.original1")
-        assert (layer.axes, layer.operator) == ((0,), operator)
-
-
-class Symmetric(nn.Module):
-    def forward(self, value: Tensor) -> Tensor:
-        return value.triu() + value.triu(1).mT
-
-
-def test_a_parametrization_written_by_hand_is_followed() -> None:
-    module = nn.Sequential(nn.Linear(8, 8))
-    parametrize.register_parametrization(module[0], "weight", Symmetric())
-    assert brief(find(module, X).layers) == [("0.parametrizations.weight.original", (0,), "linear")]
-
-
-def test_a_pruned_weight_is_followed_through_its_mask() -> None:
-    module = prune.l1_unstructured(nn.Linear(8, 6), "weight", amount=3)  # type: ignore[no-untyped-call]
-    found = find(module, X)
-    assert brief(found.layers) == [("weight_orig", (0,), "linear")]
-    assert found.rest == ("bias", "weight_mask")
-
-
-class Routed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.experts = nn.ModuleList(nn.ConvTranspose1d(5, 4, 1) for _ in range(3))
-        self.spare = nn.Parameter(torch.randn(3, 4))
-
-    def forward(self, x: Tensor, expert: int) -> Tensor:
-        return self.experts[expert](x)  # type: ignore[no-any-return]
-
-
-def test_an_expert_without_data_is_unreached_and_laid_out_like_its_siblings() -> None:
-    found = find(Routed(), X, 1)
-    assert brief(found.layers) == [("experts.1", (1,), "conv")]
-    assert brief(found.unreached) == [("spare", (0,), "other"), ("experts.0", (1,), "conv"), ("experts.2", (1,), "conv")]
-    assert found.rest == ("experts.0.bias", "experts.1.bias", "experts.2.bias")
-
-
-def test_an_expert_reached_by_any_batch_is_a_layer() -> None:
-    found = discover(Routed().eval(), [Batch((X, 2), {}), Batch((X, 0), {})])
-    assert [layer.name for layer in found.layers] == ["experts.2", "experts.0"]
 
 
 def test_discovery_leaves_no_hooks_and_no_gradients_behind() -> None:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from mpq.models.batch import Batch
 from mpq.models.discover import Discovery, discover
-from tests.models.test_discover import IDS, IMAGES, Tied, X, brief, by_name, convolutions, find, linears, quiet
+from tests.models.discovering import IDS, IMAGES, X, brief, by_name, find, quiet
+from tests.models.test_discover import convolutions, linears
+from tests.models.test_discover_shared import Tied
 
 EXPECTED_LINEARS = [("0", (0,), "linear"), ("3", (0,), "linear")]
 EXPECTED_CONVOLUTIONS = [("0", (0,), "conv"), ("4", (0,), "linear")]
