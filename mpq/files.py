@@ -13,6 +13,7 @@ from typing import IO, Any
 from mpq.errors import FormatError, MpqError
 
 _BLOCK = 1 << 20
+PREFIX = 4096  # bytes that `first_bytes` reads
 
 
 class OutputError(MpqError):
@@ -54,6 +55,30 @@ def sha256_of(paths: Iterable[Path]) -> str:
             while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def first_bytes(path: Path, *, error: type[MpqError], remedy: str, name: str | None = None) -> bytes:
+    """The first bytes of a file, at most `PREFIX`, which tell what it is.
+
+    Args:
+        path: the file.
+        error: what is raised if there is no such file, it is a folder, it cannot be read, or it is empty.
+        remedy: what the message advises.
+        name: what the message calls the file; None takes its path.
+    """
+    shown = name or str(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(PREFIX)
+    except FileNotFoundError as cause:
+        raise error(f"{shown} does not exist: {remedy}") from cause
+    except IsADirectoryError as cause:
+        raise error(f"{shown} is a folder: {remedy}") from cause
+    except OSError as cause:
+        raise error(f"cannot read {shown}: {cause.strerror or cause}; {remedy}") from cause
+    if not start:
+        raise error(f"{shown} is empty: {remedy}")
+    return start
 
 
 def check_version(found: object, *, supported: int, path: Path | str, kind: str) -> None:

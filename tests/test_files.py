@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mpq.errors import FormatError
-from mpq.files import Journal, OutputError, atomic_write, check_version, read_journal, sha256_of, write_text
+from mpq.files import PREFIX, Journal, OutputError, atomic_write, check_version, first_bytes, read_journal, sha256_of, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -163,3 +163,12 @@ def test_a_full_disk_while_appending_says_that_it_resumes(tmp_path: Path, monkey
     made.close()
     message = "No space left on device; free some space and run the command again, it resumes"
     assert str(error.value) == f"cannot write {tmp_path / 'j'}: {message}"
+
+
+def test_what_has_no_first_bytes_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "full").write_bytes(bytes(PREFIX + 1))
+    assert len(first_bytes(tmp_path / "full", error=FormatError, remedy="name a plan")) == PREFIX
+    for name, told in (("none", "does not exist"), ("empty", "is empty"), ("", "is a folder")):
+        with pytest.raises(FormatError, match=f"^it {told}: name a plan$"):
+            first_bytes(tmp_path / name, error=FormatError, remedy="name a plan", name="it")

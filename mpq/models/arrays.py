@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mpq.errors import DataError
+from mpq.files import first_bytes
 
 READABLE = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"
-_PREFIX = 4096
 _UNNAMED = re.compile(r"arr_\d+")
 
 
@@ -26,7 +26,7 @@ def read_arrays(path: Path, source: str) -> Any:
     Raises:
         DataError: if the file is missing, empty, damaged, or holds anything but tensors.
     """
-    start = _start(path, source)
+    start = first_bytes(path, error=DataError, remedy=f"give a file of {READABLE}, or package.module:callable", name=source)
     reader = _reader(start, path, source)
     if reader is None:
         return None
@@ -37,21 +37,6 @@ def read_arrays(path: Path, source: str) -> Any:
     except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
         reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise DataError(f"{source} cannot be read ({reason}): save the data again") from error
-
-
-def _start(path: Path, source: str) -> bytes:
-    if path.is_dir():
-        raise DataError(f"{source} is a directory: give a file of {READABLE}")
-    try:
-        with path.open("rb") as file:
-            start = file.read(_PREFIX)
-    except FileNotFoundError as error:
-        raise DataError(f"{source} does not exist: give a file of {READABLE}, or package.module:callable") from error
-    except OSError as error:
-        raise DataError(f"cannot read {source}: {error.strerror or error}") from error
-    if not start:
-        raise DataError(f"{source} is empty: give a file of {READABLE}")
-    return start
 
 
 def _reader(start: bytes, path: Path, source: str) -> Callable[[Path, str], Any] | None:

@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 
 from mpq.errors import ModelError
+from mpq.files import PREFIX, first_bytes
 
 LOADABLE = "a torch.export archive, TorchScript, a state dict (.pt, .safetensors) or a Hugging Face directory"
 _DAMAGED = "is a truncated or damaged archive: save or download the model again"
-_PREFIX = 4096
 _SAFETENSORS_HEADER_LIMIT = 100_000_000  # the format's own limit
 
 
@@ -24,28 +24,14 @@ def sniff(path: Path) -> str:
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} is a directory without config.json: give a model file or a Hugging Face directory")
         return "hf"
-    start, size = _start(path)
+    start = first_bytes(path, error=ModelError, remedy="check the path of the model")
     if start[:2] == b"PK":
         return _sniff_zip(path)
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "torch"
-    if _is_safetensors(start, size, path):
+    if _is_safetensors(start, path):
         return "safetensors"
     raise ModelError(f"{path} is {_foreign(start)}: mpq loads {LOADABLE}")
-
-
-def _start(path: Path) -> tuple[bytes, int]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(_PREFIX)
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} does not exist: check the path of the model") from error
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}; check the path of the model") from error
-    if not start:
-        raise ModelError(f"{path} is empty: save or download the model again")
-    return start, size
 
 
 def _sniff_zip(path: Path) -> str:
@@ -70,11 +56,11 @@ def _sniff_zip(path: Path) -> str:
     raise ModelError(f"{path} is a zip archive without a model: mpq loads {LOADABLE}")
 
 
-def _is_safetensors(start: bytes, size: int, path: Path) -> bool:
+def _is_safetensors(start: bytes, path: Path) -> bool:
     length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{" or length > _SAFETENSORS_HEADER_LIMIT:
         return False
-    if 8 + length > size:
+    if 8 + length > path.stat().st_size:
         raise ModelError(f"{path} is a truncated .safetensors file: save or download the model again")
     with path.open("rb") as file:
         file.seek(8)
@@ -98,7 +84,7 @@ def _foreign(start: bytes) -> str:
 
 def _is_text(start: bytes) -> bool:
     try:
-        text = start[: _PREFIX - 4].decode() if len(start) == _PREFIX else start.decode()
+        text = start[: PREFIX - 4].decode() if len(start) == PREFIX else start.decode()
     except UnicodeDecodeError as error:
         if error.end < len(start) - 8:
             return False

@@ -39,7 +39,7 @@ def test_a_missing_model(fresh: Path) -> None:
 
 def test_an_empty_model(fresh: Path) -> None:
     Path("bad.pt").touch()
-    assert refused(A, 3) == "bad.pt is empty: save or download the model again"
+    assert refused(A, 3) == "bad.pt is empty: check the path of the model"
 
 
 def test_a_truncated_archive(fresh: Path) -> None:

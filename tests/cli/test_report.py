@@ -46,7 +46,7 @@ def test_a_sensitivity_file_of_another_model_is_refused(folder: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ran = typed(f"report {tmp_path}/nothing.yaml")
     assert ran.code == 3
-    assert ran.err.endswith("nothing.yaml: no such file; name a sensitivity file, a plan or an artifact\n")
+    assert ran.err.endswith("nothing.yaml does not exist: name a sensitivity file, a plan or an artifact\n")
 
 
 def test_the_same_files_give_the_same_page(folder: Path) -> None:

@@ -99,7 +99,7 @@ def test_nothing_an_empty_file_and_an_empty_directory_are_refused() -> None:
     Path("empty.pt").touch()
     Path("folder").mkdir()
     assert refusal("nope.pt") == "nope.pt does not exist: check the path of the model"
-    assert refusal("empty.pt") == "empty.pt is empty: save or download the model again"
+    assert refusal("empty.pt") == "empty.pt is empty: check the path of the model"
     assert refusal("folder") == "folder is a directory without config.json: give a model file or a Hugging Face directory"
 
 
