@@ -32,7 +32,7 @@ from mpq.tensors.quantized import unpack_weight
 from mpq.tensors.quantizers.base import Quantizer
 from mpq.tensors.quantizers.registry import quantizer_named
 
-_WEIGHTS = 1 << 19  # quantized at a time by one core
+_WEIGHTS = 1 << 20  # quantized at a time by one core
 _COPIED = 1 << 23  # bytes copied at a time
 Job = Callable[[], None]
 Progress = Callable[[int, int, str], None]
