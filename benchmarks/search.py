@@ -40,7 +40,6 @@ from mpq.models.fit import fit_data
 from mpq.models.loaded import LoadedModel
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
-from mpq.search.exact import solve
 from mpq.search.hull import relax
 from mpq.search.limits import layer_limit
 from mpq.search.problem import Problem, build_groups
@@ -140,8 +139,7 @@ def compare(options: argparse.Namespace, out: Table) -> None:
 
 def one_budget(table: mpq.Sensitivity, measurer: mpq.PlanMeasurer, budget: Budget, options: argparse.Namespace) -> list[str]:
     problem = Problem(build_groups(table), layer_limit(table, budget)[0])
-    costs = [[o.cost for o in g.options] for g in problem.groups]
-    solution = solve(costs, [[o.error for o in g.options] for g in problem.groups], problem.limit)
+    solution = problem.solve()
     if solution is None:
         raise mpq.MpqError("not feasible")
     held = memory(lambda choice: float(measurer.held_out(problem.schemes(choice)).mean()))

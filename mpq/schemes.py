@@ -12,7 +12,7 @@ A scheme is written `<format>[-asym][-gN]`:
 
 A weight is seen as a matrix [rows, columns]: rows are the output channels, columns everything that one output sums
 over. Codes of the whole matrix are packed densely in row order, so 8 codes of b bits take b bytes and only the end of the
-matrix is padded to a byte. `Scheme.stored` is the only place that counts.
+matrix is padded to a byte. `Scheme.stored` is the only place that counts bits on disk, `table_layout` those of packed codes in memory.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ DTYPE_BYTES = {
 SCALE_DTYPE = "F16"
 PARTS = ("values", "codes", "scales", "zero_points")  # what `Scheme.stored` may name
 _PATTERN = re.compile(r"(?P<format>ternary|[a-z]+\d+(?:-e\d+m\d+)?)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?")
+_LINE_ENDS = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of slope and offset that the kernel wants in each line
+_WHOLE, _BLOCK = 1 << 20, 256  # up to so many weights all outputs are one block; larger ones have blocks of so many
 _FLOAT_DTYPE = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
 
@@ -134,6 +136,33 @@ class Scheme:
     def stored_bits(self, matrix: tuple[int, int]) -> int:
         """Bits on disk of a weight of shape (rows, columns): codes, scales, zero points and padding."""
         return 8 * sum(stored.bytes for stored in self.stored(matrix))
+
+
+class TableLayout(NamedTuple):
+    """How codes lie in memory for the packed products of `tensors/kernels/bags.py`.
+
+    Args:
+        bits: of one code.
+        block: outputs whose codes lie together, for every column a line; the last block is padded.
+        line_bytes: bytes of a line: `block` codes, then what the kernel wants.
+    """
+
+    bits: int
+    block: int
+    line_bytes: int
+
+
+def table_bits(scheme: Scheme) -> int:
+    """Bits of a code in memory: the next of 2, 4 and 8."""
+    return next(bits for bits in _LINE_ENDS if bits >= scheme.bits)
+
+
+def table_layout(scheme: Scheme, matrix: tuple[int, int]) -> TableLayout:
+    """The layout of a weight of shape (rows, columns); large weights lie in blocks whose sums stay in registers and run in parallel."""
+    (rows, columns), bits = matrix, table_bits(scheme)
+    large = rows * columns > _WHOLE and rows > _BLOCK
+    block = _BLOCK if large else math.ceil(rows * bits / 8) * 8 // bits
+    return TableLayout(bits, block, block * bits // 8 + _LINE_ENDS[bits])
 
 
 @lru_cache(maxsize=4096)

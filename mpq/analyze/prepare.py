@@ -20,7 +20,7 @@ from mpq.models.forward import forward
 from mpq.models.inventory import inventory, source_of
 from mpq.models.loaded import LoadedModel
 from mpq.models.logits import outputs_are_logits
-from mpq.models.metrics import Metric, metric_named
+from mpq.models.metrics import Metric, metric_for
 from mpq.models.select import select
 from mpq.models.variants import sixteen_bits, storable_candidates
 from mpq.records.layer import Layer
@@ -105,10 +105,8 @@ def choose_metric(model: LoadedModel, data: Data, name: str) -> tuple[Metric, st
     """The metric called `name`, or for "auto" the one that fits the model's output; and the reason."""
     outputs = forward(model.module, data.batches[0])
     found = outputs_are_logits(model, outputs, data.batches[0])
-    if name != "auto":
-        return metric_named(name, probabilities=found.kind == "probabilities"), f"metric {name}: as asked"
-    chosen = "relative_mse" if found.kind == "other" else "kl_divergence"
-    return metric_named(chosen, probabilities=found.kind == "probabilities"), f"metric {chosen}: {found.reason}"
+    metric = metric_for(found.kind, None if name == "auto" else name)
+    return metric, f"metric {metric.name}: {found.reason if name == 'auto' else 'as asked'}"
 
 
 def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Layer]:

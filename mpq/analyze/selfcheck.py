@@ -47,15 +47,13 @@ def random_plans(table: Sensitivity, *, seed: int) -> Iterator[dict[str, Scheme]
     generator = np.random.default_rng(seed)
     options = {layer.name: _options(table, layer) for layer in table.layers}
     bits = {layer.name: np.array([s.stored_bits(layer.matrix) for s in options[layer.name]], float) for layer in table.layers}
+    alone = {name: np.array([table.mean(name, scheme) for scheme in schemes]) for name, schemes in options.items()}
     low, high = (sum(float(edge(sizes)) for sizes in bits.values()) for edge in (np.min, np.max))
     seen: list[dict[str, Scheme]] = []
     for number in range(PLANS):
         for widening in range(_REDRAWS):
             factors = np.exp((1 + widening / 4) * generator.standard_normal(len(options)))
-            errors = {
-                name: factor * np.array([table.mean(name, s) if math.isfinite(table.mean(name, s)) else math.inf for s in schemes])
-                for factor, (name, schemes) in zip(factors, options.items(), strict=True)
-            }
+            errors = {name: factor * figures for factor, (name, figures) in zip(factors, alone.items(), strict=True)}
             plan = _cheapest(options, bits, errors, limit=low + _SHARES[number % len(_SHARES)] * (high - low))
             if plan not in seen:
                 break

@@ -11,9 +11,11 @@ from mpq.models.batches import Data
 from mpq.models.corrections import corrections
 from mpq.models.forward import forward
 from mpq.models.logits import outputs_are_logits
-from mpq.models.metrics import Metric, metric_named
+from mpq.models.metrics import Metric, metric_for
 from mpq.models.reference import Reference
 from mpq.records.paired import compare
+
+NOTHING = "nothing to correct: no op adds a bias of the model or normalizes by statistics"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def correct(module: nn.Module, weights: Mapping[str, Tensor], calibration: Data,
     """
     found = corrections(module, weights, calibration)
     if not found:
-        return Correction("nothing to correct: no op adds a bias of the model or normalizes by statistics")
+        return Correction(NOTHING)
     reference = Reference(module, held_out, metric)
     errors = [reference.errors(changed).numpy() for changed in (weights, {**weights, **found})]
     before, after = (float(one.mean()) for one in errors)
@@ -62,8 +64,7 @@ def correct(module: nn.Module, weights: Mapping[str, Tensor], calibration: Data,
     return Correction(f"{len(found)} biases and statistics corrected: {figures}", metric.name, before, after, found)
 
 
-def metric_for(module: nn.Module, data: Data, name: str | None) -> Metric:
-    """The metric of an analysis; without a name KL divergence where the output is logits, else relative squared error."""
+def metric_on(module: nn.Module, data: Data, name: str | None) -> Metric:
+    """The metric of an analysis; without a name the one that fits the model's output."""
     batch = data.batches[0]
-    kind = outputs_are_logits(module, forward(module, batch), batch).kind
-    return metric_named(name or ("relative_mse" if kind == "other" else "kl_divergence"), probabilities=kind == "probabilities")
+    return metric_for(outputs_are_logits(module, forward(module, batch), batch).kind, name)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpq.apply.correct import Correction, correct, metric_for
+from mpq.apply.correct import NOTHING, Correction, correct, metric_on
 from mpq.apply.layers import plan_layers
 from mpq.apply.write import write_artifact
 from mpq.errors import ApplyError, MismatchError
@@ -105,7 +105,7 @@ def apply(
     def corrected() -> Mapping[str, Tensor]:
         nonlocal decided
         if keep and split is not None:
-            metric = metric_for(loaded.module, split[1], wanted.evidence.get("metric"))
+            metric = metric_on(loaded.module, split[1], wanted.evidence.get("metric"))
             decided = correct(loaded.module, packer.kept, *split, metric)
         return decided.tensors
 
@@ -123,7 +123,7 @@ def _undecided(*, asked: bool, judged: bool) -> str:
     """Why nothing was corrected, before anything was measured."""
     if not asked or not judged:
         return "biases and statistics stay as they are: " + ("no data to judge by" if asked else "as asked")
-    return "nothing to correct: no op adds a bias of the model or normalizes by statistics"
+    return NOTHING
 
 
 class _Packer:

@@ -13,6 +13,7 @@ from mpq.cli.sources import check_output, located_model, reopen_data, reopen_mod
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
+    from mpq.export.run import Exported
     from mpq.models.batches import Data
     from mpq.models.loaded import LoadedModel
     from mpq.records.plan import Plan
@@ -62,8 +63,6 @@ def command(
         return
 
     from mpq.apply.run import apply
-    from mpq.export.base import Options
-    from mpq.export.run import export
     from mpq.tensors.quantizers.registry import quantizer_named
 
     loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
@@ -73,7 +72,7 @@ def command(
     check_output(target)
     with progress("apply") as advance:
         done = apply(loaded, wanted, target, data=data, corrections=corrections, allow_unchanged=allow_unchanged, on_progress=advance)
-    exported = None if to is None else export(done.path, to, None, nearest=False, options=Options(model=model, trust=trust))
+    exported = None if to is None else _exported(done.path, to, model, trust=trust)
     size = wanted.size
     if json:
         decided = done.correction
@@ -94,6 +93,13 @@ def command(
         ]
     )
     say(f"next: mpq eval {done.path} --data FILE; in Python: mpq.load('{done.path}')")
+
+
+def _exported(artifact: Path, target: str, model: Path | None, *, trust: bool) -> Exported:
+    from mpq.export.base import Options
+    from mpq.export.run import export
+
+    return export(artifact, target, options=Options(model=model, trust=trust))
 
 
 def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:

@@ -120,6 +120,15 @@ class CosineDistance(Metric):
 METRICS: dict[str, type[Metric]] = {kind.name: kind for kind in (KLDivergence, RelativeMSE, Top1Disagreement, CosineDistance)}
 
 
+def metric_for(kind: str, name: str | None = None) -> Metric:
+    """The metric called `name`, or the one that fits outputs of a kind; see `models/logits.py` for the kinds.
+
+    Raises:
+        UsageError: if there is no such metric; the message lists them.
+    """
+    return metric_named(name or ("relative_mse" if kind == "other" else "kl_divergence"), probabilities=kind == "probabilities")
+
+
 def metric_named(name: str, *, probabilities: bool = False) -> Metric:
     """The metric called `name`; `probabilities` says that the model's outputs are probabilities rather than logits.
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from mpq.schemes import Scheme
+from mpq.schemes import Scheme, table_layout
 
 Form = Literal["dense", "packed"]
 FORMS: tuple[Form, ...] = ("dense", "packed")
-_TABLES = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of scale and bias that the kernel wants in each line
-_WHOLE, _BLOCK = 1 << 20, 256  # larger weights lie in blocks of so many outputs
 
 
 def loaded_bytes(
@@ -45,7 +43,6 @@ def _packed(scheme: Scheme, matrix: tuple[int, int]) -> int:
     if not scheme.is_integer and scheme.format not in ("int1", "ternary"):
         return scheme.stored_bits(matrix) // 8
     rows, columns = matrix
-    bits = next(each for each in _TABLES if each >= scheme.bits)
-    block = _BLOCK if rows * columns > _WHOLE and rows > _BLOCK else -(-rows * bits // 8) * 8 // bits
-    blocks, per_group = -(-rows // block), 2 if scheme.symmetric else 3
-    return blocks * columns * (block * bits // 8 + _TABLES[bits]) + blocks * scheme.groups(columns) * block * per_group
+    table = table_layout(scheme, matrix)
+    blocks, per_group = -(-rows // table.block), 2 if scheme.symmetric else 3
+    return blocks * (columns * table.line_bytes + scheme.groups(columns) * table.block * per_group)

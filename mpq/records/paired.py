@@ -53,17 +53,21 @@ class Comparison:
         return abs(self.difference) > NormalDist().inv_cdf(1 - level / 2) * self.stderr or ranks < level / 2
 
 
+def mean_difference(candidate: Errors, incumbent: Errors) -> tuple[float, float]:
+    """Mean of (candidate - incumbent) and its standard error; a NaN makes its plan infinitely worse."""
+    if np.isnan(candidate).any():
+        return math.inf, 0.0
+    if np.isnan(incumbent).any():
+        return -math.inf, 0.0
+    difference, count = candidate - incumbent, len(candidate)
+    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
+
+
 def compare(candidate: Errors, incumbent: Errors) -> Comparison:
     """Compare per-sample errors of two plans; a NaN (an output that was not finite) makes its plan infinitely worse."""
-    if np.isnan(candidate).any():
-        return Comparison(math.inf, 0.0)
-    if np.isnan(incumbent).any():
-        return Comparison(-math.inf, 0.0)
+    mean, stderr = mean_difference(candidate, incumbent)
     difference = candidate - incumbent
-    count = len(difference)
-    stderr = float(difference.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
-    mean = float(difference.mean())
-    if not bool(difference.any()):
+    if not math.isfinite(mean) or not bool(difference.any()):
         return Comparison(mean, stderr)
     from scipy.stats import wilcoxon  # late: it takes a moment to import
 

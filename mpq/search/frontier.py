@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mpq.records.frontier import Frontier, Margin, Point
 from mpq.records.layer import Layer
@@ -11,7 +12,6 @@ from mpq.records.layout import file_bytes
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import Scheme
-from mpq.search.exact import solve
 from mpq.search.problem import Problem, build_groups
 from mpq.search.uniform import uniform_plans
 
@@ -59,13 +59,11 @@ class _Solver:
         self.table, self.plan = table, plan
         self.pins: Mapping[str, Scheme] = {} if plan is None else {name: plan.layers[name] for name in plan.pinned}
         groups = build_groups(table, pins=self.pins, ties=() if plan is None else plan.ties)
-        costs = [[option.cost for option in group.options] for group in groups]
-        self.problem = Problem(groups, sum(max(cost) for cost in costs))
-        self._costs, self._errors = costs, [[option.error for option in group.options] for group in groups]
+        self.problem = Problem(groups, Problem(groups, 0).largest)
         self._known: dict[tuple[str, Scheme, str], int] = {}
 
     def best(self, limit: int) -> Point | None:
-        solution = solve(self._costs, self._errors, limit)
+        solution = replace(self.problem, limit=limit).solve()
         return None if solution is None else self.point(solution.choice, gap=solution.gap)
 
     def point(self, choice: Sequence[int], *, name: str = "", gap: float = 0.0) -> Point:

@@ -117,9 +117,9 @@ class Stages:
         return None
 
     def _swapped(self, number: int, best: Measured) -> Measured | None:
-        generator = self._study.generator(SWAP, number)
+        generator, known, expected = self._study.generator(SWAP, number), self._study.known, self._beliefs.expected()
         for near in (best, *sorted(self._study.finished, key=lambda found: found.mean)):
-            choice = propose(self._problem, near.choice, self._study.known, generator, self._beliefs.expected())
+            choice = propose(self._problem, near.choice, known, generator, expected)
             if choice is not None:
                 note = describe(self._problem, near.choice, choice)
                 return self._study.trial(SWAP, lambda _, choice=choice: choice, note=note, incumbent=best)  # type: ignore[misc]

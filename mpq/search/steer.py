@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mpq.errors import UsageError
 from mpq.models.select import select
@@ -57,15 +57,11 @@ def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group
     for pattern, bits in min_bits.items():
         for name in select(names, [pattern], option="--min-bits"):
             least[name] = max(least[name], bits)
-    found = []
-    for group in groups:
-        options = tuple(o for o in group.options if all(scheme.bits >= least[name] for name, scheme in o.schemes.items()))
-        if not options:
-            raise UsageError(
-                f"no candidate of {group.name} has the {max(least[layer.name] for layer in group.layers)} bits that --min-bits asks"
-            )
-        found.append(Group(group.layers, options))
-    return tuple(found)
+
+    def none_left(group: Group) -> str:
+        return f"no candidate of {group.name} has the {max(least[layer.name] for layer in group.layers)} bits that --min-bits asks"
+
+    return _narrowed(groups, lambda name, scheme: scheme.bits >= least[name], none_left)
 
 
 def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
@@ -82,13 +78,22 @@ def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) ->
     for pattern, texts in candidates.items():
         for name in select(names, [pattern], option="--candidates"):
             wanted.setdefault(name, set()).update(texts)
+
+    def none_left(group: Group) -> str:
+        asked = sorted(set().union(*(wanted.get(layer.name, set()) for layer in group.layers)))
+        known = ", ".join(str(option.schemes[group.layers[0].name]) for option in group.options)
+        return f"--candidates leaves {group.name} nothing: {', '.join(asked)} was asked, and {known} were measured"
+
+    return _narrowed(groups, lambda name, scheme: name not in wanted or bool(_spellings(scheme) & wanted[name]), none_left)
+
+
+def _narrowed(groups: Sequence[Group], allows: Callable[[str, Scheme], bool], none_left: Callable[[Group], str]) -> tuple[Group, ...]:
+    """The groups with the options whose every scheme is allowed; `none_left` says why a group has none."""
     found = []
     for group in groups:
-        options = tuple(o for o in group.options if all(n not in wanted or _spellings(s) & wanted[n] for n, s in o.schemes.items()))
+        options = tuple(option for option in group.options if all(allows(name, scheme) for name, scheme in option.schemes.items()))
         if not options:
-            asked = sorted(set().union(*(wanted.get(layer.name, set()) for layer in group.layers)))
-            known = ", ".join(str(option.schemes[group.layers[0].name]) for option in group.options)
-            raise UsageError(f"--candidates leaves {group.name} nothing: {', '.join(asked)} was asked, and {known} were measured")
+            raise UsageError(none_left(group))
         found.append(Group(group.layers, options))
     return tuple(found)
 

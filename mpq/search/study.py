@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mpq.records.paired import compare
+from mpq.records.paired import compare, mean_difference
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
 from mpq.search.problem import Problem
@@ -125,8 +125,8 @@ class Study:
             errors = np.concatenate([errors, part])
             if incumbent is not None and _FEWEST <= len(errors) < len(incumbent.errors):
                 same = incumbent.errors[: len(errors)]
-                against = compare(errors, same)
-                if against.difference > _HOPELESS * against.stderr:
+                difference, stderr = mean_difference(errors, same)
+                if difference > _HOPELESS * stderr:
                     ratio = float(errors.mean() / same.mean()) if same.mean() > 0 else math.inf
                     return errors, incumbent.mean * ratio
         return errors, None

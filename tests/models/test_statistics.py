@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -21,19 +19,7 @@ from mpq.schemes import parse_scheme
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantizers.registry import quantizer_named
-
-
-class Lambda(nn.Module):
-    """A module that holds `parts` and runs `function(self, *inputs)`."""
-
-    def __init__(self, function: Callable[..., Any], **parts: Tensor | nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part if isinstance(part, nn.Module) else nn.Parameter(part))
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.function(self, *inputs)
+from tests.models.discovering import Lambda
 
 
 def seeded(*shape: int) -> Tensor:

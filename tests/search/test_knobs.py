@@ -4,7 +4,6 @@ import numpy as np
 import optuna
 import pytest
 
-from mpq.search.exact import solve
 from mpq.search.knobs import MOST_KINDS, Knobs, kind_of
 from mpq.search.problem import Group, Problem, build_groups
 from tests.small import linear, random_table
@@ -17,8 +16,7 @@ def problem(seed: int = 0, share: float = 0.4, *, count: int = 6) -> Problem:
 
 
 def solved(found: Problem) -> tuple[int, ...]:
-    costs = [[option.cost for option in group.options] for group in found.groups]
-    solution = solve(costs, [[option.error for option in group.options] for group in found.groups], found.limit)
+    solution = found.solve()
     assert solution is not None
     return solution.choice
 

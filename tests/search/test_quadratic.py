@@ -6,9 +6,9 @@ import pytest
 from mpq.records.prediction import interactions
 from mpq.records.sensitivity import Sensitivity, layer_bytes
 from mpq.search import quadratic
-from mpq.search.exact import solve
 from mpq.search.problem import Problem, build_groups
 from mpq.search.quadratic import minimise
+from tests.search.test_knobs import solved
 from tests.small import linear, table
 
 TEXTS = ("int2", "int4", "int8")
@@ -36,18 +36,11 @@ def problem_of(found: Sensitivity, share: float = 0.4) -> Problem:
     return Problem(groups, int(free.smallest + share * (free.largest - free.smallest)))
 
 
-def additive_optimum(problem: Problem) -> tuple[int, ...]:
-    costs = [[option.cost for option in group.options] for group in problem.groups]
-    solution = solve(costs, [[option.error for option in group.options] for group in problem.groups], problem.limit)
-    assert solution is not None
-    return solution.choice
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_the_plan_is_near_the_best_of_all_and_the_bound_below_it(seed: int) -> None:
     found = correlated_table(seed)
     problem = problem_of(found)
-    start = additive_optimum(problem)
+    start = solved(problem)
     result = minimise(problem, found, start)
     assert result is not None
     assert problem.cost(result.choice) <= problem.limit
@@ -64,16 +57,16 @@ def test_interactions_change_the_plan() -> None:
     for seed in range(8):
         found = correlated_table(seed)
         problem = problem_of(found)
-        result = minimise(problem, found, additive_optimum(problem))
+        result = minimise(problem, found, solved(problem))
         assert result is not None
-        changed += result.choice != additive_optimum(problem)
+        changed += result.choice != solved(problem)
     assert changed >= 4
 
 
 def test_tables_without_signed_figures_and_huge_problems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     found = correlated_table(0)
     problem = problem_of(found)
-    start = additive_optimum(problem)
+    start = solved(problem)
     with monkeypatch.context() as patched:
         patched.setattr(quadratic, "MOST_OPTIONS", 17)
         assert minimise(problem, found, start) is None
@@ -84,8 +77,8 @@ def test_tables_without_signed_figures_and_huge_problems_are_left_alone(monkeypa
 def test_a_single_group_has_no_interactions() -> None:
     found = correlated_table(0, count=1)
     problem = problem_of(found)
-    result = minimise(problem, found, additive_optimum(problem))
+    result = minimise(problem, found, solved(problem))
     assert result is not None
-    assert result.choice == additive_optimum(problem)
+    assert result.choice == solved(problem)
     assert result.error == pytest.approx(result.bound)
     assert layer_bytes(found.layers, problem.schemes(result.choice)) <= problem.limit

@@ -24,13 +24,11 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from mpq.schemes import TRITS_PER_BYTE, Scheme
+from mpq.schemes import TRITS_PER_BYTE, Scheme, table_layout
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.stored import weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
-WHOLE = 1 << 20  # up to so many weights, all outputs are one block
-BLOCK = 256  # outputs of a block otherwise: their sums stay in registers, and blocks run in parallel
 _NAMES = {2: "2bit", 4: "4bit", 8: "byte"}
 _PRODUCTS, _UNPACKERS = (
     {bits: getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}").default._op for bits, name in _NAMES.items()}
@@ -50,17 +48,11 @@ def fits(scheme: Scheme) -> bool:
     return scheme.is_integer or scheme.format in _LEVELS
 
 
-def table_bits(scheme: Scheme) -> int:
-    """Bits of a code in the table: the next of 2, 4 and 8."""
-    return next(bits for bits in _NAMES if bits >= scheme.bits)
-
-
 def bags_of(weight: Codes) -> Codes:
     """The table of stored codes, made block by block; `fits` must hold for their scheme."""
-    (rows, columns), bits = weight.matrix, table_bits(weight.scheme)
-    block = _block(weight.matrix, bits)
+    (rows, columns), (bits, block, line) = weight.matrix, table_layout(weight.scheme, weight.matrix)
     blocks, groups, end = -(-rows // block), weight.scheme.groups(columns), block * bits // 8
-    table = torch.zeros(blocks, columns, end + (8 if bits == 8 else 4), dtype=torch.uint8)
+    table = torch.zeros(blocks, columns, line, dtype=torch.uint8)
     table[..., end:] = torch.tensor(_line(weight.scheme), dtype=torch.float32 if bits == 8 else torch.float16).view(torch.uint8)
     scales = torch.zeros(blocks, groups, block, dtype=torch.float16)
     zero_points = None if weight.zero_points is None else torch.zeros(blocks, groups, block, dtype=torch.uint8)
@@ -163,13 +155,6 @@ def rows_of(bags: Codes, wanted: Tensor) -> Tensor:
     codes = table[number, :, place * bits // 8] >> (place * bits % 8).to(torch.uint8).unsqueeze(1) & (2**bits - 1)
     zero_points = None if bags.zero_points is None else bags.zero_points[number, :, place]
     return QuantizedWeight(bags.scheme, (len(wanted), columns), codes, _scales(bags)[number, :, place], zero_points).dequantize()
-
-
-def _block(matrix: tuple[int, int], bits: int) -> int:
-    rows, columns = matrix
-    if rows * columns > WHOLE and rows > BLOCK:
-        return BLOCK
-    return -(-rows * bits // 8) * 8 // bits
 
 
 def _scales(bags: Codes) -> Tensor:

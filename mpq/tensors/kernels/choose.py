@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.schemes import Scheme, table_bits
 from mpq.tensors.kernels import bags, stored
 from mpq.tensors.kernels.codes import Codes
 
@@ -40,7 +40,7 @@ def kernel_for(scheme: Scheme, layout: str, samples: int) -> Kernel:
     """The kernel on the CPU for an input of `samples` rows; `layout` may also be "plain", a tensor that is not packed."""
     if layout != "bags":
         return Kernel(layout, _LAYOUTS["plain"]) if layout == "plain" else Kernel("rows", _LAYOUTS["rows"])
-    bits = bags.table_bits(scheme)
+    bits = table_bits(scheme)
     return Kernel(f"bags{bits}", _LAYOUTS["bags"]) if samples <= FEW[bits] else Kernel("blocks", _LAYOUTS["blocks"])
 
 
