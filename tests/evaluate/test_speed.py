@@ -1,9 +1,8 @@
+"""Speed of two models, and the cost of loading one."""
+
 import json
 import subprocess
 import sys
-
-"""Speed of two models, and the cost of loading one."""
-
 import time
 from typing import Any
 
