@@ -111,19 +111,26 @@ def _bar(console: Console) -> Progress:
 
 
 class _PlainProgress:
-    """Progress as lines: "analyze 12/77, 40 s left: conv1 int4"."""
+    """Progress as lines: "analyze 12/77, 40 s left: conv1 int4".
+
+    The rate is that since the first report of a stage, so that what was prepared before it does not count as a step.
+    """
 
     def __init__(self, stage: str) -> None:
-        self._stage, self._began = stage, time.monotonic()
-        self._last = self._began
+        self._stage, self._last = stage, time.monotonic()
+        self._first = self._previous = (math.inf, 0.0)  # steps done, and when
 
     def __call__(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
+        if done < self._previous[0]:  # the first report of all, or a new stage
+            self._first = (done, now)
+        self._previous = (done, now)
         if now - self._last < _PLAIN_EVERY or done == total:
             return
         self._last = now
-        left = (now - self._began) / done * (total - done)
-        say(f"{self._stage} {done}/{total}, {left:.0f} s left: {text}")
+        steps, seconds = done - self._first[0], now - self._first[1]
+        left = f", {seconds / steps * (total - done):.0f} s left" if steps > 0 else ""
+        say(f"{self._stage} {done}/{total}{left}: {text}")
 
 
 def figure(value: float | None, stderr: float | None = None) -> str:
