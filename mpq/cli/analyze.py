@@ -113,4 +113,5 @@ def command(
     rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
-    say("next: mpq search --budget 4.5bits")
+    named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
+    say(f"next: mpq search{named} --budget 4.5bits")

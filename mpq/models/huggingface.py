@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OWN_KEYS = ("architecture", "tensor_dtypes")
 _SHOWN = 4
+_REMARKING = ("torchao", "torch.utils._pytree")  # loggers that remark on CUDA libraries and enums while torchao is imported
 
 
 def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
@@ -157,17 +159,22 @@ def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bo
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the progress bars and the remarks of transformers."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """Without the progress bars and the remarks of transformers, nor those of torchao, which it imports where that is installed."""
+    own = transformers.utils.logging
+    verbosity, bars = own.get_verbosity(), own.is_progress_bar_enabled()
+    others = {name: logging.getLogger(name).level for name in _REMARKING}
+    own.set_verbosity_error()
+    own.disable_progress_bar()
+    for name in others:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        own.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            own.enable_progress_bar()
+        for name, level in others.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _described(module: nn.Module) -> dict[str, Any]:

@@ -56,6 +56,12 @@ def test_a_demo_whose_step_fails_stops_there(fresh: Path) -> None:
     assert "$ mpq apply" not in ran.out
 
 
+def test_the_next_step_names_an_analysis_that_would_not_be_found(fresh: Path) -> None:
+    (fresh / "runs").mkdir()
+    told = done("analyze model.pt2 --calib calibration.pt --num-samples 8 --method weight --output runs/a.sensitivity.jsonl").err
+    assert "next: mpq search runs/a.sensitivity.jsonl --budget 4.5bits" in told
+
+
 def test_two_analyses_in_a_folder_are_listed(folder: Path) -> None:
     shutil.copy(folder / "model.sensitivity.jsonl", folder / "other.sensitivity.jsonl")
     assert refused("search --budget 4.5bits", 2) == (
