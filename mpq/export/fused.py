@@ -1,13 +1,13 @@
-"""Layers that vLLM computes in one product, and so wants in one scheme: query, key and value; gate and up."""
+"""Refuses what vLLM does: layers of unequal schemes that it computes in one product."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from mpq.export.base import ExportError
+from mpq.records.fused import fused_groups
 from mpq.schemes import Scheme
 
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _SHOWN = 2
 
 
@@ -30,14 +30,3 @@ def check_fused(schemes: Mapping[str, Scheme], names: Iterable[str]) -> None:
         f"vLLM fuses layers that have unequal schemes here: {shown}{more}; search again with --tie auto, "
         "or use --allow-unfused if only other programs will load it"
     )
-
-
-def fused_groups(names: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """The groups among `names` that are fused, each with at least two members."""
-    known = list(names)
-    for members in FUSED:
-        parents = dict.fromkeys(name.removesuffix(members[0]) for name in known if name.rpartition(".")[2] == members[0])
-        for parent in parents:
-            group = tuple(parent + member for member in members if parent + member in known)
-            if len(group) > 1:
-                yield group

@@ -7,42 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mpq.errors import UsageError
 from mpq.models.select import select
+from mpq.records.fused import fused_groups
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
 from mpq.search.problem import Group, Problem
 
-# Layers that runtimes fuse into one matrix product, by the last part of their names.
-FAMILIES = (
-    ("q_proj", "k_proj", "v_proj"),
-    ("query", "key", "value"),
-    ("q", "k", "v"),
-    ("wq", "wk", "wv"),
-    ("gate_proj", "up_proj"),
-    ("w1", "w3"),
-)
 _EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")
 
 
 def automatic_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
     """Groups of layers that runtimes fuse: q/k/v and gate/up beside each other, and the experts of one block."""
     experts: dict[tuple[str, str], list[str]] = {}
-    places: dict[tuple[str, str], str] = {}
+    others: list[str] = []
     for layer in layers:
         match = _EXPERT.fullmatch(layer.name)
         if match is not None:
             experts.setdefault((match[1], match[2]), []).append(layer.name)
         else:
-            parent, _, leaf = layer.name.rpartition(".")
-            places[parent, leaf] = layer.name
+            others.append(layer.name)
     found = [tuple(names) for names in experts.values() if len(names) > 1]
-    parents = dict.fromkeys(parent for parent, _ in places)
-    for parent in parents:
-        for family in FAMILIES:
-            members = tuple(places[parent, leaf] for leaf in family if (parent, leaf) in places)
-            if len(members) == len(family):
-                found.append(members)
-    return tuple(found)
+    return (*found, *fused_groups(others, complete=True))
 
 
 def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group, ...]:
