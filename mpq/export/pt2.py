@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.utils import _pytree as pytree
 
 from mpq.export.base import Abilities, ExportError, Options, Target, Written
-from mpq.export.reopen import quantized_module, sample
+from mpq.export.calls import Tokens, call_of, takes_tokens
+from mpq.export.reopen import quantized_module
 from mpq.export.source import Source
 from mpq.files import atomic_write
-from mpq.models.forward import first_line, main_output
-from mpq.models.program import drop_traces, read_program
-from mpq.records.artifact import PROGRAM
+from mpq.models.forward import first_line
+from mpq.models.program import drop_traces
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme
 from mpq.tensors.kernels.codes import Codes
@@ -108,59 +107,14 @@ class _Packed(nn.Module):
         return from_matrix(dequantize(codes), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
 
 
-class _Tokens(nn.Module):
-    """A language model that takes token ids alone and gives its main output; the graph's input has its name."""
-
-    def __init__(self, packed: _Packed) -> None:
-        super().__init__()
-        self.packed = packed
-
-    def forward(self, input_ids: Tensor) -> Any:
-        """Logits, or the last hidden state."""
-        return main_output(self.packed(input_ids=input_ids))[1]
-
-
 def _call(source: Source, options: Options) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]:
     """The module to trace, its arguments, and which of their dimensions are dynamic."""
     module = quantized_module(source, options)
     packed = _Packed(module, source)
-    if source.kind == "export":
-        args, kwargs, dynamic = _own_inputs(source)
-    elif options.data is None and source.kind == "hf" and "input_ids" in inspect.signature(module.forward).parameters:
-        return _Tokens(packed), (torch.arange(12).reshape(2, 6),), {}, ({0: Dim("batch"), 1: Dim("sequence")},)
-    else:
-        batch = sample(module, source, options)
-        rows = iter(batch.sampled)
-        args, kwargs = batch.args, dict(batch.kwargs)
-        dynamic = pytree.tree_map(lambda leaf: {0: Dim.AUTO} if isinstance(leaf, Tensor) and next(rows) else None, (args, kwargs))
-    shapes = {name: shape for name, shape in (("args", dynamic[0]), ("kwargs", dynamic[1])) if shape}
-    return packed, args, kwargs, shapes
-
-
-def _own_inputs(source: Source) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Inputs of the shapes that a program was exported with: zeros, each dynamic dimension as long as it was then."""
-    with source.opened() as file:
-        program = read_program(file.get_tensor(PROGRAM).numpy().tobytes(), hollow=True)
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    given = [values.get(spec.arg.name) for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
-    structure = program.module_call_graph[0].signature
-    assert structure is not None
-    args, kwargs = pytree.tree_unflatten([_example(value) for value in given], structure.in_spec)
-    dynamic = pytree.tree_unflatten([_dynamic(value) for value in given], structure.in_spec)
-    return tuple(args), dict(kwargs), dynamic
-
-
-def _example(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    sizes = [size if isinstance(size, int) else int(size.node.hint or 2) for size in value.shape]
-    return torch.zeros(sizes, dtype=value.dtype)
-
-
-def _dynamic(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return None
-    return {axis: Dim.AUTO for axis, size in enumerate(value.shape) if not isinstance(size, int)} or None
+    if takes_tokens(module, source, options):
+        return Tokens(packed), (torch.arange(12).reshape(2, 6),), {}, ({0: Dim("batch"), 1: Dim("sequence")},)
+    call = call_of(module, source, options)
+    return packed, call.args, call.kwargs, call.shapes(Dim.AUTO)
 
 
 def _flat(name: str) -> str:
