@@ -4,8 +4,9 @@ Format "pack-quantized": per linear layer `weight_packed` (codes, densely in int
 and `weight_shape`. Read from compressed-tensors 0.20. Zero points are not written: with that version Transformers 5.23 expects them
 unpacked and vLLM packed, so one of the two would not load them.
 
-Only linear layers are quantized. Embeddings and the head, which vLLM takes unquantized only, are stored with the artifact's values in the
-dtype of the model, and so take more bytes than in the artifact.
+Linear layers are packed, a head that is not tied among them. Embeddings are stored with the artifact's values in the dtype of the model and
+take more bytes than in the artifact: compressed-tensors and vLLM 0.32 know packed embeddings, but Transformers 5.23 stops at one when it
+initializes weights ('Embedding' object has no attribute 'weight').
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from mpq.export.fused import check_fused
 from mpq.export.reopen import original_path, quantized_module
 from mpq.export.source import Source
 from mpq.export.text import is_embedding
+from mpq.export.vllm import remarks
 from mpq.files import write_text
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme
 from mpq.tensors.quantized import QuantizedWeight
 
-_HEADS = ("lm_head", "score", "classifier")
+_SCORES = ("score", "classifier")  # which vLLM builds without quantization
 _OWN_KEYS = ("architecture", "tensor_dtypes")
 _BESIDE = ("generation_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "merges.txt", "vocab.json")
 _WORD = 32
@@ -42,7 +44,7 @@ class CompressedTensors(Target):
 
     def takes(self, name: str) -> bool:
         """Whether a layer is stored in its scheme; others are stored as values."""
-        return not is_embedding(name) and name.rpartition(".")[2] not in _HEADS
+        return name in self._packable
 
     def check(self, source: Source, options: Options) -> None:
         """Refuse what is no Hugging Face model, and fused layers of unequal schemes.
@@ -52,6 +54,7 @@ class CompressedTensors(Target):
         """
         if source.kind != "hf":
             raise ExportError(f"this target takes Hugging Face models, {source.path} is of a {source.kind} model: use onnx")
+        self._packable = {layer.name for layer in source.artifact.layers if _is_linear(layer)}
         if options.fused:
             names = [*source.schemes, *(name.removesuffix(".weight") for name in source.others or ())]
             check_fused({name: scheme for name, scheme in source.schemes.items() if not scheme.is_float}, names)
@@ -78,10 +81,17 @@ class CompressedTensors(Target):
         notes += [
             _stored_whole(layer, source, state[layer.parameters[0]]) for layer in kept.values() if not source.schemes[layer.name].is_float
         ]
+        notes += remarks(schemes, {name: state[f"{name}.weight"].shape[1] for name in schemes}, sorted(linear))
         return Written(output, (*notes, f"use: AutoModelForCausalLM.from_pretrained('{output.name}', dtype='auto')"))
 
     def _packs(self, layer: Layer, scheme: Scheme, linear: set[str]) -> bool:
-        return self.takes(layer.name) and layer.name in linear and layer.axes == (0,) and not scheme.is_float
+        return self.takes(layer.name) and layer.name in linear and not scheme.is_float
+
+
+def _is_linear(layer: Layer) -> bool:
+    """Whether a layer may be the weight of one linear layer, rows first; a tied head is an embedding."""
+    plain = layer.axes == (0,) and len(layer.parameters) == 1 and len(layer.shape) == 2
+    return plain and not is_embedding(layer.name) and layer.name.rpartition(".")[2] not in _SCORES
 
 
 def packed(weight: QuantizedWeight) -> dict[str, Tensor]:
@@ -147,4 +157,5 @@ def _tokenizer_files(folder: Path) -> Iterator[Path]:
 
 def _stored_whole(layer: Layer, source: Source, value: Tensor) -> str:
     dtype, size = str(value.dtype).removeprefix("torch."), value.numel() * value.element_size()
-    return f"{layer.name} ({source.stored[layer.name]}) is stored as {dtype} values, {size:,} bytes: this target packs linear layers only"
+    why = "this target packs linear layers only"
+    return f"{layer.name} ({source.stored[layer.name]}) is stored as {dtype} values, {size:,} bytes: {why}"
