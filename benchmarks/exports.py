@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -82,13 +83,36 @@ def llama_cpp(path: Path) -> Run:
     return run
 
 
-EXACT = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+def archive(path: Path) -> Run:
+    module = torch.export.load(path).module()
+    return lambda inputs: logits(module(inputs))
+
+
+def executorch(path: Path) -> Run:
+    importlib.import_module("executorch.kernels.quantized")
+    method = importlib.import_module("executorch.runtime").Runtime.get().load_program(path).load_method("forward")
+    return lambda inputs: torch.cat([method.execute([row])[0].clone() for row in inputs.split(1)])
+
+
+def torchao(model: Path) -> Callable[[Path], Run]:
+    def opened(path: Path) -> Run:
+        loaded = importlib.import_module("transformers").AutoModelForCausalLM.from_pretrained(model)
+        config = importlib.import_module("torchao.core.config").config_from_dict(json.loads(path.read_text()))
+        importlib.import_module("torchao.quantization").quantize_(loaded, config, filter_fn=None)
+        return lambda inputs: logits(loaded(input_ids=inputs))
+
+    return opened
+
+
+EXACT = {"EXECUTION_MODE_HINT": "ACCURACY"}
 GRAPHS = (
     Case("onnx", "onnx", "onnxruntime", onnx_runtime(qdq_matmulnbits_accuracy_level="1")),
     Case("onnx, as it comes", "onnx", "onnxruntime", onnx_runtime()),
     Case("onnx, unpacked when loading", "onnx", "onnxruntime", onnx_runtime(disable_quant_qdq="1")),
     Case("openvino", "openvino", "openvino", openvino(**EXACT)),
     Case("openvino, as it comes", "openvino", "openvino", openvino()),
+    Case("pt2", "pt2", "torch", archive),
+    Case("executorch", "executorch", "executorch", executorch),
 )
 LANGUAGE = (
     Case("compressed-tensors", "compressed-tensors", "compressed-tensors", transformers),
@@ -173,7 +197,8 @@ def main() -> None:
         short = ("--num-samples", "8", "--seq-len", "128")
         stories = make(folder, models / "stories15m", text, "4.6bits", *short, ties=tuple(ties))
         tokens = torch.randint(5, 3000, (3, 64), generator=torch.Generator().manual_seed(0))
-        measure("stories15m", stories, tokens, GRAPHS + LANGUAGE)
+        own = Case("torchao, its own codes", "torchao", "torchao", torchao(models / "stories15m"))
+        measure("stories15m", stories, tokens, (*GRAPHS, *LANGUAGE, own))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from mpq.errors import MpqError
 
 if TYPE_CHECKING:
     from mpq.export.source import Source
+    from mpq.schemes import Scheme
 
 
 class ExportError(MpqError):
@@ -106,6 +107,12 @@ class Target(ABC):
     def takes(self, name: str) -> bool:
         """Whether the target stores or quantizes this layer by its scheme; otherwise any scheme will do."""
         return True
+
+    def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
+        """The scheme that the target takes for a layer that it `takes`: its own if it can; None if nothing holds its values."""
+        from mpq.export.closest import closest
+
+        return closest(scheme, matrix, self.abilities)
 
     @abstractmethod
     def write(self, source: Source, output: Path, options: Options) -> Written:

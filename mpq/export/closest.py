@@ -81,7 +81,8 @@ def _groups(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> li
     if size is not None and abilities.group_sizes is None and (abilities.ragged or columns % size == 0):
         found.append(size)
     whole = columns if size is None else size
-    allowed = abilities.group_sizes or tuple(g for g in range(2, math.gcd(whole, columns) + 1))
+    every = tuple(range(2, math.gcd(whole, columns) + 1))
+    allowed = every if abilities.group_sizes is None else abilities.group_sizes
     fitting = [g for g in allowed if whole % g == 0 and (abilities.ragged or columns % g == 0)]
     return found + [g for g in fitting if g < columns or not abilities.whole_row]
 

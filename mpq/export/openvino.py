@@ -12,8 +12,8 @@ from mpq.export.source import Source
 
 _USE = (
     "use: openvino.Core().compile_model(XML, 'CPU')",
-    "by default it may compute in bfloat16 or with 8-bit activations; INFERENCE_PRECISION_HINT=f32 and DYNAMIC_QUANTIZATION_GROUP_SIZE=0 "
-    "give the artifact's logits",
+    "by default it may compute in bfloat16 or with 8-bit activations, which is faster; with {'EXECUTION_MODE_HINT': 'ACCURACY'} it gives "
+    "the artifact's outputs",
 )
 
 

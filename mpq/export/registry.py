@@ -10,6 +10,7 @@ from mpq.export.base import Target
 _HOMES = {
     "auto-round": ("auto_round:AutoRound", "AutoRound's layer_config, JSON, no weights"),
     "compressed-tensors": ("compressed_tensors:CompressedTensors", "a Hugging Face folder for Transformers and vLLM"),
+    "executorch": ("executorch:ExecuTorch", "an ExecuTorch program, .pte, with int4 and int8 weights for XNNPACK"),
     "gguf": ("gguf:Gguf", "a GGUF file for llama.cpp, Llama-family models"),
     "gptqmodel": ("gptqmodel:GptqModel", "GPTQModel's quantize_config.json with a dynamic map, no weights"),
     "llama.cpp": ("llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpq.export.base import ExportError, Options, Target
-from mpq.export.closest import closest, without_idle_group
+from mpq.export.closest import without_idle_group
 from mpq.export.registry import target_named
 from mpq.export.source import Source, open_source
 from mpq.schemes import Scheme
@@ -79,9 +79,7 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
         ExportError: listing the layers whose scheme the target does not have.
     """
     found = {
-        name: closest(scheme, source.matrices[name], goal.abilities)
-        if goal.takes(name)
-        else without_idle_group(scheme, source.matrices[name])
+        name: goal.closest(name, scheme, source.matrices[name]) if goal.takes(name) else without_idle_group(scheme, source.matrices[name])
         for name, scheme in source.schemes.items()
     }
     hopeless = [name for name, scheme in found.items() if scheme is None]

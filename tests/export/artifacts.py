@@ -49,14 +49,21 @@ def by_name(schemes: Mapping[str, str], otherwise: str) -> Callable[[Layer], Sch
 
 
 def make(
-    model: Path, batch: Batch, choose: Callable[[Layer], Scheme], folder: Path, *, factory: str | None = None, without: Sequence[str] = ()
+    model: Path,
+    batch: Batch,
+    choose: Callable[[Layer], Scheme],
+    folder: Path,
+    *,
+    factory: str | None = None,
+    without: Sequence[str] = (),
+    quantizer: str = "rtn",
 ) -> tuple[Path, Path]:
     """A plan and its artifact in `folder`."""
     loaded = load_model(model, factory=factory)
     layers = [layer for layer in discover(loaded.module, [batch]).layers if layer.name not in without]
     source = source_of(loaded, str(model))
     bare = {layer.name: choose(layer) for layer in layers}
-    plan = plan_for(layers, bare, model=source, quantizer="rtn", rest=inventory(loaded, layers, source=source, quantizer="rtn"))
+    plan = plan_for(layers, bare, model=source, quantizer=quantizer, rest=inventory(loaded, layers, source=source, quantizer=quantizer))
     assert [layer.name for layer in plan_layers(plan, loaded)] == [layer.name for layer in layers]
     write_plan(plan, folder / "plan.yaml")
     apply(loaded, plan, folder / "model.mpq.safetensors", allow_unchanged=True)
