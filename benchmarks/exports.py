@@ -91,7 +91,7 @@ def archive(path: Path) -> Run:
 def executorch(path: Path) -> Run:
     importlib.import_module("executorch.kernels.quantized")
     method = importlib.import_module("executorch.runtime").Runtime.get().load_program(path).load_method("forward")
-    return lambda inputs: torch.cat([method.execute([row])[0].clone() for row in inputs.split(1)])
+    return lambda inputs: torch.cat([method.execute([row])[0].clone() for row in torch.split(inputs, 1)])
 
 
 def torchao(model: Path) -> Callable[[Path], Run]:

@@ -1,6 +1,9 @@
 """The documents in docs/ are run as the README is, and their links lead somewhere."""
 
+import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,12 +56,20 @@ def test_the_recipes_for_a_cnn_and_its_gate_run(tmp_path: Path, tmp_path_factory
     documents.run(gate)
 
 
-def test_the_recipe_for_vllm_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_recipes_for_vllm_and_torchao_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("compressed_tensors")
     from tests.cookbook import llama
 
     llama(Path())
-    documents.run(recipe("LLM for vLLM", tmp_path_factory.mktemp("recipes")))
+    elsewhere = tmp_path_factory.mktemp("recipes")
+    documents.run(recipe("LLM for vLLM", elsewhere))
+    if importlib.util.find_spec("torchao") is not None:
+        own = recipe("LLM for torchao", elsewhere)
+        documents.run(own, only=("console",))
+        ((_, program),) = [block for block in documents.blocks(own) if block[0] == "python"]  # alone, since torchao warns while imported
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert 0 < float(ran.stdout.removeprefix("KL divergence: ")) < 0.1
 
 
 def test_the_recipes_for_an_own_metric_and_latencies_run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
