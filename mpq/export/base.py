@@ -2,6 +2,7 @@
 
 An export runs in this order:
 
+    target.check_place(output)             refuses a place that cannot be written to
     target.check(source, options)          refuses what cannot work, before anything long; imports its packages
     target.abilities                       each layer's scheme is taken as it is, or replaced by the cheapest one that holds its values
     target.write(source, output, options)  writes one file or folder, and says what it wrote
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpq.errors import MpqError
+from mpq.export.place import check_place
 
 if TYPE_CHECKING:
     from mpq.export.source import Source
@@ -96,6 +98,16 @@ class Target(ABC):
     ending: ClassVar[str]
     """What the output's name ends with, after the model's name."""
     abilities: ClassVar[Abilities]
+    suffix: ClassVar[str | None] = None
+    """What the output's name must end with, where the reading program wants that."""
+
+    def check_place(self, output: Path) -> None:
+        """Refuse a place that cannot be written to.
+
+        Raises:
+            OutputError: with what is in the way.
+        """
+        check_place(output, folder=not self.ending.startswith("."), suffix=self.suffix)
 
     def check(self, source: Source, options: Options) -> None:  # noqa: B027
         """Refuse what this target cannot take, before anything is written.

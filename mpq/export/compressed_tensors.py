@@ -21,15 +21,17 @@ from torch import Tensor, nn
 
 from mpq.export.base import Abilities, ExportError, Options, Target, Written
 from mpq.export.fused import check_fused
+from mpq.export.place import staged
 from mpq.export.reopen import original_path, quantized_module
 from mpq.export.source import Source
 from mpq.export.text import is_embedding
 from mpq.export.vllm import remarks
-from mpq.files import write_text
+from mpq.files import OutputError, write_text
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme
 from mpq.tensors.quantized import QuantizedWeight
 
+_CONFIG = "config.json"
 _SCORES = ("score", "classifier")  # which vLLM builds without quantization
 _OWN_KEYS = ("architecture", "tensor_dtypes")
 _BESIDE = ("generation_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "merges.txt", "vocab.json")
@@ -72,17 +74,28 @@ class CompressedTensors(Target):
         for name, weight in source.weights():
             if name not in kept:
                 tensors |= {f"{name}.{part}": tensor for part, tensor in packed(weight).items()}
-        output.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
-        notes = _copy_tokenizer(original_path(source, options), output)
         schemes = {name: scheme for name, scheme in source.schemes.items() if name not in kept}
         config = _config(source, schemes, sorted(linear - set(schemes)))
-        write_text(output / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        with staged(output, last=_CONFIG) as folder:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            notes = _copy_tokenizer(original_path(source, options), folder)
+            write_text(folder / _CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         notes += [
             _stored_whole(layer, source, state[layer.parameters[0]]) for layer in kept.values() if not source.schemes[layer.name].is_float
         ]
         notes += remarks(schemes, {name: state[f"{name}.weight"].shape[1] for name in schemes}, sorted(linear))
         return Written(output, (*notes, f"use: AutoModelForCausalLM.from_pretrained('{output.name}', dtype='auto')"))
+
+    def check_place(self, output: Path) -> None:
+        """Refuse a folder that holds a model of another kind.
+
+        Raises:
+            OutputError: naming it.
+        """
+        super().check_place(output)
+        found = output / _CONFIG
+        if found.exists() and '"compressed-tensors"' not in found.read_text(encoding="utf-8", errors="replace"):
+            raise OutputError(f"{output} holds another model: choose another place with --output")
 
     def _packs(self, layer: Layer, scheme: Scheme, linear: set[str]) -> bool:
         return self.takes(layer.name) and layer.name in linear and not scheme.is_float

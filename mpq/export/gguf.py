@@ -19,6 +19,7 @@ from mpq.export.base import ExportError, Options, Target, Written, package
 from mpq.export.blocks import ABILITIES, block_type, pack_blocks
 from mpq.export.gguf_vocabulary import add_vocabulary
 from mpq.export.llama_names import gguf_name
+from mpq.export.place import staged
 from mpq.export.reopen import original_path
 from mpq.export.source import Source
 from mpq.tensors.quantized import QuantizedWeight
@@ -54,8 +55,13 @@ class Gguf(Target):
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Write keys, vocabulary and tensors."""
         gguf = package("gguf", extra="gguf")
-        partial = output.with_name(f".{output.name}.partial")
-        writer = gguf.GGUFWriter(partial, "llama")
+        with staged(output.parent, last=output.name) as folder:
+            notes = self._fill(gguf.GGUFWriter(folder / output.name, "llama"), source, options)
+        return Written(output, (*notes, f"use: llama-cli -m {output.name}"))
+
+    def _fill(self, writer: Any, source: Source, options: Options) -> list[str]:
+        """Write everything through `writer`; notes on it."""
+        gguf = package("gguf", extra="gguf")
         _add_keys(writer, gguf, source)
         notes = add_vocabulary(writer, original_path(source, options), source.artifact.config["vocab_size"])
         sizes: dict[str, list[int]] = defaultdict(list)
@@ -66,9 +72,8 @@ class Gguf(Target):
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        partial.replace(output)
         types = "; ".join(f"{kind}: {len(each)} tensors, {sum(each):,} bytes" for kind, each in sorted(sizes.items()))
-        return Written(output, (types, *notes, f"use: llama-cli -m {output.name}"))
+        return [types, *notes]
 
 
 def _add_keys(writer: Any, gguf: Any, source: Source) -> None:

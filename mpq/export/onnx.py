@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from mpq.export.base import Abilities, ExportError, Options, Target, Written, package
+from mpq.export.place import staged
 from mpq.export.source import Source
 from mpq.records.layer import Layer
 from mpq.tensors.quantized import QuantizedWeight
@@ -51,7 +52,8 @@ class Onnx(Target):
         model = quantized_graph(source, options)
         ir = package("onnx_ir", extra="onnx")
         large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
-        ir.save(model, output, external_data=f"{output.name}.data" if large else None)
+        with staged(output.parent, last=output.name) as folder:
+            ir.save(model, folder / output.name, external_data=f"{output.name}.data" if large else None)
         notes = [f"weights are in {output.name}.data: keep the two files together"] if large else []
         data = (output.with_name(f"{output.name}.data"),) if large else ()
         return Written(output, (*notes, *_USE), data)

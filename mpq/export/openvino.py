@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpq.export.base import Options, Written, package
 from mpq.export.onnx import Onnx
+from mpq.export.place import staged
 from mpq.export.source import Source
 
 _USE = (
@@ -21,6 +22,7 @@ class OpenVino(Onnx):
     """Codes stay int4 and int8, scales fp16; groups must divide the row."""
 
     ending = ".xml"
+    suffix = ".xml"
     abilities = replace(Onnx.abilities, ragged=False)
 
     def check(self, source: Source, options: Options) -> None:
@@ -38,7 +40,8 @@ class OpenVino(Onnx):
         with tempfile.TemporaryDirectory() as folder:
             graph = super().write(source, Path(folder) / "model.onnx", options).path
             model = openvino.convert_model(graph)
-            openvino.save_model(model, output, compress_to_fp16=False)
+            with staged(output.parent, last=output.name) as made:
+                openvino.save_model(model, made / output.name, compress_to_fp16=False)
             del model  # it maps the file of the graph
         weights = output.with_suffix(".bin")
         return Written(

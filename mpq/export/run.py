@@ -57,6 +57,8 @@ def export(
     goal = target_named(target)
     if goal.needs_weights:
         given.artifact  # noqa: B018
+    place = Path(output) if output is not None else given.path.with_name(_stem(given) + goal.ending)
+    goal.check_place(place)
     goal.check(given, chosen)
     schemes = expressed(given, goal, target=target, nearest=nearest)
     replaced = {
@@ -64,7 +66,6 @@ def export(
         for name, scheme in schemes.items()
         if scheme != without_idle_group(given.schemes[name], given.matrices[name])
     }
-    place = Path(output) if output is not None else given.path.with_name(_stem(given) + goal.ending)
     wanted = given.with_schemes(schemes)
     _keep_budget(wanted, goal, target=target)
     written = goal.write(wanted, place, chosen)

@@ -1,0 +1,73 @@
+"""An export is refused before the work where it cannot be written, and appears whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from mpq.export.compressed_tensors import CompressedTensors
+from mpq.export.place import check_place, staged
+from mpq.export.registry import target_named
+from mpq.files import OutputError
+
+
+def test_a_place_that_cannot_be_written_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    missing = tmp_path / "none" / "model.onnx"
+    with pytest.raises(
+        OutputError, match=f"cannot write {missing}: there is no folder {missing.parent}; choose another place with --output"
+    ):
+        check_place(missing, folder=False)
+    with pytest.raises(OutputError, match=r"it is a folder, and this target writes a file"):
+        target_named("onnx").check_place(tmp_path)
+    with pytest.raises(OutputError, match=r"it is a file, and this target writes a folder"):
+        target_named("compressed-tensors").check_place(tmp_path / "file")
+    with pytest.raises(OutputError, match=r"model: the name must end with \.xml"):
+        target_named("openvino").check_place(tmp_path / "model")
+
+
+def test_a_folder_with_another_model_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    with pytest.raises(OutputError, match="holds another model: choose another place with --output"):
+        CompressedTensors().check_place(tmp_path)
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "compressed-tensors"}}')
+    CompressedTensors().check_place(tmp_path)
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_files_appear_together_and_the_last_one_only_with_the_others(tmp_path: Path, existing: bool) -> None:
+    place = tmp_path / "model"
+    if existing:
+        place.mkdir()
+        (place / "config.json").write_text("old")
+        (place / "notes.txt").write_text("mine")
+    with staged(place, last="config.json") as folder:
+        (folder / "config.json").write_text("new")
+        (folder / "model.safetensors").write_text("weights")
+        assert (place / "config.json").exists() == existing
+    assert (place / "config.json").read_text() == "new"
+    assert sorted(file.name for file in place.iterdir()) == ["config.json", "model.safetensors", *(["notes.txt"] if existing else [])]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_stops_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("old")
+
+    def stopped() -> None:
+        with staged(tmp_path, last="model.onnx") as folder:
+            (folder / "model.onnx").write_text("ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "old"
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    def full() -> None:
+        with staged(tmp_path, last="model.onnx"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"model.onnx: No space left on device; choose another place with --output"):
+        full()
+    assert list(tmp_path.iterdir()) == []
