@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
+from mpq.cli.console import say
 from mpq.cli.options import Config, Json, Trust, default_of, merged
 from mpq.cli.searching import Job, starting_schemes
 from mpq.cli.sources import check_output, only_analysis
@@ -114,6 +115,8 @@ def command(
     table = read_sensitivity(source)
     if start is not None:
         choices["start"] = starting_schemes(start, table)
+        if choices.get("trials") == 0:
+            say("--trials 0 measures no plan, so the search does not start from one")
     job = Job(table, source, settings_from(SearchSettings, choices), reference=model, trust=trust)
     if limit is not None:
         job.report(job.smallest(float(limit)), output, json=json, explain=explain or ())

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mpq.search.stages import Progress
 
 
+_SHOWN = 3
+
+
 class Job:
     """Searches on one table.
 
@@ -155,6 +158,8 @@ class Job:
                 [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
                 title=f"{self._table.metric} by finalist",
             )
+        for note in result.notes:
+            say(note)
         say(f"chosen: {result.reason}")
         gap = result.plan.evidence["optimality_gap"]
         proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
@@ -199,7 +204,11 @@ def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
 
 
 def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
-    """Schemes by layer of a plan, or of another tool's assignment."""
+    """Schemes by layer of a plan, or of another tool's assignment, which may name fewer layers.
+
+    Raises:
+        UsageError: if the file cannot be read, or is a plan that lacks a layer of the analysis.
+    """
     from mpq.export.assignment import read_assignment
     from mpq.records.plan import read_plan
 
@@ -207,4 +216,11 @@ def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
         is_plan = "mpq_plan:" in path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}; --from takes a plan or another tool's assignment") from error
-    return dict(read_plan(path).layers) if is_plan else read_assignment(path, table.layers)
+    found = dict(read_plan(path).layers) if is_plan else read_assignment(path, table.layers)
+    missing = [layer.name for layer in table.layers if layer.name not in found]
+    if missing and is_plan:
+        raise UsageError(f"{path} has no layer '{missing[0]}': it was made for another analysis")
+    if missing:
+        shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
+        say(f"{path} does not name {shown}: the search chooses there")
+    return found

@@ -59,12 +59,14 @@ class SearchResult:
         finalists: all finalists, in the order of the stages; empty when nothing was measured.
         reason: why this plan.
         measurements: whole plans measured on calibration samples in this run.
+        notes: what else to tell.
     """
 
     plan: Plan
     finalists: tuple[Finalist, ...]
     reason: str
     measurements: int
+    notes: tuple[str, ...] = ()
 
 
 def search(
@@ -137,6 +139,7 @@ class _Run:
         self._on_progress = on_progress or (lambda *_: None)
         self._started = time.monotonic()
         self.quadratic: Quadratic | None = None
+        self._notes: tuple[str, ...] = ()
 
     def unmeasured(self) -> SearchResult:
         """The best plan by the table alone: with interactions if the analysis found that these predict whole plans better."""
@@ -162,10 +165,12 @@ class _Run:
         for uniform in uniform_plans(self.problem, self.table, self.settings.pins):
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
         if self.settings.start is not None:
-            choice = choice_of(self.problem, self.settings.start, self.table)
+            choice = choice_of(self.problem, self.settings.start, self.solution.choice)
             if self.problem.fits(choice):
                 entries.append(("start", stages.fixed("start", choice), False))
                 best = _better(entries[-1][1], best)
+            else:
+                self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
         for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
             best = advance(best)
             entries.append((stage, best, False))
@@ -185,7 +190,7 @@ class _Run:
             finalists.append(Finalist(name, found.choice, uniform, bits, predicted, found.errors, held[found.choice]))
         best, reason = decide(finalists)
         plan = self._plan(best.choice, self._evidence(best, finalists, reason), uniform=best.uniform)
-        return SearchResult(plan, tuple(finalists), reason, measurements)
+        return SearchResult(plan, tuple(finalists), reason, measurements, self._notes)
 
     def _evidence(self, best: Finalist, finalists: Sequence[Finalist], reason: str) -> dict[str, Any]:
         row = best.row()

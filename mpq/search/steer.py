@@ -9,7 +9,6 @@ from mpq.errors import UsageError
 from mpq.models.select import select
 from mpq.records.fused import fused_groups
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
 from mpq.search.problem import Group, Problem
 
@@ -87,16 +86,13 @@ def _spellings(scheme: Scheme) -> set[str]:
     return {str(scheme), scheme.format, str(scheme.bits)}
 
 
-def choice_of(problem: Problem, schemes: Mapping[str, Scheme], table: Sensitivity) -> tuple[int, ...]:
+def choice_of(problem: Problem, schemes: Mapping[str, Scheme], otherwise: Sequence[int]) -> tuple[int, ...]:
     """The choice that gives each layer the scheme of a plan, or the next larger one among its options.
 
-    Raises:
-        UsageError: if the plan lacks a layer.
+    Groups with a layer that `schemes` lacks take what `otherwise`, another choice, gives them.
     """
-    missing = next((layer.name for layer in table.layers if layer.name not in schemes), None)
-    if missing is not None:
-        raise UsageError(f"the plan to start from has no layer '{missing}': it was made for another analysis")
-    return tuple(_nearest(group, schemes) for group in problem.groups)
+    whole = [all(layer.name in schemes for layer in group.layers) for group in problem.groups]
+    return tuple(_nearest(group, schemes) if known else other for group, known, other in zip(problem.groups, whole, otherwise, strict=True))
 
 
 def _nearest(group: Group, schemes: Mapping[str, Scheme]) -> int:

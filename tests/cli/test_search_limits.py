@@ -61,3 +61,26 @@ def test_costs_memory_and_candidates_limit_the_plan_and_are_told(folder: Path) -
     assert costs["memory_bytes"]["total"] <= costs["memory_bytes"]["most"]
     assert f"heat: {costs['heat']['total']:.6g} of at most {most:g}" in ran.err
     assert "(chosen)" in ran.out
+
+
+def test_a_start_by_another_tool_may_name_fewer_layers_and_is_measured(folder: Path) -> None:
+    names = [layer.name for layer in read_sensitivity(folder / "model.sensitivity.jsonl").layers]
+    (folder / "peer.csv").write_text("layer,bits\n" + "".join(f"{name},4\n" for name in names[1:]))
+    ran = done("search --budget 6bits --trials 2 --from peer.csv")
+    assert f"peer.csv does not name {names[0]}: the search chooses there" in ran.err + ran.out
+    assert "start" in [row["name"] for row in yaml.safe_load((folder / "plan.yaml").read_text())["evidence"]["finalists"]]
+    (folder / "large.csv").write_text("layer,bits\n" + "".join(f"{name},8\n" for name in names))
+    over = done("search --budget 4.5bits --trials 2 --from large.csv")
+    assert "the plan to start from is over the budget, so the search does not start from it" in over.err + over.out
+    table = done("search --budget 6bits --trials 0 --from peer.csv")
+    assert "--trials 0 measures no plan, so the search does not start from one" in table.err + table.out
+
+
+def test_a_plan_of_another_analysis_is_refused_before_the_model_is_loaded(folder: Path) -> None:
+    done("search --budget 6bits --trials 0")
+    text = (folder / "plan.yaml").read_text()
+    names = [layer.name for layer in read_sensitivity(folder / "model.sensitivity.jsonl").layers]
+    kept = [line for line in text.splitlines() if not line.startswith(f"  {names[0]}: ")]
+    (folder / "other.yaml").write_text("\n".join(kept) + "\n")
+    reason = refused("search --budget 6bits --trials 2 --from other.yaml", 2)
+    assert reason == f"other.yaml has no layer '{names[0]}': it was made for another analysis"

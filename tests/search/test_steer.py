@@ -48,18 +48,13 @@ def test_least_bits_of_an_unknown_layer_are_refused() -> None:
         limited(two().groups, {"nothing": 8})
 
 
-def test_a_plan_to_start_from_takes_the_same_or_the_next_larger_options() -> None:
+def test_a_plan_to_start_from_takes_the_same_or_the_next_larger_options_and_leaves_the_rest() -> None:
     problem = two()
-    layers = table([linear("a.head", 4, 64), linear("b", 4, 64)], {name: {"int4": 1.0} for name in ("a.head", "b")})
     start = {"a.head": parse_scheme("int8"), "b": parse_scheme("int6")}
-    assert problem.schemes(choice_of(problem, start, layers)) == {"a.head": parse_scheme("int8"), "b": parse_scheme("int8")}
-
-
-def test_a_plan_of_another_analysis_is_refused() -> None:
-    layers = table([linear("a.head", 4, 64), linear("b", 4, 64)], {name: {"int4": 1.0} for name in ("a.head", "b")})
-    with pytest.raises(UsageError) as error:
-        choice_of(two(), {"b": parse_scheme("int4")}, layers)
-    assert str(error.value) == "the plan to start from has no layer 'a.head': it was made for another analysis"
+    assert problem.schemes(choice_of(problem, start, (0, 0))) == {"a.head": parse_scheme("int8"), "b": parse_scheme("int8")}
+    first, second = choice_of(problem, {"b": parse_scheme("int6")}, (1, 0))
+    assert first == 1
+    assert problem.schemes((first, second))["b"] == parse_scheme("int8")
 
 
 @pytest.mark.parametrize(
