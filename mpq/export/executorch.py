@@ -18,8 +18,9 @@ from typing import Any
 
 from mpq.export.base import Abilities, ExportError, Options, Target, Written, package
 from mpq.export.closest import closest, widen, without_idle_group
-from mpq.export.executorch_graph import Graph, quiet
+from mpq.export.executorch_graph import Graph
 from mpq.export.executorch_weights import fits_positive
+from mpq.export.quiet import quiet
 from mpq.export.source import Source
 from mpq.files import atomic_write
 from mpq.models.forward import first_line

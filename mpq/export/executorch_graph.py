@@ -8,10 +8,6 @@ embedding               embedding_4bit or embedding_byte of codes, scales and in
 from __future__ import annotations
 
 import importlib
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +19,7 @@ from torch.utils import _pytree as pytree
 from mpq.export.base import ExportError, Options
 from mpq.export.calls import PREFIX, Tokens, call_of, takes_tokens
 from mpq.export.executorch_weights import Signed, signed_codes, with_positive_scales
+from mpq.export.quiet import quiet
 from mpq.export.reopen import quantized_module
 from mpq.export.source import Source
 from mpq.models.forward import first_line
@@ -195,16 +192,3 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sh
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # the model decides what goes wrong in torch, so any failure is the model's
         raise ExportError(f"torch.export cannot trace this model ({first_line(error)})") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the remarks of torch and executorch on their own insides."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

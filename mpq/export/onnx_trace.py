@@ -8,10 +8,6 @@ model allows it.
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from mpq.export.base import ExportError, Options
+from mpq.export.quiet import quiet
 from mpq.export.reopen import quantized_module, sample
 from mpq.export.source import Source
 from mpq.models.forward import first_line, main_output
@@ -56,7 +53,7 @@ def trace(source: Source, options: Options) -> Any:
         ExportError: if the model cannot be converted, with the converter's reason.
     """
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             made = _convert(source, options)
     except torch.onnx.errors.OnnxExporterError as error:
         cause = error.__cause__ or error
@@ -114,17 +111,3 @@ def _program(source: Source) -> ExportedProgram:
         if value is not None:
             tensor.data.copy_(value)
     return program
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the converter's remarks on its own insides."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

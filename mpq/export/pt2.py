@@ -7,7 +7,6 @@ It loads and runs with torch and without mpq. A torch.export source keeps its in
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from mpq.export.base import Abilities, ExportError, Options, Target, Written
 from mpq.export.calls import Tokens, call_of, takes_tokens
+from mpq.export.quiet import quiet
 from mpq.export.reopen import quantized_module
 from mpq.export.source import Source
 from mpq.files import atomic_write
@@ -44,15 +44,13 @@ class Pt2(Target):
         """Trace the model around its packed weights, and save the program."""
         module, args, kwargs, shapes = _call(source, options)
         try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+            with quiet(), torch.no_grad():
                 program = torch.export.export(module.eval(), args, kwargs, dynamic_shapes=shapes)
         except Exception as error:  # the model decides what goes wrong in torch, so any failure is the model's
             raise ExportError(f"torch.export cannot trace this model ({first_line(error)})") from error
         drop_traces(program)
         _shorten(program)
-        with atomic_write(output) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with atomic_write(output) as file, quiet():
             torch.export.save(program, file)
         return Written(output, ("it needs torch alone: torch.export.load(path).module()",))
 
