@@ -159,6 +159,15 @@ def kl_divergence(reference: Tensor, found: Tensor) -> float:
     return max(0.0, float((first.exp() * (first - second)).sum(-1).mean()))
 
 
+def first_tokens(models: Path, *, samples: int, length: int) -> Tensor:
+    """Token ids of stories that no stage has seen: [samples, length]."""
+    tokenizer = importlib.import_module("transformers").AutoTokenizer.from_pretrained(models / "stories15m")
+    lines = map(json.loads, (models / "text" / "tinystories.jsonl").read_text().splitlines())
+    stories = (tokenizer(line["text"], add_special_tokens=False).input_ids for line in lines if line["split"] == "valid_piece")
+    long = [[1, *story][:length] for story in stories if len(story) >= length]
+    return torch.tensor(long[:samples])
+
+
 def mpq_command(*words: str) -> None:
     print("$ mpq " + " ".join(words))
     app(["--quiet", *words], standalone_mode=False)
@@ -196,7 +205,7 @@ def main() -> None:
         text = f"{models}/text/tinystories.jsonl?split=train_head"
         short = ("--num-samples", "8", "--seq-len", "128")
         stories = make(folder, models / "stories15m", text, "4.6bits", *short, ties=tuple(ties))
-        tokens = torch.randint(5, 3000, (3, 64), generator=torch.Generator().manual_seed(0))
+        tokens = first_tokens(models, samples=3, length=64)
         own = Case("torchao, its own codes", "torchao", "torchao", torchao(models / "stories15m"))
         measure("stories15m", stories, tokens, (*GRAPHS, *LANGUAGE, own))
 

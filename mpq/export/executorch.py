@@ -29,6 +29,7 @@ from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 
 _SHOWN = 6
+_TURNED = "among them groups of negative scales, which an analysis with --quantizer rtn does not have: int4 in groups then stays"
 _USE = (
     "use: import executorch.kernels.quantized, then executorch.runtime.Runtime.get().load_program(path).load_method('forward').execute(...)"
 )
@@ -93,7 +94,8 @@ class ExecuTorch(Target):
         program = _lower(self._graph.program())
         with atomic_write(output) as file:
             program.write_to_file(file)
-        return Written(output, (*_notes(source, self._graph, anew), *self._graph.notes, _USE))
+        turned = self._stuck.intersection(anew)
+        return Written(output, (*_notes(source, self._graph, anew), *([_TURNED] if turned else []), *self._graph.notes, _USE))
 
 
 def _stored(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight | None:

@@ -116,6 +116,7 @@ def test_what_xnnpack_does_not_hold_is_listed_or_rounded_anew(tmp_path: Path) ->
     done = export(path, "executorch", nearest=True)
     assert {name: str(new) for name, (_, new) in done.replaced.items()} == {"inner": "int8"}
     assert any(note.startswith("rounded anew as int8 per row") and note.endswith(": inner") for note in done.notes)
+    assert any("--quantizer rtn" in note for note in done.notes)
     given = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(run(done.path, [given])[0], mpq.load(path)(given), rtol=0, atol=0.03)
