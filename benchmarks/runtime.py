@@ -51,7 +51,9 @@ def verdict(name: str, found: float, bar: float, *, least: bool = True) -> str:
 def packed(weight: torch.Tensor, text: str) -> PackedTensor:
     scheme = parse_scheme(text)
     quantized = quantizer_named("rtn").quantize(weight, scheme)
-    return PackedTensor(best_layout(stored_codes(quantized.pack(), scheme, quantized.matrix), 2), weight.shape, (0,), weight.dtype)
+    return PackedTensor(
+        best_layout(stored_codes(quantized.pack(), scheme, quantized.matrix), 2, weight.dtype), weight.shape, (0,), weight.dtype
+    )
 
 
 def torch_kernel(text: str, x16: torch.Tensor) -> Callable[[], Any]:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mpq.apply.sharded import index_in, opened, read_index
-from mpq.errors import FormatError, MismatchError, ModelError
+from mpq.errors import FormatError, MismatchError, ModelError, UsageError
 from mpq.models.freed import return_freed_memory
 from mpq.models.rebuild import rebuild_module
 from mpq.models.replace import replace_tensor
@@ -21,35 +21,41 @@ from mpq.models.swap import tensor_of
 from mpq.records.artifact import PROGRAM, ArtifactHeader, read_artifact_header
 from mpq.records.layer import Layer
 from mpq.schemes import PARTS
-from mpq.tensors.kernels.choose import best_layout
+from mpq.tensors.kernels.choose import best_layout, is_plain
 from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.packed import PackedTensor
-from mpq.tensors.quantized import FLOAT_DTYPES, unpack_weight
+from mpq.tensors.quantized import unpack_weight
 
 
-def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False) -> nn.Module:
+def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
     """The quantized model of an artifact, in eval mode.
 
     Args:
         artifact: path of the file, of the index of several files, or of the folder that holds them.
-        model: a module of the same architecture, whose parameters are overwritten in place (replaced, if `packed`) and which is
-            returned. Not needed for torch.export and Hugging Face sources.
+        model: a module of the same architecture, whose parameters are overwritten in place (replaced, if `packed` or with `dtype`) and
+            which is returned. Not needed for torch.export and Hugging Face sources.
         packed: keep the layers packed in memory, as `PackedTensor` parameters that multiply on their codes (`mpq show --kernels` says
             how). Outputs are the same up to the order of sums. Without it the layers are ordinary tensors: the outputs that were
             measured, at the speed and in the memory of the original, and weights that can be written and trained.
+        dtype: what the model computes in, for example torch.bfloat16, where the fastest packed kernels of most CPUs are: of all
+            floating-point parameters and buffers in its state dict. None: as in the original. A module whose code, or whose exported
+            graph, fixes another dtype fails when it is called.
 
     Raises:
+        UsageError: if `dtype` is not a floating-point one.
         FormatError: if the file is missing, damaged, or from a newer version.
         ModelError: if the source needs `model` and none was given.
         MismatchError: if `model` has other tensors than the artifact.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise UsageError(f"a model cannot compute in {dtype}: give a floating-point dtype, for example torch.bfloat16")
     path = Path(artifact)
     index = index_in(path)
     header, files = (read_artifact_header(path), [path]) if index is None else read_index(index)
     with _opened(files, path) as file:
-        module = model if model is not None else _rebuilt(header, file, path, hollow=packed)
-        _fill(module, header, file, path, packed=packed)
+        module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
+        _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:
         return_freed_memory()  # the layers were unpacked on the way, one after another
     if module.training:
@@ -67,7 +73,7 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> 
     raise ModelError(f"{path} holds weights only, its source is a {kind} model: build the module and call mpq.load(artifact, module)")
 
 
-def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, packed: bool) -> None:
+def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, packed: bool, dtype: torch.dtype | None) -> None:
     """Overwrite or replace every tensor of `module`; everything is checked before the first one."""
     layers = {layer.parameters[0]: layer for layer in header.layers}
     parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
@@ -84,9 +90,10 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
         if tuple(state[name].shape) != shape:
             raise MismatchError(f"tensor '{name}' has shape {list(shape)} in the artifact and {list(state[name].shape)} in the model")
     with torch.no_grad():
-        if packed:
-            made = {source: _packed(layers[source], header, file) for source in layers}
-            _replace(module, sources, made | {source: file.get_tensor(source).clone() for source in held - set(layers)})
+        if packed or dtype is not None:
+            weight = _packed if packed else _dense
+            made = {source: weight(layer, header, file, dtype or getattr(torch, layer.dtype)) for source, layer in layers.items()}
+            _replace(module, sources, made | {source: _cast(file.get_tensor(source), dtype) for source in held - set(layers)})
             return
         for name, source in sources.items():
             value = _weight(layers[source], header, file) if source in layers else file.get_tensor(source)
@@ -125,13 +132,22 @@ def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
     return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
 
 
-def _packed(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
-    scheme, dtype = header.schemes[layer.name], getattr(torch, layer.dtype)
+def _dense(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
+    return _weight(layer, header, file).to(dtype)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy, for a view of the file would keep it open; of the wanted dtype, unless it holds whole numbers."""
+    return tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
+
+
+def _packed(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
+    scheme = header.schemes[layer.name]
     # Copied, or they would be views of the file for as long as the model lives.
     parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
-    if FLOAT_DTYPES.get(scheme.format) == dtype:
-        return from_matrix(parts["values"], layer.shape, layer.axes)
-    codes = best_layout(stored_codes(parts, scheme, layer.matrix), len(layer.shape))
+    if is_plain(scheme, dtype):
+        return from_matrix(parts["values"].to(dtype), layer.shape, layer.axes)
+    codes = best_layout(stored_codes(parts, scheme, layer.matrix), len(layer.shape), dtype)
     return PackedTensor(codes, layer.shape, layer.axes, dtype)
 
 

@@ -9,12 +9,14 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, progress, say
 from mpq.cli.loading import loading_of
-from mpq.cli.options import Json, SeqLen, Trust
+from mpq.cli.options import Dtype, Json, SeqLen, Trust, dtype_of
 from mpq.cli.sources import EXAMPLES, read_data, reopen_model
 from mpq.config import DataSettings
 from mpq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mpq.evaluate.speed import Pair
     from mpq.models.batches import Batch
     from mpq.models.loaded import LoadedModel
@@ -32,19 +34,21 @@ def command(
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", metavar="N,N,…", help="Samples at once.")] = "1,8,32",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to decode, for language models.")] = 64,
     seq_len: SeqLen = None,
+    dtype: Dtype = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Compare the packed model with the reference on this machine: speed, loading, memory.
 
     Both are called in turn, and the shortest times count. Latency by batch size, tokens per second of greedy decoding with a cache for a
-    Hugging Face language model, and the time and the memory that loading takes in a process of its own.
+    Hugging Face language model, and the time and the memory that loading takes in a process of its own. With --dtype a column more:
+    the same model with ordinary weights in that dtype, so that what packing gains stands apart from what the dtype gains.
 
     Example: mpq bench resnet20.mpq.safetensors --batch-sizes 1,64
     """
     from mpq.records.artifact import read_artifact_header
 
-    sizes = _sizes(batch_sizes)
+    sizes, wanted = _sizes(batch_sizes), dtype_of(dtype)
     header = read_artifact_header(artifact)
 
     import torch
@@ -54,18 +58,25 @@ def command(
 
     reference = reopen_model(header.model, artifact, given=model, trust=trust)
     own_module = header.model.get("kind") not in ("export", "hf")
-    packed = load(artifact, reopen_model(header.model, artifact, given=model, trust=trust).module if own_module else None, packed=True)
+
+    def loaded(*, packed: bool) -> nn.Module:
+        module = reopen_model(header.model, artifact, given=model, trust=trust).module if own_module else None
+        return load(artifact, module, packed=packed, dtype=wanted)
+
+    packed, unpacked = loaded(packed=True), None if wanted is None else loaded(packed=False)
     sample = _sample(data, reference, seq_len)
     with progress("bench") as advance:
-        pairs, refused = latencies(reference.module, packed, sample, sizes)
+        pairs, refused = latencies(reference.module, packed, sample, sizes, unpacked=unpacked, dtype=wanted)
         advance(1, 3, "latency")
         if not pairs:
             raise UsageError(f"the model takes none of the batch sizes {batch_sizes}: give the one it was exported with, --batch-sizes N")
         vocabulary = (reference.config or {}).get("vocab_size")
-        decoding = tokens_per_second(reference.module, packed, vocabulary=vocabulary, tokens=tokens) if vocabulary else None
+        decoding = (
+            tokens_per_second(reference.module, packed, vocabulary=vocabulary, tokens=tokens, unpacked=unpacked) if vocabulary else None
+        )
         advance(2, 3, "decoding")
         assert reference.path is not None
-        place: dict[str, Any] = {"reference": reference.path, "factory": reference.factory, "trust": trust}
+        place: dict[str, Any] = {"reference": reference.path, "factory": reference.factory, "trust": trust, "dtype": dtype}
         loads = {what: loading_of(what, artifact, **place) for what in ("reference", "packed")}
     if refused:
         say(f"batch sizes that the model does not take: {', '.join(map(str, refused))}")
@@ -75,20 +86,23 @@ def command(
                 "artifact": str(artifact),
                 "file_bytes": artifact.stat().st_size,
                 "threads": torch.get_num_threads(),
+                "dtype": dtype,
                 "latency": {pair.label: _figures(pair) for pair in pairs},
                 "tokens_per_second": None if decoding is None else _figures(decoding),
                 "load": {what: vars(found) for what, found in loads.items()},
             }
         )
         return
-    rows = [[pair.label, f"{1e3 * pair.reference:.3g} ms", f"{1e3 * pair.packed:.3g} ms", f"{pair.gain:.2f}"] for pair in pairs]
-    if decoding is not None:
-        rows.append([decoding.label, f"{decoding.reference:.3g}/s", f"{decoding.packed:.3g}/s", f"{decoding.gain:.2f}"])
+    rows = [_row(pair, 1e3, " ms") for pair in pairs] + ([] if decoding is None else [_row(decoding, 1, "/s")])
     before, after = loads["reference"], loads["packed"]
     rows.append(["load", f"{before.seconds:.2f} s", f"{after.seconds:.2f} s", f"{before.seconds / after.seconds:.2f}"])
     for label, kind in (("memory", "resident_bytes"), ("peak while loading", "peak_bytes")):
         rows.append(_memory(label, getattr(before, kind), getattr(after, kind)))
-    print_table(["figure", "reference", "packed", "times better"], rows, title=f"{artifact.name}, {torch.get_num_threads()} threads")
+    columns = ["figure", "reference", "packed", "times better"]
+    if dtype is not None:
+        columns.append(f"unpacked {dtype}")
+        rows = [row + [""] * (len(columns) - len(row)) for row in rows]
+    print_table(columns, rows, title=f"{artifact.name}, {torch.get_num_threads()} threads")
     print_lines([f"the file has {artifact.stat().st_size / 1e6:,.1f} MB; `mpq show {artifact} --kernels` says what multiplies each layer"])
 
 
@@ -117,7 +131,13 @@ def _sample(data: str | None, reference: LoadedModel, seq_len: int | None) -> Ba
 
 
 def _figures(pair: Pair) -> dict[str, float]:
-    return {"reference": pair.reference, "packed": pair.packed, "gain": pair.gain}
+    found = {"reference": pair.reference, "packed": pair.packed, "gain": pair.gain}
+    return found if pair.unpacked is None else found | {"unpacked": pair.unpacked}
+
+
+def _row(pair: Pair, times: float, unit: str) -> list[str]:
+    unpacked = [] if pair.unpacked is None else [f"{times * pair.unpacked:.3g}{unit}"]
+    return [pair.label, f"{times * pair.reference:.3g}{unit}", f"{times * pair.packed:.3g}{unit}", f"{pair.gain:.2f}", *unpacked]
 
 
 def _memory(label: str, before: int | None, after: int | None) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mpq.evaluate.loading import Loading
 
 
-def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | None, trust: bool) -> Loading:
+def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | None, trust: bool, dtype: str | None = None) -> Loading:
     """What loading costs in a new process.
 
     Args:
@@ -25,11 +25,22 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
         reference: the model that it was made from.
         factory: what builds the module of a state dict.
         trust: allow a pickled reference.
+        dtype: of the packed model, as `--dtype` names it.
 
     Raises:
         MpqError: if it cannot be loaded there.
     """
-    line = [sys.executable, "-m", "mpq.cli.loading", what, str(artifact), str(reference), factory or "", "trust" if trust else ""]
+    line = [
+        sys.executable,
+        "-m",
+        "mpq.cli.loading",
+        what,
+        str(artifact),
+        str(reference),
+        factory or "",
+        "trust" if trust else "",
+        dtype or "",
+    ]
     ran = subprocess.run(line, capture_output=True, text=True, check=False)
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -40,8 +51,9 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
     return Loading(**json.loads(ran.stdout))
 
 
-def _main(what: str, artifact: str, reference: str, factory: str, trust: str) -> None:
+def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dtype: str) -> None:
     from mpq.apply.load import load
+    from mpq.cli.options import dtype_of
     from mpq.evaluate.loading import measured
     from mpq.models.load import load_model
     from mpq.records.artifact import read_artifact_header
@@ -53,7 +65,7 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str) ->
     own_module = header.model.get("kind") not in ("export", "hf")
     given = load_model(reference, factory=factory or None, trust=bool(trust)).module if what == "packed" and own_module else None
     if what == "packed":
-        found = measured(lambda: load(artifact, given, packed=True))
+        found = measured(lambda: load(artifact, given, packed=True, dtype=dtype_of(dtype or None)))
     else:
         found = measured(lambda: load_model(reference, factory=factory or None, trust=bool(trust)).module)
     sys.stdout.write(json.dumps(asdict(found)))

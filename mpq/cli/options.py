@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config
+from mpq.errors import UsageError
+from mpq.schemes import FLOAT_FORMATS
+
+if TYPE_CHECKING:
+    import torch
 
 Factory = Annotated[
     str | None,
@@ -26,7 +31,30 @@ SeqLen = Annotated[
 NumSamples = Annotated[int | None, typer.Option(help="Use only the first samples. [default: all]", rich_help_panel="Data")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples at once. [default: chosen by their size]", rich_help_panel="Data")]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="bf16|fp16|fp32",
+        help="What the packed model computes in, as mpq.load(..., dtype=...). [default: as the original]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def dtype_of(name: str | None) -> torch.dtype | None:
+    """The dtype of torch that `--dtype` names.
+
+    Raises:
+        UsageError: if it names none.
+    """
+    if name is None:
+        return None
+    if name not in FLOAT_FORMATS:
+        raise UsageError(f"--dtype {name} is none that a model computes in: write {', '.join(FLOAT_FORMATS)}")
+    from mpq.tensors.quantized import FLOAT_DTYPES
+
+    return FLOAT_DTYPES[name]
 
 
 def merged(section: str, config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:

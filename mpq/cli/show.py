@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, self_check_lines
-from mpq.cli.options import Json
+from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say, self_check_lines
+from mpq.cli.options import Dtype, Json, dtype_of
 from mpq.errors import UsageError
 
 _BAR = "bits per weight"
@@ -39,6 +39,7 @@ def command(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Of an artifact: what multiplies each layer after mpq.load(..., packed=True), and why.")
     ] = False,
+    dtype: Dtype = None,
     json: Json = False,
 ) -> None:
     """Say what any mpq file is and what is in it.
@@ -49,8 +50,10 @@ def command(
 
     kind = kind_of(file)
     if kernels:
-        _show_kernels(file, kind, json=json)
+        _show_kernels(file, kind, dtype, json=json)
         return
+    if dtype is not None:
+        raise UsageError("--dtype is for the table of --kernels: add that, or leave --dtype out")
     shown = {"artifact": _artifact, "sensitivity": _sensitivity, "plan": _plan}[kind](file)
     if json:
         print_json({"file": str(file), "kind": kind, **shown.data, "layers": shown.rows})
@@ -60,20 +63,24 @@ def command(
     print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
 
 
-def _show_kernels(file: Path, kind: str, *, json: bool) -> None:
+def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> None:
     if kind != "artifact":
         raise UsageError(f"{file} is a {kind}, and kernels multiply the layers of an artifact: run `mpq apply`, then name what it wrote")
-    from mpq.apply.kernels import SAMPLES, kernels_of
+    from mpq.apply.kernels import SAMPLES, cpu, faster_in_bfloat16, kernels_of
     from mpq.records.artifact import read_artifact_header
 
-    rows = kernels_of(read_artifact_header(file))
+    header = read_artifact_header(file)
+    rows = kernels_of(header, dtype_of(dtype))
     if json:
-        print_json({"file": str(file), "kind": kind, "layers": rows})
+        print_json({"file": str(file), "kind": kind, "cpu": cpu(), "layers": rows})
         return
     columns = ["layer", "scheme", *(f"{samples} rows" if samples > 1 else "1 row" for samples in SAMPLES)]
     print_table(columns, [[row["layer"], row["scheme"], *row["kernels"].values()] for row in rows])
     reasons = {name: reason for row in rows for name, reason in row["reasons"].items()}
     print_lines([f"{name}: {reason}" for name, reason in sorted(reasons.items())])
+    print_lines([f"for inputs in {' and '.join(sorted({row['dtype'] for row in rows}))} on this CPU, which has {cpu()}"])
+    if dtype is None and faster_in_bfloat16(header):
+        say(f"faster kernels here compute in bfloat16: mpq show {file} --kernels --dtype bf16; mpq.load(..., dtype=torch.bfloat16)")
 
 
 def _plan(file: Path) -> Shown:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -27,12 +28,15 @@ class Pair:
         label: what was measured.
         reference: of the reference.
         packed: of the packed model.
+        unpacked: of the same model with ordinary weights, in the dtype of the packed one; None where it was not measured.
         higher_is_better: whether a larger figure is the better one.
     """
 
     label: str
     reference: float
     packed: float
+    unpacked: float | None = None
+    _: KW_ONLY
     higher_is_better: bool = False
 
     @property
@@ -42,7 +46,14 @@ class Pair:
 
 
 def latencies(
-    reference: nn.Module, packed: nn.Module, sample: Batch, batch_sizes: Sequence[int], *, seconds: float = 2.0
+    reference: nn.Module,
+    packed: nn.Module,
+    sample: Batch,
+    batch_sizes: Sequence[int],
+    *,
+    seconds: float = 2.0,
+    unpacked: nn.Module | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[list[Pair], list[int]]:
     """Seconds of one call by batch size, the shortest of many; and the sizes that the model does not take.
 
@@ -52,20 +63,26 @@ def latencies(
         sample: at least one sample; the first is repeated.
         batch_sizes: samples at once.
         seconds: to spend on each size.
+        unpacked: the packed model with ordinary weights.
+        dtype: what floating-point inputs of the packed and the unpacked model are cast to; None: nothing.
     """
     found, refused = list[Pair](), list[int]()
     for size in batch_sizes:
         batch = sample.select([0] * size)
+        cast = batch if dtype is None else batch.in_dtype(dtype)
+        calls = [partial(call, reference, batch), partial(call, packed, cast)]
         try:
-            first, second = fastest((lambda b=batch: call(reference, b), lambda b=batch: call(packed, b)), seconds=seconds)  # type: ignore[misc]
+            times = fastest(calls if unpacked is None else [*calls, partial(call, unpacked, cast)], seconds=seconds)
         except DataError:  # a program with a fixed batch takes that one only
             refused.append(size)
             continue
-        found.append(Pair(f"batch {size}", first, second))
+        found.append(Pair(f"batch {size}", times[0], times[1], times[2] if unpacked is not None else None))
     return found, refused
 
 
-def tokens_per_second(reference: nn.Module, packed: nn.Module, *, vocabulary: int, tokens: int = 64, rounds: int = 3) -> Pair | None:
+def tokens_per_second(
+    reference: nn.Module, packed: nn.Module, *, vocabulary: int, tokens: int = 64, rounds: int = 3, unpacked: nn.Module | None = None
+) -> Pair | None:
     """Greedy decoding with a cache, one sequence: tokens per second from the median step of the best round; None without a cache.
 
     Args:
@@ -74,12 +91,15 @@ def tokens_per_second(reference: nn.Module, packed: nn.Module, *, vocabulary: in
         vocabulary: number of tokens, to make a prompt of.
         tokens: to decode in each round.
         rounds: of each model, in turn.
+        unpacked: the packed model with ordinary weights.
     """
     if "past_key_values" not in accepted(reference):
         return None
     prompt = torch.arange(1, _PROMPT + 1).remainder(vocabulary).unsqueeze(0)
-    steps = [min(found) for found in zip(*((_step(m, prompt, tokens) for m in (reference, packed)) for _ in range(rounds)), strict=True)]
-    return Pair("greedy decoding", 1 / steps[0], 1 / steps[1], higher_is_better=True)
+    models = [model for model in (reference, packed, unpacked) if model is not None]
+    steps = [min(found) for found in zip(*((_step(model, prompt, tokens) for model in models) for _ in range(rounds)), strict=True)]
+    rates = [1 / step for step in steps]
+    return Pair("greedy decoding", rates[0], rates[1], rates[2] if unpacked is not None else None, higher_is_better=True)
 
 
 def fastest(calls: Sequence[Callable[[], Any]], *, seconds: float) -> list[float]:

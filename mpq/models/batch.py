@@ -78,6 +78,11 @@ class Batch:
         """The `length` samples from `start` on, as views."""
         return self._map(lambda tensor: tensor.narrow(0, start, length))
 
+    def in_dtype(self, dtype: torch.dtype) -> Batch:
+        """The same with every floating-point tensor in `dtype`."""
+        floats = (isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in self.leaves)
+        return self._rebuilt([leaf.to(dtype) if wanted else leaf for leaf, wanted in zip(self.leaves, floats, strict=True)])
+
     def _map(self, cut: Callable[[Tensor], Tensor]) -> Batch:
         leaves = [cut(leaf) if sampled else leaf for leaf, sampled in zip(self.leaves, self.sampled, strict=True)]
         return self._rebuilt(leaves)

@@ -19,7 +19,7 @@ def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
         ModelError: if `module` is TorchScript, whose tensors have a fixed type.
     """
     if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError("a TorchScript module holds plain tensors only: load the artifact with packed=False")
+        raise ModelError("a TorchScript module holds plain tensors only: load the artifact with packed=False and without dtype")
     path, _, leaf = name.rpartition(".")
     owner = dict(module.named_modules(remove_duplicate=False))[path]
     if leaf in owner._buffers:

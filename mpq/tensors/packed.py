@@ -79,7 +79,10 @@ class PackedTensor(torch.Tensor):
 
     def with_parts(self, parts: Mapping[str, Any], *, dtype: torch.dtype | None = None) -> PackedTensor:
         """The same weight with other tensors behind it, or of another dtype."""
-        packed = self.packed._replace(**parts)
+        return self.with_packed(self.packed._replace(**parts), dtype=dtype)
+
+    def with_packed(self, packed: Codes, *, dtype: torch.dtype | None = None) -> PackedTensor:
+        """The same weight with other codes, or of another dtype."""
         return PackedTensor(packed, self.shape, self.axes, dtype or self.weight_dtype)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -237,22 +240,30 @@ def _to_copy(
     if dtype is not None and not dtype.is_floating_point:
         return NotImplemented
     parts = {name: part.to(device, non_blocking=non_blocking, copy=True) for name, part in weight.parts().items()}
-    return weight.with_parts(parts, dtype=dtype)
+    found = weight.with_parts(parts, dtype=dtype)
+    if found.weight_dtype == weight.weight_dtype or torch.compiler.is_compiling() or {weight.device.type, found.device.type} != {"cpu"}:
+        return found
+    return found.with_packed(choose.best_layout(found.packed, found.ndim, found.weight_dtype))
 
 
 @_handles(_OPERATORS, aten.copy_.default)
 def _copy_(weight: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     if not isinstance(weight, PackedTensor):
         return NotImplemented
-    if not isinstance(source, PackedTensor) or weight.__tensor_flatten__()[1][:-1] != source.__tensor_flatten__()[1][:-1]:
+    if not isinstance(source, PackedTensor) or _identity(weight) != _identity(source):
         raise UsageError(
             f"a packed weight ({weight.scheme_name}) takes only another one of its scheme and shape, not {type(source).__name__} "
             f"{list(source.shape)}: load the artifact with packed=False to change weights"
         )
-    others = source.parts()
+    others = source.with_packed(choose.in_layout(source.packed, weight.packed.layout)).parts()
     for name, part in weight.parts().items():
         part.copy_(others[name], non_blocking=non_blocking)
     return weight
+
+
+def _identity(weight: PackedTensor) -> tuple[Any, ...]:
+    """What two weights must share for one to take the values of the other."""
+    return weight.scheme_name, weight.packed.matrix, tuple(weight.shape), weight.axes
 
 
 def plain(value: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_decoding_feeds_each_token_back() -> None:
 
 
 def test_loading_counts_the_memory_that_is_held() -> None:
-    code = "import json; from torch import nn; from mpq.evaluate.loading import Loading; "
+    code = "import json; from torch import nn; from mpq.evaluate.loading import measured; "
     code += "print(json.dumps(vars(measured(lambda: nn.Linear(2000, 2000)))))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # this process has memory to reuse
     found = Loading(**json.loads(ran.stdout))

@@ -25,6 +25,6 @@ def test_formats_without_a_fast_kernel_take_what_they_take_in_the_file() -> None
 def test_packed_layers_take_what_their_tables_take(text: str, matrix: tuple[int, int]) -> None:
     scheme = parse_scheme(text)
     weight = torch.randn(matrix, generator=torch.Generator().manual_seed(0))
-    table = bags.bags_of(stored_codes(quantizer_named("rtn").quantize(weight, scheme).pack(), scheme, matrix))
+    table = bags.packed_of(stored_codes(quantizer_named("rtn").quantize(weight, scheme).pack(), scheme, matrix))
     taken = sum(part.numel() * part.element_size() for part in (table.codes, table.scales, table.zero_points) if part is not None)
     assert loaded_bytes({"a": scheme}, {"a": matrix}, original_bytes=0, rest_bytes=0, form="packed") == taken

@@ -16,7 +16,7 @@ from mpq.tensors.quantizers.registry import quantizer_named
 def packed(weight: Tensor, scheme: str = "int4-g32", axes: tuple[int, ...] = (0,)) -> PackedTensor:
     quantized = quantizer_named("rtn").quantize(to_matrix(weight.detach(), axes), parse_scheme(scheme))
     stored = stored_codes(quantized.pack(), quantized.scheme, quantized.matrix)
-    return PackedTensor(best_layout(stored, weight.ndim), weight.shape, axes, weight.dtype)
+    return PackedTensor(best_layout(stored, weight.ndim, weight.dtype), weight.shape, axes, weight.dtype)
 
 
 def pair(module: nn.Module, scheme: str = "int4-g32") -> tuple[nn.Module, nn.Module]:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from mpq.errors import UsageError
+from mpq.schemes import parse_scheme
+from mpq.tensors.kernels import choose
 from mpq.tensors.packed import PackedTensor
 from tests.tensors.packing import packed, pair
 
@@ -125,6 +127,46 @@ def test_modules_move_and_change_their_dtype() -> None:
     assert found.dtype == torch.bfloat16
     assert torch.allclose(found.float(), dense(x), atol=0.05)
     assert module.to("meta").get_parameter("0.weight").is_meta
+
+
+def layout(module: nn.Module) -> str:
+    weight = module.get_parameter("0.weight")
+    assert isinstance(weight, PackedTensor)
+    return weight.packed.layout
+
+
+def test_codes_are_laid_out_for_the_dtype_and_lose_nothing() -> None:
+    dense, module = pair(nn.Sequential(nn.Linear(64, 48)))
+    half = copy.deepcopy(module).to(torch.bfloat16)
+    assert layout(half) == choose.layout_for(parse_scheme("int4-g32"), (48, 64), 2, torch.bfloat16)
+    again = copy.deepcopy(half).to(torch.float32)
+    assert layout(again) == layout(module)
+    exact = dense.get_parameter("0.weight")
+    assert torch.equal(half.get_parameter("0.weight").dequantize(), exact.bfloat16())
+    assert torch.equal(again.get_parameter("0.weight").dequantize(), exact)
+    _, other = pair(nn.Sequential(nn.Linear(64, 48)))
+    other.load_state_dict(half.state_dict())
+    assert torch.equal(other.get_parameter("0.weight").dequantize(), exact)
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8", "int4-asym-g32"])
+def test_modules_of_bfloat16_do_all_the_same(scheme: str) -> None:
+    dense, module = pair(small(nn.Embedding(48, 64)).to(torch.bfloat16), scheme)
+    with torch.no_grad():
+        expected = dense(TOKENS)
+        program = torch.export.export(module, (TOKENS,))
+        torch._dynamo.reset()
+        compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+        file = io.BytesIO()
+        torch.save(module.state_dict(), file)
+        file.seek(0)
+        loaded = copy.deepcopy(module)
+        loaded.load_state_dict(torch.load(file, weights_only=True))
+        for call in (module, compiled, loaded, program.module()):
+            found = call(TOKENS)
+            assert found.dtype == torch.bfloat16
+            assert torch.allclose(found, expected, rtol=0.05, atol=0.02)
+    assert not [node for node in program.graph.nodes if str(node.target).startswith(("mpq", "quantized"))]
 
 
 def test_writing_is_refused() -> None:

@@ -34,6 +34,7 @@ _PRODUCTS, _UNPACKERS = (
     {bits: getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}").default._op for bits, name in _NAMES.items()}
     for what in ("rowwise_offsets", "unpack")
 )
+_SUMS = 1 << 21  # of groups, before they are scaled and added up
 _LEVELS = {"ternary": (1.0, -1.0), "int1": (2.0, -1.0)}  # level = slope * code + offset
 
 
@@ -48,7 +49,7 @@ def fits(scheme: Scheme) -> bool:
     return scheme.is_integer or scheme.format in _LEVELS
 
 
-def bags_of(weight: Codes) -> Codes:
+def packed_of(weight: Codes) -> Codes:
     """The table of stored codes, made block by block; `fits` must hold for their scheme."""
     (rows, columns), (bits, block, line) = weight.matrix, table_layout(weight.scheme, weight.matrix)
     blocks, groups, end = -(-rows // block), weight.scheme.groups(columns), block * bits // 8
@@ -70,7 +71,7 @@ def bags_of(weight: Codes) -> Codes:
 
 
 def weight_of(bags: Codes) -> QuantizedWeight:
-    """The weight of a table, by plain operations that every device has: the inverse of `bags_of`."""
+    """The weight of a table, by plain operations that every device has: the inverse of `packed_of`."""
     (rows, columns), bits = bags.matrix, bags.bits
     blocks, groups, block = _scales(bags).shape
     body = bags.codes.view(blocks, columns, -1)[..., : block * bits // 8]
@@ -82,27 +83,29 @@ def weight_of(bags: Codes) -> QuantizedWeight:
     return QuantizedWeight(bags.scheme, bags.matrix, codes, scales, zero_points)
 
 
-def few_rows(x: Tensor, bags: Codes, samples: int) -> Tensor:
-    """The product of `samples` contiguous rows of `x` [..., columns] with the transposed weight, float32 [samples, rows].
+def few_rows(x: Tensor, bags: Codes) -> Tensor:
+    """The product of x [samples, columns], contiguous, with the transposed weight, float32 [samples, rows].
 
-    One bag for each sample, block of outputs and group.
+    One bag for each block of outputs, sample and group, in this order: a block stays in the cache for all samples.
     """
     rows, columns = bags.matrix
+    samples, scales = len(x), _scales(bags)
     if samples == 1 and bags.simple:  # the step of a decoder: as few calls as there can be
         indices, offsets = _indices(1, 1, columns, bags.scheme.group_size or columns)
         found: Tensor = _PRODUCTS[bags.bits](bags.codes, indices, offsets, False, 0, False, x.reshape(-1), None, True)
-        return found.mul_(_scales(bags)[0]).sum(0, keepdim=True)
-    scales = _scales(bags)
+        return found.mul_(scales[0]).sum(0, keepdim=True)
     blocks, groups, block = scales.shape
+    at_once = max(1, _SUMS // (rows * groups))
+    if samples > at_once:
+        return torch.cat([few_rows(part, bags) for part in torch.split(x, at_once)])
     indices, offsets = _indices(samples, blocks, columns, bags.scheme.group_size or columns)
-    x = x.reshape(samples, columns)
-    weights = (x if blocks == 1 else x.unsqueeze(1).expand(samples, blocks, columns)).reshape(-1)
+    weights = (x if blocks == 1 else x.unsqueeze(0).expand(blocks, samples, columns)).reshape(-1)
     sums: Tensor = _PRODUCTS[bags.bits](bags.codes, indices, offsets, False, 0, False, weights, None, True)
-    sums = sums.view(samples, blocks, groups, block)
+    sums = sums.view(blocks, samples, groups, block)
     if bags.zero_points is not None:
-        sums = sums - _group_sums(x, bags).view(samples, 1, groups, 1) * _shift(bags)
-    found = sums.mul_(scales)
-    found = (found if groups == 1 else found.sum(2)).view(samples, -1)
+        sums = sums - _group_sums(x, bags).view(1, samples, groups, 1) * _shift(bags).unsqueeze(1)
+    sums.mul_(scales.unsqueeze(1))
+    found = (sums.squeeze(2) if groups == 1 else sums.sum(2)).transpose(0, 1).reshape(samples, -1)
     return found if blocks * block == rows else found[:, :rows]
 
 
@@ -189,7 +192,8 @@ def _group_sums(x: Tensor, bags: Codes) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _indices(samples: int, blocks: int, columns: int, size: int) -> tuple[Tensor, Tensor]:
-    """Table rows in order, once for each sample, and where each bag begins."""
+    """Table rows of every block in order, once for each sample, and where each bag begins."""
     starts = torch.cat([torch.arange(0, columns, size) + part * columns for part in range(samples * blocks)])
     offsets = torch.cat([starts, torch.tensor([samples * blocks * columns])])
-    return torch.arange(blocks * columns, dtype=torch.int32).repeat(samples), offsets.int()
+    lines = torch.arange(blocks * columns, dtype=torch.int32).view(blocks, 1, columns)
+    return lines.expand(blocks, samples, columns).reshape(-1), offsets.int()

@@ -1,26 +1,31 @@
-"""Which kernel multiplies a packed weight, and why: by layout, device, element format, number of rows of the input, and size.
+"""Which kernel multiplies a packed weight, and why: by layout, device, element format, dtype, number of rows of the input, and size.
 
-Measured with one thread on a CPU with AVX2, where a bag costs as much per sample whatever the number of samples, while dequantizing
-costs once: `python -m benchmarks.runtime` prints where they cross.
+A layout is chosen once, by what the CPU has and what the weight is; a kernel at each call, by the number of rows. Where they cross was
+measured with one thread, on a CPU with AVX2 and on one with AVX512: `python -m benchmarks.runtime` prints it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mpq.schemes import Scheme, table_bits
-from mpq.tensors.kernels import bags, stored
+from mpq.tensors.kernels import bags, int4pack, int8pack, stored
 from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight
 
-FEW = {2: 3, 4: 4, 8: 7}  # up to so many samples, bags are faster; by bits of a code in the table
-_LAYOUTS = {
+PACKS: dict[str, Any] = {"int4pack": int4pack, "int8pack": int8pack}
+_MODULES: dict[str, Any] = {"bags": bags, **PACKS}
+_KERNELS = {
     "bags": "computes on the packed codes in float32, as exact as with dequantized weights",
     "blocks": "dequantizes a block of outputs at a time: cheaper for more samples",
     "rows": "no packed kernel for this format here: dequantizes some rows at a time",
     "plain": "stored in the dtype of the model: an ordinary tensor",
+    "int4pack": "torch's own int4 matmul, fast in bfloat16 on this CPU; scales are rounded to bfloat16",
+    "int8pack": "torch's own int8 matmul, fast in bfloat16 on this CPU; scales are rounded to bfloat16",
 }
 
 
@@ -31,47 +36,101 @@ class Kernel(NamedTuple):
     reason: str
 
 
-def layout_for(scheme: Scheme, dimensions: int, device: str = "cpu") -> str:
-    """The layout for a weight of so many dimensions on a device."""
-    return "bags" if device == "cpu" and dimensions > 1 and bags.fits(scheme) and bags.available() else "stored"
+def layout_for(scheme: Scheme, matrix: tuple[int, int], dimensions: int, dtype: torch.dtype, device: str = "cpu") -> str:
+    """The layout for a weight of so many dimensions, whose matrix is `matrix`, in a model of `dtype` on a device."""
+    if device != "cpu" or dimensions < 2:
+        return "stored"
+    if dtype == torch.bfloat16 and dimensions == 2:
+        for name, pack in PACKS.items():
+            if pack.fits(scheme, matrix) and pack.available():
+                return name
+    return "bags" if bags.fits(scheme) and bags.available() else "stored"
 
 
-def kernel_for(scheme: Scheme, layout: str, samples: int) -> Kernel:
+def is_plain(scheme: Scheme, dtype: torch.dtype) -> bool:
+    """Whether a weight is an ordinary tensor in a model of `dtype`: it is stored in floating point, and no smaller than that."""
+    return scheme.is_float and FLOAT_DTYPES[scheme.format].itemsize >= dtype.itemsize
+
+
+def kernel_for(scheme: Scheme, layout: str, samples: int, dtype: torch.dtype = torch.float32) -> Kernel:
     """The kernel on the CPU for an input of `samples` rows; `layout` may also be "plain", a tensor that is not packed."""
-    if layout != "bags":
-        return Kernel(layout, _LAYOUTS["plain"]) if layout == "plain" else Kernel("rows", _LAYOUTS["rows"])
+    if layout in ("plain", "stored"):
+        name = "plain" if layout == "plain" else "rows"
+        return Kernel(name, _KERNELS[name])
+    if layout in PACKS:
+        name = layout if samples <= PACKS[layout].FEW else "blocks"
+        return Kernel(name, _KERNELS[name])
     bits = table_bits(scheme)
-    return Kernel(f"bags{bits}", _LAYOUTS["bags"]) if samples <= FEW[bits] else Kernel("blocks", _LAYOUTS["blocks"])
+    return Kernel(f"bags{bits}", _KERNELS["bags"]) if samples <= few(bits, dtype) else Kernel("blocks", _KERNELS["blocks"])
+
+
+@lru_cache(maxsize=64)
+def few(bits: int, dtype: torch.dtype) -> int:
+    """Up to so many samples bags are faster than dequantizing once, by bits of a code in the table.
+
+    A bag costs as much for each sample, however many there are. CPUs with AVX512 have the faster bags; those with 16-bit products multiply
+    dequantized blocks faster.
+    """
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return {2: 3, 4: 4, 8: 7}[bits]
+    return {2: 8, 4: 8, 8: 12 if dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported() else 24}[bits]
 
 
 def product(x: Tensor, packed: Codes) -> Tensor:
     """The product of x [..., columns] with the transposed weight: [samples, rows], in the dtype of `x`; without gradients."""
     columns = packed.matrix[1]
     samples = x.numel() // columns
-    if packed.layout == "bags" and x.is_cpu:
-        if 0 < samples <= FEW[packed.bits]:
-            return bags.few_rows(x.float(), packed, samples).to(x.dtype)
-        if x.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported():
-            return bags.many_rows(x.reshape(samples, columns), packed)
-        return bags.many_rows(x.reshape(samples, columns).float(), packed).to(x.dtype)  # other CPUs are faster in float32
-    if packed.layout == "bags":
-        return x.reshape(samples, columns) @ bags.weight_of(packed).dequantize().to(x.dtype).t()
-    return stored.product(x.reshape(samples, columns), packed)
+    if packed.layout == "stored":
+        return stored.product(x.reshape(samples, columns), packed)
+    x = x.reshape(samples, columns)
+    if not x.is_cpu:
+        return x @ weight_of(packed).dequantize().to(x.dtype).t()
+    pack, found = PACKS.get(packed.layout), x
+    if pack is not None and x.dtype == torch.bfloat16 and 0 < samples <= pack.FEW and pack.available():
+        found = pack.few_rows(x, packed)
+    elif pack is None and 0 < samples <= few(packed.bits, x.dtype):
+        found = bags.few_rows(x.float(), packed)
+    elif x.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported():
+        found = _MODULES[packed.layout].many_rows(x, packed)
+    else:  # other CPUs are faster in float32
+        found = _MODULES[packed.layout].many_rows(x.float(), packed)
+    return found.to(x.dtype)
 
 
 def dequantize(packed: Codes) -> Tensor:
     """The weight as float32 [rows, columns]."""
-    if packed.layout != "bags":
+    if packed.layout == "stored":
         return stored.dequantize(packed)
-    fast = packed.codes.device.type == "cpu" and not torch.compiler.is_exporting()  # an exported graph gets plain operations
-    return bags.dequantize(packed) if fast else bags.weight_of(packed).dequantize()
+    if packed.codes.device.type != "cpu" or torch.compiler.is_exporting():
+        return weight_of(packed).dequantize()  # an exported graph gets plain operations
+    found: Tensor = _MODULES[packed.layout].dequantize(packed)
+    return found
 
 
-def best_layout(packed: Codes, dimensions: int) -> Codes:
-    """Stored codes in the layout that is best on the CPU for a tensor of so many dimensions."""
-    return bags.bags_of(packed) if layout_for(packed.scheme, dimensions) == "bags" else packed
+def weight_of(packed: Codes) -> QuantizedWeight:
+    """The weight of codes in a layout that is not "stored", by plain operations that every device has."""
+    found: QuantizedWeight = _MODULES[packed.layout].weight_of(packed)
+    return found
+
+
+def best_layout(packed: Codes, dimensions: int, dtype: torch.dtype) -> Codes:
+    """Codes in the layout that is best on the CPU for a tensor of so many dimensions in a model of `dtype`."""
+    return in_layout(packed, layout_for(packed.scheme, packed.matrix, dimensions, dtype))
+
+
+def in_layout(packed: Codes, layout: str) -> Codes:
+    """The same codes in another layout, which must fit them."""
+    if packed.layout == layout:
+        return packed
+    if packed.layout != "stored":
+        packed = stored.stored_codes(weight_of(packed).pack(), packed.scheme, packed.matrix)
+    if layout == "stored":
+        return packed
+    found: Codes = _MODULES[layout].packed_of(packed)
+    return found
 
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
     """Rows of the weight by their numbers [count], as float32 [count, columns]."""
-    return bags.rows_of(packed, wanted) if packed.layout == "bags" else stored.rows_of(packed, wanted)
+    found: Tensor = (stored if packed.layout == "stored" else _MODULES[packed.layout]).rows_of(packed, wanted)
+    return found
