@@ -136,9 +136,8 @@ class PackedTensor(torch.Tensor):
 
 def product(x: Tensor, weight: PackedTensor) -> Tensor:
     """The product of x [..., columns] with the transposed matrix of `weight`: [..., rows]."""
-    compiling = torch.compiler.is_compiling()
-    found = traced.product(x, weight.packed) if compiling else choose.product(x, weight.packed)
-    return found.view(*x.shape[:-1], weight.packed.matrix[0])
+    found = traced.product(x, weight.packed) if torch.compiler.is_compiling() else choose.product(x, weight._packed)
+    return found if x.ndim == 2 else found.view(*x.shape[:-1], found.shape[1])
 
 
 def _handles(table: dict[Any, Handler], *functions: Any) -> Callable[[Handler], Handler]:

@@ -52,7 +52,7 @@ def test_another_dtype_for_the_whole_model(tmp_path: Path, packed: bool) -> None
     _, path = make(
         tmp_path / "model", Batch((), {"input_ids": tokens()}), by_name({"v_proj": "int8", "q_proj": "fp16"}, "int4-g8"), tmp_path
     )
-    reference, model = mpq.load(path), mpq.load(path, packed=packed, dtype=torch.bfloat16)
+    reference, model = in_dtype(path), in_dtype(path, packed=packed, dtype=torch.bfloat16)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32  # a buffer that no checkpoint holds stays as the model makes it
     assert isinstance(model.model.layers[0].self_attn.v_proj.weight, PackedTensor) == packed

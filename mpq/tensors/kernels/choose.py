@@ -79,21 +79,22 @@ def few(bits: int, dtype: torch.dtype) -> int:
 def product(x: Tensor, packed: Codes) -> Tensor:
     """The product of x [..., columns] with the transposed weight: [samples, rows], in the dtype of `x`; without gradients."""
     columns = packed.matrix[1]
-    samples = x.numel() // columns
-    if packed.layout == "stored":
-        return stored.product(x.reshape(samples, columns), packed)
-    x = x.reshape(samples, columns)
+    if x.ndim != 2:
+        x = x.reshape(x.numel() // columns, columns)
+    samples, layout = x.shape[0], packed.layout
+    if layout == "stored":
+        return stored.product(x, packed)
     if not x.is_cpu:
         return x @ weight_of(packed).dequantize().to(x.dtype).t()
-    pack, found = PACKS.get(packed.layout), x
-    if pack is not None and x.dtype == torch.bfloat16 and 0 < samples <= pack.FEW and pack.available():
-        found = pack.few_rows(x, packed)
-    elif pack is None and 0 < samples <= few(packed.bits, x.dtype):
+    pack, found = PACKS.get(layout), x
+    if pack is not None and x.dtype is torch.bfloat16 and 0 < samples <= pack.FEW and pack.available():
+        return pack.few_rows(x, packed)  # type: ignore[no-any-return]
+    if pack is None and 0 < samples <= few(packed.bits, x.dtype):
         found = bags.few_rows(x.float(), packed)
     elif x.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported():
-        found = _MODULES[packed.layout].many_rows(x, packed)
+        found = _MODULES[layout].many_rows(x, packed)
     else:  # other CPUs are faster in float32
-        found = _MODULES[packed.layout].many_rows(x.float(), packed)
+        found = _MODULES[layout].many_rows(x.float(), packed)
     return found.to(x.dtype)
 
 

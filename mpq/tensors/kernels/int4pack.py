@@ -30,7 +30,8 @@ FEW = 48  # up to so many samples it is faster than dequantizing once
 _SIZES = (256, 128, 64, 32)
 _BLOCK, _ROWS, _MIDDLE = 64, 16, 8
 _WEIGHTS = 1 << 20  # dequantized at a time
-_pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu
+_PRODUCT = torch.ops.aten._weight_int4pack_mm_for_cpu.default._op
+_pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu.default
 
 
 @lru_cache(maxsize=1)
@@ -84,8 +85,8 @@ def weight_of(packed: Codes) -> QuantizedWeight:
 def few_rows(x: Tensor, packed: Codes) -> Tensor:
     """The product of x [samples, columns], bfloat16, with the transposed weight: [samples, rows]."""
     assert packed.scales is not None
-    size = packed.matrix[1] // len(packed.scales)
-    found: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x.contiguous(), packed.codes, size, packed.scales)
+    size = packed.matrix[1] // packed.scales.shape[0]
+    found: Tensor = _PRODUCT(x.contiguous(), packed.codes, size, packed.scales)
     return found
 
 

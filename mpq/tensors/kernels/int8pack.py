@@ -22,6 +22,7 @@ from mpq.tensors.kernels.stored import ALIGNED, weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
 FEW = 24  # up to so many samples it is faster than converting once
+_PRODUCT = torch.ops.aten._weight_int8pack_mm.default._op
 _COLUMNS = 16
 _WEIGHTS = 1 << 20  # converted at a time
 
@@ -57,7 +58,7 @@ def weight_of(packed: Codes) -> QuantizedWeight:
 
 def few_rows(x: Tensor, packed: Codes) -> Tensor:
     """The product of x [samples, columns], bfloat16, with the transposed weight: [samples, rows]."""
-    found: Tensor = torch.ops.aten._weight_int8pack_mm(x.contiguous(), packed.codes, packed.scales)
+    found: Tensor = _PRODUCT(x.contiguous(), packed.codes, packed.scales)
     return found
 
 
