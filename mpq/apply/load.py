@@ -11,14 +11,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mpq.apply.sharded import index_in, opened, read_index
+from mpq.apply.sharded import opened
 from mpq.errors import FormatError, MismatchError, ModelError, UsageError
 from mpq.models.freed import return_freed_memory
 from mpq.models.rebuild import rebuild_module
 from mpq.models.replace import replace_tensor
 from mpq.models.state import aliases_of, state_of
 from mpq.models.swap import tensor_of
-from mpq.records.artifact import PROGRAM, ArtifactHeader, read_artifact_header
+from mpq.records.artifact import PROGRAM, ArtifactHeader
+from mpq.records.index import artifact_files, read_header
 from mpq.records.layer import Layer
 from mpq.schemes import PARTS
 from mpq.tensors.kernels.choose import best_layout, is_plain
@@ -51,9 +52,8 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     if dtype is not None and not dtype.is_floating_point:
         raise UsageError(f"a model cannot compute in {dtype}: give a floating-point dtype, for example torch.bfloat16")
     path = Path(artifact)
-    index = index_in(path)
-    header, files = (read_artifact_header(path), [path]) if index is None else read_index(index)
-    with _opened(files, path) as file:
+    header = read_header(path)
+    with _opened(artifact_files(path), path) as file:
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
         _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:

@@ -6,7 +6,6 @@ checkpoint does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,18 +14,15 @@ from typing import Any
 
 from safetensors import safe_open
 
-from mpq.errors import ApplyError, FormatError, MismatchError
-from mpq.files import check_version
+from mpq.errors import ApplyError, MismatchError
 from mpq.models.discover import DTYPES as FLOATS
 from mpq.models.huggingface import described_checkpoint
 from mpq.models.shards import DTYPES, StoredTensor, tensors_of
-from mpq.records.artifact import ArtifactHeader, read_artifact_header
+from mpq.records.artifact import ArtifactHeader
+from mpq.records.index import VERSION
 from mpq.records.layer import Layer
 from mpq.records.layout import entry, header, in_file_order, layer_entries
 from mpq.records.plan import Plan
-
-INDEX = ".index.json"
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -83,35 +79,7 @@ def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
     """The index: the file of every tensor."""
     names = {name: shard.output.name for shard in shards for name in shard.places}
     total = sum(shard.bytes for shard in shards)
-    return {"metadata": {"mpq_index": _VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
-
-
-def index_in(path: Path) -> Path | None:
-    """The index that `path` is, or that lies in it; None for a single file."""
-    if path.is_dir():
-        found = sorted(path.glob(f"*.mpq.safetensors{INDEX}"))
-        if len(found) != 1:
-            raise FormatError(f"{path} holds {len(found)} indexes of artifacts (*.mpq.safetensors{INDEX}): name the one to load")
-        return found[0]
-    return path if path.name.endswith(INDEX) else None
-
-
-def read_index(path: Path) -> tuple[ArtifactHeader, list[Path]]:
-    """The header of all files together, and the files.
-
-    Raises:
-        FormatError: if the index or a file is missing or damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        check_version(content["metadata"].get("mpq_index"), supported=_VERSION, path=path, kind="the index of an artifact")
-        names = sorted(set(content["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise FormatError(f"{path} cannot be read as the index of an artifact ({error}): run `mpq apply` again") from error
-    files = [path.parent / name for name in names]
-    headers = [read_artifact_header(file) for file in files]
-    layers = tuple(layer for found in headers for layer in found.layers)
-    return replace(headers[0], layers=layers, schemes={k: v for found in headers for k, v in found.schemes.items()}), files
+    return {"metadata": {"mpq_index": VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
 
 
 class Files:

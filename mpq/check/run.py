@@ -8,7 +8,7 @@ from pathlib import Path
 from mpq.budget import Budget, Scope
 from mpq.check.weigh import has_layers, weigh
 from mpq.errors import UsageError
-from mpq.records.artifact import read_artifact_header
+from mpq.records.index import artifact_bytes, read_header
 from mpq.records.kinds import kind_of
 from mpq.records.plan import Plan, read_plan
 
@@ -98,7 +98,7 @@ def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_
         raise UsageError(f"{path} is an artifact, which carries no measurement: give --data to measure it, or check its plan")
     if budget is None:
         raise UsageError(f"{path} is an artifact, which carries no budget: give --budget, for example --budget 4.5bits")
-    header = read_artifact_header(path)
+    header = read_header(path)
     wanted = Budget(budget, scope or "layers")
     weights = sum(layer.weights for layer in header.layers)
     taken = sum(header.schemes[layer.name].stored_bits(layer.matrix) // 8 for layer in header.layers)
@@ -107,6 +107,6 @@ def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_
             raise UsageError(
                 f"budget {wanted} needs the size of the whole model, which an artifact does not tell: check the plan, or give bytes"
             )
-        taken = path.stat().st_size
+        taken = artifact_bytes(path)
     limit = wanted.bytes(weights=weights, original_bytes=sum(layer.original_bytes for layer in header.layers))
     return [_size(taken, limit, weights, wanted)]

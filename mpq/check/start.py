@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mpq.check.weigh import MODEL_ENDINGS, Weighed, weigh
 from mpq.errors import MpqError, UsageError
-from mpq.records.artifact import read_artifact_header
+from mpq.records.index import read_header
 
 _ROOM = 1.05
 _ERROR_ROOM = 1.25
@@ -46,7 +46,7 @@ def _origins(file: Weighed) -> list[Path]:
     """The model and the data that a plan or an artifact was made from."""
     facts = [file.plan.model.get("path"), file.plan.data.get("source")] if file.plan else []
     if file.kind == "artifact":
-        facts = [read_artifact_header(Path(file.path)).model.get("path")]
+        facts = [read_header(Path(file.path)).model.get("path")]
     return [(Path(file.path).parent / str(fact)).resolve() for fact in facts if fact is not None]
 
 

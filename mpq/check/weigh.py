@@ -11,7 +11,8 @@ from typing import Literal
 
 from mpq.check.revision import bytes_at, check_revision
 from mpq.errors import FormatError, UsageError
-from mpq.records.artifact import is_artifact, read_artifact_header, read_rest_bytes
+from mpq.records.artifact import is_artifact, read_rest_bytes
+from mpq.records.index import artifact_bytes, artifact_files, is_index, read_header
 from mpq.records.loaded import FORMS, Form, loaded_bytes
 from mpq.records.plan import Plan, read_plan
 from mpq.schemes import Scheme
@@ -62,8 +63,8 @@ class Weighed:
 
 def has_layers(path: Path) -> bool:
     """Whether the file is read as a plan or an artifact, rather than weighed alone."""
-    if path.is_dir():
-        return False
+    if path.is_dir() or is_index(path):
+        return is_index(path)
     return path.suffix not in MODEL_ENDINGS or path.name.endswith(".mpq.safetensors") or is_artifact(path)
 
 
@@ -73,6 +74,8 @@ def weigh(path: Path) -> Weighed:
     Raises:
         FormatError: if it is not there, or is a damaged plan or artifact.
     """
+    if is_index(path) and path.exists():
+        return _artifact(path)
     if path.is_dir():
         return Weighed(str(path), "other", sum(each.stat().st_size for each in path.rglob("*") if each.is_file()))
     if not path.is_file():
@@ -117,16 +120,16 @@ def _plan(plan: Plan, path: str) -> Weighed:
 
 
 def _artifact(path: Path) -> Weighed:
-    header = read_artifact_header(path)
+    header = read_header(path)
     taken = {layer.name: header.schemes[layer.name].stored_bits(layer.matrix) // 8 for layer in header.layers}
     weights = sum(layer.weights for layer in header.layers)
     loaded = _loaded(
         header.schemes,
         {layer.name: layer.matrix for layer in header.layers},
         original_bytes=sum(layer.original_bytes for layer in header.layers),
-        rest_bytes=read_rest_bytes(path, header),
+        rest_bytes=sum(read_rest_bytes(file, read_header(file)) for file in artifact_files(path)),
     )
-    return Weighed(str(path), "artifact", path.stat().st_size, dict(header.schemes), taken, weights, loaded)
+    return Weighed(str(path), "artifact", artifact_bytes(path), dict(header.schemes), taken, weights, loaded)
 
 
 def _loaded(

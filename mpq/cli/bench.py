@@ -46,10 +46,10 @@ def command(
 
     Example: mpq bench resnet20.mpq.safetensors --batch-sizes 1,64
     """
-    from mpq.records.artifact import read_artifact_header
+    from mpq.records.index import artifact_bytes, read_header
 
     sizes, wanted = _sizes(batch_sizes), dtype_of(dtype)
-    header = read_artifact_header(artifact)
+    header = read_header(artifact)
 
     import torch
 
@@ -84,7 +84,7 @@ def command(
         print_json(
             {
                 "artifact": str(artifact),
-                "file_bytes": artifact.stat().st_size,
+                "file_bytes": artifact_bytes(artifact),
                 "threads": torch.get_num_threads(),
                 "dtype": dtype,
                 "latency": {pair.label: _figures(pair) for pair in pairs},
@@ -103,7 +103,7 @@ def command(
         columns.append(f"unpacked {dtype}")
         rows = [row + [""] * (len(columns) - len(row)) for row in rows]
     print_table(columns, rows, title=f"{artifact.name}, {torch.get_num_threads()} threads")
-    print_lines([f"the file has {artifact.stat().st_size / 1e6:,.1f} MB; `mpq show {artifact} --kernels` says what multiplies each layer"])
+    print_lines([f"the file has {artifact_bytes(artifact) / 1e6:,.1f} MB; `mpq show {artifact} --kernels` says what multiplies each layer"])
 
 
 def _sizes(text: str) -> list[int]:

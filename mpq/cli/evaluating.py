@@ -30,11 +30,11 @@ def evaluate_artifact(
         FormatError: if there is no artifact.
         MpqError: if the model or the data cannot be read, or do not fit.
     """
-    from mpq.records.artifact import read_artifact_header
+    from mpq.records.index import read_header
 
     if not artifact.exists():
         raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
-    header = read_artifact_header(artifact)
+    header = read_header(artifact)
 
     from mpq.apply.load import load
     from mpq.evaluate.run import evaluate

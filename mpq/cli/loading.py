@@ -56,9 +56,9 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dt
     from mpq.cli.options import dtype_of
     from mpq.evaluate.loading import measured
     from mpq.models.load import load_model
-    from mpq.records.artifact import read_artifact_header
+    from mpq.records.index import read_header
 
-    header = read_artifact_header(Path(artifact))
+    header = read_header(Path(artifact))
     architecture = header.config.get("architecture")
     if architecture:
         getattr(import_module("transformers"), architecture)  # its code is no part of the model

@@ -67,9 +67,9 @@ def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> No
     if kind != "artifact":
         raise UsageError(f"{file} is a {kind}, and kernels multiply the layers of an artifact: run `mpq apply`, then name what it wrote")
     from mpq.apply.kernels import SAMPLES, cpu, faster_in_bfloat16, kernels_of
-    from mpq.records.artifact import read_artifact_header
+    from mpq.records.index import read_header
 
-    header = read_artifact_header(file)
+    header = read_header(file)
     rows = kernels_of(header, dtype_of(dtype))
     if json:
         print_json({"file": str(file), "kind": kind, "cpu": cpu(), "layers": rows})
@@ -114,11 +114,11 @@ def _plan(file: Path) -> Shown:
 
 
 def _artifact(file: Path) -> Shown:
-    from mpq.records.artifact import read_artifact_header
+    from mpq.records.index import artifact_bytes, read_header
     from mpq.records.sensitivity import layer_bytes
 
-    header = read_artifact_header(file)
-    total, whole = layer_bytes(header.layers, header.schemes), file.stat().st_size
+    header = read_header(file)
+    total, whole = layer_bytes(header.layers, header.schemes), artifact_bytes(file)
     bits = 8 * total / sum(layer.weights for layer in header.layers)
     alone = header.model.get("kind") in ("export", "hf")
     facts = {

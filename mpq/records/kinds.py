@@ -7,6 +7,7 @@ from typing import Literal
 
 from mpq.errors import FormatError
 from mpq.files import PREFIX, first_bytes
+from mpq.records.index import is_index
 
 Kind = Literal["artifact", "sensitivity", "plan"]
 _NAMES = "name a sensitivity file, a plan or an artifact"
@@ -18,6 +19,8 @@ def kind_of(path: Path) -> Kind:
     Raises:
         FormatError: if there is no such file, it is empty, or it is none of mpq's.
     """
+    if is_index(path):
+        return "artifact"
     start = first_bytes(path, error=FormatError, remedy=_NAMES)
     if start[8:9] == b"{" and b"\0" in start[:8]:
         return "artifact"

@@ -11,12 +11,14 @@ import mpq
 from mpq.apply import stream
 from mpq.apply.sharded import planned_shards
 from mpq.apply.stream import apply_shards
+from mpq.check.weigh import weigh
 from mpq.errors import ApplyError, FormatError, MismatchError, ModelError
 from mpq.models.batches import Batch
 from mpq.models.shards import checkpoint_files
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, read_plan
 from mpq.schemes import parse_scheme
+from tests.cli.typed import done, refused
 from tests.export.artifacts import by_name, make, save_llama, tokens
 from tests.small import REST
 
@@ -118,6 +120,25 @@ def test_a_hugging_face_checkpoint_loads_from_its_shards_as_from_one_file(tmp_pa
     with torch.no_grad():
         dense, packed = (mpq.load(done.index, packed=flag)(input_ids=tokens()).logits for flag in (False, True))
     assert torch.allclose(dense, packed, rtol=1e-4, atol=1e-4)
+
+
+def test_commands_take_the_index_and_the_folder_like_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    save_llama(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "model", Batch((), {"input_ids": tokens()}), by_name({"v_proj": "int8"}, "int4-g8"), tmp_path)
+    written = apply_shards(tmp_path / "model", tmp_path / "plan.yaml", tmp_path / "small")
+    torch.save({"input_ids": tokens()}, "data.pt")
+    for path in ("small", "small/model.mpq.safetensors.index.json"):
+        assert f"{written.file_bytes:,} bytes; " in done(f"show {path}").out
+        assert "int8" in done(f"show {path} --kernels").out
+        assert "kl_divergence" in done(f"eval {path} --data data.pt").out
+        size = done(f"check {path} --budget 1MB --scope file").out
+        assert f"{written.file_bytes:,} bytes" in size
+    assert json.loads(done("bench small --batch-sizes 1 --tokens 2 --json").out)["file_bytes"] == written.file_bytes
+    assert weigh(Path("small")).kind == "artifact"
+    Path("small", "model.mpq.safetensors.index.json").unlink()
+    assert refused("show small", 3) == "small is a folder: name a sensitivity file, a plan or an artifact"
 
 
 def test_another_checkpoint_than_the_plans_is_refused(tmp_path: Path) -> None:
