@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mpq.errors import ModelError, NumericsError
 from mpq.models.batches import Batch
 from mpq.models.forward import forward
+from mpq.models.gradients import differentiable
 from mpq.models.metrics import KLDivergence, Metric, RelativeMSE
 from mpq.models.swap import tensor_of
 from mpq.records.layer import Layer
@@ -96,19 +97,9 @@ def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 @contextmanager
 def _gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Receive], AbstractContextManager[None]]]:
     """Only the layers' weights require gradients inside the `with`; flags and gradients are put back."""
-    by_weight = {id(weight): layer for layer in layers for weight in [tensor_of(module, layer.parameters[0])]}
-    parameters = dict(module.named_parameters())
-    before = {name: (parameter.requires_grad, parameter.grad) for name, parameter in parameters.items()}
-    try:
-        for parameter in parameters.values():
-            parameter.requires_grad_(id(parameter) in by_weight)
-            parameter.grad = None
-        weights = {layer.name: tensor_of(module, layer.parameters[0]) for layer in layers}
+    weights = {layer.name: tensor_of(module, layer.parameters[0]) for layer in layers}
+    with differentiable(module, weights.values()):
         yield lambda receive: _collected(layers, weights, receive)
-    finally:
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(before[name][0])
-            parameter.grad = before[name][1]
 
 
 @contextmanager

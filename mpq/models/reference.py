@@ -48,7 +48,7 @@ class Reference:
 
     def batch_errors(self, index: int, weights: Mapping[str, Tensor]) -> Tensor:
         """The same for the samples of one batch."""
-        prepared = self._prepared(index)
+        prepared = self.prepared(index)
         with swapped(self.module, weights):
             outputs = forward(self.module, self.data.batches[index])
         self.forwards += 1
@@ -56,9 +56,10 @@ class Reference:
 
     def compared(self, index: int, outputs: tuple[Tensor, ...]) -> Tensor:
         """The error of each sample of one batch, from outputs that the caller has; the module must be as it was given."""
-        return self._errors(self._prepared(index), outputs)
+        return self._errors(self.prepared(index), outputs)
 
-    def _prepared(self, index: int) -> tuple[Tensor, ...]:
+    def prepared(self, index: int) -> tuple[Tensor, ...]:
+        """What the metric keeps of the reference's outputs for one batch; the module must be as it was given."""
         return self._cache[index] or self._prepare(self.data.batches[index])
 
     def _errors(self, prepared: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Tensor:
