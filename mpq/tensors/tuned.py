@@ -1,0 +1,65 @@
+"""A quantized weight in the course of being tuned: numbers behind its scales and codes that follow gradients, and what they round to.
+
+A scale moves by a share of itself and stays what is stored: fp16, with its sign. A code is the nearest whole number to a position that
+moves in units of the scale; gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013, arXiv 1308.3432;
+positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position begins where the unquantized weight
+lies, but within reach of its code, so that the codes are those that the quantizer chose until gradients say otherwise. Zero points stay,
+and so do the codes of formats with a table of levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mpq.tensors.quantized import QuantizedWeight, spread
+from mpq.tensors.scales import LARGEST_SCALE, grouped, storable
+
+_REACH = 0.45  # of a code: how far from its middle a position may begin
+_LARGEST_CHANGE = 0.5  # of a scale, as a share of it
+
+
+class TunedWeight:
+    """What a quantized weight becomes under gradients.
+
+    Args:
+        weight: under a scheme with fp16 scales.
+        original: the unquantized matrix, float32 [rows, columns]; None leaves the codes as they are.
+    """
+
+    def __init__(self, weight: QuantizedWeight, original: Tensor | None) -> None:
+        assert weight.scales is not None
+        self._weight, self._first = weight, weight.scales.float()
+        self.change = torch.zeros_like(self._first)
+        self.positions: Tensor | None = None
+        if original is not None and weight.scheme.is_integer:
+            codes = weight.codes.float()
+            away = (original - weight.dequantize()).div_(self._spread(self._first)).clamp_(-_REACH, _REACH)
+            self.positions = codes.add_(away)
+
+    def quantized(self) -> QuantizedWeight:
+        """The weight as it would be stored now."""
+        limits = LARGEST_SCALE / self._first.abs() - 1
+        share = self.change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE).minimum(limits)
+        codes = self._weight.codes
+        if self.positions is not None:
+            codes = self.positions.round().clamp_(0, 2**self._weight.scheme.bits - 1).byte()
+        return replace(self._weight, codes=codes, scales=storable(self._first * (1 + share)))
+
+    def take(self, gradient: Tensor, now: QuantizedWeight) -> None:
+        """Turn the gradient by the weight, float32 [rows, columns], into those of `change` and `positions`.
+
+        Args:
+            gradient: of the error by each value; overwritten.
+            now: what `quantized` gave when the gradient was measured.
+        """
+        assert now.scales is not None
+        steps = replace(now, scales=torch.ones_like(now.scales)).dequantize()
+        self.change.grad = grouped(steps.mul_(gradient), now.scheme).sum(-1).mul_(self._first)
+        if self.positions is not None:
+            self.positions.grad = gradient.mul_(self._spread(now.scales.float()))
+
+    def _spread(self, scales: Tensor) -> Tensor:
+        return spread(scales, self._weight.scheme, self._weight.matrix[1])
