@@ -19,6 +19,8 @@ import yaml
 from mpq.errors import ConfigError
 from mpq.schemes import Scheme, parse_scheme
 
+TUNE_MINUTES = 5.0  # allowed for tuning after quantization
+
 
 @dataclass(frozen=True)
 class DataSettings:

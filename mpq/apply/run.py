@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mpq.apply.correct import NOTHING, Correction, correct, metric_on
+from mpq.apply.amend import Amended, amend, untouched
+from mpq.apply.correct import Correction, metric_on
 from mpq.apply.layers import plan_layers
+from mpq.apply.tune import Tuning
 from mpq.apply.write import write_artifact
-from mpq.errors import ApplyError, MismatchError
+from mpq.config import TUNE_MINUTES
+from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.batches import Data
 from mpq.models.corrections import correctable
 from mpq.models.fit import fit_data
@@ -27,8 +30,8 @@ from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
-from mpq.tensors.matrix import from_matrix, to_matrix
-from mpq.tensors.quantized import unpack_weight
+from mpq.tensors.matrix import to_matrix
+from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 
 Progress = Callable[[int, int, str], None]
@@ -44,6 +47,7 @@ class Applied:
         file_bytes: its size.
         original_bytes: bytes of all parameters and buffers before.
         correction: what was decided about biases and batch-norm statistics.
+        tuning: what was decided about scales, codes and vectors after that.
         fallbacks: why a layer was quantized without statistics of its inputs, by its name.
     """
 
@@ -51,6 +55,7 @@ class Applied:
     file_bytes: int
     original_bytes: int
     correction: Correction
+    tuning: Tuning
     fallbacks: Mapping[str, str]
 
 
@@ -61,8 +66,11 @@ def apply(
     *,
     data: Data | Iterable[Any] | None = None,
     corrections: bool = True,
+    tune: bool = True,
+    tune_minutes: float = TUNE_MINUTES,
     allow_unchanged: bool = False,
     on_progress: Progress | None = None,
+    on_tuning: Progress | None = None,
 ) -> Applied:
     """Write the artifact of `plan` to `output`; the model is unchanged.
 
@@ -73,13 +81,20 @@ def apply(
         data: all samples of the analysis, as they were given to it: a quantizer that needs statistics cannot do without, and
             corrections are found and judged on them.
         corrections: correct biases and batch-norm statistics where held-out samples say that it helps; see `models/corrections.py`.
+            False leaves out tuning, too.
+        tune: tune scales, codes and vectors where held-out samples say that it helps; see `models/tuning.py`.
+        tune_minutes: time allowed for tuning.
         allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
         on_progress: told after each layer.
+        on_tuning: told after each step of tuning.
 
     Raises:
+        UsageError: if `tune_minutes` is not positive.
         MismatchError: if the plan belongs to another model, or its constant part does not fit this one.
         ApplyError: if the plan is over its own budget, names unknown layers, leaves a layer as it was, or needs data that is not given.
     """
+    if not tune_minutes > 0:
+        raise UsageError(f"{tune_minutes:g} minutes is no time to tune: give a positive number, or do without tuning")
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     quantizer = quantizer_named(wanted.quantizer)
@@ -98,36 +113,32 @@ def apply(
     split = _split(wanted, loaded, data) if quantizer.needs_statistics or (corrections and data is not None and wanted.data) else None
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split[0])
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    keep = corrections and split is not None and correctable(loaded.module, split[0])  # else no dequantized weight is kept
+    keep = corrections and split is not None and (tune or correctable(loaded.module, split[0]))  # else no quantized weight is kept
     packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress, keep=keep)
-    decided = Correction(_undecided(asked=corrections, judged=split is not None))
+    amended = untouched(asked=corrections, judged=split is not None, tune=tune)
 
-    def corrected() -> Mapping[str, Tensor]:
-        nonlocal decided
+    def finished() -> tuple[ArtifactHeader, Mapping[str, Tensor]]:
+        nonlocal amended
         if keep and split is not None:
             metric = metric_on(loaded.module, split[1], wanted.evidence.get("metric"))
-            decided = correct(loaded.module, packer.kept, *split, metric)
-        return decided.tensors
+            seed = int(wanted.data["seed"])
+            amended = amend(
+                loaded.module, layers, packer.kept, split, metric, tune=tune, seed=seed, minutes=tune_minutes, on_tuning=on_tuning
+            )
+        return replace(facts, corrected=amended.correction.taken, tuned=amended.tuning.taken), packer.changed(amended)
 
     path = Path(output)
     entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
-    write_artifact(path, facts, tensors, entries, packer.parts, corrected=corrected)
+    write_artifact(path, facts, tensors, entries, packer.parts, finished=finished)
     found, predicted = path.stat().st_size, wanted.size.file_bytes
     if found != predicted:
         path.unlink()
         raise ApplyError(f"the file has {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
-    return Applied(path, found, wanted.original_bytes + rest.original_bytes, decided, statistics.fallbacks)
-
-
-def _undecided(*, asked: bool, judged: bool) -> str:
-    """Why nothing was corrected, before anything was measured."""
-    if not asked or not judged:
-        return "biases and statistics stay as they are: " + ("no data to judge by" if asked else "as asked")
-    return NOTHING
+    return Applied(path, found, wanted.original_bytes + rest.original_bytes, amended.correction, amended.tuning, statistics.fallbacks)
 
 
 class _Packer:
-    """Packs one layer after another, and checks each; with `keep` it keeps the values that the codes stand for."""
+    """Packs one layer after another, and checks each; with `keep` it keeps the codes."""
 
     def __init__(
         self, variants: Variants, plan: Plan, layers: list[Layer], *, allow_unchanged: bool, on_progress: Progress | None, keep: bool
@@ -136,24 +147,36 @@ class _Packer:
         self._layers = {layer.name: layer for layer in layers}
         self._allow_unchanged, self._on_progress = allow_unchanged, on_progress
         self._done, self._keep = 0, keep
-        self.kept: dict[str, Tensor] = {}
+        self.kept: dict[str, QuantizedWeight] = {}
 
     def parts(self, name: str) -> Mapping[str, Tensor]:
         """The packed parts of one layer."""
         layer, scheme = self._layers[name], self._plan.layers[name]
         weight = self._variants.quantized(name, scheme)
-        packed = weight.pack()
-        values = weight.dequantize()
-        if not torch.equal(unpack_weight(packed, scheme, layer.matrix).dequantize(), values):
-            raise ApplyError(f"layer '{name}' at {scheme} does not read back as it was packed: this is a bug in mpq, please report it")
+        packed, values = self._packed(name, weight)
         if not scheme.is_float and not self._allow_unchanged:
             self._check_changed(layer, values)
         if self._keep:
-            self.kept[layer.parameters[0]] = from_matrix(values, layer.shape, layer.axes).to(getattr(torch, layer.dtype))
+            self.kept[name] = weight
         self._done += 1
         if self._on_progress is not None:
             self._on_progress(self._done, len(self._layers), name)
         return packed
+
+    def changed(self, amended: Amended) -> dict[str, Tensor]:
+        """What is stored otherwise after corrections and tuning, by name in the file."""
+        tuned = amended.tuning.weights.items()
+        parts = {f"{name}.{part}": tensor for name, weight in tuned for part, tensor in self._packed(name, weight)[0].items()}
+        return amended.tensors | parts
+
+    def _packed(self, name: str, weight: QuantizedWeight) -> tuple[dict[str, Tensor], Tensor]:
+        """The parts of a layer, checked, and the values that they stand for."""
+        packed, values = weight.pack(), weight.dequantize()
+        if not torch.equal(unpack_weight(packed, weight.scheme, weight.matrix).dequantize(), values):
+            raise ApplyError(
+                f"layer '{name}' at {weight.scheme} does not read back as it was packed: this is a bug in mpq, please report it"
+            )
+        return packed, values
 
     def _check_changed(self, layer: Layer, values: Tensor) -> None:
         if torch.equal(values, to_matrix(tensor_of(self._variants.module, layer.parameters[0]).detach(), layer.axes)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -61,7 +60,7 @@ def write_artifact(
     rest_entries: Iterable[TensorEntry],
     parts_of: Callable[[str], Mapping[str, Tensor]],
     *,
-    corrected: Callable[[], Mapping[str, Tensor]] = dict,
+    finished: Callable[[], tuple[ArtifactHeader, Mapping[str, Tensor]]] | None = None,
 ) -> None:
     """Write an artifact atomically.
 
@@ -71,7 +70,8 @@ def write_artifact(
         rest: tensors stored as they are, by name.
         rest_entries: their entries.
         parts_of: the packed parts of a layer, by its name; called once per layer, in order.
-        corrected: other values for some tensors of `rest`; called when all layers are written.
+        finished: called when all layers are written: what the header says in the end, no longer than `facts`, and other values for
+            some of the tensors, by their names in the file.
     """
     entries = list(rest_entries)
     for layer in facts.layers:
@@ -84,13 +84,13 @@ def write_artifact(
         for layer in facts.layers:
             for part, tensor in parts_of(layer.name).items():
                 writer.put(f"{layer.name}.{part}", tensor)
-        changed = corrected()
-        for name, tensor in changed.items():
-            writer.put(name, tensor)
-        writer.check_complete()
-        if changed:
+        if finished is not None:
+            final, changed = finished()
+            for name, tensor in changed.items():
+                writer.put(name, tensor)
             file.seek(0)
-            file.write(header(entries, replace(facts, corrected=True).to_metadata()))  # as long as the first one
+            file.write(header(entries, final.to_metadata()))  # as long as the first one
+        writer.check_complete()
 
 
 def _bytes(tensor: Tensor) -> bytes:

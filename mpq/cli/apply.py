@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpq.cli.console import fallback_lines, print_json, print_lines, progress, say, warn
+from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.options import Json, Trust
 from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
+from mpq.config import TUNE_MINUTES
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
+    from mpq.apply.tune import Tuning
     from mpq.export.run import Exported
     from mpq.models.batches import Data
     from mpq.models.loaded import LoadedModel
@@ -26,6 +28,14 @@ def command(
     corrections: Annotated[
         bool, typer.Option(help="Correct biases and batch-norm statistics, at no cost in bytes, where held-out samples say that it helps.")
     ] = True,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            help="Tune codes, scales, biases and norms towards the unquantized model's outputs, at no cost in bytes, where held-out "
+            "samples say that it helps."
+        ),
+    ] = True,
+    tune_minutes: Annotated[float, typer.Option("--tune-minutes", metavar="MINUTES", help="Time allowed for tuning.")] = TUNE_MINUTES,
     allow_unchanged: Annotated[
         bool, typer.Option("--allow-unchanged", help="Accept layers that already lie on their scheme's grid.")
     ] = False,
@@ -70,8 +80,19 @@ def command(
     data = _data(wanted, plan, loaded, needed=needed) if wanted.data and (needed or corrections) else None
     target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
     check_output(target)
-    with progress("apply") as advance:
-        done = apply(loaded, wanted, target, data=data, corrections=corrections, allow_unchanged=allow_unchanged, on_progress=advance)
+    with progress_in_turn() as stage:
+        done = apply(
+            loaded,
+            wanted,
+            target,
+            data=data,
+            corrections=corrections,
+            tune=tune,
+            tune_minutes=tune_minutes,
+            allow_unchanged=allow_unchanged,
+            on_progress=stage("apply"),
+            on_tuning=stage("tune"),
+        )
     exported = None if to is None else _exported(done.path, to, model, trust=trust)
     size = wanted.size
     if json:
@@ -79,7 +100,8 @@ def command(
         correction = {"taken": decided.taken, "reason": decided.reason, "before": decided.before, "after": decided.after}
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
         sizes |= {} if exported is None else {"exported": str(exported.path), "exported_bytes": exported.bytes}
-        print_json({"output": str(done.path), **sizes, "correction": correction, "fallbacks": dict(done.fallbacks)})
+        amended = {"correction": correction, "tuning": _tuning(done.tuning)}
+        print_json({"output": str(done.path), **sizes, **amended, "fallbacks": dict(done.fallbacks)})
         return
     for line in fallback_lines(done.fallbacks):
         say(line)
@@ -89,10 +111,17 @@ def command(
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
             done.correction.reason,
+            done.tuning.reason,
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),
         ]
     )
     say(f"next: mpq eval {done.path} --data FILE; in Python: mpq.load('{done.path}')")
+
+
+def _tuning(decided: Tuning) -> dict[str, Any]:
+    stderr = None if decided.stderr is None else dict(zip(("before", "after"), decided.stderr, strict=True))
+    figures = {"before": decided.before, "after": decided.after, "stderr": stderr, "seconds": decided.seconds}
+    return {"taken": decided.taken, "reason": decided.reason, **figures}
 
 
 def _exported(artifact: Path, target: str, model: Path | None, *, trust: bool) -> Exported:
@@ -125,5 +154,5 @@ def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool) -> Data |
     except MpqError as error:
         if needed:
             raise
-        warn(f"no corrections of biases and statistics: {error}")
+        warn(f"no corrections and no tuning: {error}")
         return None

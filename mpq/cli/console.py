@@ -6,8 +6,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,6 +103,24 @@ def progress(stage: str) -> Iterator[Advance]:
             yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
     else:
         yield _PlainProgress(stage)
+
+
+@contextmanager
+def progress_in_turn() -> Iterator[Callable[[str], Advance]]:
+    """Progress of stages one after the other, each with its own bar and clock from its first report on."""
+    begun: dict[str, Advance] = {}
+    with ExitStack() as stack:
+
+        def stage(name: str) -> Advance:
+            def advance(done: int, total: int, text: str) -> None:
+                if name not in begun:
+                    stack.close()
+                    begun[name] = stack.enter_context(progress(name))
+                begun[name](done, total, text)
+
+            return advance
+
+        yield stage
 
 
 def _bar(console: Console) -> Progress:

@@ -62,7 +62,7 @@ class Variants:
         found = self._cache.get(key)
         if found is None:
             layer = self.layers[name]
-            found = from_matrix(self.quantized(name, scheme).dequantize(), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
+            found = as_parameter(self.quantized(name, scheme), layer)
             self._cache[key] = found
             self._held += found.numel() * found.element_size()
             while self._held > self._limit and len(self._cache) > 1:
@@ -74,6 +74,11 @@ class Variants:
     def weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
         """The fake-quantized parameters of a whole plan, by canonical parameter name."""
         return {self.layers[name].parameters[0]: self.weight(name, scheme) for name, scheme in schemes.items()}
+
+
+def as_parameter(weight: QuantizedWeight, layer: Layer) -> Tensor:
+    """The values that a quantized weight stands for, in the parameter's shape and dtype."""
+    return from_matrix(weight.dequantize(), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
 
 
 def storable_candidates(

@@ -33,6 +33,7 @@ class ArtifactHeader:
         aliases: other state-dict names of tied tensors -> the name they are stored under.
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
         corrected: whether biases and batch-norm statistics were corrected after quantization.
+        tuned: whether scales, codes and vectors were tuned after that.
     """
 
     model: dict[str, Any]
@@ -42,11 +43,12 @@ class ArtifactHeader:
     aliases: dict[str, str]
     config: dict[str, Any]
     corrected: bool = False
+    tuned: bool = False
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
         layers = {layer.name: {"scheme": str(self.schemes[layer.name]), **_facts(layer)} for layer in self.layers}
-        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, corrected=self.corrected)
+        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, amended=self.corrected + 2 * self.tuned)
 
 
 def rest_of(
@@ -90,8 +92,9 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
             layer_from_dict({"name": name, **{key: item[key] for key in _STORED_FACTS}}) for name, item in data["layers"].items()
         )
         schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
-        corrected = bool(data.get("corrected", 0))
-        return ArtifactHeader(data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"], corrected)
+        amended = int(data.get("corrected", 0))
+        facts = data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"]
+        return ArtifactHeader(*facts, corrected=bool(amended & 1), tuned=bool(amended & 2))
     except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
 
@@ -110,13 +113,13 @@ def _metadata(
     aliases: Mapping[str, str],
     config: Mapping[str, Any],
     *,
-    corrected: bool = False,
+    amended: int = 0,
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
         "model": dict(model),
         "quantizer": quantizer,
-        "corrected": int(corrected),  # one digit, so that the size does not depend on it
+        "corrected": amended,  # one digit, so that the size does not depend on it
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),
