@@ -108,7 +108,9 @@ def _passes(found: Tuned) -> str:
 
 
 def _shortened(found: Tuned, minutes: float) -> str:
-    return f", all that {minutes:g} minutes allow (--tune-minutes)" if found.ended == OUT_OF_TIME else ""
+    if found.ended == OUT_OF_TIME:
+        return f", all that {minutes:g} minutes allow (--tune-minutes)"
+    return f", hurried by the limit of {minutes:g} minutes (--tune-minutes)" if found.hurried else ""
 
 
 def _figure(errors: Errors) -> str:

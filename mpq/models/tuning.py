@@ -6,7 +6,8 @@ that no scheme changes, biases and the weights of norms, as in norm tweaking (Li
 straight-through gradients (see `tensors/tuned.py`). Adam makes a few passes with a rate that falls to zero. A part of the samples is
 kept aside; of the states after each pass the one with the least error there is taken. Every error is that of rounded values.
 
-The steps depend on the seed alone, unless the time allowed runs short: then the rate falls with the clock.
+The steps depend on the seed alone, unless a quarter of the time allowed is spent and the passes are behind it: from then on the rate
+falls with the clock.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ PASSES = 16
 ASIDE = 0.125  # of the calibration samples
 OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
+_GRACE = 0.25  # share of the time allowed in which being behind is not yet held against the machine
 _STEPS = 8  # of a pass, at least, where there are as many samples
 _SCALE_RATE = 1e-3  # a step, as a share of each scale
 _CODE_RATE = 0.005  # a step, in codes
@@ -57,6 +59,7 @@ class Tuned:
         samples: that gradients were taken on.
         codes: whether codes were tuned, too.
         ended: why before the last pass: `OUT_OF_TIME`, or `HOPELESS` where the error on the samples kept aside did not fall.
+        hurried: whether the rate fell with the clock, and so the result depends on the machine's speed.
     """
 
     weights: Mapping[str, QuantizedWeight]
@@ -65,6 +68,7 @@ class Tuned:
     samples: int
     codes: bool
     ended: str
+    hurried: bool
 
 
 def tune(
@@ -104,6 +108,7 @@ def tune(
     reference, watched = Reference(module, used, metric), Reference(module, aside, metric)
     best, least, ended = None, float(watched.errors(state.values()).mean()), ""
     count, done, generator = len(used.batches), 0, torch.Generator().manual_seed(seed)
+    total = PASSES * count
     for number in range(1, PASSES + 1):
         for index in torch.randperm(count, generator=generator).tolist():
             if clock.spent >= 1:
@@ -111,29 +116,36 @@ def tune(
                 break
             error, gradients = error_gradients(reference, index, state.values(), state.wanted)
             if math.isfinite(error):
-                state.step(gradients, _rate(max(done / (PASSES * count), clock.spent)))
+                state.step(gradients, _rate(clock.progress(done, total)))
             done += 1
             if on_progress is not None:
-                on_progress(done, clock.expected(done, PASSES * count), f"pass {number} of {PASSES}")
+                on_progress(done, clock.expected(done, total), f"pass {number} of {PASSES}")
         if done > (number - 1) * count and (error := float(watched.errors(state.values()).mean())) < least:
             best, least = state.snapshot(), error
         if best is None and number >= PASSES * _PATIENCE:
             ended = ended or HOPELESS
         if ended:
             break
-    return Tuned(*(best or ({}, {})), done / count, used.samples, state.codes, ended)
+    return Tuned(*(best or ({}, {})), done / count, used.samples, state.codes, ended, clock.short)
 
 
 class _Clock:
-    """How much of the time allowed is spent."""
+    """How much of the time allowed is spent, and whether it turned out to be short."""
 
     def __init__(self, seconds: float) -> None:
         self._began, self._seconds = time.monotonic(), seconds
+        self.short = False
 
     @property
     def spent(self) -> float:
         """As a share."""
         return (time.monotonic() - self._began) / self._seconds
+
+    def progress(self, done: int, total: int) -> float:
+        """How far the schedule is: by the steps alone, until these are behind the clock."""
+        spent = self.spent
+        self.short = self.short or spent > max(_GRACE, done / total)
+        return max(done / total, spent) if self.short else done / total
 
     def expected(self, done: int, total: int) -> int:
         """The number of steps in all for which there is time, of `total`, after `done`."""

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +61,7 @@ def test_the_error_on_new_samples_falls_and_the_model_is_unchanged(kind: str) ->
     assert set(found.vectors) == {"1.weight", "1.bias", "4.bias"}
     assert found.passes == PASSES
     assert not found.ended
+    assert not found.hurried
     fresh = data_from_batches([images(64, seed=9)])
     assert error(module, fresh, layers, dict(found.weights), dict(found.vectors)) < 0.8 * error(module, fresh, layers, weights, {})
 
@@ -90,6 +92,17 @@ def test_time_that_runs_short_ends_the_passes() -> None:
     assert found.ended == OUT_OF_TIME
     assert found.passes == 0
     assert not found.weights
+
+
+def test_passes_behind_the_clock_are_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, samples, ticks = mlp(), data(48), itertools.count(0.0, 0.1)
+    monkeypatch.setattr("mpq.models.tuning.time.monotonic", lambda: next(ticks))
+    layers, weights = quantized(module, samples, "int2")
+    found = tuned(module, samples, layers, weights, seconds=10)
+    assert found.hurried
+    assert found.ended == OUT_OF_TIME
+    assert 1 < found.passes < PASSES
+    assert found.weights
 
 
 def test_values_keep_their_dtype() -> None:
