@@ -115,5 +115,5 @@ def _listed(names: list[str], source: Source) -> str:
 
 
 def _stem(source: Source) -> str:
-    name = source.path.name.removesuffix(".safetensors").removesuffix(".mpq")
+    name = source.path.name.removesuffix(".index.json").removesuffix(".safetensors").removesuffix(".mpq")
     return name if source.header is not None else str(Path(str(source.model.get("path") or source.path)).stem)

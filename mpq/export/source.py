@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpq.errors import FormatError
 from mpq.export.base import ExportError
-from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact, read_artifact_header
+from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact
+from mpq.records.index import artifact_bytes, artifact_files, is_index, read_header
 from mpq.records.plan import Plan, read_plan
 from mpq.schemes import Scheme
 
@@ -92,28 +93,30 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """The artifact as a safetensors file."""
-        from safetensors import SafetensorError, safe_open
+        """The artifact as one safetensors file, however many it has."""
+        from safetensors import SafetensorError
+
+        from mpq.apply.sharded import opened
 
         try:
-            with safe_open(self.path, framework="pt") as file:
+            with opened(artifact_files(self.path)) as file:
                 yield file
         except (SafetensorError, OSError) as error:
             raise FormatError(f"{self.path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error
 
 
 def open_source(path: Path) -> Source:
-    """The plan or artifact at `path`.
+    """The plan at `path`, or the artifact: a file, the index of several, or the folder that holds them.
 
     Raises:
         FormatError: if it is neither.
     """
-    if not is_artifact(path):
+    if not is_index(path) and not is_artifact(path):
         plan = read_plan(path)
         return Source(path, plan.model, dict(plan.layers), dict(plan.shapes), plan.size.file_bytes, stored=dict(plan.layers), plan=plan)
-    header = read_artifact_header(path)
+    header = read_header(path)
     schemes = dict(header.schemes)
     matrices = {layer.name: layer.matrix for layer in header.layers}
-    source = Source(path, header.model, schemes, matrices, path.stat().st_size, header, stored=schemes)
+    source = Source(path, header.model, schemes, matrices, artifact_bytes(path), header, stored=schemes)
     others = [name for name, tensor in source.rest().items() if tensor.is_floating_point() and tensor.ndim > 1]
     return replace(source, others=tuple(others))

@@ -8,11 +8,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 import mpq
+from mpq.apply.stream import apply_shards
 from mpq.export.base import ExportError, Options
 from mpq.export.compressed_tensors import words
 from mpq.export.run import export
 from mpq.models.batches import Batch
 from mpq.records.fused import fused_groups
+from mpq.records.plan import read_plan
 from tests.export.artifacts import by_name, kl_divergence, make, save_llama, tokens
 
 transformers: Any = pytest.importorskip("transformers")
@@ -42,6 +44,16 @@ def test_transformers_computes_the_logits_of_the_artifact(tmp_path: Path, tied: 
     found = loaded_logits(done.path)
     assert float((reference - found).abs().max()) < 1e-5
     assert abs(kl_divergence(reference, found)) < 1e-8
+
+
+def test_an_artifact_in_several_files_gives_the_same_folder(tmp_path: Path) -> None:
+    model = save_llama(tmp_path / "llama", tie_word_embeddings=False)
+    plan, whole = make(model, Batch((), {"input_ids": tokens()}), by_name({"lm_head": "int8"}, "int4-g32"), tmp_path)
+    shards = apply_shards(model, read_plan(plan), tmp_path / "small")
+    first, second = export(whole, "compressed-tensors"), export(shards.index, "compressed-tensors")
+    assert second.path == tmp_path / "small" / "model-compressed-tensors"
+    assert (first.path / "model.safetensors").read_bytes() == (second.path / "model.safetensors").read_bytes()
+    assert torch.equal(loaded_logits(first.path), loaded_logits(second.path))
 
 
 def test_zero_points_become_one_more_bit(tmp_path: Path) -> None:
