@@ -92,15 +92,8 @@ class PackedTensor(torch.Tensor):
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         """The names of its tensors, and all else: how tracers take it apart."""
-        return [f"packed_{name}" for name in self.parts()], (
-            self._packed.layout,
-            self.scheme_name,
-            self._packed.matrix,
-            self._packed.bits,
-            self._packed.simple,
-            self.axes,
-            self.weight_dtype,
-        )
+        names, packed = [f"packed_{name}" for name in self.parts()], self._packed
+        return names, (packed.layout, self.scheme_name, packed.matrix, packed.bits, packed.simple, self.axes, self.weight_dtype)
 
     def _stable_hash_for_caching(self) -> str:
         """What torch.compile's cache knows it by."""
