@@ -2,12 +2,12 @@
 
 See `models/projections.py` for the mathematics. Each draw gives one signed figure v per (layer, scheme); the error of a pair is the mean of
 v^2, that of a whole plan the mean of (sum of v)^2. The cost is one forward and `DRAWS` backward passes per sample, however many layers and
-schemes there are, plus an inner product for each pair.
+schemes there are, plus an inner product for each pair. The samples of a batch go together where that is possible (`models/samplewise.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,14 @@ from torch import Tensor
 from mpq.analyze.method import Context, Method, finite
 from mpq.models.batches import Batch, Data
 from mpq.models.projections import Receive, project
+from mpq.models.samplewise import Inner, NotSamplewiseError, ReceiveInner, project_batch
 from mpq.models.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme
 
 DRAWS = 2
 CACHE_BYTES = 2 << 30
-_FLUSH = 8  # samples between two writes to the journal
+_TOLERANCE = 1e-3
 
 
 class Fisher(Method):
@@ -32,41 +33,111 @@ class Fisher(Method):
 
     def run(self, context: Context) -> None:
         """Fill what the table misses."""
-        samples = _samples(context.prepared.calibration)
+        data = context.prepared.calibration
         wanted = {layer.name: list(context.table.header.candidates[layer.name]) for layer in context.table.layers}
         begin = min((context.table.count(name, scheme) for name, schemes in wanted.items() for scheme in schemes), default=0)
-        units = _units(samples, begin)
         layers = [
-            layer for layer in context.table.layers if any(context.table.count(layer.name, s) < _total(samples) for s in wanted[layer.name])
+            layer for layer in context.table.layers if any(context.table.count(layer.name, s) < data.samples for s in wanted[layer.name])
         ]
-        changes = _Changes(context, {layer.name: wanted[layer.name] for layer in layers})
-        pending: list[dict[tuple[str, Scheme], Tensor]] = []
-        first = begin
-        for number, (position, sample) in enumerate(units, start=1):
-            pending.append(self._products(context, layers, sample, position, changes))
-            if len(pending) == _FLUSH or number == len(units):
-                context.record(_records(pending, wanted, first, context))
-                first, pending = position + sample.size, []
-            context.on_progress(number, len(units), "samples")
-        context.cost["forward_passes"] = len(units)
-        context.cost["backward_passes"] = len(units) * DRAWS
+        found = _Products(context, layers)
+        done = begin
+        for position, batch in _units(data, begin):
+            products = found.of(batch, position)
+            context.record(_records(products, wanted, position, batch.size, context))
+            done += batch.size
+            context.on_progress(done - begin, data.samples - begin, "samples")
+        context.cost |= found.cost
 
-    def _products(
-        self, context: Context, layers: Sequence[Layer], sample: Batch, position: int, changes: _Changes
-    ) -> dict[tuple[str, Scheme], Tensor]:
+
+Products = dict[tuple[str, Scheme], Tensor]
+"""Signed figures, float64 [samples, draws]; one row where a batch cannot be cut. A pair that no gradient reached is left out."""
+
+
+class _Products:
+    """Finds the signed figures of batches: all samples of a batch together where that is known to be right, else one after the other.
+
+    Together is checked once, on the last sample of the first batch.
+    """
+
+    def __init__(self, context: Context, layers: Sequence[Layer]) -> None:
+        self._context, self._layers = context, layers
+        self._changes = _Changes(context, {layer.name: list(context.table.header.candidates[layer.name]) for layer in layers})
+        self._together: bool | None = None
+        if context.prepared.calibration.fixed_batch or isinstance(context.model.module, torch.jit.ScriptModule):
+            self._together = False
+        self.cost = {"forward_passes": 0.0, "backward_passes": 0.0}
+
+    def of(self, batch: Batch, position: int) -> Products:
+        """The figures of one batch, whose first sample is at `position`."""
+        if self._context.prepared.calibration.fixed_batch:
+            return self._alone(batch, position)
+        if batch.size > 1 and self._together is not False:
+            found = self._batch(batch, position)
+            if found is not None and self._together is None:
+                last = batch.size - 1
+                expected = self._alone(batch.select([last]), position + last)
+                self._together = _alike(expected, {key: rows[last:] for key, rows in found.items()})
+            if found is not None and self._together:
+                return found
+        rows = [self._alone(batch.select([index]), position + index) for index in range(batch.size)]
+        zero = torch.zeros(1, DRAWS, dtype=torch.float64)
+        return {key: torch.cat([row.get(key, zero) for row in rows]) for key in dict.fromkeys(key for row in rows for key in row)}
+
+    def _batch(self, batch: Batch, position: int) -> Products | None:
+        """All samples together; None where a weight is used in a way that does not allow it."""
+        found: Products = {}
+
+        def receive(draw: int) -> ReceiveInner:
+            def take(layer: Layer, inner: Inner) -> None:
+                products = inner(self._changes.of(layer)).double()
+                for scheme, row in zip(self._changes.schemes[layer.name], products, strict=True):
+                    rows = found.setdefault((layer.name, scheme), torch.zeros(batch.size, DRAWS, dtype=torch.float64))
+                    rows[:, draw] += row
+
+            return take
+
+        seeds = [self._seed(position + index) for index in range(batch.size)]
+        module, metric = self._context.model.module, self._context.prepared.metric
+        try:
+            project_batch(module, self._layers, batch, metric, seeds=seeds, draws=DRAWS, receive=receive)
+        except NotSamplewiseError:
+            self._together = False
+            return None
+        self._count(batch.size)
+        return found
+
+    def _alone(self, sample: Batch, position: int) -> Products:
+        """One sample, or a batch that cannot be cut; then the figures are those of the batch's mean."""
         found: dict[tuple[str, Scheme], list[float]] = {}
 
         def receive(_: int) -> Receive:
             def take(layer: Layer, gradient: Tensor) -> None:
-                products = changes.of(layer) @ gradient.reshape(-1)
-                for scheme, product in zip(changes.schemes[layer.name], products.tolist(), strict=True):
+                products = self._changes.of(layer) @ gradient.reshape(-1)
+                for scheme, product in zip(self._changes.schemes[layer.name], products.tolist(), strict=True):
                     found.setdefault((layer.name, scheme), []).append(product)
 
             return take
 
-        seed = int(context.prepared.header.data["seed"]) * 1_000_003 + position
-        project(context.model.module, layers, sample, context.prepared.metric, draws=DRAWS, seed=seed, receive=receive)
-        return {key: torch.tensor(products, dtype=torch.float64) for key, products in found.items()}
+        module, metric = self._context.model.module, self._context.prepared.metric
+        project(module, self._layers, sample, metric, draws=DRAWS, seed=self._seed(position), receive=receive)
+        self._count(sample.size)
+        return {key: torch.tensor([products], dtype=torch.float64) for key, products in found.items()}
+
+    def _seed(self, position: int) -> int:
+        return int(self._context.prepared.header.data["seed"]) * 1_000_003 + position
+
+    def _count(self, samples: int) -> None:
+        self.cost["forward_passes"] += samples
+        self.cost["backward_passes"] += samples * DRAWS
+
+
+def _alike(expected: Products, found: Products) -> bool:
+    """Whether the figures agree, within what float32 gives away, with those of all schemes of a layer as their scale."""
+    return expected.keys() == found.keys() and all(
+        float((rows - found[key]).norm())
+        <= _TOLERANCE * max(float(other.norm()) for other_key, other in expected.items() if other_key[0] == key[0])
+        for key, rows in expected.items()
+    )
 
 
 class _Changes:
@@ -92,41 +163,27 @@ class _Changes:
         return changes.bfloat16().float()
 
 
-def _samples(data: Data) -> list[Batch]:
-    """One sample each, or whole batches where the model takes only one size."""
-    if data.fixed_batch:
-        return list(data.batches)
-    return [batch.select([index]) for batch in data.batches for index in range(batch.size)]
+def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
+    """What is left of each batch from sample `begin` on, with its position; batches that cannot be cut stay whole."""
+    start = 0
+    for batch in data.batches:
+        skip = 0 if data.fixed_batch else min(batch.size, max(0, begin - start))
+        if start + batch.size > begin:
+            yield start + skip, batch.narrow(skip, batch.size - skip) if skip else batch
+        start += batch.size
 
 
-def _total(samples: Sequence[Batch]) -> int:
-    return sum(sample.size for sample in samples)
-
-
-def _units(samples: Sequence[Batch], begin: int) -> list[tuple[int, Batch]]:
-    """Samples from position `begin` on, each with its position."""
-    found, position = [], 0
-    for sample in samples:
-        if position >= begin:
-            found.append((position, sample))
-        position += sample.size
-    return found
-
-
-def _records(
-    pending: Sequence[dict[tuple[str, Scheme], Tensor]], wanted: dict[str, list[Scheme]], first: int, context: Context
-) -> list[dict[str, Any]]:
-    """One record per pair; a sample that no gradient reached counts as no error, a batch that cannot be cut for each of its samples."""
-    size = context.prepared.calibration.fixed_batch or 1
-    zero = torch.zeros(DRAWS, dtype=torch.float64)
+def _records(products: Products, wanted: Mapping[str, Sequence[Scheme]], first: int, size: int, context: Context) -> list[dict[str, Any]]:
+    """One record per pair for samples `first` and on; a sample that no gradient reached counts as no error."""
+    repeats = context.prepared.calibration.fixed_batch or 1
+    zero = torch.zeros(size // repeats, DRAWS, dtype=torch.float64)
     records = []
     for name, schemes in wanted.items():
         for scheme in schemes:
-            skip = context.table.count(name, scheme) - first  # figures that an earlier run has already
-            products = torch.stack([found.get((name, scheme), zero) for found in pending])
-            errors = products.square().mean(1).repeat_interleave(size)
+            skip = max(0, context.table.count(name, scheme) - first)  # figures that an earlier run has already
+            rows = products.get((name, scheme), zero)
+            errors = rows.square().mean(1).repeat_interleave(repeats)
             if skip < len(errors):
-                kept = products[max(0, skip) // size :]
-                record = {"layer": name, "scheme": str(scheme), "first": max(first, first + skip), "errors": finite(errors[max(0, skip) :])}
-                records.append(record | {"products": finite(kept.reshape(-1))})
+                record = {"layer": name, "scheme": str(scheme), "first": first + skip, "errors": finite(errors[skip:])}
+                records.append(record | {"products": finite(rows[skip // repeats :].reshape(-1))})
     return records

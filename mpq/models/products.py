@@ -99,9 +99,9 @@ def _convolution(operation: str, weight: Tensor, arguments: Mapping[str, Any]) -
     if not isinstance(found, Tensor) or found.dim() != weight.dim() or (transposed and groups > 1):
         return None
     inputs, kernel, dims = found, tuple(weight.shape[2:]), weight.dim() - 2
-    stride, padding, dilation = (_each(arguments.get(name, default), dims) for name, default in _DEFAULTS)
+    stride, padding, dilation = (each(arguments.get(name, default), dims) for name, default in DEFAULTS)
     if transposed:
-        extra = _each(arguments.get("output_padding", 0), dims)
+        extra = each(arguments.get("output_padding", 0), dims)
 
         def spread(samples: Tensor) -> Tensor:
             return _patches(_with_zeros(samples, kernel, stride, padding, dilation, extra), kernel, (1,) * dims, dilation, 1, flip=True)
@@ -115,7 +115,7 @@ def _convolution(operation: str, weight: Tensor, arguments: Mapping[str, Any]) -
     return Product((0,), tuple(range(1, dims + 2)), groups, lambda: _in_pieces(inputs, kernel, cut))
 
 
-_DEFAULTS = (("stride", 1), ("padding", 0), ("dilation", 1))
+DEFAULTS = (("stride", 1), ("padding", 0), ("dilation", 1))
 
 
 def _in_pieces(inputs: Tensor, kernel: Sequence[int], cut: Callable[[Tensor], Tensor]) -> Iterator[tuple[int | None, Tensor]]:
@@ -166,7 +166,7 @@ def _each_nth(steps: Sequence[int]) -> tuple[Any, ...]:
     return (..., *(slice(None, None, step) for step in steps))
 
 
-def _each(value: Any, dims: int) -> tuple[int, ...]:
+def each(value: Any, dims: int) -> tuple[int, ...]:
     """One number per spatial dim."""
     values = [value] if isinstance(value, int) else list(value)
     return tuple(int(one) for one in (values * dims if len(values) == 1 else values))

@@ -53,16 +53,16 @@ def project(
         ModelError: if the metric has no quadratic form here.
         NumericsError: if the outputs are not finite.
     """
-    with _gradients_of(module, layers) as collect, torch.enable_grad():
+    with gradients_of(module, layers) as collect, torch.enable_grad():
         outputs = forward(module, sample, gradients=True)
         generator = torch.Generator().manual_seed(seed)
         for draw in range(draws):
-            scalar = _projected(outputs, metric, generator, samples=sample.size)
+            scalar = projected(outputs, metric, generator, samples=sample.size)
             with collect(receive(draw)):
                 scalar.backward(retain_graph=draw + 1 < draws)  # type: ignore[no-untyped-call]
 
 
-def _projected(outputs: Sequence[Tensor], metric: Metric, generator: torch.Generator, *, samples: int) -> Tensor:
+def projected(outputs: Sequence[Tensor], metric: Metric, generator: torch.Generator, *, samples: int) -> Tensor:
     """A scalar whose derivative along a change, squared, has the metric's error as its mean."""
     if isinstance(metric, KLDivergence):
         logits = metric.logits(outputs)
@@ -95,7 +95,7 @@ def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 @contextmanager
-def _gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Receive], AbstractContextManager[None]]]:
+def gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Receive], AbstractContextManager[None]]]:
     """Only the layers' weights require gradients inside the `with`; flags and gradients are put back."""
     weights = {layer.name: tensor_of(module, layer.parameters[0]) for layer in layers}
     with differentiable(module, weights.values()):
