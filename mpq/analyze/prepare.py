@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
@@ -11,6 +13,7 @@ from mpq.analyze.candidates import candidates_for, expand
 from mpq.analyze.choose import choose_method
 from mpq.analyze.prepared import Prepared
 from mpq.analyze.quantizer import choose_quantizer, recorded_choice
+from mpq.analyze.resume import parts_of
 from mpq.analyze.weight import WeightOnly
 from mpq.config import AnalysisSettings
 from mpq.errors import ModelError, PatternError
@@ -56,21 +59,23 @@ def prepare(
     wanted = expand(settings.candidates)
     if settings.quantizer != "auto":
         quantizer_named(settings.quantizer)  # refused before the model runs
-    calibration, held_out = data.split(settings.held_out, settings.seed)
-    metric, reason = choose_metric(model, calibration, settings.metric)
-    discovery = discover(model.module, calibration.batches)
+    parts = parts_of(earlier, data)
+    splitting = {"held_out": settings.held_out, "seed": settings.seed, **parts}
+    split = data.split_as(splitting)
+    metric, reason = choose_metric(model, split.first, settings.metric)
+    discovery = discover(model.module, split.calibration.batches)
     layers = chosen_layers(discovery, settings)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
-    method, why = choose_method(settings.method, model.module, calibration, metric, pairs=sum(map(len, candidates.values())))
-    known = recorded_choice(earlier, model=model, data=data) if settings.quantizer == "auto" else None
+    method, why = choose_method(settings.method, model.module, split.first, metric, pairs=sum(map(len, candidates.values())))
+    known = recorded_choice(earlier, model=model, data=data, parts=parts) if settings.quantizer == "auto" else None
     quantizer, choice = known or choose_quantizer(
         settings.quantizer,
         model,
         layers,
         candidates,
-        calibration=calibration,
-        held_out=held_out,
+        calibration=split.first,
+        held_out=split.held_out,
         metric=metric,
         data_free=method == WeightOnly.name,
     )
@@ -82,9 +87,8 @@ def prepare(
             "sha256": data.sha256,
             "description": data.description,
             **(reading or {}),
-            "held_out": settings.held_out,
-            "seed": settings.seed,
-            "samples": {"calibration": calibration.samples, "held_out": held_out.samples},
+            **splitting,
+            "samples": {"calibration": split.calibration.samples, "held_out": split.held_out.samples},
         },
         settings={
             "metric": metric.name,
@@ -95,10 +99,10 @@ def prepare(
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(reason, why, choice, *_unreached(discovery), *too_large),
+        notes=(reason, why, choice, *_added(parts), *_unreached(discovery), *too_large),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
-    return Prepared(header, calibration, metric)
+    return Prepared(header, split.calibration, split.first, metric)
 
 
 def choose_metric(model: LoadedModel, data: Data, name: str) -> tuple[Metric, str]:
@@ -119,6 +123,14 @@ def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Laye
         kind = PatternError if settings.targets or settings.ignore else ModelError
         raise kind("no layer is left to search: widen --targets or narrow --ignore")
     return layers
+
+
+def _added(parts: Mapping[str, Any]) -> list[str]:
+    sizes = parts.get("parts")
+    if not sizes:
+        return []
+    kept = f"these keep their figures, and method, quantizer and statistics stay those of the first {sizes[0]}"
+    return [f"{sizes[-1]} samples added to {sum(sizes[:-1])}: {kept}"]
 
 
 def _unreached(discovery: Discovery) -> list[str]:

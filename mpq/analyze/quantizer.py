@@ -8,6 +8,7 @@ test.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,9 +58,19 @@ def choose_quantizer(
     return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits is {figures}"
 
 
-def recorded_choice(earlier: SensitivityHeader | None, *, model: LoadedModel, data: Data) -> tuple[str, str] | None:
-    """The quantizer that an earlier analysis of the same model and data chose, and its reason; None where there is no such analysis."""
-    if earlier is None or (earlier.model.get("sha256"), earlier.data.get("sha256")) != (model.sha256, data.sha256):
+def recorded_choice(
+    earlier: SensitivityHeader | None, *, model: LoadedModel, data: Data, parts: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """The quantizer that an earlier analysis chose, and its reason; None where there is none of the same model and data.
+
+    Args:
+        earlier: its header.
+        model: the model of this analysis.
+        data: all samples of this analysis.
+        parts: what `parts_of` says of them.
+    """
+    known = (data.sha256, parts.get("grown_from"))
+    if earlier is None or earlier.model.get("sha256") != model.sha256 or earlier.data.get("sha256") not in known:
         return None
     name = str(earlier.settings["quantizer"])
     reason = next((note for note in earlier.notes if note.startswith(f"quantizer {name}: ")), None)

@@ -1,4 +1,4 @@
-"""Resume: an analysis continues in its own journal, and refuses a journal of something else."""
+"""Resume: an analysis continues in its own journal, also with more samples behind its own, and refuses a journal of something else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from mpq.errors import MismatchError
 from mpq.files import Journal, atomic_write, journal_line
+from mpq.models.batches import Data
 from mpq.records.sensitivity import Sensitivity, SensitivityHeader, read_sensitivity
 
 
@@ -34,10 +35,27 @@ def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitiv
     return table, journal
 
 
+def parts_of(earlier: SensitivityHeader | None, data: Data) -> dict[str, Any]:
+    """How samples were added to an analysis, for the `data` of its header; nothing if all came at once.
+
+    Args:
+        earlier: the header of the analysis that may go on.
+        data: all samples now. If they begin with those of `earlier`, the rest is a new part.
+    """
+    if earlier is None or "samples" not in earlier.data:
+        return {}
+    before, sha256 = sum(earlier.data["samples"].values()), earlier.data.get("sha256")
+    if data.sha256 == sha256:
+        return {name: earlier.data[name] for name in ("parts", "grown_from") if name in earlier.data}
+    if data.samples <= before or data.first(before).sha256 != sha256:
+        return {}
+    return {"parts": [*earlier.data.get("parts", [before]), data.samples - before], "grown_from": sha256}
+
+
 def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) -> None:
     differences: list[tuple[str, Any, Any]] = [
         ("model", old.model.get("sha256"), new.model.get("sha256")),
-        ("data", old.data.get("sha256"), new.data.get("sha256")),
+        ("data", old.data.get("sha256"), new.data.get("sha256" if old.data.get("sha256") != new.data.get("grown_from") else "grown_from")),
         ("held-out share", old.data.get("held_out"), new.data.get("held_out")),
         ("seed", old.data.get("seed"), new.data.get("seed")),
         *((name, old.settings.get(name), new.settings.get(name)) for name in new.settings),

@@ -63,7 +63,7 @@ def analyze(
     if table.finished:
         return table
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
-    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.calibration)
+    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first)
     context = Context(
         model=loaded,
         prepared=prepared,
@@ -80,7 +80,8 @@ def analyze(
         check = self_check(context)
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
-        context.record([{"finish": {"cost": cost, "check": check, **without}}])
+        parts = {name: value for name, value in table.header.data.items() if name == "parts"}
+        context.record([{"finish": {"cost": cost, "check": check, **without, **parts}}])
     return table
 
 

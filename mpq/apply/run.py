@@ -17,7 +17,7 @@ from mpq.apply.tune import Tuning
 from mpq.apply.write import write_artifact
 from mpq.config import TUNE_MINUTES
 from mpq.errors import ApplyError, MismatchError, UsageError
-from mpq.models.batches import Data
+from mpq.models.batches import Data, Split
 from mpq.models.corrections import correctable
 from mpq.models.fit import fit_data
 from mpq.models.inventory import inventory, rest_tensors, tensor_entry
@@ -111,19 +111,19 @@ def apply(
     )
     tensors = rest_tensors(loaded, layers)
     split = _split(wanted, loaded, data) if quantizer.needs_statistics or (corrections and data is not None and wanted.data) else None
-    statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split[0])
+    statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    keep = corrections and split is not None and (tune or correctable(loaded.module, split[0]))  # else no quantized weight is kept
+    keep = corrections and split is not None and (tune or correctable(loaded.module, split.calibration))  # else no quantized weight is kept
     packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress, keep=keep)
     amended = untouched(asked=corrections, judged=split is not None, tune=tune)
 
     def finished() -> tuple[ArtifactHeader, Mapping[str, Tensor]]:
         nonlocal amended
         if keep and split is not None:
-            metric = metric_on(loaded.module, split[1], wanted.evidence.get("metric"))
+            metric = metric_on(loaded.module, split.held_out, wanted.evidence.get("metric"))
             seed = int(wanted.data["seed"])
             amended = amend(
-                loaded.module, layers, packer.kept, split, metric, tune=tune, seed=seed, minutes=tune_minutes, on_tuning=on_tuning
+                loaded.module, layers, packer.kept, split[:2], metric, tune=tune, seed=seed, minutes=tune_minutes, on_tuning=on_tuning
             )
         return replace(facts, corrected=amended.correction.taken, tuned=amended.tuning.taken), packer.changed(amended)
 
@@ -186,8 +186,8 @@ class _Packer:
             )
 
 
-def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> tuple[Data, Data]:
-    """The calibration and the held-out part of the data that the plan was made with."""
+def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Split:
+    """The data that the plan was made with, split as it was then."""
     if data is None:
         source = plan.data.get("source", "the data of the analysis")
         raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): give it as data")
@@ -195,7 +195,7 @@ def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) ->
     if samples.sha256 != plan.data.get("sha256"):
         expected = str(plan.data.get("sha256"))[:12]
         raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")
-    return samples.split(float(plan.data["held_out"]), int(plan.data["seed"]))
+    return samples.split_as(plan.data)
 
 
 def _check_budget(plan: Plan) -> None:

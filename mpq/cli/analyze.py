@@ -68,7 +68,8 @@ def command(
     """Measure what each layer's bit-width does to the model's output.
 
     One layer takes one scheme, all others stay as they are, and the error at the output is measured on the calibration samples.
-    Each figure is on disk as soon as it is measured: a killed analysis goes on where it stopped.
+    Each figure is on disk as soon as it is measured: a killed analysis goes on where it stopped, and one run again with more candidates
+    or a larger --num-samples measures only what is new.
 
     Example: mpq analyze resnet20.pt2 --calib calibration.pt --candidates 2..8,16
     """

@@ -45,14 +45,14 @@ class PlanMeasurer:
             if found != expected:
                 raise MismatchError(f"the analysis was made with another {name} (sha256 {expected[:12]}…, this one has {found[:12]}…)")
         settings = table.header.settings
-        calibration, held_out = data.split(float(table.header.data["held_out"]), int(table.header.data["seed"]))
+        split = data.split_as(table.header.data)
         metric = metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
         quantizer = quantizer_named(str(settings["quantizer"]))
-        statistics = statistics_for(quantizer, loaded.module, table.layers, calibration)
+        statistics = statistics_for(quantizer, loaded.module, table.layers, split.first)
         self._module = loaded.module
         self._variants = Variants(loaded.module, table.layers, quantizer, statistics=statistics)
-        self._calibration = Reference(loaded.module, calibration, metric)
-        self._held_out = Reference(loaded.module, held_out, metric)
+        self._calibration = Reference(loaded.module, split.calibration, metric)
+        self._held_out = Reference(loaded.module, split.held_out, metric)
 
     def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each calibration sample."""

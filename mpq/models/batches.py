@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,11 +41,17 @@ class Data:
         """Number of samples in all batches."""
         return sum(batch.size for batch in self.batches)
 
-    def split(self, held_out: float, seed: int) -> tuple[Data, Data]:
+    def split(self, held_out: float, seed: int, parts: Sequence[int] = ()) -> tuple[Data, Data]:
         """A part to work with and a held-out part of about `held_out` of the samples, the same for the same seed.
 
         Running text is split by position: its last part is held out. All else is split by a random permutation of the samples, or
         of whole batches where the model takes only one batch size.
+
+        Args:
+            held_out: share of the samples.
+            seed: of the permutation.
+            parts: numbers of samples in the order in which they were added; each part is split by itself, so that its samples keep
+                their side when more are added. Without it all samples are one part.
 
         Raises:
             UsageError: if `held_out` is not between 0 and 1.
@@ -58,8 +64,25 @@ class Data:
             unit = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
             alone = f" (the model takes exactly {self.fixed_batch} at once)" if self.fixed_batch else ""
             raise DataError(f"{self.source}: {unit}{alone} cannot be split into a calibration and a held-out part: give more samples")
-        kept, held = _split_indices(count, held_out, None if self.ordered else seed)
-        return self._at(kept), self._at(held)
+        sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no sample runs again with new ones
+        begin = 0
+        for size in [part // (self.fixed_batch or 1) for part in parts] or [count]:
+            for side, indices in zip(sides, _split_indices(size, held_out, None if self.ordered else seed), strict=True):
+                side += self._at([begin + index for index in indices]).batches if indices else ()
+            begin += size
+        kept, held = (make_data(side, source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch) for side in sides)
+        return kept, held
+
+    def split_as(self, facts: Mapping[str, Any]) -> Split:
+        """The split that an analysis noted in its header's `data`: held_out, seed and, where samples were added to it, parts.
+
+        Raises:
+            UsageError, DataError: as `split`.
+        """
+        share, seed, parts = float(facts["held_out"]), int(facts["seed"]), [int(part) for part in facts.get("parts", ())]
+        calibration, held_out = self.split(share, seed, parts)
+        first = self.first(parts[0]).split(share, seed)[0] if parts else calibration
+        return Split(calibration, held_out, first)
 
     def rebatch(self, batch_size: int) -> Data:
         """The same samples in the same order, `batch_size` at once; samples of unlike shapes are never joined.
@@ -101,6 +124,21 @@ class Data:
     def _with(self, pieces: Sequence[Batch]) -> Data:
         size = self.fixed_batch or max(batch.size for batch in self.batches)
         return make_data(regroup(pieces, size), source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch)
+
+
+class Split(NamedTuple):
+    """The samples of an analysis.
+
+    Args:
+        calibration: to work with.
+        held_out: for decisions.
+        first: the calibration samples before any were added. A quantizer's statistics are of these, so that codes, and figures that
+            were measured with them, stay what they are.
+    """
+
+    calibration: Data
+    held_out: Data
+    first: Data
 
 
 def make_data(

@@ -55,7 +55,8 @@ class SensitivityHeader:
 
     Args:
         model: path, sha256, kind and, for a state dict, factory.
-        data: source, sha256, description, and how it was read and split.
+        data: source, sha256, description, and how it was read and split; `parts`, where samples were added to an analysis, are their
+            numbers in order, and `grown_from` is the sha256 of the samples before the last.
         settings: metric, method, quantizer, seed; a change of any of them makes another table.
         layers: the searched layers in the order of the forward pass.
         candidates: schemes by layer name.
@@ -130,8 +131,8 @@ class Sensitivity:
 
     @property
     def finished(self) -> bool:
-        """Whether the analysis came to its end and nothing is missing."""
-        return self.finish is not None and not self.missing
+        """Whether the analysis came to its end, with all the samples that it has now, and nothing is missing."""
+        return self.finish is not None and not self.missing and self.finish.get("parts") == self.header.data.get("parts")
 
     def count(self, layer: str, scheme: Scheme) -> int:
         """Number of samples with a figure."""

@@ -29,7 +29,7 @@ from mpq.search.steer import allowed, automatic_ties, choice_of, limited
 from mpq.search.study import Measure, Measured, Study
 from mpq.search.uniform import uniform_plans
 
-_READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed")  # what reads and splits the data again
+_READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed", "parts")  # what reads and splits the data again
 
 
 class Measurer(Protocol):
