@@ -1,8 +1,15 @@
 """Fisher: all layers and schemes from a few backward passes per sample, by the second-order expansion of the metric.
 
-See `models/projections.py` for the mathematics. Each draw gives one signed figure v per (layer, scheme); the error of a pair is the mean of
-v^2, that of a whole plan the mean of (sum of v)^2. The cost is one forward and `DRAWS` backward passes per sample, however many layers and
-schemes there are, plus an inner product for each pair. The samples of a batch go together where that is possible (`models/samplewise.py`).
+See `models/projections.py` for the mathematics. Each draw gives one signed figure v per (layer, scheme), with E[v^2] the error of the pair
+and E[(sum of v)^2] that of a whole plan. But one v^2 has a standard deviation of 1.4 times its mean, so the error of a pair is taken
+otherwise: v is the sum of a part from each row of the weight's matrix, and rows are rounded independently of each other, so products of
+parts of different rows vanish on average over the many ways to round. The sum over rows of the squares of their parts has the same mean as
+v^2 but for these products, and the noise of many rows together instead of one figure's. It keeps the company of errors within a row,
+which quantizers shape (GPTQ lets later columns make up for earlier ones). On stories15m, 16 windows of 256 tokens, the standard error of a
+figure falls from 25% to 5%.
+
+The cost is one forward and `DRAWS` backward passes per sample, however many layers and schemes there are, plus an inner product for each
+pair. The samples of a batch go together where that is possible (`models/samplewise.py`).
 """
 
 from __future__ import annotations
@@ -16,10 +23,11 @@ from torch import Tensor
 from mpq.analyze.method import Context, Method, finite
 from mpq.models.batches import Batch, Data
 from mpq.models.projections import Receive, project
-from mpq.models.samplewise import Inner, NotSamplewiseError, ReceiveInner, project_batch
+from mpq.models.samplewise import NotSamplewiseError, ReceiveRows, project_batch, row_products
 from mpq.models.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme
+from mpq.tensors.matrix import to_matrix
 
 DRAWS = 2
 CACHE_BYTES = 2 << 30
@@ -50,7 +58,8 @@ class Fisher(Method):
 
 
 Products = dict[tuple[str, Scheme], Tensor]
-"""Signed figures, float64 [samples, draws]; one row where a batch cannot be cut. A pair that no gradient reached is left out."""
+"""Per pair float64 [samples, draws, 2]: v, and the sum over rows of the squares of their parts of it. One sample where a batch cannot
+be cut; a pair that no gradient reached is left out."""
 
 
 class _Products:
@@ -80,26 +89,25 @@ class _Products:
             if found is not None and self._together:
                 return found
         rows = [self._alone(batch.select([index]), position + index) for index in range(batch.size)]
-        zero = torch.zeros(1, DRAWS, dtype=torch.float64)
+        zero = torch.zeros(1, DRAWS, 2, dtype=torch.float64)
         return {key: torch.cat([row.get(key, zero) for row in rows]) for key in dict.fromkeys(key for row in rows for key in row)}
 
     def _batch(self, batch: Batch, position: int) -> Products | None:
         """All samples together; None where a weight is used in a way that does not allow it."""
         found: Products = {}
 
-        def receive(draw: int) -> ReceiveInner:
-            def take(layer: Layer, inner: Inner) -> None:
-                products = inner(self._changes.of(layer)).double()
-                for scheme, row in zip(self._changes.schemes[layer.name], products, strict=True):
-                    rows = found.setdefault((layer.name, scheme), torch.zeros(batch.size, DRAWS, dtype=torch.float64))
-                    rows[:, draw] += row
+        def receive(draw: int) -> ReceiveRows:
+            def take(layer: Layer, rows: Tensor) -> None:
+                for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
+                    figures = found.setdefault((layer.name, scheme), torch.zeros(batch.size, DRAWS, 2, dtype=torch.float64))
+                    figures[:, draw] = _figures(each)
 
             return take
 
         seeds = [self._seed(position + index) for index in range(batch.size)]
         module, metric = self._context.model.module, self._context.prepared.metric
         try:
-            project_batch(module, self._layers, batch, metric, seeds=seeds, draws=DRAWS, receive=receive)
+            project_batch(module, self._layers, batch, metric, seeds=seeds, draws=DRAWS, changes=self._changes.of, receive=receive)
         except NotSamplewiseError:
             self._together = False
             return None
@@ -108,20 +116,20 @@ class _Products:
 
     def _alone(self, sample: Batch, position: int) -> Products:
         """One sample, or a batch that cannot be cut; then the figures are those of the batch's mean."""
-        found: dict[tuple[str, Scheme], list[float]] = {}
+        found: Products = {}
 
-        def receive(_: int) -> Receive:
+        def receive(draw: int) -> Receive:
             def take(layer: Layer, gradient: Tensor) -> None:
-                products = self._changes.of(layer) @ gradient.reshape(-1)
-                for scheme, product in zip(self._changes.schemes[layer.name], products.tolist(), strict=True):
-                    found.setdefault((layer.name, scheme), []).append(product)
+                rows = row_products(to_matrix(gradient, layer.axes)[None], self._changes.of(layer))
+                for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
+                    found.setdefault((layer.name, scheme), torch.zeros(1, DRAWS, 2, dtype=torch.float64))[:, draw] = _figures(each)
 
             return take
 
         module, metric = self._context.model.module, self._context.prepared.metric
         project(module, self._layers, sample, metric, draws=DRAWS, seed=self._seed(position), receive=receive)
         self._count(sample.size)
-        return {key: torch.tensor([products], dtype=torch.float64) for key, products in found.items()}
+        return found
 
     def _seed(self, position: int) -> int:
         return int(self._context.prepared.header.data["seed"]) * 1_000_003 + position
@@ -129,6 +137,11 @@ class _Products:
     def _count(self, samples: int) -> None:
         self.cost["forward_passes"] += samples
         self.cost["backward_passes"] += samples * DRAWS
+
+
+def _figures(rows: Tensor) -> Tensor:
+    """From the products of each row, float32 [samples, rows]: their sum and the sum of their squares, [samples, 2]."""
+    return torch.stack([rows.double().sum(-1), rows.double().square().sum(-1)], -1)
 
 
 def _alike(expected: Products, found: Products) -> bool:
@@ -141,7 +154,7 @@ def _alike(expected: Products, found: Products) -> bool:
 
 
 class _Changes:
-    """The changes of a layer's weights under its schemes, float32 [schemes, weights]; kept in bfloat16 while memory allows."""
+    """The changes of a layer's matrix under its schemes, float32 [schemes, rows, columns]; kept in bfloat16 while memory allows."""
 
     def __init__(self, context: Context, schemes: dict[str, list[Scheme]]) -> None:
         self.schemes = schemes
@@ -153,10 +166,9 @@ class _Changes:
         """All changes of one layer."""
         if layer.name in self._kept:
             return self._kept[layer.name].float()
-        weight = tensor_of(self._context.model.module, layer.parameters[0]).detach().float()
-        changes = torch.stack(
-            [(self._context.variants.weight(layer.name, s).float() - weight).reshape(-1) for s in self.schemes[layer.name]]
-        )
+        weight = to_matrix(tensor_of(self._context.model.module, layer.parameters[0]).detach(), layer.axes)
+        variants = self._context.variants
+        changes = torch.stack([to_matrix(variants.weight(layer.name, s), layer.axes) - weight for s in self.schemes[layer.name]])
         if self._held + 2 * changes.numel() <= CACHE_BYTES:
             self._kept[layer.name] = changes.bfloat16()
             self._held += 2 * changes.numel()
@@ -176,14 +188,14 @@ def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
 def _records(products: Products, wanted: Mapping[str, Sequence[Scheme]], first: int, size: int, context: Context) -> list[dict[str, Any]]:
     """One record per pair for samples `first` and on; a sample that no gradient reached counts as no error."""
     repeats = context.prepared.calibration.fixed_batch or 1
-    zero = torch.zeros(size // repeats, DRAWS, dtype=torch.float64)
+    zero = torch.zeros(size // repeats, DRAWS, 2, dtype=torch.float64)
     records = []
     for name, schemes in wanted.items():
         for scheme in schemes:
             skip = max(0, context.table.count(name, scheme) - first)  # figures that an earlier run has already
-            rows = products.get((name, scheme), zero)
-            errors = rows.square().mean(1).repeat_interleave(repeats)
+            figures = products.get((name, scheme), zero)
+            errors = figures[..., 1].mean(1).repeat_interleave(repeats)
             if skip < len(errors):
                 record = {"layer": name, "scheme": str(scheme), "first": first + skip, "errors": finite(errors[skip:])}
-                records.append(record | {"products": finite(rows[skip // repeats :].reshape(-1))})
+                records.append(record | {"products": finite(figures[skip // repeats :, :, 0].reshape(-1))})
     return records

@@ -12,6 +12,7 @@ reads a watched weight raises `NotSamplewiseError`; the caller then goes sample 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,12 +31,12 @@ from mpq.models.products import DEFAULTS, each
 from mpq.models.projections import gradients_of, projected
 from mpq.models.swap import tensor_of
 from mpq.records.layer import Layer
+from mpq.tensors.matrix import to_matrix
 
 _GRADIENT_VALUES = 1 << 23  # of the weight gradients of some samples in memory at a time
-Inner = Callable[[Tensor], Tensor]
-"""Takes changes of a weight, float32 [changes, weights], and gives their inner products with each sample's gradient, [changes, samples]."""
-ReceiveInner = Callable[[Layer, Inner], None]
-"""Called with each layer and its products once per draw and use; those of several uses of one weight are to be summed."""
+ReceiveRows = Callable[[Layer, Tensor], None]
+"""Called once per draw with each layer and, for each of its changes, sample and row of its matrix, the inner product, float32
+[changes, samples, rows]."""
 
 _ATEN = torch.ops.aten
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -64,7 +65,8 @@ def project_batch(
     *,
     seeds: Sequence[int],
     draws: int,
-    receive: Callable[[int], ReceiveInner],
+    changes: Callable[[Layer], Tensor],
+    receive: Callable[[int], ReceiveRows],
 ) -> None:
     """What `project` does for each sample of `batch` alone, in one forward and `draws` backward passes over all of them.
 
@@ -75,6 +77,7 @@ def project_batch(
         metric: KL divergence or relative MSE.
         seeds: of the random numbers, one per sample.
         draws: number of backward passes.
+        changes: gives the changes of a layer's matrix, float32 [changes, rows, columns].
         receive: gives, for the number of a draw, what is called with each layer's products.
 
     Raises:
@@ -83,8 +86,7 @@ def project_batch(
         NumericsError: if the outputs are not finite.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    taking: list[ReceiveInner] = []
-    seen = _Uses({id(tensor_of(module, layer.parameters[0])): layer for layer in layers}, batch.size, taking)
+    seen = _Uses({id(tensor_of(module, layer.parameters[0])): layer for layer in layers}, batch.size, changes)
     with gradients_of(module, ()), torch.enable_grad():
         with seen:
             outputs = forward(module, batch, gradients=True)
@@ -93,7 +95,7 @@ def project_batch(
         reached = [output for output in outputs if output.requires_grad]
         for draw in range(draws):
             directions = _directions(outputs, metric, generators)
-            with _taking(taking, receive(draw)):
+            with seen.received(receive(draw)):
                 torch.autograd.backward(
                     reached, [each for each, output in zip(directions, outputs, strict=True) if output.requires_grad], draw + 1 < draws
                 )
@@ -111,21 +113,31 @@ def _directions(outputs: Sequence[Tensor], metric: Metric, generators: Sequence[
     return found
 
 
-@contextmanager
-def _taking(taking: list[ReceiveInner], receive: ReceiveInner) -> Iterator[None]:
-    taking[:] = [receive]
-    try:
-        yield
-    finally:
-        taking.clear()
-
-
 class _Uses(TorchFunctionMode):
     """Sees every use of some weights, and hooks the gradient of its output."""
 
-    def __init__(self, layers: Mapping[int, Layer], samples: int, taking: list[ReceiveInner]) -> None:
+    def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Tensor]) -> None:
         super().__init__()
-        self._layers, self._samples, self._taking = layers, samples, taking
+        self._layers, self._samples, self._changes = layers, samples, changes
+        self._uses = Counter[str]()
+        self._receive: ReceiveRows = lambda *_: None
+        self._open: dict[str, tuple[Layer, Tensor, int]] = {}
+
+    @contextmanager
+    def received(self, receive: ReceiveRows) -> Iterator[None]:
+        """Hand over what the backward pass inside the `with` finds; the products of several uses of one weight are summed."""
+        self._receive = receive
+        yield
+        for layer, rows, _ in self._open.values():  # some of whose uses no gradient reached
+            receive(layer, rows)
+        self._open.clear()
+
+    def _found(self, layer: Layer, rows: Tensor) -> None:
+        _, sum_of_others, uses = self._open.pop(layer.name, (layer, torch.zeros(()), 0))
+        if uses + 1 == self._uses[layer.name]:
+            self._receive(layer, rows + sum_of_others)
+        else:
+            self._open[layer.name] = (layer, rows + sum_of_others, uses + 1)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
@@ -136,23 +148,25 @@ class _Uses(TorchFunctionMode):
         arguments = dict(zip(names, args, strict=False)) | kwargs
         if len(layers) > 1 or id(arguments.get("weight")) not in self._layers or not {"alpha", "beta"}.isdisjoint(arguments):
             raise NotSamplewiseError
-        inner = _inner(operation, arguments, self._samples)
+        (layer,) = layers
+        inner = _inner(layer, operation, arguments, self._samples)
+        self._uses[layer.name] += 1
         output = func(*args, **kwargs)
         if not output.requires_grad:
             output = output.requires_grad_().clone()  # nothing before it has a gradient; the clone may be changed in place
-        output.register_hook(lambda gradient: self._taking[0](layers[0], lambda changes: inner(gradient.detach().float(), changes)))
+        output.register_hook(lambda gradient: self._found(layer, inner(gradient.detach().float(), self._changes(layer))))
         return output
 
 
-def _inner(operation: str, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Gives products [changes, samples] from the gradient of the op's output and changes [changes, weights]."""
-    given, weight = arguments["input"].detach(), arguments["weight"]
+def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Gives products [changes, samples, rows] from the gradient of the op's output and changes [changes, rows, columns]."""
+    given = arguments["input"].detach()
     if operation == "embedding":
-        if given.shape[0] != samples or arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
+        if given.shape[0] != samples or layer.axes != (0,) or arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
             raise NotSamplewiseError
-        return lambda gradient, changes: _looked_up(given, gradient, changes, weight.shape, arguments.get("padding_idx"))
+        return lambda gradient, changes: _looked_up(given, gradient, changes, arguments.get("padding_idx"))
     if operation == "conv":
-        return _convolved(arguments, samples)
+        return _convolved(layer, arguments, samples)
     if len(given) % samples or (given.dim() > 2 and len(given) != samples):
         raise NotSamplewiseError
     inputs = given.float().reshape(samples, -1, given.shape[-1])
@@ -162,17 +176,30 @@ def _inner(operation: str, arguments: Mapping[str, Any], samples: int) -> Callab
         left, right = (inputs[start:stop], outputs) if operation == "addmm" else (outputs, inputs[start:stop])
         return left.mT @ right
 
-    return lambda gradient, changes: _by_gradients(lambda start, stop: gradients(gradient, start, stop), changes, samples)
+    return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
 
 
-def _by_gradients(gradients: Callable[[int, int], Tensor], changes: Tensor, samples: int) -> Tensor:
-    """Products by way of the gradients of a few samples at a time."""
-    step = max(1, _GRADIENT_VALUES // changes.shape[1])
-    parts = [changes @ gradients(start, min(start + step, samples)).flatten(1).mT for start in range(0, samples, step)]
+def _by_gradients(layer: Layer, gradients: Callable[[int, int], Tensor], changes: Tensor, samples: int) -> Tensor:
+    """Products by way of the gradients [some samples, *shape of the weight] of a few samples at a time."""
+    step = max(1, _GRADIENT_VALUES // changes[0].numel())
+    axes = (0, *(axis + 1 for axis in layer.axes))
+    parts = []
+    for start in range(0, samples, step):
+        found = gradients(start, min(start + step, samples))
+        parts.append(row_products(to_matrix(found, axes).view(len(found), *changes.shape[1:]), changes))
     return torch.cat(parts, 1)
 
 
-def _convolved(arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
+def row_products(gradients: Tensor, changes: Tensor) -> Tensor:
+    """The inner product of each row of each change [changes, rows, columns] with that of each gradient [gradients, rows, columns].
+
+    Returns:
+        [changes, gradients, rows].
+    """
+    return (changes.transpose(0, 1) @ gradients.permute(1, 2, 0)).permute(1, 2, 0)
+
+
+def _convolved(layer: Layer, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
     """The samples side by side as groups of one convolution: then the gradient of its weight is that of each sample's own."""
     weight, given, groups = arguments["weight"], arguments["input"].detach(), int(arguments.get("groups", 1))
     if given.dim() != weight.dim() or len(given) != samples or isinstance(arguments.get("padding"), str) or arguments.get("transposed"):
@@ -186,14 +213,18 @@ def _convolved(arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, 
         repeated = weight.detach().float().repeat(count, *[1] * (weight.dim() - 1))
         settings = (None, stride, padding, dilation, False, [0] * dims, count * groups, (False, True, False))
         found: Tensor = _ATEN.convolution_backward(*side_by_side, repeated, *settings)[1]
-        return found.reshape(count, -1)
+        return found.reshape(count, *weight.shape)
 
-    return lambda gradient, changes: _by_gradients(lambda start, stop: gradients(gradient, start, stop), changes, samples)
+    return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
 
 
-def _looked_up(indices: Tensor, gradient: Tensor, changes: Tensor, shape: Sequence[int], padding: int | None) -> Tensor:
+def _looked_up(indices: Tensor, gradient: Tensor, changes: Tensor, padding: int | None) -> Tensor:
     if padding is not None and padding >= 0:
         gradient = gradient * (indices != padding).unsqueeze(-1)  # autograd gives that row no gradient either
-    rows, columns = indices.reshape(-1), shape[1]
-    found = [(change.view(*shape)[rows] * gradient.reshape(-1, columns)).reshape(len(indices), -1).sum(1) for change in changes]
-    return torch.stack(found)
+    samples, (_, rows, columns) = len(indices), changes.shape
+    places = indices.reshape(samples, -1)
+    values = gradient.reshape(samples, -1, columns)
+    found = torch.zeros(len(changes), samples, rows)
+    for change, into in zip(changes, found, strict=True):
+        into.scatter_add_(1, places, (change[places] * values).sum(-1))
+    return found
