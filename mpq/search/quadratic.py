@@ -19,7 +19,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from mpq.records.prediction import Integers, Matrix, covariances, interactions
+from mpq.records.prediction import Integers, Matrix, Vector, covariances, interactions, signal_of
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.exact import Solution
 from mpq.search.problem import Problem
@@ -27,7 +27,6 @@ from mpq.search.problem import Problem
 MOST_OPTIONS = 2500  # of all groups together: the matrix takes 50 MB, an exchange a few times that
 _STEPS = (1.0, 0.5, 0.25)  # of the way toward the linearised interactions
 _ROUNDS = 200
-Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def _model(problem: Problem, table: Sensitivity) -> _Model | None:
     products = np.stack([np.sum([table.products[pair] for pair in option.schemes.items()], axis=0) for option in options])
     groups = np.repeat(np.arange(len(problem.groups)), [len(group.options) for group in problem.groups])
     errors = [interactions(table, option.schemes) if len(option.schemes) > 1 else option.error for option in options]
-    return _Model(problem, groups, np.array(errors, dtype=np.float64), np.concatenate(list(covariances(products, groups))))
+    own = np.array(errors, dtype=np.float64)
+    return _Model(problem, groups, own, np.concatenate(list(covariances(products, own, groups, signal_of(table)))))
 
 
 class _Model:

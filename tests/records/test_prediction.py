@@ -29,11 +29,20 @@ def test_correlated_layers_add_up_or_cancel(share: float) -> None:
     assert together - additive(found, plan) == pytest.approx(2 * share, abs=0.1)
 
 
-def test_interactions_that_are_noise_are_left_out_most_of_the_time() -> None:
+def test_interactions_that_are_noise_change_predictions_by_little() -> None:
     plan = dict.fromkeys(("a", "c"), INT4)
     tables = [correlated(64, share=0.0, seed=seed) for seed in range(100)]
-    changed = sum(interactions(found, plan) != additive(found, plan) for found in tables)
-    assert 2 <= changed <= 30  # beyond sqrt(2) standard errors: 16 of 100
+    changes = [(interactions(found, plan) or 0.0) - additive(found, plan) for found in tables]
+    raw = [2 * float((found.products["a", INT4] * found.products["c", INT4]).mean()) for found in tables]
+    assert np.std(changes) < 0.5 * np.std(raw)
+    assert sum(change == 0 for change in changes) > 30
+
+
+def test_interactions_are_scaled_to_the_errors_of_the_pairs() -> None:
+    found = correlated(4000, share=0.7)
+    found.errors = {key: 4 * errors for key, errors in found.errors.items()}
+    plan = dict.fromkeys(("a", "b"), INT4)
+    assert (interactions(found, plan) or 0.0) - additive(found, plan) == pytest.approx(8 * 0.7, abs=0.4)
 
 
 def test_layers_without_signed_figures_have_no_interactions() -> None:
@@ -45,7 +54,7 @@ def test_layers_without_signed_figures_have_no_interactions() -> None:
 
 def test_covariances_are_symmetric_and_zero_within_a_group() -> None:
     rows = np.random.default_rng(0).standard_normal((1, 700)) + 0.1 * np.random.default_rng(1).standard_normal((600, 700))
-    found = np.concatenate(list(covariances(rows, np.arange(600) // 2)))
+    found = np.concatenate(list(covariances(rows, np.ones(600), np.arange(600) // 2, 1.0)))
     assert found.shape == (600, 600)
     assert np.allclose(found, found.T)
     assert not found[0, :2].any()
