@@ -97,6 +97,7 @@ def command(
 
     from mpq.analyze.run import analyze
     from mpq.models.load import load_model
+    from mpq.records.inversions import inversion_lines
 
     loaded = load_model(model, factory=factory, trust=trust)
     source = calibration_source(given, loaded)
@@ -104,7 +105,8 @@ def command(
     say(f"model: {model} ({loaded.kind}); data: {data.description}")
     with removed_if_bare(target), progress("analyze") as advance:
         table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
-    for note in (*table.header.notes, *fallback_lines((table.finish or {}).get("fallbacks", {})), *self_check_lines(table.finish)):
+    fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
+    for note in (*table.header.notes, *fallbacks, *inversion_lines(table), *self_check_lines(table.finish)):
         say(note)
     frame = table.frame()
     if json:

@@ -142,6 +142,7 @@ def _amended(header: ArtifactHeader) -> str:
 
 
 def _sensitivity(file: Path) -> Shown:
+    from mpq.records.inversions import inversion_lines
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(file)
@@ -155,6 +156,7 @@ def _sensitivity(file: Path) -> Shown:
     }
     for number, line in enumerate(fallback_lines((table.finish or {}).get("fallbacks", {})), start=1):
         facts[f"fallback {number}"] = line
+    facts |= {"order": " ".join(told)} if (told := inversion_lines(table)) else {}
     for number, line in enumerate(self_check_lines(table.finish), start=1):
         facts[f"check {number}"] = line
     data = {"model": header.model, "data": header.data, "settings": header.settings, "missing": len(table.missing), "finish": table.finish}
