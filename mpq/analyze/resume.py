@@ -31,6 +31,7 @@ def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitiv
     wanted = {(layer.name, scheme) for layer in header.layers for scheme in header.candidates[layer.name]}
     table = Sensitivity(header, {key: errors for key, errors in old.errors.items() if key in wanted}, path)
     table.products = {key: products for key, products in old.products.items() if key in wanted}
+    table.rows = {key: rows for key, rows in old.rows.items() if key in wanted}
     table.finish = old.finish
     return table, journal
 

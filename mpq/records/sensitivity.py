@@ -8,7 +8,8 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
     {"finish": {"cost": {...}, "check": {...}, "fallbacks": {layer: why it was quantized without statistics}}}
 
 `errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
-output was not finite. Several lines of one (layer, scheme) are joined.
+output was not finite. Several lines of one (layer, scheme) are joined. Method "fisher" ends with `{"blend": share, "draws": n}`:
+that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class Sensitivity:
         path: the file it came from, if any.
         products: method "fisher": signed figures v by (layer, scheme), several draws per sample;
             the error of a plan is the mean of (sum of v)^2.
+        rows: method "fisher": errors by (layer, scheme) with the rows of a weight taken as independent; `errors` blends these with v^2.
         finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
     """
 
@@ -107,6 +109,7 @@ class Sensitivity:
     errors: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     path: Path | None = None
     products: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
+    rows: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     finish: dict[str, Any] | None = None
 
     @property
@@ -145,12 +148,23 @@ class Sensitivity:
             self.finish = dict(record["finish"])
             return
         self.finish = None
+        if "blend" in record:
+            self._blend(float(record["blend"]), int(record["draws"]))
+            return
         layer, scheme = str(record["layer"]), parse_scheme(record["scheme"])
         self.add(layer, scheme, record["errors"])
         if "products" in record:
             new = np.array(record["products"], dtype=np.float64)
             old = self.products.get((layer, scheme))
             self.products[layer, scheme] = new if old is None else np.concatenate([old, new])
+            kept, added = self.rows.get((layer, scheme)), self.errors[layer, scheme][-len(record["errors"]) :]
+            self.rows[layer, scheme] = added if kept is None else np.concatenate([kept, added])
+
+    def _blend(self, share: float, draws: int) -> None:
+        for key, rows in self.rows.items():
+            squares = np.square(self.products[key]).reshape(-1, draws).mean(1)
+            squares = np.repeat(squares, rows.size // squares.size)  # one figure for all samples of a batch that cannot be cut
+            self.errors[key] = rows + share * (squares - rows)
 
     def add(self, layer: str, scheme: Scheme, errors: Iterable[float | None]) -> None:
         """Append figures to those of (layer, scheme), in place."""

@@ -1,4 +1,7 @@
+import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.models.batches import Data, data_from_batches
-from mpq.records.sensitivity import Sensitivity
+from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from tests.models.small import Experts, Tied, UpAndDown, data, inputs, mlp
 
 CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "rtn", "method": "fisher"}
@@ -89,6 +92,7 @@ def test_a_sample_in_a_batch_has_the_figures_that_it_has_alone(kind: str) -> Non
     assert found.products.keys() == alone.products.keys()
     for key, products in alone.products.items():
         assert np.allclose(found.products[key], products, rtol=1e-3, atol=1e-5 * max(1e-9, float(np.abs(products).max()))), key
+        assert np.allclose(found.rows[key], alone.rows[key], rtol=2e-3, atol=1e-6 * max(1e-9, float(alone.rows[key].max()))), key
         assert len(found.errors[key]) == 9
 
 
@@ -126,3 +130,32 @@ def test_the_model_is_left_as_it_was() -> None:
     analyzed(module, data())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+
+
+def blend_of(path: Path) -> float:
+    (share,) = [record["blend"] for record in map(json.loads, path.read_text().splitlines()) if "blend" in record]
+    return float(share)
+
+
+def test_errors_blend_rows_and_squares_and_are_read_again_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    found = analyzed(mlp(), data(64), output=path)
+    share = blend_of(path)
+    for key, errors in read_sensitivity(path).errors.items():
+        squares = np.square(found.products[key]).reshape(len(errors), -1).mean(1)
+        assert np.allclose(errors, share * squares + (1 - share) * found.rows[key])
+        assert errors.tolist() == found.errors[key].tolist()
+
+
+def test_squares_count_where_few_directions_of_the_output_matter_and_rows_where_many_do(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    few, many = (nn.Sequential(nn.Linear(32, 64), nn.Linear(64, outputs)).eval() for outputs in (1, 256))
+    for name, module in (("few", few), ("many", many)):
+        analyzed(module, data(48, 32), output=tmp_path / name, metric="relative_mse", candidates=("3", "4", "5"))
+    assert blend_of(tmp_path / "many") < blend_of(tmp_path / "few")
+
+
+def test_figures_from_thirty_samples_are_near_the_measured_ones() -> None:
+    module, samples = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 128)).eval(), data(40, 64)
+    found, measured = (analyzed(module, samples, candidates=("4", "5", "6"), method=method) for method in ("fisher", "measure"))
+    assert max(abs(math.log(found.mean(*key) / measured.mean(*key))) for key in measured.errors) < 0.35
