@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mpq.analyze.method import Context, Method, finite
 from mpq.models.batches import Batch, Data
+from mpq.models.changes import Changes
 from mpq.models.projections import Receive, project
 from mpq.models.samplewise import NotSamplewiseError, ReceiveRows, project_batch, row_products
 from mpq.models.swap import tensor_of
@@ -34,7 +35,6 @@ from mpq.schemes import Scheme
 from mpq.tensors.matrix import to_matrix
 
 DRAWS = 2
-CACHE_BYTES = 2 << 30
 _TOLERANCE = 1e-3
 
 
@@ -93,7 +93,9 @@ class _Products:
 
     def __init__(self, context: Context, layers: Sequence[Layer]) -> None:
         self._context, self._layers = context, layers
-        self._changes = _Changes(context, {layer.name: list(context.table.header.candidates[layer.name]) for layer in layers})
+        weights = {layer.name: tensor_of(context.model.module, layer.parameters[0]) for layer in layers}
+        candidates = {name: context.table.header.candidates[name] for name in weights}
+        self._changes = Changes(context.variants, candidates, weights.__getitem__)
         self._together: bool | None = None
         if context.prepared.calibration.fixed_batch or isinstance(context.model.module, torch.jit.ScriptModule):
             self._together = False
@@ -174,28 +176,6 @@ def _alike(expected: Products, found: Products) -> bool:
         <= _TOLERANCE * max(float(other.norm()) for other_key, other in expected.items() if other_key[0] == key[0])
         for key, rows in expected.items()
     )
-
-
-class _Changes:
-    """The changes of a layer's matrix under its schemes, float32 [schemes, rows, columns]; kept in bfloat16 while memory allows."""
-
-    def __init__(self, context: Context, schemes: dict[str, list[Scheme]]) -> None:
-        self.schemes = schemes
-        self._context = context
-        self._kept: dict[str, Tensor] = {}
-        self._held = 0
-
-    def of(self, layer: Layer) -> Tensor:
-        """All changes of one layer."""
-        if layer.name in self._kept:
-            return self._kept[layer.name].float()
-        weight = to_matrix(tensor_of(self._context.model.module, layer.parameters[0]).detach(), layer.axes)
-        variants = self._context.variants
-        changes = torch.stack([to_matrix(variants.weight(layer.name, s), layer.axes) - weight for s in self.schemes[layer.name]])
-        if self._held + 2 * changes.numel() <= CACHE_BYTES:
-            self._kept[layer.name] = changes.bfloat16()
-            self._held += 2 * changes.numel()
-        return changes.bfloat16().float()
 
 
 def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:

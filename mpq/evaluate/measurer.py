@@ -16,10 +16,12 @@ from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.metrics import metric_named
 from mpq.models.reference import Reference
+from mpq.models.slopes import slopes_at
 from mpq.models.statistics import statistics_for
 from mpq.models.swap import swapped
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Errors, Sensitivity
+from mpq.records.slopes import Slopes
 from mpq.schemes import Scheme
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -51,6 +53,7 @@ class PlanMeasurer:
         statistics = statistics_for(quantizer, loaded.module, table.layers, split.first)
         self._module = loaded.module
         self._variants = Variants(loaded.module, table.layers, quantizer, statistics=statistics)
+        self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
         self._held_out = Reference(loaded.module, split.held_out, metric)
 
@@ -67,6 +70,14 @@ class PlanMeasurer:
     def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each held-out sample."""
         return self._errors(self._held_out, schemes)
+
+    def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
+        """What each scheme of each layer would change in the calibration error of a plan.
+
+        Raises:
+            ModelError: if the model or the metric gives no gradients; the message says why.
+        """
+        return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
     def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> float:
         """The user's own figure of the model under `schemes`; under none, of the model as it was given.

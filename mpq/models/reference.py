@@ -58,6 +58,16 @@ class Reference:
         """The error of each sample of one batch, from outputs that the caller has; the module must be as it was given."""
         return self._errors(self.prepared(index), outputs)
 
+    def singles(self, index: int) -> list[tuple[Batch, tuple[Tensor, ...]]]:
+        """The samples of one batch, each with what the metric keeps of it; the module must be as it was given.
+
+        Where the model takes only one batch size, the batch stays whole.
+        """
+        batch, prepared = self.data.batches[index], self.prepared(index)
+        if self.data.fixed_batch:
+            return [(batch, prepared)]
+        return [(batch.select([each]), tuple(tensor[each : each + 1] for tensor in prepared)) for each in range(batch.size)]
+
     def prepared(self, index: int) -> tuple[Tensor, ...]:
         """What the metric keeps of the reference's outputs for one batch; the module must be as it was given."""
         return self._cache[index] or self._prepare(self.data.batches[index])

@@ -16,6 +16,7 @@ from mpq.errors import BudgetError, UsageError
 from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
+from mpq.records.slopes import Slopes
 from mpq.schemes import Scheme
 from mpq.search.costs import cost_limits
 from mpq.search.exact import Solution
@@ -48,6 +49,14 @@ class MeasurerInParts(Protocol):
 
     def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterable[Errors]:
         """The error on each calibration sample, some samples at a time, always in the same order."""
+
+
+@runtime_checkable
+class MeasurerWithSlopes(Protocol):
+    """A measurer that also tells what changes of a plan would change."""
+
+    def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
+        """What each scheme of each layer would change in the calibration error; raises an MpqError where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,8 @@ class _Run:
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
         study = Study(self.problem, _parts_of(measurer), seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
-        stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress)
+        slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
+        stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)
         entries, best = [("exact", exact, False)], exact
         self.quadratic = minimise(self.problem, self.table, exact.choice)
@@ -171,10 +181,11 @@ class _Run:
                 best = _better(entries[-1][1], best)
             else:
                 self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
-        for stage, advance in (("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
+        for stage, advance in (("slopes", stages.slopes), ("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
             best = advance(best)
             entries.append((stage, best, False))
         entries.append(("lowest", stages.lowest, False))
+        self._notes += (f"no slopes: {stages.without}",) if stages.without else ()
         return self._finals(entries, measurer, study.measurements)
 
     def _finals(self, entries: Sequence[tuple[str, Measured, bool]], measurer: Measurer, measurements: int) -> SearchResult:

@@ -1,17 +1,25 @@
 """The study: every measured plan is an Optuna trial, so that a search can be killed, resumed, shared and looked at. No torch.
 
 A trial carries, as user attributes named for people: `stage`, `plan` (scheme by layer), `effective_bits`, `errors` (one figure
-per calibration sample), `note`. A plan that was measured before is not measured again. A plan is given up part of the way (a pruned
-trial) once its mean is far above the incumbent's on the same samples; it is then an estimate, the incumbent's times the ratio so far.
+per calibration sample), `note`, `worker`. A plan that was measured before is not measured again. A plan is given up part of the way
+(a pruned trial) once its mean is far above the incumbent's on the same samples; it is then an estimate, the incumbent's times the ratio
+so far.
+
+Several processes may work on one study: `refresh` reads what others finished, and what others are measuring now (`pending`) shifts this
+one's random streams. A worker that was killed leaves a running trial behind; its process is gone, so that it counts for nothing, and a
+lone search goes on as if it had not been killed. An interrupted one tells that its trial failed.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
@@ -27,6 +35,7 @@ Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
 Propose = Callable[[optuna.Trial], tuple[int, ...]]
 _STARTUP = 8
 _FEWEST = 8  # samples that are seen before a plan is given up
+_WORKER = "{host}, process {process}"
 _HOPELESS = 2.5  # standard errors; of the mean alone, since a plan may lose on most samples and win on the few that carry the mean
 
 
@@ -82,9 +91,22 @@ class Study:
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
         with _quiet():
             self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
-        self.finished = [self._read(trial) for trial in self._complete()]
-        self._seen = {measured.choice: measured for measured in self.finished}
+        self.finished: list[Measured] = []
+        self._seen: dict[tuple[int, ...], Measured] = {}
+        self._numbers: set[int] = set()
         self.measurements = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over what other workers have finished since."""
+        for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED):
+            if trial.number not in self._numbers:
+                self._add(trial.number, self._read(trial))
+
+    def pending(self) -> set[tuple[int, ...]]:
+        """The plans that other workers are measuring now."""
+        running = (trial.user_attrs for trial in self._trials(TrialState.RUNNING))
+        return {tuple(attributes["choice"]) for attributes in running if _alive(str(attributes.get("worker", "")))}
 
     def stage(self, name: str) -> list[Measured]:
         """The finished trials of one stage, in order."""
@@ -92,31 +114,42 @@ class Study:
 
     def trial(self, stage: str, propose: Propose, *, note: str = "", incumbent: Measured | None = None) -> Measured:
         """Ask for a plan, measure it unless it was measured before, and record it; it is given up if worse than `incumbent`."""
-        number = len(self.finished)
-        self._optuna.sampler = _sampler(self.seed * 100_003 + number)
+        number, others = len(self.finished), len(self.pending())
+        self._optuna.sampler = _sampler(self.seed * 100_003 + number + 7_919 * others)
         trial = self._optuna.ask()
-        choice = propose(trial)
-        known = self._seen.get(choice)
-        if known is None:
-            errors, estimate = self._measured(choice, incumbent)
-        else:
-            errors, estimate = known.errors, known.estimate
+        try:
+            choice = propose(trial)
+            known = self._seen.get(choice)
+            self._announce(trial, stage, choice, note + (" (measured before)" if known is not None else ""))
+            if known is None:
+                errors, estimate = self._measured(choice, incumbent)
+            else:
+                errors, estimate = known.errors, known.estimate
+        except BaseException:
+            with _quiet():
+                self._optuna.tell(trial, state=TrialState.FAIL)
+            raise
         found = Measured(choice, errors, stage, note, estimate)
-        self._record(trial, found, repeated=known is not None)
+        self._record(trial, found)
         return found
 
     def generator(self, stage: str, number: int) -> np.random.Generator:
-        """The random stream of one trial of one stage."""
-        return np.random.default_rng([self.seed, number, *stage.encode()])
-
-    def knows(self, choice: tuple[int, ...]) -> bool:
-        """Whether a plan was measured."""
-        return choice in self._seen
+        """The random stream of one trial of one stage; another one while others are at work."""
+        others = len(self.pending())
+        return np.random.default_rng([self.seed, number, *([others] if others else []), *stage.encode()])
 
     @property
     def known(self) -> set[tuple[int, ...]]:
-        """All plans that were measured."""
-        return set(self._seen)
+        """All plans that were measured, or that another worker is measuring."""
+        return set(self._seen) | self.pending()
+
+    def kept(self, name: str) -> Any:
+        """What was kept in the study under this name; None if nothing was."""
+        return self._optuna.user_attrs.get(name)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a JSON value in the study."""
+        self._optuna.set_user_attr(name, value)
 
     def _measured(self, choice: tuple[int, ...], incumbent: Measured | None) -> tuple[Errors, float | None]:
         self.measurements += 1
@@ -131,26 +164,32 @@ class Study:
                     return errors, incumbent.mean * ratio
         return errors, None
 
-    def _record(self, trial: optuna.Trial, found: Measured, *, repeated: bool) -> None:
+    def _announce(self, trial: optuna.Trial, stage: str, choice: tuple[int, ...], note: str) -> None:
         attributes = {
-            "stage": found.stage,
-            "note": found.note + (" (measured before)" if repeated else ""),
-            "effective_bits": round(self._effective_bits(found.choice), 4),
-            "plan": {name: str(scheme) for name, scheme in self.problem.schemes(found.choice).items()},
-            "errors": [None if math.isnan(error) else error for error in found.errors.tolist()],
-            "choice": list(found.choice),
+            "stage": stage,
+            "note": note,
+            "effective_bits": round(self._effective_bits(choice), 4),
+            "plan": {name: str(scheme) for name, scheme in self.problem.schemes(choice).items()},
+            "worker": _WORKER.format(host=socket.gethostname(), process=os.getpid()),
+            "choice": list(choice),
         }
-        if found.estimate is not None:
-            attributes["estimate"] = found.estimate if math.isfinite(found.estimate) else None
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
+
+    def _record(self, trial: optuna.Trial, found: Measured) -> None:
+        trial.set_user_attr("errors", [None if math.isnan(error) else error for error in found.errors.tolist()])
         value = found.mean if math.isfinite(found.mean) else 1e30
         with _quiet():
             if found.estimate is None:
                 self._optuna.tell(trial, value)
             else:
+                trial.set_user_attr("estimate", found.estimate if math.isfinite(found.estimate) else None)
                 trial.report(value, len(found.errors))
                 self._optuna.tell(trial, state=TrialState.PRUNED)
+        self._add(trial.number, found)
+
+    def _add(self, number: int, found: Measured) -> None:
+        self._numbers.add(number)
         self.finished.append(found)
         self._seen.setdefault(found.choice, found)
 
@@ -158,9 +197,8 @@ class Study:
         schemes = self.problem.schemes(choice)
         return sum(schemes[layer.name].stored_bits(layer.matrix) for group in self.problem.groups for layer in group.layers) / self._weights
 
-    def _complete(self) -> list[FrozenTrial]:
-        ended = (TrialState.COMPLETE, TrialState.PRUNED)
-        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=ended) if "choice" in trial.user_attrs]
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=states) if "choice" in trial.user_attrs]
 
     @staticmethod
     def _read(trial: FrozenTrial) -> Measured:
@@ -168,6 +206,22 @@ class Study:
         errors = np.array([math.nan if error is None else error for error in attributes["errors"]], dtype=np.float64)
         estimate = math.inf if attributes.get("estimate", 0.0) is None else attributes.get("estimate")
         return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]), estimate)
+
+
+def _alive(worker: str) -> bool:
+    """Whether a worker is another process that may still run; one on another machine is taken to."""
+    host, _, process = worker.partition(", process ")
+    if host != socket.gethostname() or not process.isdigit():
+        return bool(process)
+    if int(process) == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _sampler(seed: int) -> optuna.samplers.TPESampler:

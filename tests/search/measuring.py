@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from mpq.errors import ModelError
 from mpq.records.sensitivity import Errors, Sensitivity
+from mpq.records.slopes import Slopes
 from mpq.schemes import Scheme
 
 
@@ -48,3 +50,37 @@ class FakeMeasurerInParts(FakeMeasurer):
 def whole(measurer: FakeMeasurer) -> Callable[[Mapping[str, Scheme]], list[Errors]]:
     """All samples in one part."""
     return lambda schemes: [measurer.calibration(schemes)]
+
+
+class FakeMeasurerWithSlopes(FakeMeasurer):
+    """A quadratic model: each (layer, scheme) moves an output of a few dimensions, an error is the squared length of all moves together.
+
+    `asked` are the plans whose slopes were asked for, in order.
+    """
+
+    def __init__(self, table: Sensitivity, *, stop_after: int | None = None, reason: str = "") -> None:
+        super().__init__(table, noise=0.01, stop_after=stop_after)
+        generator = np.random.default_rng(0)
+        self.reason, self.asked = reason, list[dict[str, str]]()
+        self.moves: dict[tuple[str, Scheme], np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
+        for name in table.header.candidates:
+            common = generator.standard_normal(4)  # a layer's schemes err in similar directions, and layers in company
+            for scheme in table.header.candidates[name]:
+                direction = 1.0 + common + 0.3 * generator.standard_normal(4)
+                self.moves[name, scheme] = direction / np.linalg.norm(direction) * table.mean(name, scheme) ** 0.5
+
+    def _errors(self, schemes: Mapping[str, Scheme], part: str, count: int) -> Errors:
+        total = np.sum([self.moves[pair] for pair in schemes.items()], axis=0)
+        return float(total @ total) * np.random.default_rng([count]).lognormal(0, 0.2, count)
+
+    def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
+        if self.reason:
+            raise ModelError(self.reason)
+        self.asked.append({name: str(scheme) for name, scheme in schemes.items()})
+        total = np.sum([self.moves[pair] for pair in schemes.items()], axis=0)
+        first, second = {}, {}
+        for (name, scheme), move in self.moves.items():
+            change = move - self.moves[name, schemes[name]]
+            first[name, scheme] = np.full(24, 2 * float(total @ change))
+            second[name, scheme] = np.full(24, float(change @ change))
+        return Slopes(first, second, cost=5)
