@@ -1,7 +1,7 @@
-"""Search methods at equal bytes and equal numbers of measured plans, judged on held-out samples.
+"""Search methods at equal bytes and equal numbers of measured plans, judged on test samples that no method has seen.
 
     python -m benchmarks.search [--models DIR] [--only chars digits stories260k resnet20 stories15m] [--budgets 3bits 3.5bits]
-        [--trials 64] [--enumerate]
+        [--trials 64] [--methods mpq tpe] [--work FOLDER] [--enumerate]
 
 uniform   the best uniform plan of no more bytes
 greedy    from the smallest plan, the step that saves most error per byte, until nothing fits
@@ -10,10 +10,12 @@ tpe       one categorical parameter per layer, started from the exact plan; plan
 cold      the same, started from the smallest plan
 nsga2     one parameter per layer, NSGA-II with the budget as its constraint, started from the exact plan
 exact     the table solved to proven optimality
-mpq       the whole search, with --trials measured plans
+mpq       the whole search, with --trials measured plans; finding slopes counts as the passes that it takes
 
-Each cell is the held-out error over that of `exact`. --enumerate instead measures every plan of small sub-problems (7 layers of chars,
-three schemes, 2,187 plans) and tells how near the search comes to the true optimum with 5% of the measurements.
+Each cell is the error on the test samples over that of `exact`, with the standard error of their difference. Methods that choose among
+plans by themselves see the calibration samples; mpq also sees the held-out ones. --work keeps analyses and finished cells, so that a
+run that was stopped goes on. --enumerate instead measures every plan of small sub-problems (7 layers of chars, 2,187 plans) and
+tells how near the search comes to the true optimum with 5% of the measurements.
 """
 
 from __future__ import annotations
@@ -21,153 +23,173 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
 import optuna
-import torch
 from rich.console import Console
 from rich.table import Table
 
 import mpq
-from benchmarks.analyze import own_text
+from benchmarks.search_cases import Case, Cells, cases
+from benchmarks.search_methods import Choice, greedy, nsga2, tpe, two_level
 from mpq.budget import Budget
 from mpq.demo import demo_files
-from mpq.models.batches import Data
 from mpq.models.fit import fit_data
-from mpq.models.loaded import LoadedModel
+from mpq.models.metrics import metric_named
+from mpq.models.reference import Reference
+from mpq.models.statistics import statistics_for
+from mpq.models.variants import Variants
+from mpq.records.paired import compare as paired
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
-from mpq.search.hull import relax
 from mpq.search.limits import layer_limit
 from mpq.search.problem import Problem, build_groups
 from mpq.search.uniform import uniform_plans
+from mpq.tensors.quantizers.registry import quantizer_named
 
-Choice = tuple[int, ...]
-Measure = Callable[[Choice], float]
-
-
-def cases(only: list[str], models: Path | None) -> Iterator[tuple[str, LoadedModel, Data, float]]:
-    """Name, model, data, and the share of the data that is held out."""
-    for name in ("chars", "digits"):
-        if name in only:
-            files = demo_files(name)
-            model = mpq.load_model(files.model)
-            yield name, model, fit_data(torch.cat([files.calibration, files.test]), model=model, source=name), 0.5
-    for name, window in (("stories260k", 128), ("stories15m", 256)):
-        if name in only:
-            assert models is not None, f"{name} needs --models DIR"
-            model = mpq.load_model(models / name)
-            if name == "stories260k":
-                yield name, model, own_text(model, 128), 0.5
-            else:
-                text = f"{models / 'text' / 'tinystories.jsonl'}?split=train_head"
-                yield name, model, mpq.load_data(text, model=model, seq_len=window, num_samples=32), 0.5
-    if "resnet20" in only:
-        assert models is not None, "resnet20 needs --models DIR"
-        model = mpq.load_model(models / "cifar10" / "resnet20.pt2")
-        content = np.load(models / "cifar10" / "cifar10.npz")
-        images = next(content[key] for key in content if "test" in key and content[key].ndim == 4)[:1024]
-        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        yield "resnet20", model, fit_data((torch.from_numpy(images).float() / 255 - mean) / deviation, model=model, source="images"), 0.5
-
-
-def greedy(problem: Problem) -> Choice:
-    cost = [np.array([o.cost for o in g.options], dtype=np.int64) for g in problem.groups]
-    error = [np.array([o.error for o in g.options]) for g in problem.groups]
-    kept = [[j for j in range(len(c)) if e[j] < min(e[:j], default=math.inf)] for c, e in zip(cost, error, strict=True)]
-    found = relax([c[k] for c, k in zip(cost, kept, strict=True)], [e[k] for e, k in zip(error, kept, strict=True)], problem.limit)
-    return tuple(k[j] for k, j in zip(kept, found.choice, strict=True))
-
-
-def two_level(problem: Problem) -> Choice:
-    choice = [len(group.options) - 1 for group in problem.groups]
-    for g in sorted(range(len(choice)), key=lambda g: problem.groups[g].options[0].error):
-        if problem.cost(choice) <= problem.limit:
-            break
-        choice[g] = 0
-    return tuple(choice)
-
-
-def nsga2(problem: Problem, measure: Measure, start: Choice, trials: int, seed: int) -> Choice:
-    def over(trial: optuna.trial.FrozenTrial) -> list[float]:
-        return [float(problem.cost([trial.params[str(g)] for g in range(len(problem.groups))]) - problem.limit)]
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=16, constraints_func=over)
-    return optimised(sampler, problem, measure, start, trials)
-
-
-def tpe(problem: Problem, measure: Measure, start: Choice, trials: int, seed: int) -> Choice:
-    return optimised(optuna.samplers.TPESampler(seed=seed), problem, measure, start, trials)
-
-
-def optimised(sampler: optuna.samplers.BaseSampler, problem: Problem, measure: Measure, start: Choice, trials: int) -> Choice:
-    study = optuna.create_study(sampler=sampler)
-    study.enqueue_trial({str(g): index for g, index in enumerate(start)})
-    best, least, measured = start, math.inf, 0
-    for _ in range(20 * trials):
-        trial = study.ask()
-        choice = tuple(trial.suggest_int(str(g), 0, len(group.options) - 1) for g, group in enumerate(problem.groups))
-        error = math.inf
-        if problem.cost(choice) <= problem.limit:
-            error, measured = measure(choice), measured + 1
-        study.tell(trial, error if math.isfinite(error) else 1e9)
-        if error < least:
-            best, least = choice, error
-        if measured >= trials:
-            break
-    return best
+NEAR = 0.995  # of a budget
+Result = TypeVar("Result")
+METHODS = ("uniform", "greedy", "twolevel", "tpe", "cold", "nsga2", "mpq")
 
 
 def compare(options: argparse.Namespace, out: Table) -> None:
-    for name, model, data, held_out in cases(options.only, options.models):
-        for candidates in options.candidates:
-            table = mpq.analyze(model, data, candidates=(candidates,), held_out=held_out, method="measure", quantizer=options.quantizer)
-            measurer = mpq.PlanMeasurer(model, data, table)
-            for text in options.budgets:
-                try:
-                    row = one_budget(table, measurer, Budget(text), options)
-                except mpq.MpqError as error:
-                    row = [str(error)[:60]]
-                out.add_row(name, candidates, text, *row)
-                print(name, candidates, text, *row, flush=True)
+    cells, rows = Cells(options.work), []
+    for case, candidates in itertools.product(cases(options.only, options.models), options.candidates):
+        kept = None if options.work is None else options.work / f"{case.name}-{candidates}-{options.quantizer}.sensitivity.jsonl"
+        choices: dict[str, Any] = {"candidates": (candidates,), "held_out": 0.5, "quantizer": options.quantizer}
+        method = "fisher" if case.name == "stories15m" else "measure"
+        table = mpq.analyze(case.model, case.data, method=method, output=kept, **choices)
+        row = Row(case, table, options, cells)
+        for text in options.budgets:
+            try:
+                found = row.at(Budget(text), (case.name, candidates, text))
+            except mpq.MpqError as error:
+                print(case.name, candidates, text, str(error)[:60], flush=True)
+                continue
+            rows.append((text, found))
+            shown = [f"{found[name]['ratio']:.3f} ±{found[name]['stderr']:.3f}" if name in found else "-" for name in options.methods]
+            bits = f"{found['mpq']['bits']:.4f}" if "mpq" in found else "-"
+            out.add_row(case.name, candidates, text, f"{found['exact']['error']:.4g}", *shown, bits)
+            print(case.name, candidates, text, f"{found['exact']['error']:.4g}", *shown, bits, flush=True)
+    if "mpq" in options.methods and rows:
+        bars(rows)
 
 
-def one_budget(table: mpq.Sensitivity, measurer: mpq.PlanMeasurer, budget: Budget, options: argparse.Namespace) -> list[str]:
-    problem = Problem(build_groups(table), layer_limit(table, budget)[0])
-    solution = problem.solve()
-    if solution is None:
-        raise mpq.MpqError("not feasible")
-    held = memory(lambda choice: float(measurer.held_out(problem.schemes(choice)).mean()))
-    seen = memory(lambda choice: float(measurer.calibration(problem.schemes(choice)).mean()))
-    base = held(solution.choice)
-    uniforms = [u.choice for u in uniform_plans(problem, table, {})]
-    found = mpq.search(table, budget, measurer=measurer, trials=options.trials, seed=options.seed)
-    smallest = tuple(min(range(len(g.options)), key=lambda j, g=g: g.options[j].cost) for g in problem.groups)  # type: ignore[misc]
-    mine = index_of(problem, found.plan.layers)
-    columns: dict[str, Choice | None] = {
-        "uniform": min(uniforms, key=held, default=None),
-        "greedy": greedy(problem),
-        "twolevel": two_level(problem),
-        "tpe": tpe(problem, seen, solution.choice, options.trials, options.seed),
-        "cold": tpe(problem, seen, smallest, options.trials, options.seed),
-        "nsga2": nsga2(problem, seen, solution.choice, options.trials, options.seed),
-        "mpq": mine,
-    }
-    ratios = ["-" if choice is None else f"{held(choice) / base:.3f}" for choice in columns.values()]
-    difference = measurer.held_out(problem.schemes(mine)) - measurer.held_out(problem.schemes(solution.choice))
-    stderr = float(difference.std(ddof=1) / math.sqrt(len(difference))) / base
-    return [f"{base:.4g}", *ratios, f"{stderr:.3f}", f"{8 * problem.cost(mine) / sum(layer.weights for layer in table.layers):.4f}"]
+def bars(rows: Sequence[tuple[str, dict[str, dict[str, float]]]]) -> None:
+    """What issue and README promise, each with yes or NO."""
+    low = [found["mpq"]["ratio"] for text, found in rows if float(text.removesuffix("bits")) <= 4]
+    if low:
+        mean = math.exp(math.fsum(map(math.log, low)) / len(low))
+        print(
+            f"{_said(mean <= 0.85)} at 4 bits and below {mean:.3f} of the exact plan's error, geometric mean of {len(low)} rows (bar .85)"
+        )
+    worse = [
+        (text, name)
+        for text, found in rows
+        for name, cell in found.items()
+        if found["mpq"]["ratio"] - cell["ratio"] > 2 * math.hypot(found["mpq"]["stderr"], cell["stderr"])
+    ]
+    print(f"{_said(not worse)} never worse than another column by more than two standard errors {worse or ''}")
+    over = [text for text, found in rows if found["mpq"]["bytes"] > found["mpq"]["limit"]]
+    print(f"{_said(not over)} never above the budget {over or ''}")
+    under = [text for text, found in rows if found["mpq"]["bytes"] < NEAR * found["mpq"]["limit"] and found["mpq"]["better"] > 0]
+    print(f"{_said(not under)} less than 0.5% below it where giving one layer more bits fits and is measured to be better {under or ''}")
 
 
-def memory(function: Callable[[Choice], float]) -> Callable[[Choice], float]:
-    known: dict[Choice, float] = {}
+def _said(holds: bool) -> str:
+    return "yes" if holds else "NO "
 
-    def remembered(choice: Choice) -> float:
+
+class Row:
+    """One model and its table, at any budget."""
+
+    def __init__(self, case: Case, table: mpq.Sensitivity, options: argparse.Namespace, cells: Cells) -> None:
+        self.table, self.options, self.cells = table, options, cells
+        self.measurer = mpq.PlanMeasurer(case.model, case.data, table)
+        settings = table.header.settings
+        metric = metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
+        quantizer = quantizer_named(str(settings["quantizer"]))
+        self._variants = Variants(
+            case.model.module,
+            table.layers,
+            quantizer,
+            statistics=statistics_for(quantizer, case.model.module, table.layers, case.data.split(0.5, int(table.header.data["seed"]))[0]),
+        )
+        self._test = Reference(case.model.module, case.test, metric)
+
+    def at(self, budget: Budget, key: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Each method's cell."""
+        problem = Problem(build_groups(self.table), layer_limit(self.table, budget)[0])
+        solution = problem.solve()
+        if solution is None:
+            raise mpq.MpqError("not feasible")
+        tested = memory_of(lambda choice: self._test.errors(self._variants.weights(problem.schemes(choice))).numpy())
+        exact = solution.choice
+
+        def cell(choice: Choice) -> dict[str, float]:
+            base, errors = tested(exact), tested(choice)
+            difference = errors - base
+            stderr = float(difference.std(ddof=1)) / math.sqrt(len(difference)) / float(base.mean())
+            return {
+                "ratio": float(errors.mean() / base.mean()),
+                "stderr": stderr,
+                "error": float(errors.mean()),
+                "bytes": problem.cost(choice),
+                "limit": problem.limit,
+                "better": self._better_within(problem, choice) if choice != exact else 0,
+                "bits": 8 * problem.cost(choice) / sum(layer.weights for layer in self.table.layers),
+            }
+
+        found = {}
+        for name in ("exact", *self.options.methods):
+            extra = (self.options.trials, self.options.seed) if name in ("tpe", "cold", "nsga2", "mpq") else ()
+            with suppress(LookupError):  # no uniform plan fits
+                made = self.cells.get((*key, name, *extra), lambda name=name: cell(self._chosen(name, problem, exact, budget)))  # type: ignore[misc]
+                found[name] = made
+        return found
+
+    def _better_within(self, problem: Problem, choice: Choice) -> int:
+        """How many changes of one layer upward, within what is left of the budget, are better on the calibration samples."""
+        if problem.cost(choice) >= NEAR * problem.limit:
+            return 0
+        own, found = self.measurer.calibration(problem.schemes(choice)), 0
+        for g, (group, taken) in enumerate(zip(problem.groups, choice, strict=True)):
+            for j, option in enumerate(group.options):
+                changed = (*choice[:g], j, *choice[g + 1 :])
+                if option.cost > group.options[taken].cost and problem.fits(changed):
+                    found += paired(self.measurer.calibration(problem.schemes(changed)), own).better
+        return found
+
+    def _chosen(self, name: str, problem: Problem, exact: Choice, budget: Budget) -> Choice:
+        trials, seed = self.options.trials, self.options.seed
+        seen = memory_of(lambda choice: float(self.measurer.calibration(problem.schemes(choice)).mean()))
+        smallest = tuple(min(range(len(g.options)), key=lambda j, g=g: g.options[j].cost) for g in problem.groups)  # type: ignore[misc]
+        match name:
+            case "exact":
+                return exact
+            case "uniform":
+                uniforms = [u.choice for u in uniform_plans(problem, self.table, {})]
+                if not uniforms:
+                    raise LookupError
+                return min(uniforms, key=lambda choice: float(self.measurer.held_out(problem.schemes(choice)).mean()))
+            case "greedy":
+                return greedy(problem)
+            case "twolevel":
+                return two_level(problem)
+            case "nsga2":
+                return nsga2(problem, seen, exact, trials, seed)
+            case "tpe" | "cold":
+                return tpe(problem, seen, exact if name == "tpe" else smallest, trials, seed)
+        return index_of(problem, mpq.search(self.table, budget, measurer=self.measurer, trials=trials, seed=seed).plan.layers)
+
+
+def memory_of(function: Callable[[Choice], Result]) -> Callable[[Choice], Result]:
+    known: dict[Choice, Result] = {}
+
+    def remembered(choice: Choice) -> Result:
         if choice not in known:
             known[choice] = function(choice)
         return known[choice]
@@ -207,7 +229,7 @@ def enumerated(options: argparse.Namespace) -> None:
         groups = build_groups(table)
         bare = Problem(groups, 0)
         problem = Problem(groups, int(bare.smallest + (0.3 + 0.04 * case) * (bare.largest - bare.smallest)))
-        seen = memory(lambda choice, problem=problem, measurer=measurer: float(measurer.calibration(problem.schemes(choice)).mean()))  # type: ignore[misc]
+        seen = memory_of(lambda choice, problem=problem, measurer=measurer: float(measurer.calibration(problem.schemes(choice)).mean()))  # type: ignore[misc]
         every: Sequence[Choice] = list(itertools.product(*(range(len(g.options)) for g in groups)))
         optimum = min(seen(choice) for choice in every if problem.cost(choice) <= problem.limit)
         allowed = len(every) // 20
@@ -233,30 +255,17 @@ def main() -> None:
     parser.add_argument("--quantizer", default="mse")
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--work", type=Path, help="folder for analyses and finished cells")
     parser.add_argument("--enumerate", action="store_true")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.enumerate:
         enumerated(options)
         return
-    out = Table(
-        "model",
-        "candidates",
-        "budget",
-        "exact",
-        "uniform",
-        "greedy",
-        "twolevel",
-        "tpe",
-        "cold",
-        "nsga2",
-        "mpq",
-        "± of mpq",
-        "bpw of mpq",
-        box=None,
-    )
+    out = Table("model", "candidates", "budget", "exact", *options.methods, "bpw of mpq", box=None)
     compare(options, out)
-    Console(width=140).print(out)
+    Console(width=170).print(out)
 
 
 if __name__ == "__main__":
