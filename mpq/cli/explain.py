@@ -77,6 +77,8 @@ def _reasons(found: Explanation, plan: Plan) -> list[str]:
     else:
         lines.append(f"{found.layer} is {scheme}: every other scheme loses more error than its bytes are worth")
     lines.append(f"price at this size: 1,000 bytes save {figure(1000 * found.price)}; net loss counts error and bytes at this price")
+    for name, cost in plan.evidence.get("costs", {}).items():
+        lines.append(f"{name} is {cost['total']:.6g} of at most {cost['most']:g}: the figures here price bytes alone, not {name}")
     for text, switch in (("smaller", found.smaller), ("larger", found.larger)):
         where = (
             f"becomes {switch.scheme} at {switch.effective_bits:.4g} bits ({switch.layer_bytes:,} bytes)" if switch else f"stays {scheme}"

@@ -72,7 +72,11 @@ def command(
     timeout: Annotated[float | None, typer.Option(help="Seconds after which no trial is begun. [default: none]")] = None,
     seed: Annotated[int | None, typer.Option(help=f"Same seed, same plan. {default_of(_DEFAULTS, 'seed')}")] = None,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Optuna storage, such as a database. [default: a journal beside the sensitivity file]")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Optuna storage, such as a database; processes on one study share its trials. [default: a journal beside the sensitivity file]",
+        ),
     ] = None,
     explain: Annotated[list[str] | None, typer.Option(metavar="LAYER", help="Say why this layer has its scheme; may be repeated.")] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
