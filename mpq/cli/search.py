@@ -47,7 +47,8 @@ def command(
     metric: Annotated[
         str | None,
         typer.Option(
-            metavar="PACKAGE.MODULE:CALLABLE", help="Your own figure for --max-drop: takes the model, returns a number, larger is better."
+            metavar="PACKAGE.MODULE:CALLABLE",
+            help="Your own figure for --max-drop: takes the model, returns a number or one per sample, larger is better.",
         ),
     ] = None,
     cost: Annotated[
@@ -75,7 +76,7 @@ def command(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Optuna storage, such as a database; processes on one study share its trials. [default: a journal beside the sensitivity file]",
+            help="Optuna storage, such as a database; processes on a study share it. [default: a journal beside the sensitivity file]",
         ),
     ] = None,
     explain: Annotated[list[str] | None, typer.Option(metavar="LAYER", help="Say why this layer has its scheme; may be repeated.")] = None,

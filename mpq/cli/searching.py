@@ -68,7 +68,7 @@ class Job:
     def smallest_drop(self, text: str, own: str) -> SearchResult:
         """The smallest plan that loses at most `text` of the user's own metric."""
         from mpq.models.factory import named, working_directory_importable
-        from mpq.search.smallest import search_smallest
+        from mpq.search.smallest import halves, search_smallest
 
         number, share = text.removesuffix("%"), text.endswith("%")
         try:
@@ -84,15 +84,30 @@ class Job:
             except (ImportError, AttributeError) as error:
                 raise UsageError(f"--metric {own} cannot be imported: {' '.join(str(error).split())}") from error
             reference = measurer.score(function, {})
-            limit = most * abs(reference) / 100 if share else most
-            wanted = f"{own} of at least {reference - limit:.6g} (the model has {reference:.6g})"
+            most = most * abs(float(reference.mean())) / 100 if share else most
+            wanted = f"{own} of at least {reference.mean() - most:.6g} (the model has {reference.mean():.6g})"
             say(f"search: {self._source.name}, the smallest plan with {wanted}")
+            steering, deciding = halves(len(reference), seed=self._settings.seed)
+            if deciding is None:
+                say("the metric is one number, so that what steers also decides: return one figure per sample to have half of them decide")
+            else:
+                say(f"the metric gives {len(reference)} figures: half of them steer, the others decide")
+
+            def drop(result: SearchResult, part: Any) -> float:
+                scores = measurer.score(function, result.plan.layers)
+                if len(scores) != len(reference):
+                    raise UsageError(
+                        f"the metric returned {len(scores)} figures, and {len(reference)} before: it must return as many each time"
+                    )
+                return float((reference - scores)[part].mean())
+
             with self._progress() as advance:
                 return search_smallest(
                     self._table,
-                    limit,
+                    most,
                     measurer=measurer,
-                    loss=lambda result: reference - measurer.score(function, result.plan.layers),
+                    loss=lambda result: drop(result, steering),
+                    judge=None if deciding is None else lambda result: drop(result, deciding),
                     name=f"drop of {own}",
                     settings=settings,
                     on_progress=advance,

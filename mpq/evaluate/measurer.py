@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpq.errors import MismatchError, UsageError
 from mpq.models.batches import Data
@@ -79,20 +79,23 @@ class PlanMeasurer:
         """
         return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
-    def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> float:
-        """The user's own figure of the model under `schemes`; under none, of the model as it was given.
+    def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> Errors:
+        """The user's own figure of the model under `schemes`, or one figure per sample; under none, of the model as it was given.
 
         Raises:
-            UsageError: if `own` fails, or does not return a number.
+            UsageError: if `own` fails, or does not return finite numbers.
         """
         try:
             with swapped(self._module, self._variants.weights(schemes)), torch.no_grad():
-                value = float(own(self._module))
+                value = own(self._module)
+                found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
+                values: Errors = found.reshape(-1)
         except Exception as error:  # the user's own code, which may fail in any way
             raise UsageError(f"the metric failed with {type(error).__name__}: {first_line(error)}") from error
-        if not math.isfinite(value):
-            raise UsageError(f"the metric returned {value}: it must return a finite number")
-        return value
+        if not len(values) or not np.isfinite(values).all():
+            shown = values[0] if len(values) == 1 else "nothing" if not len(values) else "figures that are not all finite"
+            raise UsageError(f"the metric returned {shown}: it must return a finite number, or one for each sample")
+        return values
 
     def _errors(self, reference: Reference, schemes: Mapping[str, Scheme]) -> Errors:
         found: Errors = reference.errors(self._variants.weights(schemes)).numpy()

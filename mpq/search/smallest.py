@@ -2,8 +2,9 @@
 
 The loss is the plan's held-out error, or what the user's own metric loses. The exact solver is asked for the smallest size whose predicted
 error, times a factor, is within the limit; that plan is measured and the factor becomes loss over prediction. Sizes that were
-too small and sizes that were enough enclose the answer; a proposal outside of them gives way to their middle. What steers here is the
-figure that is limited: the last plan's own is therefore slightly optimistic, and other data is the judge.
+too small and sizes that were enough enclose the answer; a proposal outside of them gives way to their middle. The figure that steers
+is slightly optimistic for the plan that it led to. So a judge may be given, the same loss on samples that did not steer: of the plans
+that seemed small enough, the smallest one that keeps the limit there is taken. Without one, other data must judge.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from mpq.budget import Budget
 from mpq.config import SearchSettings, settings_from
@@ -26,6 +29,8 @@ _ROUNDS = 8
 _CLOSE = 0.97  # of the limit: near enough to stop
 _NEAR = 0.005  # of the size: sizes this near to each other are not told apart
 
+_FEWEST = 8  # figures that are split
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 Loss = Callable[[SearchResult], float]
 
 
@@ -35,6 +40,7 @@ def search_smallest(
     *,
     measurer: Measurer,
     loss: Loss | None = None,
+    judge: Loss | None = None,
     name: str = "held-out error",
     settings: SearchSettings | None = None,
     on_progress: Progress | None = None,
@@ -47,6 +53,7 @@ def search_smallest(
         most: the limit.
         measurer: measures plans on the real model.
         loss: of a result; by default the held-out error of its plan, in the table's metric.
+        judge: the same loss on samples that `loss` does not see, which decides; None where there are none.
         name: of the loss, for people.
         settings: the choices as one object; without it
         **choices: its fields one by one.
@@ -60,12 +67,14 @@ def search_smallest(
     whole = Problem(groups, 0)
     judged = loss or _held_out
     too_small, enough = whole.smallest - 1, whole.largest
-    best, limit = None, _smallest_limit(groups, most)
+    passed: list[tuple[int, SearchResult, float]] = []
+    limit = _smallest_limit(groups, most)
     for _ in range(_ROUNDS):
         result = search(table, Budget(f"{limit}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
         value = judged(result)
         if value <= most:
-            best, enough = _told(result, name, value, most), min(limit, result.plan.size.layer_bytes)
+            passed.append((result.plan.size.layer_bytes, result, value))
+            enough = min(limit, result.plan.size.layer_bytes)
         else:
             too_small = limit
         if (_CLOSE * most <= value <= most) or enough - too_small <= max(1, _NEAR * enough):
@@ -75,13 +84,28 @@ def search_smallest(
         limit = _smallest_limit(groups, most * predicted / value) if usable else too_small
         if not too_small < limit < enough:
             limit = (too_small + enough) // 2
-    if best is None:
-        result = search(table, Budget(f"{whole.largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-        value = judged(result)
-        if not value <= most:
-            raise BudgetError(f"no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add finer candidates")
-        best = _told(result, name, value, most)
-    return best
+    for _, result, value in sorted(passed, key=lambda each: each[0]):
+        decided = value if judge is None else judge(result)
+        if decided <= most:
+            return _told(result, name, decided, most)
+    result = search(table, Budget(f"{whole.largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
+    value = (judge or judged)(result)
+    if not value <= most:
+        raise BudgetError(f"no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add finer candidates")
+    return _told(result, name, value, most)
+
+
+def halves(count: int, *, seed: int) -> tuple[Integers, Integers | None]:
+    """Positions of the figures that steer and of those that decide, a random half each; all steer and none decide if there are few.
+
+    Args:
+        count: of figures.
+        seed: of the split.
+    """
+    if count < _FEWEST:
+        return np.arange(count), None
+    order = np.random.default_rng(seed).permutation(count)
+    return order[: count // 2], order[count // 2 :]
 
 
 def _held_out(result: SearchResult) -> float:

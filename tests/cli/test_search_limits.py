@@ -15,6 +15,10 @@ def accuracy(model):
     x, y = torch.load("test.pt")
     return (model(x).argmax(-1) == y).float().mean()
 
+def right(model):
+    x, y = torch.load("test.pt")
+    return model(x).argmax(-1) == y
+
 def broken(model):
     return "much"
 """
@@ -31,6 +35,15 @@ def test_the_smallest_plan_within_a_drop_of_the_users_own_metric(folder: Path) -
     assert refused("search --max-drop 2% --metric own_figure:broken", 2).startswith("the metric failed with ValueError: ")
     assert refused("search --max-drop 2% --metric own_figure:none", 2).startswith("--metric own_figure:none cannot be imported: ")
     assert (folder / "plan.yaml").read_bytes() == plan
+
+
+def test_half_of_the_figures_of_a_metric_steer_and_the_others_decide(folder: Path) -> None:
+    (folder / "own_figure.py").write_text(OWN)
+    ran = done("search --max-drop 2% --metric own_figure:right --trials 0")
+    assert "figures: half of them steer, the others decide" in ran.err
+    asked = yaml.safe_load((folder / "plan.yaml").read_text())["evidence"]["asked"]
+    assert asked["value"] <= asked["most"]
+    assert "the metric is one number" in done("search --max-drop 2% --metric own_figure:accuracy --trials 0").err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from mpq.errors import BudgetError
-from mpq.search.smallest import search_smallest
+from mpq.search.smallest import Loss, halves, search_smallest
 from tests.search.measuring import FakeMeasurer
 from tests.small import random_table
 
@@ -45,3 +45,25 @@ def test_a_metric_that_loses_nothing_gives_the_smallest_plan() -> None:
     assert (
         found.plan.size.effective_bits < 1.01 * search_smallest(TABLE, 1e9, measurer=FakeMeasurer(TABLE), trials=0).plan.size.effective_bits
     )
+
+
+def test_a_judge_on_other_samples_decides_among_the_plans_that_seemed_small_enough() -> None:
+    def loss(factor: float) -> Loss:
+        return lambda result: factor * (4 / result.plan.size.effective_bits - 0.3)
+
+    lenient = search_smallest(TABLE, 0.2, measurer=FakeMeasurer(TABLE), loss=loss(1.0), name="drop", trials=0)
+    strict = search_smallest(TABLE, 0.2, measurer=FakeMeasurer(TABLE), loss=loss(1.0), judge=loss(1.3), name="drop", trials=0)
+    assert strict.plan.size.layer_bytes > lenient.plan.size.layer_bytes
+    assert strict.plan.evidence["asked"]["value"] == pytest.approx(1.3 * (4 / strict.plan.size.effective_bits - 0.3), rel=1e-3)
+    assert strict.plan.evidence["asked"]["value"] <= 0.2
+    with pytest.raises(BudgetError, match=r"^no plan has a drop of at most 0.2: the largest one has "):
+        search_smallest(TABLE, 0.2, measurer=FakeMeasurer(TABLE), loss=loss(1.0), judge=lambda _: 1.0, name="drop", trials=0)
+
+
+def test_figures_are_split_in_random_halves_where_there_are_enough() -> None:
+    steering, deciding = halves(101, seed=3)
+    assert deciding is not None
+    assert sorted([*steering, *deciding]) == list(range(101))
+    assert abs(len(steering) - len(deciding)) <= 1
+    assert halves(101, seed=3)[0].tolist() == steering.tolist() != halves(101, seed=4)[0].tolist()
+    assert halves(1, seed=3)[1] is None
