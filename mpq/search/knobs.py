@@ -45,10 +45,10 @@ class Knobs:
         sizes = np.log([sum(layer.weights for layer in group.layers) for group in problem.groups])
         self._size = sizes - sizes.mean()
         self.all = [
-            Knob("power", 0.6, 1.6, 1.0),
-            Knob("size", -0.5, 0.5, 0.0),
+            Knob("power_of_error", 0.6, 1.6, 1.0),
+            Knob("power_of_size", -0.5, 0.5, 0.0),
             *(Knob(f"depth_{name}", -_WIDTH, _WIDTH, 0.0) for name in ("slope", "curve", "wave")),
-            *(Knob(f"kind_{kind}", -_WIDTH, _WIDTH, 0.0) for kind in self._named),
+            *(Knob(f"weight_of_{kind}", -_WIDTH, _WIDTH, 0.0) for kind in self._named),
         ]
 
     @property
@@ -64,7 +64,7 @@ class Knobs:
         """The exactly solved plan of the re-weighted table: one option per group."""
         weights = np.exp(self._log_weights(setting))
         errors = [
-            [float(weight) * _powered(option.error, setting["power"]) for option in group.options]
+            [float(weight) * _powered(option.error, setting["power_of_error"]) for option in group.options]
             for group, weight in zip(self.problem.groups, weights, strict=True)
         ]
         solution = self.problem.solve(errors)
@@ -73,8 +73,8 @@ class Knobs:
 
     def _log_weights(self, setting: dict[str, float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         depth = self._depth @ np.array([setting[f"depth_{name}"] for name in ("slope", "curve", "wave")])
-        kinds = np.array([setting.get(f"kind_{kind}", 0.0) for kind in self._kinds])
-        weights: np.ndarray[tuple[int], np.dtype[np.float64]] = depth + setting["size"] * self._size + kinds
+        kinds = np.array([setting.get(f"weight_of_{kind}", 0.0) for kind in self._kinds])
+        weights: np.ndarray[tuple[int], np.dtype[np.float64]] = depth + setting["power_of_size"] * self._size + kinds
         return weights
 
 

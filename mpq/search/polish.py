@@ -11,6 +11,7 @@ from mpq.search.problem import Problem
 
 _MOVES = 150  # the most promising moves up and down that are paired
 _POOL = 64
+_NAMED = 4
 _DECAY = 12.0  # a neighbour that many places down the list is e times less likely
 
 
@@ -51,9 +52,11 @@ def propose(
 
 
 def describe(problem: Problem, before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    """What changes, for people: "conv1 int8 -> int4, linear int4 -> int8"."""
+    """What changes, for people: "conv1 int8 -> int4, linear int4 -> int8"; a few layers are named, others counted."""
     old, new = problem.schemes(before), problem.schemes(after)
-    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name])
+    changes = [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+    more = [f"and {len(changes) - _NAMED} more layers"] if len(changes) > _NAMED + 1 else []
+    return ", ".join(changes[:_NAMED] + more if more else changes)
 
 
 def _moved(choice: tuple[int, ...], moves: tuple[tuple[int, int], ...]) -> tuple[int, ...]:

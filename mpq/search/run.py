@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings, settings_from
@@ -16,47 +16,21 @@ from mpq.errors import BudgetError, UsageError
 from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
-from mpq.records.slopes import Slopes
 from mpq.schemes import Scheme
 from mpq.search.costs import cost_limits
 from mpq.search.exact import Solution
 from mpq.search.finals import Finalist, decide, rounded
 from mpq.search.limits import layer_limit
+from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
 from mpq.search.problem import Group, Problem, build_groups, check_feasible
 from mpq.search.quadratic import Quadratic, minimise
 from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import allowed, automatic_ties, choice_of, limited
-from mpq.search.study import Measure, Measured, Study
+from mpq.search.study import Measured, Study
 from mpq.search.uniform import uniform_plans
 
 _READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed", "parts")  # what reads and splits the data again
-
-
-class Measurer(Protocol):
-    """Measures whole plans on the real model."""
-
-    def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
-        """The error on each calibration sample."""
-
-    def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
-        """The error on each held-out sample."""
-
-
-@runtime_checkable
-class MeasurerInParts(Protocol):
-    """A measurer that can be stopped before all samples are seen."""
-
-    def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterable[Errors]:
-        """The error on each calibration sample, some samples at a time, always in the same order."""
-
-
-@runtime_checkable
-class MeasurerWithSlopes(Protocol):
-    """A measurer that also tells what changes of a plan would change."""
-
-    def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
-        """What each scheme of each layer would change in the calibration error; raises an MpqError where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +137,9 @@ class _Run:
 
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
-        study = Study(self.problem, _parts_of(measurer), seed=self.settings.seed, name=self._study_name(), storage=self.settings.storage)
+        facts = {"model": str(self.table.header.model.get("path")), "budget": str(self.budget), "value": f"{self.table.metric}, mean error"}
+        name, storage = self._study_name(), self.settings.storage
+        study = Study(self.problem, parts_of(measurer), seed=self.settings.seed, name=name, storage=storage, facts=facts)
         slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
         stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)
@@ -185,7 +161,7 @@ class _Run:
             best = advance(best)
             entries.append((stage, best, False))
         entries.append(("lowest", stages.lowest, False))
-        self._notes += (f"no slopes: {stages.without}",) if stages.without else ()
+        self._notes += stages.notes
         return self._finals(entries, measurer, study.measurements)
 
     def _finals(self, entries: Sequence[tuple[str, Measured, bool]], measurer: Measurer, measurements: int) -> SearchResult:
@@ -260,12 +236,6 @@ class _Run:
 
 def _better(challenger: Measured, incumbent: Measured) -> Measured:
     return challenger if challenger.better_than(incumbent) else incumbent
-
-
-def _parts_of(measurer: Measurer) -> Measure:
-    if isinstance(measurer, MeasurerInParts):
-        return measurer.calibration_parts
-    return lambda schemes: [measurer.calibration(schemes)]
 
 
 def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:

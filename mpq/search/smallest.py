@@ -21,8 +21,9 @@ from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.finals import rounded
+from mpq.search.measurers import Measurer
 from mpq.search.problem import Group, Problem
-from mpq.search.run import Measurer, SearchResult, groups_for, search
+from mpq.search.run import SearchResult, groups_for, search
 from mpq.search.stages import Progress
 
 _ROUNDS = 8

@@ -58,7 +58,7 @@ class Stages:
         slopes: finds slopes; None where there is no way to.
 
     Attributes:
-        without: why there are no slopes, for people; empty where there are, and where none were asked for.
+        notes: what was left out and why, for people.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Stages:
         self._learned: list[Measured] = []
         self._since, self._cost = 0, 0.0
         self._left = trials
-        self.without = ""
+        self.notes: tuple[str, ...] = ()
 
     @property
     def lowest(self) -> Measured:
@@ -168,7 +168,7 @@ class Stages:
 
     def _prices(self, best: Measured) -> Prices | None:
         """Prices at the best plan, from the study if any worker has found them."""
-        name = "slopes at " + ",".join(map(str, best.choice))
+        name = "slopes of options " + ",".join(map(str, best.choice))
         kept = self._study.kept(name)
         if kept is not None:
             return Prices.from_dict(kept)
@@ -176,7 +176,7 @@ class Stages:
         try:
             prices = prices_of(self._problem, best.choice, self._find(self._problem.schemes(best.choice)))
         except MpqError as error:
-            self.without = self.without or str(error)
+            self.notes = (*self.notes, f"no slopes: {error}")
             return None
         self._study.keep(name, prices.to_dict())
         return prices
@@ -191,7 +191,8 @@ class Stages:
             assert solution is not None, "the problem was checked to be feasible"
             choice = solution.choice
             if choice not in known:
-                return self._study.trial(stage, lambda _, choice=choice: choice, incumbent=best)  # type: ignore[misc]
+                note = describe(self._problem, best.choice, choice)
+                return self._study.trial(stage, lambda _, choice=choice: choice, note=note, incumbent=best)  # type: ignore[misc]
         return None
 
     def _swapped(self, number: int, best: Measured) -> Measured | None:

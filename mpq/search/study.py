@@ -1,9 +1,9 @@
 """The study: every measured plan is an Optuna trial, so that a search can be killed, resumed, shared and looked at. No torch.
 
-A trial carries, as user attributes named for people: `stage`, `plan` (scheme by layer), `effective_bits`, `errors` (one figure
-per calibration sample), `note`, `worker`. A plan that was measured before is not measured again. A plan is given up part of the way
-(a pruned trial) once its mean is far above the incumbent's on the same samples; it is then an estimate, the incumbent's times the ratio
-so far.
+A trial carries, as user attributes named for people: `stage`, `plan` (scheme by layer), `bits_per_weight`, `error_of_each_sample` (of the
+calibration samples), `note`, `worker`, and `options` (the plan as mpq reads it again). A plan that was measured before is not measured
+again. A plan is given up part of the way (a pruned trial) once its mean is far above the incumbent's on the same samples; it is then an
+estimate, the incumbent's times the ratio so far.
 
 Several processes may work on one study: `refresh` reads what others finished, and what others are measuring now (`pending`) shifts this
 one's random streams. A worker that was killed leaves a running trial behind; its process is gone, so that it counts for nothing, and a
@@ -77,6 +77,7 @@ class Study:
         seed: of everything random; each trial has its own stream, so a resumed study goes on as if it had not stopped.
         name: of the study in its storage; studies of other problems must have other names.
         storage: an Optuna storage or its URL; None keeps the study in memory.
+        facts: about the study, for people.
 
     Attributes:
         finished: the finished trials of all stages, in order.
@@ -84,13 +85,23 @@ class Study:
     """
 
     def __init__(
-        self, problem: Problem, measure: Measure, *, seed: int, name: str, storage: optuna.storages.BaseStorage | str | None = None
+        self,
+        problem: Problem,
+        measure: Measure,
+        *,
+        seed: int,
+        name: str,
+        storage: optuna.storages.BaseStorage | str | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         self.problem, self.seed = problem, seed
         self._measure = measure
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
         with _quiet():
             self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
+        for key, value in (facts or {}).items():
+            if self.kept(key) != value:
+                self.keep(key, value)
         self.finished: list[Measured] = []
         self._seen: dict[tuple[int, ...], Measured] = {}
         self._numbers: set[int] = set()
@@ -106,7 +117,7 @@ class Study:
     def pending(self) -> set[tuple[int, ...]]:
         """The plans that other workers are measuring now."""
         running = (trial.user_attrs for trial in self._trials(TrialState.RUNNING))
-        return {tuple(attributes["choice"]) for attributes in running if _alive(str(attributes.get("worker", "")))}
+        return {tuple(attributes["options"]) for attributes in running if _alive(str(attributes.get("worker", "")))}
 
     def stage(self, name: str) -> list[Measured]:
         """The finished trials of one stage, in order."""
@@ -168,22 +179,22 @@ class Study:
         attributes = {
             "stage": stage,
             "note": note,
-            "effective_bits": round(self._effective_bits(choice), 4),
+            "bits_per_weight": round(self._effective_bits(choice), 4),
             "plan": {name: str(scheme) for name, scheme in self.problem.schemes(choice).items()},
             "worker": _WORKER.format(host=socket.gethostname(), process=os.getpid()),
-            "choice": list(choice),
+            "options": list(choice),
         }
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
 
     def _record(self, trial: optuna.Trial, found: Measured) -> None:
-        trial.set_user_attr("errors", [None if math.isnan(error) else error for error in found.errors.tolist()])
+        trial.set_user_attr("error_of_each_sample", [None if math.isnan(error) else error for error in found.errors.tolist()])
         value = found.mean if math.isfinite(found.mean) else 1e30
         with _quiet():
             if found.estimate is None:
                 self._optuna.tell(trial, value)
             else:
-                trial.set_user_attr("estimate", found.estimate if math.isfinite(found.estimate) else None)
+                trial.set_user_attr("estimated_error", found.estimate if math.isfinite(found.estimate) else None)
                 trial.report(value, len(found.errors))
                 self._optuna.tell(trial, state=TrialState.PRUNED)
         self._add(trial.number, found)
@@ -198,14 +209,14 @@ class Study:
         return sum(schemes[layer.name].stored_bits(layer.matrix) for group in self.problem.groups for layer in group.layers) / self._weights
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=states) if "choice" in trial.user_attrs]
+        return [trial for trial in self._optuna.get_trials(deepcopy=False, states=states) if "options" in trial.user_attrs]
 
     @staticmethod
     def _read(trial: FrozenTrial) -> Measured:
         attributes = trial.user_attrs
-        errors = np.array([math.nan if error is None else error for error in attributes["errors"]], dtype=np.float64)
-        estimate = math.inf if attributes.get("estimate", 0.0) is None else attributes.get("estimate")
-        return Measured(tuple(attributes["choice"]), errors, str(attributes["stage"]), str(attributes["note"]), estimate)
+        errors = np.array([math.nan if error is None else error for error in attributes["error_of_each_sample"]], dtype=np.float64)
+        estimate = math.inf if attributes.get("estimated_error", 0.0) is None else attributes.get("estimated_error")
+        return Measured(tuple(attributes["options"]), errors, str(attributes["stage"]), str(attributes["note"]), estimate)
 
 
 def _alive(worker: str) -> bool:

@@ -42,19 +42,19 @@ def test_every_setting_gives_a_plan_within_the_limit(seed: int) -> None:
 
 def test_knobs_are_few_and_named_for_people() -> None:
     names = [knob.name for knob in Knobs(problem()).all]
-    assert names == ["power", "size", "depth_slope", "depth_curve", "depth_wave", "kind_k", "kind_q"]
+    assert names == ["power_of_error", "power_of_size", "depth_slope", "depth_curve", "depth_wave", "weight_of_k", "weight_of_q"]
 
 
 def test_rare_kinds_share_one_weight() -> None:
     groups = build_groups(random_table(0, count=40))
     kinds = [Group((linear(f"layer{i % 20}", 4, 64),), group.options) for i, group in enumerate(groups)]
-    assert sum(knob.name.startswith("kind_") for knob in Knobs(Problem(tuple(kinds), 10**9)).all) == MOST_KINDS
+    assert sum(knob.name.startswith("weight_of_") for knob in Knobs(Problem(tuple(kinds), 10**9)).all) == MOST_KINDS
 
 
 def test_layers_of_one_kind_have_no_knob_of_their_own() -> None:
     groups = build_groups(random_table(0, count=2))
     alike = tuple(Group((linear(f"{i}.fc", 4, 64),), group.options) for i, group in enumerate(groups))
-    assert not any(knob.name.startswith("kind_") for knob in Knobs(Problem(alike, 10**9)).all)
+    assert not any(knob.name.startswith("weight_of_") for knob in Knobs(Problem(alike, 10**9)).all)
 
 
 def test_a_single_layer_and_errors_below_zero_are_no_obstacle() -> None:
@@ -64,7 +64,7 @@ def test_a_single_layer_and_errors_below_zero_are_no_obstacle() -> None:
     for found in (single, Problem((Group(single.groups[0].layers, negative),), single.limit)):
         knobs = Knobs(found)
         for power, size in itertools.product((0.6, 1.6), (-0.5, 0.5)):
-            assert found.cost(knobs.decode(knobs.neutral | {"power": power, "size": size})) <= found.limit
+            assert found.cost(knobs.decode(knobs.neutral | {"power_of_error": power, "power_of_size": size})) <= found.limit
 
 
 def test_optuna_is_asked_for_every_knob_within_its_range() -> None:

@@ -43,3 +43,10 @@ def test_a_swap_is_described_for_people() -> None:
     layers = [linear("a", 4, 64), linear("b", 4, 64)]
     found = Problem(build_groups(table(layers, {name: {"int4": 1.0, "int8": 0.5} for name in "ab"})), 10**6)
     assert describe(found, (0, 1), (1, 0)) == "a int4 -> int8, b int8 -> int4"
+
+
+def test_of_many_changes_a_few_are_named_and_the_others_counted() -> None:
+    found = Problem(build_groups(random_table(0, count=9)), 10**9)
+    text = describe(found, (0,) * 9, (1,) * 9)
+    assert (text.count("->"), text.endswith(", and 5 more layers")) == (4, True)
+    assert describe(found, (0,) * 9, (1,) * 5 + (0,) * 4).count("->") == 5

@@ -62,7 +62,7 @@ def test_a_trial_tells_people_what_was_tried(tmp_path: Path) -> None:
     assert (trials[0].user_attrs["note"], trials[1].user_attrs["note"]) == ("first", "again (measured before)")
     bits = sum(scheme.stored_bits(g.layers[0].matrix) for g, scheme in zip(PROBLEM.groups, PROBLEM.schemes(SECOND).values(), strict=True))
     weights = sum(group.layers[0].weights for group in PROBLEM.groups)
-    assert trials[0].user_attrs["effective_bits"] == round(bits / weights, 4)
+    assert trials[0].user_attrs["bits_per_weight"] == round(bits / weights, 4)
 
 
 def test_an_output_that_is_not_finite_is_an_infinite_error() -> None:
@@ -122,3 +122,9 @@ def test_a_plan_is_given_up_once_it_is_worse_beyond_noise_and_never_before(tmp_p
     ]
     states = [trial.state for trial in optuna.load_study(study_name="a", storage=storage).trials]
     assert [state.name for state in states] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_a_study_says_what_it_is_about() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    Study(PROBLEM, Counting(), seed=0, name="a", storage=storage, facts={"budget": "4.5bits (layers)"})
+    assert optuna.load_study(study_name="a", storage=storage).user_attrs == {"budget": "4.5bits (layers)"}

@@ -60,7 +60,7 @@ def study(storage: optuna.storages.BaseStorage) -> Study:
 
 def announced(storage: optuna.storages.BaseStorage, worker: str) -> None:
     trial = optuna.load_study(study_name="a", storage=storage).ask()
-    for key, value in (("worker", worker), ("choice", list(SECOND))):
+    for key, value in (("worker", worker), ("options", list(SECOND))):
         trial.set_user_attr(key, value)
 
 
