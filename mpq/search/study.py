@@ -15,10 +15,12 @@ from __future__ import annotations
 import math
 import os
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,8 @@ Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
 """The error of a plan on each calibration sample, some samples at a time, always in the same order."""
 Propose = Callable[[optuna.Trial], tuple[int, ...]]
 _STARTUP = 8
+_POLL = 0.02  # seconds
+_FORGOTTEN = 3600.0  # seconds
 _FEWEST = 8  # samples that are seen before a plan is given up
 _WORKER = "{host}, process {process}"
 _HOPELESS = 2.5  # standard errors; of the mean alone, since a plan may lose on most samples and win on the few that carry the mean
@@ -116,8 +120,7 @@ class Study:
 
     def pending(self) -> set[tuple[int, ...]]:
         """The plans that other workers are measuring now."""
-        running = (trial.user_attrs for trial in self._trials(TrialState.RUNNING))
-        return {tuple(attributes["options"]) for attributes in running if _alive(str(attributes.get("worker", "")))}
+        return {tuple(trial.user_attrs["options"]) for trial in self._trials(TrialState.RUNNING) if _alive(trial)}
 
     def stage(self, name: str) -> list[Measured]:
         """The finished trials of one stage, in order."""
@@ -130,8 +133,10 @@ class Study:
         trial = self._optuna.ask()
         try:
             choice = propose(trial)
+            self._announce(trial, stage, choice)
+            self._wait(trial.number, choice)
             known = self._seen.get(choice)
-            self._announce(trial, stage, choice, note + (" (measured before)" if known is not None else ""))
+            trial.set_user_attr("note", note + (" (measured before)" if known is not None else ""))
             if known is None:
                 errors, estimate = self._measured(choice, incumbent)
             else:
@@ -175,10 +180,18 @@ class Study:
                     return errors, incumbent.mean * ratio
         return errors, None
 
-    def _announce(self, trial: optuna.Trial, stage: str, choice: tuple[int, ...], note: str) -> None:
+    def _wait(self, number: int, choice: tuple[int, ...]) -> None:
+        """Wait while another worker measures this very plan, in an earlier trial: two often draw it at the same moment."""
+        while choice not in self._seen and any(
+            trial.number < number and tuple(trial.user_attrs["options"]) == choice and _alive(trial)
+            for trial in self._trials(TrialState.RUNNING)
+        ):
+            time.sleep(_POLL)
+            self.refresh()
+
+    def _announce(self, trial: optuna.Trial, stage: str, choice: tuple[int, ...]) -> None:
         attributes = {
             "stage": stage,
-            "note": note,
             "bits_per_weight": round(self._effective_bits(choice), 4),
             "plan": {name: str(scheme) for name, scheme in self.problem.schemes(choice).items()},
             "worker": _WORKER.format(host=socket.gethostname(), process=os.getpid()),
@@ -216,14 +229,14 @@ class Study:
         attributes = trial.user_attrs
         errors = np.array([math.nan if error is None else error for error in attributes["error_of_each_sample"]], dtype=np.float64)
         estimate = math.inf if attributes.get("estimated_error", 0.0) is None else attributes.get("estimated_error")
-        return Measured(tuple(attributes["options"]), errors, str(attributes["stage"]), str(attributes["note"]), estimate)
+        return Measured(tuple(attributes["options"]), errors, str(attributes["stage"]), str(attributes.get("note", "")), estimate)
 
 
-def _alive(worker: str) -> bool:
-    """Whether a worker is another process that may still run; one on another machine is taken to."""
-    host, _, process = worker.partition(", process ")
+def _alive(trial: FrozenTrial) -> bool:
+    """Whether a running trial is of another process that may still run; on another machine, if it began in the last hour."""
+    host, _, process = str(trial.user_attrs.get("worker", "")).partition(", process ")
     if host != socket.gethostname() or not process.isdigit():
-        return bool(process)
+        return bool(process) and trial.datetime_start is not None and (datetime.now() - trial.datetime_start).total_seconds() < _FORGOTTEN
     if int(process) == os.getpid() or os.name != "posix":
         return False
     try:

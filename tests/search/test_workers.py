@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -107,6 +108,28 @@ def test_what_a_killed_worker_left_behind_counts_for_nothing() -> None:
     assert found.generator("learn", 0).random() == alone
 
 
+def test_a_plan_that_another_worker_began_at_the_same_moment_is_measured_once() -> None:
+    storage, measured = InMemoryStorage(), []
+
+    def slow(schemes: Mapping[str, Scheme]) -> list[Errors]:
+        measured.append(schemes)
+        return measure(schemes)
+
+    found = Study(PROBLEM, slow, seed=0, name="a", storage=storage)
+    announced(storage, "another machine, process 1")
+    (other,) = optuna.load_study(study_name="a", storage=storage).get_trials(states=(TrialState.RUNNING,))
+
+    def finish() -> None:
+        storage.set_trial_user_attr(other._trial_id, "error_of_each_sample", [0.5, 0.125])
+        storage.set_trial_user_attr(other._trial_id, "stage", "learn")
+        storage.set_trial_state_values(other._trial_id, TrialState.COMPLETE, [0.3125])
+
+    timer = threading.Timer(0.3, finish)
+    timer.start()
+    assert found.trial("learn", lambda _: SECOND).mean == 0.3125
+    assert measured == []
+
+
 def test_an_interrupted_trial_is_told_as_failed() -> None:
     storage = InMemoryStorage()
 
@@ -128,8 +151,7 @@ def test_two_processes_share_their_trials_while_running(tmp_path: Path) -> None:
     trials = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(tmp_path / "journal")))).trials
     assert len({trial.user_attrs["worker"] for trial in trials}) == 2
     tried = [str(plan) for plan in (*one["tried"], *other["tried"])]
-    fixed = 4  # exact and uniform plans, which both begin with
-    assert len(tried) - len(set(tried)) <= fixed + 3  # plans begun at the same moment
+    assert len(tried) - len(set(tried)) <= 5  # of 65: two may still begin one plan within the same moment
     assert min(len(one["tried"]), len(other["tried"])) > 10
-    assert len(tried) < 2 * fixed + 60 + 10  # the trials are those of the study, not of each process
+    assert len(tried) < 4 + 60 + 10  # exact, uniform plans, and trials of the study, not of each process
     assert abs(one["best"] - other["best"]) < 0.1 * max(one["best"], other["best"])
