@@ -11,6 +11,7 @@ Every row is in FOLDER/rows.jsonl as soon as it is measured, and a row that is t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import multiprocessing
@@ -98,7 +99,8 @@ def work(job: Job, options: argparse.Namespace, journal: Path) -> None:
 def mixed(job: Job, setting: Case, judge: Judge, options: argparse.Namespace) -> Iterable[Row]:
     """Rows of mixed plans."""
     began = time.perf_counter()
-    name = f"{job.model}.{job.quantizer}.{job.candidates}.{options.method}.jsonl"
+    candidates = job.candidates if len(job.candidates) < 40 else hashlib.sha256(job.candidates.encode()).hexdigest()[:12]
+    name = f"{job.model}.{job.quantizer}.{candidates}.{options.method}.jsonl"
     table = analyze(
         setting.model,
         setting.calibration,

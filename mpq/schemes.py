@@ -1,12 +1,14 @@
 """Schemes: what "int4-g128" means, and how many bits a weight takes under it. No torch.
 
-A scheme is written `<format>[-asym][-gN]`:
+A scheme is written `<format>[-asym][-gN][-s8]`:
 
     int4            4-bit integers, symmetric, one fp16 scale per row (output channel)
     int4-g128       one fp16 scale per 128 weights of a row; the last group of a row may be shorter
     int4-asym-g32   with a zero point of 4 bits beside each scale
+    int4-g16-s8     each scale in 8 bits, relative to a power of two per row: groups of half the size at the same bytes
+    nl3 .. nl7      levels spaced like normal weights, optionally with -gN and -s8
     nf4 fp4-e2m1 fp8-e4m3 fp8-e5m2 int1 ternary
-                    levels of a table times a scale, optionally with -gN; int1 is -1 or 1, ternary is -1, 0 or 1, five to a byte
+                    levels of a table times a scale, optionally with -gN and -s8; int1 is -1 or 1, ternary is -1, 0 or 1, five to a byte
     mxfp4           fp4-e2m1 with a power of two per 32 weights, stored in 8 bits
     fp16 bf16 fp32  floating point, no scales
 
@@ -27,7 +29,8 @@ from mpq.errors import SchemeError
 
 FLOAT_FORMATS = {"fp16": 16, "bf16": 16, "fp32": 32}
 INTEGER_FORMATS = {f"int{bits}": bits for bits in range(2, 9)}
-LEVEL_FORMATS = {"int1": 1, "ternary": 2, "nf4": 4, "fp4-e2m1": 4, "mxfp4": 4, "fp8-e4m3": 8, "fp8-e5m2": 8}
+NORMAL_FORMATS = {f"nl{bits}": bits for bits in range(3, 8)}
+LEVEL_FORMATS = {"int1": 1, "ternary": 2, **NORMAL_FORMATS, "nf4": 4, "fp4-e2m1": 4, "mxfp4": 4, "fp8-e4m3": 8, "fp8-e5m2": 8}
 TRITS_PER_BYTE = 5
 MX_GROUP = 32
 DTYPE_BYTES = {
@@ -46,7 +49,7 @@ DTYPE_BYTES = {
 }
 SCALE_DTYPE = "F16"
 PARTS = ("values", "codes", "scales", "zero_points")  # what `Scheme.stored` may name
-_PATTERN = re.compile(r"(?P<format>ternary|[a-z]+\d+(?:-e\d+m\d+)?)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?")
+_PATTERN = re.compile(r"(?P<format>ternary|[a-z]+\d+(?:-e\d+m\d+)?)(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?(?P<small>-s8)?")
 _LINE_ENDS = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of slope and offset that the kernel wants in each line
 _WHOLE, _BLOCK = 1 << 20, 256  # up to so many weights all outputs are one block; larger ones have blocks of so many
 _FLOAT_DTYPE = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
@@ -73,6 +76,7 @@ class Scheme:
         format: element format, a key of `INTEGER_FORMATS`, `LEVEL_FORMATS` or `FLOAT_FORMATS`.
         group_size: weights of a row that share a scale; None means the whole row. Not for floating point; always 32 for mxfp4.
         symmetric: False adds a zero point to each scale. Integer formats only.
+        small_scales: whether scales take 8 bits instead of 16, `tensors/small_scales.py`. Only with groups.
 
     Raises:
         SchemeError: if the format is unknown, or a floating-point format is given groups or zero points.
@@ -81,11 +85,12 @@ class Scheme:
     format: str
     group_size: int | None = None
     symmetric: bool = True
+    small_scales: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in (*INTEGER_FORMATS, *LEVEL_FORMATS, *FLOAT_FORMATS):
             known = ", ".join([*INTEGER_FORMATS, *LEVEL_FORMATS, *FLOAT_FORMATS])
-            raise SchemeError(f"unknown scheme '{self.format}': use one of {known}, integers optionally with -asym and -gN")
+            raise SchemeError(f"unknown scheme '{self.format}': use one of {known}, integers optionally with -asym, -gN and -s8")
         if self.is_float and (self.group_size is not None or not self.symmetric):
             raise SchemeError(f"'{self.format}' is floating point: it takes neither a group size nor a zero point")
         if self.format in LEVEL_FORMATS and not self.symmetric:
@@ -94,12 +99,14 @@ class Scheme:
             if self.group_size not in (None, MX_GROUP):
                 raise SchemeError(f"mxfp4 has groups of {MX_GROUP}, not {self.group_size}: write mxfp4, or fp4-e2m1-g{self.group_size}")
             object.__setattr__(self, "group_size", MX_GROUP)
+        if self.small_scales and (self.group_size is None or self.format == "mxfp4"):
+            raise SchemeError(f"'{self.format}-s8' has no groups to save on: 8-bit scales go with groups, for example int4-g16-s8")
         if self.group_size is not None and self.group_size < 2:
             raise SchemeError(f"group size {self.group_size} is too small: use at least 2, for example {self.format}-g32")
 
     def __str__(self) -> str:
         group = "" if self.group_size is None or self.format == "mxfp4" else f"-g{self.group_size}"
-        return f"{self.format}{'' if self.symmetric else '-asym'}{group}"
+        return f"{self.format}{'' if self.symmetric else '-asym'}{group}{'-s8' if self.small_scales else ''}"
 
     @property
     def is_float(self) -> bool:
@@ -129,6 +136,8 @@ class Scheme:
         packed = rows * columns / TRITS_PER_BYTE if self.format == "ternary" else rows * columns * self.bits / 8
         codes = Stored("codes", "U8", (math.ceil(packed),))
         scales = Stored("scales", "U8" if self.format == "mxfp4" else SCALE_DTYPE, (rows, groups))
+        if self.small_scales:
+            scales = Stored("scales", "U8", (rows, 1 + groups))
         if self.symmetric:
             return codes, scales
         return codes, scales, Stored("zero_points", "U8", (math.ceil(rows * groups * self.bits / 8),))
@@ -174,6 +183,6 @@ def parse_scheme(text: str) -> Scheme:
     """
     match = _PATTERN.fullmatch(text.strip().lower())
     if match is None:
-        raise SchemeError(f"'{text}' is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16")
+        raise SchemeError(f"'{text}' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16")
     group = match["group"]
-    return Scheme(match["format"], None if group is None else int(group), match["asymmetric"] is None)
+    return Scheme(match["format"], None if group is None else int(group), match["asymmetric"] is None, match["small"] is not None)

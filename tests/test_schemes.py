@@ -9,8 +9,15 @@ from mpq.errors import SchemeError
 from mpq.schemes import FLOAT_FORMATS, INTEGER_FORMATS, LEVEL_FORMATS, Scheme, parse_scheme
 from mpq.tensors.quantizers.rtn import RoundToNearest
 
-integers = st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), st.none() | st.integers(2, 70), st.booleans())
-tables = st.builds(Scheme, st.sampled_from(sorted({*LEVEL_FORMATS} - {"mxfp4"})), st.none() | st.integers(2, 70)) | st.just(Scheme("mxfp4"))
+groups = st.integers(2, 70)
+integers = st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), st.none() | groups, st.booleans())
+integers |= st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), groups, st.booleans(), st.just(True))
+levels = st.sampled_from(sorted({*LEVEL_FORMATS} - {"mxfp4"}))
+tables = (
+    st.builds(Scheme, levels, st.none() | groups)
+    | st.just(Scheme("mxfp4"))
+    | st.builds(Scheme, levels, groups, st.just(True), st.just(True))
+)
 schemes = integers | tables | st.builds(Scheme, st.sampled_from(sorted(FLOAT_FORMATS)))
 
 
@@ -30,17 +37,21 @@ def test_a_scheme_is_read_back_from_its_text(scheme: Scheme) -> None:
         ("FP8-E4M3-g64", Scheme("fp8-e4m3", 64)),
         ("ternary-g32", Scheme("ternary", 32)),
         ("mxfp4", Scheme("mxfp4", 32)),
+        ("int3-asym-g16-s8", Scheme("int3", 16, False, True)),
+        ("NL5-g32-s8", Scheme("nl5", 32, small_scales=True)),
     ],
 )
 def test_texts_are_read_without_regard_to_case_and_spaces(text: str, scheme: Scheme) -> None:
     assert parse_scheme(text) == scheme
 
 
-@pytest.mark.parametrize("text", ["", "4", "int", "int4-", "int4-g", "int4-g32-asym", "int4 g32", "int4-g-1", "int4-sym"])
+@pytest.mark.parametrize(
+    "text", ["", "4", "int", "int4-", "int4-g", "int4-g32-asym", "int4 g32", "int4-g-1", "int4-sym", "int4-g16-s6", "int4-s8-g16"]
+)
 def test_what_does_not_follow_the_grammar_is_refused_with_the_grammar(text: str) -> None:
     with pytest.raises(SchemeError) as error:
         parse_scheme(text)
-    assert str(error.value) == f"'{text}' is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16"
+    assert str(error.value) == f"'{text}' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
 
 
 @pytest.mark.parametrize(
@@ -48,14 +59,16 @@ def test_what_does_not_follow_the_grammar_is_refused_with_the_grammar(text: str)
     [
         (
             "int9",
-            "unknown scheme 'int9': use one of int2, int3, int4, int5, int6, int7, int8, int1, ternary, nf4, "
+            "unknown scheme 'int9': use one of int2, int3, int4, int5, int6, int7, int8, int1, ternary, nl3, nl4, nl5, nl6, nl7, nf4, "
             "fp4-e2m1, mxfp4, fp8-e4m3, fp8-e5m2, fp16, bf16, fp32, "
-            "integers optionally with -asym and -gN",
+            "integers optionally with -asym, -gN and -s8",
         ),
         ("fp16-g32", "'fp16' is floating point: it takes neither a group size nor a zero point"),
         ("bf16-asym", "'bf16' is floating point: it takes neither a group size nor a zero point"),
         ("nf4-asym", "'nf4' has no zero point: write nf4 without -asym"),
         ("mxfp4-g16", "mxfp4 has groups of 32, not 16: write mxfp4, or fp4-e2m1-g16"),
+        ("int4-s8", "'int4-s8' has no groups to save on: 8-bit scales go with groups, for example int4-g16-s8"),
+        ("mxfp4-g32-s8", "'mxfp4-s8' has no groups to save on: 8-bit scales go with groups, for example int4-g16-s8"),
         ("int4-g1", "group size 1 is too small: use at least 2, for example int4-g32"),
     ],
 )
@@ -83,6 +96,9 @@ def test_stored_bits_are_those_of_the_packed_parts(scheme: Scheme, rows: int, co
         ("int8", 8 + 16 / 4096),
         ("mxfp4", 4.25),
         ("nf4-g64", 4.25),
+        ("int4-g32-s8", 4.25 + 8 / 4096),
+        ("nl5-g16-s8", 5.5 + 8 / 4096),
+        ("nl3", 3 + 16 / 4096),
         ("int1-g128", 1.125),
         ("fp16", 16.0),
         ("fp32", 32.0),

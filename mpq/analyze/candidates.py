@@ -2,7 +2,8 @@
 
 "4", "8", "16" and "32" are bits: 16 is the layer's own 16-bit format (fp16 for fp32 unless a weight would overflow), 2 to 7
 bits come with one scale per row and with every group size of `GROUP_SIZES` that divides the row. "2..8" is a range of bits.
-Anything else names one scheme, whose last group may be shorter.
+"fine" is `FINE`, what loses least at a given size, though neither fast kernels nor most other tools take it. Anything else names one
+scheme, whose last group may be shorter.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from mpq.records.layer import Layer
 from mpq.schemes import Scheme, parse_scheme
 
 GROUP_SIZES = (128, 64, 32)
+FINE = (
+    *(f"int2-g{group}-s8" for group in (16, 32)),  # normal levels gain nothing at two bits
+    *(f"nl{bits}{groups}" for bits in range(3, 8) for groups in ("", "-g64-s8", "-g32-s8")),
+)
 
 
 def expand(texts: Iterable[str]) -> list[str]:
-    """Ranges written out and repetitions dropped, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
+    """Ranges and "fine" written out and repetitions dropped, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
 
     Raises:
         SchemeError: if nothing is left, or a text is neither bits, nor a range, nor a scheme.
@@ -29,7 +34,7 @@ def expand(texts: Iterable[str]) -> list[str]:
             span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
             if span and int(span[1]) > int(span[2]):
                 raise SchemeError(f"'{part}' is an empty range of bits: write the smaller number first, for example 2..8")
-            wanted = [str(bits) for bits in range(int(span[1]), int(span[2]) + 1)] if span else [part]
+            wanted = [str(bits) for bits in range(int(span[1]), int(span[2]) + 1)] if span else [*FINE] if part == "fine" else [part]
             for one in wanted:
                 _check(one)
             found |= dict.fromkeys(wanted)
@@ -44,9 +49,9 @@ def candidates_for(layer: Layer, expanded: Iterable[str], sixteen: Callable[[Lay
     for text in expanded:
         found |= dict.fromkeys(_schemes(text, layer, sixteen))
     columns = layer.matrix[1]
-    distinct: dict[tuple[str, int, bool], Scheme] = {}
+    distinct: dict[tuple[str, int, bool, bool], Scheme] = {}
     for scheme in found:
-        distinct.setdefault((scheme.format, scheme.groups(columns), scheme.symmetric), scheme)
+        distinct.setdefault((scheme.format, scheme.groups(columns), scheme.symmetric, scheme.small_scales), scheme)
     return tuple(sorted(distinct.values(), key=lambda scheme: (scheme.stored_bits(layer.matrix), str(scheme))))
 
 

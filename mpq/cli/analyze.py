@@ -33,7 +33,10 @@ def command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: MODEL.sensitivity.jsonl in this folder]")] = None,
     candidates: Annotated[
         list[str] | None,
-        typer.Option(help=f"Bits (4,8,16), ranges (2..8) or schemes (int4-g32, int4-asym, fp16). {default_of(_DEFAULTS, 'candidates')}"),
+        typer.Option(
+            help="Bits (4,8,16), ranges (2..8), schemes (int4-g32, int4-asym, fp16), or fine: least error per byte, slower once packed. "
+            f"{default_of(_DEFAULTS, 'candidates')}"
+        ),
     ] = None,
     metric: Annotated[
         str | None,

@@ -88,7 +88,7 @@ def _groups(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> li
 
 
 def without_idle_group(scheme: Scheme, matrix: tuple[int, int]) -> Scheme:
-    """`scheme` with a group of the whole row written as such."""
+    """`scheme` with a group of the whole row written as such, and its one scale in fp16."""
     if scheme.group_size is not None and scheme.group_size >= matrix[1]:
-        return replace(scheme, group_size=None)
+        return replace(scheme, group_size=None, small_scales=False)
     return scheme

@@ -28,6 +28,7 @@ from mpq.schemes import Scheme
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.graph import dequantize, padded
 from mpq.tensors.matrix import from_matrix
+from mpq.tensors.quantized import scales_of
 
 
 class Pt2(Target):
@@ -101,7 +102,8 @@ class _Packed(nn.Module):
 
     def _weight(self, layer: Layer, scheme: Scheme) -> Tensor:
         parts = {stored.part: self.get_buffer(f"{_flat(layer.name)}__{stored.part}") for stored in scheme.stored(layer.matrix)}
-        codes = Codes("stored", scheme, layer.matrix, _first(parts), parts.get("scales"), parts.get("zero_points"))
+        scales = scales_of(parts, scheme) if "scales" in parts else None
+        codes = Codes("stored", scheme, layer.matrix, _first(parts), scales, parts.get("zero_points"))
         return from_matrix(dequantize(codes), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from mpq.schemes import Scheme, table_layout
@@ -41,7 +42,7 @@ def loaded_bytes(
 def _packed(scheme: Scheme, matrix: tuple[int, int]) -> int:
     """Bytes of a layer in memory; the tables are those of `tensors/kernels/bags.py`."""
     if not scheme.is_integer and scheme.format not in ("int1", "ternary"):
-        return scheme.stored_bits(matrix) // 8
+        return replace(scheme, small_scales=False).stored_bits(matrix) // 8  # scales of 8 bits become fp16
     rows, columns = matrix
     table = table_layout(scheme, matrix)
     blocks, per_group = -(-rows // table.block), 2 if scheme.symmetric else 3

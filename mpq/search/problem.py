@@ -173,7 +173,7 @@ def check_feasible(problem: Problem, *, budget: str, constant: int, weights: int
 
 
 def _options(table: Sensitivity, members: Sequence[Layer], scope: str, pins: Mapping[str, Scheme]) -> tuple[Option, ...]:
-    families: dict[tuple[str, bool, int | None], Option] = {}
+    families: dict[tuple[str, bool, int | None, bool], Option] = {}
     lead = members[0]
     for scheme in _allowed(table, lead, pins):
         schemes = {lead.name: scheme} | {other.name: match for other in members[1:] for match in _matches(table, other, scheme, pins)}
@@ -182,7 +182,7 @@ def _options(table: Sensitivity, members: Sequence[Layer], scope: str, pins: Map
         error = math.fsum(table.mean(name, each) for name, each in schemes.items())
         cost = sum(scheme_cost(layer, schemes[layer.name], scope=scope) for layer in members)
         if math.isfinite(error):
-            families[scheme.format, scheme.symmetric, scheme.group_size] = Option(schemes, cost, error)
+            families[scheme.format, scheme.symmetric, scheme.group_size, scheme.small_scales] = Option(schemes, cost, error)
     if not families:
         names = ", ".join(layer.name for layer in members)
         raise UsageError(f"no scheme was measured that {names} can take{' together' if len(members) > 1 else ''}: analyze more candidates")

@@ -29,12 +29,14 @@ class State:
         scale: float32 [blocks, groups, rows], such as can be stored.
         zero: float32 [blocks, groups, rows], whole numbers.
         size: columns of a group.
+        exponents: float32 [blocks, 1, rows] of scales in 8 bits, see `tensors/small_scales.py`; else None.
     """
 
     codes: Tensor
     scale: Tensor
     zero: Tensor
     size: int
+    exponents: Tensor | None = None
 
     def values(self) -> Tensor:
         """The weights that the codes stand for, [blocks, columns, rows]."""
@@ -89,6 +91,6 @@ def _fit_scale(error: Tensor, state: State, hessian: Tensor, group: int, columns
     old = state.scale[:, group]
     fitted = torch.where(norm > 0, old + gain / norm.clamp(min=1e-30), old).clamp_(-LARGEST_SCALE, LARGEST_SCALE)
     allowed = fitted >= SMALLEST_SCALE if scheme.format == "mxfp4" else fitted.abs() >= SMALLEST_SCALE
-    new = torch.where(allowed, storable(fitted, scheme).float(), old)
+    new = torch.where(allowed, storable(fitted, scheme, None if state.exponents is None else state.exponents[:, 0]).float(), old)
     error[:, columns] -= steps * (new - old)[:, None]
     state.scale[:, group] = new

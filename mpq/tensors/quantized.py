@@ -4,8 +4,8 @@
     asymmetric   weight = (code - zero_point) * scale
     by levels    weight = table[code] * scale               see `tensors/levels.py`
 
-Scales are fp16 (powers of two for mxfp4), arithmetic is float32: what `dequantize` gives is exactly what was measured and what a loaded
-artifact holds.
+Scales are fp16 (powers of two for mxfp4; numbers that 8 bits hold under -s8), arithmetic is float32: what `dequantize` gives is
+exactly what was measured and what a loaded artifact holds.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mpq.errors import FormatError
 from mpq.schemes import Scheme
 from mpq.tensors.levels import from_codes, from_exponents
 from mpq.tensors.packing import pack, pack_trits, unpack, unpack_trits
+from mpq.tensors.small_scales import from_bytes, to_bytes
 
 FLOAT_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -60,7 +61,7 @@ class QuantizedWeight:
         if self.scales is None:
             return {"values": self.codes}
         codes = pack_trits(self.codes) if self.scheme.format == "ternary" else pack(self.codes, self.scheme.bits)
-        parts = {"codes": codes, "scales": self.scales}
+        parts = {"codes": codes, "scales": to_bytes(self.scales) if self.scheme.small_scales else self.scales}
         if self.zero_points is not None:
             parts["zero_points"] = pack(self.zero_points, self.scheme.bits)
         return parts
@@ -88,7 +89,12 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
     if not scheme.symmetric:
         groups = scheme.groups(columns)
         zero_points = unpack(parts["zero_points"], scheme.bits, rows * groups).view(rows, groups)
-    return QuantizedWeight(scheme, matrix, codes, parts["scales"], zero_points)
+    return QuantizedWeight(scheme, matrix, codes, scales_of(parts, scheme), zero_points)
+
+
+def scales_of(parts: Mapping[str, Tensor], scheme: Scheme) -> Tensor:
+    """The scales [rows, groups] among stored parts: fp16, or exponents for mxfp4."""
+    return from_bytes(parts["scales"]) if scheme.small_scales else parts["scales"]
 
 
 def spread(per_group: Tensor, scheme: Scheme, columns: int) -> Tensor:

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from mpq.errors import NumericsError
-from mpq.schemes import Scheme
+from mpq.schemes import NORMAL_FORMATS, Scheme
 from mpq.tensors.levels import levels_of, nearest_level, power_of_two
+from mpq.tensors.small_scales import nearest_small, row_exponents
 
 SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16 number
 LARGEST_SCALE = 65504.0
 _REFITS = 2
 _LEVEL_RATIOS: dict[str, tuple[float, ...]] = {
     "int1": (),  # codes do not depend on the scale, and the refit finds it
+    **dict.fromkeys(NORMAL_FORMATS, tuple(sign * (1.05 - 0.025 * step) for step in range(22) for sign in (1, -1))),
     "ternary": tuple(0.5 + 0.075 * step for step in range(27)),
     "nf4": tuple(sign * (1 - 0.0225 * step) for step in range(25) for sign in (1, -1)),
     "fp4-e2m1": tuple(1.05 - 0.02 * step for step in range(28)),
@@ -75,25 +77,30 @@ def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
         return Scales(_level_scales(groups, scheme), torch.zeros(groups.shape[:2], device=groups.device))
     if scheme.symmetric:
         extent = groups.abs().amax(-1)
-        return Scales(storable(extent / (2 ** (scheme.bits - 1) - 1)), torch.full_like(extent, 2 ** (scheme.bits - 1)))
+        return Scales(storable(extent / (2 ** (scheme.bits - 1) - 1), scheme), torch.full_like(extent, 2 ** (scheme.bits - 1)))
     low, high = groups.amin(-1).clamp_(max=0), groups.amax(-1).clamp_(min=0)
-    scale = storable((high - low) / (2**scheme.bits - 1))
+    scale = storable((high - low) / (2**scheme.bits - 1), scheme)
     return Scales(scale, (-low / scale.float()).round_().clamp_(0, 2**scheme.bits - 1))
 
 
 def _level_scales(groups: Tensor, scheme: Scheme) -> Tensor:
     magnitude = groups.abs()
     if scheme.format in ("int1", "ternary"):
-        return storable(magnitude.sum(-1) / (magnitude > 0).sum(-1).clamp(min=1))
+        return storable(magnitude.sum(-1) / (magnitude > 0).sum(-1).clamp(min=1), scheme)
     extent = magnitude.amax(-1)
     if scheme.format == "mxfp4":
         lower = torch.ldexp(torch.ones_like(extent), torch.frexp(extent).exponent - 3)
         return storable(torch.where(extent > 0, lower, extent), scheme)
-    return storable(extent / levels_of(scheme.format).ascending[-1])
+    return storable(extent / levels_of(scheme.format).ascending[-1], scheme)
 
 
-def storable(scale: Tensor, scheme: Scheme | None = None) -> Tensor:
-    """The nearest fp16 scale that is not zero, the sign is kept; for mxfp4 the nearest power of two in float32, without sign.
+def storable(scale: Tensor, scheme: Scheme | None = None, exponents: Tensor | None = None) -> Tensor:
+    """The nearest scale that is stored and not zero: fp16, the sign is kept; for mxfp4 a power of two in float32, without sign.
+
+    Args:
+        scale: [rows, groups].
+        scheme: where it stores scales otherwise than in fp16.
+        exponents: of the rows where scales take 8 bits, broadcastable to `scale` of any shape; None takes those of `scale` itself.
 
     Raises:
         NumericsError: if a scale is beyond fp16 or not a number.
@@ -102,6 +109,8 @@ def storable(scale: Tensor, scheme: Scheme | None = None) -> Tensor:
         raise NumericsError(f"a scale of {scale.abs().max().item():g} does not fit fp16 (at most 65504): keep this layer at bf16 or fp32")
     if scheme is not None and scheme.format == "mxfp4":
         return power_of_two(scale)
+    if scheme is not None and scheme.small_scales:
+        return nearest_small(scale, row_exponents(scale) if exponents is None else exponents)
     magnitude = scale.abs().clamp(min=SMALLEST_SCALE)
     return torch.where(scale < 0, -magnitude, magnitude).half()
 
@@ -133,7 +142,12 @@ def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None
         chunk = groups[first : first + rows_at_once]
         share = importance if importance is None or importance.shape[0] == 1 else importance[first : first + rows_at_once]
         parts.append(_search(chunk, scheme, share))
-    return Scales(torch.cat([p.scale for p in parts]), torch.cat([p.zero_point for p in parts]))
+    return settled(Scales(torch.cat([p.scale for p in parts]), torch.cat([p.zero_point for p in parts])), scheme)
+
+
+def settled(scales: Scales, scheme: Scheme) -> Scales:
+    """Scales whose groups were chosen one by one, as they can be stored together: the largest of a row decides how fine all are."""
+    return Scales(storable(scales.scale, scheme), scales.zero_point) if scheme.small_scales else scales
 
 
 def _search(groups: Tensor, scheme: Scheme, importance: Tensor | None) -> Scales:
@@ -160,13 +174,13 @@ def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
         scale = covering.scale.float()
         fullest = (2 ** (scheme.bits - 1) - 1) / 2 ** (scheme.bits - 1)
         signed = [sign * ratio for ratio in sorted({1.0, fullest, *ratios}, reverse=True) for sign in (1, -1)]
-        return [Scales(storable(scale * ratio), covering.zero_point) for ratio in signed if ratio != 1.0]
+        return [Scales(storable(scale * ratio, scheme), covering.zero_point) for ratio in signed if ratio != 1.0]
     low, high = groups.amin(-1).clamp_(max=0), groups.amax(-1).clamp_(min=0)
     steps = 2**scheme.bits - 1
     found = []
     for ratio in ratios:
         for cut_low, cut_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
-            scale = storable((high * cut_high - low * cut_low) / steps)
+            scale = storable((high * cut_high - low * cut_low) / steps, scheme)
             found.append(Scales(scale, (-low * cut_low / scale.float()).round_().clamp_(0, steps)))
     return found
 

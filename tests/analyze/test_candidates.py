@@ -1,6 +1,6 @@
 import pytest
 
-from mpq.analyze.candidates import candidates_for, expand
+from mpq.analyze.candidates import FINE, candidates_for, expand
 from mpq.errors import SchemeError
 from mpq.records.layer import Layer
 from tests.small import linear
@@ -18,6 +18,7 @@ def texts(layer: Layer, *wanted: str, sixteen: str = "fp16") -> list[str]:
         (["4,8", " 8 , int4-g32 "], ["4", "8", "int4-g32"]),
         (["8..8"], ["8"]),
         (["32", "bf16"], ["32", "bf16"]),
+        (["8,fine"], ["8", *FINE]),
     ],
 )
 def test_lists_and_ranges_are_written_out_once(given: list[str], expected: list[str]) -> None:
@@ -25,7 +26,7 @@ def test_lists_and_ranges_are_written_out_once(given: list[str], expected: list[
 
 
 BITS = "bits is not a candidate: use 2 to 8, 16 or 32, or a scheme such as int4-g128"
-GRAMMAR = "is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16"
+GRAMMAR = "is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,13 @@ def test_bits_come_with_every_group_size_that_divides_a_row_smallest_first() -> 
     assert texts(linear("a", 4, 96), "4") == ["int4", "int4-g32"]
     assert texts(linear("a", 4, 32), "4") == ["int4"]
     assert texts(linear("a", 4, 27), "2..3") == ["int2", "int3"]
+
+
+def test_fine_candidates_are_finer_than_integers_of_their_size() -> None:
+    found = texts(linear("a", 4, 256), "fine")
+    assert found[:4] == ["int2-g32-s8", "int2-g16-s8", "nl3", "nl3-g64-s8"]
+    assert len(found) == len(FINE) == 17
+    assert texts(linear("a", 4, 27), "fine") == ["int2", "int2-g16-s8", "nl3", "nl4", "nl5", "nl6", "nl7"]
 
 
 def test_a_named_group_size_may_leave_a_shorter_last_group_and_a_whole_row_is_no_group() -> None:

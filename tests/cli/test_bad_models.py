@@ -132,7 +132,7 @@ def test_data_that_is_missing_or_cut_off(fresh: Path) -> None:
     ("option", "reason"),
     [
         ("--candidates int9", "unknown scheme 'int9': use one of int2, int3, int4, "),
-        ("--candidates 4,banana", "'banana' is not a scheme: write <format>[-asym][-gN], for example int4"),
+        ("--candidates 4,banana", "'banana' is not a scheme: write <format>[-asym][-gN][-s8], for example int4"),
         ("--candidates 9", "'9' bits is not a candidate: use 2 to 8, 16 or 32, or a scheme such as int4-g128"),
         ("--candidates 8..2", "'8..2' is an empty range of bits: write the smaller number first, for example 2..8"),
         ("--metric best", "'best' is not a metric: use one of kl_divergence, "),

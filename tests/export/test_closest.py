@@ -19,6 +19,10 @@ ROWS = Abilities(bits=(4, 8), group_sizes=(), floats=("fp16",))
         ("int4-g32", 64, BLOCKS, "int4-g32"),
         ("int4", 64, BLOCKS, "int4-g32"),
         ("int3-g64", 128, BLOCKS, "int4-g32"),
+        ("int4-g32-s8", 64, BLOCKS, "int4-g32"),
+        ("int4-g16-s8", 64, BLOCKS, "fp16"),
+        ("int3-asym-g64-s8", 128, BLOCKS, "int4-g32"),
+        ("nl4-g32-s8", 64, BLOCKS, "fp16"),
         ("int6", 64, BLOCKS, "int8-g32"),
         ("int3-asym-g64", 64, BLOCKS, "int4-g32"),
         ("int4-asym", 64, BLOCKS, "int4-asym-g32"),
@@ -49,11 +53,12 @@ def test_closest_is_the_cheapest_scheme_that_holds_the_values(
     whole_row=st.booleans(),
     sizes=st.sampled_from([None, (32,), (16, 64), (4,)]),
     ragged=st.booleans(),
+    small=st.booleans(),
 )
 def test_a_replacement_by_integers_changes_no_weight(
-    bits: int, symmetric: bool, group: int | None, columns: int, whole_row: bool, sizes: tuple[int, ...] | None, ragged: bool
+    bits: int, symmetric: bool, group: int | None, columns: int, whole_row: bool, sizes: tuple[int, ...] | None, ragged: bool, small: bool
 ) -> None:
-    scheme = Scheme(f"int{bits}", group, symmetric)
+    scheme = Scheme(f"int{bits}", group, symmetric, small and group is not None)
     able = Abilities(bits=(4, 5, 8), asymmetric_bits=(4, 8), group_sizes=sizes, whole_row=whole_row, ragged=ragged)
     found = closest(scheme, (3, columns), able)
     assert found is not None

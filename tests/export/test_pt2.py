@@ -17,6 +17,7 @@ from mpq.models.batches import Batch
 from mpq.schemes import parse_scheme
 from mpq.tensors.kernels import graph
 from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.quantized import scales_of
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.export.artifacts import by_name, make, save_llama, tokens
 from tests.models.small import MODELS
@@ -50,7 +51,21 @@ def archived(path: Path, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "scheme", ["int4-g32", "int3", "int5-asym-g16", "int8", "int1", "ternary-g32", "nf4-g32", "mxfp4", "fp8-e4m3", "bf16"]
+    "scheme",
+    [
+        "int4-g32",
+        "int3",
+        "int5-asym-g16",
+        "int8",
+        "int1",
+        "ternary-g32",
+        "nf4-g32",
+        "mxfp4",
+        "fp8-e4m3",
+        "bf16",
+        "int4-g16-s8",
+        "nl3-g16-s8",
+    ],
 )
 @pytest.mark.parametrize("shape", [(64, 96), (5, 37)])
 def test_the_graphs_dequantization_is_exact(scheme: str, shape: tuple[int, int]) -> None:
@@ -64,7 +79,7 @@ def test_the_graphs_dequantization_is_exact(scheme: str, shape: tuple[int, int])
         quantized.scheme,
         shape,
         filled.get("codes", parts.get("values", torch.empty(0))),
-        filled.get("scales"),
+        scales_of(filled, quantized.scheme) if "scales" in filled else None,
         filled.get("zero_points"),
     )
     assert torch.equal(graph.dequantize(codes), quantized.dequantize())

@@ -159,7 +159,7 @@ def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:
     path = edited(tmp_path / "plan.yaml", "fc: fp16", "fc: int4g32")
     assert (
         message(path, SchemeError)
-        == ": 'int4g32' is not a scheme: write <format>[-asym][-gN], for example int4, int8-asym, int4-g128, fp16"
+        == ": 'int4g32' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
     )
 
 

@@ -36,7 +36,7 @@ def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("kind", MODULES)
-@pytest.mark.parametrize("scheme", ["int4-g32", "int8", "nf4", "int3-asym-g16"])
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8", "nf4", "int3-asym-g16", "nl4-g16-s8"])
 def test_modules_give_what_dequantized_weights_give(kind: str, scheme: str) -> None:
     module, inputs = MODULES[kind]
     dense, packed_module = pair(module, scheme)

@@ -10,17 +10,17 @@ from torch import Tensor
 from mpq.schemes import TRITS_PER_BYTE, Scheme
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.packing import unpack, unpack_trits
-from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.quantized import QuantizedWeight, scales_of
 
 _WEIGHTS = 1 << 20  # dequantized at a time
 ALIGNED = 8 * TRITS_PER_BYTE  # so many rows begin at a whole byte, whatever the bits and the columns
 
 
 def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
-    """The parts that `QuantizedWeight.pack` gave, as codes."""
+    """The parts that `QuantizedWeight.pack` gave, as codes; scales of 8 bits become fp16."""
     if scheme.is_float:
         return Codes("stored", scheme, matrix, parts["values"])
-    return Codes("stored", scheme, matrix, parts["codes"], parts["scales"], parts.get("zero_points"))
+    return Codes("stored", scheme, matrix, parts["codes"], scales_of(parts, scheme), parts.get("zero_points"))
 
 
 def product(x: Tensor, packed: Codes) -> Tensor:

@@ -23,6 +23,7 @@ from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.act import energy_scales
 from mpq.tensors.quantizers.base import Quantizer, Statistics, assemble
 from mpq.tensors.scales import Scales, nearest_codes, storable
+from mpq.tensors.small_scales import row_exponents
 
 _BLOCK = 64
 _CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
@@ -109,7 +110,8 @@ def _start(weights: Tensor, scheme: Scheme, scales: Scales) -> State:
     """Codes yet to be chosen under `scales`."""
     blocks, columns = weights.shape[:2]
     size = columns if scheme.group_size is None else min(scheme.group_size, columns)
-    return State(torch.zeros_like(weights), to_blocks(scales.scale.float(), blocks), to_blocks(scales.zero_point, blocks), size)
+    exponents = to_blocks(row_exponents(scales.scale), blocks) if scheme.small_scales else None
+    return State(torch.zeros_like(weights), to_blocks(scales.scale.float(), blocks), to_blocks(scales.zero_point, blocks), size, exponents)
 
 
 def _finish(state: State, scheme: Scheme) -> QuantizedWeight:

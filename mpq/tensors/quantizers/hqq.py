@@ -16,7 +16,7 @@ from torch import Tensor
 from mpq.schemes import Scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics, nearest
-from mpq.tensors.scales import Scales, best_scales, fitted_scales, grouped, minmax_scales, round_to_scales
+from mpq.tensors.scales import Scales, best_scales, fitted_scales, grouped, minmax_scales, round_to_scales, settled
 
 _POWER = 0.7
 _BETA = 1.0
@@ -46,7 +46,7 @@ def sparse_scales(groups: Tensor, scheme: Scheme) -> Scales:
         better = loss < least
         best = Scales(torch.where(better, found.scale, best.scale), torch.where(better, found.zero_point, best.zero_point))
         least, beta = torch.where(better, loss, least), beta * _GROWTH
-    return best
+    return settled(best, scheme)
 
 
 def _error(groups: Tensor, scales: Scales, scheme: Scheme) -> Tensor:

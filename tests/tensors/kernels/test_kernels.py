@@ -10,8 +10,20 @@ from mpq.tensors.kernels.narrowed import narrowed, widened
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 
-INTEGERS = ("int1-g32", "ternary", "int2-asym-g4", "int3", "int4-g32", "int4-asym-g32", "int5-g16", "int6-asym", "int8", "int8-asym-g64")
-OTHERS = ("nf4-g32", "fp4-e2m1", "mxfp4", "fp8-e4m3", "bf16", "fp16")
+INTEGERS = (
+    "int1-g32",
+    "ternary",
+    "int2-asym-g4",
+    "int3",
+    "int4-g32",
+    "int4-asym-g32",
+    "int5-g16",
+    "int6-asym",
+    "int8",
+    "int8-asym-g64",
+    "int3-g16-s8",
+)
+OTHERS = ("nf4-g32", "nl3", "nl5-g16-s8", "fp4-e2m1", "mxfp4", "fp8-e4m3", "bf16", "fp16")
 SHAPES = ((5, 37), (64, 96), (1030, 1030))
 needs_bags = pytest.mark.skipif(not bags.available(), reason="this build of torch has no FBGEMM")
 

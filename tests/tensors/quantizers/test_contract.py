@@ -14,6 +14,7 @@ from mpq.tensors.quantizers.base import Statistics
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
 SCHEMES = [
+    *(f"{name}-g16-s8" for name in ("int2", "int4", "int4-asym", "int8", *sorted({*LEVEL_FORMATS} - {"mxfp4"}))),
     *(f"int{bits}-g16" for bits in range(2, 9)),
     *(f"int{bits}{rest}" for bits in (2, 4, 8) for rest in ("", "-asym", "-asym-g16")),
     *(f"{name}{group}" for name in LEVEL_FORMATS for group in ("", "-g16") if name + group != "mxfp4-g16"),
