@@ -28,6 +28,20 @@ def test_a_replacement_is_printed_layer_by_layer(plan: Path) -> None:
     assert [line.split() for line in done.stdout.splitlines() if line.startswith("b ")] == [["b", "int5", "int8"]]
 
 
+def test_scales_of_8_bits_are_refused_or_become_fp16(tmp_path: Path) -> None:
+    layers, chosen = [linear("a", 8, 64)], {"a": parse_scheme("int4-g32-s8")}
+    made = plan_for(layers, chosen, model={"path": "m", "sha256": "a", "kind": "hf"}, quantizer="rtn", rest=REST)
+    write_plan(made, tmp_path / "plan.yaml")
+    typed = ["export", str(tmp_path / "plan.yaml"), "--to", "auto-round"]
+    refused = CliRunner().invoke(app, typed)
+    assert (refused.exit_code, refused.stderr) == (
+        3,
+        "mpq: auto-round cannot express a (int4-g32-s8): --nearest takes the next larger scheme for each\n",
+    )
+    done = CliRunner().invoke(app, [*typed, "--nearest", "--json"])
+    assert json.loads(done.stdout)["replaced"] == {"a": ["int4-g32-s8", "int4-g32"]}
+
+
 def test_json_tells_the_same(plan: Path) -> None:
     done = CliRunner().invoke(app, ["export", str(plan), "--to", "auto-round", "--nearest", "--json"])
     found = json.loads(done.stdout)
