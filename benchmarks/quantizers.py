@@ -35,7 +35,7 @@ from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
-SETS = ("4,8,16", "2..8,16")
+SETS = ("4,8,16", "2..8,16", "8,16,fine")
 BUDGETS = ("3", "4.25", "4.5", "5", "6")
 FIGURES = ("bits", "bytes", "error", "quality", "analysis_seconds", "seconds")
 DEFAULT = "descent"
@@ -173,12 +173,13 @@ def bars(rows: Mapping[tuple[str, ...], Row]) -> list[str]:
     def quality(budget: str, candidates: str) -> float:
         return figure_of("quality", "resnet20", DEFAULT, candidates, budget)
 
-    plain, rich = SETS
+    plain, rich, fine = SETS
     seconds = [row["seconds"] for key, row in rows.items() if key[:2] == ("stories15m", DEFAULT)]
     slowest = max((one for one in seconds if not math.isnan(one)), default=math.nan)
     checks = [
         ("default / rtn, 4.5 bits, 4/8/16, two language models", ratio((DEFAULT, plain, "4.5"), ("rtn", plain, "4.5")), "at most", 0.55),
         ("2..8,16 / 4/8/16, default, 5 bits", ratio((DEFAULT, rich, "5"), (DEFAULT, plain, "5")), "at most", 0.45),
+        ("8,16,fine / 4/8/16, default, 5 bits", ratio((DEFAULT, fine, "5"), (DEFAULT, plain, "5")), "at most", 0.45),
         ("2..8,16 / 4/8/16, default, 6 bits", ratio((DEFAULT, rich, "6"), (DEFAULT, plain, "6")), "at most", 0.3),
         ("resnet20 accuracy, default, 4.5 bits", quality("4.5", plain), "at least", 0.913),
         ("resnet20 accuracy, default, 3 bits from 2..8", quality("3", rich), "at least", 0.88),

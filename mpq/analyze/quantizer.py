@@ -1,8 +1,8 @@
 """The quantizer, when nobody chose one: the best of a few, by measurement on this model.
 
-Every contender quantizes the whole model once, each layer at its integer candidate nearest to four bits, informed by the calibration
-samples only; the error is measured on the held-out samples. A contender that needs statistics replaces a simpler one only on a paired
-test.
+Every contender quantizes the whole model once, each layer at its candidate nearest to four bits (an integer one if there is), informed
+by the calibration samples only; the error is measured on the held-out samples. A contender that needs statistics replaces a simpler one
+only on a paired test.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def recorded_choice(
 
 
 def _nearest(schemes: Iterable[Scheme]) -> Scheme:
-    return min(schemes, key=lambda scheme: (scheme.is_float, not scheme.is_integer, abs(scheme.bits - _TRIAL_BITS), str(scheme)))
+    return min(schemes, key=lambda scheme: (scheme.is_float, abs(scheme.bits - _TRIAL_BITS), not scheme.is_integer, str(scheme)))
 
 
 def _errors(

@@ -1,10 +1,10 @@
 """Coordinate descent on the output error: codes one by one, scales one by one, each to its best value while all others stay.
 
-The error of a row, e H e^T with e = w - (code - zero) * scale, is quadratic in every code and in every scale. The best
-value of a code is the nearest to code + (H e)_j / (H_jj * scale), that of a scale is scale + (c H e) / (c H c) with c the steps of its
-group, rounded to what is stored; rounding a one-dimensional quadratic to the nearest grid point is exact, so no step ever makes the error
-larger. Codes by descent: QuantEase (Behdin et al. 2023); a scale fitted to given codes in the metric of H: as in the scale
-refits after GPTQ. Blocks of columns keep the work in matrix products.
+The error of a row, e H e^T with e = w - (code - zero) * scale, is quadratic in every code and in every scale. The best value of a code is
+the nearest to code + (H e)_j / (H_jj * scale), that of a scale is scale + (c H e) / (c H c) with c the steps of its group, rounded to
+what is stored; rounding a one-dimensional quadratic to the nearest grid point is exact, so no step makes the error larger (normal levels
+are found to within half a cell of `levels.py`). Codes by descent: QuantEase (Behdin et al. 2023); a scale fitted to given codes in the
+metric of H: as in the scale refits after GPTQ. Blocks of columns keep the work in matrix products.
 """
 
 from __future__ import annotations

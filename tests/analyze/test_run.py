@@ -252,3 +252,17 @@ def test_the_reference_must_be_finite() -> None:
         Reference(module, data(), metric_named("relative_mse"))
     message = "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
     assert str(error.value) == message
+
+
+def test_a_quantizer_is_tried_near_four_bits_whatever_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[set[str]] = []
+    measured = quantizer_module._errors
+
+    def noted(name: str, model: Any, layers: Any, plan: Any, *rest: Any) -> Any:
+        tried.append({str(scheme) for scheme in plan.values()})
+        return measured(name, model, layers, plan, *rest)
+
+    monkeypatch.setattr(quantizer_module, "_errors", noted)
+    analyzed(quantizer="auto", candidates=("fine", "8"), method="measure")
+    assert tried
+    assert all(schemes <= {"nl4"} for schemes in tried)
