@@ -1,10 +1,10 @@
 """A quantized weight in the course of being tuned: numbers behind its scales and codes that follow gradients, and what they round to.
 
-A scale moves by a share of itself and stays what is stored: fp16, with its sign. A code is the nearest whole number to a position that
-moves in units of the scale; gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013, arXiv 1308.3432;
-positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position begins where the unquantized weight
-lies, but within reach of its code, so that the codes are those that the quantizer chose until gradients say otherwise. Zero points stay,
-and so do the codes of formats with a table of levels.
+A scale moves by a share of itself and stays what is stored: fp16 or 8 bits, with its sign. A code is the nearest whole number to a
+position that moves in units of the scale; gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013,
+arXiv 1308.3432; positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position begins where the
+unquantized weight lies, but within reach of its code, so that the codes are those that the quantizer chose until gradients say otherwise.
+Zero points stay, and so do the codes of formats with a table of levels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TunedWeight:
         codes = self._weight.codes
         if self.positions is not None:
             codes = self.positions.round().clamp_(0, 2**self._weight.scheme.bits - 1).byte()
-        return replace(self._weight, codes=codes, scales=storable(self._first * (1 + share)))
+        return replace(self._weight, codes=codes, scales=storable(self._first * (1 + share), self._weight.scheme))
 
     def take(self, gradient: Tensor, now: QuantizedWeight) -> None:
         """Turn the gradient by the weight, float32 [rows, columns], into those of `change` and `positions`.

@@ -3,12 +3,12 @@ import torch
 from torch import Tensor
 
 from mpq.schemes import parse_scheme
-from mpq.tensors.quantized import QuantizedWeight, spread
+from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.tensors.scales import SMALLEST_SCALE
 from mpq.tensors.tuned import TunedWeight
 
-SCHEMES = ("int2", "int4-g8", "int3-asym", "int3-asym-g8", "int8", "nf4-g8")
+SCHEMES = ("int2", "int4-g8", "int3-asym", "int3-asym-g8", "int8", "nf4-g8", "int4-g8-s8", "nl4-g8-s8")
 
 
 def matrix(rows: int = 6, columns: int = 21) -> Tensor:
@@ -58,6 +58,7 @@ def test_scales_that_go_down_the_gradient_of_a_squared_error_lower_it_and_stay_f
     assert (now.dequantize() - target).square().sum() < 0.9 * (weight.dequantize() - target).square().sum()
     assert torch.equal(now.codes, weight.codes)
     assert now.scales is not None
+    assert torch.equal(unpack_weight(now.pack(), now.scheme, now.matrix).dequantize(), now.dequantize())
     assert now.scales.dtype == torch.float16
 
 
