@@ -2,7 +2,7 @@
 
 The loss is the plan's held-out error, or what the user's own metric loses. The exact solver is asked for the smallest size whose predicted
 error, times a factor, is within the limit; that plan is measured and the factor becomes loss over prediction. Sizes that were
-too small and sizes that were enough enclose the answer; a proposal outside of them gives way to their middle. The figure that steers
+too small and sizes that were enough enclose the answer; a proposal outside of them gives way to their geometric mean. What steers
 is slightly optimistic for the plan that it led to. So a judge may be given, the same loss on samples that did not steer: of the plans
 that seemed small enough, the smallest one that keeps the limit there is taken. Without one, other data must judge.
 """
@@ -29,7 +29,6 @@ from mpq.search.stages import Progress
 _ROUNDS = 8
 _CLOSE = 0.97  # of the limit: near enough to stop
 _NEAR = 0.005  # of the size: sizes this near to each other are not told apart
-
 _FEWEST = 8  # figures that are split
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 Loss = Callable[[SearchResult], float]
@@ -84,7 +83,7 @@ def search_smallest(
         usable = predicted > 0 and value > 0 and math.isfinite(value)
         limit = _smallest_limit(groups, most * predicted / value) if usable else too_small
         if not too_small < limit < enough:
-            limit = (too_small + enough) // 2
+            limit = max(too_small + 1, math.isqrt(too_small * enough))
     for _, result, value in sorted(passed, key=lambda each: each[0]):
         decided = value if judge is None else judge(result)
         if decided <= most:

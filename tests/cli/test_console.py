@@ -5,6 +5,11 @@ import pytest
 from mpq.cli import console
 
 
+@pytest.fixture(autouse=True)
+def _speaking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.voice, "quiet", False)
+
+
 def test_plain_progress_estimates_from_the_first_report_of_a_stage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
