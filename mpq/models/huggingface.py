@@ -38,7 +38,9 @@ def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
         raise ModelError(f"{directory} brings Python code of its own (auto_map): if you trust it, add --trust")
     if "quantization_config" in config:
         raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
-    module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
+    with _quiet(_transformers()):  # naming a class imports it
+        classes = _model_classes(config, remote=remote)
+    module = _from_pretrained(directory, classes, trust=trust)
     return LoadedModel(
         module,
         "hf",
