@@ -16,6 +16,7 @@ _PATTERN = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>bits?|bpw|%|[
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _RANGE = re.compile(rf"(?P<first>{_NUMBER}):(?P<last>{_NUMBER})(?::(?P<step>{_NUMBER}))?(?P<unit>bits?|bpw|%|[kmg]?i?b)", re.IGNORECASE)
 _MOST_BUDGETS = 64
+_SIZE_HELP = "write bytes, such as 64MB or 1GiB"
 _HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
 
 
@@ -70,6 +71,21 @@ class Budget:
         if number <= 0:
             raise BudgetError(f"budget '{self.limit}' is not positive: {_HELP}")
         return number, match["unit"].lower()
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a size such as "64MB" or "1GiB".
+
+    Raises:
+        BudgetError: if it cannot be read, or is relative to a model.
+    """
+    try:
+        size = Budget(text)
+    except BudgetError as error:
+        raise BudgetError(f"'{text}' is not a size: {_SIZE_HELP}") from error
+    if size.unit_is_relative:
+        raise BudgetError(f"'{text}' is not a size: {_SIZE_HELP}")
+    return size.bytes(weights=0, original_bytes=0)
 
 
 def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:

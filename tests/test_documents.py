@@ -72,6 +72,13 @@ def test_the_recipes_for_vllm_and_torchao_run(tmp_path_factory: pytest.TempPathF
         assert 0 < float(ran.stdout.removeprefix("KL divergence: ")) < 0.1
 
 
+def test_the_recipe_for_a_model_larger_than_memory_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    from tests.cookbook import llama
+
+    llama(Path())
+    documents.run(recipe("LLM larger than memory", tmp_path_factory.mktemp("recipes")))
+
+
 def test_the_recipes_for_an_own_metric_and_latencies_run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_demo("digits", Path())
     elsewhere = tmp_path_factory.mktemp("recipes")

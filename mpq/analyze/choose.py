@@ -33,10 +33,36 @@ def method_named(name: str) -> Method:
     return METHODS[name]()
 
 
-def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, pairs: int) -> tuple[str, str]:
-    """The method's name and the reason for it; `pairs` is the number of (layer, scheme) pairs to be found."""
+def refuse_offloaded(name: str) -> None:
+    """Refuse a method that cannot do with weights that stay in their files.
+
+    Raises:
+        UsageError: if it is called `name`.
+    """
+    if name == Fisher.name:
+        raise UsageError(f"--method {name} needs the gradients of all weights in memory: with --offload, use --method {Measure.name}")
+
+
+def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, pairs: int, offloaded: bool = False) -> tuple[str, str]:
+    """The method's name and the reason for it.
+
+    Args:
+        name: as asked; "auto" leaves the choice.
+        module: the model.
+        data: calibration samples.
+        metric: what an error is.
+        pairs: number of (layer, scheme) pairs to be found.
+        offloaded: whether the weights stay in their files.
+
+    Raises:
+        UsageError: if there is no such method, or it cannot do with weights in files.
+    """
+    if offloaded:
+        refuse_offloaded(name)
     if name != "auto":
         return method_named(name).name, f"method {name}: as asked"
+    if offloaded:
+        return Measure.name, f"method {Measure.name}: the weights stay in their files, and {Fisher.name} needs all gradients in memory"
     work = flops(module, data) * pairs
     if work <= AFFORDABLE:
         return (

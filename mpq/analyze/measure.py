@@ -32,7 +32,7 @@ class Measure(Method):
     def run(self, context: Context) -> None:
         """Fill what the table misses, batch by batch."""
         data = context.prepared.calibration
-        reference = Reference(context.model.module, data, context.prepared.metric)
+        reference = Reference(context.model.module, data, context.prepared.metric, offload=context.model.offload)
         replay = Replay(context.model.module, reference)
         done = 0
         starts = [sum(batch.size for batch in data.batches[:index]) for index in range(len(data.batches))]

@@ -67,7 +67,8 @@ def prepare(
     layers = chosen_layers(discovery, settings)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
-    method, why = choose_method(settings.method, model.module, split.first, metric, pairs=sum(map(len, candidates.values())))
+    pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
+    method, why = choose_method(settings.method, model.module, split.first, metric, pairs=pairs, offloaded=offloaded)
     known = recorded_choice(earlier, model=model, data=data, parts=parts) if settings.quantizer == "auto" else None
     quantizer, choice = known or choose_quantizer(
         settings.quantizer,
@@ -77,7 +78,7 @@ def prepare(
         calibration=split.first,
         held_out=split.held_out,
         metric=metric,
-        data_free=method == WeightOnly.name,
+        data_free=offloaded or method == WeightOnly.name,
     )
     source = source_of(model, path)
     header = SensitivityHeader(

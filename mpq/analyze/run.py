@@ -22,7 +22,7 @@ from mpq.models.batches import Data
 from mpq.models.fit import fit_data
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
-from mpq.models.statistics import statistics_for
+from mpq.models.statistics import LIMIT_BYTES, statistics_for
 from mpq.models.variants import Variants
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -63,12 +63,13 @@ def analyze(
     if table.finished:
         return table
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
-    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first)
+    limit = LIMIT_BYTES if loaded.offload is None else min(LIMIT_BYTES, loaded.offload.limit)
+    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit)
     context = Context(
         model=loaded,
         prepared=prepared,
         table=table,
-        variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics),
+        variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload),
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
         on_progress=on_progress or (lambda *_: None),
     )
@@ -76,8 +77,8 @@ def analyze(
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
         context.cost["method_seconds"] = time.monotonic() - began
-        context.cost["peak_memory_bytes"] = peak_memory()
         check = self_check(context)
+        context.cost["peak_memory_bytes"] = peak_memory()
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}

@@ -23,7 +23,8 @@ _SHARES = (0.12, 0.25, 0.4)  # of the way from the smallest to the largest plan:
 
 def self_check(context: Context) -> dict[str, Any]:
     """Quality of the table's predictions on `PLANS` random plans, measured on the calibration samples."""
-    reference = Reference(context.model.module, context.prepared.calibration, context.prepared.metric)
+    model, prepared = context.model, context.prepared
+    reference = Reference(model.module, prepared.calibration, prepared.metric, offload=model.offload)
     plans = list(random_plans(context.table, seed=int(context.prepared.header.data["seed"])))
     measured: list[float] = []
     for done, plan in enumerate(plans, start=1):

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mpq.cli.console import fallback_lines, figure, print_json, print_table, progress, say, self_check_lines
+from mpq.budget import size_bytes
+from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
 from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
+from mpq.errors import UsageError
 
 _DEFAULTS = AnalysisSettings()
 _DATA = ("seq_len", "num_samples", "batch_size")
@@ -65,6 +67,26 @@ def command(
     batch_size: BatchSize = None,
     factory: Factory = None,
     trust: Trust = False,
+    offload: Annotated[
+        Path | None,
+        typer.Option(
+            "--offload",
+            "--offload-folder",
+            metavar="FOLDER",
+            help="For Hugging Face folders larger than memory: weights stay in their safetensors files; what the analysis makes goes to "
+            "unnamed files in this folder, which needs room for the model under each candidate.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="With --offload: most of the weights, their quantized variants and the reference's outputs that is in memory at once, "
+            "such as 64MB. [default: 1GiB]",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -98,11 +120,18 @@ def command(
     target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
     check_output(target)
 
+    if max_memory is not None and offload is None:
+        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
+    limit = None if max_memory is None else size_bytes(max_memory)
+
+    from mpq.analyze.choose import refuse_offloaded
     from mpq.analyze.run import analyze
     from mpq.models.load import load_model
     from mpq.records.inversions import inversion_lines
 
-    loaded = load_model(model, factory=factory, trust=trust)
+    if offload is not None:
+        refuse_offloaded(settings.method)
+    loaded = load_model(model, factory=factory, trust=trust, offload=offload, max_memory=limit)
     source = calibration_source(given, loaded)
     data = read_data(source, loaded, reading, seed=settings.seed)
     say(f"model: {model} ({loaded.kind}); data: {data.description}")
@@ -111,6 +140,8 @@ def command(
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
     for note in (*table.header.notes, *fallbacks, *inversion_lines(table), *self_check_lines(table.finish)):
         say(note)
+    if offload is not None:
+        say(peak_line(table.finish))
     frame = table.frame()
     if json:
         print_json({"output": str(target), "layers": len(table.layers), "finish": table.finish, "table": frame.to_dict("records")})

@@ -167,6 +167,12 @@ def fallback_lines(fallbacks: Mapping[str, str]) -> list[str]:
     return [f"quantized by weight error alone, without statistics of the inputs: {', '.join(n)} ({r})" for r, n in by_reason.items()]
 
 
+def peak_line(finish: Mapping[str, Any] | None) -> str:
+    """How much memory an analysis took: "peak memory 412 MB, with Python and torch"."""
+    peak = (finish or {}).get("cost", {}).get("peak_memory_bytes", 0)
+    return f"peak memory {peak / 1e6:.0f} MB, with Python and torch" if peak else "peak memory: this system does not tell it"
+
+
 def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
     """What an analysis found out about itself, for people: "self-check on 12 random plans, additive: rank correlation 0.937, bias -9%"."""
     check = (finish or {}).get("check", {})

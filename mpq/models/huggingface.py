@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,13 @@ _SHOWN = 4
 _REMARKING = ("torchao", "torch.utils._pytree")  # loggers that remark on CUDA libraries and enums while torchao is imported
 
 
-def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
+def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.Module] | None = None) -> LoadedModel:
     """The model of a Hugging Face directory, in the dtype of its checkpoint; nothing is downloaded.
+
+    Args:
+        directory: as `save_pretrained` writes it.
+        trust: allow code that the directory brings.
+        build: makes the module of a directory in the place of transformers' `from_pretrained`.
 
     Raises:
         ModelError: if transformers is missing, the directory is incomplete or damaged, or it brings code without `trust`.
@@ -38,9 +43,12 @@ def load_directory(directory: Path, *, trust: bool) -> LoadedModel:
         raise ModelError(f"{directory} brings Python code of its own (auto_map): if you trust it, add --trust")
     if "quantization_config" in config:
         raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
-    with _quiet(_transformers()):  # naming a class imports it
-        classes = _model_classes(config, remote=remote)
-    module = _from_pretrained(directory, classes, trust=trust)
+    if build is None:
+        with _quiet(_transformers()):  # naming a class imports it
+            classes = _model_classes(config, remote=remote)
+        module = _from_pretrained(directory, classes, trust=trust)
+    else:
+        module = build(directory)
     return LoadedModel(
         module,
         "hf",
@@ -83,7 +91,9 @@ def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> 
     config = _read_config(directory)
     named = [name for name in config.get("architectures") or () if isinstance(name, str)]
     if not named or "auto_map" in config:
-        raise ModelError(f"{directory / 'config.json'} names no class of transformers: apply with the model in memory")
+        raise ModelError(
+            f"{directory / 'config.json'} names no class of transformers: take the model into memory, without --shards or --offload"
+        )
     floats = {name: dtype for name, dtype in dtypes.items() if dtype.is_floating_point}
     common = config.get("dtype") or config.get("torch_dtype") or str(next(iter(floats.values()), torch.float32))
     dtype = str(common).removeprefix("torch.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -10,6 +11,8 @@ from mpq.errors import ModelError, UsageError
 from mpq.files import sha256_of
 from mpq.models.huggingface import load_directory
 from mpq.models.loaded import LoadedModel
+from mpq.models.mapped import map_directory
+from mpq.models.offload import LIMIT_BYTES, Offload
 from mpq.models.program import load_program
 from mpq.models.saved import load_safetensors, load_saved, load_torchscript
 from mpq.models.sniff import sniff
@@ -18,24 +21,37 @@ from mpq.models.soundness import check_sound, state_sha256
 _SELF_CONTAINED = {"export": "a torch.export archive", "torchscript": "TorchScript", "hf": "a Hugging Face directory"}
 
 
-def load_model(path: str | Path, *, factory: str | None = None, trust: bool = False) -> LoadedModel:
+def load_model(
+    path: str | Path,
+    *,
+    factory: str | None = None,
+    trust: bool = False,
+    offload: str | Path | None = None,
+    max_memory: int | None = None,
+) -> LoadedModel:
     """The model at `path`, on the CPU and in eval mode.
 
     Args:
         path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module or a Hugging Face directory.
         factory: "package.module:callable", called without arguments to make the module that a state dict fits.
         trust: allow a file to run code of its own while it is loaded; without it such a file is refused.
+        offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/offload.py`).
+            The module is to be analyzed only: its parameters are read-only, and to write to one ends the process.
+        max_memory: with `offload`, bytes of weights and of what the analysis makes that are in memory at once; None for 1 GiB.
 
     Raises:
         ModelError: if the file is missing, damaged, of another format, needs `trust`, or does not fit `factory`.
         NumericsError: if a weight holds NaN or infinity.
-        UsageError: if `factory` cannot be used.
+        UsageError: if `factory` cannot be used, or `offload` with a model that is no Hugging Face directory.
     """
     path = Path(path)
     content = sniff(path)
     if factory is not None and content in _SELF_CONTAINED:
         raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and brings its own module: leave out --model {factory}")
-    loaded = _load(content, path, factory=factory, trust=trust)
+    if offload is not None and content != "hf":
+        raise UsageError(f"{path} is no Hugging Face directory, whose weights alone can stay in their files: leave out --offload")
+    store = None if offload is None else Offload(Path(offload), limit=LIMIT_BYTES if max_memory is None else max_memory)
+    loaded = _load(content, path, factory=factory, trust=trust) if store is None else _offloaded(path, store, trust=trust)
     check_sound(loaded.module, str(path))
     return loaded
 
@@ -51,6 +67,10 @@ def from_module(module: nn.Module) -> LoadedModel:
         raise ModelError("the model is in training mode: call model.eval() first")
     check_sound(module, type(module).__name__)
     return LoadedModel(module, "memory", state_sha256(module))
+
+
+def _offloaded(path: Path, offload: Offload, *, trust: bool) -> LoadedModel:
+    return replace(load_directory(path, trust=trust, build=lambda directory: map_directory(directory, offload)), offload=offload)
 
 
 def _load(content: str, path: Path, *, factory: str | None, trust: bool) -> LoadedModel:

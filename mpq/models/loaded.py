@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from mpq.models.offload import Offload
+
 
 @dataclass
 class LoadedModel:
@@ -23,6 +25,7 @@ class LoadedModel:
         program: "export": the archive without its weights, compressed; `rebuild_module` makes the module from it.
         config: "hf": the config.json with the class name under "architecture"; `rebuild_module` makes the module from it.
         tokenizer: "hf": the directory, when it holds a tokenizer.
+        offload: "hf": where its weights are while they are not used; None if they are in memory.
     """
 
     module: nn.Module
@@ -34,3 +37,4 @@ class LoadedModel:
     program: bytes | None = None
     config: dict[str, Any] | None = None
     tokenizer: Path | None = None
+    offload: Offload | None = None

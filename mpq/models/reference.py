@@ -11,6 +11,7 @@ from mpq.errors import NumericsError
 from mpq.models.batches import Batch, Data
 from mpq.models.forward import forward
 from mpq.models.metrics import Metric
+from mpq.models.offload import Offload, used
 from mpq.models.swap import swapped
 
 CACHE_BYTES = 2 << 30
@@ -27,18 +28,24 @@ class Reference:
         data: the samples.
         metric: what an error is.
         cache_bytes: limit of the memory held.
+        offload: keeps all of it on disk instead.
 
     Raises:
         NumericsError: if the reference's own outputs are not finite.
     """
 
-    def __init__(self, module: nn.Module, data: Data, metric: Metric, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, module: nn.Module, data: Data, metric: Metric, *, cache_bytes: int = CACHE_BYTES, offload: Offload | None = None
+    ) -> None:
         self.module, self.data, self.metric = module, data, metric
         self.forwards = 0
         self._cache: list[tuple[Tensor, ...] | None] = []
         held = 0
         for batch in data.batches:
             prepared = self._prepare(batch)
+            if offload is not None:
+                self._cache.append(tuple(offload.keep(tensor) for tensor in prepared))
+                continue
             held += sum(tensor.numel() * tensor.element_size() for tensor in prepared)
             self._cache.append(prepared if held <= cache_bytes else None)
 
@@ -70,7 +77,10 @@ class Reference:
 
     def prepared(self, index: int) -> tuple[Tensor, ...]:
         """What the metric keeps of the reference's outputs for one batch; the module must be as it was given."""
-        return self._cache[index] or self._prepare(self.data.batches[index])
+        kept = self._cache[index] or self._prepare(self.data.batches[index])
+        for tensor in kept:
+            used(tensor)
+        return kept
 
     def _errors(self, prepared: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Tensor:
         errors = self.metric.errors(prepared, outputs)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import ModelError, NumericsError
+from mpq.models.offload import used
 
 
 def check_sound(module: nn.Module, source: str) -> None:
@@ -19,6 +20,7 @@ def check_sound(module: nn.Module, source: str) -> None:
     """
     for name, parameter in module.named_parameters():
         _check_real(name, parameter, source)
+        used(parameter)
         if not _all_finite(parameter):
             raise NumericsError(f"{source}: weight '{name}' holds NaN or infinity: train or save the model again")
     for name, buffer in module.named_buffers():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import ModelError
+from mpq.models.offload import is_mapped, used
 
 
 def tensor_of(module: nn.Module, name: str) -> Tensor:
@@ -26,6 +27,7 @@ def tensor_of(module: nn.Module, name: str) -> Tensor:
         own: dict[str, Tensor] = dict(owner.named_parameters(recurse=False, remove_duplicate=False))
         own.update(owner.named_buffers(recurse=False, remove_duplicate=False))
         if leaf in own:
+            used(own[leaf])
             return own[leaf]
     close = get_close_matches(name, list(module.state_dict()), n=1, cutoff=0.0)
     raise ModelError(f"the model has no tensor '{name}'" + (f": the closest is '{close[0]}'" if close else ""))
@@ -35,7 +37,8 @@ def tensor_of(module: nn.Module, name: str) -> Tensor:
 def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put `weights` into `module`, in place, and put the old values back at the end, bit for bit, also after an error.
 
-    Tied tensors share their storage, so a swap under one name shows under all of them.
+    Tied tensors share their storage, so a swap under one name shows under all of them. A weight that is mapped from a file cannot be
+    written to: it is one parameter under all its names, and gets the memory of the new value instead.
 
     Args:
         module: changed inside the `with`.
@@ -48,12 +51,19 @@ def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     saved: list[tuple[Tensor, Tensor]] = []
     try:
         for tensor, value in pairs:
-            saved.append((tensor, tensor.detach().clone()))
-            _write(tensor, value)
+            if is_mapped(tensor):
+                saved.append((tensor, tensor.data))
+                tensor.data = value
+            else:
+                saved.append((tensor, tensor.detach().clone()))
+                _write(tensor, value)
         yield
     finally:
         for tensor, old in reversed(saved):
-            _write(tensor, old)
+            if is_mapped(old):
+                tensor.data = old
+            else:
+                _write(tensor, old)
 
 
 def _checked(module: nn.Module, name: str, value: Tensor) -> Tensor:

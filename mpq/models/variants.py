@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import MpqError
+from mpq.models.offload import Offload
 from mpq.models.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme
@@ -30,6 +31,7 @@ class Variants:
         quantizer: what chooses the codes.
         statistics: of the layers' inputs, by layer name, for a quantizer that needs them.
         cache_bytes: limit of the memory held.
+        offload: keeps all variants on disk instead.
     """
 
     def __init__(
@@ -40,12 +42,13 @@ class Variants:
         *,
         statistics: Mapping[str, Statistics] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        offload: Offload | None = None,
     ) -> None:
         self.module, self.quantizer = module, quantizer
         self.layers = {layer.name: layer for layer in layers}
         self._statistics = {} if statistics is None else statistics  # asking a lazy mapping for its length would collect all of it
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
-        self._held, self._limit = 0, cache_bytes
+        self._held, self._limit, self._offload = 0, cache_bytes, offload
 
     def quantized(self, name: str, scheme: Scheme) -> QuantizedWeight:
         """The codes of one layer under one scheme."""
@@ -63,8 +66,11 @@ class Variants:
         if found is None:
             layer = self.layers[name]
             found = as_parameter(self.quantized(name, scheme), layer)
+            if self._offload is None:
+                self._held += found.numel() * found.element_size()
+            else:
+                found = self._offload.keep(found)
             self._cache[key] = found
-            self._held += found.numel() * found.element_size()
             while self._held > self._limit and len(self._cache) > 1:
                 _, dropped = self._cache.popitem(last=False)
                 self._held -= dropped.numel() * dropped.element_size()
