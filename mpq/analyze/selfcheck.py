@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,14 @@ def self_check(context: Context) -> dict[str, Any]:
     return found
 
 
-def random_plans(table: Sensitivity, *, seed: int) -> Iterator[dict[str, Scheme]]:
-    """Plans such as a search compares, of three sizes: the best ones after each layer's errors are multiplied by a random factor.
+def random_plans(table: Sensitivity, *, seed: int, count: int = PLANS, shares: Sequence[float] = _SHARES) -> Iterator[dict[str, Scheme]]:
+    """Plans such as a search compares, of a few sizes: the best ones after each layer's errors are multiplied by a random factor.
 
     Args:
         table: complete.
         seed: of the factors, which are log-normal with a deviation of a factor e.
+        count: of plans.
+        shares: of the way from the smallest to the largest plan, taken in turn.
     """
     generator = np.random.default_rng(seed)
     options = {layer.name: _options(table, layer) for layer in table.layers}
@@ -51,11 +53,11 @@ def random_plans(table: Sensitivity, *, seed: int) -> Iterator[dict[str, Scheme]
     alone = {name: np.array([table.mean(name, scheme) for scheme in schemes]) for name, schemes in options.items()}
     low, high = (sum(float(edge(sizes)) for sizes in bits.values()) for edge in (np.min, np.max))
     seen: list[dict[str, Scheme]] = []
-    for number in range(PLANS):
+    for number in range(count):
         for widening in range(_REDRAWS):
             factors = np.exp((1 + widening / 4) * generator.standard_normal(len(options)))
             errors = {name: factor * figures for factor, (name, figures) in zip(factors, alone.items(), strict=True)}
-            plan = _cheapest(options, bits, errors, limit=low + _SHARES[number % len(_SHARES)] * (high - low))
+            plan = _cheapest(options, bits, errors, limit=low + shares[number % len(shares)] * (high - low))
             if plan not in seen:
                 break
         seen.append(plan)
