@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mpq.files import OutputError
 from mpq.models.fingerprint import tensor_bytes
+from mpq.models.freed import return_large_blocks
 from mpq.models.memory import pointer
 
 LIMIT_BYTES = 1 << 30
@@ -53,6 +54,7 @@ class Offload:
                 pass
         except OSError as error:
             raise self._unwritable(error) from error
+        return_large_blocks()
 
     def mapped(self, buffer: mmap.mmap, dtype: torch.dtype, shape: Sequence[int], start: int) -> Tensor:
         """The tensor at byte `start` of a mapped file, not copied; to write to it ends the process."""
