@@ -45,8 +45,7 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
         raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
     if build is None:
         with _quiet(_transformers()):  # naming a class imports it
-            classes = _model_classes(config, remote=remote)
-        module = _from_pretrained(directory, classes, trust=trust)
+            module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
     else:
         module = build(directory)
     return LoadedModel(
@@ -155,10 +154,9 @@ def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bo
     complaint = f"{directory} names no model class that transformers {transformers.__version__} knows: upgrade transformers"
     for model_class in model_classes:
         try:
-            with _quiet(transformers):
-                module, report = model_class.from_pretrained(
-                    directory, dtype="auto", local_files_only=True, trust_remote_code=trust, output_loading_info=True
-                )
+            module, report = model_class.from_pretrained(
+                directory, dtype="auto", local_files_only=True, trust_remote_code=trust, output_loading_info=True
+            )
         except Exception as error:  # the directory decides what goes wrong in transformers, so any failure is the directory's
             raise ModelError(f"{directory} cannot be loaded by transformers ({_reason(error)}): download the model again") from error
         if not report["missing_keys"]:
