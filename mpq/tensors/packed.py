@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from mpq.tensors.matrix import from_matrix
 
 aten = torch.ops.aten
 _PARTS = ("codes", "scales", "zero_points")
+_CONVOLUTIONS = [getattr(torch, f"conv{kind}{dimensions}d") for kind in ("", "_transpose") for dimensions in (1, 2, 3)]
+_CONVOLUTIONS += [getattr(aten, name).default for name in ("conv1d", "conv2d", "conv3d", "convolution")]
 Handler = Callable[..., Any]
 _FUNCTIONS: dict[Any, Handler] = {}
 _OPERATORS: dict[Any, Handler] = {}
@@ -151,6 +154,14 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return found if bias is None else found + plain(bias)
 
 
+def _convolution(function: Any, input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Any:  # noqa: A002
+    """What any function does, in a tenth of the time that it takes to find out."""
+    return function(plain(input), plain(weight), *rest, **named)
+
+
+_FUNCTIONS |= {function: partial(_convolution, function) for function in _CONVOLUTIONS}
+
+
 @_handles(_FUNCTIONS, torch.nn.functional.embedding)
 def _embedding_function(
     input: Tensor,  # noqa: A002
@@ -160,11 +171,10 @@ def _embedding_function(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
-) -> Tensor:
-    if max_norm is not None:
-        raise UsageError("an embedding with max_norm writes to its weight, which a packed one does not allow: load with packed=False")
-    found: Tensor = _embedding(weight, input)
-    return found
+) -> Any:
+    if max_norm is None:
+        return _embedding(weight, input)
+    raise UsageError("an embedding with max_norm writes to its weight, which a packed one does not allow: load with packed=False")
 
 
 @_handles(_OPERATORS, aten.embedding.default)
@@ -179,10 +189,7 @@ def _embedding(weight: Tensor, indices: Tensor, *_: Any, **__: Any) -> Any:
 
 @_handles(_OPERATORS, aten.mm.default)
 def _mm(input: Tensor, weight: Tensor) -> Any:  # noqa: A002
-    if not _multiplies(input, weight, output_axis=1):
-        return NotImplemented
-    assert isinstance(weight, PackedTensor)
-    return product(input, weight)
+    return product(input, weight) if _multiplies(input, weight, output_axis=1) else NotImplemented  # type: ignore[arg-type]
 
 
 @_handles(_OPERATORS, aten.addmm.default)
@@ -193,13 +200,8 @@ def _addmm(bias: Tensor, input: Tensor, weight: Tensor, *, beta: float = 1, alph
     return product(input, weight) + plain(bias)
 
 
-@_handles(_OPERATORS, aten.t.default)
-def _t(weight: PackedTensor) -> Any:
-    return _swapped(weight) if weight.ndim == 2 else NotImplemented
-
-
-@_handles(_OPERATORS, aten.transpose.int)
-def _transpose(weight: PackedTensor, first: int, second: int) -> Any:
+@_handles(_OPERATORS, aten.t.default, aten.transpose.int)
+def _transpose(weight: PackedTensor, first: int = 0, second: int = 1) -> Any:
     return _swapped(weight) if weight.ndim == 2 and first % 2 != second % 2 else NotImplemented
 
 

@@ -19,6 +19,7 @@ MODULES = {
     "linear without samples": (nn.Linear(64, 48), torch.randn(0, 64)),
     "linear on many samples": (nn.Linear(64, 48), torch.randn(9, 8, 64)),
     "convolution": (nn.Conv2d(8, 16, 3), torch.randn(2, 8, 9, 9)),
+    "grouped convolution": (nn.Conv1d(8, 16, 3, groups=2, padding="same"), torch.randn(2, 8, 9)),
     "transposed convolution": (nn.ConvTranspose1d(8, 16, 3), torch.randn(2, 8, 9)),
     "embedding": (nn.Embedding(50, 32), TOKENS),
     "LSTM": (nn.LSTM(32, 32, 2), torch.randn(4, 2, 32)),
