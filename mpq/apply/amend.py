@@ -1,20 +1,23 @@
-"""What happens to quantized weights before the artifact is whole: corrections, then tuning, each kept only if held-out samples say so."""
+"""What happens to quantized weights before the artifact is whole, each step kept only if held-out samples say so.
+
+Layers are quantized once more, one after another; then biases and batch-norm statistics are corrected; then everything is tuned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpq.apply.correct import NOTHING, Correction, correct
+from mpq.apply.requantize import Requantization, requantize
 from mpq.apply.tune import Tuning, tuning
 from mpq.config import TUNE_MINUTES
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric
 from mpq.models.tuning import Progress
-from mpq.models.variants import as_parameter
-from mpq.records.layer import Layer
+from mpq.models.variants import Variants, as_parameter
 from mpq.tensors.quantized import QuantizedWeight
 
 
@@ -22,8 +25,19 @@ from mpq.tensors.quantized import QuantizedWeight
 class Amended:
     """What was decided."""
 
+    requantization: Requantization
     correction: Correction
     tuning: Tuning
+
+    @property
+    def weights(self) -> dict[str, QuantizedWeight]:
+        """Other codes and scales, by layer name."""
+        return {**self.requantization.weights, **self.tuning.weights}
+
+    @property
+    def decisions(self) -> tuple[Requantization, Correction, Tuning]:
+        """All of them, in the order of the steps."""
+        return self.requantization, self.correction, self.tuning
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -31,48 +45,69 @@ class Amended:
         return {**self.correction.tensors, **self.tuning.vectors}
 
 
-def untouched(*, asked: bool, judged: bool, tune: bool) -> Amended:
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be tried.
+
+    Args:
+        sequential: quantizing one layer after another.
+        tune: tuning.
+        minutes: time allowed for tuning.
+    """
+
+    sequential: bool = True
+    tune: bool = True
+    minutes: float = TUNE_MINUTES
+
+
+def untouched(wanted: Wanted, *, asked: bool, judged: bool) -> Amended:
     """The decision before anything was measured, with its reasons.
 
     Args:
+        wanted: what is to be tried beside corrections.
         asked: whether corrections were asked for.
         judged: whether there is data to judge by.
-        tune: whether tuning was asked for.
     """
     why = "no data to judge by" if asked else "as asked"
     correction = Correction(NOTHING if asked and judged else f"biases and statistics stay as they are: {why}")
-    return Amended(correction, Tuning(f"not tuned: {why if tune else 'as asked'}"))
+    sequence, tuned = (why if tried else "as asked" for tried in (wanted.sequential, wanted.tune))
+    return Amended(Requantization(f"not sequential: {sequence}"), correction, Tuning(f"not tuned: {tuned}"))
 
 
 def amend(
-    module: nn.Module,
-    layers: Sequence[Layer],
+    variants: Variants,
     weights: Mapping[str, QuantizedWeight],
     data: tuple[Data, Data],
     metric: Metric,
+    wanted: Wanted,
     *,
-    tune: bool,
     seed: int,
-    minutes: float = TUNE_MINUTES,
+    on_sequence: Progress | None = None,
     on_tuning: Progress | None = None,
 ) -> Amended:
-    """Correct biases and batch-norm statistics, then tune, starting from what was corrected.
+    """Quantize one layer after another, correct biases and batch-norm statistics, then tune, each from what was kept before.
 
     Args:
-        module: the unquantized model; unchanged afterwards.
-        layers: the quantized layers.
+        variants: of the unquantized model, which is unchanged afterwards.
         weights: as the quantizer left them, by layer name.
         data: the samples to work with, and those that decide.
         metric: what an error is.
-        tune: whether to tune at all.
+        wanted: what is to be tried beside corrections.
         seed: of the order of samples in tuning.
-        minutes: time allowed for tuning.
+        on_sequence: told after each set of layers.
         on_tuning: told after each step of tuning.
     """
+    module, layers = variants.module, list(variants.layers.values())
+    amended = untouched(wanted, asked=True, judged=True)
+    if wanted.sequential:
+        amended = replace(amended, requantization=requantize(variants, weights, data, metric, on_progress=on_sequence))
+    weights = {**weights, **amended.weights}
     values = {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers}
-    correction = correct(module, values, *data, metric)
+    amended = replace(amended, correction=correct(module, values, *data, metric))
     del values
-    if not tune:
-        return Amended(correction, untouched(asked=True, judged=True, tune=False).tuning)
-    tuned = tuning(module, layers, weights, correction.tensors, data, metric, seed=seed, minutes=minutes, on_progress=on_tuning)
-    return Amended(correction, tuned)
+    if not wanted.tune:
+        return amended
+    corrected, minutes = amended.correction.tensors, wanted.minutes
+    return replace(
+        amended, tuning=tuning(module, layers, weights, corrected, data, metric, seed=seed, minutes=minutes, on_progress=on_tuning)
+    )

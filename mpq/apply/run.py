@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpq.apply.amend import Amended, amend, untouched
+from mpq.apply.amend import Amended, Wanted, amend, untouched
 from mpq.apply.correct import Correction, metric_on
 from mpq.apply.layers import plan_layers
+from mpq.apply.requantize import Requantization
 from mpq.apply.tune import Tuning
 from mpq.apply.write import write_artifact
 from mpq.config import TUNE_MINUTES
@@ -46,6 +47,7 @@ class Applied:
         path: the artifact.
         file_bytes: its size.
         original_bytes: bytes of all parameters and buffers before.
+        requantization: what was decided about quantizing one layer after another.
         correction: what was decided about biases and batch-norm statistics.
         tuning: what was decided about scales, codes and vectors after that.
         fallbacks: why a layer was quantized without statistics of its inputs, by its name.
@@ -54,6 +56,7 @@ class Applied:
     path: Path
     file_bytes: int
     original_bytes: int
+    requantization: Requantization
     correction: Correction
     tuning: Tuning
     fallbacks: Mapping[str, str]
@@ -66,10 +69,12 @@ def apply(
     *,
     data: Data | Iterable[Any] | None = None,
     corrections: bool = True,
+    sequential: bool = True,
     tune: bool = True,
     tune_minutes: float = TUNE_MINUTES,
     allow_unchanged: bool = False,
     on_progress: Progress | None = None,
+    on_sequence: Progress | None = None,
     on_tuning: Progress | None = None,
 ) -> Applied:
     """Write the artifact of `plan` to `output`; the model is unchanged.
@@ -81,11 +86,14 @@ def apply(
         data: all samples of the analysis, as they were given to it: a quantizer that needs statistics cannot do without, and
             corrections are found and judged on them.
         corrections: correct biases and batch-norm statistics where held-out samples say that it helps; see `models/corrections.py`.
-            False leaves out tuning, too.
+            False leaves out all that follows, too.
+        sequential: quantize each layer once more, for the inputs that the quantized layers before it give, where held-out samples say
+            that it helps; see `models/sequence.py`.
         tune: tune scales, codes and vectors where held-out samples say that it helps; see `models/tuning.py`.
         tune_minutes: time allowed for tuning.
         allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
         on_progress: told after each layer.
+        on_sequence: told after each set of layers that is quantized once more.
         on_tuning: told after each step of tuning.
 
     Raises:
@@ -113,19 +121,20 @@ def apply(
     split = _split(wanted, loaded, data) if quantizer.needs_statistics or (corrections and data is not None and wanted.data) else None
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    keep = corrections and split is not None and (tune or correctable(loaded.module, split.calibration))  # else no quantized weight is kept
+    steps = Wanted(sequential, tune, tune_minutes)
+    anything = sequential or tune or (split is not None and correctable(loaded.module, split.calibration))
+    keep = corrections and split is not None and anything  # else no quantized weight is kept
     packer = _Packer(variants, wanted, layers, allow_unchanged=allow_unchanged, on_progress=on_progress, keep=keep)
-    amended = untouched(asked=corrections, judged=split is not None, tune=tune)
+    amended = untouched(steps, asked=corrections, judged=split is not None)
 
     def finished() -> tuple[ArtifactHeader, Mapping[str, Tensor]]:
         nonlocal amended
         if keep and split is not None:
             metric = metric_on(loaded.module, split.held_out, wanted.evidence.get("metric"))
             seed = int(wanted.data["seed"])
-            amended = amend(
-                loaded.module, layers, packer.kept, split[:2], metric, tune=tune, seed=seed, minutes=tune_minutes, on_tuning=on_tuning
-            )
-        return replace(facts, corrected=amended.correction.taken, tuned=amended.tuning.taken), packer.changed(amended)
+            amended = amend(variants, packer.kept, split[:2], metric, steps, seed=seed, on_sequence=on_sequence, on_tuning=on_tuning)
+        sequential, corrected, tuned = (step.taken for step in amended.decisions)
+        return replace(facts, sequential=sequential, corrected=corrected, tuned=tuned), packer.changed(amended)
 
     path = Path(output)
     entries = [tensor_entry(name, tensor) for name, tensor in tensors.items()]
@@ -134,7 +143,7 @@ def apply(
     if found != predicted:
         path.unlink()
         raise ApplyError(f"the file has {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
-    return Applied(path, found, wanted.original_bytes + rest.original_bytes, amended.correction, amended.tuning, statistics.fallbacks)
+    return Applied(path, found, wanted.original_bytes + rest.original_bytes, *amended.decisions, statistics.fallbacks)
 
 
 class _Packer:
@@ -164,9 +173,9 @@ class _Packer:
         return packed
 
     def changed(self, amended: Amended) -> dict[str, Tensor]:
-        """What is stored otherwise after corrections and tuning, by name in the file."""
-        tuned = amended.tuning.weights.items()
-        parts = {f"{name}.{part}": tensor for name, weight in tuned for part, tensor in self._packed(name, weight)[0].items()}
+        """What is stored otherwise after all steps, by name in the file."""
+        others = amended.weights.items()
+        parts = {f"{name}.{part}": tensor for name, weight in others for part, tensor in self._packed(name, weight)[0].items()}
         return amended.tensors | parts
 
     def _packed(self, name: str, weight: QuantizedWeight) -> tuple[dict[str, Tensor], Tensor]:

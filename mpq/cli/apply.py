@@ -28,6 +28,13 @@ def command(
     corrections: Annotated[
         bool, typer.Option(help="Correct biases and batch-norm statistics, at no cost in bytes, where held-out samples say that it helps.")
     ] = True,
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            help="Quantize each layer once more, for the inputs that the quantized layers before it give, at no cost in bytes, where "
+            "held-out samples say that it helps."
+        ),
+    ] = True,
     tune: Annotated[
         bool,
         typer.Option(
@@ -87,20 +94,22 @@ def command(
             target,
             data=data,
             corrections=corrections,
+            sequential=sequential,
             tune=tune,
             tune_minutes=tune_minutes,
             allow_unchanged=allow_unchanged,
             on_progress=stage("apply"),
+            on_sequence=stage("sequence"),
             on_tuning=stage("tune"),
         )
     exported = None if to is None else _exported(done.path, to, model, trust=trust)
     size = wanted.size
     if json:
-        decided = done.correction
-        correction = {"taken": decided.taken, "reason": decided.reason, "before": decided.before, "after": decided.after}
+        steps = {"sequential": done.requantization, "correction": done.correction}
+        decided = {name: {key: getattr(step, key) for key in ("taken", "reason", "before", "after")} for name, step in steps.items()}
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
         sizes |= {} if exported is None else {"exported": str(exported.path), "exported_bytes": exported.bytes}
-        amended = {"correction": correction, "tuning": _tuning(done.tuning)}
+        amended = {**decided, "tuning": _tuning(done.tuning)}
         print_json({"output": str(done.path), **sizes, **amended, "fallbacks": dict(done.fallbacks)})
         return
     for line in fallback_lines(done.fallbacks):
@@ -110,6 +119,7 @@ def command(
             f"{done.path}: {done.file_bytes:,} bytes, as predicted",
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
+            done.requantization.reason,
             done.correction.reason,
             done.tuning.reason,
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),

@@ -132,12 +132,13 @@ def _artifact(file: Path) -> Shown:
     }
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
-    done = {"corrected": header.corrected, "tuned": header.tuned}
+    done = {"sequential": header.sequential, "corrected": header.corrected, "tuned": header.tuned}
     return Shown(facts, {"model": header.model, "quantizer": header.quantizer, **done, "size": size}, rows, _cells)
 
 
 def _amended(header: ArtifactHeader) -> str:
-    done = [("biases and batch-norm statistics corrected", header.corrected), ("tuned on the calibration samples", header.tuned)]
+    done = [("one layer after another", header.sequential)]
+    done += [("biases and batch-norm statistics corrected", header.corrected), ("tuned on the calibration samples", header.tuned)]
     return "".join(f", then {text}" for text, was in done if was)
 
 

@@ -61,7 +61,7 @@ def collect_statistics(module: nn.Module, layers: Iterable[Layer], data: Data) -
         data: calibration samples.
     """
     wanted = list(layers)
-    watch = _InputWatch(module, wanted)
+    watch = InputWatch(module, wanted)
     with plain_kernels(module):
         for batch in data.batches:
             with watch.active():
@@ -121,8 +121,8 @@ def statistics_for(
     return CalibrationStatistics(module, layers, data, limit_bytes=limit_bytes)
 
 
-class _InputWatch(Watch):  # type: ignore[no-untyped-call]
-    """Watches the products with some weights and sums what multiplies them."""
+class InputWatch(Watch):  # type: ignore[no-untyped-call]
+    """Watches the products with the weights of some layers and sums what multiplies them."""
 
     def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(module, [tensor_of(module, layer.parameters[0]) for layer in layers])
@@ -130,7 +130,7 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
         self._moments = [Moments() for _ in layers]
         self._reasons: dict[int, str] = {}
         self._refused: set[int] = set()
-        self._looked_up: set[int] = set()
+        self.looked_up: set[int] = set()
         self._places: dict[tuple[Any, ...], Placement | str] = {}
         self._last: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
@@ -145,7 +145,7 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
         for number, layer in enumerate(self._layers):
             made: Statistics | str = self._reasons.get(number, "never reached by a product with data")
             if number not in self._refused and self._moments[number].seen:
-                made = self._moments[number].statistics(layer.matrix, looked_up=number in self._looked_up)
+                made = self._moments[number].statistics(layer.matrix, looked_up=number in self.looked_up)
             if isinstance(made, str):
                 reasons[layer.name] = made
             else:
@@ -163,7 +163,7 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
         if part.operator == "embedding" and tensor.dim() > 2:
             self._refuse(origin.weight, "its matrices are looked up by token")
         elif part.operator == "embedding":
-            self._looked_up.add(origin.weight)
+            self.looked_up.add(origin.weight)
         reason = self._add(call, name, part, tensor, origin)
         if reason is not None:
             self._reasons.setdefault(origin.weight, reason)
@@ -185,10 +185,14 @@ class _InputWatch(Watch):  # type: ignore[no-untyped-call]
         if isinstance(placed, str):
             self._refuse(origin.weight, placed)
             return None
-        total = self._moments[origin.weight].at(placed, layer.matrix[1])
         for group, vectors in found.vectors():
-            total.add(self._outer(vectors), vectors.shape[1], placed, group)
+            self._take(origin.weight, placed, group, vectors)
         return None
+
+    def _take(self, number: int, placed: Placement, group: int | None, vectors: Tensor) -> None:
+        """Take in the vectors of one call, [groups, positions, values], that meet the weight of this number."""
+        total = self._moments[number].at(placed, self._layers[number].matrix[1])
+        total.add(self._outer(vectors), vectors.shape[1], placed, group)
 
     def _outer(self, vectors: Tensor) -> Tensor:
         """Sums of outer products, float32 [groups, values, values]; kept for the next call, since layers often share their input."""

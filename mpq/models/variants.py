@@ -50,12 +50,16 @@ class Variants:
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
         self._held, self._limit, self._offload = 0, cache_bytes, offload
 
-    def quantized(self, name: str, scheme: Scheme) -> QuantizedWeight:
-        """The codes of one layer under one scheme."""
+    def matrix(self, name: str) -> Tensor:
+        """The unquantized weight of one layer as a float32 matrix."""
         layer = self.layers[name]
-        matrix = to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes)
+        return to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes)
+
+    def quantized(self, name: str, scheme: Scheme, *, instead: tuple[Tensor, Statistics] | None = None) -> QuantizedWeight:
+        """The codes of one layer under one scheme; `instead` of its matrix and statistics there may be others."""
+        matrix, statistics = instead or (self.matrix(name), self._statistics.get(name))
         try:
-            return self.quantizer.quantize(matrix, scheme, self._statistics.get(name))
+            return self.quantizer.quantize(matrix, scheme, statistics)
         except MpqError as error:
             raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
 

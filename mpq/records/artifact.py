@@ -34,6 +34,7 @@ class ArtifactHeader:
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
         corrected: whether biases and batch-norm statistics were corrected after quantization.
         tuned: whether scales, codes and vectors were tuned after that.
+        sequential: whether codes were chosen one layer after another, before both.
     """
 
     model: dict[str, Any]
@@ -44,11 +45,13 @@ class ArtifactHeader:
     config: dict[str, Any]
     corrected: bool = False
     tuned: bool = False
+    sequential: bool = False
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
         layers = {layer.name: {"scheme": str(self.schemes[layer.name]), **_facts(layer)} for layer in self.layers}
-        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, amended=self.corrected + 2 * self.tuned)
+        amended = self.corrected + 2 * self.tuned + 4 * self.sequential
+        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, amended=amended)
 
 
 def rest_of(
@@ -94,7 +97,7 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
         schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
         amended = int(data.get("corrected", 0))
         facts = data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"]
-        return ArtifactHeader(*facts, corrected=bool(amended & 1), tuned=bool(amended & 2))
+        return ArtifactHeader(*facts, corrected=bool(amended & 1), tuned=bool(amended & 2), sequential=bool(amended & 4))
     except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
 

@@ -27,7 +27,7 @@ def planned_mlp(scheme: str = "int3") -> tuple[nn.Module, Plan]:
 
 
 def applied(module: nn.Module, plan: Plan, folder: Path, *, tune: bool = True) -> Applied:
-    return apply(module, plan, folder / "a.mpq.safetensors", data=many(), tune=tune)
+    return apply(module, plan, folder / "a.mpq.safetensors", data=many(), sequential=False, tune=tune)
 
 
 def fresh_error(module: nn.Module, artifact: Path) -> float:
