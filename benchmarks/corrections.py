@@ -1,10 +1,11 @@
-"""What corrections and tuning buy at the same bytes, on real models, judged on data that nothing was tuned on.
+"""What quantizing in sequence, corrections and tuning buy at the same bytes, on real models, judged on data that nothing was tuned on.
 
     python -m benchmarks.corrections --models DIR [--only stories15m] [--plans int4-g32 4.5bits] [--quantizers rtn descent] [--samples 64]
 
 DIR is that of `benchmarks.quantizers`. A plan is a scheme for all layers, or a budget that is solved on a second-order table of 2..8,16.
-Each row gives the error on the test data as quantized, and what corrections, and then tuning, leave of it: first as held-out samples
-decide, as `mpq apply` does, then, in brackets, the state of tuning that the samples kept aside chose, whether it was taken or not.
+Each row gives the error on the test data as quantized, and what quantizing one layer after another (in brackets, the seconds), then
+corrections, and then tuning leave of it: as held-out samples decide, as `mpq apply` does, then, in brackets, the state of tuning that
+the samples kept aside chose, whether it was taken or not. --no-sequential leaves out the first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
 from mpq.apply.correct import correct
+from mpq.apply.requantize import requantize
 from mpq.models.discover import discover
 from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
@@ -37,17 +39,19 @@ HELD_OUT, SEED = 0.25, 0
 def main() -> None:
     """One row per model, quantizer and plan."""
     options = _options()
-    print("model       quantizer plan       samples  seconds    error  quality  corrected  tuned    (chosen)  quality  passes  seconds")
+    print(
+        "model       quantizer plan       samples  seconds    error  quality  sequential (s)  corrected  tuned    (chosen)  quality  passes  seconds"
+    )
     for model in options.only:
         setting = case(model, options.models, encoder=options.encoder, samples=options.samples, tests=options.tests)
         judge = Judge(setting)
         for quantizer in options.quantizers:
             for plan in options.plans:
                 head = f"{model:11} {quantizer:9} {plan:10} "
-                print(head + _row(setting, judge, quantizer, plan, options.minutes), flush=True)
+                print(head + _row(setting, judge, quantizer, plan, options), flush=True)
 
 
-def _row(setting: Case, judge: Judge, quantizer: str, plan: str, minutes: float) -> str:
+def _row(setting: Case, judge: Judge, quantizer: str, plan: str, options: argparse.Namespace) -> str:
     calibration, held_out = setting.calibration.split(HELD_OUT, SEED)
     module, layers = setting.model.module, discover(setting.model.module, calibration.batches[:1]).layers
     schemes = _schemes(setting, layers, quantizer, plan)
@@ -58,17 +62,25 @@ def _row(setting: Case, judge: Judge, quantizer: str, plan: str, minutes: float)
     quantizing = time.perf_counter() - began
     plain = _values(layers, weights)
     error, quality = judge(plain)
+    began = time.perf_counter()
+    sequence, ratio = "-", 1.0
+    if options.sequential:
+        decided = requantize(variants, weights, (calibration, held_out), setting.metric)
+        weights |= decided.weights
+        plain = _values(layers, weights)
+        ratio = judge(plain)[0] / error
+        sequence = f"{ratio:.3f} ({time.perf_counter() - began:.0f})"
     corrected = correct(module, plain, calibration, held_out, setting.metric).tensors
     base = {**plain, **corrected}
     began = time.perf_counter()
-    found = tune(module, layers, weights, corrected, calibration, setting.metric, seed=SEED, seconds=60 * minutes)
+    found = tune(module, layers, weights, corrected, calibration, setting.metric, seed=SEED, seconds=60 * options.minutes)
     tuning = time.perf_counter() - began
     chosen = {**base, **_values(layers, found.weights), **found.vectors}
     reference = Reference(module, held_out, setting.metric)
     taken = compare(reference.errors(chosen).numpy(), reference.errors(base).numpy()).better
     chosen_error, chosen_quality = judge(chosen)
-    after = judge(base)[0] if corrected else error
-    figures = f"{calibration.samples:7} {quantizing:8.1f} {error:8.4g} {quality:8.4f} {after / error:10.3f} "
+    after = judge(base)[0] if corrected else ratio * error
+    figures = f"{calibration.samples:7} {quantizing:8.1f} {error:8.4g} {quality:8.4f} {sequence:>14} {after / error:10.3f} "
     figures += f"{(chosen_error if taken else after) / error:6.3f} {f'({chosen_error / error:.3f})':>10} {chosen_quality:8.4f}"
     return f"{figures} {found.passes:7.1f} {tuning:8.1f}"
 
@@ -93,6 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--plans", nargs="+", default=["int4-g32", "int3-g32", "4.5bits"])
     parser.add_argument("--samples", type=int, help="calibration samples, before a quarter is held out")
     parser.add_argument("--tests", type=int, help="test samples")
+    parser.add_argument("--sequential", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--minutes", type=float, default=60.0, help="allowed for tuning")
     return parser.parse_args()
 
