@@ -40,7 +40,8 @@ def main() -> None:
     """One row per model, quantizer and plan."""
     options = _options()
     print(
-        "model       quantizer plan       samples  seconds    error  quality  sequential (s)  corrected  tuned    (chosen)  quality  passes  seconds"
+        "model       quantizer plan       samples  seconds    error  quality sequential (s)  corrected  tuned   (chosen)  quality  passes"
+        "  seconds"
     )
     for model in options.only:
         setting = case(model, options.models, encoder=options.encoder, samples=options.samples, tests=options.tests)
