@@ -137,9 +137,10 @@ class _Run:
 
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
-        facts = {"model": str(self.table.header.model.get("path")), "budget": str(self.budget), "value": f"{self.table.metric}, mean error"}
+        facts = {"model": str(self.table.header.model.get("path")), "budget": str(self.budget)}
         name, storage = self._study_name(), self.settings.storage
-        study = Study(self.problem, parts_of(measurer), seed=self.settings.seed, name=name, storage=storage, facts=facts)
+        metric = f"mean {self.table.metric}"
+        study = Study(self.problem, parts_of(measurer), seed=self.settings.seed, name=name, storage=storage, facts=facts, metric=metric)
         slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
         stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)

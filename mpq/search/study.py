@@ -82,6 +82,7 @@ class Study:
         name: of the study in its storage; studies of other problems must have other names.
         storage: an Optuna storage or its URL; None keeps the study in memory.
         facts: about the study, for people.
+        metric: name of the trials' values, for people.
 
     Attributes:
         finished: the finished trials of all stages, in order.
@@ -97,12 +98,15 @@ class Study:
         name: str,
         storage: optuna.storages.BaseStorage | str | None = None,
         facts: Mapping[str, str] | None = None,
+        metric: str | None = None,
     ) -> None:
         self.problem, self.seed = problem, seed
         self._measure = measure
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
         with _quiet():
             self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
+            if metric is not None and self._optuna.metric_names is None:
+                self._optuna.set_metric_names([metric])
         for key, value in (facts or {}).items():
             if self.kept(key) != value:
                 self.keep(key, value)
@@ -261,10 +265,12 @@ def _sampler(seed: int) -> optuna.samplers.TPESampler:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna's lines about each trial left out; mpq says what matters."""
+    """Optuna's lines about each trial left out, and about what is experimental; mpq says what matters."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(before)
