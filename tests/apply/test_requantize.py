@@ -55,3 +55,15 @@ def test_what_does_not_help_is_left_and_said(tmp_path: Path) -> None:
     asked = applied(alone, planned(alone), tmp_path, sequential=False)
     assert asked.requantization.reason == "not sequential: as asked"
     assert asked.path.read_bytes() == done.path.read_bytes()
+
+
+def test_outputs_decide_where_the_metric_sees_no_difference(tmp_path: Path) -> None:
+    module = mlp()
+    sure = nn.Sequential(module, nn.Linear(4, 4, bias=False)).eval()
+    with torch.no_grad():
+        sure.get_parameter("1.weight").copy_(400 * torch.eye(4))
+    table = mpq.analyze(sure, data(256), candidates=("int3",), quantizer="descent", method="weight", metric="kl_divergence", ignore=("1",))
+    done = applied(sure, mpq.search(table, "16bits").plan, tmp_path, sequential=True)
+    assert done.requantization.taken
+    assert ": relative_mse on 64 held-out samples " in done.requantization.reason
+    assert ", no difference beyond noise; " in done.requantization.reason
