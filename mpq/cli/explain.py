@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,9 @@ def command(
     plan: Annotated[Path, typer.Argument(help="The plan.")],
     layer: Annotated[str, typer.Argument(help="The layer's name.")],
     sensitivity: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the one beside the plan]")] = None,
+    cost: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A cost file of the search, to see what the alternatives cost in it.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say why a layer has its scheme, what the alternatives cost, and what would have to change.
@@ -37,24 +41,27 @@ def command(
     if json:
         from mpq.search.explain import explain
 
-        print_json(_record(explain(wanted, layer, table=table)))
+        print_json(_record(explain(wanted, layer, table=table, costs=cost or [])))
         return
-    print_explanation(wanted, layer, table)
+    print_explanation(wanted, layer, table, cost or [])
 
 
-def print_explanation(plan: Plan, layer: str, table: Sensitivity) -> None:
-    """Print why `layer` has its scheme in `plan`."""
+def print_explanation(plan: Plan, layer: str, table: Sensitivity, costs: Sequence[Path | str]) -> None:
+    """Print why `layer` has its scheme in `plan`; `costs` are cost files."""
     from mpq.search.explain import explain
 
-    found = explain(plan, layer, table=table)
-    print_table(["scheme", "bytes", f"{table.metric}", "net loss", "taken if its error were"], [_row(each) for each in found.alternatives])
+    found = explain(plan, layer, table=table, costs=costs)
+    beside = list(found.alternatives[0].beside) if found.alternatives else []
+    heading = ["scheme", "bytes", *beside, f"{table.metric}", "net loss", "taken if its error were"]
+    print_table(heading, [_row(each) for each in found.alternatives])
     print_lines(["", *_reasons(found, plan)])
 
 
 def _row(each: Alternative) -> list[str]:
     needed = "-" if each.chosen else "never at this size" if each.needed is None else f"below {figure(each.needed)}"
     name = f"{each.scheme} (chosen)" if each.chosen else str(each.scheme)
-    return [name, f"{each.bytes:,}", figure(each.error, each.stderr), "-" if each.chosen else f"{each.loss:+.3g}", needed]
+    beside = [f"{value:.6g}{' (over)' if limit in each.over else ''}" for limit, value in each.beside.items()]
+    return [name, f"{each.bytes:,}", *beside, figure(each.error, each.stderr), "-" if each.chosen else f"{each.loss:+.3g}", needed]
 
 
 def _reasons(found: Explanation, plan: Plan) -> list[str]:
@@ -78,7 +85,9 @@ def _reasons(found: Explanation, plan: Plan) -> list[str]:
         lines.append(f"{found.layer} is {scheme}: every other scheme loses more error than its bytes are worth")
     lines.append(f"price at this size: 1,000 bytes save {figure(1000 * found.price)}; net loss counts error and bytes at this price")
     for name, cost in plan.evidence.get("costs", {}).items():
-        lines.append(f"{name} is {cost['total']:.6g} of at most {cost['most']:g}: the figures here price bytes alone, not {name}")
+        told = any(name in each.beside for each in found.alternatives)
+        more = "(over): with that scheme alone changed it would be more" if told else f"--cost FILE shows {name} of each scheme"
+        lines.append(f"{name} is {cost['total']:.6g} of at most {cost['most']:g}; net loss prices bytes alone; {more}")
     for text, switch in (("smaller", found.smaller), ("larger", found.larger)):
         where = (
             f"becomes {switch.scheme} at {switch.effective_bits:.4g} bits ({switch.layer_bytes:,} bytes)" if switch else f"stays {scheme}"

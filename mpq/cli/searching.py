@@ -184,7 +184,7 @@ class Job:
         if asked := result.plan.evidence.get("asked"):
             say(f"{asked['name']}: {figure(asked['value'])} of at most {asked['most']:g}")
         for layer in explain:
-            print_explanation(result.plan, layer, self._table)
+            print_explanation(result.plan, layer, self._table, list(self._settings.costs))
         say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
         say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
         say(f"next: mpq apply {output}")

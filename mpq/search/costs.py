@@ -11,6 +11,7 @@ The cost of a plan is the sum over its layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from mpq.records.loaded import loaded_bytes
 from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.problem import Group, Limit
+
+MEMORY = "memory_bytes"
 
 
 def cost_limits(table: Sensitivity, groups: Sequence[Group], costs: Mapping[str, float], memory: str | None) -> tuple[Limit, ...]:
@@ -57,18 +60,33 @@ def _of_file(path: Path, groups: Sequence[Group], limit: float) -> Limit:
 
 
 def _of_memory(table: Sensitivity, groups: Sequence[Group], text: str) -> Limit:
-    layers, rest = table.layers, table.header.rest
-    original = sum(layer.original_bytes for layer in layers)
+    layers, rest, original = table.layers, table.header.rest, _original(table)
     weights = sum(layer.weights for layer in layers) + rest.weights
     limit = Budget(text).bytes(weights=weights, original_bytes=original + rest.original_bytes)
     if limit <= rest.original_bytes:
         raise BudgetError(f"memory {text} cannot be met: what is never quantized takes {rest.original_bytes:,} bytes of {limit:,}")
-    matrices = {layer.name: layer.matrix for layer in layers}
+    return Limit(MEMORY, limit, tuple(_memory_of(table, group) for group in groups), rest.original_bytes)
 
-    def taken(schemes: Mapping[str, Scheme]) -> float:
-        return loaded_bytes(schemes, matrices, original_bytes=original, rest_bytes=0, form="packed")
 
-    return Limit("memory_bytes", limit, tuple(tuple(taken(o.schemes) for o in group.options) for group in groups), rest.original_bytes)
+def _memory_of(table: Sensitivity, group: Group) -> tuple[float, ...]:
+    """Bytes of the group's layers in the loaded model, by option."""
+    matrices, original = {layer.name: layer.matrix for layer in table.layers}, _original(table)
+    return tuple(loaded_bytes(o.schemes, matrices, original_bytes=original, rest_bytes=0, form="packed") for o in group.options)
+
+
+def _original(table: Sensitivity) -> int:
+    return sum(layer.original_bytes for layer in table.layers)
+
+
+def costs_of(group: Group, table: Sensitivity, files: Sequence[Path], *, memory: bool) -> dict[str, tuple[float, ...]]:
+    """What each option of a group costs, by the name of the cost: of cost files, and of memory if it is wanted.
+
+    Raises:
+        FormatError: if a cost file cannot be read.
+        UsageError: if it lacks a scheme of the group.
+    """
+    limits = [_of_file(path, [group], math.inf) for path in files]
+    return {limit.name: limit.costs[0] for limit in limits} | ({MEMORY: _memory_of(table, group)} if memory else {})
 
 
 def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:

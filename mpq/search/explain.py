@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from mpq.records.frontier import Frontier, Point
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
+from mpq.search.costs import MEMORY, costs_of
 from mpq.search.frontier import frontier
 from mpq.search.hull import relax
 from mpq.search.problem import Group, Option, build_groups
@@ -35,6 +38,8 @@ class Alternative:
         loss: what the whole plan loses if this scheme is taken and the bytes are traded at their price; 0 for the chosen one, negative
             when it would be better.
         needed: the error below which it would be taken at this size; None for the chosen one, and when no error is small enough.
+        beside: other costs of the same layers, by name.
+        over: names of the limits that the plan would break with it, and nothing else changed.
     """
 
     scheme: Scheme
@@ -44,6 +49,8 @@ class Alternative:
     stderr: float
     loss: float
     needed: float | None
+    beside: dict[str, float] = field(default_factory=dict)
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,19 @@ class Explanation:
         return next((each for each in self.alternatives if each.chosen), None)
 
 
-def explain(plan: Plan, layer: str, *, table: Sensitivity) -> Explanation:
+def explain(plan: Plan, layer: str, *, table: Sensitivity, costs: Sequence[Path | str] = ()) -> Explanation:
     """Explain one layer of a plan with the table that it was solved from.
+
+    Args:
+        plan: the plan.
+        layer: its name.
+        table: the analysis.
+        costs: cost files, as the search was given, to tell what the alternatives cost in them.
 
     Raises:
         PatternError: if the plan has no such layer; the message names the closest ones.
+        FormatError: if a cost file cannot be read.
+        UsageError: if it lacks a scheme of the layer.
     """
     if layer not in plan.layers:
         close = difflib.get_close_matches(layer, plan.layers, n=3, cutoff=0.4)
@@ -103,7 +118,7 @@ def explain(plan: Plan, layer: str, *, table: Sensitivity) -> Explanation:
         tied=tuple(member.name for member in group.layers if member.name != layer),
         pinned=layer in plan.pinned,
         price=price,
-        alternatives=tuple(_alternatives(plan, layer, group, table, price)),
+        alternatives=tuple(_with_costs(_alternatives(plan, layer, group, table, price), plan, group, table, list(map(Path, costs)))),
         smaller=_switch(plan, layer, reach, larger=False),
         larger=_switch(plan, layer, reach, larger=True),
     )
@@ -140,6 +155,19 @@ def _alternatives(plan: Plan, layer: str, group: Group, table: Sensitivity, pric
             needed = taken.error - paid if taken.error - paid > 0 else None
         found.append(Alternative(scheme, option is taken, option.cost, option.error, stderr, loss, needed))
     return found
+
+
+def _with_costs(
+    alternatives: Sequence[Alternative], plan: Plan, group: Group, table: Sensitivity, files: Sequence[Path]
+) -> Iterator[Alternative]:
+    limits = plan.evidence.get("costs", {})
+    known = costs_of(group, table, files, memory=MEMORY in limits)
+    taken = next((number for number, each in enumerate(alternatives) if each.chosen), None)
+    for number, each in enumerate(alternatives):
+        beside = {name: row[number] for name, row in known.items()}
+        more = {name: 0.0 if taken is None else row[number] - row[taken] for name, row in known.items()}
+        over = [name for name in known if name in limits and limits[name]["total"] + more[name] > limits[name]["most"]]
+        yield replace(each, beside=beside, over=tuple(over))
 
 
 def _switch(plan: Plan, layer: str, reach: Frontier, *, larger: bool) -> Switch | None:

@@ -74,6 +74,10 @@ def test_costs_memory_and_candidates_limit_the_plan_and_are_told(folder: Path) -
     assert costs["memory_bytes"]["total"] <= costs["memory_bytes"]["most"]
     assert f"heat: {costs['heat']['total']:.6g} of at most {most:g}" in ran.err
     assert "(chosen)" in ran.out
+    assert ["scheme", "bytes", "heat", "memory_bytes"] in [line.split()[:4] for line in ran.out.splitlines()]
+    alone = done("explain plan.yaml head --cost heat.csv")
+    assert f"heat is {costs['heat']['total']:.6g} of at most {most:g}; net loss prices bytes alone; (over): " in alone.out
+    assert "; --cost FILE shows heat of each scheme" in done("explain plan.yaml head").out
 
 
 def test_a_start_by_another_tool_may_name_fewer_layers_and_is_measured(folder: Path) -> None:

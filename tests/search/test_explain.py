@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from mpq.errors import PatternError
@@ -77,3 +79,19 @@ def test_an_unknown_layer_is_refused_with_the_closest_names() -> None:
     found = random_table(1, count=2)
     with pytest.raises(PatternError, match=r"the plan has no layer 'blocks.0.z'; did you mean blocks.0.q or blocks.0.k\?"):
         explain(search(found, "5bits").plan, "blocks.0.z", table=found)
+
+
+def test_other_costs_are_told_and_what_breaks_their_limit(tmp_path: Path) -> None:
+    found = table(
+        [linear("a", 8, 64), linear("b", 8, 64)],
+        {"a": {"int4": 1.0, "int8": 0.0}, "b": {"int4": 0.5, "int8": 0.0}},
+    )
+    (tmp_path / "heat.csv").write_text("layer,scheme,heat\na,int4,3\na,int8,1\nb,int4,1\nb,int8,5\n")
+    plan = search(found, "16bits", costs={str(tmp_path / "heat.csv"): 4}, memory="1728B").plan
+    assert {name: str(scheme) for name, scheme in plan.layers.items()} == {"a": "int8", "b": "int4"}
+    of_b = explain(plan, "b", table=found, costs=[tmp_path / "heat.csv"]).alternatives
+    assert [each.beside["heat"] for each in of_b] == [1, 5]
+    assert [each.over for each in of_b] == [(), ("heat", "memory_bytes")]
+    assert [each.over for each in explain(plan, "a", table=found, costs=[tmp_path / "heat.csv"]).alternatives] == [(), ()]
+    untold = explain(plan, "b", table=found).alternatives
+    assert [set(each.beside) for each in untold] == [{"memory_bytes"}] * 2
