@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,7 +41,16 @@ def test_the_best_uniform_plan_is_the_one_to_beat() -> None:
     assert decide([finalist("exact", BASE * 2), *uniform])[0].name == "int4"
 
 
-def test_a_later_stage_replaces_an_earlier_one_only_beyond_noise() -> None:
+def test_a_later_stage_replaces_an_earlier_one_where_both_kinds_of_samples_speak_for_it() -> None:
+    noise = np.random.default_rng(5).normal(0, 1, 100)
+    likely = BASE + noise - noise.mean() - 0.08  # together 1.1 standard errors below
+    assert decide([finalist("exact", BASE), finalist("knobs", likely)])[0].name == "knobs"
+    sure, worse = finalist("exact", BASE), finalist("knobs", BASE * 0.5)
+    worse = replace(worse, held_out=BASE * 1.01)
+    assert decide([sure, worse])[0].name == "exact"
+
+
+def test_a_later_stage_does_not_replace_an_earlier_one_by_chance() -> None:
     noise = GENERATOR.normal(0, 1, 100)
     found = [finalist("exact", BASE), finalist("knobs", BASE + noise - noise.mean() - 1e-3), finalist("swaps", BASE * 0.9)]
     assert decide(found[:2])[0].name == "exact"
