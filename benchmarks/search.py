@@ -25,6 +25,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,7 +130,8 @@ class Row:
         tested = memory_of(lambda choice: self._test.errors(self._variants.weights(problem.schemes(choice))).numpy())
         exact = solution.choice
 
-        def cell(choice: Choice) -> dict[str, float]:
+        def cell(name: str) -> dict[str, float]:
+            choice = self._chosen(name, problem, exact, budget)
             base, errors = tested(exact), tested(choice)
             difference = errors - base
             stderr = float(difference.std(ddof=1)) / math.sqrt(len(difference)) / float(base.mean())
@@ -139,7 +141,7 @@ class Row:
                 "error": float(errors.mean()),
                 "bytes": problem.cost(choice),
                 "limit": problem.limit,
-                "better": self._better_within(problem, choice) if choice != exact else 0,
+                "better": self._better_within(problem, choice) if name == "mpq" else 0,
                 "bits": 8 * problem.cost(choice) / sum(layer.weights for layer in self.table.layers),
             }
 
@@ -147,7 +149,7 @@ class Row:
         for name in ("exact", *self.options.methods):
             extra = (self.options.trials, self.options.seed) if name in ("tpe", "cold", "nsga2", "mpq") else ()
             with suppress(LookupError):  # no uniform plan fits
-                made = self.cells.get((*key, name, *extra), lambda name=name: cell(self._chosen(name, problem, exact, budget)))  # type: ignore[misc]
+                made = self.cells.get((*key, name, *extra), partial(cell, name))
                 found[name] = made
         return found
 
