@@ -153,7 +153,9 @@ def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *,
         )
         return
     kept = f", {done.kept} of them kept from before" if done.kept else ""
-    print_lines([f"{done.index}: {len(done.files)} files{kept}, {done.file_bytes:,} bytes, as predicted"])
+    print_lines([f"{done.index}: {len(done.files)} files{kept}, {done.file_bytes:,} bytes, each as predicted for itself"])
+    if done.file_bytes != wanted.size.file_bytes:
+        say(f"the plan's {wanted.size.file_bytes:,} bytes are those of one file, with one header")
     say(f"in Python: mpq.load('{done.index}')")
 
 
