@@ -52,7 +52,7 @@ class Wanted:
     Args:
         sequential: quantizing one layer after another.
         tune: tuning.
-        minutes: time allowed for tuning.
+        minutes: time allowed for each of the two.
     """
 
     sequential: bool = True
@@ -100,7 +100,9 @@ def amend(
     module, layers = variants.module, list(variants.layers.values())
     amended = untouched(wanted, asked=True, judged=True)
     if wanted.sequential:
-        amended = replace(amended, requantization=requantize(variants, weights, data, metric, on_progress=on_sequence))
+        amended = replace(
+            amended, requantization=requantize(variants, weights, data, metric, minutes=wanted.minutes, on_progress=on_sequence)
+        )
     weights = {**weights, **amended.weights}
     values = {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers}
     amended = replace(amended, correction=correct(module, values, *data, metric))

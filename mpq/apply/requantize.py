@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from mpq.errors import MpqError
+from mpq.config import TUNE_MINUTES
+from mpq.errors import ApplyError, MpqError
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric, RelativeMSE
 from mpq.models.reference import Reference
@@ -17,6 +18,8 @@ from mpq.models.sequence import Progress, in_sequence
 from mpq.models.variants import Variants, as_parameter
 from mpq.records.paired import compare
 from mpq.tensors.quantized import QuantizedWeight
+
+_GRACE = 0.25  # share of the time allowed in which being behind is not yet held against the machine
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def requantize(
     data: tuple[Data, Data],
     metric: Metric,
     *,
+    minutes: float = TUNE_MINUTES,
     on_progress: Progress | None = None,
 ) -> Requantization:
     """Codes chosen one layer after another, if the error on the held-out samples is smaller with them beyond noise.
@@ -63,12 +67,24 @@ def requantize(
         weights: each layer quantized by itself, by its name.
         data: calibration samples, and those that decide.
         metric: what an error is.
+        minutes: time allowed; nothing is changed where that is not enough.
         on_progress: told after each set of layers.
     """
     calibration, held_out = data
     began = time.monotonic()
+
+    def watched(done: int, total: int, layer: str) -> None:
+        spent = (time.monotonic() - began) / 60
+        behind = done > 1 and spent > _GRACE * minutes and spent * total > done * minutes
+        if done < total and (spent > minutes or behind):
+            raise ApplyError(
+                f"{done} of {total} sets of layers took {spent:.2g} minutes, and {minutes:g} are allowed for all (--tune-minutes)"
+            )
+        if on_progress is not None:
+            on_progress(done, total, layer)
+
     try:
-        found = in_sequence(variants, weights, calibration, on_progress=on_progress)
+        found = in_sequence(variants, weights, calibration, on_progress=watched)
     except MpqError as problem:
         return Requantization(f"not sequential: {problem}")
     seconds = time.monotonic() - began

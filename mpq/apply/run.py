@@ -90,7 +90,7 @@ def apply(
         sequential: quantize each layer once more, for the inputs that the quantized layers before it give, where held-out samples say
             that it helps; see `models/sequence.py`.
         tune: tune scales, codes and vectors where held-out samples say that it helps; see `models/tuning.py`.
-        tune_minutes: time allowed for tuning.
+        tune_minutes: time allowed for tuning, and as much for quantizing one layer after another.
         allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
         on_progress: told after each layer.
         on_sequence: told after each set of layers that is quantized once more.

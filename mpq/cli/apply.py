@@ -42,7 +42,9 @@ def command(
             "samples say that it helps."
         ),
     ] = True,
-    tune_minutes: Annotated[float, typer.Option("--tune-minutes", metavar="MINUTES", help="Time allowed for tuning.")] = TUNE_MINUTES,
+    tune_minutes: Annotated[
+        float, typer.Option("--tune-minutes", metavar="MINUTES", help="Time allowed for each of --sequential and --tune.")
+    ] = TUNE_MINUTES,
     allow_unchanged: Annotated[
         bool, typer.Option("--allow-unchanged", help="Accept layers that already lie on their scheme's grid.")
     ] = False,

@@ -57,6 +57,17 @@ def test_what_does_not_help_is_left_and_said(tmp_path: Path) -> None:
     assert asked.path.read_bytes() == done.path.read_bytes()
 
 
+def test_what_takes_too_long_is_given_up_and_said(tmp_path: Path) -> None:
+    module = mlp()
+    plan = planned(module)
+    plain = applied(module, plan, tmp_path, sequential=False, name="b").path
+    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=data(256), tune=False, tune_minutes=1e-6)
+    assert not done.requantization.taken
+    assert done.requantization.reason.startswith("not sequential: 1 of 3 sets of layers took ")
+    assert done.requantization.reason.endswith(" minutes, and 1e-06 are allowed for all (--tune-minutes)")
+    assert done.path.read_bytes() == plain.read_bytes()
+
+
 def test_outputs_decide_where_the_metric_sees_no_difference(tmp_path: Path) -> None:
     module = mlp()
     sure = nn.Sequential(module, nn.Linear(4, 4, bias=False)).eval()
