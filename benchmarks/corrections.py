@@ -15,8 +15,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
 from mpq.apply.correct import correct
@@ -25,12 +23,11 @@ from mpq.models.discover import discover
 from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
 from mpq.models.tuning import tune
-from mpq.models.variants import Variants, as_parameter
+from mpq.models.variants import Variants, as_parameters
 from mpq.records.layer import Layer
 from mpq.records.paired import compare
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
-from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
 HELD_OUT, SEED = 0.25, 0
@@ -61,14 +58,14 @@ def _row(setting: Case, judge: Judge, quantizer: str, plan: str, options: argpar
     variants = Variants(module, layers, chooser, statistics=statistics_for(chooser, module, layers, calibration), cache_bytes=0)
     weights = {layer.name: variants.quantized(layer.name, schemes[layer.name]) for layer in layers}
     quantizing = time.perf_counter() - began
-    plain = _values(layers, weights)
+    plain = as_parameters(weights, layers)
     error, quality = judge(plain)
     began = time.perf_counter()
     sequence, ratio = "-", 1.0
     if options.sequential:
         decided = requantize(variants, weights, (calibration, held_out), setting.metric)
         weights |= decided.weights
-        plain = _values(layers, weights)
+        plain = as_parameters(weights, layers)
         ratio = judge(plain)[0] / error
         sequence = f"{ratio:.3f} ({time.perf_counter() - began:.0f})"
     corrected = correct(module, plain, calibration, held_out, setting.metric).tensors
@@ -76,7 +73,7 @@ def _row(setting: Case, judge: Judge, quantizer: str, plan: str, options: argpar
     began = time.perf_counter()
     found = tune(module, layers, weights, corrected, calibration, setting.metric, seed=SEED, seconds=60 * options.minutes)
     tuning = time.perf_counter() - began
-    chosen = {**base, **_values(layers, found.weights), **found.vectors}
+    chosen = {**base, **as_parameters(found.weights, layers), **found.vectors}
     reference = Reference(module, held_out, setting.metric)
     taken = compare(reference.errors(chosen).numpy(), reference.errors(base).numpy()).better
     chosen_error, chosen_quality = judge(chosen)
@@ -84,10 +81,6 @@ def _row(setting: Case, judge: Judge, quantizer: str, plan: str, options: argpar
     figures = f"{calibration.samples:7} {quantizing:8.1f} {error:8.4g} {quality:8.4f} {sequence:>14} {after / error:10.3f} "
     figures += f"{(chosen_error if taken else after) / error:6.3f} {f'({chosen_error / error:.3f})':>10} {chosen_quality:8.4f}"
     return f"{figures} {found.passes:7.1f} {tuning:8.1f}"
-
-
-def _values(layers: tuple[Layer, ...], weights: Mapping[str, QuantizedWeight]) -> dict[str, Tensor]:
-    return {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers if layer.name in weights}
 
 
 def _schemes(setting: Case, layers: tuple[Layer, ...], quantizer: str, plan: str) -> Mapping[str, Scheme]:

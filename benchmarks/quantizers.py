@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
 from mpq.apply.requantize import requantize
@@ -34,11 +32,10 @@ from mpq.evaluate.measurer import PlanMeasurer
 from mpq.models.batches import Data
 from mpq.models.discover import discover
 from mpq.models.statistics import statistics_for
-from mpq.models.variants import Variants, as_parameter
+from mpq.models.variants import Variants, as_parameters
 from mpq.records.layer import Layer
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
-from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
 SETS = ("4,8,16", "2..8,16", "8,16,fine")
@@ -145,22 +142,19 @@ def _figures(
     name: str, setting: Case, judge: Judge, layers: Iterable[Layer], split: tuple[Data, Data]
 ) -> Callable[[Mapping[str, Scheme]], dict[str, float]]:
     """Quantizes a whole plan from nothing, and measures it: as quantized, and one layer after another if held-out samples say so."""
-    known, module = {layer.name: layer for layer in layers}, setting.model.module
-
-    def values_of(weights: Mapping[str, QuantizedWeight]) -> dict[str, Tensor]:
-        return {layer.parameters[0]: as_parameter(weights[name], layer) for name, layer in known.items()}
+    known, module = list(layers), setting.model.module
 
     def figures(schemes: Mapping[str, Scheme]) -> dict[str, float]:
         began = time.perf_counter()
         quantizer = quantizer_named(name)
-        statistics = statistics_for(quantizer, module, known.values(), split[0])
-        variants = Variants(module, known.values(), quantizer, statistics=statistics, cache_bytes=0)
+        statistics = statistics_for(quantizer, module, known, split[0])
+        variants = Variants(module, known, quantizer, statistics=statistics, cache_bytes=0)
         weights = {layer: variants.quantized(layer, scheme) for layer, scheme in schemes.items()}
         seconds = time.perf_counter() - began
-        error, quality = other, other_quality = judge(values_of(weights))
+        error, quality = other, other_quality = judge(as_parameters(weights, known))
         decided = requantize(variants, weights, split, setting.metric)
         if decided.taken:
-            other, other_quality = judge(values_of({**weights, **decided.weights}))
+            other, other_quality = judge(as_parameters({**weights, **decided.weights}, known))
         found = {"error": error, "quality": quality, "sequential": other, "sequential_quality": other_quality}
         return found | {"seconds": round(seconds, 1), "sequential_seconds": round(decided.seconds or 0.0, 1)}
 

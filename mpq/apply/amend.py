@@ -17,7 +17,7 @@ from mpq.config import TUNE_MINUTES
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric
 from mpq.models.tuning import Progress
-from mpq.models.variants import Variants, as_parameter
+from mpq.models.variants import Variants, as_parameters
 from mpq.tensors.quantized import QuantizedWeight
 
 
@@ -104,9 +104,7 @@ def amend(
             amended, requantization=requantize(variants, weights, data, metric, minutes=wanted.minutes, on_progress=on_sequence)
         )
     weights = {**weights, **amended.weights}
-    values = {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers}
-    amended = replace(amended, correction=correct(module, values, *data, metric))
-    del values
+    amended = replace(amended, correction=correct(module, as_parameters(weights, layers), *data, metric))
     if not wanted.tune:
         return amended
     corrected, minutes = amended.correction.tensors, wanted.minutes

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from mpq.apply.judge import judged
 from mpq.models.batches import Data
 from mpq.models.corrections import corrections
 from mpq.models.forward import forward
 from mpq.models.logits import outputs_are_logits
 from mpq.models.metrics import Metric, metric_for
-from mpq.models.reference import Reference
-from mpq.records.paired import compare
 
 NOTHING = "nothing to correct: no op adds a bias of the model or normalizes by statistics"
 
@@ -55,13 +54,11 @@ def correct(module: nn.Module, weights: Mapping[str, Tensor], calibration: Data,
     found = corrections(module, weights, calibration)
     if not found:
         return Correction(NOTHING)
-    reference = Reference(module, held_out, metric)
-    errors = [reference.errors(changed).numpy() for changed in (weights, {**weights, **found})]
-    before, after = (float(one.mean()) for one in errors)
-    figures = f"{metric.name} on {held_out.samples} held-out samples {before:.4g} without, {after:.4g} with"
-    if not compare(errors[1], errors[0]).better:
-        return Correction(f"biases and statistics stay as they are: {figures}, no gain beyond noise", metric.name, before, after)
-    return Correction(f"{len(found)} biases and statistics corrected: {figures}", metric.name, before, after, found)
+    decided = judged(module, weights, {**weights, **found}, held_out, metric)
+    facts = metric.name, decided.before, decided.after
+    if not decided.better:
+        return Correction(f"biases and statistics stay as they are: {decided.figures}, no gain beyond noise", *facts)
+    return Correction(f"{len(found)} biases and statistics corrected: {decided.figures}", *facts, found)
 
 
 def metric_on(module: nn.Module, data: Data, name: str | None) -> Metric:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from torch import Tensor, nn
-
+from mpq.apply.judge import judged
 from mpq.config import TUNE_MINUTES
 from mpq.errors import ApplyError, MpqError
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric, RelativeMSE
-from mpq.models.reference import Reference
 from mpq.models.sequence import Progress, in_sequence
-from mpq.models.variants import Variants, as_parameter
-from mpq.records.paired import compare
+from mpq.models.tuning import GRACE
+from mpq.models.variants import Variants, as_parameters
 from mpq.tensors.quantized import QuantizedWeight
-
-_GRACE = 0.25  # share of the time allowed in which being behind is not yet held against the machine
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def requantize(
 
     def watched(done: int, total: int, layer: str) -> None:
         spent = (time.monotonic() - began) / 60
-        behind = done > 1 and spent > _GRACE * minutes and spent * total > done * minutes
+        behind = done > 1 and spent > GRACE * minutes and spent * total > done * minutes
         if done < total and (spent > minutes or behind):
             raise ApplyError(
                 f"{done} of {total} sets of layers took {spent:.2g} minutes, and {minutes:g} are allowed for all (--tune-minutes)"
@@ -90,33 +85,14 @@ def requantize(
     seconds = time.monotonic() - began
     if not found:
         return Requantization("not sequential: no layer follows another one by products that are understood", seconds=seconds)
-    both = [
-        {layer.parameters[0]: as_parameter(some[name], layer) for name, layer in variants.layers.items()}
-        for some in (weights, {**weights, **found})
-    ]
-    first, second = (_judged(variants.module, both, held_out, one) for one in (metric, RelativeMSE()))
-    figures = f"{first.figures}; {seconds:.0f} s"
-    facts = metric.name, first.before, first.after, seconds
-    if first.better:
-        return Requantization(f"{len(found)} layers quantized for what comes before them: {figures}", *facts, found)
-    if not first.worse and second.better:
-        figures = f"{second.figures}; {first.figures}, no difference beyond noise; {seconds:.0f} s"
-        return Requantization(f"{len(found)} layers quantized for what comes before them: {figures}", *facts, found)
-    return Requantization(f"not sequential: {figures}, no gain beyond noise", *facts)
-
-
-class _Judged(NamedTuple):
-    better: bool
-    worse: bool
-    before: float
-    after: float
-    figures: str
-
-
-def _judged(module: nn.Module, both: Sequence[Mapping[str, Tensor]], data: Data, metric: Metric) -> _Judged:
-    """Whether the second of two sets of weights has the smaller or larger error beyond noise."""
-    reference = Reference(module, data, metric)
-    errors = [reference.errors(weights).numpy() for weights in both]
-    found, (before, after) = compare(errors[1], errors[0]), (float(one.mean()) for one in errors)
-    figures = f"{metric.name} on {data.samples} held-out samples {before:.4g} without, {after:.4g} with"
-    return _Judged(found.better, found.worse, before, after, figures)
+    before, after = (as_parameters(some, variants.layers.values()) for some in (weights, {**weights, **found}))
+    by_metric = judged(variants.module, before, after, held_out, metric)
+    figures, better = by_metric.figures, by_metric.better
+    if not better and not by_metric.worse:
+        by_outputs = judged(variants.module, before, after, held_out, RelativeMSE())
+        if by_outputs.better:
+            figures, better = f"{by_outputs.figures}; {figures}, no difference beyond noise", True
+    facts = metric.name, by_metric.before, by_metric.after, seconds
+    if not better:
+        return Requantization(f"not sequential: {figures}; {seconds:.0f} s, no gain beyond noise", *facts)
+    return Requantization(f"{len(found)} layers quantized for what comes before them: {figures}; {seconds:.0f} s", *facts, found)

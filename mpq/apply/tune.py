@@ -14,7 +14,7 @@ from mpq.models.batches import Data
 from mpq.models.metrics import Metric
 from mpq.models.reference import Reference
 from mpq.models.tuning import OUT_OF_TIME, PASSES, Progress, Tuned, tune
-from mpq.models.variants import as_parameter
+from mpq.models.variants import as_parameters
 from mpq.records.layer import Layer
 from mpq.records.paired import Errors, compare
 from mpq.records.sensitivity import standard_error
@@ -91,9 +91,7 @@ def tuning(
     if not found.weights and not found.vectors:
         return Tuning(f"not tuned: no gain on the samples kept aside, {how}", seconds=seconds)
     reference = Reference(module, held_out, metric)
-    by_name = {layer.name: layer for layer in layers}
-    values = {by_name[name].parameters[0]: as_parameter(weight, by_name[name]) for name, weight in weights.items()} | dict(corrected)
-    changed = {by_name[name].parameters[0]: as_parameter(weight, by_name[name]) for name, weight in found.weights.items()}
+    values, changed = as_parameters(weights, layers) | dict(corrected), as_parameters(found.weights, layers)
     before, after = (reference.errors(one).numpy() for one in (values, {**values, **changed, **found.vectors}))
     figures = f"{metric.name} on {held_out.samples} held-out samples {_figure(before)} without, {_figure(after)} with"
     facts = metric.name, float(before.mean()), float(after.mean()), (standard_error(before), standard_error(after)), seconds

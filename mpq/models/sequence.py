@@ -33,7 +33,7 @@ from mpq.models.moments import Moments
 from mpq.models.placement import Placement
 from mpq.models.statistics import InputWatch, plain_kernels
 from mpq.models.swap import swapped
-from mpq.models.variants import Variants, as_parameter
+from mpq.models.variants import Variants, as_parameter, as_parameters
 from mpq.records.layer import Layer
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
@@ -68,7 +68,7 @@ def in_sequence(
     module, layers = variants.module, variants.layers
     order, sizes = stages(module, list(layers.values()), data)
     ordered = {name for stage in order for name in stage}
-    values = {layer.parameters[0]: as_parameter(weights[name], layer) for name, layer in layers.items() if name not in ordered}
+    values = as_parameters({name: weight for name, weight in weights.items() if name not in ordered}, layers.values())
     found: dict[str, QuantizedWeight] = {}
     kept: list[Calls] = []
     for number, (stage, after) in enumerate(pairwise([*order, []])):

@@ -26,7 +26,7 @@ from mpq.models.metrics import Metric
 from mpq.models.reference import Reference
 from mpq.models.state import aliases_of, state_of
 from mpq.models.swap import tensor_of
-from mpq.models.variants import as_parameter
+from mpq.models.variants import as_parameters
 from mpq.records.layer import Layer
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight
@@ -36,7 +36,7 @@ PASSES = 16
 ASIDE = 0.125  # of the calibration samples
 OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
-_GRACE = 0.25  # share of the time allowed in which being behind is not yet held against the machine
+GRACE = 0.25  # share of the time allowed in which being behind is not yet held against the machine
 _STEPS = 8  # of a pass, at least, where there are as many samples
 _SCALE_RATE = 1e-3  # a step, as a share of each scale
 _CODE_RATE = 0.005  # a step, in codes
@@ -144,7 +144,7 @@ class _Clock:
     def progress(self, done: int, total: int) -> float:
         """How far the schedule is: by the steps alone, until these are behind the clock."""
         spent = self.spent
-        self.short = self.short or spent > max(_GRACE, done / total)
+        self.short = self.short or spent > max(GRACE, done / total)
         return max(done / total, spent) if self.short else done / total
 
     def expected(self, done: int, total: int) -> int:
@@ -166,7 +166,7 @@ class _State:
         self._layers = {layer.name: layer for layer in layers}
         self._fixed = dict(corrected)
         scaled = {name: weight for name, weight in weights.items() if weight.scales is not None and weight.scales.dtype == torch.float16}
-        self._fixed |= {self._parameter(name): as_parameter(w, self._layers[name]) for name, w in weights.items() if name not in scaled}
+        self._fixed |= as_parameters({name: weight for name, weight in weights.items() if name not in scaled}, self._layers.values())
         self.codes = sum(weight.codes.numel() for weight in scaled.values()) <= _MOST_CODES
         self._weights = {name: TunedWeight(weight, self._original(module, name)) for name, weight in scaled.items()}
         self._first = {name: corrected.get(name, value).detach() for name, value in vectors_of(module, self._layers.values()).items()}
@@ -181,8 +181,7 @@ class _State:
 
     def values(self) -> dict[str, Tensor]:
         """All values that differ from the unquantized model's, by name in the state dict."""
-        found = {self._parameter(name): as_parameter(weight, self._layers[name]) for name, weight in self._now.items()}
-        return self._fixed | found | self._rounded()
+        return self._fixed | as_parameters(self._now, self._layers.values()) | self._rounded()
 
     def snapshot(self) -> tuple[dict[str, QuantizedWeight], dict[str, Tensor]]:
         """Weights and vectors as they would be stored now."""

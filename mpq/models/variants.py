@@ -91,6 +91,11 @@ def as_parameter(weight: QuantizedWeight, layer: Layer) -> Tensor:
     return from_matrix(weight.dequantize(), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
 
 
+def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer]) -> dict[str, Tensor]:
+    """What quantized weights, by layer name, stand for, by canonical parameter name; layers without one are left out."""
+    return {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers if layer.name in weights}
+
+
 def storable_candidates(
     module: nn.Module, layers: Iterable[Layer], candidates: Mapping[str, Sequence[Scheme]]
 ) -> tuple[dict[str, tuple[Scheme, ...]], list[str]]:
