@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mpq.errors import MpqError as MpqError
     from mpq.evaluate.measurer import PlanMeasurer as PlanMeasurer
     from mpq.evaluate.run import evaluate as evaluate
+    from mpq.formats.scheme import Scheme as Scheme
     from mpq.models.data import load_data as load_data
     from mpq.models.load import load_model as load_model
     from mpq.records.plan import Plan as Plan
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from mpq.records.plan import write_plan as write_plan
     from mpq.records.sensitivity import Sensitivity as Sensitivity
     from mpq.records.sensitivity import read_sensitivity as read_sensitivity
-    from mpq.schemes import Scheme as Scheme
     from mpq.search.run import search as search
 
 _HOMES = {
@@ -31,7 +31,7 @@ _HOMES = {
     "MpqError": "mpq.errors",
     "Plan": "mpq.records.plan",
     "PlanMeasurer": "mpq.evaluate.measurer",
-    "Scheme": "mpq.schemes",
+    "Scheme": "mpq.formats.scheme",
     "SearchSettings": "mpq.config",
     "Sensitivity": "mpq.records.sensitivity",
     "analyze": "mpq.analyze.run",

@@ -17,6 +17,7 @@ def modules(*rooms: str) -> list[str]:
 GROUPS = {
     "the package": ["mpq"],
     "schemes, budgets, files and settings": ["mpq.schemes", "mpq.budget", "mpq.files", "mpq.config", "mpq.errors"],
+    "formats": modules("formats"),
     "records": modules("records"),
     "search": modules("search"),
     "the command line": ["mpq.cli.main"],

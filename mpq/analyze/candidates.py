@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterable
 
 from mpq.errors import SchemeError
+from mpq.formats.registry import integers_by_bits
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.layer import Layer
-from mpq.schemes import Scheme, parse_scheme
 
 GROUP_SIZES = (128, 64, 32)
 FINE = (
@@ -59,20 +60,21 @@ def _schemes(text: str, layer: Layer, sixteen: Callable[[Layer], str]) -> list[S
     if not text.isdecimal():
         scheme = parse_scheme(text)
         if scheme.group_size is not None and scheme.group_size >= layer.matrix[1]:
-            return [Scheme(scheme.format, None, scheme.symmetric)]
+            return [scheme.by_rows()]
         return [scheme]
     if text == "16":
         return [Scheme(sixteen(layer))]
     if text == "32":
         return [Scheme("fp32" if layer.dtype == "float32" else sixteen(layer))]
-    columns, whole = layer.matrix[1], Scheme(f"int{text}")
+    columns, whole = layer.matrix[1], Scheme(integers_by_bits()[int(text)])
     groups = [size for size in GROUP_SIZES if size < columns and columns % size == 0] if int(text) < 8 else []
     return [whole, *(Scheme(whole.format, size) for size in groups)]
 
 
 def _check(text: str) -> None:
     if text.isdecimal():
-        if int(text) not in (*range(2, 9), 16, 32):
-            raise SchemeError(f"'{text}' bits is not a candidate: use 2 to 8, 16 or 32, or a scheme such as int4-g128")
+        known = sorted(integers_by_bits())
+        if int(text) not in (*known, 16, 32):
+            raise SchemeError(f"'{text}' bits is not a candidate: use {known[0]} to {known[-1]}, 16 or 32, or a scheme such as int4-g128")
     else:
         parse_scheme(text)

@@ -21,12 +21,12 @@ from torch import Tensor
 from mpq.apply.sharded import Shard, index_of, planned_shards
 from mpq.errors import ApplyError, MismatchError
 from mpq.files import atomic_write, sha256_of, write_text
+from mpq.formats.scheme import Scheme
 from mpq.models.fingerprint import tensor_bytes
 from mpq.models.shards import StoredTensor, checkpoint_files
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
-from mpq.schemes import Scheme
-from mpq.tensors.kernels.stored import ALIGNED
+from mpq.tensors.kernels.stored import row_step
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import unpack_weight
 from mpq.tensors.quantizers.base import Quantizer
@@ -140,7 +140,8 @@ def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantiz
     rows, columns = layer.matrix
     scheme = shard.header.schemes[layer.name]
     places = {part.part: shard.places[f"{layer.name}.{part.part}"] for part in scheme.stored(layer.matrix)}
-    size = max(ALIGNED, _WEIGHTS // columns // ALIGNED * ALIGNED)
+    step = row_step(scheme)
+    size = max(step, _WEIGHTS // columns // step * step)
     if layer.axes != (0,):
         yield partial(_quantize_whole, tensor, layer, scheme, quantizer, source, target, places, size)
         return

@@ -10,7 +10,7 @@ import typer
 
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config
 from mpq.errors import UsageError
-from mpq.schemes import FLOAT_FORMATS
+from mpq.formats.registry import names
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
-        metavar="bf16|fp16|fp32",
+        metavar="|".join(sorted(names("floats"))),
         help="What the packed model computes in, as mpq.load(..., dtype=...). [default: as the original]",
     ),
 ]
@@ -50,8 +50,8 @@ def dtype_of(name: str | None) -> torch.dtype | None:
     """
     if name is None:
         return None
-    if name not in FLOAT_FORMATS:
-        raise UsageError(f"--dtype {name} is none that a model computes in: write {', '.join(FLOAT_FORMATS)}")
+    if name not in names("floats"):
+        raise UsageError(f"--dtype {name} is none that a model computes in: write {', '.join(names('floats'))}")
     from mpq.tensors.quantized import FLOAT_DTYPES
 
     return FLOAT_DTYPES[name]

@@ -12,18 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpq.export.base import Abilities
-from mpq.schemes import FLOAT_FORMATS, Scheme
+from mpq.formats.base import FloatStorage
+from mpq.formats.registry import formats
+from mpq.formats.scheme import Scheme
 
 if TYPE_CHECKING:
     from mpq.tensors.quantized import QuantizedWeight
-
-_WIDER_FLOATS = {"fp16": ("fp16", "fp32"), "bf16": ("bf16", "fp32"), "fp32": ("fp32",)}
 
 
 def closest(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> Scheme | None:
     """The scheme itself where the target can express it, else the one of fewest bytes that holds its values; None if there is none."""
     if scheme.is_float:
-        return next((Scheme(name) for name in _WIDER_FLOATS[scheme.format] if name in abilities.floats), None)
+        return _smallest_float(abilities, holding=scheme)
     if not scheme.is_integer:
         return _smallest_float(abilities)
     scheme = without_idle_group(scheme, matrix)
@@ -62,8 +62,17 @@ def widen(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight:
     return QuantizedWeight(scheme, weight.matrix, codes, weight.scales[:, first])
 
 
-def _smallest_float(abilities: Abilities) -> Scheme | None:
-    return min((Scheme(name) for name in abilities.floats), key=lambda other: FLOAT_FORMATS[other.format], default=None)
+def _smallest_float(abilities: Abilities, *, holding: Scheme | None = None) -> Scheme | None:
+    """The smallest floating-point format of a target, that holds every number of another one if asked for."""
+    wanted = None if holding is None else holding.element.storage
+    found = [name for name in abilities.floats if wanted is None or _storage(name).holds(wanted)]
+    return min((Scheme(name) for name in found), key=lambda other: (other.bits, other != holding), default=None)
+
+
+def _storage(name: str) -> FloatStorage:
+    storage = formats()[name].storage
+    assert storage is not None
+    return storage
 
 
 def _codes(scheme: Scheme, abilities: Abilities) -> list[tuple[int, bool]]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import MpqError
+from mpq.formats.scheme import Scheme
 from mpq.models.offload import Offload
 from mpq.models.swap import tensor_of
 from mpq.records.layer import Layer
-from mpq.schemes import Scheme
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
-from mpq.schemes import Scheme, table_layout
+from mpq.formats.packed_layout import packed_bytes
+from mpq.formats.scheme import Scheme
 
 Form = Literal["dense", "packed"]
 FORMS: tuple[Form, ...] = ("dense", "packed")
@@ -36,14 +36,4 @@ def loaded_bytes(
     """
     if form == "dense":
         return original_bytes + rest_bytes
-    return sum(_packed(scheme, matrices[name]) for name, scheme in schemes.items()) + rest_bytes
-
-
-def _packed(scheme: Scheme, matrix: tuple[int, int]) -> int:
-    """Bytes of a layer in memory; the tables are those of `tensors/kernels/bags.py`."""
-    if not scheme.is_integer and scheme.format not in ("int1", "ternary"):
-        return replace(scheme, small_scales=False).stored_bits(matrix) // 8  # scales of 8 bits become fp16
-    rows, columns = matrix
-    table = table_layout(scheme, matrix)
-    blocks, per_group = -(-rows // table.block), 2 if scheme.symmetric else 3
-    return blocks * (columns * table.line_bytes + scheme.groups(columns) * table.block * per_group)
+    return sum(packed_bytes(scheme, matrices[name]) for name, scheme in schemes.items()) + rest_bytes

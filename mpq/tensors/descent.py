@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE, nearest_codes, storable
 
 _BLOCK = 64
@@ -90,7 +90,7 @@ def _fit_scale(error: Tensor, state: State, hessian: Tensor, group: int, columns
     norm = (steps * (hessian[:, columns, columns] @ steps)).sum(1)
     old = state.scale[:, group]
     fitted = torch.where(norm > 0, old + gain / norm.clamp(min=1e-30), old).clamp_(-LARGEST_SCALE, LARGEST_SCALE)
-    allowed = fitted >= SMALLEST_SCALE if scheme.format == "mxfp4" else fitted.abs() >= SMALLEST_SCALE
+    allowed = fitted >= SMALLEST_SCALE if scheme.element.exponent_scales else fitted.abs() >= SMALLEST_SCALE
     new = torch.where(allowed, storable(fitted, scheme, None if state.exponents is None else state.exponents[:, 0]).float(), old)
     error[:, columns] -= steps * (new - old)[:, None]
     state.scale[:, group] = new

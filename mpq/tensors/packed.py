@@ -20,7 +20,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from mpq.errors import UsageError
-from mpq.schemes import Scheme, parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.kernels import choose, traced
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.matrix import from_matrix
@@ -295,4 +295,4 @@ def _dequantized(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     return func(*args, **kwargs)
 
 
-torch.serialization.add_safe_globals([PackedTensor, Codes, Scheme])
+torch.serialization.add_safe_globals([PackedTensor, Codes, Scheme, (Scheme, "mpq.schemes.Scheme")])  # where older files have it

@@ -1,7 +1,7 @@
 """Dense packing of b-bit codes, 1 <= b <= 8: 8 codes fill b bytes, and only the end of the tensor is padded.
 
-Ternary codes lie five to a byte, as digits to base 3, the first one lowest.
 Bit i of the stream is bit i % 8 of byte i // 8; a code's lowest bit comes first.
+Formats with a radix have digits to this base instead, as many to a byte as fit, the first one lowest: ternary codes lie five to a byte.
 """
 
 from __future__ import annotations
@@ -9,7 +9,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpq.schemes import TRITS_PER_BYTE
+from mpq.formats.base import Format
+
+
+def pack_codes(codes: Tensor, element: Format) -> Tensor:
+    """Pack codes of a format (uint8, any shape) into a flat uint8 tensor of `element.code_bytes` bytes."""
+    return pack(codes, element.bits) if element.codes_per_byte is None else _pack_digits(codes, element)
+
+
+def unpack_codes(packed: Tensor, element: Format, count: int) -> Tensor:
+    """The first `count` codes of `packed` as a flat uint8 tensor: the inverse of `pack_codes`."""
+    if element.codes_per_byte is None:
+        return unpack(packed, element.bits, count)
+    return digits_of(packed, element).view(-1)[:count].clone()
+
+
+def codes_from(packed: Tensor, element: Format, first: int, count: int) -> Tensor:
+    """`count` codes from code `first` on, which must begin a byte; flat, uint8."""
+    return unpack_codes(packed[element.code_bytes(first) :][: element.code_bytes(count)], element, count)
+
+
+def codes_at(packed: Tensor, element: Format, places: Tensor) -> Tensor:
+    """The codes at any places, uint8 of their shape."""
+    if element.codes_per_byte is not None:
+        byte, place = places // element.codes_per_byte, places % element.codes_per_byte
+        digits: Tensor = packed[byte] // _powers(element, packed.device)[place] % element.radix
+        return digits
+    bits = places * element.bits
+    byte, shift = bits // 8, bits % 8
+    low = packed[byte].int()
+    high = packed[(byte + 1).clamp(max=len(packed) - 1)].int()
+    found: Tensor = ((low | high << 8) >> shift & 2**element.bits - 1).to(torch.uint8)
+    return found
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
@@ -58,18 +89,19 @@ def _pack_within_bytes(flat: Tensor, bits: int) -> Tensor:
     return packed
 
 
-def pack_trits(codes: Tensor) -> Tensor:
-    """Pack codes 0, 1 and 2 (uint8, any shape) into a flat uint8 tensor of ceil(numel / 5) bytes."""
-    flat = codes.reshape(-1)
-    digits = torch.nn.functional.pad(flat, (0, -flat.numel() % TRITS_PER_BYTE)).view(-1, TRITS_PER_BYTE)
-    return (digits * _powers(codes)).sum(1, dtype=torch.uint8)
+def _pack_digits(codes: Tensor, element: Format) -> Tensor:
+    flat, powers = codes.reshape(-1), _powers(element, codes.device)
+    digits = torch.nn.functional.pad(flat, (0, -flat.numel() % len(powers))).view(-1, len(powers))
+    return (digits * powers).sum(1, dtype=torch.uint8)
 
 
-def unpack_trits(packed: Tensor, count: int) -> Tensor:
-    """The first `count` codes of `packed` as a flat uint8 tensor: the inverse of `pack_trits`."""
-    digits = packed.unsqueeze(1) // _powers(packed) % 3
-    return digits.view(-1)[:count].clone()
+def digits_of(packed: Tensor, element: Format) -> Tensor:
+    """All digits of bytes [count], of a format with a radix: uint8 [count, digits of a byte]."""
+    digits: Tensor = packed.unsqueeze(1) // _powers(element, packed.device) % element.radix
+    return digits
 
 
-def _powers(like: Tensor) -> Tensor:
-    return torch.tensor([3**place for place in range(TRITS_PER_BYTE)], dtype=torch.uint8, device=like.device)
+def _powers(element: Format, device: torch.device) -> Tensor:
+    assert element.radix is not None
+    assert element.codes_per_byte is not None
+    return torch.tensor([element.radix**place for place in range(element.codes_per_byte)], dtype=torch.uint8, device=device)

@@ -4,8 +4,8 @@
     asymmetric   weight = (code - zero_point) * scale
     by levels    weight = table[code] * scale               see `tensors/levels.py`
 
-Scales are fp16 (powers of two for mxfp4; numbers that 8 bits hold under -s8), arithmetic is float32: what `dequantize` gives is
-exactly what was measured and what a loaded artifact holds.
+Scales are fp16 (powers of two where the format says so, numbers that 8 bits hold under -s8), arithmetic is float32: what `dequantize`
+gives is exactly what was measured and what a loaded artifact holds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 
 from mpq.errors import FormatError
-from mpq.schemes import Scheme
+from mpq.formats.registry import formats
+from mpq.formats.scheme import Scheme
 from mpq.tensors.levels import from_codes, from_exponents
-from mpq.tensors.packing import pack, pack_trits, unpack, unpack_trits
+from mpq.tensors.packing import pack_codes, unpack_codes
 from mpq.tensors.small_scales import from_bytes, to_bytes
 
-FLOAT_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+FLOAT_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, found.storage.torch_dtype) for name, found in formats().items() if found.storage is not None
+}
+"""The dtype of each floating-point format."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class QuantizedWeight:
         scheme: how it is stored.
         matrix: (rows, columns).
         codes: uint8 [rows, columns] for integers and levels; the values in the scheme's dtype for floating-point schemes.
-        scales: fp16 [rows, groups], uint8 exponents for mxfp4, or None.
+        scales: fp16 [rows, groups], uint8 exponents where scales are powers of two, or None.
         zero_points: uint8 [rows, groups], or None when symmetric.
     """
 
@@ -48,7 +52,7 @@ class QuantizedWeight:
         if self.scales is None:
             return self.codes.float()
         columns = self.matrix[1]
-        numbers = from_exponents(self.scales) if self.scheme.format == "mxfp4" else self.scales.float()
+        numbers = from_exponents(self.scales) if self.scheme.element.exponent_scales else self.scales.float()
         scale = spread(numbers, self.scheme, columns)
         if not self.scheme.is_integer:
             return from_codes(self.codes, self.scheme).mul_(scale)
@@ -60,10 +64,10 @@ class QuantizedWeight:
         """The tensors to store, by the part names of `Scheme.stored`."""
         if self.scales is None:
             return {"values": self.codes}
-        codes = pack_trits(self.codes) if self.scheme.format == "ternary" else pack(self.codes, self.scheme.bits)
-        parts = {"codes": codes, "scales": to_bytes(self.scales) if self.scheme.small_scales else self.scales}
+        element = self.scheme.element
+        parts = {"codes": pack_codes(self.codes, element), "scales": to_bytes(self.scales) if self.scheme.small_scales else self.scales}
         if self.zero_points is not None:
-            parts["zero_points"] = pack(self.zero_points, self.scheme.bits)
+            parts["zero_points"] = pack_codes(self.zero_points, element)
         return parts
 
 
@@ -82,18 +86,16 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
     if scheme.is_float:
         return QuantizedWeight(scheme, matrix, parts["values"])
     rows, columns = matrix
-    ternary = scheme.format == "ternary"
-    codes = unpack_trits(parts["codes"], rows * columns) if ternary else unpack(parts["codes"], scheme.bits, rows * columns)
-    codes = codes.view(rows, columns)
+    codes = unpack_codes(parts["codes"], scheme.element, rows * columns).view(rows, columns)
     zero_points = None
     if not scheme.symmetric:
         groups = scheme.groups(columns)
-        zero_points = unpack(parts["zero_points"], scheme.bits, rows * groups).view(rows, groups)
+        zero_points = unpack_codes(parts["zero_points"], scheme.element, rows * groups).view(rows, groups)
     return QuantizedWeight(scheme, matrix, codes, scales_of(parts, scheme), zero_points)
 
 
 def scales_of(parts: Mapping[str, Tensor], scheme: Scheme) -> Tensor:
-    """The scales [rows, groups] among stored parts: fp16, or exponents for mxfp4."""
+    """The scales [rows, groups] among stored parts: fp16, or exponents of powers of two."""
     return from_bytes(parts["scales"]) if scheme.small_scales else parts["scales"]
 
 

@@ -1,6 +1,6 @@
 """Scale search: the scale (and zero point) of each group that loses least when its weights are rounded.
 
-`best_scales` tries clipping ratios on a grid, both signs of a symmetric scale (the code range -2**(b-1)..2**(b-1)-1 has
+`best_scales` tries the clipping ratios of the format, both signs of a symmetric scale (the code range -2**(b-1)..2**(b-1)-1 has
 one more value on one side; a negative scale puts it where the weights need it, at no cost in bytes), then refits: given the
 codes, the scale that minimises the weighted squared error is <w, q> / <q, q>. Every trial uses the fp16-rounded scale that
 will be stored. Grid search over clipping: as in OCTAV (Sakr et al. 2022) and AWQ (Lin et al. 2023); alternating refit:
@@ -9,34 +9,25 @@ Lloyd's algorithm. Formats with a table of levels go the same way: their "codes"
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mpq.errors import NumericsError
-from mpq.schemes import NORMAL_FORMATS, Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.levels import levels_of, nearest_level, power_of_two
 from mpq.tensors.small_scales import nearest_small, row_exponents
 
 SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16 number
 LARGEST_SCALE = 65504.0
 _REFITS = 2
-_LEVEL_RATIOS: dict[str, tuple[float, ...]] = {
-    "int1": (),  # codes do not depend on the scale, and the refit finds it
-    **dict.fromkeys(NORMAL_FORMATS, tuple(sign * (1.05 - 0.025 * step) for step in range(22) for sign in (1, -1))),
-    "ternary": tuple(0.5 + 0.075 * step for step in range(27)),
-    "nf4": tuple(sign * (1 - 0.0225 * step) for step in range(25) for sign in (1, -1)),
-    "fp4-e2m1": tuple(1.05 - 0.02 * step for step in range(28)),
-    "mxfp4": (2.0, 0.5),
-    "fp8-e4m3": tuple(1 - 0.05 * step for step in range(1, 10)),
-    "fp8-e5m2": tuple(1 - 0.05 * step for step in range(1, 10)),
-}
 _CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
 
 
 class Scales(NamedTuple):
-    """Per group: `scale` [rows, groups], fp16 or float32 powers of two for mxfp4; and the zero point as float32 integers.
+    """Per group: `scale` [rows, groups], fp16 or float32 powers of two, as the format stores them; and the zero point as float32 integers.
 
     The zero point is the middle code of symmetric integers, 0 for levels.
     """
@@ -70,8 +61,8 @@ def nearest_codes(steps: Tensor, zero_point: Tensor, scheme: Scheme) -> Tensor:
 def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
     """Scales that cover the range of each group: absmax / (2**(b-1) - 1) when symmetric, (max - min) / (2**b - 1) otherwise.
 
-    For levels absmax / largest level; for int1 and ternary the mean magnitude (Rastegari et al. 2016; Ma et al. 2024), since covering
-    the range loses most; for mxfp4 the largest exponent less that of the largest level, as the OCP specification has it.
+    For levels what the format starts from: absmax / largest level, the mean magnitude, or the largest exponent less that of the largest
+    level.
     """
     if not scheme.is_integer:
         return Scales(_level_scales(groups, scheme), torch.zeros(groups.shape[:2], device=groups.device))
@@ -85,17 +76,19 @@ def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
 
 def _level_scales(groups: Tensor, scheme: Scheme) -> Tensor:
     magnitude = groups.abs()
-    if scheme.format in ("int1", "ternary"):
+    start = scheme.element.start
+    if start == "mean":
         return storable(magnitude.sum(-1) / (magnitude > 0).sum(-1).clamp(min=1), scheme)
     extent = magnitude.amax(-1)
-    if scheme.format == "mxfp4":
-        lower = torch.ldexp(torch.ones_like(extent), torch.frexp(extent).exponent - 3)
+    if start == "exponent":
+        largest = math.frexp(scheme.element.largest)[1]
+        lower = torch.ldexp(torch.ones_like(extent), torch.frexp(extent).exponent - largest)
         return storable(torch.where(extent > 0, lower, extent), scheme)
     return storable(extent / levels_of(scheme.format).ascending[-1], scheme)
 
 
 def storable(scale: Tensor, scheme: Scheme | None = None, exponents: Tensor | None = None) -> Tensor:
-    """The nearest scale that is stored and not zero: fp16, the sign is kept; for mxfp4 a power of two in float32, without sign.
+    """The nearest scale that is stored and not zero: fp16, the sign is kept; or a power of two in float32, without sign.
 
     Args:
         scale: [rows, groups].
@@ -107,7 +100,7 @@ def storable(scale: Tensor, scheme: Scheme | None = None, exponents: Tensor | No
     """
     if not bool((scale.abs() <= LARGEST_SCALE).all()):
         raise NumericsError(f"a scale of {scale.abs().max().item():g} does not fit fp16 (at most 65504): keep this layer at bf16 or fp32")
-    if scheme is not None and scheme.format == "mxfp4":
+    if scheme is not None and scheme.element.exponent_scales:
         return power_of_two(scale)
     if scheme is not None and scheme.small_scales:
         return nearest_small(scale, row_exponents(scale) if exponents is None else exponents)
@@ -134,7 +127,7 @@ def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None
         scheme: of integers or levels.
         importance: non-negative weight of each column's squared error, broadcastable to `groups`; None weighs all alike.
     """
-    if importance is None and scheme.format == "int1":
+    if importance is None and scheme.element.levels and 0.0 not in scheme.element.levels:
         importance = (groups != 0).float()  # what fills a short group has no level of its own
     rows_at_once = max(1, _CHUNK // max(1, groups.shape[1] * groups.shape[2]))
     parts = []
@@ -160,28 +153,16 @@ def _search(groups: Tensor, scheme: Scheme, importance: Tensor | None) -> Scales
     return best
 
 
-def _ratios(scheme: Scheme) -> list[float]:
-    lowest, steps = {2: (0.25, 36), 3: (0.35, 32), 4: (0.45, 28), 5: (0.6, 20), 6: (0.7, 14), 7: (0.8, 10)}.get(scheme.bits, (0.86, 8))
-    return [1 - (1 - lowest) * step / steps for step in range(1, steps + 1)]
-
-
 def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
-    if not scheme.is_integer:
-        scale = covering.scale.float()
-        return [Scales(storable(_within(scale * ratio), scheme), covering.zero_point) for ratio in _LEVEL_RATIOS[scheme.format]]
-    ratios = _ratios(scheme)
     if scheme.symmetric:
         scale = covering.scale.float()
-        fullest = (2 ** (scheme.bits - 1) - 1) / 2 ** (scheme.bits - 1)
-        signed = [sign * ratio for ratio in sorted({1.0, fullest, *ratios}, reverse=True) for sign in (1, -1)]
-        return [Scales(storable(scale * ratio, scheme), covering.zero_point) for ratio in signed if ratio != 1.0]
+        return [Scales(storable(_within(scale * ratio), scheme), covering.zero_point) for ratio in scheme.element.clip_ratios]
     low, high = groups.amin(-1).clamp_(max=0), groups.amax(-1).clamp_(min=0)
     steps = 2**scheme.bits - 1
     found = []
-    for ratio in ratios:
-        for cut_low, cut_high in ((ratio, ratio), (ratio, 1.0), (1.0, ratio)):
-            scale = storable((high * cut_high - low * cut_low) / steps, scheme)
-            found.append(Scales(scale, (-low * cut_low / scale.float()).round_().clamp_(0, steps)))
+    for cut_low, cut_high in scheme.element.range_clips:
+        scale = storable((high * cut_high - low * cut_low) / steps, scheme)
+        found.append(Scales(scale, (-low * cut_low / scale.float()).round_().clamp_(0, steps)))
     return found
 
 

@@ -19,7 +19,7 @@ from mpq.records.layout import entry, header
 from mpq.records.plan import plan_for
 from mpq.schemes import Scheme
 from mpq.tensors.quantizers.rtn import RoundToNearest
-from tests.test_schemes import schemes
+from tests.formats.test_scheme import schemes
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
 odd_names = st.sampled_from(["é", "on", "a b", "层.0", 'quo"te', "back\\slash", "new\nline", "tab\t", "\u2028", "😀"])

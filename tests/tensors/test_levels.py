@@ -5,13 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpq.schemes import LEVEL_FORMATS, parse_scheme
+from mpq.formats.registry import names
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.levels import from_codes, from_exponents, levels_of, nearest_level, power_of_two, to_codes, to_exponents
-from mpq.tensors.packing import pack_trits, unpack_trits
+from mpq.tensors.packing import pack_codes, unpack_codes
 from mpq.tensors.quantizers.mse import WeightError
 from mpq.tensors.quantizers.rtn import RoundToNearest
 
-FORMATS = sorted(LEVEL_FORMATS)
+FORMATS = names("levels")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -52,9 +53,9 @@ def test_fp4_codes_are_sign_exponent_and_mantissa() -> None:
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40))
 def test_trits_come_back_from_five_to_a_byte(trits: list[int]) -> None:
     codes = torch.tensor(trits, dtype=torch.uint8)
-    packed = pack_trits(codes)
+    packed = pack_codes(codes, parse_scheme("ternary").element)
     assert len(packed) == math.ceil(len(trits) / 5)
-    assert torch.equal(unpack_trits(packed, len(trits)), codes)
+    assert torch.equal(unpack_codes(packed, parse_scheme("ternary").element, len(trits)), codes)
 
 
 def test_exponents_hold_powers_of_two() -> None:

@@ -7,7 +7,7 @@ from mpq.errors import FormatError
 from mpq.schemes import Scheme, parse_scheme
 from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
 from mpq.tensors.quantizers.rtn import RoundToNearest
-from tests.test_schemes import schemes
+from tests.formats.test_scheme import schemes
 
 
 def random_weight(scheme: Scheme, rows: int, columns: int, seed: int) -> QuantizedWeight:

@@ -18,15 +18,17 @@ Codes of 3 bits take 4, those of 5 to 7 bits take 8.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import repeat
 
 import torch
 from torch import Tensor
 
-from mpq.schemes import TRITS_PER_BYTE, Scheme, table_layout
+from mpq.formats.packed_layout import table_layout
+from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
-from mpq.tensors.kernels.stored import weights_by_rows
+from mpq.tensors.kernels.stored import row_step, weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
 _NAMES = {2: "2bit", 4: "4bit", 8: "byte"}
@@ -35,7 +37,6 @@ _PRODUCTS, _UNPACKERS = (
     for what in ("rowwise_offsets", "unpack")
 )
 _SUMS = 1 << 21  # of groups, before they are scaled and added up
-_LEVELS = {"ternary": (1.0, -1.0), "int1": (2.0, -1.0)}  # level = slope * code + offset
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +47,7 @@ def available() -> bool:
 
 def fits(scheme: Scheme) -> bool:
     """Whether codes of this scheme are a linear function of their levels, as the table wants them."""
-    return scheme.is_integer or scheme.format in _LEVELS
+    return scheme.element.linear is not None
 
 
 def packed_of(weight: Codes) -> Codes:
@@ -58,7 +59,7 @@ def packed_of(weight: Codes) -> Codes:
     scales = torch.zeros(blocks, groups, block, dtype=torch.float16)
     zero_points = None if weight.zero_points is None else torch.zeros(blocks, groups, block, dtype=torch.uint8)
     number = 0
-    for rows_of_blocks in weights_by_rows(weight, TRITS_PER_BYTE * block if block % 8 == 0 else rows):
+    for rows_of_blocks in weights_by_rows(weight, math.lcm(block, row_step(weight.scheme)) if block < rows else rows):
         per_row = (rows_of_blocks.codes, rows_of_blocks.scales, rows_of_blocks.zero_points)
         for codes, scale, zeros in zip(*(repeat(None) if part is None else torch.split(part, block) for part in per_row), strict=False):
             _put(table[number, :, :end], codes, bits)
@@ -167,7 +168,8 @@ def _scales(bags: Codes) -> Tensor:
 
 def _line(scheme: Scheme) -> tuple[float, float]:
     """Slope and offset of the operator: level = slope * code + offset; the zero point of a group comes on top."""
-    return _LEVELS.get(scheme.format, (1.0, -float(2 ** (scheme.bits - 1))))
+    assert scheme.element.linear is not None
+    return scheme.element.linear
 
 
 def _put(lines: Tensor, codes: Tensor, bits: int) -> None:

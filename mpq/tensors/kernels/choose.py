@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme, table_bits
+from mpq.formats.packed_layout import table_bits
+from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels import bags, int4pack, int8pack, stored
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight

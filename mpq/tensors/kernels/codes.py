@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 
 
 class Codes(NamedTuple):

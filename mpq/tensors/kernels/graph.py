@@ -9,14 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpq.schemes import TRITS_PER_BYTE, Scheme
+from mpq.formats.base import Format
+from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
+from mpq.tensors.packing import digits_of
 from mpq.tensors.quantized import QuantizedWeight
 
 
 def padded(packed: Tensor, scheme: Scheme) -> Tensor:
     """Packed codes filled up to whole runs of eight; at most seven bytes more."""
-    return torch.nn.functional.pad(packed, (0, -packed.numel() % _run(scheme)))
+    element = scheme.element
+    run = 1 if element.codes_per_byte is not None or element.bits == 8 else element.bits
+    return torch.nn.functional.pad(packed, (0, -packed.numel() % run))
 
 
 def dequantize(packed: Codes) -> Tensor:
@@ -24,14 +28,14 @@ def dequantize(packed: Codes) -> Tensor:
     scheme, (rows, columns) = packed.scheme, packed.matrix
     if packed.scales is None:
         return packed.codes.float()
-    codes = _unpacked(packed.codes, scheme)[: rows * columns].view(rows, columns)
+    codes = _unpacked(packed.codes, scheme.element)[: rows * columns].view(rows, columns)
     zeros = packed.zero_points
     if zeros is not None:
-        zeros = _unpacked(zeros, scheme)[: rows * scheme.groups(columns)].view(rows, -1)
+        zeros = _unpacked(zeros, scheme.element)[: rows * scheme.groups(columns)].view(rows, -1)
     if scheme.group_size is None or columns % scheme.group_size:
         return QuantizedWeight(scheme, packed.matrix, codes, packed.scales, zeros).dequantize()
     by_group = QuantizedWeight(
-        Scheme(scheme.format, None, scheme.symmetric) if scheme.format != "mxfp4" else scheme,
+        scheme.by_rows(),
         (packed.scales.numel(), scheme.group_size),
         codes.view(-1, scheme.group_size),
         packed.scales.view(-1, 1),
@@ -40,21 +44,16 @@ def dequantize(packed: Codes) -> Tensor:
     return by_group.dequantize().view(rows, columns)
 
 
-def _run(scheme: Scheme) -> int:
-    return 1 if scheme.format == "ternary" or scheme.bits == 8 else scheme.bits
-
-
-def _unpacked(packed: Tensor, scheme: Scheme) -> Tensor:
-    if scheme.bits == 8:
+def _unpacked(packed: Tensor, element: Format) -> Tensor:
+    bits = element.bits
+    if element.codes_per_byte is not None:
+        return digits_of(packed, element).view(-1)
+    if bits == 8:
         return packed
-    if scheme.format == "ternary":
-        powers = torch.tensor([3**place for place in range(TRITS_PER_BYTE)], dtype=torch.uint8)
-        digits: Tensor = packed.unsqueeze(1) // powers % 3
-        return digits.view(-1)
-    if 8 % scheme.bits == 0:
-        shifts = torch.arange(0, 8, scheme.bits, dtype=torch.uint8)
-        codes: Tensor = packed.unsqueeze(1) >> shifts & (2**scheme.bits - 1)
+    if 8 % bits == 0:
+        shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
+        codes: Tensor = packed.unsqueeze(1) >> shifts & (2**bits - 1)
         return codes.view(-1)
-    joined = (packed.view(-1, scheme.bits).long() << torch.arange(0, 8 * scheme.bits, 8)).sum(1)
-    cut: Tensor = joined.unsqueeze(1) >> torch.arange(0, 8 * scheme.bits, scheme.bits) & (2**scheme.bits - 1)
+    joined = (packed.view(-1, bits).long() << torch.arange(0, 8 * bits, 8)).sum(1)
+    cut: Tensor = joined.unsqueeze(1) >> torch.arange(0, 8 * bits, bits) & (2**bits - 1)
     return cut.view(-1)

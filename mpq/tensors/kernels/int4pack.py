@@ -20,10 +20,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.narrowed import narrowed, widened
-from mpq.tensors.kernels.stored import ALIGNED, weights_by_rows
+from mpq.tensors.kernels.stored import row_step, weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
 FEW = 48  # up to so many samples it is faster than dequantizing once
@@ -57,7 +57,8 @@ def packed_of(weight: Codes) -> Codes:
     codes = torch.empty(rows, columns // 2, dtype=torch.uint8)
     scales = torch.empty(len(groups), rows, 2, dtype=torch.bfloat16)
     zero_points = torch.empty(len(groups), rows, dtype=torch.uint8)
-    first, step = 0, _BLOCK * ALIGNED * max(1, _WEIGHTS // columns // (_BLOCK * ALIGNED))
+    least = _BLOCK * row_step(scheme)
+    first, step = 0, least * max(1, _WEIGHTS // columns // least)
     for piece in weights_by_rows(weight, step):
         assert piece.scales is not None
         part = slice(first, first + len(piece.codes))

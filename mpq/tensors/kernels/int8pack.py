@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.narrowed import narrowed, widened
-from mpq.tensors.kernels.stored import ALIGNED, weights_by_rows
+from mpq.tensors.kernels.stored import row_step, weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
 FEW = 24  # up to so many samples it is faster than converting once
@@ -43,7 +43,8 @@ def packed_of(weight: Codes) -> Codes:
     rows, columns = weight.matrix
     assert weight.scales is not None
     codes = torch.empty(rows, columns, dtype=torch.int8)
-    step = ALIGNED * max(1, _WEIGHTS // columns // ALIGNED)
+    least = row_step(weight.scheme)
+    step = least * max(1, _WEIGHTS // columns // least)
     for number, piece in enumerate(weights_by_rows(weight, step)):
         codes[number * step :][:step] = (piece.codes - _middle(weight.scheme)).view(torch.int8)
     return Codes("int8pack", weight.scheme, weight.matrix, codes, *narrowed(weight.scales.view(-1)), 8)

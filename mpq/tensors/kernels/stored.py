@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from mpq.schemes import TRITS_PER_BYTE, Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
-from mpq.tensors.packing import unpack, unpack_trits
+from mpq.tensors.packing import codes_at, codes_from, unpack_codes
 from mpq.tensors.quantized import QuantizedWeight, scales_of
 
 _WEIGHTS = 1 << 20  # dequantized at a time
-ALIGNED = 8 * TRITS_PER_BYTE  # so many rows begin at a whole byte, whatever the bits and the columns
+_STEP = 40  # rows that end at a whole byte under most formats
 
 
 def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
@@ -49,51 +50,39 @@ def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
     zero_points = None
     if packed.zero_points is not None:
         groups = scheme.groups(columns)
-        zero_points = _codes_at(packed.zero_points, scheme, wanted.unsqueeze(1) * groups + torch.arange(groups, device=wanted.device))
-    codes = _codes_at(packed.codes, scheme, places)
+        zero_points = codes_at(
+            packed.zero_points, scheme.element, wanted.unsqueeze(1) * groups + torch.arange(groups, device=wanted.device)
+        )
+    codes = codes_at(packed.codes, scheme.element, places)
     return QuantizedWeight(scheme, (len(wanted), columns), codes, packed.scales[wanted], zero_points).dequantize()
 
 
+def row_step(scheme: Scheme) -> int:
+    """So many rows, and multiples of them, end at a whole byte, however many columns there are."""
+    return _STEP if scheme.is_float else math.lcm(_STEP, scheme.element.codes_per_run)
+
+
 def weights_by_rows(packed: Codes, size: int) -> Iterator[QuantizedWeight]:
-    """The weight as one of `size` rows after another; `size` must be a multiple of `ALIGNED`, or all rows."""
+    """The weight as one of `size` rows after another; `size` must be a multiple of `row_step`, or all rows."""
     scheme, (rows, columns) = packed.scheme, packed.matrix
     zero_points = None
     if packed.zero_points is not None:
         groups = scheme.groups(columns)
-        zero_points = unpack(packed.zero_points, scheme.bits, rows * groups).view(rows, groups)
+        zero_points = unpack_codes(packed.zero_points, scheme.element, rows * groups).view(rows, groups)
     for first in range(0, rows, size):
         count = min(size, rows - first)
         part = slice(first, first + count)
         if packed.scales is None:
             yield QuantizedWeight(scheme, (count, columns), packed.codes[part])
             continue
-        codes = _codes_from(packed.codes, scheme, first * columns, count * columns).view(count, columns)
+        codes = codes_from(packed.codes, scheme.element, first * columns, count * columns).view(count, columns)
         zeros = None if zero_points is None else zero_points[part]
         yield QuantizedWeight(scheme, (count, columns), codes, packed.scales[part], zeros)
 
 
 def _blocks(packed: Codes) -> Iterator[tuple[int, Tensor]]:
     """First row and float32 values of one block after another."""
-    size = max(ALIGNED, _WEIGHTS // packed.matrix[1] // ALIGNED * ALIGNED)
+    step = row_step(packed.scheme)
+    size = max(step, _WEIGHTS // packed.matrix[1] // step * step)
     for number, weight in enumerate(weights_by_rows(packed, size)):
         yield number * size, weight.dequantize()
-
-
-def _codes_from(packed: Tensor, scheme: Scheme, first: int, count: int) -> Tensor:
-    """`count` codes from code `first` on, which must begin a byte."""
-    if scheme.format == "ternary":
-        return unpack_trits(packed[first // TRITS_PER_BYTE :][: -(-count // TRITS_PER_BYTE)], count)
-    return unpack(packed[first * scheme.bits // 8 :][: -(-count * scheme.bits // 8)], scheme.bits, count)
-
-
-def _codes_at(packed: Tensor, scheme: Scheme, places: Tensor) -> Tensor:
-    """The codes at any places, uint8 of their shape."""
-    if scheme.format == "ternary":
-        digits = torch.tensor([3**place for place in range(TRITS_PER_BYTE)], dtype=torch.uint8, device=packed.device)
-        return packed[places // TRITS_PER_BYTE] // digits[places % TRITS_PER_BYTE] % 3
-    bits = places * scheme.bits
-    byte, shift = bits // 8, bits % 8
-    low = packed[byte].int()
-    high = packed[(byte + 1).clamp(max=len(packed) - 1)].int()
-    found: Tensor = ((low | high << 8) >> shift & 2**scheme.bits - 1).to(torch.uint8)
-    return found

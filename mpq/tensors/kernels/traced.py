@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.kernels import choose
 from mpq.tensors.kernels.codes import Codes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.hessian import importance_of
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics, nearest

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.levels import to_codes, to_exponents
 from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight
@@ -73,7 +73,7 @@ def assemble(codes: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
     """A quantized weight from float32 codes (or levels) [rows, columns] and their scales."""
     matrix = (codes.shape[0], codes.shape[1])
     if not scheme.is_integer:
-        stored = to_exponents(scales.scale) if scheme.format == "mxfp4" else scales.scale
+        stored = to_exponents(scales.scale) if scheme.element.exponent_scales else scales.scale
         return QuantizedWeight(scheme, matrix, to_codes(codes, scheme), stored)
     zero_points = None if scheme.symmetric else scales.zero_point.byte()
     return QuantizedWeight(scheme, matrix, codes.byte(), scales.scale, zero_points)

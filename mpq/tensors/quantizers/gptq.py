@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.descent import State, descend
 from mpq.tensors.hessian import blocks_of, conditioned, from_blocks, inverse_factor, to_blocks
 from mpq.tensors.quantized import QuantizedWeight

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics, nearest
 from mpq.tensors.scales import Scales, best_scales, fitted_scales, grouped, minmax_scales, round_to_scales, settled

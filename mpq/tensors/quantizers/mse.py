@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics, nearest
 from mpq.tensors.scales import best_scales, grouped

@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 
 from mpq.errors import NumericsError, UsageError
-from mpq.schemes import LEVEL_FORMATS, parse_scheme
+from mpq.formats.registry import formats, names
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.base import Statistics
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 
+FREE = [name for name in names("levels") if formats()[name].fixed_group is None]
 SCHEMES = [
-    *(f"{name}-g16-s8" for name in ("int2", "int4", "int4-asym", "int8", *sorted({*LEVEL_FORMATS} - {"mxfp4"}))),
+    *(f"{name}-g16-s8" for name in ("int2", "int4", "int4-asym", "int8", *FREE)),
     *(f"int{bits}-g16" for bits in range(2, 9)),
     *(f"int{bits}{rest}" for bits in (2, 4, 8) for rest in ("", "-asym", "-asym-g16")),
-    *(f"{name}{group}" for name in LEVEL_FORMATS for group in ("", "-g16") if name + group != "mxfp4-g16"),
+    *names("levels"),
+    *(f"{name}-g16" for name in FREE),
 ]
 INFORMED = [name for name, kind in QUANTIZERS.items() if kind.needs_statistics]
 

@@ -6,19 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq.errors import SchemeError
-from mpq.schemes import FLOAT_FORMATS, INTEGER_FORMATS, LEVEL_FORMATS, Scheme, parse_scheme
+from mpq.formats.registry import formats, names
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.quantizers.rtn import RoundToNearest
 
 groups = st.integers(2, 70)
-integers = st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), st.none() | groups, st.booleans())
-integers |= st.builds(Scheme, st.sampled_from(sorted(INTEGER_FORMATS)), groups, st.booleans(), st.just(True))
-levels = st.sampled_from(sorted({*LEVEL_FORMATS} - {"mxfp4"}))
+integers = st.builds(Scheme, st.sampled_from(names("integers")), st.none() | groups, st.booleans())
+integers |= st.builds(Scheme, st.sampled_from(names("integers")), groups, st.booleans(), st.just(True))
+fixed = [name for name, found in formats().items() if found.fixed_group is not None]
+levels = st.sampled_from([name for name in names("levels") if name not in fixed])
 tables = (
     st.builds(Scheme, levels, st.none() | groups)
-    | st.just(Scheme("mxfp4"))
+    | st.builds(Scheme, st.sampled_from(fixed))
     | st.builds(Scheme, levels, groups, st.just(True), st.just(True))
 )
-schemes = integers | tables | st.builds(Scheme, st.sampled_from(sorted(FLOAT_FORMATS)))
+schemes = integers | tables | st.builds(Scheme, st.sampled_from(names("floats")))
 
 
 @given(schemes)
@@ -59,9 +61,7 @@ def test_what_does_not_follow_the_grammar_is_refused_with_the_grammar(text: str)
     [
         (
             "int9",
-            "unknown scheme 'int9': use one of int2, int3, int4, int5, int6, int7, int8, int1, ternary, nl3, nl4, nl5, nl6, nl7, nf4, "
-            "fp4-e2m1, mxfp4, fp8-e4m3, fp8-e5m2, fp16, bf16, fp32, "
-            "integers optionally with -asym, -gN and -s8",
+            f"unknown scheme 'int9': use one of {', '.join(formats())}, integers optionally with -asym, -gN and -s8",
         ),
         ("fp16-g32", "'fp16' is floating point: it takes neither a group size nor a zero point"),
         ("bf16-asym", "'bf16' is floating point: it takes neither a group size nor a zero point"),

@@ -1,0 +1,172 @@
+"""The base of all formats: what one code means and how it is stored, as numbers and texts.
+
+A format is a value. Others ask it in this order:
+
+    check                            while a scheme is made: the groups, zero points and 8-bit scales that go with it
+    code_bytes, scale_dtype, storage to count bytes (`Scheme.stored`) and to pack codes (`tensors/packing.py`)
+    start, levels, clip_ratios       to quantize (`tensors/levels.py`, `tensors/scales.py`)
+    linear                           to multiply packed codes (`tensors/kernels/`)
+    tail, summary                    to describe it: JSON schemas, help, docs
+
+There are three kinds. Codes of integers are whole numbers less a zero point, codes of levels index a table, and floats are the weights
+themselves.
+
+A new format goes into the tuple `FORMATS` of a file in this folder, its own or that of its family. `registry.py` finds it there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from mpq.errors import SchemeError
+
+Kind = Literal["integers", "levels", "floats"]
+Start = Literal["largest", "mean", "exponent"]
+MOST_BITS = 8  # of a code: it is held in one byte while a weight is worked on
+SCALE_DTYPE, EXPONENT_DTYPE = "F16", "U8"
+_GROUP = r"-g([2-9]|[1-9][0-9]+)"
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+class FloatStorage(NamedTuple):
+    """How floating-point weights are stored.
+
+    Args:
+        dtype: in safetensors.
+        torch_dtype: its name in torch.
+        exponent_bits: bits of the exponent.
+        mantissa_bits: bits of the mantissa, without the leading one.
+    """
+
+    dtype: str
+    torch_dtype: str
+    exponent_bits: int
+    mantissa_bits: int
+
+    def holds(self, other: FloatStorage) -> bool:
+        """Whether every number of `other` is a number of this one."""
+        return self.exponent_bits >= other.exponent_bits and self.mantissa_bits >= other.mantissa_bits
+
+
+@dataclass(frozen=True, eq=False)
+class Format:
+    """One element format.
+
+    Args:
+        name: as written in schemes: lower case.
+        bits: of one code, or of one number. Less may be stored, see `radix`.
+        kind: "integers", "levels" or "floats".
+        summary: what it is, in a few words, for the docs.
+        levels: of kind "levels": the value of each code in units of the scale; NaN for codes that are never used. Nor is a second zero.
+        clip_ratios: scales that the scale search tries, as shares of the starting scale; negative ones turn the levels around.
+        range_clips: of formats with zero points: shares of the lowest and of the highest weight that a scale is to cover, to be tried.
+        start: the scale that a search starts from, and that round-to-nearest takes: "largest" puts the largest magnitude of a group on the
+            largest level, "mean" takes the mean magnitude, "exponent" the largest power of two that clips less than a factor of two.
+        radix: codes are stored as digits to this base, as many as fit in a byte; None packs their bits densely.
+        fixed_group: the only group size that there is; None allows any.
+        free_groups: beside `fixed_group`: a format with the same levels and groups of any size.
+        exponent_scales: scales are powers of two without sign, stored as 8-bit exponents, instead of fp16 numbers.
+        cells: levels within -1 to 1 are looked up by so many equal cells on each side of zero: fast, and off by half a cell at most;
+            0 finds the nearest level exactly.
+        storage: of kind "floats": how they are stored.
+    """
+
+    name: str
+    bits: int
+    kind: Kind
+    summary: str
+    levels: tuple[float, ...] = ()
+    clip_ratios: tuple[float, ...] = ()
+    range_clips: tuple[tuple[float, float], ...] = ()
+    start: Start = "largest"
+    radix: int | None = None
+    fixed_group: int | None = None
+    free_groups: str = ""
+    exponent_scales: bool = False
+    cells: int = 0
+    storage: FloatStorage | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a format called '{self.name}' cannot be written in a scheme: use lower-case letters, digits and dashes")
+        if (self.kind == "levels") != bool(self.levels) or (self.kind == "floats") != (self.storage is not None):
+            raise ValueError(
+                f"format '{self.name}' is of kind {self.kind}: levels need `levels`, floats need `storage`, others have neither"
+            )
+        if (self.fixed_group is None) == bool(self.free_groups):
+            raise ValueError(f"format '{self.name}' needs `free_groups` beside `fixed_group`, and never alone")
+        if self.storage is None and not 1 <= self.bits <= MOST_BITS:
+            raise ValueError(f"format '{self.name}' has codes of {self.bits} bits: use 1 to {MOST_BITS}")
+        if len(self.levels) > (self.radix or 2**self.bits):
+            raise ValueError(f"format '{self.name}' has {len(self.levels)} levels, more than its codes can name")
+
+    @property
+    def zero_points(self) -> bool:
+        """Whether a scheme may add a zero point to each scale."""
+        return bool(self.range_clips)
+
+    @property
+    def scale_dtype(self) -> str:
+        """The safetensors dtype of its scales, where they are not of 8 bits by choice."""
+        return EXPONENT_DTYPE if self.exponent_scales else SCALE_DTYPE
+
+    @cached_property
+    def codes_per_byte(self) -> int | None:
+        """Digits in a byte where codes are stored as digits; None where their bits are packed densely."""
+        return None if self.radix is None else int(math.log(256, self.radix) + 1e-9)
+
+    def code_bytes(self, count: int) -> int:
+        """Bytes of `count` packed codes."""
+        return -(-count * self.bits // 8) if self.codes_per_byte is None else -(-count // self.codes_per_byte)
+
+    @cached_property
+    def codes_per_run(self) -> int:
+        """The least number of codes that end at a whole byte."""
+        return self.codes_per_byte or 8 // math.gcd(8, self.bits)
+
+    @cached_property
+    def linear(self) -> tuple[float, float] | None:
+        """Slope and offset where value = slope * code + offset in units of the scale, before any zero point; None for all others."""
+        if self.kind == "integers":
+            return 1.0, -float(2 ** (self.bits - 1))
+        if len(self.levels) < 2:
+            return None
+        slope, offset = self.levels[1] - self.levels[0], self.levels[0]
+        return (slope, offset) if all(level == slope * code + offset for code, level in enumerate(self.levels)) else None
+
+    @property
+    def largest(self) -> float:
+        """The largest level."""
+        return max(level for level in self.levels if not math.isnan(level))
+
+    def check(self, group_size: int | None, *, symmetric: bool, small_scales: bool) -> int | None:
+        """The group size of a scheme that asks for `group_size`: a format may fix it.
+
+        Raises:
+            SchemeError: if the format cannot have such groups, zero points or scales of 8 bits.
+        """
+        name, fixed = self.name, self.fixed_group
+        if self.kind == "floats" and (group_size is not None or not symmetric):
+            raise SchemeError(f"'{name}' is floating point: it takes neither a group size nor a zero point")
+        if not symmetric and not self.zero_points:
+            raise SchemeError(f"'{name}' has no zero point: write {name} without -asym")
+        if fixed is not None and group_size not in (None, fixed):
+            raise SchemeError(f"{name} has groups of {fixed}, not {group_size}: write {name}, or {self.free_groups}-g{group_size}")
+        if small_scales and (group_size is None or fixed is not None):
+            raise SchemeError(f"'{name}-s8' has no groups to save on: 8-bit scales go with groups, for example int4-g16-s8")
+        if group_size is not None and group_size < 2:
+            raise SchemeError(f"group size {group_size} is too small: use at least 2, for example {name}-g32")
+        return group_size if fixed is None else fixed
+
+    @property
+    def tail(self) -> str:
+        """What may follow the name in a scheme, as a regular expression."""
+        if self.kind == "floats":
+            return ""
+        if self.fixed_group is not None:
+            return f"(-g{self.fixed_group})?"
+        return f"{'(-asym)?' if self.zero_points else ''}({_GROUP}(-s8)?)?"

@@ -1,0 +1,11 @@
+"""Floating point as models have it: weights are stored as they are, without scales."""
+
+from __future__ import annotations
+
+from mpq.formats.base import FloatStorage, Format
+
+FORMATS = (
+    Format("fp16", 16, "floats", "half precision", storage=FloatStorage("F16", "float16", 5, 10)),
+    Format("bf16", 16, "floats", "bfloat16", storage=FloatStorage("BF16", "bfloat16", 8, 7)),
+    Format("fp32", 32, "floats", "single precision", storage=FloatStorage("F32", "float32", 8, 23)),
+)

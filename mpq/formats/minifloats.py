@@ -1,0 +1,58 @@
+"""Small floating-point numbers: the codes are their bit patterns, sign first.
+
+fp4-e2m1              0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives (OCP Microscaling 1.0)
+fp8-e4m3  fp8-e5m2    as in torch, levels over 2**8 and 2**15 so that fp16 scales stay normal numbers (Micikevicius et al. 2022)
+"""
+
+from __future__ import annotations
+
+import math
+
+from mpq.formats.base import Format
+
+
+def minifloat_levels(exponent_bits: int, mantissa_bits: int, *, power: int = 0) -> list[float]:
+    """The value of every bit pattern, all of them finite, over 2**power; the bias is 2**(exponent_bits - 1) - 1."""
+    bias, steps = 2 ** (exponent_bits - 1) - 1, 2**mantissa_bits
+    positive = []
+    for pattern in range(2**exponent_bits * steps):
+        exponent, mantissa = divmod(pattern, steps)
+        significand = mantissa + (steps if exponent else 0)  # the lowest exponent has no leading one
+        positive.append(math.ldexp(significand, max(exponent, 1) - bias - mantissa_bits - power))
+    return [*positive, *(-level for level in positive)]
+
+
+def _without(levels: list[float], patterns: range) -> tuple[float, ...]:
+    """Levels without these patterns of either sign, which are infinity or not a number."""
+    half = len(levels) // 2
+    return tuple(math.nan if code % half in patterns else level for code, level in enumerate(levels))
+
+
+_FP8_RATIOS = tuple(1 - 0.05 * step for step in range(1, 10))
+
+FORMATS = (
+    Format(
+        "fp4-e2m1",
+        4,
+        "levels",
+        "4-bit floating point",
+        levels=tuple(minifloat_levels(2, 1)),
+        clip_ratios=tuple(1.05 - 0.02 * step for step in range(28)),
+    ),
+    Format(
+        "fp8-e4m3",
+        8,
+        "levels",
+        "8-bit floating point, more precision",
+        levels=_without(minifloat_levels(4, 3, power=8), range(127, 128)),
+        clip_ratios=_FP8_RATIOS,
+    ),
+    Format(
+        "fp8-e5m2",
+        8,
+        "levels",
+        "8-bit floating point, more range",
+        levels=_without(minifloat_levels(5, 2, power=15), range(124, 128)),
+        clip_ratios=_FP8_RATIOS,
+    ),
+)

@@ -1,0 +1,124 @@
+"""Schemes: a format with its groups, zero points and scales, and how many bits a weight takes under it.
+
+A scheme is written `<format>[-asym][-gN][-s8]`:
+
+    int4            4-bit integers, symmetric, one fp16 scale per row (output channel)
+    int4-g128       one fp16 scale per 128 weights of a row; the last group of a row may be shorter
+    int4-asym-g32   with a zero point of 4 bits for each scale
+    int4-g16-s8     each scale in 8 bits, relative to a power of two per row: groups of half the size at the same bytes
+    nf4-g64         levels of a table times a scale
+    mxfp4  bf16     formats that fix their groups, or have none
+
+A weight is seen as a matrix [rows, columns]: rows are the output channels, columns everything that one output sums
+over. Codes of the whole matrix are packed densely in row order, so 8 codes of b bits take b bytes and only the end of the
+matrix is padded to a byte. `Scheme.stored` is the only place that counts bits on disk, `packed_layout.py` those of packed codes in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mpq.errors import SchemeError
+from mpq.formats.base import Format
+from mpq.formats.registry import formats
+from mpq.formats.stored import Stored
+
+_UNKNOWN = r"[a-z]+\d+(?:-e\d+m\d+)?"  # what looks like a format
+
+
+@dataclass(frozen=True, order=True)
+class Scheme:
+    """How the weights of one layer are stored.
+
+    Args:
+        format: name of an element format, see `registry.py`.
+        group_size: weights of a row that share a scale; None means the whole row. Not for floating point; a format may fix it.
+        symmetric: False adds a zero point to each scale. Integer formats only.
+        small_scales: whether scales take 8 bits instead of 16, `tensors/small_scales.py`. Only with groups.
+
+    Raises:
+        SchemeError: if the format is unknown, or cannot have such groups, zero points or scales.
+    """
+
+    format: str
+    group_size: int | None = None
+    symmetric: bool = True
+    small_scales: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in formats():
+            known = ", ".join(formats())
+            raise SchemeError(f"unknown scheme '{self.format}': use one of {known}, integers optionally with -asym, -gN and -s8")
+        group_size = self.element.check(self.group_size, symmetric=self.symmetric, small_scales=self.small_scales)
+        object.__setattr__(self, "group_size", group_size)
+
+    def __str__(self) -> str:
+        group = "" if self.group_size is None or self.element.fixed_group is not None else f"-g{self.group_size}"
+        return f"{self.format}{'' if self.symmetric else '-asym'}{group}{'-s8' if self.small_scales else ''}"
+
+    @property
+    def element(self) -> Format:
+        """What its format is."""
+        return formats()[self.format]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether weights are stored as floating-point numbers, without scales."""
+        return self.element.kind == "floats"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether weights are whole numbers of 2 to 8 bits, less a zero point, times a scale."""
+        return self.element.kind == "integers"
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code, without its share of scales and zero points; 2 for ternary, which is stored in 1.6."""
+        return self.element.bits
+
+    def groups(self, columns: int) -> int:
+        """Number of groups in a row of `columns` weights; the last one may be shorter."""
+        return 1 if self.group_size is None else math.ceil(columns / self.group_size)
+
+    def by_rows(self) -> Scheme:
+        """The same codes with one scale, not of 8 bits, for each row; a format with fixed groups keeps them."""
+        return Scheme(self.format, None, self.symmetric)
+
+    def stored(self, matrix: tuple[int, int]) -> tuple[Stored, ...]:
+        """The tensors that hold a weight of shape (rows, columns), exactly as they are written."""
+        (rows, columns), element = matrix, self.element
+        if element.storage is not None:
+            return (Stored("values", element.storage.dtype, (rows, columns)),)
+        groups = self.groups(columns)
+        codes = Stored("codes", "U8", (element.code_bytes(rows * columns),))
+        scales = Stored("scales", "U8", (rows, 1 + groups)) if self.small_scales else Stored("scales", element.scale_dtype, (rows, groups))
+        if self.symmetric:
+            return codes, scales
+        return codes, scales, Stored("zero_points", "U8", (element.code_bytes(rows * groups),))
+
+    def stored_bits(self, matrix: tuple[int, int]) -> int:
+        """Bits on disk of a weight of shape (rows, columns): codes, scales, zero points and padding."""
+        return 8 * sum(stored.bytes for stored in self.stored(matrix))
+
+
+@lru_cache(maxsize=1)
+def _grammar() -> re.Pattern[str]:
+    known = "|".join(map(re.escape, formats()))
+    return re.compile(rf"(?P<format>{known}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?(?P<small>-s8)?")
+
+
+@lru_cache(maxsize=4096)
+def parse_scheme(text: str) -> Scheme:
+    """The scheme that `text` names, for example "int4-asym-g32".
+
+    Raises:
+        SchemeError: if `text` is not a scheme; the message shows the grammar.
+    """
+    match = _grammar().fullmatch(text.strip().lower())
+    if match is None:
+        raise SchemeError(f"'{text}' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16")
+    group = match["group"]
+    return Scheme(match["format"], None if group is None else int(group), match["asymmetric"] is None, match["small"] is not None)
