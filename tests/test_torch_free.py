@@ -20,6 +20,13 @@ GROUPS = {
     "formats": modules("formats"),
     "records": modules("records"),
     "search": modules("search"),
+    "registries": [
+        "mpq.analyze.registry",
+        "mpq.export.registry",
+        "mpq.models.metric_registry",
+        "mpq.tensors.quantizers.registry",
+        "mpq.schemas",
+    ],
     "the command line": ["mpq.cli.main"],
     "public names": [],
 }

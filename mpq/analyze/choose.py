@@ -1,4 +1,4 @@
-"""Methods by name, and the choice among them when nobody chose.
+"""The method of analysis, when nobody chose one.
 
 "auto" estimates the floating-point operations of measuring every pair on every sample. If that is at most `AFFORDABLE` the exact method is
 taken, else the second-order one. The estimate does not look at the clock, so the same model and data always get the same method.
@@ -11,26 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.analyze.fisher import Fisher
 from mpq.analyze.measure import Measure
-from mpq.analyze.method import Method
-from mpq.analyze.weight import WeightOnly
+from mpq.analyze.registry import method_named
 from mpq.errors import UsageError
 from mpq.models.batches import Data
 from mpq.models.forward import forward
 from mpq.models.metrics import KLDivergence, Metric, RelativeMSE
 
-METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Measure, Fisher, WeightOnly)}
 AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cores
-
-
-def method_named(name: str) -> Method:
-    """The method called `name`.
-
-    Raises:
-        UsageError: if there is none; the message lists them.
-    """
-    if name not in METHODS:
-        raise UsageError(f"'{name}' is not a method: use auto, {', '.join(METHODS)}")
-    return METHODS[name]()
 
 
 def refuse_offloaded(name: str) -> None:

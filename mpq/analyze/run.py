@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from mpq.analyze.choose import method_named
 from mpq.analyze.method import Context, Progress
 from mpq.analyze.prepare import prepare
+from mpq.analyze.registry import method_named
 from mpq.analyze.resume import open_journal
 from mpq.analyze.selfcheck import self_check
 from mpq.config import AnalysisSettings, settings_from

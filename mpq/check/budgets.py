@@ -23,13 +23,13 @@ import yaml
 from mpq.budget import Budget
 from mpq.errors import BudgetError, ConfigError, SchemeError
 from mpq.files import check_version
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
+from mpq.models.metric_registry import FIGURES
 
 VERSION = 1
 DEFAULT = Path("mpq-budgets.yaml")
 Schemes = Mapping[str, tuple[str, ...]]
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
-METRICS = ("kl_divergence", "kl_q95", "kl_max", "top1_agreement", "relative_mse", "cosine_similarity", "accuracy", "loss", "perplexity")
 _MEASURING = ("metric", "reference", "seq_len", "num_samples")
 
 
@@ -89,8 +89,8 @@ class Rule:
         alone = next((name for name in _MEASURING if getattr(self, name) is not None and self.data is None), None)
         if alone:
             raise ConfigError(f"{alone} belongs to data: give data too, for example data: test.pt")
-        if self.metric not in (None, *METRICS):
-            raise ConfigError(f"metric '{self.metric}' is unknown: use {', '.join(METRICS)}")
+        if self.metric not in (None, *FIGURES):
+            raise ConfigError(f"metric '{self.metric}' is unknown: use {', '.join(FIGURES)}")
 
 
 def read_budgets(path: Path) -> list[Rule]:

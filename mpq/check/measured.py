@@ -10,6 +10,7 @@ from mpq.check.budgets import Rule
 from mpq.check.run import Check
 from mpq.check.weigh import Weighed
 from mpq.errors import ConfigError
+from mpq.models.metric_registry import AGREEMENTS
 from mpq.records.evaluation import Evaluation, Figure
 
 Measure = Callable[[Path, Rule], Evaluation]
@@ -37,7 +38,7 @@ def measured_error(file: Weighed, rule: Rule, limit: float, measure: Measure) ->
 
 def shortfall(figure: Figure) -> float:
     """How much worse than the reference: a loss of accuracy, a rise of loss or perplexity, a distance, or what agreement lacks to 1."""
-    if figure.name in ("top1_agreement", "cosine_similarity"):
+    if figure.name in AGREEMENTS:
         return 1 - figure.quantized
     if figure.reference is None:
         return figure.quantized

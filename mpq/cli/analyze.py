@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from mpq.analyze.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
 from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
+from mpq.models.metric_registry import METRICS
+from mpq.registry import either
+from mpq.tensors.quantizers.registry import QUANTIZERS
 
 _DEFAULTS = AnalysisSettings()
 _DATA = ("seq_len", "num_samples", "batch_size")
@@ -42,16 +46,16 @@ def command(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="kl_divergence, relative_mse, top1 or cosine; auto takes KL where the output is logits. [default: auto]"),
+        typer.Option(help=f"{either(METRICS)}; auto takes KL where the output is logits. [default: auto]"),
     ] = None,
     quantizer: Annotated[
         str | None,
-        typer.Option(help=f"How codes are chosen: rtn, mse, hqq, act, gptq, descent; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
+        typer.Option(help=f"How codes are chosen: {', '.join(QUANTIZERS)}; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="How sensitivities are found: measure (run the model), fisher (gradients), weight (no data); auto measures where that "
+            help=f"How sensitivities are found: {METHODS.described()}; auto measures where that "
             f"is affordable. {default_of(_DEFAULTS, 'method')}"
         ),
     ] = None,

@@ -9,9 +9,9 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, say
 from mpq.cli.options import Json, Trust
-from mpq.export.registry import SUMMARIES
+from mpq.export.registry import TARGETS
 
-_TARGETS = "; ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items())
+_TARGETS = "; ".join(f"{name}: {summary}" for name, summary in TARGETS.items())
 
 
 def command(

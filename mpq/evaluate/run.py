@@ -16,13 +16,13 @@ from mpq.models.forward import forward
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.logits import labels_fit, outputs_are_logits
-from mpq.models.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE, Top1Disagreement
+from mpq.models.metric_registry import EVALUATED
+from mpq.models.metrics import metric_named
 from mpq.records.evaluation import Evaluation, Figure
 from mpq.records.sensitivity import standard_error
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what) after each batch."""
-_QUANTILES = (("kl_q95", 0.95), ("kl_max", 1.0))
 
 
 def evaluate(
@@ -51,9 +51,8 @@ def evaluate(
     before, after = _module(reference), _module(quantized)
     samples = data if isinstance(data, Data) else fit_data(data, model=_loaded(reference), source="memory")
     kind = outputs_are_logits(before, forward(before, samples.batches[0]), samples.batches[0]).kind
-    metrics: list[Metric] = [RelativeMSE(), CosineDistance()]
-    if kind != "other":
-        metrics = [KLDivergence(probabilities=kind == "probabilities"), Top1Disagreement(), *metrics]
+    suited = [name for name, each in EVALUATED.items() if kind != "other" or not each.classes]
+    metrics = [metric_named(name, probabilities=kind == "probabilities") for name in suited]
     errors: dict[str, list[Tensor]] = {metric.name: [] for metric in metrics}
     tallies = (_Tally(probabilities=kind == "probabilities"), _Tally(probabilities=kind == "probabilities"))
     for done, batch in enumerate(samples.batches, start=1):
@@ -110,14 +109,9 @@ def _distances(errors: dict[str, Tensor]) -> list[Figure]:
     found: list[Figure] = []
     for name, values in errors.items():
         mean, stderr = float(values.mean()), standard_error(values.numpy())
-        if name == Top1Disagreement.name:
-            found.append(Figure("top1_agreement", 1 - mean, stderr=stderr))
-        elif name == CosineDistance.name:
-            found.append(Figure("cosine_similarity", 1 - mean, stderr=stderr))
-        else:
-            found.append(Figure(name, mean, stderr=stderr))
-        if name == KLDivergence.name:
-            found += [Figure(label, float(torch.quantile(values, share))) for label, share in _QUANTILES]
+        known = EVALUATED[name]
+        found.append(Figure(known.figure, 1 - mean if known.agreement else mean, stderr=stderr))
+        found += [Figure(label, float(torch.quantile(values, share))) for label, share in known.quantiles]
     return found
 
 

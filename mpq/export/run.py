@@ -44,7 +44,7 @@ def export(
 
     Args:
         source: the plan or the artifact.
-        target: name of the target, see `mpq.export.registry.SUMMARIES`.
+        target: name of the target, see `mpq.export.registry.TARGETS`.
         output: where; by default beside the source.
         nearest: where the target lacks a layer's scheme, take its next one that holds the same values.
         options: what else the user chose.

@@ -66,7 +66,7 @@ class Format:
         range_clips: of formats with zero points: shares of the lowest and of the highest weight that a scale is to cover, to be tried.
         start: the scale that a search starts from, and that round-to-nearest takes: "largest" puts the largest magnitude of a group on the
             largest level, "mean" takes the mean magnitude, "exponent" the largest power of two that clips less than a factor of two.
-        radix: codes are stored as digits to this base, as many as fit in a byte; None packs their bits densely.
+        radix: codes are stored as digits to this base, as many as fit in a byte; 0 packs their bits densely.
         fixed_group: the only group size that there is; None allows any.
         free_groups: beside `fixed_group`: a format with the same levels and groups of any size.
         exponent_scales: scales are powers of two without sign, stored as 8-bit exponents, instead of fp16 numbers.
@@ -83,7 +83,7 @@ class Format:
     clip_ratios: tuple[float, ...] = ()
     range_clips: tuple[tuple[float, float], ...] = ()
     start: Start = "largest"
-    radix: int | None = None
+    radix: int = 0
     fixed_group: int | None = None
     free_groups: str = ""
     exponent_scales: bool = False
@@ -115,18 +115,18 @@ class Format:
         return EXPONENT_DTYPE if self.exponent_scales else SCALE_DTYPE
 
     @cached_property
-    def codes_per_byte(self) -> int | None:
-        """Digits in a byte where codes are stored as digits; None where their bits are packed densely."""
-        return None if self.radix is None else int(math.log(256, self.radix) + 1e-9)
+    def digits_per_byte(self) -> int:
+        """Codes in a byte where they are stored as digits; 0 where their bits are packed densely."""
+        return int(math.log(256, self.radix) + 1e-9) if self.radix else 0
 
     def code_bytes(self, count: int) -> int:
         """Bytes of `count` packed codes."""
-        return -(-count * self.bits // 8) if self.codes_per_byte is None else -(-count // self.codes_per_byte)
+        return -(-count * self.bits // 8) if not self.radix else -(-count // self.digits_per_byte)
 
     @cached_property
     def codes_per_run(self) -> int:
         """The least number of codes that end at a whole byte."""
-        return self.codes_per_byte or 8 // math.gcd(8, self.bits)
+        return self.digits_per_byte or 8 // math.gcd(8, self.bits)
 
     @cached_property
     def linear(self) -> tuple[float, float] | None:

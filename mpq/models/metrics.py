@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mpq.errors import UsageError
+from mpq.models.metric_registry import METRICS
 
 Outputs = Sequence[Tensor]
 
@@ -117,9 +117,6 @@ class CosineDistance(Metric):
         return 1 - torch.nn.functional.cosine_similarity(prepared[0].double(), found.double(), dim=-1)
 
 
-METRICS: dict[str, type[Metric]] = {kind.name: kind for kind in (KLDivergence, RelativeMSE, Top1Disagreement, CosineDistance)}
-
-
 def metric_for(kind: str, name: str | None = None) -> Metric:
     """The metric called `name`, or the one that fits outputs of a kind; see `models/logits.py` for the kinds.
 
@@ -137,9 +134,7 @@ def metric_named(name: str, *, probabilities: bool = False) -> Metric:
     """
     if name == KLDivergence.name:
         return KLDivergence(probabilities=probabilities)
-    if name not in METRICS:
-        raise UsageError(f"'{name}' is not a metric: use one of {', '.join(METRICS)}")
-    return METRICS[name]()
+    return METRICS.kind(name)()
 
 
 def _cross(probabilities: Tensor, logits: Tensor) -> Tensor:

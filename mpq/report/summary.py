@@ -6,16 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpq.models.metric_registry import METRICS
 from mpq.report.facts import NOISE, Facts
 from mpq.report.subject import Subject
 from mpq.report.words import TIMES, change, count, figure, noise, size
-
-METRICS = {
-    "kl_divergence": "KL divergence",
-    "relative_mse": "relative squared error",
-    "top1": "top-1 disagreement",
-    "cosine": "cosine distance",
-}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,18 @@
-"""JSON schemas of the files that people write: plans, configurations, budgets. Editors complete and check with them. No torch."""
+"""JSON schemas of the files that people write: plans, configurations, budgets. Editors complete and check with them. No torch.
+
+The files here lack the names of schemes, metrics, quantizers and methods: their registries give them.
+"""
 
 from __future__ import annotations
 
 import json
 from importlib.resources import files
 from typing import Any, Literal, get_args
+
+from mpq.analyze.registry import METHODS
+from mpq.formats.grammar import scheme_schema
+from mpq.models.metric_registry import FIGURES, METRICS
+from mpq.tensors.quantizers.registry import QUANTIZERS
 
 Name = Literal["plan", "config", "budgets"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -13,4 +21,18 @@ NAMES: tuple[Name, ...] = get_args(Name)
 def schema(name: Name) -> dict[str, Any]:
     """The schema of a plan, a configuration file, or a file of budgets (draft 2020-12)."""
     found: dict[str, Any] = json.loads(files("mpq.schemas").joinpath(f"{name}.schema.json").read_text(encoding="utf-8"))
+    _fill(name, found)
     return found
+
+
+def _fill(name: Name, found: dict[str, Any]) -> None:
+    """Put the names that registries hold into a schema, in place."""
+    if "scheme" in found.get("$defs", {}):
+        found["$defs"]["scheme"] = scheme_schema()
+    if name == "config":
+        settings = found["properties"]["analyze"]["properties"]
+        settings["metric"] |= {"enum": ["auto", *METRICS]}
+        settings["quantizer"] |= {"examples": ["auto", *QUANTIZERS]}
+        settings["method"] |= {"examples": ["auto", *METHODS]}
+    if name == "budgets":
+        found["properties"]["budgets"]["items"]["properties"]["metric"] |= {"enum": list(FIGURES)}

@@ -14,12 +14,12 @@ from mpq.formats.base import Format
 
 def pack_codes(codes: Tensor, element: Format) -> Tensor:
     """Pack codes of a format (uint8, any shape) into a flat uint8 tensor of `element.code_bytes` bytes."""
-    return pack(codes, element.bits) if element.codes_per_byte is None else _pack_digits(codes, element)
+    return pack(codes, element.bits) if not element.radix else _pack_digits(codes, element)
 
 
 def unpack_codes(packed: Tensor, element: Format, count: int) -> Tensor:
     """The first `count` codes of `packed` as a flat uint8 tensor: the inverse of `pack_codes`."""
-    if element.codes_per_byte is None:
+    if not element.radix:
         return unpack(packed, element.bits, count)
     return digits_of(packed, element).view(-1)[:count].clone()
 
@@ -31,8 +31,8 @@ def codes_from(packed: Tensor, element: Format, first: int, count: int) -> Tenso
 
 def codes_at(packed: Tensor, element: Format, places: Tensor) -> Tensor:
     """The codes at any places, uint8 of their shape."""
-    if element.codes_per_byte is not None:
-        byte, place = places // element.codes_per_byte, places % element.codes_per_byte
+    if element.radix:
+        byte, place = places // element.digits_per_byte, places % element.digits_per_byte
         digits: Tensor = packed[byte] // _powers(element, packed.device)[place] % element.radix
         return digits
     bits = places * element.bits
@@ -102,6 +102,4 @@ def digits_of(packed: Tensor, element: Format) -> Tensor:
 
 
 def _powers(element: Format, device: torch.device) -> Tensor:
-    assert element.radix is not None
-    assert element.codes_per_byte is not None
-    return torch.tensor([element.radix**place for place in range(element.codes_per_byte)], dtype=torch.uint8, device=device)
+    return torch.tensor([element.radix**place for place in range(element.digits_per_byte)], dtype=torch.uint8, device=device)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mpq.cli.main import app
-from mpq.export.registry import SUMMARIES, target_named
+from mpq.export.registry import TARGETS, target_named
 from mpq.records.plan import plan_for, write_plan
 from mpq.schemes import parse_scheme
 from tests.small import REST, linear
@@ -57,10 +57,10 @@ def test_errors_are_one_line_and_an_exit_code(plan: Path) -> None:
     )
     unknown = CliRunner().invoke(app, ["export", str(plan), "--to", "elsewhere"])
     assert unknown.exit_code == 2
-    assert unknown.stderr == f"mpq: 'elsewhere' is not a target: use one of {', '.join(SUMMARIES)}\n"
+    assert unknown.stderr == f"mpq: 'elsewhere' is not a target: use one of {', '.join(TARGETS)}\n"
 
 
-@pytest.mark.parametrize("name", list(SUMMARIES))
+@pytest.mark.parametrize("name", list(TARGETS))
 def test_every_target_is_found_by_its_name(name: str) -> None:
     target = target_named(name)
     assert target.ending

@@ -19,7 +19,7 @@ from mpq.tensors.quantized import QuantizedWeight
 def padded(packed: Tensor, scheme: Scheme) -> Tensor:
     """Packed codes filled up to whole runs of eight; at most seven bytes more."""
     element = scheme.element
-    run = 1 if element.codes_per_byte is not None or element.bits == 8 else element.bits
+    run = 1 if element.radix or element.bits == 8 else element.bits
     return torch.nn.functional.pad(packed, (0, -packed.numel() % run))
 
 
@@ -46,7 +46,7 @@ def dequantize(packed: Codes) -> Tensor:
 
 def _unpacked(packed: Tensor, element: Format) -> Tensor:
     bits = element.bits
-    if element.codes_per_byte is not None:
+    if element.radix:
         return digits_of(packed, element).view(-1)
     if bits == 8:
         return packed

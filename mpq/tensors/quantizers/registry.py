@@ -1,17 +1,25 @@
-"""Quantizers by name."""
+"""Quantizers by name. No torch: a quantizer's file is imported when it is asked for."""
 
 from __future__ import annotations
 
-from mpq.errors import UsageError
-from mpq.tensors.quantizers.act import ActivationEnergy
-from mpq.tensors.quantizers.base import Quantizer
-from mpq.tensors.quantizers.gptq import GPTQ, Descent
-from mpq.tensors.quantizers.hqq import HalfQuadratic
-from mpq.tensors.quantizers.mse import WeightError
-from mpq.tensors.quantizers.rtn import RoundToNearest
+from typing import TYPE_CHECKING
 
-_KINDS: tuple[type[Quantizer], ...] = (RoundToNearest, WeightError, HalfQuadratic, ActivationEnergy, GPTQ, Descent)
-QUANTIZERS = {kind.name: kind for kind in _KINDS}
+from mpq.registry import Registry
+
+if TYPE_CHECKING:
+    from mpq.tensors.quantizers.base import Quantizer
+
+QUANTIZERS: Registry[Quantizer] = Registry(
+    "quantizer",
+    {
+        "rtn": ("mpq.tensors.quantizers.rtn:RoundToNearest", "round to nearest under min-max scales"),
+        "mse": ("mpq.tensors.quantizers.mse:WeightError", "the clipping with the least squared weight error"),
+        "hqq": ("mpq.tensors.quantizers.hqq:HalfQuadratic", "half-quadratic scales: outliers may err"),
+        "act": ("mpq.tensors.quantizers.act:ActivationEnergy", "weight errors weighed by the energy of the inputs"),
+        "gptq": ("mpq.tensors.quantizers.gptq:GPTQ", "column by column, each error compensated in later columns"),
+        "descent": ("mpq.tensors.quantizers.gptq:Descent", "gptq, then coordinate descent over codes and scales"),
+    },
+)
 
 
 def quantizer_named(name: str) -> Quantizer:
@@ -20,6 +28,4 @@ def quantizer_named(name: str) -> Quantizer:
     Raises:
         UsageError: if there is none; the message lists them.
     """
-    if name not in QUANTIZERS:
-        raise UsageError(f"'{name}' is not a quantizer: use one of {', '.join(QUANTIZERS)}")
-    return QUANTIZERS[name]()
+    return QUANTIZERS.kind(name)()

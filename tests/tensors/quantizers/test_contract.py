@@ -22,7 +22,7 @@ SCHEMES = [
     *names("levels"),
     *(f"{name}-g16" for name in FREE),
 ]
-INFORMED = [name for name, kind in QUANTIZERS.items() if kind.needs_statistics]
+INFORMED = [name for name in QUANTIZERS if QUANTIZERS.kind(name).needs_statistics]
 
 
 def generator(seed: int) -> torch.Generator:
