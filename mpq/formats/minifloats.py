@@ -1,7 +1,10 @@
 """Small floating-point numbers: the codes are their bit patterns, sign first.
 
-fp4-e2m1              0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives (OCP Microscaling 1.0)
-fp8-e4m3  fp8-e5m2    as in torch, levels over 2**8 and 2**15 so that fp16 scales stay normal numbers (Micikevicius et al. 2022)
+    fp4-e2m1             0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives (OCP Microscaling 1.0)
+    fp6-e2m3             0 to 7.5: in steps of an eighth up to 2, a quarter up to 4, then a half (OCP Microscaling 1.0)
+    fp8-e4m3  fp8-e5m2   as in torch (Micikevicius et al. 2022)
+
+The levels of the 8-bit formats are divided by 2**8 and 2**15, so that fp16 scales stay normal numbers.
 """
 
 from __future__ import annotations
@@ -38,6 +41,14 @@ FORMATS = (
         "4-bit floating point",
         levels=tuple(minifloat_levels(2, 1)),
         clip_ratios=tuple(1.05 - 0.02 * step for step in range(28)),
+    ),
+    Format(
+        "fp6-e2m3",
+        6,
+        "levels",
+        "6-bit floating point",
+        levels=tuple(minifloat_levels(2, 3)),
+        clip_ratios=tuple(1.05 - 0.025 * step for step in range(20)),
     ),
     Format(
         "fp8-e4m3",

@@ -100,6 +100,8 @@ def test_stored_bits_are_those_of_the_packed_parts(scheme: Scheme, rows: int, co
         ("nl5-g16-s8", 5.5 + 8 / 4096),
         ("nl3", 3 + 16 / 4096),
         ("int1-g128", 1.125),
+        ("fp6-e2m3-g32", 6.5),
+        ("fp6-e2m3-g16-s8", 6.5 + 8 / 4096),
         ("fp16", 16.0),
         ("fp32", 32.0),
     ],

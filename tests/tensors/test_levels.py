@@ -26,7 +26,7 @@ def test_every_level_has_a_code_of_the_formats_bits_and_comes_back(name: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("int1", 2), ("ternary", 3), ("nf4", 16), ("fp4-e2m1", 15), ("fp8-e4m3", 253), ("fp8-e5m2", 247)]
+    ("name", "count"), [("int1", 2), ("ternary", 3), ("nf4", 16), ("fp4-e2m1", 15), ("fp6-e2m3", 63), ("fp8-e4m3", 253), ("fp8-e5m2", 247)]
 )
 def test_formats_have_as_many_distinct_levels_as_their_definition(name: str, count: int) -> None:
     assert len(levels_of(name).ascending) == count
@@ -48,6 +48,11 @@ def test_fp8_codes_are_the_bit_patterns_of_torch(name: str, dtype: torch.dtype, 
 
 def test_fp4_codes_are_sign_exponent_and_mantissa() -> None:
     assert to_codes(torch.tensor([0.0, 0.5, 6.0, -0.5, -6.0]), parse_scheme("fp4-e2m1")).tolist() == [0, 1, 7, 9, 15]
+
+
+def test_fp6_codes_are_sign_exponent_and_mantissa() -> None:
+    levels = torch.tensor([0.0, 0.125, 1.0, 2.25, 7.5, -0.125, -7.5])
+    assert to_codes(levels, parse_scheme("fp6-e2m3")).tolist() == [0, 1, 8, 17, 31, 33, 63]
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40))
@@ -75,7 +80,7 @@ def test_mxfp4_rounds_as_the_specification_has_it() -> None:
     assert weight.dequantize().tolist() == [[0.5, -3.0, 6.0, 0.0]]
 
 
-@pytest.mark.parametrize("name", ["int1", "ternary", "nf4", "fp4-e2m1", "mxfp4"])
+@pytest.mark.parametrize("name", ["int1", "ternary", "nf4", "fp4-e2m1", "fp6-e2m3", "mxfp4"])
 def test_searched_scales_lose_less_than_plain_ones(name: str) -> None:
     matrix = torch.randn(16, 70, generator=torch.Generator().manual_seed(1))
     plain, searched = (kind().quantize(matrix, parse_scheme(name)).dequantize() - matrix for kind in (RoundToNearest, WeightError))
