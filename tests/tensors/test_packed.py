@@ -2,15 +2,16 @@
 
 import copy
 import io
+import zipfile
 
 import pytest
 import torch
 from torch import nn
 
 from mpq.errors import UsageError
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.kernels import choose
-from mpq.tensors.packed import PackedTensor
+from mpq.tensors.packed import PackedTensor, plain
 from tests.tensors.packing import packed, pair
 
 TOKENS = torch.arange(10).view(2, 5)
@@ -100,6 +101,22 @@ def test_a_state_dict_goes_through_a_file_and_back() -> None:
     other.load_state_dict(torch.load(file, weights_only=True))
     x = torch.randn(3, 64)
     assert torch.equal(other(x), module(x))
+
+
+def test_a_state_dict_that_has_schemes_under_their_former_home_is_read() -> None:
+    _, module = pair(small())
+    now, former = io.BytesIO(), io.BytesIO()
+    torch.save(module.state_dict(), now)
+    with zipfile.ZipFile(now) as file, zipfile.ZipFile(former, "w") as copy_of_file:
+        for entry in file.infolist():
+            content = file.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                assert b"cmpq.formats.scheme\nScheme\n" in content
+                content = content.replace(b"cmpq.formats.scheme\nScheme\n", b"cmpq.schemes\nScheme\n")
+            copy_of_file.writestr(entry, content)
+    former.seek(0)
+    found = torch.load(former, weights_only=True)
+    assert all(torch.equal(plain(tensor), plain(found[name])) for name, tensor in module.state_dict().items())
 
 
 def test_inference_mode_keeps_weights_packed() -> None:
