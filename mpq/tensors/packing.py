@@ -97,7 +97,8 @@ def _pack_digits(codes: Tensor, element: Format) -> Tensor:
 
 def digits_of(packed: Tensor, element: Format) -> Tensor:
     """All digits of bytes [count], of a format with a radix: uint8 [count, digits of a byte]."""
-    digits: Tensor = packed.unsqueeze(1) // _powers(element, packed.device) % element.radix
+    powers = _powers(element, packed.device)
+    digits: Tensor = packed.unsqueeze(1) // powers % element.radix
     return digits
 
 

@@ -120,8 +120,9 @@ def test_a_wider_float_holds_a_narrower_one_and_16_bit_formats_do_not_hold_each_
     ],
 )
 def test_a_format_that_cannot_be_is_refused_when_made(wrong: dict[str, Any], message: str) -> None:
+    right: dict[str, Any] = {"name": "int1", "bits": 1, "kind": "levels", "summary": "", "levels": (-1.0, 1.0)}
     with pytest.raises(ValueError, match=message):
-        Format(**{"name": "int1", "bits": 1, "kind": "levels", "summary": "", "levels": (-1.0, 1.0)} | wrong)
+        Format(**right | wrong)
 
 
 @pytest.fixture
