@@ -17,15 +17,15 @@ from pathlib import Path
 
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
-from mpq.apply.correct import correct
-from mpq.apply.requantize import requantize
 from mpq.models.discover import discover
 from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
-from mpq.models.tuning import tune
 from mpq.models.variants import Variants, as_parameters
 from mpq.records.layer import Layer
 from mpq.records.paired import compare
+from mpq.recovery.correct import correct
+from mpq.recovery.requantize import requantize
+from mpq.recovery.tuning import tune
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named

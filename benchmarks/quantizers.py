@@ -25,7 +25,6 @@ from typing import Any
 
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
-from mpq.apply.requantize import requantize
 from mpq.budget import Budget
 from mpq.errors import BudgetError
 from mpq.evaluate.measurer import PlanMeasurer
@@ -34,6 +33,7 @@ from mpq.models.discover import discover
 from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants, as_parameters
 from mpq.records.layer import Layer
+from mpq.recovery.requantize import requantize
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named

@@ -1,4 +1,4 @@
-"""Arrows point down: `cli -> stages -> models -> tensors -> schemes, errors`, and never from one stage to another."""
+"""Arrows point down: `cli -> stages -> recovery -> models -> tensors -> schemes, errors`, and never from one stage to another."""
 
 import ast
 from collections.abc import Iterator
@@ -22,9 +22,10 @@ ALLOWED: dict[str, set[str]] = {
     "records": BASE | {"budget", "files"},
     "tensors": BASE,
     "models": DATA | {"tensors"},
-    **dict.fromkeys(STAGES, DATA | {"config", "tensors", "models"}),
+    "recovery": DATA | {"config", "tensors", "models"},
+    **dict.fromkeys(STAGES, DATA | {"config", "tensors", "models", "recovery"}),
     "search": DATA | {"config"},
-    "cli": DATA | {"config", "schemas", "tensors", "models"} | STAGES,
+    "cli": DATA | {"config", "schemas", "tensors", "models", "recovery"} | STAGES,
 }
 EXCEPTIONS = {
     "export/reopen.py": {"mpq.apply.load"},  # an exporter starts from the running model of an artifact

@@ -10,16 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpq.apply.amend import Amended, Wanted, amend, untouched
-from mpq.apply.correct import Correction, metric_on
 from mpq.apply.layers import plan_layers
-from mpq.apply.requantize import Requantization
-from mpq.apply.tune import Tuning
 from mpq.apply.write import write_artifact
 from mpq.config import TUNE_MINUTES
 from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.batches import Data, Split
-from mpq.models.corrections import correctable
 from mpq.models.fit import fit_data
 from mpq.models.inventory import inventory, rest_tensors, tensor_entry
 from mpq.models.load import from_module
@@ -31,6 +26,11 @@ from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
+from mpq.recovery.bias_correction import correctable
+from mpq.recovery.correct import Correction, metric_on
+from mpq.recovery.requantize import Requantization
+from mpq.recovery.run import Amended, Wanted, amend, untouched
+from mpq.recovery.tune import Tuning
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named

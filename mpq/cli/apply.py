@@ -14,11 +14,11 @@ from mpq.config import TUNE_MINUTES
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
-    from mpq.apply.tune import Tuning
     from mpq.export.run import Exported
     from mpq.models.batches import Data
     from mpq.models.loaded import LoadedModel
     from mpq.records.plan import Plan
+    from mpq.recovery.tune import Tuning
 
 
 def command(

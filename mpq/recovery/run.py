@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from mpq.apply.correct import NOTHING, Correction, correct
-from mpq.apply.requantize import Requantization, requantize
-from mpq.apply.tune import Tuning, tuning
 from mpq.config import TUNE_MINUTES
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric
-from mpq.models.tuning import Progress
 from mpq.models.variants import Variants, as_parameters
+from mpq.recovery.correct import NOTHING, Correction, correct
+from mpq.recovery.requantize import Requantization, requantize
+from mpq.recovery.tune import Tuning, tuning
+from mpq.recovery.tuning import Progress
 from mpq.tensors.quantized import QuantizedWeight
 
 

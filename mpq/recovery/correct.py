@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from mpq.apply.judge import judged
 from mpq.models.batches import Data
-from mpq.models.corrections import corrections
 from mpq.models.forward import forward
 from mpq.models.logits import outputs_are_logits
 from mpq.models.metrics import Metric, metric_for
+from mpq.recovery.bias_correction import corrections
+from mpq.recovery.held_out import judged
 
 NOTHING = "nothing to correct: no op adds a bias of the model or normalizes by statistics"
 

@@ -10,14 +10,14 @@ from mpq.models.batches import Data, data_from_batches
 from mpq.models.discover import discover
 from mpq.models.metrics import RelativeMSE
 from mpq.models.reference import Reference
-from mpq.models.tuning import OUT_OF_TIME, PASSES, Tuned, tune, vectors_of
 from mpq.models.variants import Variants, as_parameter
 from mpq.records.layer import Layer
+from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Tuned, tune, vectors_of
 from mpq.schemes import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import bits, data, mlp, tied
-from tests.models.test_corrections import convolutional, images
+from tests.recovery.test_bias_correction import convolutional, images
 
 Quantized = dict[str, QuantizedWeight]
 
@@ -96,7 +96,7 @@ def test_time_that_runs_short_ends_the_passes() -> None:
 
 def test_passes_behind_the_clock_are_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     module, samples, ticks = mlp(), data(48), itertools.count(0.0, 0.1)
-    monkeypatch.setattr("mpq.models.tuning.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("mpq.recovery.tuning.time.monotonic", lambda: next(ticks))
     layers, weights = quantized(module, samples, "int2")
     found = tuned(module, samples, layers, weights, seconds=10)
     assert found.hurried

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from mpq.models.batches import Data, data_from_batches
 from mpq.models.discover import discover
-from mpq.models.sequence import in_sequence, stages
 from mpq.models.statistics import statistics_for
 from mpq.models.swap import swapped
 from mpq.models.variants import Variants, as_parameter
+from mpq.recovery.sequential import in_sequence, stages
 from mpq.schemes import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import MODELS, bits, data, inputs, mlp, tied
 
-sequence = importlib.import_module("mpq.models.sequence")
+sequence = importlib.import_module("mpq.recovery.sequential")
 
 
 class Attention(nn.Module):

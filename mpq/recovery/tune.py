@@ -13,11 +13,11 @@ from mpq.errors import MpqError
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric
 from mpq.models.reference import Reference
-from mpq.models.tuning import OUT_OF_TIME, PASSES, Progress, Tuned, tune
 from mpq.models.variants import as_parameters
 from mpq.records.layer import Layer
 from mpq.records.paired import Errors, compare
 from mpq.records.sensitivity import standard_error
+from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Progress, Tuned, tune
 from mpq.tensors.quantized import QuantizedWeight
 
 _LEAST_SAMPLES = 2  # of either part

@@ -11,7 +11,7 @@ from mpq.errors import MismatchError
 from mpq.models.batches import Data, data_from_batches
 from mpq.records.artifact import read_artifact_header
 from mpq.records.plan import Plan
-from tests.models.test_corrections import convolutional, images
+from tests.recovery.test_bias_correction import convolutional, images
 
 
 def samples() -> Data:
@@ -61,7 +61,7 @@ def test_corrections_that_do_not_help_are_not_taken(tmp_path: Path, monkeypatch:
     module = convolutional()
     plan = planned(module)
     nothing = {"4.bias": module.state_dict()["4.bias"].clone()}
-    monkeypatch.setattr(importlib.import_module("mpq.apply.correct"), "corrections", lambda *_: nothing)  # `mpq.apply` is the function
+    monkeypatch.setattr(importlib.import_module("mpq.recovery.correct"), "corrections", lambda *_: nothing)  # `mpq.apply` is the function
     done = applied(module, plan, tmp_path)
     assert not done.correction.taken
     assert done.correction.reason.startswith("biases and statistics stay as they are: ")

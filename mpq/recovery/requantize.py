@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mpq.apply.judge import judged
 from mpq.config import TUNE_MINUTES
 from mpq.errors import ApplyError, MpqError
 from mpq.models.batches import Data
 from mpq.models.metrics import Metric, RelativeMSE
-from mpq.models.sequence import Progress, in_sequence
-from mpq.models.tuning import GRACE
 from mpq.models.variants import Variants, as_parameters
+from mpq.recovery.held_out import judged
+from mpq.recovery.sequential import Progress, in_sequence
+from mpq.recovery.tuning import GRACE
 from mpq.tensors.quantized import QuantizedWeight
 
 

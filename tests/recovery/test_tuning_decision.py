@@ -66,7 +66,7 @@ def test_the_same_plan_and_data_give_the_same_file(tmp_path: Path) -> None:
 def test_what_does_not_help_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, plan = planned_mlp()
     without = applied(module, plan, tmp_path, tune=False).path.read_bytes()
-    tuner = importlib.import_module("mpq.apply.tune")
+    tuner = importlib.import_module("mpq.recovery.tune")
     found = tuner.tune
 
     def spoiled(*arguments: Any, **choices: Any) -> Any:
