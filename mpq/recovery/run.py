@@ -1,113 +1,115 @@
-"""What happens to quantized weights before the artifact is whole, each step kept only if held-out samples say so.
-
-Layers are quantized once more, one after another; then biases and batch-norm statistics are corrected; then everything is tuned.
-"""
+"""Takes the steps of recovery in turn: each works on calibration samples, from what was kept before, and held-out samples decide on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import nn
 
-from mpq.config import TUNE_MINUTES
+from mpq.errors import MpqError
 from mpq.models.batches import Data
-from mpq.models.metrics import Metric
-from mpq.models.variants import Variants, as_parameters
-from mpq.recovery.correct import NOTHING, Correction, correct
-from mpq.recovery.requantize import Requantization, requantize
-from mpq.recovery.tune import Tuning, tuning
-from mpq.recovery.tuning import Progress
+from mpq.recovery.base import Decision, Proposal, State, Step, Task
+from mpq.recovery.held_out import LEAST_SAMPLES, decide
+from mpq.recovery.registry import STEPS
 from mpq.tensors.quantized import QuantizedWeight
 
 
 @dataclass(frozen=True)
-class Amended:
-    """What was decided."""
-
-    requantization: Requantization
-    correction: Correction
-    tuning: Tuning
-
-    @property
-    def weights(self) -> dict[str, QuantizedWeight]:
-        """Other codes and scales, by layer name."""
-        return {**self.requantization.weights, **self.tuning.weights}
-
-    @property
-    def decisions(self) -> tuple[Requantization, Correction, Tuning]:
-        """All of them, in the order of the steps."""
-        return self.requantization, self.correction, self.tuning
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Other values for tensors that no scheme changes, by name in the state dict."""
-        return {**self.correction.tensors, **self.tuning.vectors}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be tried.
+class Recovered:
+    """What all steps came to.
 
     Args:
-        sequential: quantizing one layer after another.
-        tune: tuning.
-        minutes: time allowed for each of the two.
+        state: all weights, and the tensors that changed.
+        decisions: one for each step, in order.
     """
 
-    sequential: bool = True
-    tune: bool = True
-    minutes: float = TUNE_MINUTES
+    state: State
+    decisions: tuple[Decision, ...]
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the steps that were kept."""
+        return tuple(decision.name for decision in self.decisions if decision.kept)
+
+    @property
+    def stopped(self) -> tuple[str, ...]:
+        """Names of the steps that the emergency stop ended, kept or not."""
+        return tuple(decision.name for decision in self.decisions if decision.stopped)
 
 
-def untouched(wanted: Wanted, *, asked: bool, judged: bool) -> Amended:
-    """The decision before anything was measured, with its reasons.
+def hindrances(
+    module: nn.Module, data: tuple[Data, Data] | None, off: Collection[str] = (), *, steps: Sequence[Step] = STEPS
+) -> dict[str, str]:
+    """Why steps are not tried, by their names; one batch is run where it takes that to see.
 
     Args:
-        wanted: what is to be tried beside corrections.
-        asked: whether corrections were asked for.
-        judged: whether there is data to judge by.
+        module: the unquantized model.
+        data: the samples to work with, and those that decide; None where there are none.
+        off: names of steps that are switched off.
+        steps: all steps.
     """
-    why = "no data to judge by" if asked else "as asked"
-    correction = Correction(NOTHING if asked and judged else f"biases and statistics stay as they are: {why}")
-    sequence, tuned = (why if tried else "as asked" for tried in (wanted.sequential, wanted.tune))
-    return Amended(Requantization(f"not sequential: {sequence}"), correction, Tuning(f"not tuned: {tuned}"))
+    found = {step.name: _hindrance(step, module, data, off) for step in steps}
+    return {name: reason for name, reason in found.items() if reason is not None}
 
 
-def amend(
-    variants: Variants,
+def untried(hindered: Mapping[str, str], *, steps: Sequence[Step] = STEPS) -> tuple[Decision, ...]:
+    """The decisions where no step is tried."""
+    return tuple(_skipped(step, hindered[step.name]) for step in steps)
+
+
+def recover(
+    task: Task,
     weights: Mapping[str, QuantizedWeight],
-    data: tuple[Data, Data],
-    metric: Metric,
-    wanted: Wanted,
+    held_out: Data,
+    hindered: Mapping[str, str],
     *,
-    seed: int,
-    on_sequence: Progress | None = None,
-    on_tuning: Progress | None = None,
-) -> Amended:
-    """Quantize one layer after another, correct biases and batch-norm statistics, then tune, each from what was kept before.
+    steps: Sequence[Step] = STEPS,
+) -> Recovered:
+    """Take the steps in turn, each from what was kept before.
 
     Args:
-        variants: of the unquantized model, which is unchanged afterwards.
+        task: what the steps work with.
         weights: as the quantizer left them, by layer name.
-        data: the samples to work with, and those that decide.
-        metric: what an error is.
-        wanted: what is to be tried beside corrections.
-        seed: of the order of samples in tuning.
-        on_sequence: told after each set of layers.
-        on_tuning: told after each step of tuning.
+        held_out: the samples that decide.
+        hindered: why steps are not tried, by name.
+        steps: all steps.
     """
-    module, layers = variants.module, list(variants.layers.values())
-    amended = untouched(wanted, asked=True, judged=True)
-    if wanted.sequential:
-        amended = replace(
-            amended, requantization=requantize(variants, weights, data, metric, minutes=wanted.minutes, on_progress=on_sequence)
-        )
-    weights = {**weights, **amended.weights}
-    amended = replace(amended, correction=correct(module, as_parameters(weights, layers), *data, metric))
-    if not wanted.tune:
-        return amended
-    corrected, minutes = amended.correction.tensors, wanted.minutes
-    return replace(
-        amended, tuning=tuning(module, layers, weights, corrected, data, metric, seed=seed, minutes=minutes, on_progress=on_tuning)
-    )
+    state, decisions = State(weights), list[Decision]()
+    for step in steps:
+        if step.name in hindered:
+            decisions.append(_skipped(step, hindered[step.name]))
+            continue
+        proposal, seconds = _proposed(step, task, state)
+        if not proposal.changes:
+            made = _skipped(step, proposal.about + proposal.remark, seconds=seconds)
+            decisions.append(replace(made, stopped=proposal.stopped, details=proposal.details))
+            continue
+        decisions.append(decide(step, proposal, task, state, held_out, seconds=seconds))
+        if decisions[-1].kept:
+            state = state.changed(proposal.weights, proposal.tensors)
+    return Recovered(state, tuple(decisions))
+
+
+def _hindrance(step: Step, module: nn.Module, data: tuple[Data, Data] | None, off: Collection[str]) -> str | None:
+    if step.name in off:
+        return "switched off"
+    if data is None:
+        return "no data to decide on"
+    calibration, held_out = data
+    if held_out.samples < LEAST_SAMPLES:
+        return f"{held_out.samples} held-out sample is too few to decide on"
+    return step.hindrance(module, calibration)
+
+
+def _proposed(step: Step, task: Task, state: State) -> tuple[Proposal, float]:
+    clock = task.limits.clock()
+    try:
+        proposal = step.propose(task, state)
+    except MpqError as problem:
+        proposal = Proposal(str(problem))
+    return proposal, clock.spent
+
+
+def _skipped(step: Step, reason: str, *, seconds: float | None = None) -> Decision:
+    return Decision(step.name, step.title, kept=False, reason=f"skipped: {reason}", seconds=seconds)

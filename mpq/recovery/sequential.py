@@ -1,4 +1,4 @@
-"""Quantizing one layer after another, each for the inputs that the layers before it, already quantized, will give it.
+"""Sequential re-quantization: one layer after another, each for the inputs that the layers before it, already quantized, will give it.
 
 A layer that is quantized alone is fitted to the inputs x of the unquantized model. Behind other quantized layers it meets x' instead. So
 its codes are chosen for W' instead of W, and for the inputs x':
@@ -8,19 +8,22 @@ its codes are chosen for W' instead of W, and for the inputs x':
 which takes back a part of the errors made before it, as the asymmetric calibration of GPTAQ does (Li et al. 2025, arXiv 2504.02692).
 Layers that share their input go together; all those before them must be quantized by then: with the layers of a whole block at
 once, each takes back the same error once more, and the model gets worse than it was (`benchmarks/log.md`). E[x' x'^T] is damped
-towards the identity, that samples too few do not decide.
+toward the identity so that a small sample does not dominate.
 
-A layer that comes in twice, with others in between, as a table tied to the head, and one whose inputs cannot be told, stays as it is.
+A layer that is used twice with others in between, such as a table tied to the head, and one whose inputs are not known, stays as it is.
 
-Cost: one forward pass over the data with the unquantized model, or several where all that the layers meet would take too much memory;
-and one for each set of layers with the same input, as far as these layers.
+Cost: one forward pass over the data with the unquantized model, or several where the inputs of all layers would take too much memory;
+and one for each set of layers with the same input, up to these layers. A matrix with c columns takes about 64 c^2 bytes and 6 c^3
+operations. That is estimated first (`recovery/cost.py`): sets that are too large stay as they are, and where the work allowed does not
+suffice for all samples, only the first ones are used.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -35,17 +38,69 @@ from mpq.models.statistics import InputWatch, plain_kernels
 from mpq.models.swap import swapped
 from mpq.models.variants import Variants, as_parameter, as_parameters
 from mpq.records.layer import Layer
+from mpq.recovery.base import OutOfTimeError, Progress, Proposal, State, Step, Task
+from mpq.recovery.cost import SetCost, affordable, forward_operations, set_cost
+from mpq.recovery.order import Calls, Use, recorded, stages
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
 
 LIMIT_BYTES = 1 << 30  # of vectors of the unquantized model
 _DAMPING = 0.3  # of the mean of the diagonal
 
-Calls = dict[str, list[Tensor]]
-"""The vectors that each layer met in one batch, call by call."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, layer) after each set of layers."""
+class Sequential(Step):
+    """Codes chosen one layer after another."""
+
+    name = "sequential"
+    title = "Sequential re-quantization"
+    outputs_decide = True
+
+    def propose(self, task: Task, state: State) -> Proposal:
+        """New codes for all layers that follow others, at most as many samples and sets of layers as the work allows."""
+        clock = task.limits.clock()
+        report = None if task.progress is None else task.progress(self.name)
+
+        def watched(done: int, total: int, layer: str) -> None:
+            if done < total and clock.over:
+                raise OutOfTimeError(f"stopped by the limit of {task.limits.told} after {done} of {total} sets of layers")
+            if report is not None:
+                report(done, total, layer)
+
+        try:
+            found = in_sequence(task.variants, state.weights, task.calibration, work=task.limits.work, on_progress=watched)
+        except OutOfTimeError as problem:
+            return Proposal(str(problem), stopped=True)
+        details = {"layers": len(found.weights), "samples": found.samples, "left": dict(found.left)}
+        if not found.weights:
+            reason = next(iter(found.left.values()), "no layer follows another one by products that are understood")
+            return Proposal(reason, details=details)
+        few = f", on the first {found.samples} of {task.calibration.samples} samples" if found.samples < task.calibration.samples else ""
+        left = "".join(f"; {len(names)} left as they were: {reason}" for reason, names in found.reasons.items())
+        about = f"for {len(found.weights)} layer{'' if len(found.weights) == 1 else 's'}"
+        return Proposal(about, found.weights, details=details, remark=few + left)
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """What quantizing in sequence gave.
+
+    Args:
+        weights: new codes by layer name.
+        samples: that were used.
+        left: why layers were left as they were because of their cost, by name.
+    """
+
+    weights: dict[str, QuantizedWeight]
+    samples: int
+    left: dict[str, str]
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Names of the layers that were left by reason."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.left.items():
+            found.setdefault(reason, []).append(name)
+        return found
 
 
 def in_sequence(
@@ -53,30 +108,42 @@ def in_sequence(
     weights: Mapping[str, QuantizedWeight],
     data: Data,
     *,
+    work: float = math.inf,
     limit_bytes: int = LIMIT_BYTES,
     on_progress: Progress | None = None,
-) -> dict[str, QuantizedWeight]:
+) -> Sequenced:
     """New codes, under the same schemes, for those of `weights` that follow others.
 
     Args:
         variants: of the unquantized model, which is unchanged afterwards.
         weights: as the quantizer left them, all of them, by layer name.
         data: calibration samples.
+        work: operations allowed, by the estimate.
         limit_bytes: of vectors in memory at a time; more than that where one set of layers needs it.
         on_progress: told after each set of layers; what it raises ends the work.
     """
     module, layers = variants.module, variants.layers
-    order, sizes = stages(module, list(layers.values()), data)
-    ordered = {name for stage in order for name in stage}
+    order = stages(module, list(layers.values()), data)
+    ordered = {use.name for stage in order for use in stage}
     values = as_parameters({name: weight for name, weight in weights.items() if name not in ordered}, layers.values())
+    first = 0 if values else 1  # the inputs of the first set are those of the unquantized model, if no other layer is quantized
+    costs = [_cost(stage, layers) for stage in order[first:]]
+    allowed = affordable(costs, forward_operations(module, layers.values(), data) * data.samples, data.samples, work)
+    left = {use.name: reason for number, reason in allowed.left.items() for use in order[first + number]}
+    if allowed.samples < data.samples:
+        data = data.first(max(1, allowed.samples))
     found: dict[str, QuantizedWeight] = {}
     kept: list[Calls] = []
     for number, (stage, after) in enumerate(pairwise([*order, []])):
-        if not kept or stage[0] not in kept[0]:
-            kept = _recorded(module, [layers[name] for name in _fitting(order[number:], sizes, limit_bytes)], data)
-        watch = _PairWatch(module, [layers[name] for name in stage], [layers[name] for name in after[:1]])
-        wanted = watch.over(values, data, kept) if values else {}
-        for name in stage:
+        names = [use.name for use in stage]
+        wanted: Mapping[str, tuple[Statistics, Tensor]] = {}
+        if values and names[0] not in left:
+            if not kept or names[0] not in kept[0]:
+                coming = [[use for use in each if use.name not in left] for each in order[number:]]
+                kept = recorded(module, [layers[name] for name in _fitting(coming, limit_bytes)], data)
+            watch = _PairWatch(module, [layers[name] for name in names], [layers[use.name] for use in after[:1]])
+            wanted = watch.over(values, data, kept)
+        for name in names:
             weight = weights[name]
             if name in wanted:
                 instead = _fitted(variants.matrix(name), *wanted[name]), wanted[name][0]
@@ -84,69 +151,22 @@ def in_sequence(
                     weight = found[name] = variants.quantized(name, weight.scheme, instead=instead)
             values[layers[name].parameters[0]] = as_parameter(weight, layers[name])
         if on_progress is not None:
-            on_progress(number + 1, len(order), stage[-1])
-    return found
+            on_progress(number + 1, len(order), names[-1])
+    return Sequenced(found, data.samples, left)
 
 
-def stages(module: nn.Module, layers: Sequence[Layer], data: Data) -> tuple[list[list[str]], dict[str, int]]:
-    """The layers that come in once, in the order in which they do, those that share their input together; and bytes of their vectors."""
-    watch, batch = _OrderWatch(module, layers), data.batches[0]
-    with plain_kernels(module), watch.active():
-        forward(module, batch)
-    order: list[list[int]] = []
-    sizes = dict.fromkeys(range(len(layers)), 0)
-    last: Tensor | None = None
-    for number, vectors in watch.calls:
-        if not order or not (vectors is last or number in order[-1]):
-            order.append([])
-        order[-1] += [] if number in order[-1] else [number]
-        sizes[number] += 0 if vectors is last else 4 * vectors.numel() * data.samples // batch.size
-        last = vectors
-    times = Counter(number for stage in order for number in stage) + Counter(watch.looked_up)
-    once = [[layers[number].name for number in stage if times[number] == 1] for stage in order]
-    return [stage for stage in once if stage], {layers[number].name: size for number, size in sizes.items()}
+def _cost(stage: Sequence[Use], layers: Mapping[str, Layer]) -> SetCost:
+    chosen = [layers[use.name] for use in stage]
+    return set_cost(chosen, [use.groups for use in stage], [use.values for use in stage], sum(use.kept_bytes for use in stage))
 
 
-def _fitting(order: Sequence[Sequence[str]], sizes: Mapping[str, int], limit: int) -> Iterator[str]:
+def _fitting(order: Sequence[Sequence[Use]], limit: int) -> Iterator[str]:
     """The layers of the first stages, of which all vectors fit in `limit` bytes; of one stage at least."""
     for number, stage in enumerate(order):
-        limit -= sum(sizes[name] for name in stage)
+        limit -= sum(use.kept_bytes for use in stage)
         if number and limit < 0:
             return
-        yield from stage
-
-
-def _recorded(module: nn.Module, layers: Sequence[Layer], data: Data) -> list[Calls]:
-    """What `layers` meet in the unquantized model, batch by batch."""
-    found = []
-    with plain_kernels(module):
-        for batch in data.batches:
-            watch = _OrderWatch(module, layers)
-            with watch.active():
-                forward(module, batch)
-            calls: Calls = {layer.name: [] for layer in layers}
-            for number, vectors in watch.calls:
-                calls[layers[number].name].append(vectors)
-            found.append(calls)
-    return found
-
-
-class _OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
-    """Keeps the vectors that layers meet, call by call; those that are one tensor are kept as one."""
-
-    def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
-        super().__init__(module, layers)
-        self.calls: list[tuple[int, Tensor]] = []
-        self._before: Tensor | None = None  # held, so that no other comes to lie in its memory
-
-    def _take(self, number: int, placed: Placement, group: int | None, vectors: Tensor) -> None:
-        same = self._before is not None and _place(vectors) == _place(self._before)
-        self.calls.append((number, self.calls[-1][1] if same else vectors.float().clone()))  # what follows may write to them
-        self._before = vectors
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
+        yield from (use.name for use in stage)
 
 
 class _PairWatch(InputWatch):  # type: ignore[no-untyped-call]

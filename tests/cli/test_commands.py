@@ -94,11 +94,11 @@ def test_a_finished_search_is_not_measured_again(folder: Path) -> None:
         ("analyze model.pt2 --num-samples 24", {"output", "layers", "finish", "table"}),
         ("search --budget 4.5bits --trials 2", {"output", "size", "evidence", "reason"}),
         ("search --budget 4.5bits --trials 0", {"output", "size", "evidence", "reason"}),
-        ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "sequential", "correction", "tuning", "fallbacks"}),
+        ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "recovery", "fallbacks"}),
         ("check plan.yaml", {"file", "passed", "checks"}),
         ("eval model.mpq.safetensors --data test.pt --num-samples 8", {"samples", "source", "figures"}),
         ("show plan.yaml", {"file", "kind", "model", "budget", "quantizer", "size", "evidence", "evidence_is_current", "layers"}),
-        ("show model.mpq.safetensors", {"file", "kind", "model", "quantizer", "sequential", "corrected", "tuned", "size", "layers"}),
+        ("show model.mpq.safetensors", {"file", "kind", "model", "quantizer", "recovery", "stopped", "size", "layers"}),
         ("show model.sensitivity.jsonl", {"file", "kind", "model", "data", "settings", "missing", "finish", "layers"}),
     ],
 )
