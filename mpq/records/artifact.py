@@ -104,7 +104,7 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
         )
         schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
         facts = data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"]
-        return ArtifactHeader(*facts, _recovery(data), tuple(map(str, data.get("stopped", ()))))
+        return ArtifactHeader(*facts, _recovery(data), _names(data.get("stopped", [])))
     except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
 
@@ -141,9 +141,15 @@ def _metadata(
 def _recovery(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The steps of recovery; earlier versions wrote them as a sum of numbers."""
     if "recovery" in data:
-        return tuple(map(str, data["recovery"]))
+        return _names(data["recovery"])
     digit = int(data.get("corrected", 0))
     return tuple(name for name, value in _DIGITS.items() if digit & value)
+
+
+def _names(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"{found!r} is not a list of names")
+    return tuple(found)
 
 
 def _facts(layer: Layer) -> dict[str, Any]:
