@@ -20,7 +20,7 @@ from mpq.errors import ConfigError
 from mpq.schemes import Scheme, parse_scheme
 
 TUNE_MINUTES = 15.0  # emergency stop of each step of recovery that takes long
-TUNE_WORK = 20.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
+TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
 
 
 @dataclass(frozen=True)

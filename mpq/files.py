@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -40,22 +39,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):  # what could not be made cannot be removed either
             partial.unlink()
-
-
-def check_output(path: Path) -> None:
-    """Refuse, before the long run, a file that could not be written after it.
-
-    Raises:
-        OutputError: if `path` is a folder, or its folder is missing or read-only.
-    """
-    trial = path.parent / f".{path.name}.{os.getpid()}.trial"
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        with trial.open("wb"):
-            trial.unlink()
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from mpq.apply.layers import plan_layers
-from mpq.apply.write import Contents, write_artifact
+from mpq.apply.write import Contents, check_folder, write_artifact
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import ApplyError, MismatchError, UsageError
-from mpq.files import check_output
 from mpq.models.batches import Data, Split
 from mpq.models.fit import fit_data
 from mpq.models.inventory import inventory, rest_tensors
@@ -104,7 +103,7 @@ def apply(
         OutputError: if the file cannot be written.
     """
     limits, path = _limits(tune_work, tune_minutes), Path(output)
-    check_output(path)
+    check_folder(path)
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
     layers = _checked_layers(wanted, loaded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ApplyError
-from mpq.files import atomic_write
+from mpq.files import OutputError, atomic_write
 from mpq.models.inventory import tensor_entry
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
@@ -91,6 +93,17 @@ class Contents:
 
     def _scheme(self, layer: Layer) -> Scheme:
         return self.header.schemes[layer.name]
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before the long work, a file whose folder is missing or read-only.
+
+    Raises:
+        OutputError: naming the file and the reason.
+    """
+    if not os.access(path.parent, os.W_OK):
+        reason = os.strerror(errno.EACCES if path.parent.exists() else errno.ENOENT)
+        raise OutputError(f"cannot write {path}: {reason}; choose another place with --output")
 
 
 def write_artifact(path: Path, contents: Contents) -> None:

@@ -10,10 +10,9 @@ import typer
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
-from mpq.cli.sources import calibration_source, how_read, read_data, removed_if_bare, stem_of
+from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
-from mpq.files import check_output
 
 _DEFAULTS = AnalysisSettings()
 _DATA = ("seq_len", "num_samples", "batch_size")

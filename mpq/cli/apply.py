@@ -9,10 +9,9 @@ import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.options import Json, Trust
-from mpq.cli.sources import located_model, reopen_data, reopen_model, stem_of
+from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
-from mpq.files import check_output
 
 if TYPE_CHECKING:
     from mpq.export.run import Exported

@@ -11,10 +11,9 @@ from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
 from mpq.cli.options import Config, Json, Trust, default_of, merged
 from mpq.cli.searching import Job, starting_schemes
-from mpq.cli.sources import only_analysis
+from mpq.cli.sources import check_output, only_analysis
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
-from mpq.files import check_output
 
 _DEFAULTS = SearchSettings()
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from mpq.budget import Budget
 from mpq.cli.console import figure, print_json, print_table, progress, say
 from mpq.cli.explain import print_explanation
-from mpq.cli.sources import reopen_data, reopen_model
+from mpq.cli.sources import check_output, reopen_data, reopen_model
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
-from mpq.files import check_output
 
 if TYPE_CHECKING:
     from mpq.evaluate.measurer import PlanMeasurer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpq.cli.console import say, warn
 from mpq.config import DataSettings
 from mpq.errors import DataError, MismatchError, MpqError, UsageError
+from mpq.files import OutputError
 
 if TYPE_CHECKING:
     from mpq.models.batches import Data
@@ -77,6 +79,22 @@ def calibration_source(given: str | None, model: LoadedModel) -> str:
         warn("no calibration data given: using the example inputs of the exported program; --calib FILE gives better figures")
         return EXAMPLES
     raise DataError("no calibration data: give --calib FILE, for example a .pt with a tensor of inputs, or text for a language model")
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before the long run, a file that could not be written after it.
+
+    Raises:
+        OutputError: if `path` is a folder, or its folder is missing or read-only.
+    """
+    trial = path.parent / f".{path.name}.{os.getpid()}.trial"
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with trial.open("wb"):
+            trial.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
 
 
 def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: int = 0) -> Data:

@@ -86,6 +86,15 @@ class Clock:
         """Whether no time is left."""
         return self.spent >= self._seconds
 
+    def check(self) -> None:
+        """Stop a step that has no time left.
+
+        Raises:
+            OutOfTimeError: then.
+        """
+        if self.over:
+            raise OutOfTimeError(f"{self.spent:.0f} s")
+
 
 @dataclass(frozen=True)
 class Task:

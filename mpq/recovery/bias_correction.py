@@ -52,7 +52,7 @@ class BiasCorrection(Step):
         found = corrections(task.module, state.values(task.layers), task.calibration)
         if not found:
             return Proposal(_NOTHING)
-        about = f"for {len(found)} bias{'' if len(found) == 1 else 'es'} and statistics"
+        about = f"for {len(found)} bias or batch-norm vector{'' if len(found) == 1 else 's'}"
         return Proposal(about, tensors=found, details={"tensors": len(found)})
 
 

@@ -9,16 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.models.batches import Data
-from mpq.models.forward import forward
+from mpq.models.running.operations import operations
 from mpq.models.statistics import plain_kernels
 from mpq.records.layer import Layer
 
-SET_BYTES = 4 << 30  # memory for one set of layers
+SET_BYTES = 2 << 30  # memory for one set of layers
 LEAST_SAMPLES = 8  # where there are as many
-_SHARE = 0.25  # of the work allowed: the most for what one set costs whatever the number of samples
+_SHARE = 0.125  # of the work allowed: the most for what one set costs whatever the number of samples
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ class Affordable:
 
 def forward_operations(module: nn.Module, layers: Iterable[Layer], data: Data) -> float:
     """Operations of one forward pass for one sample; at least two for each weight of `layers`. One batch is run."""
-    batch, counter = data.batches[0], FlopCounterMode(display=False)
-    with plain_kernels(module), counter:
-        forward(module, batch)
-    return max(counter.get_total_flops() / batch.size, 2.0 * sum(layer.weights for layer in layers))
+    batch = data.batches[0]
+    with plain_kernels(module):
+        counted = operations(module, batch)
+    return max(counted / batch.size, 2.0 * sum(layer.weights for layer in layers))
 
 
 def set_cost(layers: Sequence[Layer], groups: Sequence[int], values: Sequence[int], kept_bytes: int) -> SetCost:
@@ -106,6 +105,6 @@ def _too_large(cost: SetCost, work: float, memory: int) -> str | None:
     if cost.memory > memory:
         return f"rows of {cost.columns:,} weights would take {cost.memory / 1e9:.2g} GB of memory, and {memory / 1e9:.2g} GB are allowed"
     if cost.fixed > _SHARE * work:
-        allowed = f"{_SHARE * work:.2g} are allowed for one set of layers (a quarter of --tune-work)"
+        allowed = f"{_SHARE * work:.2g} are allowed for one set of layers (an eighth of --tune-work)"
         return f"rows of {cost.columns:,} weights would take {cost.fixed:.2g} operations, and {allowed}"
     return None

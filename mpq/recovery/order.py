@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -57,11 +57,12 @@ def stages(module: nn.Module, layers: Sequence[Layer], data: Data) -> list[list[
     return [stage for stage in once if stage]
 
 
-def recorded(module: nn.Module, layers: Sequence[Layer], data: Data) -> list[Calls]:
-    """What `layers` meet in the unquantized model, batch by batch."""
+def recorded(module: nn.Module, layers: Sequence[Layer], data: Data, on_batch: Callable[[], None]) -> list[Calls]:
+    """What `layers` meet in the unquantized model, batch by batch; `on_batch` is called before each."""
     found = []
     with plain_kernels(module):
         for batch in data.batches:
+            on_batch()
             watch = OrderWatch(module, layers)
             with watch.active():
                 forward(module, batch)

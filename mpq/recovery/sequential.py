@@ -21,7 +21,7 @@ suffice for all samples, only the first ones are used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,27 +57,33 @@ class Sequential(Step):
 
     def propose(self, task: Task, state: State) -> Proposal:
         """New codes for all layers that follow others, at most as many samples and sets of layers as the work allows."""
-        clock = task.limits.clock()
+        clock, finished = task.limits.clock(), 0
         report = None if task.progress is None else task.progress(self.name)
 
         def watched(done: int, total: int, layer: str) -> None:
-            if done < total and clock.over:
-                raise OutOfTimeError(f"stopped by the limit of {task.limits.told} after {done} of {total} sets of layers")
+            nonlocal finished
+            finished = done
             if report is not None:
                 report(done, total, layer)
 
         try:
-            found = in_sequence(task.variants, state.weights, task.calibration, work=task.limits.work, on_progress=watched)
-        except OutOfTimeError as problem:
-            return Proposal(str(problem), stopped=True)
+            found = in_sequence(
+                task.variants, state.weights, task.calibration, work=task.limits.work, on_progress=watched, on_batch=clock.check
+            )
+        except OutOfTimeError:
+            return Proposal(f"stopped by the limit of {task.limits.told}, with {finished} sets of layers done", stopped=True)
         details = {"layers": len(found.weights), "samples": found.samples, "left": dict(found.left)}
         if not found.weights:
             reason = next(iter(found.left.values()), "no layer follows another one by products that are understood")
             return Proposal(reason, details=details)
         few = f", on the first {found.samples} of {task.calibration.samples} samples" if found.samples < task.calibration.samples else ""
-        left = "".join(f"; {len(names)} left as they were: {reason}" for reason, names in found.reasons.items())
-        about = f"for {len(found.weights)} layer{'' if len(found.weights) == 1 else 's'}"
+        left = "".join(f"; {_layers(len(names))} left unchanged: {reason}" for reason, names in found.reasons.items())
+        about = f"for {_layers(len(found.weights))}"
         return Proposal(about, found.weights, details=details, remark=few + left)
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def in_sequence(
     work: float = math.inf,
     limit_bytes: int = LIMIT_BYTES,
     on_progress: Progress | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Sequenced:
     """New codes, under the same schemes, for those of `weights` that follow others.
 
@@ -120,7 +127,8 @@ def in_sequence(
         data: calibration samples.
         work: operations allowed, by the estimate.
         limit_bytes: of vectors in memory at a time; more than that where one set of layers needs it.
-        on_progress: told after each set of layers; what it raises ends the work.
+        on_progress: told after each set of layers.
+        on_batch: called before each forward pass over a batch; what it raises ends the work.
     """
     module, layers = variants.module, variants.layers
     order = stages(module, list(layers.values()), data)
@@ -140,9 +148,9 @@ def in_sequence(
         if values and names[0] not in left:
             if not kept or names[0] not in kept[0]:
                 coming = [[use for use in each if use.name not in left] for each in order[number:]]
-                kept = recorded(module, [layers[name] for name in _fitting(coming, limit_bytes)], data)
+                kept = recorded(module, [layers[name] for name in _fitting(coming, limit_bytes)], data, on_batch)
             watch = _PairWatch(module, [layers[name] for name in names], [layers[use.name] for use in after[:1]])
-            wanted = watch.over(values, data, kept)
+            wanted = watch.over(values, data, kept, on_batch)
         for name in names:
             weight = weights[name]
             if name in wanted:
@@ -180,10 +188,13 @@ class _PairWatch(InputWatch):  # type: ignore[no-untyped-call]
         self._partners: list[list[Tensor]] = []
         self._enough = False
 
-    def over(self, values: Mapping[str, Tensor], data: Data, kept: Sequence[Calls]) -> dict[str, tuple[Statistics, Tensor]]:
+    def over(
+        self, values: Mapping[str, Tensor], data: Data, kept: Sequence[Calls], on_batch: Callable[[], None]
+    ) -> dict[str, tuple[Statistics, Tensor]]:
         """Statistics of the layers while `values` stand in others, and the mean of x x'^T in the same shape."""
         with plain_kernels(self._module), swapped(self._module, values):
             for batch, calls in zip(data.batches, kept, strict=True):
+                on_batch()
                 self._partners, self._enough = [list(calls[layer.name]) for layer in self._stage], False
                 try:
                     with self.active():

@@ -46,7 +46,7 @@ def test_coarse_weights_are_corrected_and_the_artifact_is_better_at_the_same_siz
     assert decided.after is not None
     assert decided.after < decided.before
     figures = f"KL {decided.before:.4g} -> {decided.after:.4g} on 24 held-out samples"
-    assert decided.line == f"Bias correction kept for 3 biases and statistics: {figures} ({decided.seconds:.0f} s)"
+    assert decided.line == f"Bias correction kept for 3 bias or batch-norm vectors: {figures} ({decided.seconds:.0f} s)"
     assert done.file_bytes == without.file_bytes == plan.size.file_bytes
     assert "bias_correction" in read_artifact_header(done.path).recovery
     assert error(module, done.path) < before

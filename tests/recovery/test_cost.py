@@ -65,6 +65,6 @@ def test_sets_that_are_too_large_are_left_and_cost_nothing() -> None:
     found = affordable(costs, 1.0, 64, 1000.0)
     assert found.samples == 64
     assert found.left == {
-        0: "rows of 9,000 weights would take 5.4 GB of memory, and 4.3 GB are allowed",
-        2: "rows of 4,000 weights would take 3e+02 operations, and 2.5e+02 are allowed for one set of layers (a quarter of --tune-work)",
+        0: "rows of 9,000 weights would take 5.4 GB of memory, and 2.1 GB are allowed",
+        2: "rows of 4,000 weights would take 3e+02 operations, and 1.2e+02 are allowed for one set of layers (an eighth of --tune-work)",
     }
