@@ -17,15 +17,18 @@ from pathlib import Path
 
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
-from mpq.apply.correct import correct
-from mpq.apply.requantize import requantize
+from mpq.config import TUNE_WORK
 from mpq.models.discover import discover
 from mpq.models.reference import Reference
 from mpq.models.statistics import statistics_for
-from mpq.models.tuning import tune
 from mpq.models.variants import Variants, as_parameters
 from mpq.records.layer import Layer
 from mpq.records.paired import compare
+from mpq.recovery.base import TERA, Limits, State, Task
+from mpq.recovery.bias_correction import BiasCorrection
+from mpq.recovery.run import hindrances, recover
+from mpq.recovery.sequential import Sequential
+from mpq.recovery.tuning import tune
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
@@ -58,26 +61,24 @@ def _row(setting: Case, judge: Judge, quantizer: str, plan: str, options: argpar
     variants = Variants(module, layers, chooser, statistics=statistics_for(chooser, module, layers, calibration), cache_bytes=0)
     weights = {layer.name: variants.quantized(layer.name, schemes[layer.name]) for layer in layers}
     quantizing = time.perf_counter() - began
-    plain = as_parameters(weights, layers)
-    error, quality = judge(plain)
-    began = time.perf_counter()
-    sequence, ratio = "-", 1.0
+    error, quality = judge(as_parameters(weights, layers))
+    task = Task(variants, calibration, setting.metric, SEED, Limits(TERA * options.work, options.minutes))
+    state, sequence, ratio = State(weights), "-", 1.0
     if options.sequential:
-        decided = requantize(variants, weights, (calibration, held_out), setting.metric)
-        weights |= decided.weights
-        plain = as_parameters(weights, layers)
-        ratio = judge(plain)[0] / error
-        sequence = f"{ratio:.3f} ({time.perf_counter() - began:.0f})"
-    corrected = correct(module, plain, calibration, held_out, setting.metric).tensors
-    base = {**plain, **corrected}
+        recovered = recover(task, weights, held_out, {}, steps=(Sequential(),))
+        state = recovered.state
+        ratio = judge(state.values(layers))[0] / error
+        sequence = f"{ratio:.3f} ({recovered.decisions[0].seconds:.0f})"
+    steps = (BiasCorrection(),)
+    recovered = recover(task, state.weights, held_out, hindrances(module, (calibration, held_out), steps=steps), steps=steps)
+    state, after = recovered.state, judge(recovered.state.values(layers))[0] if recovered.kept else ratio * error
     began = time.perf_counter()
-    found = tune(module, layers, weights, corrected, calibration, setting.metric, seed=SEED, seconds=60 * options.minutes)
+    found = tune(task, state)
     tuning = time.perf_counter() - began
-    chosen = {**base, **as_parameters(found.weights, layers), **found.vectors}
     reference = Reference(module, held_out, setting.metric)
+    base, chosen = state.values(layers), state.changed(found.weights, found.vectors).values(layers)
     taken = compare(reference.errors(chosen).numpy(), reference.errors(base).numpy()).better
     chosen_error, chosen_quality = judge(chosen)
-    after = judge(base)[0] if corrected else ratio * error
     figures = f"{calibration.samples:7} {quantizing:8.1f} {error:8.4g} {quality:8.4f} {sequence:>14} {after / error:10.3f} "
     figures += f"{(chosen_error if taken else after) / error:6.3f} {f'({chosen_error / error:.3f})':>10} {chosen_quality:8.4f}"
     return f"{figures} {found.passes:7.1f} {tuning:8.1f}"
@@ -100,7 +101,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, help="calibration samples, before a quarter is held out")
     parser.add_argument("--tests", type=int, help="test samples")
     parser.add_argument("--sequential", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--minutes", type=float, default=60.0, help="allowed for tuning")
+    parser.add_argument("--work", type=float, default=TUNE_WORK, help="teraflops allowed for sequence and for tuning")
+    parser.add_argument("--minutes", type=float, default=60.0, help="emergency stop of both")
     return parser.parse_args()
 
 

@@ -25,7 +25,6 @@ from typing import Any
 
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
-from mpq.apply.requantize import requantize
 from mpq.budget import Budget
 from mpq.errors import BudgetError
 from mpq.evaluate.measurer import PlanMeasurer
@@ -34,6 +33,9 @@ from mpq.models.discover import discover
 from mpq.models.statistics import statistics_for
 from mpq.models.variants import Variants, as_parameters
 from mpq.records.layer import Layer
+from mpq.recovery.base import Limits, Task
+from mpq.recovery.run import recover
+from mpq.recovery.sequential import Sequential
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
@@ -152,11 +154,12 @@ def _figures(
         weights = {layer: variants.quantized(layer, scheme) for layer, scheme in schemes.items()}
         seconds = time.perf_counter() - began
         error, quality = other, other_quality = judge(as_parameters(weights, known))
-        decided = requantize(variants, weights, split, setting.metric)
-        if decided.taken:
-            other, other_quality = judge(as_parameters({**weights, **decided.weights}, known))
+        task = Task(variants, split[0], setting.metric, seed=0, limits=Limits(math.inf, math.inf))
+        recovered = recover(task, weights, split[1], {}, steps=(Sequential(),))
+        if recovered.kept:
+            other, other_quality = judge(recovered.state.values(known))
         found = {"error": error, "quality": quality, "sequential": other, "sequential_quality": other_quality}
-        return found | {"seconds": round(seconds, 1), "sequential_seconds": round(decided.seconds or 0.0, 1)}
+        return found | {"seconds": round(seconds, 1), "sequential_seconds": round(recovered.decisions[0].seconds or 0.0, 1)}
 
     return figures
 

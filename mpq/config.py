@@ -19,7 +19,8 @@ import yaml
 from mpq.errors import ConfigError
 from mpq.schemes import Scheme, parse_scheme
 
-TUNE_MINUTES = 5.0  # allowed for tuning after quantization
+TUNE_MINUTES = 15.0  # emergency stop of each step of recovery that takes long
+TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ taken, else the second-order one. The estimate does not look at the clock, so th
 from __future__ import annotations
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.analyze.fisher import Fisher
 from mpq.analyze.measure import Measure
 from mpq.analyze.registry import method_named
 from mpq.errors import UsageError
 from mpq.models.batches import Data
-from mpq.models.forward import forward
 from mpq.models.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.operations import operations
 
 AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cores
 
@@ -65,6 +64,4 @@ def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, p
 def flops(module: nn.Module, data: Data) -> float:
     """Floating-point operations of one pass over the data, counted on its first sample."""
     sample = data.batches[0] if data.fixed_batch else data.batches[0].select([0])
-    with FlopCounterMode(display=False) as counter:
-        forward(module, sample)
-    return float(counter.get_total_flops()) * data.samples / sample.size
+    return operations(module, sample) * data.samples / sample.size

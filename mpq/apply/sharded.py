@@ -21,7 +21,7 @@ from mpq.models.shards import DTYPES, StoredTensor, tensors_of
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.index import VERSION
 from mpq.records.layer import Layer
-from mpq.records.layout import entry, header, in_file_order, layer_entries
+from mpq.records.layout import entry, in_file_order, layer_entries
 from mpq.records.plan import Plan
 
 
@@ -115,7 +115,7 @@ def _shard(path: Path, output: Path, tensors: list[StoredTensor], layers: Mappin
     entries = [entry(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors if tensor.name not in own]
     for layer in own.values():
         entries += layer_entries(layer.name, layer.matrix, schemes[layer.name])
-    first = header(entries, facts.to_metadata())
+    first = facts.first_bytes(entries)
     places, end = dict[str, int](), len(first)
     for item in in_file_order(entries):
         places[item.name] = end

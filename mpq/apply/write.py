@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -10,9 +14,12 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ApplyError
-from mpq.files import atomic_write
+from mpq.files import OutputError, atomic_write
+from mpq.models.inventory import tensor_entry
 from mpq.records.artifact import ArtifactHeader
-from mpq.records.layout import TensorEntry, header, in_file_order, layer_entries
+from mpq.records.layer import Layer
+from mpq.records.layout import TensorEntry, in_file_order, layer_entries
+from mpq.schemes import Scheme
 
 
 class ArtifactWriter:
@@ -53,43 +60,66 @@ class ArtifactWriter:
             raise ApplyError(f"tensor '{min(self._missing)}' was not written: this is a bug in mpq, please report it")
 
 
-def write_artifact(
-    path: Path,
-    facts: ArtifactHeader,
-    rest: Mapping[str, Tensor],
-    rest_entries: Iterable[TensorEntry],
-    parts_of: Callable[[str], Mapping[str, Tensor]],
-    *,
-    finished: Callable[[], tuple[ArtifactHeader, Mapping[str, Tensor]]] | None = None,
-) -> None:
-    """Write an artifact atomically.
+@dataclass(frozen=True)
+class Contents:
+    """All that an artifact will hold, settled before any of it is written.
 
     Args:
-        path: where.
-        facts: what its header says.
-        rest: tensors stored as they are, by name.
-        rest_entries: their entries.
-        parts_of: the packed parts of a layer, by its name; called once per layer, in order.
-        finished: called when all layers are written: what the header says in the end, no longer than `facts`, and other values for
-            some of the tensors, by their names in the file.
+        header: what it says of itself, with the steps of recovery.
+        tensors: stored as they are, by name.
+        parts_of: the packed parts of a layer, by its name; called once per layer, in order, while the file is written, so that the packed
+            parts of one layer are in memory at a time.
     """
-    entries = list(rest_entries)
-    for layer in facts.layers:
-        entries += layer_entries(layer.name, layer.matrix, facts.schemes[layer.name])
-    first = header(entries, facts.to_metadata())
+
+    header: ArtifactHeader
+    tensors: Mapping[str, Tensor]
+    parts_of: Callable[[str], Mapping[str, Tensor]]
+
+    @cached_property
+    def entries(self) -> list[TensorEntry]:
+        """Of all tensors in the file."""
+        known = [tensor_entry(name, tensor) for name, tensor in self.tensors.items()]
+        return known + [part for layer in self.header.layers for part in layer_entries(layer.name, layer.matrix, self._scheme(layer))]
+
+    @cached_property
+    def first(self) -> bytes:
+        """The first bytes of the file."""
+        return self.header.first_bytes(self.entries)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.first) + sum(entry.stored.bytes for entry in self.entries)
+
+    def _scheme(self, layer: Layer) -> Scheme:
+        return self.header.schemes[layer.name]
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before the long work, a file whose folder is missing or read-only.
+
+    Raises:
+        OutputError: naming the file and the reason.
+    """
+    if not os.access(path.parent, os.W_OK):
+        reason = os.strerror(errno.EACCES if path.parent.exists() else errno.ENOENT)
+        raise OutputError(f"cannot write {path}: {reason}; choose another place with --output")
+
+
+def write_artifact(path: Path, contents: Contents) -> None:
+    """Write an artifact, once and atomically.
+
+    Raises:
+        ApplyError: if a part does not have its predicted shape, or is missing; no file is left then.
+    """
+    first = contents.first
     with atomic_write(path) as file:
-        writer = ArtifactWriter(file, entries, first)
-        for name, tensor in rest.items():
+        writer = ArtifactWriter(file, contents.entries, first)
+        for name, tensor in contents.tensors.items():
             writer.put(name, tensor)
-        for layer in facts.layers:
-            for part, tensor in parts_of(layer.name).items():
+        for layer in contents.header.layers:
+            for part, tensor in contents.parts_of(layer.name).items():
                 writer.put(f"{layer.name}.{part}", tensor)
-        if finished is not None:
-            final, changed = finished()
-            for name, tensor in changed.items():
-                writer.put(name, tensor)
-            file.seek(0)
-            file.write(header(entries, final.to_metadata()))  # as long as the first one
         writer.check_complete()
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.options import Json, Trust
 from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
-from mpq.config import TUNE_MINUTES
+from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
-    from mpq.apply.tune import Tuning
     from mpq.export.run import Exported
     from mpq.models.batches import Data
     from mpq.models.loaded import LoadedModel
@@ -25,25 +24,35 @@ def command(
     plan: Annotated[Path, typer.Argument(help="The plan.")] = Path("plan.yaml"),
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: MODEL.mpq.safetensors beside the plan]")] = None,
-    corrections: Annotated[
-        bool, typer.Option(help="Correct biases and batch-norm statistics, at no cost in bytes, where held-out samples say that it helps.")
+    recovery: Annotated[
+        bool,
+        typer.Option(
+            help="Win back quality without a byte more: sequential re-quantization, bias correction and tuning, each kept only where "
+            "held-out samples agree."
+        ),
     ] = True,
+    corrections: Annotated[bool, typer.Option(hidden=True, help="The old name of --recovery.")] = True,
     sequential: Annotated[
-        bool,
-        typer.Option(
-            help="Quantize each layer once more, for the inputs that the quantized layers before it give, at no cost in bytes, where "
-            "held-out samples say that it helps."
-        ),
+        bool, typer.Option(help="Quantize each layer once more, for the inputs that the quantized layers before it give.")
     ] = True,
-    tune: Annotated[
-        bool,
+    tune: Annotated[bool, typer.Option(help="Tune codes, scales, biases and norms toward the unquantized model's outputs.")] = True,
+    tune_work: Annotated[
+        float,
         typer.Option(
-            help="Tune codes, scales, biases and norms towards the unquantized model's outputs, at no cost in bytes, where held-out "
-            "samples say that it helps."
+            "--tune-work",
+            metavar="TERAFLOPS",
+            help="Work allowed for each of --sequential and --tune, in 10^12 floating-point operations. They use fewer passes and "
+            "samples where it is too little, the same on every machine.",
         ),
-    ] = True,
+    ] = TUNE_WORK,
     tune_minutes: Annotated[
-        float, typer.Option("--tune-minutes", metavar="MINUTES", help="Time allowed for each of --sequential and --tune.")
+        float,
+        typer.Option(
+            "--tune-minutes",
+            metavar="MINUTES",
+            help="Emergency stop for each of --sequential and --tune. A result that it cuts short depends on the machine; the artifact "
+            "says so.",
+        ),
     ] = TUNE_MINUTES,
     allow_unchanged: Annotated[
         bool, typer.Option("--allow-unchanged", help="Accept layers that already lie on their scheme's grid.")
@@ -85,8 +94,8 @@ def command(
     from mpq.tensors.quantizers.registry import quantizer_named
 
     loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
-    needed = quantizer_named(wanted.quantizer).needs_statistics
-    data = _data(wanted, plan, loaded, needed=needed) if wanted.data and (needed or corrections) else None
+    needed, recover = quantizer_named(wanted.quantizer).needs_statistics, recovery and corrections
+    data = _data(wanted, plan, loaded, needed=needed) if wanted.data and (needed or recover) else None
     target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
     check_output(target)
     with progress_in_turn() as stage:
@@ -95,24 +104,22 @@ def command(
             wanted,
             target,
             data=data,
-            corrections=corrections,
+            recovery=recover,
             sequential=sequential,
             tune=tune,
+            tune_work=tune_work,
             tune_minutes=tune_minutes,
             allow_unchanged=allow_unchanged,
             on_progress=stage("apply"),
-            on_sequence=stage("sequence"),
-            on_tuning=stage("tune"),
+            on_recovery=stage,
         )
     exported = None if to is None else _exported(done.path, to, model, trust=trust)
     size = wanted.size
     if json:
-        steps = {"sequential": done.requantization, "correction": done.correction}
-        decided = {name: {key: getattr(step, key) for key in ("taken", "reason", "before", "after")} for name, step in steps.items()}
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
         sizes |= {} if exported is None else {"exported": str(exported.path), "exported_bytes": exported.bytes}
-        amended = {**decided, "tuning": _tuning(done.tuning)}
-        print_json({"output": str(done.path), **sizes, **amended, "fallbacks": dict(done.fallbacks)})
+        decided = [decision.to_dict() for decision in done.decisions]
+        print_json({"output": str(done.path), **sizes, "recovery": decided, "fallbacks": dict(done.fallbacks)})
         return
     for line in fallback_lines(done.fallbacks):
         say(line)
@@ -121,19 +128,11 @@ def command(
             f"{done.path}: {done.file_bytes:,} bytes, as predicted",
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
-            done.requantization.reason,
-            done.correction.reason,
-            done.tuning.reason,
+            *(decision.line for decision in done.decisions),
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),
         ]
     )
     say(f"next: mpq eval {done.path} --data FILE; in Python: mpq.load('{done.path}')")
-
-
-def _tuning(decided: Tuning) -> dict[str, Any]:
-    stderr = None if decided.stderr is None else dict(zip(("before", "after"), decided.stderr, strict=True))
-    figures = {"before": decided.before, "after": decided.after, "stderr": stderr, "seconds": decided.seconds}
-    return {"taken": decided.taken, "reason": decided.reason, **figures}
 
 
 def _exported(artifact: Path, target: str, model: Path | None, *, trust: bool) -> Exported:
@@ -162,11 +161,11 @@ def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *,
 
 
 def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool) -> Data | None:
-    """The data of the plan; a quantizer that does not need it does without if it is gone, and then nothing is corrected."""
+    """The data of the plan; where it is gone, a quantizer that does not need it goes on, without recovery."""
     try:
         return reopen_data(plan.data, file, model)
     except MpqError as error:
         if needed:
             raise
-        warn(f"no corrections and no tuning: {error}")
+        warn(f"no recovery: {error}")
         return None

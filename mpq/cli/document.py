@@ -53,10 +53,10 @@ def _section(title: str, usage: str, command: Any) -> str:
 
 
 def _panels(command: Any) -> dict[str, list[tuple[str, str]]]:
-    """Rows of name and meaning by panel: arguments, options without a panel, then the other panels."""
+    """Rows of name and meaning by panel, without what is hidden: arguments, options without a panel, then the other panels."""
     found: dict[str, list[tuple[str, str]]] = {"Arguments": [], _PLAIN: []}
     for parameter in command.params:
-        if parameter.name in ("install_completion", "show_completion"):
+        if parameter.hidden or parameter.name in ("install_completion", "show_completion"):
             continue
         argument = parameter.param_type_name == "argument"
         panel = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or _PLAIN

@@ -6,16 +6,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say, self_check_lines
 from mpq.cli.options import Dtype, Json, dtype_of
 from mpq.errors import UsageError
-
-if TYPE_CHECKING:
-    from mpq.records.artifact import ArtifactHeader
 
 _BAR = "bits per weight"
 
@@ -127,19 +124,16 @@ def _artifact(file: Path) -> Shown:
     facts = {
         "file": f"{file}, an artifact of {header.model.get('path') or 'a model in memory'} ({header.model.get('kind')})",
         "size": f"{whole:,} bytes; {bits:.4g} bits per weight over the layers ({total:,} bytes)",
-        "quantizer": header.quantizer + _amended(header),
+        "quantizer": header.quantizer,
+        "recovery": ", ".join(name.replace("_", " ") for name in header.recovery) or "none",
         "load": f"mpq.load('{file}')" if alone else f"mpq.load('{file}', module)",
     }
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
-    done = {"sequential": header.sequential, "corrected": header.corrected, "tuned": header.tuned}
+    if header.stopped:
+        facts["stopped"] = f"{', '.join(header.stopped)} ran out of time: another machine may give another artifact"
+    done = {"recovery": list(header.recovery), "stopped": list(header.stopped)}
     return Shown(facts, {"model": header.model, "quantizer": header.quantizer, **done, "size": size}, rows, _cells)
-
-
-def _amended(header: ArtifactHeader) -> str:
-    done = [("one layer after another", header.sequential)]
-    done += [("biases and batch-norm statistics corrected", header.corrected), ("tuned on the calibration samples", header.tuned)]
-    return "".join(f", then {text}" for text, was in done if was)
 
 
 def _sensitivity(file: Path) -> Shown:

@@ -220,8 +220,12 @@ def _parts(layers: Iterable[Layer], limit_bytes: int) -> Iterator[list[Layer]]:
 
 def _moment_bytes(layer: Layer) -> int:
     """Bytes of the moments of one layer while they are collected."""
-    experts = layer.shape[0] if layer.operator == "matmul" and len(layer.shape) == 3 else 1
-    return 8 * experts * layer.matrix[1] ** 2
+    return 8 * experts(layer) * layer.matrix[1] ** 2
+
+
+def experts(layer: Layer) -> int:
+    """How many matrices a layer holds that may each meet inputs of their own."""
+    return layer.shape[0] if layer.operator == "matmul" and len(layer.shape) == 3 else 1
 
 
 @contextmanager

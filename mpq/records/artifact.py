@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mpq.errors import FormatError, MpqError, SchemeError
 from mpq.files import check_version
 from mpq.records.layer import Layer, layer_from_dict
-from mpq.records.layout import TensorEntry, header_length
+from mpq.records.layout import TensorEntry, header, header_length
 from mpq.records.sensitivity import Rest
 from mpq.schemes import PARTS, Scheme, parse_scheme
 
 VERSION = 1
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
 _LARGEST_HEADER = 1 << 30
+_DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # what earlier versions summed up under "corrected"
 _STORED_FACTS = ("parameters", "shape", "axes", "dtype")
 
 
@@ -32,9 +33,8 @@ class ArtifactHeader:
         schemes: scheme by layer name.
         aliases: other state-dict names of tied tensors -> the name they are stored under.
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
-        corrected: whether biases and batch-norm statistics were corrected after quantization.
-        tuned: whether scales, codes and vectors were tuned after that.
-        sequential: whether codes were chosen one layer after another, before both.
+        recovery: names of the steps of recovery whose changes the artifact holds, in order.
+        stopped: names of the steps that ran out of time, kept or not: another machine may have given another artifact.
     """
 
     model: dict[str, Any]
@@ -43,15 +43,23 @@ class ArtifactHeader:
     schemes: dict[str, Scheme]
     aliases: dict[str, str]
     config: dict[str, Any]
-    corrected: bool = False
-    tuned: bool = False
-    sequential: bool = False
+    recovery: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
         layers = {layer.name: {"scheme": str(self.schemes[layer.name]), **_facts(layer)} for layer in self.layers}
-        amended = self.corrected + 2 * self.tuned + 4 * self.sequential
-        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, amended=amended)
+        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, recovery=self.recovery, stopped=self.stopped)
+
+    def first_bytes(self, entries: Iterable[TensorEntry]) -> bytes:
+        """The first bytes of the file, up to its tensors: as many whatever the steps of recovery, which a plan cannot know.
+
+        Raises:
+            ApplyError: if the names of the steps do not fit.
+        """
+        known = list(entries)
+        predicted = header_length(known, replace(self, recovery=(), stopped=()).to_metadata())
+        return header(known, self.to_metadata(), length=predicted)
 
 
 def rest_of(
@@ -95,9 +103,8 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
             layer_from_dict({"name": name, **{key: item[key] for key in _STORED_FACTS}}) for name, item in data["layers"].items()
         )
         schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
-        amended = int(data.get("corrected", 0))
         facts = data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"]
-        return ArtifactHeader(*facts, corrected=bool(amended & 1), tuned=bool(amended & 2), sequential=bool(amended & 4))
+        return ArtifactHeader(*facts, _recovery(data), _names(data.get("stopped", [])))
     except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
         raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
 
@@ -116,17 +123,33 @@ def _metadata(
     aliases: Mapping[str, str],
     config: Mapping[str, Any],
     *,
-    amended: int = 0,
+    recovery: Sequence[str] = (),
+    stopped: Sequence[str] = (),
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
         "model": dict(model),
         "quantizer": quantizer,
-        "corrected": amended,  # one digit, so that the size does not depend on it
+        "recovery": list(recovery),  # empty, it is as long as `"corrected":0`, which stood here before: older plans keep their sizes
+        **({"stopped": list(stopped)} if stopped else {}),
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),
     }
+
+
+def _recovery(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The steps of recovery; earlier versions wrote them as a sum of numbers."""
+    if "recovery" in data:
+        return _names(data["recovery"])
+    digit = int(data.get("corrected", 0))
+    return tuple(name for name, value in _DIGITS.items() if digit & value)
+
+
+def _names(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"{found!r} is not a list of names")
+    return tuple(found)
 
 
 def _facts(layer: Layer) -> dict[str, Any]:

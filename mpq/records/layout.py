@@ -1,8 +1,9 @@
 """The layout of an artifact: every byte of the file, computed from names, shapes and schemes alone. No torch.
 
-An artifact is a safetensors file. Its header is written with offsets of fixed width, so that the entry of a tensor takes
+An artifact is a safetensors file. Every offset in its header counts as one of fixed width, so that the entry of a tensor takes
 the same space wherever it lies: the size of the file is then a constant plus one term per (layer, scheme), and
-a budget on the whole file can be solved exactly. Any safetensors reader accepts the padding, which is JSON whitespace.
+a budget on the whole file can be solved exactly. Offsets are written as they are; the width that they leave has room for what is
+known only when the file is written, such as the steps of recovery, and blanks fill the rest, as safetensors allows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mpq.errors import ApplyError
 from mpq.schemes import DTYPE_BYTES, Scheme, Stored
 
 OFFSET_WIDTH = 14  # decimal digits: up to 100 TB
@@ -27,7 +29,7 @@ class TensorEntry:
     @property
     def header_bytes(self) -> int:
         """Bytes of this tensor's entry in the header, its leading comma included."""
-        return len(_entry(self, 0).encode())
+        return len(_entry(self, *(" " * OFFSET_WIDTH,) * 2).encode())
 
 
 def entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:
@@ -50,15 +52,28 @@ def in_file_order(entries: Iterable[TensorEntry]) -> list[TensorEntry]:
     return sorted(entries, key=lambda e: (-DTYPE_BYTES[e.stored.dtype], e.name))
 
 
-def header(entries: Iterable[TensorEntry], metadata: Mapping[str, object]) -> bytes:
-    """The first bytes of the file: the header's length and the padded JSON header."""
+def header(entries: Iterable[TensorEntry], metadata: Mapping[str, object], *, length: int | None = None) -> bytes:
+    """The first bytes of the file: the header's length and the padded JSON header.
+
+    Args:
+        entries: of all tensors.
+        metadata: what the header says.
+        length: of the JSON header before it is padded; None for what `header_length` predicts.
+
+    Raises:
+        ApplyError: if `metadata` does not fit in `length`.
+    """
+    known = list(entries)
     text, offset = _metadata(metadata), 0
-    for item in in_file_order(entries):
-        text += _entry(item, offset)
+    for item in in_file_order(known):
+        text += _entry(item, f"{offset}", f"{offset + item.stored.bytes}")
         offset += item.stored.bytes
-    raw = (text + "}").encode()
-    padded = raw + b" " * (padded_length(len(raw)) - len(raw))
-    return len(padded).to_bytes(8, "little") + padded
+    raw, size = (text + "}").encode(), padded_length(header_length(known, metadata) if length is None else length)
+    if len(raw) > size:
+        raise ApplyError(
+            f"the artifact's header has {size} bytes, and what it must say takes {len(raw)}: apply with --no-recovery, which says less"
+        )
+    return size.to_bytes(8, "little") + raw.ljust(size)
 
 
 def header_length(entries: Iterable[TensorEntry], metadata: Mapping[str, object]) -> int:
@@ -81,7 +96,6 @@ def _metadata(metadata: Mapping[str, object]) -> str:
     return '{"__metadata__":{"mpq":' + json.dumps(text, ensure_ascii=False) + "}"
 
 
-def _entry(item: TensorEntry, offset: int) -> str:
+def _entry(item: TensorEntry, start: str, end: str) -> str:
     name, shape = json.dumps(item.name, ensure_ascii=False), json.dumps(list(item.stored.shape), separators=(",", ":"))
-    end = offset + item.stored.bytes
-    return f',{name}:{{"dtype":"{item.stored.dtype}","shape":{shape},"data_offsets":[{offset:>{OFFSET_WIDTH}},{end:>{OFFSET_WIDTH}}]}}'
+    return f',{name}:{{"dtype":"{item.stored.dtype}","shape":{shape},"data_offsets":[{start},{end}]}}'

@@ -1,5 +1,7 @@
 import errno
 import os
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,17 @@ import torch
 from torch import nn
 
 import mpq
-from mpq.apply.write import ArtifactWriter
+from mpq.apply.write import ArtifactWriter, Contents
 from mpq.budget import Budget
 from mpq.errors import ApplyError, MismatchError
 from mpq.files import OutputError
 from mpq.models.load import from_module
+from mpq.models.variants import Variants
 from mpq.records.plan import write_plan
-from mpq.schemes import parse_scheme
+from mpq.schemes import Scheme, parse_scheme
+from mpq.tensors.quantized import QuantizedWeight
 from tests.apply.making import in_memory, plan_of
-from tests.models.small import MODELS, bits, mlp
+from tests.models.small import MODELS, bits, data, mlp
 
 NAME = "a.mpq.safetensors"
 
@@ -177,3 +181,43 @@ def test_a_plan_of_a_quantizer_with_statistics_is_applied_with_the_data_of_its_a
         mpq.apply(model, plan, tmp_path / "a.mpq.safetensors", data=[batches[0] + 1])
     done = mpq.apply(model, plan, tmp_path / "a.mpq.safetensors", data=batches)
     assert done.file_bytes == plan.size.file_bytes
+
+
+def test_nothing_is_written_before_everything_is_decided(tmp_path: Path) -> None:
+    samples = data(64)
+    table = mpq.analyze(mlp(), samples, candidates=("int3",), quantizer="rtn", method="weight")
+    seen: list[str] = []
+
+    def report(name: str) -> Callable[[int, int, str], None]:
+        def progress(done: int, total: int, text: str) -> None:
+            assert list(tmp_path.iterdir()) == []
+            seen.append(name)
+
+        return progress
+
+    mpq.apply(mlp(), mpq.search(table, "16bits").plan, tmp_path / NAME, data=samples, on_progress=report("apply"), on_recovery=report)
+    assert list(dict.fromkeys(seen)) == ["apply", "sequential", "tuning"]
+
+
+def test_without_recovery_one_quantized_layer_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[QuantizedWeight]] = []
+    quantized = Variants.quantized
+
+    def watched(self: Variants, name: str, scheme: Scheme) -> QuantizedWeight:
+        assert sum(weight() is not None for weight in made) <= 1  # the one before, until its parts are written
+        found = quantized(self, name, scheme)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(Variants, "quantized", watched)
+    model = in_memory("mlp")
+    mpq.apply(model, plan_of(model, "mlp", ("int4",)), tmp_path / NAME)
+    assert len(made) == 3
+
+
+def test_a_size_that_is_not_the_plans_is_found_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = in_memory("mlp")
+    plan = plan_of(model, "mlp", ("int4",))
+    monkeypatch.setattr(Contents, "file_bytes", 7)
+    message = refused(ApplyError, model, plan, tmp_path / NAME)
+    assert message == f"the file would have 7 bytes, the plan predicts {plan.size.file_bytes}: this is a bug in mpq, please report it"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
-from mpq.apply.write import ArtifactWriter, write_artifact
+from mpq.apply.write import ArtifactWriter, Contents, write_artifact
 from mpq.errors import ApplyError
 from mpq.models.inventory import tensor_entry
 from mpq.records.artifact import ArtifactHeader, read_artifact_header, rest_of
@@ -56,7 +56,9 @@ def test_the_file_has_the_predicted_size_and_safetensors_reads_every_tensor(
         for layer in layers  # a matrix each
     }
     facts = ArtifactHeader(model, "rtn", tuple(layers), chosen, aliases, {})
-    write_artifact(path, facts, rest, entries, parts.__getitem__)
+    contents = Contents(facts, rest, parts.__getitem__)
+    write_artifact(path, contents)
+    assert path.stat().st_size == contents.file_bytes
     constant = rest_of(layers, entries, model=model, quantizer="rtn", aliases=aliases, config={}, weights=0, original_bytes=0)
     if layers:
         plan = plan_for(layers, chosen, model=model, quantizer="rtn", rest=constant)
@@ -92,7 +94,7 @@ PARTS = {"codes": torch.zeros(4, dtype=torch.uint8), "scales": torch.ones(2, 1, 
 
 def write(path: Path, parts: Mapping[str, Tensor]) -> str:
     with pytest.raises(ApplyError) as error:
-        write_artifact(path, FACTS, {}, [], lambda _: parts)
+        write_artifact(path, Contents(FACTS, {}, lambda _: parts))
     assert list(path.parent.iterdir()) == []
     return str(error.value)
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -94,16 +95,39 @@ def test_a_finished_search_is_not_measured_again(folder: Path) -> None:
         ("analyze model.pt2 --num-samples 24", {"output", "layers", "finish", "table"}),
         ("search --budget 4.5bits --trials 2", {"output", "size", "evidence", "reason"}),
         ("search --budget 4.5bits --trials 0", {"output", "size", "evidence", "reason"}),
-        ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "sequential", "correction", "tuning", "fallbacks"}),
+        ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "recovery", "fallbacks"}),
         ("check plan.yaml", {"file", "passed", "checks"}),
         ("eval model.mpq.safetensors --data test.pt --num-samples 8", {"samples", "source", "figures"}),
         ("show plan.yaml", {"file", "kind", "model", "budget", "quantizer", "size", "evidence", "evidence_is_current", "layers"}),
-        ("show model.mpq.safetensors", {"file", "kind", "model", "quantizer", "sequential", "corrected", "tuned", "size", "layers"}),
+        ("show model.mpq.safetensors", {"file", "kind", "model", "quantizer", "recovery", "stopped", "size", "layers"}),
         ("show model.sensitivity.jsonl", {"file", "kind", "model", "data", "settings", "missing", "finish", "layers"}),
     ],
 )
 def test_json_is_the_whole_of_stdout(folder: Path, line: str, keys: set[str]) -> None:
     assert set(json.loads(done(f"{line} --json").out)) == keys
+
+
+def test_apply_says_what_each_step_of_recovery_did(folder: Path) -> None:
+    lines = done("apply plan.yaml --no-tune").out.splitlines()
+    kept = r"kept for \d+ layers: KL [\d.e-]+ -> [\d.e-]+ on \d+ held-out samples"
+    assert re.fullmatch(rf"Sequential re-quantization ({kept}|not kept: KL .*, no significant gain.*) \(\d+ s\)", lines[3])
+    assert lines[4].startswith("Bias correction ")
+    assert lines[5] == "Tuning skipped: switched off"
+    found = json.loads(done("apply plan.yaml --no-tune --json").out)["recovery"]
+    assert [step["name"] for step in found] == ["sequential", "bias_correction", "tuning"]
+    keys = {"name", "title", "kept", "reason", "metric", "before", "after", "stderr", "seconds", "stopped", "details"}
+    assert all(step.keys() == keys for step in found)
+    assert found[0]["stderr"].keys() == {"before", "after"}
+    kept_steps = [step["name"] for step in found if step["kept"]]
+    assert json.loads(done("show model.mpq.safetensors --json").out)["recovery"] == kept_steps
+
+
+@pytest.mark.parametrize("option", ["--no-recovery", "--no-corrections"])
+def test_recovery_is_switched_off_by_its_name_and_by_the_old_one(folder: Path, option: str) -> None:
+    steps = json.loads(done(f"apply plan.yaml {option} --json").out)["recovery"]
+    assert [step["reason"] for step in steps] == 3 * ["skipped: switched off"]
+    assert "--no-corrections" not in done("apply --help").out
+    assert "recovery: none" in done("show model.mpq.safetensors").out
 
 
 def test_json_of_a_single_calibration_sample_has_null_for_its_standard_error(fresh: Path) -> None:

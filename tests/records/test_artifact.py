@@ -1,13 +1,16 @@
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
-from mpq.errors import FormatError
+from mpq.errors import ApplyError, FormatError
 from mpq.records.artifact import ArtifactHeader, is_artifact, read_artifact_header, rest_of
 from mpq.records.layer import Layer
-from mpq.records.layout import entry, header, layer_entries, layer_header_bytes
+from mpq.records.layout import TensorEntry, entry, header, header_length, layer_entries, layer_header_bytes
 from tests.small import linear, schemes
 
 LAYERS = (linear("a", 4, 32), Layer("é", ("é.weight", "tied.weight"), (3, 8, 2), (1,), "bfloat16"))
@@ -64,6 +67,70 @@ def test_the_rest_and_the_layers_make_up_the_header() -> None:
         own += layer_header_bytes(layer.name, layer.matrix, FACTS.schemes[layer.name])
     assert (rest.data_bytes, rest.weights, rest.original_bytes) == (28 + 11, 7, 28)
     assert len(header(entries, FACTS.to_metadata())) == 8 + -(-(rest.header_bytes + own) // 8) * 8
+
+
+STEPS = ("sequential", "bias_correction", "tuning")
+
+
+@pytest.mark.parametrize("recovery", [kept for count in range(4) for kept in itertools.combinations(STEPS, count)])
+@pytest.mark.parametrize("stopped", [(), ("sequential",), ("tuning",)])
+def test_the_steps_of_recovery_take_no_byte(tmp_path: Path, recovery: tuple[str, ...], stopped: tuple[str, ...]) -> None:
+    """Two layers and a bias: as few tensors as an artifact can have that all steps change."""
+    entries = [entry("bias", "F32", (7,)), *(part for layer in LAYERS for part in _parts(layer))]
+    taken = replace(FACTS, recovery=recovery, stopped=stopped)
+    first = taken.first_bytes(entries)
+    assert len(first) == len(FACTS.first_bytes(entries)) == len(header(entries, FACTS.to_metadata()))
+    path = tmp_path / "a"
+    path.write_bytes(first + bytes(sum(item.stored.bytes for item in entries)))
+    found = read_artifact_header(path)
+    assert (found.recovery, found.stopped) == (recovery, stopped)
+    with safe_open(path, framework="np") as file:  # any reader accepts it
+        assert set(file.keys()) == {item.name for item in entries}
+
+
+def test_names_that_do_not_fit_are_refused() -> None:
+    entries = [entry("bias", "F32", (7,))]
+    taken = replace(FACTS, recovery=("a step with a very long name",) * 3)
+    with pytest.raises(ApplyError, match=r"^the artifact's header has \d+ bytes, and what it must say takes \d+: apply with --no-recovery"):
+        taken.first_bytes(entries)
+
+
+def test_the_field_is_as_long_as_the_number_that_stood_there_before() -> None:
+    """So that plans and analyses of earlier versions keep the sizes that they predict."""
+    before = dict(FACTS.to_metadata())
+    assert before.pop("recovery") == []
+    now, then = (header_length([], metadata) for metadata in (FACTS.to_metadata(), {**before, "corrected": 0}))
+    assert now == then
+
+
+@pytest.mark.parametrize(
+    ("digit", "expected"),
+    [
+        (0, ()),
+        (1, ("bias_correction",)),
+        (2, ("tuning",)),
+        (3, ("bias_correction", "tuning")),
+        (4, ("sequential",)),
+        (5, ("sequential", "bias_correction")),
+        (6, ("sequential", "tuning")),
+        (7, ("sequential", "bias_correction", "tuning")),
+    ],
+)
+def test_the_number_of_earlier_versions_is_read(tmp_path: Path, digit: int, expected: tuple[str, ...]) -> None:
+    before = dict(FACTS.to_metadata())
+    del before["recovery"]
+    found = read_artifact_header(written(tmp_path / "a", {**before, "corrected": digit}))
+    assert (found.recovery, found.stopped) == (expected, ())
+    assert read_artifact_header(written(tmp_path / "b", before)).recovery == ()  # before there was such a number
+
+
+@pytest.mark.parametrize("damage", [{"recovery": "tuning"}, {"recovery": [1]}, {"stopped": {"tuning": 1}}, {"stopped": None}])
+def test_steps_that_are_no_list_of_names_are_damage(tmp_path: Path, damage: dict[str, Any]) -> None:
+    assert " has a damaged header (TypeError: " in refused(written(tmp_path / "a", {**FACTS.to_metadata(), **damage}))
+
+
+def _parts(layer: Layer) -> list[TensorEntry]:
+    return layer_entries(layer.name, layer.matrix, FACTS.schemes[layer.name])
 
 
 def test_only_files_of_mpq_are_artifacts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mpq.errors import MismatchError
 from mpq.models.batches import Data, data_from_batches
 from mpq.records.artifact import read_artifact_header
 from mpq.records.plan import Plan
-from tests.models.test_corrections import convolutional, images
+from tests.recovery.test_bias_correction import convolutional, images
 
 
 def samples() -> Data:
@@ -23,8 +23,8 @@ def planned(module: nn.Module, *, quantizer: str = "rtn", scheme: str = "int2") 
     return mpq.search(table, "16bits").plan
 
 
-def applied(module: nn.Module, plan: Plan, folder: Path, *, corrections: bool = True, data: Data | None = None) -> Applied:
-    return apply(module, plan, folder / "a.mpq.safetensors", data=data or samples(), corrections=corrections)
+def applied(module: nn.Module, plan: Plan, folder: Path, *, recovery: bool = True, data: Data | None = None) -> Applied:
+    return apply(module, plan, folder / "a.mpq.safetensors", data=data or samples(), recovery=recovery)
 
 
 def error(module: nn.Module, artifact: Path) -> float:
@@ -36,17 +36,19 @@ def error(module: nn.Module, artifact: Path) -> float:
 def test_coarse_weights_are_corrected_and_the_artifact_is_better_at_the_same_size(tmp_path: Path) -> None:
     module = convolutional()
     plan = planned(module)
-    without = applied(module, plan, tmp_path, corrections=False)
+    without = applied(module, plan, tmp_path, recovery=False)
     before = error(module, without.path)
-    assert not read_artifact_header(without.path).corrected
+    assert read_artifact_header(without.path).recovery == ()
     done = applied(module, plan, tmp_path)
-    assert done.correction.taken
-    assert done.correction.before is not None
-    assert done.correction.after is not None
-    assert done.correction.after < done.correction.before
-    assert done.correction.reason.startswith("3 biases and statistics corrected: ")
+    decided = done.decision("bias_correction")
+    assert decided.kept
+    assert decided.before is not None
+    assert decided.after is not None
+    assert decided.after < decided.before
+    figures = f"KL {decided.before:.4g} -> {decided.after:.4g} on 24 held-out samples"
+    assert decided.line == f"Bias correction kept for 3 bias or batch-norm vectors: {figures} ({decided.seconds:.0f} s)"
     assert done.file_bytes == without.file_bytes == plan.size.file_bytes
-    assert read_artifact_header(done.path).corrected
+    assert "bias_correction" in read_artifact_header(done.path).recovery
     assert error(module, done.path) < before
 
 
@@ -61,18 +63,19 @@ def test_corrections_that_do_not_help_are_not_taken(tmp_path: Path, monkeypatch:
     module = convolutional()
     plan = planned(module)
     nothing = {"4.bias": module.state_dict()["4.bias"].clone()}
-    monkeypatch.setattr(importlib.import_module("mpq.apply.correct"), "corrections", lambda *_: nothing)  # `mpq.apply` is the function
+    monkeypatch.setattr(importlib.import_module("mpq.recovery.bias_correction"), "corrections", lambda *_: nothing)
     done = applied(module, plan, tmp_path)
-    assert not done.correction.taken
-    assert done.correction.reason.startswith("biases and statistics stay as they are: ")
-    assert done.correction.reason.endswith(", no gain beyond noise")
-    assert not read_artifact_header(done.path).corrected
+    decided = done.decision("bias_correction")
+    assert not decided.kept
+    assert decided.reason.startswith("not kept: KL ")
+    assert decided.reason.endswith(" on 24 held-out samples, no significant gain")
+    assert "bias_correction" not in read_artifact_header(done.path).recovery
 
 
 def test_without_data_nothing_is_corrected(tmp_path: Path) -> None:
     module = convolutional()
     done = apply(module, planned(module), tmp_path / "a.mpq.safetensors")
-    assert done.correction.reason == "biases and statistics stay as they are: no data to judge by"
+    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: no data to decide on"]
 
 
 def test_other_data_than_the_plans_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,14 +11,15 @@ from mpq.models.batches import Data, data_from_batches
 from mpq.models.discover import discover
 from mpq.models.metrics import RelativeMSE
 from mpq.models.reference import Reference
-from mpq.models.tuning import OUT_OF_TIME, PASSES, Tuned, tune, vectors_of
 from mpq.models.variants import Variants, as_parameter
 from mpq.records.layer import Layer
+from mpq.recovery.base import Limits, State, Task
+from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Tuned, tune, vectors_of
 from mpq.schemes import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import bits, data, mlp, tied
-from tests.models.test_corrections import convolutional, images
+from tests.recovery.test_bias_correction import convolutional, images
 
 Quantized = dict[str, QuantizedWeight]
 
@@ -29,7 +31,9 @@ def quantized(module: nn.Module, samples: Data, *texts: str) -> tuple[tuple[Laye
 
 
 def tuned(module: nn.Module, samples: Data, layers: tuple[Layer, ...], weights: Quantized, *, seconds: float = 600, seed: int = 0) -> Tuned:
-    return tune(module, layers, weights, {}, samples, RelativeMSE(), seed=seed, seconds=seconds)
+    limits = Limits(math.inf, seconds / 60)
+    task = Task(Variants(module, layers, quantizer_named("mse")), samples, RelativeMSE(), seed, limits)
+    return tune(task, State(weights))
 
 
 def error(module: nn.Module, samples: Data, layers: tuple[Layer, ...], weights: Quantized, vectors: dict[str, Tensor]) -> float:
@@ -61,7 +65,6 @@ def test_the_error_on_new_samples_falls_and_the_model_is_unchanged(kind: str) ->
     assert set(found.vectors) == {"1.weight", "1.bias", "4.bias"}
     assert found.passes == PASSES
     assert not found.ended
-    assert not found.hurried
     fresh = data_from_batches([images(64, seed=9)])
     assert error(module, fresh, layers, dict(found.weights), dict(found.vectors)) < 0.8 * error(module, fresh, layers, weights, {})
 
@@ -94,14 +97,13 @@ def test_time_that_runs_short_ends_the_passes() -> None:
     assert not found.weights
 
 
-def test_passes_behind_the_clock_are_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_beyond_the_emergency_stop_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     module, samples, ticks = mlp(), data(48), itertools.count(0.0, 0.1)
-    monkeypatch.setattr("mpq.models.tuning.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("mpq.recovery.base.time.monotonic", lambda: next(ticks))
     layers, weights = quantized(module, samples, "int2")
-    found = tuned(module, samples, layers, weights, seconds=10)
-    assert found.hurried
+    found = tuned(module, samples, layers, weights, seconds=3)
     assert found.ended == OUT_OF_TIME
-    assert 1 < found.passes < PASSES
+    assert 1 < found.passes < PASSES == found.of
     assert found.weights
 
 

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from mpq.models.batches import Data, data_from_batches
 from mpq.models.discover import discover
-from mpq.models.sequence import in_sequence, stages
 from mpq.models.statistics import statistics_for
 from mpq.models.swap import swapped
 from mpq.models.variants import Variants, as_parameter
+from mpq.recovery.order import stages
+from mpq.recovery.sequential import in_sequence
 from mpq.schemes import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import MODELS, bits, data, inputs, mlp, tied
 
-sequence = importlib.import_module("mpq.models.sequence")
+sequence = importlib.import_module("mpq.recovery.sequential")
 
 
 class Attention(nn.Module):
@@ -54,7 +55,7 @@ def found_by(
     layers, chosen = discover(module, samples.batches).layers, quantizer_named(quantizer)
     variants = Variants(module, layers, chosen, statistics=statistics_for(chosen, module, layers, samples))
     plain = {layer.name: variants.quantized(layer.name, parse_scheme(scheme)) for layer in layers}
-    return plain, in_sequence(variants, plain, samples, limit_bytes=limit_bytes), variants
+    return plain, in_sequence(variants, plain, samples, limit_bytes=limit_bytes).weights, variants
 
 
 def outputs(variants: Variants, weights: dict[str, QuantizedWeight], x: Tensor) -> Tensor:
@@ -79,8 +80,8 @@ def made(kind: Callable[[], nn.Module]) -> nn.Module:
     ids=["mlp", "attention", "twice", "tied"],
 )
 def test_layers_come_in_the_order_of_their_inputs(module: nn.Module, samples: Data, order: list[list[str]]) -> None:
-    found = stages(module, discover(module, samples.batches).layers, samples)[0]
-    assert [sorted(stage) for stage in found] == [sorted(stage) for stage in order]
+    found = stages(module, discover(module, samples.batches).layers, samples)
+    assert [sorted(use.name for use in stage) for stage in found] == [sorted(stage) for stage in order]
 
 
 @pytest.mark.parametrize(

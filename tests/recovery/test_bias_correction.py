@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.models.batches import data_from_batches
-from mpq.models.corrections import correctable, corrections
+from mpq.recovery.bias_correction import correctable, corrections
 from tests.models.small import bits
 
 

@@ -1,4 +1,4 @@
-"""Corrections: new values for biases and batch-norm statistics that make up for what quantized weights shift, at no cost in bytes.
+"""Bias correction: new values for biases and batch-norm statistics that make up for what quantized weights shift, at no cost in bytes.
 
 Both models run on the same batches. Where an op of the quantized one adds a bias of the model, the bias takes up the difference of
 the outputs' means, channel by channel (bias correction: Nagel et al. 2019, arXiv 1906.04721). The running statistics of a batch norm
@@ -25,14 +25,35 @@ from mpq.models.state import state_of
 from mpq.models.statistics import plain_kernels
 from mpq.models.swap import swapped
 from mpq.models.watch import named
+from mpq.recovery.base import Proposal, State, Step, Task
 
 _BIASES = {"addmm": "self", "linear": "bias", "convolution": "bias"}  # op -> the argument that is added to each output channel
 _NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm")
 _LEAST_VARIANCE = 1e-12
 _LARGEST_RATIO = 16.0  # of variances: beyond it the statistics are left alone rather than blown up
+_NOTHING = "no op adds a bias of the model or normalizes by statistics"
 
 Seen = dict[tuple[str, int], tuple[torch.Size, Tensor, Tensor]]
 """By tensor name and how often it was met before in the batch: the shape, means and variances of an op's output or input by channel."""
+
+
+class BiasCorrection(Step):
+    """Biases and batch-norm statistics that make up for shifts."""
+
+    name = "bias_correction"
+    title = "Bias correction"
+
+    def hindrance(self, module: nn.Module, calibration: Data) -> str | None:
+        """That there is nothing to correct."""
+        return None if correctable(module, calibration) else _NOTHING
+
+    def propose(self, task: Task, state: State) -> Proposal:
+        """Corrected tensors."""
+        found = corrections(task.module, state.values(task.layers), task.calibration)
+        if not found:
+            return Proposal(_NOTHING)
+        about = f"for {len(found)} bias or batch-norm vector{'' if len(found) == 1 else 's'}"
+        return Proposal(about, tensors=found, details={"tensors": len(found)})
 
 
 def corrections(module: nn.Module, weights: Mapping[str, Tensor], data: Data) -> dict[str, Tensor]:

@@ -6,37 +6,39 @@ that no scheme changes, biases and the weights of norms, as in norm tweaking (Li
 straight-through gradients (see `tensors/tuned.py`). Adam makes a few passes with a rate that falls to zero. A part of the samples is
 kept aside; of the states after each pass the one with the least error there is taken. Every error is that of rounded values.
 
-The steps depend on the seed alone, unless a quarter of the time allowed is spent and the passes are behind it: from then on the rate
-falls with the clock.
+How many passes are made, over how many samples, follows from the operations that one pass takes and the work allowed, so that the
+result depends on the seed, not on the machine's speed. Only where the emergency stop ends the passes does it, and then it says so.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mpq.errors import UsageError
 from mpq.models.batches import Data
 from mpq.models.gradients import error_gradients
-from mpq.models.metrics import Metric
 from mpq.models.reference import Reference
 from mpq.models.state import aliases_of, state_of
 from mpq.models.swap import tensor_of
 from mpq.models.variants import as_parameters
 from mpq.records.layer import Layer
+from mpq.recovery.base import Progress, Proposal, State, Step, Task
+from mpq.recovery.cost import LEAST_SAMPLES, forward_operations
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.tuned import TunedWeight
 
 PASSES = 16
+LEAST_PASSES = 4  # fewer passes would not let the rate fall slowly enough; fewer samples are used instead
 ASIDE = 0.125  # of the calibration samples
 OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
+_BACKWARD = 3  # operations of a forward and a backward pass, in forward passes
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
-GRACE = 0.25  # share of the time allowed in which being behind is not yet held against the machine
 _STEPS = 8  # of a pass, at least, where there are as many samples
 _SCALE_RATE = 1e-3  # a step, as a share of each scale
 _CODE_RATE = 0.005  # a step, in codes
@@ -44,8 +46,29 @@ _VECTOR_RATE = 1e-3  # a step, as a share of the vector's root mean square
 _ZERO_VECTOR = 1e-2  # what stands for that of a vector of zeros
 _MOST_CODES = 1 << 28  # weights whose codes are tuned; beyond, the optimizer's state takes too much memory
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, pass) after each step."""
+
+class Tuning(Step):
+    """Scales, codes and vectors that follow the gradient of the error at the output."""
+
+    name = "tuning"
+    title = "Tuning"
+
+    def propose(self, task: Task, state: State) -> Proposal:
+        """The state after the pass with the least error on samples kept aside, if that is less than before."""
+        if task.calibration.samples < 2:
+            return Proposal(f"{task.calibration.samples} sample is too few to tune on")
+        report = None if task.progress is None else task.progress(self.name)
+        found = tune(task, state, on_progress=report)
+        parts = {"layers": len(found.weights), "vectors": len(found.vectors), "codes": found.codes}
+        details = {"passes": found.passes, "of": found.of, "samples": found.samples, **parts}
+        stopped = found.ended == OUT_OF_TIME
+        told = f"{found.passes:.3g} of {found.of}" if found.ended else f"{found.of}"
+        how = f"{told} passes over {found.samples} samples"
+        how += f", stopped by the limit of {task.limits.told}" if stopped else ""
+        if not found.weights and not found.vectors:
+            return Proposal(f"no gain on the samples kept aside, {how}", details=details, stopped=stopped)
+        about = f"for the scales{' and codes' if found.codes else ''} of {parts['layers']} layers and {parts['vectors']} vectors"
+        return Proposal(about, found.weights, found.vectors, details, stopped, remark=f", {how}")
 
 
 @dataclass(frozen=True)
@@ -55,101 +78,95 @@ class Tuned:
     Args:
         weights: by layer name, those that changed; empty if no state was better than the first on the samples kept aside.
         vectors: by name in the state dict, the same.
-        passes: over the samples; not whole if time ran short.
+        passes: over the samples; not whole if the emergency stop ended them.
+        of: passes that were planned.
         samples: that gradients were taken on.
         codes: whether codes were tuned, too.
         ended: why before the last pass: `OUT_OF_TIME`, or `HOPELESS` where the error on the samples kept aside did not fall.
-        hurried: whether the rate fell with the clock, and so the result depends on the machine's speed.
     """
 
     weights: Mapping[str, QuantizedWeight]
     vectors: Mapping[str, Tensor]
     passes: float
+    of: int
     samples: int
     codes: bool
     ended: str
-    hurried: bool
 
 
-def tune(
-    module: nn.Module,
-    layers: Iterable[Layer],
-    weights: Mapping[str, QuantizedWeight],
-    corrected: Mapping[str, Tensor],
-    calibration: Data,
-    metric: Metric,
-    *,
-    seed: int,
-    seconds: float,
-    on_progress: Progress | None = None,
-) -> Tuned:
-    """Tune `weights` and the vectors of `module`; the module is unchanged afterwards.
+def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tuned:
+    """Tune the weights and vectors of a state; the module is unchanged afterwards.
 
     Args:
-        module: the unquantized model.
-        layers: the quantized layers.
-        weights: by layer name.
-        corrected: other values to begin with for vectors and buffers, by name in the state dict.
-        calibration: samples to tune on and to choose a state by.
-        metric: what an error is.
-        seed: of the order of samples.
-        seconds: time allowed.
+        task: its calibration samples serve to tune on and to choose a state by; its seed orders them.
+        state: to begin with.
         on_progress: told after each step.
 
     Raises:
         DataError: if there is only one sample.
         ModelError: if no gradient flows.
+        UsageError: if the work allowed is too little for the least number of passes and samples.
     """
-    clock = _Clock(seconds)
-    used, aside = calibration.split(ASIDE, seed)
-    if not used.fixed_batch:
-        used = used.rebatch(min(max(batch.size for batch in used.batches), -(-used.samples // _STEPS)))
-    state = _State(module, layers, weights, corrected)
-    reference, watched = Reference(module, used, metric), Reference(module, aside, metric)
-    best, least, ended = None, float(watched.errors(state.values()).mean()), ""
-    count, done, generator = len(used.batches), 0, torch.Generator().manual_seed(seed)
-    total = PASSES * count
-    for number in range(1, PASSES + 1):
+    clock, module, layers = task.limits.clock(), task.module, task.layers
+    passes, used, aside = _planned(task)
+    now = _State(module, layers, state.weights, state.tensors)
+    reference, watched = Reference(module, used, task.metric), Reference(module, aside, task.metric)
+    best, least, ended = None, float(watched.errors(now.values()).mean()), ""
+    count, done, generator = len(used.batches), 0, torch.Generator().manual_seed(task.seed)
+    for number in range(1, passes + 1):
         for index in torch.randperm(count, generator=generator).tolist():
-            if clock.spent >= 1:
+            if clock.over:
                 ended = OUT_OF_TIME
                 break
-            error, gradients = error_gradients(reference, index, state.values(), state.wanted)
+            error, gradients = error_gradients(reference, index, now.values(), now.wanted)
             if math.isfinite(error):
-                state.step(gradients, _rate(clock.progress(done, total)))
+                now.step(gradients, _rate(done / (passes * count)))
             done += 1
             if on_progress is not None:
-                on_progress(done, clock.expected(done, total), f"pass {number} of {PASSES}")
-        if done > (number - 1) * count and (error := float(watched.errors(state.values()).mean())) < least:
-            best, least = state.snapshot(), error
-        if best is None and number >= PASSES * _PATIENCE:
+                on_progress(done, passes * count, f"pass {number} of {passes}")
+        if done > (number - 1) * count and (error := float(watched.errors(now.values()).mean())) < least:
+            best, least = now.snapshot(), error
+        if best is None and number >= passes * _PATIENCE:
             ended = ended or HOPELESS
         if ended:
             break
-    return Tuned(*(best or ({}, {})), done / count, used.samples, state.codes, ended, clock.short)
+    return Tuned(*(best or ({}, {})), done / count, passes, used.samples, now.codes, ended)
 
 
-class _Clock:
-    """How much of the time allowed is spent, and whether it turned out to be short."""
+def schedule(one_sample: float, samples: int, work: float) -> tuple[int, int]:
+    """Passes, and samples of each, that keep within the work allowed.
 
-    def __init__(self, seconds: float) -> None:
-        self._began, self._seconds = time.monotonic(), seconds
-        self.short = False
+    Args:
+        one_sample: operations of a forward pass for one sample.
+        samples: that there are.
+        work: operations allowed.
 
-    @property
-    def spent(self) -> float:
-        """As a share."""
-        return (time.monotonic() - self._began) / self._seconds
+    Raises:
+        UsageError: if that is too little.
+    """
+    one_sample *= _BACKWARD
+    passes = int(min(PASSES, work / (one_sample * samples)))
+    if passes >= LEAST_PASSES:
+        return passes, samples
+    most, least = int(work / (one_sample * LEAST_PASSES)), min(LEAST_SAMPLES, samples)
+    if most < least:
+        needed = one_sample * LEAST_PASSES * least
+        raise UsageError(
+            f"{LEAST_PASSES} passes over {least} samples take {needed:.2g} operations, and {work:.2g} are allowed (--tune-work)"
+        )
+    return LEAST_PASSES, most
 
-    def progress(self, done: int, total: int) -> float:
-        """How far the schedule is: by the steps alone, until these are behind the clock."""
-        spent = self.spent
-        self.short = self.short or spent > max(GRACE, done / total)
-        return max(done / total, spent) if self.short else done / total
 
-    def expected(self, done: int, total: int) -> int:
-        """The number of steps in all for which there is time, of `total`, after `done`."""
-        return max(done, min(total, int(done / max(self.spent, 1e-9))))
+def _planned(task: Task) -> tuple[int, Data, Data]:
+    """The number of passes, the samples to tune on, in the batches of the steps, and those kept aside."""
+    calibration = task.calibration
+    used, aside = calibration.split(ASIDE, task.seed)
+    passes, samples = schedule(forward_operations(task.module, task.layers, used), used.samples, task.limits.work)
+    if samples < used.samples:
+        used, aside = calibration.first(max(2, math.ceil(samples / (1 - ASIDE)))).split(ASIDE, task.seed)
+    if not used.fixed_batch:
+        used = used.rebatch(min(max(batch.size for batch in used.batches), -(-used.samples // _STEPS)))
+    return passes, used, aside
 
 
 def _rate(share: float) -> float:

@@ -1,0 +1,16 @@
+"""How many floating-point operations a call of a model takes, as torch counts them: alike on every machine."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mpq.models.batch import Batch
+from mpq.models.forward import forward
+
+
+def operations(module: nn.Module, batch: Batch) -> float:
+    """Operations of one forward pass over `batch`; a multiplication and an addition are two. Lookups and fused kernels count as none."""
+    with FlopCounterMode(display=False) as counter:
+        forward(module, batch)
+    return float(counter.get_total_flops())

@@ -1,0 +1,223 @@
+"""What a step of recovery is, what it may work with, and what is decided about it."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mpq.errors import MpqError
+from mpq.models.batches import Data
+from mpq.models.metrics import Metric
+from mpq.models.variants import Variants, as_parameters
+from mpq.records.layer import Layer
+from mpq.tensors.quantized import QuantizedWeight
+
+TERA = 1e12
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, text)."""
+
+
+class OutOfTimeError(MpqError):
+    """The emergency stop: a step has run for all the time that it is allowed."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What an artifact would store.
+
+    Args:
+        weights: quantized weights by layer name.
+        tensors: other values for tensors that no scheme changes, by name in the state dict.
+    """
+
+    weights: Mapping[str, QuantizedWeight]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def values(self, layers: Iterable[Layer]) -> dict[str, Tensor]:
+        """All values that differ from the unquantized model's, by name in the state dict."""
+        return as_parameters(self.weights, layers) | dict(self.tensors)
+
+    def changed(self, weights: Mapping[str, QuantizedWeight], tensors: Mapping[str, Tensor]) -> State:
+        """The same with other weights and tensors in place of some."""
+        return State({**self.weights, **weights}, {**self.tensors, **tensors})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a step may do. Work decides, so that the result does not depend on the machine; time is an emergency stop.
+
+    Args:
+        work: floating-point operations, as estimated before the step begins.
+        minutes: of wall clock.
+    """
+
+    work: float
+    minutes: float
+
+    def clock(self) -> Clock:
+        """A clock that begins now."""
+        return Clock(60 * self.minutes)
+
+    @property
+    def told(self) -> str:
+        """The time, for messages."""
+        return f"{self.minutes:g} minutes (--tune-minutes)"
+
+
+class Clock:
+    """The time that a step has taken."""
+
+    def __init__(self, seconds: float) -> None:
+        self._began, self._seconds = time.monotonic(), seconds
+
+    @property
+    def spent(self) -> float:
+        """In seconds."""
+        return time.monotonic() - self._began
+
+    @property
+    def over(self) -> bool:
+        """Whether no time is left."""
+        return self.spent >= self._seconds
+
+    def check(self) -> None:
+        """Stop a step that has no time left.
+
+        Raises:
+            OutOfTimeError: then.
+        """
+        if self.over:
+            raise OutOfTimeError(f"{self.spent:.0f} s")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a step works with; it never sees the samples that decide.
+
+    Args:
+        variants: of the unquantized model, which is unchanged after each step.
+        calibration: the samples to work with.
+        metric: what an error is.
+        seed: of everything random.
+        limits: how much may be done.
+        progress: gives a step, by its name, what it reports its progress to.
+    """
+
+    variants: Variants
+    calibration: Data
+    metric: Metric
+    seed: int
+    limits: Limits
+    progress: Callable[[str], Progress] | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The unquantized model."""
+        return self.variants.module
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The quantized layers."""
+        return list(self.variants.layers.values())
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a step would change.
+
+    Args:
+        about: what is changed, to follow "kept", for example "for 5 layers"; where nothing is changed, the reason.
+        weights: other quantized weights by layer name, under the same schemes.
+        tensors: other values for tensors that no scheme changes, by name in the state dict.
+        details: what is particular to the step, as JSON.
+        stopped: whether the emergency stop ended the step, so that the proposal depends on the machine's speed.
+        remark: what else is said, at the end of the line.
+    """
+
+    about: str
+    weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+    remark: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to decide on."""
+        return bool(self.weights or self.tensors)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided about one step.
+
+    Args:
+        name: of the step.
+        title: of the step, for people.
+        kept: whether the artifact holds what the step changed.
+        reason: for people, with the values.
+        metric: of the errors.
+        before: mean error on the held-out samples without the step; None where nothing was measured.
+        after: the same with it.
+        stderr: standard errors of both.
+        seconds: that the step took, without the decision; None where it did not run.
+        stopped: whether the emergency stop ended it, so that the result depends on the machine's speed.
+        details: what is particular to the step, as JSON.
+    """
+
+    name: str
+    title: str
+    kept: bool
+    reason: str
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
+    stderr: tuple[float, float] | None = None
+    seconds: float | None = None
+    stopped: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """One line for people: "Tuning kept for 5 layers: KL 0.0008 -> 0.0005 on 64 held-out samples (12 s)"."""
+        return f"{self.title} {self.reason}" + ("" if self.seconds is None else f" ({self.seconds:.0f} s)")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        stderr = None if self.stderr is None else dict(zip(("before", "after"), self.stderr, strict=True))
+        return {**vars(self), "stderr": stderr, "details": dict(self.details)}
+
+
+class Step(ABC):
+    """One way to win back quality without a byte more.
+
+    `recovery/run.py` takes the steps in the order of the registry. It first asks each `hindrance`, before any weight is quantized: where no
+    step can do anything, no quantized weight is kept in memory. Then it calls `propose` of the others in turn, each with what was kept
+    of those before it. The held-out samples decide on every proposal (`recovery/held_out.py`); a step never sees them. An `MpqError` that
+    `propose` raises is the reason why the step is skipped.
+
+    A step must give the same proposal for the same task and state on every machine of one kind, unless its clock runs out.
+
+    Attributes:
+        name: in the artifact's header, in JSON, and for progress.
+        title: for people.
+        outputs_decide: whether the relative error of the outputs decides where the metric shows no significant difference.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    outputs_decide: ClassVar[bool] = False
+
+    def hindrance(self, module: nn.Module, calibration: Data) -> str | None:
+        """Why the step can do nothing for this model, or None if it may; at most one batch is run."""
+        return None
+
+    @abstractmethod
+    def propose(self, task: Task, state: State) -> Proposal:
+        """What the step would change in `state`; the module is unchanged afterwards."""

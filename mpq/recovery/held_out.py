@@ -1,0 +1,96 @@
+"""A step is kept only if the error on held-out samples, which it has never seen, is significantly smaller with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from mpq.models.batches import Data
+from mpq.models.forward import forward
+from mpq.models.logits import outputs_are_logits
+from mpq.models.metrics import Metric, RelativeMSE, metric_for
+from mpq.models.reference import Reference
+from mpq.records.paired import Comparison, compare
+from mpq.records.sensitivity import standard_error
+from mpq.recovery.base import Decision, Proposal, State, Step, Task
+
+LEAST_SAMPLES = 2  # one sample alone is never significant
+_SHORT = {"kl_divergence": "KL", "relative_mse": "relative MSE", "top1": "top-1 disagreement", "cosine": "cosine distance"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Errors before and after a change, and whether they differ significantly.
+
+    Args:
+        metric: name of the metric.
+        means: mean errors before and after.
+        stderr: standard errors of both.
+        compared: the paired test.
+    """
+
+    metric: str
+    means: tuple[float, float]
+    stderr: tuple[float, float]
+    compared: Comparison
+
+    @property
+    def figures(self) -> str:
+        """For people: "KL 0.000457 -> 0.000157"."""
+        before, after = self.means
+        return f"{_SHORT.get(self.metric, self.metric)} {before:.4g} -> {after:.4g}"
+
+
+def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: Data, *, seconds: float) -> Decision:
+    """Keep what a step proposes if the error on the held-out samples is significantly smaller with it.
+
+    Where it is neither smaller nor larger beyond noise, the relative squared error of the outputs decides on a step that asks for it: a
+    classifier that is sure of all its samples, such as those that it was trained on, has a divergence of nearly zero on all but a few of
+    them, which says nothing.
+
+    Args:
+        step: whose proposal it is.
+        proposal: with changes.
+        task: what the step worked with; its module is unchanged afterwards.
+        before: what was kept of the steps before.
+        held_out: samples that decide.
+        seconds: that the step took.
+    """
+    after = before.changed(proposal.weights, proposal.tensors)
+    first = _judged(task, before, after, held_out, task.metric)
+    better, details = first.compared.better, dict(proposal.details)
+    figures = f"{first.figures} on {held_out.samples} held-out samples"
+    if step.outputs_decide and not better and not first.compared.worse:
+        outputs = _judged(task, before, after, held_out, RelativeMSE())
+        if better := outputs.compared.better:
+            details |= {"decided_by": outputs.metric, "outputs_before": outputs.means[0], "outputs_after": outputs.means[1]}
+            figures += f", no significant difference; {outputs.figures}, which decides"
+    if not better:
+        figures += ", significantly worse" if first.compared.worse else ", no significant gain"
+    return Decision(
+        step.name,
+        step.title,
+        better,
+        f"{f'kept {proposal.about}' if better else 'not kept'}: {figures}{proposal.remark}",
+        first.metric,
+        *first.means,
+        first.stderr,
+        seconds,
+        proposal.stopped,
+        details,
+    )
+
+
+def metric_on(module: nn.Module, data: Data, name: str | None) -> Metric:
+    """The metric of an analysis; without a name the one that fits the model's output."""
+    batch = data.batches[0]
+    return metric_for(outputs_are_logits(module, forward(module, batch), batch).kind, name)
+
+
+def _judged(task: Task, before: State, after: State, data: Data, metric: Metric) -> Verdict:
+    """Errors of two states sample by sample; the values of one of them are in memory at a time."""
+    reference = Reference(task.module, data, metric)
+    first, second = (reference.errors(state.values(task.layers)).numpy() for state in (before, after))
+    means, spread = (float(first.mean()), float(second.mean())), (standard_error(first), standard_error(second))
+    return Verdict(metric.name, means, spread, compare(second, first))

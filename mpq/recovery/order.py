@@ -1,0 +1,91 @@
+"""In which order a model uses its layers, and what each of them meets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mpq.models.batches import Data
+from mpq.models.forward import forward
+from mpq.models.placement import Placement
+from mpq.models.statistics import InputWatch, experts, plain_kernels
+from mpq.records.layer import Layer
+
+Calls = dict[str, list[Tensor]]
+"""The vectors that each layer met in one batch, call by call."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How one layer is used in a pass over all samples.
+
+    Args:
+        name: of the layer.
+        groups: of its rows, with inputs of their own.
+        values: numbers that it meets.
+        kept_bytes: of these in memory; zero for those that another layer has met before.
+    """
+
+    name: str
+    groups: int
+    values: int
+    kept_bytes: int
+
+
+def stages(module: nn.Module, layers: Sequence[Layer], data: Data) -> list[list[Use]]:
+    """The layers that are used once, in the order in which they are; those that share their input together. One batch is run."""
+    watch, batch = OrderWatch(module, layers), data.batches[0]
+    with plain_kernels(module), watch.active():
+        forward(module, batch)
+    order: list[list[int]] = []
+    groups, met, sizes = Counter[int](), Counter[int](), Counter[int]()
+    last: Tensor | None = None
+    for number, vectors in watch.calls:
+        if not order or not (vectors is last or number in order[-1]):
+            order.append([])
+        order[-1] += [] if number in order[-1] else [number]
+        count = vectors.numel() * data.samples // batch.size
+        groups[number] = max(groups[number], len(vectors), experts(layers[number]))
+        met[number] += count
+        sizes[number] += 0 if vectors is last else 4 * count
+        last = vectors
+    times = Counter(number for stage in order for number in stage) + Counter(watch.looked_up)
+    once = [[Use(layers[n].name, groups[n], met[n], sizes[n]) for n in stage if times[n] == 1] for stage in order]
+    return [stage for stage in once if stage]
+
+
+def recorded(module: nn.Module, layers: Sequence[Layer], data: Data, on_batch: Callable[[], None]) -> list[Calls]:
+    """What `layers` meet in the unquantized model, batch by batch; `on_batch` is called before each."""
+    found = []
+    with plain_kernels(module):
+        for batch in data.batches:
+            on_batch()
+            watch = OrderWatch(module, layers)
+            with watch.active():
+                forward(module, batch)
+            calls: Calls = {layer.name: [] for layer in layers}
+            for number, vectors in watch.calls:
+                calls[layers[number].name].append(vectors)
+            found.append(calls)
+    return found
+
+
+class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
+    """Keeps the vectors that layers meet, call by call; those that are one tensor are kept as one."""
+
+    def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
+        super().__init__(module, layers)
+        self.calls: list[tuple[int, Tensor]] = []
+        self._before: Tensor | None = None  # held, so that no other comes to lie in its memory
+
+    def _take(self, number: int, placed: Placement, group: int | None, vectors: Tensor) -> None:
+        same = self._before is not None and _place(vectors) == _place(self._before)
+        self.calls.append((number, self.calls[-1][1] if same else vectors.float().clone()))  # what follows may write to them
+        self._before = vectors
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version

@@ -1,0 +1,10 @@
+"""The steps of recovery, in the order in which they are taken. A new step is one file and one line here."""
+
+from __future__ import annotations
+
+from mpq.recovery.base import Step
+from mpq.recovery.bias_correction import BiasCorrection
+from mpq.recovery.sequential import Sequential
+from mpq.recovery.tuning import Tuning
+
+STEPS: tuple[Step, ...] = (Sequential(), BiasCorrection(), Tuning())
