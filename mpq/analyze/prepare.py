@@ -24,8 +24,8 @@ from mpq.models.inventory import inventory, source_of
 from mpq.models.loaded import LoadedModel
 from mpq.models.logits import outputs_are_logits
 from mpq.models.metrics import Metric, metric_for
-from mpq.models.select import select
 from mpq.models.variants import sixteen_bits, storable_candidates
+from mpq.patterns import select
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named

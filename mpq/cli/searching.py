@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mpq.records.sensitivity import Sensitivity
     from mpq.schemes import Scheme
     from mpq.search.run import SearchResult
-    from mpq.search.stages import Progress
+    from mpq.search.stages.schedule import Progress
 
 
 _SHOWN = 3

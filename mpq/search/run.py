@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,18 @@ from mpq.errors import BudgetError, UsageError
 from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
-from mpq.schemes import Scheme
+from mpq.search.byte_limit import byte_limit
+from mpq.search.constraints import choice_of, groups_for
 from mpq.search.costs import cost_limits
-from mpq.search.exact import Solution
-from mpq.search.finals import Finalist, decide, rounded
-from mpq.search.limits import layer_limit
+from mpq.search.final_decision import Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
-from mpq.search.problem import Group, Problem, build_groups, check_feasible
-from mpq.search.quadratic import Quadratic, minimise
+from mpq.search.problem import Problem, check_feasible
 from mpq.search.remarks import remarks
-from mpq.search.stages import Progress, Stages
-from mpq.search.steer import allowed, automatic_ties, choice_of, limited
+from mpq.search.solvers.knapsack import Solution
+from mpq.search.solvers.quadratic import Quadratic, minimise
+from mpq.search.stages.schedule import Progress, Schedule
+from mpq.search.stages.uniform import uniform_plans
 from mpq.search.study import Measured, Study
-from mpq.search.uniform import uniform_plans
 
 _READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed", "parts")  # what reads and splits the data again
 
@@ -96,9 +95,9 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
         missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
     groups = groups_for(table, settings, scope=budget.scope)
-    limit, constant, weights = layer_limit(table, budget)
-    problem = Problem(groups, limit, cost_limits(table, groups, settings.costs, settings.memory))
-    check_feasible(problem, budget=str(budget), constant=constant, weights=weights)
+    limit = byte_limit(table, budget)
+    problem = Problem(groups, limit.layers, cost_limits(table, groups, settings.costs, settings.memory))
+    check_feasible(problem, budget=str(budget), constant=limit.constant, weights=limit.weights)
     solution = problem.solve()
     if solution is None:
         names = ", ".join(f"{each.name} {each.most:g}" for each in problem.beside)
@@ -142,7 +141,7 @@ class _Run:
         metric = f"mean {self.table.metric}"
         study = Study(self.problem, parts_of(measurer), seed=self.settings.seed, name=name, storage=storage, facts=facts, metric=metric)
         slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
-        stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
+        stages = Schedule(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)
         entries, best = [("exact", exact, False)], exact
         self.quadratic = minimise(self.problem, self.table, exact.choice)
@@ -158,9 +157,7 @@ class _Run:
                 best = _better(entries[-1][1], best)
             else:
                 self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
-        for stage, advance in (("slopes", stages.slopes), ("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
-            best = advance(best)
-            entries.append((stage, best, False))
+        entries += [(title, found, False) for title, found in stages.run(best)]
         entries.append(("lowest", stages.lowest, False))
         self._notes += stages.notes
         return self._finals(entries, measurer, study.measurements)
@@ -237,38 +234,3 @@ class _Run:
 
 def _better(challenger: Measured, incumbent: Measured) -> Measured:
     return challenger if challenger.better_than(incumbent) else incumbent
-
-
-def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:
-    """The groups of a table under the user's pins, ties and least bits.
-
-    Raises:
-        UsageError: if they name a layer that is not searched, or leave a group without an option.
-    """
-    pins, ties = _known(settings.pins, table), _ties(settings.ties, table)
-    return allowed(limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits), settings.candidates)
-
-
-def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:
-    _check_names(pins, table, "pinned")
-    return pins
-
-
-def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[Sequence[str]]:
-    named = [tie for tie in given if not isinstance(tie, str)]
-    taken = {name for tie in named for name in tie}
-    found = automatic_ties(table.layers) if "auto" in given else ()
-    ties = [*named, *(tie for tie in found if not taken & set(tie))]
-    names = [name for group in ties for name in group]
-    _check_names(names, table, "tied")
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise UsageError(f"layer '{repeated}' is tied twice: give each layer to one group")
-    return ties
-
-
-def _check_names(names: Mapping[str, Any] | Sequence[str], table: Sensitivity, verb: str) -> None:
-    known = {layer.name for layer in table.layers}
-    stranger = next((name for name in names if name not in known), None)
-    if stranger is not None:
-        raise UsageError(f"'{stranger}' is {verb} but is not a searched layer: `mpq show` on the sensitivity file lists them")

@@ -20,11 +20,12 @@ from mpq.budget import Budget
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError
 from mpq.records.sensitivity import Sensitivity
-from mpq.search.finals import rounded
+from mpq.search.constraints import groups_for
+from mpq.search.final_decision import rounded
 from mpq.search.measurers import Measurer
 from mpq.search.problem import Group, Problem
-from mpq.search.run import SearchResult, groups_for, search
-from mpq.search.stages import Progress
+from mpq.search.run import SearchResult, search
+from mpq.search.stages.schedule import Progress
 
 _ROUNDS = 8
 _CLOSE = 0.97  # of the limit: near enough to stop

@@ -15,7 +15,7 @@ from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import parse_scheme
 from mpq.search.run import SearchResult, search
 from tests.search.measuring import FakeMeasurer
-from tests.search.test_quadratic import correlated_table
+from tests.search.solvers.test_quadratic import correlated_table
 from tests.small import REST, linear, random_table, table
 
 TABLE = random_table(3)

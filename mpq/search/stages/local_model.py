@@ -26,9 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from mpq.errors import MpqError
 from mpq.records.slopes import Slopes
-from mpq.search.beliefs import Matrix, Vector
 from mpq.search.problem import Option, Problem
+from mpq.search.stages.base import Proposal, Setting, Stage, Turn
+from mpq.search.stages.base import Rows as Expected
+from mpq.search.stages.draws import Matrix, Vector, drawn, normal
+from mpq.search.study import Measured
 
 _SPREAD = 0.5  # of a correction, as a share of `second`
 _TOGETHER = 0.5  # correlation of the corrections of one group's options
@@ -36,6 +40,8 @@ _COMMON = 0.25  # variance that all corrections share, as a share of their own
 _NOISE = 0.02  # what an observation may be off, as a share of the anchor's error
 _INTERACTION = 0.1  # the same for two changed groups, as a share of the geometric mean of their `second`
 _TEMPERATURE = 0.5  # spread of the draws, as a share of the model's own
+_FEWEST = 16  # trials below which slopes are not worth what finding them costs
+_FAR, _LONG = 3, 8  # slopes are found again when the best plan has moved by so many groups, or at all after so many trials
 Rows = tuple[tuple[float, ...], ...]
 
 
@@ -132,9 +138,7 @@ class Local:
 
     def draw(self, generator: np.random.Generator, *, widened: float = 1.0) -> list[list[float]]:
         """Prices by group and option under one random correction, for the exact solver; `widened` multiplies the spread."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        spread = vectors @ (np.sqrt(np.clip(values, 0.0, None)) * generator.standard_normal(len(values)))
-        return self._rows(self.mean + widened * _TEMPERATURE * spread)
+        return self._rows(self.mean + widened * _TEMPERATURE * normal(self.covariance, generator))
 
     def expected(self) -> list[list[float]]:
         """The expected prices by group and option."""
@@ -146,3 +150,75 @@ class Local:
 
     def _rows(self, prices: Vector) -> list[list[float]]:
         return [part.tolist() for part in np.split(prices, self._starts[1:])]
+
+
+class SlopesStage(Stage):
+    """Plans drawn from the local model, which moves with the best plan; only where the model gives gradients."""
+
+    name = "slopes"
+    place = 10
+    share_with_slopes = 0.5
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._local: Local | None = None
+        self._observed: list[Measured] = []  # since the first anchor: earlier plans, such as uniform ones, are far from any anchor
+        self._since, self._cost = 0, 0.0
+
+    @staticmethod
+    def possible(setting: Setting) -> bool:
+        """Whether there are gradients to ask for, and trials enough."""
+        return setting.find_slopes is not None and setting.trials >= _FEWEST
+
+    def begin(self, best: Measured) -> float | None:
+        """The cost of the first slopes; None if there are none."""
+        return self._anchored(best) or None if self.possible(self.setting) else None
+
+    def prepare(self, best: Measured, room: float) -> float:
+        """The cost of moving the local model to the best plan, if that is due and the room is enough."""
+        assert self._local is not None, "the stage has begun"
+        moved = self._local.moved(best.choice)
+        due = moved >= _FAR or (moved and self._since >= _LONG)
+        return self._anchored(best) if due and room >= 2 * self._cost else 0.0
+
+    def propose(self, turn: Turn) -> Proposal | None:
+        """The plan of one draw; the likeliest one first after slopes were found."""
+        assert self._local is not None, "the stage has begun"
+        return drawn(self.setting.problem, self._local, turn, likeliest=self._since == 0)
+
+    def observe(self, found: Measured) -> None:
+        """Correct the local model."""
+        if self._local is not None:
+            self._since += 1
+            self._observed.append(found)
+            self._local.observe(found.choice, found.mean)
+
+    def expected(self) -> Expected | None:
+        """What the local model expects."""
+        return None if self._local is None else self._local.expected()
+
+    def _anchored(self, best: Measured) -> float:
+        """What it cost to anchor the local model at the best plan; 0.0 if there are no slopes there."""
+        prices = self._prices(best)
+        if prices is None:
+            return 0.0
+        self._local, self._cost, self._since = Local(self.setting.problem, best.choice, best.mean, prices), prices.cost, 0
+        for found in self._observed:
+            if found.choice != best.choice:
+                self._local.observe(found.choice, found.mean)
+        return prices.cost
+
+    def _prices(self, best: Measured) -> Prices | None:
+        """Prices at the best plan, from the notebook if any worker has found them."""
+        name, problem = "slopes of options " + ",".join(map(str, best.choice)), self.setting.problem
+        kept = self.setting.notebook.kept(name)
+        if kept is not None:
+            return Prices.from_dict(kept)
+        assert self.setting.find_slopes is not None, "the stage does not begin without"
+        try:
+            prices = prices_of(problem, best.choice, self.setting.find_slopes(problem.schemes(best.choice)))
+        except MpqError as error:
+            self.notes = (*self.notes, f"no slopes: {error}")
+            return None
+        self.setting.notebook.keep(name, prices.to_dict())
+        return prices

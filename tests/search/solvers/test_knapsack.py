@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from mpq.search.exact import Solution, solve
+from mpq.search.solvers.knapsack import Solution, solve
 
 Costs = Sequence[Sequence[int]]
 Errors = Sequence[Sequence[float]]
@@ -159,7 +159,7 @@ def test_with_room_for_everything_the_best_options_are_taken_the_cheapest_among_
 
 
 def test_when_memory_is_short_the_proven_gap_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["mpq.search.exact"], "MOST_PAIRS", 200)
+    monkeypatch.setattr(sys.modules["mpq.search.solvers.knapsack"], "MOST_PAIRS", 200)
     costs, errors = layers_like(3, 60, 6)
     limit = int(1.3 * sum(map(min, costs)))
     solution = solve(costs, errors, limit)

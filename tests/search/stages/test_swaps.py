@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mpq.search.polish import describe, propose
 from mpq.search.problem import Problem, build_groups
-from tests.search.test_knobs import solved
+from mpq.search.stages.swaps import describe, propose
+from tests.search.stages.test_knobs import solved
 from tests.small import linear, random_table, table
 
 

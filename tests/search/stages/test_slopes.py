@@ -5,7 +5,7 @@ from optuna.storages import InMemoryStorage
 
 from mpq.records.plan import plan_to_yaml
 from mpq.search.run import SearchResult, search
-from mpq.search.stages import trials_of
+from mpq.search.stages.schedule import trials_of
 from tests.search.measuring import FakeMeasurerWithSlopes
 from tests.small import random_table
 

@@ -1,18 +1,57 @@
-"""What people steer a search with: ties of named families, least bits by pattern, a plan to start from. No torch."""
+"""What a user asks of a plan: pins, ties, least bits and candidates by pattern, a plan to start from. No torch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from mpq.budget import Scope
+from mpq.config import SearchSettings
 from mpq.errors import UsageError
-from mpq.models.select import select
+from mpq.patterns import select
 from mpq.records.fused import fused_groups
 from mpq.records.layer import Layer
+from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
-from mpq.search.problem import Group, Problem
+from mpq.search.problem import Group, Problem, build_groups
 
 _EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")
+
+
+def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:
+    """The groups of a table under the user's pins, ties and least bits.
+
+    Raises:
+        UsageError: if they name a layer that is not searched, or leave a group without an option.
+    """
+    pins, ties = _known(settings.pins, table), _ties(settings.ties, table)
+    return allowed(limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits), settings.candidates)
+
+
+def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:
+    _check_names(pins, table, "pinned")
+    return pins
+
+
+def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[Sequence[str]]:
+    named = [tie for tie in given if not isinstance(tie, str)]
+    taken = {name for tie in named for name in tie}
+    found = automatic_ties(table.layers) if "auto" in given else ()
+    ties = [*named, *(tie for tie in found if not taken & set(tie))]
+    names = [name for group in ties for name in group]
+    _check_names(names, table, "tied")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"layer '{repeated}' is tied twice: give each layer to one group")
+    return ties
+
+
+def _check_names(names: Mapping[str, Any] | Sequence[str], table: Sensitivity, verb: str) -> None:
+    known = {layer.name for layer in table.layers}
+    stranger = next((name for name in names if name not in known), None)
+    if stranger is not None:
+        raise UsageError(f"'{stranger}' is {verb} but is not a searched layer: `mpq show` on the sensitivity file lists them")
 
 
 def automatic_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:

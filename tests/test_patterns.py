@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mpq.errors import PatternError
-from mpq.models.select import select
+from mpq.patterns import select
 
 NAMES = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer10.conv1", "odd[0].weight", "odd0.weight", "head"]
 

@@ -5,10 +5,10 @@ import pytest
 
 from mpq.records.prediction import interactions
 from mpq.records.sensitivity import Sensitivity, layer_bytes
-from mpq.search import quadratic
 from mpq.search.problem import Problem, build_groups
-from mpq.search.quadratic import minimise
-from tests.search.test_knobs import solved
+from mpq.search.solvers import quadratic
+from mpq.search.solvers.quadratic import minimise
+from tests.search.stages.test_knobs import solved
 from tests.small import linear, table
 
 TEXTS = ("int2", "int4", "int8")

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from mpq.search.problem import Problem
+from mpq.search.stages.base import Proposal, Stage, Turn
 
 _MOVES = 150  # the most promising moves up and down that are paired
 _POOL = 64
@@ -64,3 +65,20 @@ def _moved(choice: tuple[int, ...], moves: tuple[tuple[int, int], ...]) -> tuple
     for g, j in moves:
         changed[g] = j
     return tuple(changed)
+
+
+class SwapStage(Stage):
+    """Neighbours of the best plan, the likeliest by the models first; when all of these are known, of the next best plan."""
+
+    name = "swap"
+    title = "swaps"
+    place = 90  # the last stage: it takes all trials that are left
+
+    def propose(self, turn: Turn) -> Proposal | None:
+        """An untried neighbour of the best plan that has one."""
+        problem = self.setting.problem
+        for near in (turn.best, *sorted(turn.finished, key=lambda found: found.mean)):
+            choice = propose(problem, near.choice, turn.known, turn.generator, turn.expected)
+            if choice is not None:
+                return Proposal(lambda _, choice=choice: choice, describe(problem, near.choice, choice))  # type: ignore[misc]
+        return None

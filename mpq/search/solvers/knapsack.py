@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpq.search.hull import Relaxation, relax
+from mpq.search.solvers.relaxation import Relaxation, relax
 
 MOST_PAIRS = 40_000_000  # looked at in one round
 _SHARES = tuple(

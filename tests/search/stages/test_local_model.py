@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from mpq.search.local import Local, Prices, prices_of
 from mpq.search.problem import Problem, build_groups
+from mpq.search.stages.local_model import Local, Prices, prices_of
 from mpq.search.study import Study
 from tests.search.measuring import FakeMeasurerWithSlopes
-from tests.search.test_knobs import solved
+from tests.search.stages.test_knobs import solved
 from tests.small import random_table
 
 TABLE = random_table(4, count=8)

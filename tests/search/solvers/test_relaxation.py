@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from mpq.search.hull import relax
-from tests.search.test_exact import layers_like, total
+from mpq.search.solvers.relaxation import relax
+from tests.search.solvers.test_knapsack import layers_like, total
 
 
 def undominated(costs: list[list[int]], errors: list[list[float]]) -> tuple[list[list[int]], list[list[float]]]:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
-from mpq.search.exact import Solution
+from mpq.search.solvers.knapsack import Solution
 
 SECONDS = 10.0
 _GAP = 1e-6  # relative; below it a plan counts as optimal

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from mpq.search.exact import solve
-from mpq.search.several import solve_several
+from mpq.search.solvers.knapsack import solve
+from mpq.search.solvers.several_limits import solve_several
 
 
 def random_problem(seed: int, *, groups: int, options: int = 3) -> tuple[list[list[int]], list[list[float]], list[list[float]]]:

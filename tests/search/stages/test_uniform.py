@@ -1,6 +1,6 @@
 from mpq.schemes import parse_scheme
 from mpq.search.problem import Problem, build_groups
-from mpq.search.uniform import uniform_plans
+from mpq.search.stages.uniform import uniform_plans
 from tests.small import linear, table
 
 LAYERS = [linear("a", 4, 256), linear("b", 8, 96), linear("c", 2, 40)]

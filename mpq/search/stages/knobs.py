@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 
 from mpq.search.problem import Group, Problem
+from mpq.search.stages.base import Proposal, Setting, Stage, Turn
 
 MOST_KINDS = 8
 _WIDTH = 1.5  # natural logarithms either way: a factor of 4.5
@@ -87,3 +88,19 @@ def kind_of(group: Group) -> str:
 
 def _powered(error: float, power: float) -> float:
     return math.copysign(abs(error) ** power, error) if error else 0.0
+
+
+class KnobsStage(Stage):
+    """Plans of re-weighted tables; Optuna's TPE chooses the weights."""
+
+    name = "knobs"
+    place = 20
+    share = 0.2
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._knobs = Knobs(setting.problem)
+
+    def propose(self, turn: Turn) -> Proposal:
+        """The plan of the setting that Optuna suggests."""
+        return Proposal(lambda trial: self._knobs.decode(self._knobs.suggest(trial)))

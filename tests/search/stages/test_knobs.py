@@ -4,8 +4,8 @@ import numpy as np
 import optuna
 import pytest
 
-from mpq.search.knobs import MOST_KINDS, Knobs, kind_of
 from mpq.search.problem import Group, Problem, build_groups
+from mpq.search.stages.knobs import MOST_KINDS, Knobs, kind_of
 from tests.small import linear, random_table
 
 

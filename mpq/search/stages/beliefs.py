@@ -18,11 +18,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mpq.search.knobs import kind_of
 from mpq.search.problem import Problem
+from mpq.search.stages.base import Proposal, Rows, Setting, Stage, Turn
+from mpq.search.stages.draws import Matrix, Vector, drawn, normal
+from mpq.search.stages.knobs import kind_of
+from mpq.search.study import Measured
 
-Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
-Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 _OWN, _KIND, _DEPTH, _ALL = 0.5, 0.35, 0.35, 0.5  # standard deviations of theta, in natural logarithms
 _SLOPE_OWN, _SLOPE_KIND, _SLOPE_ALL = 0.1, 0.1, 0.15  # the same of phi
 _NEIGHBOURS = 0.1  # correlation length in depth, as a share of the model
@@ -72,9 +73,7 @@ class Beliefs:
 
     def draw(self, generator: np.random.Generator, *, widened: float = 1.0) -> list[list[float]]:
         """Errors by group and option under one random (theta, phi), for the exact solver; `widened` multiplies the spread."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        spread = vectors @ (np.sqrt(np.clip(values, 0.0, None)) * generator.standard_normal(len(values)))
-        return self._weighted(self.mean + widened * _TEMPERATURE * spread)
+        return self._weighted(self.mean + widened * _TEMPERATURE * normal(self.covariance, generator))
 
     def expected(self) -> list[list[float]]:
         """Errors by group and option at the mean of (theta, phi)."""
@@ -90,3 +89,28 @@ class Beliefs:
     def _parts(self, choice: Sequence[int]) -> Vector:
         weighted = self._weighted(self.mean)
         return np.array([errors[index] for errors, index in zip(weighted, choice, strict=True)])
+
+
+class LearnStage(Stage):
+    """Plans drawn from what all measured plans so far say about the layers."""
+
+    name = "learn"
+    place = 30
+    share = 0.5
+    share_with_slopes = 0.3
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._beliefs = Beliefs(setting.problem)
+
+    def propose(self, turn: Turn) -> Proposal | None:
+        """The plan of one draw."""
+        return drawn(self.setting.problem, self._beliefs, turn)
+
+    def observe(self, found: Measured) -> None:
+        """Learn from a measured plan."""
+        self._beliefs.observe(found.choice, found.mean)
+
+    def expected(self) -> Rows:
+        """What the beliefs expect."""
+        return self._beliefs.expected()

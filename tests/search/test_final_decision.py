@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpq.search.finals import Finalist, decide, rounded
+from mpq.search.final_decision import Finalist, decide, rounded
 
 GENERATOR = np.random.default_rng(1)
 BASE = GENERATOR.lognormal(size=100)

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from mpq.search.beliefs import Beliefs
 from mpq.search.problem import Problem, build_groups
+from mpq.search.stages.beliefs import Beliefs
 from tests.small import random_table
 
 

@@ -2,8 +2,8 @@ import pytest
 
 from mpq.errors import PatternError, UsageError
 from mpq.schemes import parse_scheme
+from mpq.search.constraints import allowed, automatic_ties, choice_of, limited
 from mpq.search.problem import Problem, build_groups
-from mpq.search.steer import allowed, automatic_ties, choice_of, limited
 from tests.small import linear, random_table, table
 
 PARTS = ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.gate_proj", "mlp.up_proj")

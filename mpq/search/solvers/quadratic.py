@@ -21,8 +21,8 @@ import numpy as np
 
 from mpq.records.prediction import Integers, Matrix, Vector, covariances, interactions, signal_of
 from mpq.records.sensitivity import Sensitivity
-from mpq.search.exact import Solution
 from mpq.search.problem import Problem
+from mpq.search.solvers.knapsack import Solution
 
 MOST_OPTIONS = 2500  # of all groups together: the matrix takes 50 MB, an exchange a few times that
 _STEPS = (1.0, 0.5, 0.25)  # of the way toward the linearised interactions
