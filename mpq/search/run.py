@@ -214,7 +214,9 @@ class _Run:
         if self.problem.beside:
             evidence["costs"] = {limit.name: {"total": limit.total(choice), "most": limit.most} for limit in self.problem.beside}
         data = {name: header.data[name] for name in _READING if header.data.get(name) is not None}
-        return replace(bare, data=data, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
+        path = self.table.path
+        analysis = {"path": None if path is None else path.name, "sha256": self.table.sha256}
+        return replace(bare, data=data, analysis=analysis, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 
     def _over_time(self) -> bool:
         return self.settings.timeout is not None and time.monotonic() - self._started > self.settings.timeout
