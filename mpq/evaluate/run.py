@@ -15,8 +15,9 @@ from mpq.models.fit import fit_data
 from mpq.models.forward import forward
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
-from mpq.models.logits import labels_fit, outputs_are_logits
+from mpq.models.logits import labels_fit
 from mpq.models.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE, Top1Disagreement
+from mpq.models.running.choose_metric import output_kind
 from mpq.records.evaluation import Evaluation, Figure
 from mpq.records.sensitivity import standard_error
 
@@ -50,7 +51,7 @@ def evaluate(
     """
     before, after = _module(reference), _module(quantized)
     samples = data if isinstance(data, Data) else fit_data(data, model=_loaded(reference), source="memory")
-    kind = outputs_are_logits(before, forward(before, samples.batches[0]), samples.batches[0]).kind
+    kind = output_kind(before, samples).kind
     metrics: list[Metric] = [RelativeMSE(), CosineDistance()]
     if kind != "other":
         metrics = [KLDivergence(probabilities=kind == "probabilities"), Top1Disagreement(), *metrics]
