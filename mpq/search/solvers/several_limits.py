@@ -16,6 +16,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
 from mpq.search.solvers.knapsack import Solution
+from mpq.search.solvers.silenced import silenced
 
 SECONDS = 10.0
 _GAP = 1e-6  # relative; below it a plan counts as optimal
@@ -42,13 +43,14 @@ def solve_several(costs: Sequence[Rows], errors: Rows, limits: Sequence[float], 
     for tighter in _TIGHTER:
         bounds = [limit * (1 - tighter) for limit in limits]
         rows = vstack([one_each, *(csr_array(amount[None] / max(limit, 1e-300)) for amount, limit in zip(amounts, bounds, strict=True))])
-        found = milp(
-            error / scale,
-            integrality=np.ones(len(error), dtype=np.int64),
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(rows, [1.0] * len(counts) + [-np.inf] * len(limits), [1.0] * (len(counts) + len(limits))),
-            options={"time_limit": seconds, "mip_rel_gap": _GAP},
-        )
+        with silenced():
+            found = milp(
+                error / scale,
+                integrality=np.ones(len(error), dtype=np.int64),
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(rows, [1.0] * len(counts) + [-np.inf] * len(limits), [1.0] * (len(counts) + len(limits))),
+                options={"time_limit": seconds, "mip_rel_gap": _GAP},
+            )
         if found.x is None:
             return None
         choice = tuple(int(np.argmax(found.x[start : start + count])) for start, count in zip(starts, counts, strict=True))
