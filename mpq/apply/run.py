@@ -31,6 +31,7 @@ from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
+from mpq.records.plan_budget import check_plan_budget
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -113,7 +114,7 @@ def apply(
             f"the plan's 'rest' says {wanted.rest.data_bytes} bytes of data and {wanted.rest.header_bytes} of header, this model has "
             f"{rest.data_bytes} and {rest.header_bytes}: analyze and search again with these versions of mpq and torch"
         )
-    _check_budget(wanted)
+    check_plan_budget(wanted)
     facts = ArtifactHeader(
         wanted.model, wanted.quantizer, tuple(layers), wanted.layers, aliases_of(state_of(loaded.module)), loaded.config or {}
     )
@@ -205,14 +206,3 @@ def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) ->
         expected = str(plan.data.get("sha256"))[:12]
         raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")
     return samples.split_as(plan.data)
-
-
-def _check_budget(plan: Plan) -> None:
-    if plan.budget is None:
-        return
-    taken, limit, weights = plan.counted(plan.budget)
-    if taken > limit:
-        raise ApplyError(
-            f"the plan takes {taken:,} bytes ({8 * taken / weights:.4g} bits per weight), {taken - limit:,} more than its budget "
-            f"{plan.budget}: lower a layer, or raise the budget in the plan"
-        )
