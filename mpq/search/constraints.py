@@ -25,13 +25,19 @@ def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) ->
     Raises:
         UsageError: if they name a layer that is not searched, or leave a group without an option.
     """
-    pins, ties = _known(settings.pins, table), _ties(settings.ties, table)
+    pins, ties = pinned_layers(settings.pins, table), _ties(settings.ties, table)
     return allowed(limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits), settings.candidates)
 
 
-def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:
-    _check_names(pins, table, "pinned")
-    return pins
+def pinned_layers(pins: Mapping[str, Scheme], table: Sensitivity) -> dict[str, Scheme]:
+    """The scheme by layer name of pins by pattern; a name wins over a pattern, and a later pattern over an earlier one.
+
+    Raises:
+        PatternError: if a pattern matches no searched layer.
+    """
+    names = [layer.name for layer in table.layers]
+    found = {name: scheme for pattern, scheme in pins.items() for name in select(names, [pattern], option="--pin")}
+    return found | {name: scheme for name, scheme in pins.items() if name in found}
 
 
 def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[Sequence[str]]:

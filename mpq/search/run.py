@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.search.byte_limit import byte_limit
-from mpq.search.constraints import choice_of, groups_for
+from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
 from mpq.search.final_decision import Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
@@ -28,6 +26,7 @@ from mpq.search.solvers.quadratic import Quadratic, minimise
 from mpq.search.stages.schedule import Progress, Schedule
 from mpq.search.stages.uniform import uniform_plans
 from mpq.search.study import Measured, Study
+from mpq.search.study_name import study_name
 
 _READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed", "parts")  # what reads and splits the data again
 
@@ -118,6 +117,7 @@ class _Run:
         on_progress: Progress | None,
     ) -> None:
         self.table, self.problem, self.budget, self.settings, self.solution = table, problem, budget, settings, solution
+        self._pins = pinned_layers(settings.pins, table)
         self._on_progress = on_progress or (lambda *_: None)
         self._started = time.monotonic()
         self.quadratic: Quadratic | None = None
@@ -137,9 +137,9 @@ class _Run:
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
         facts = {"model": str(self.table.header.model.get("path")), "budget": str(self.budget)}
-        name, storage = self._study_name(), self.settings.storage
-        metric = f"mean {self.table.metric}"
-        study = Study(self.problem, parts_of(measurer), seed=self.settings.seed, name=name, storage=storage, facts=facts, metric=metric)
+        start, seed, storage = self._start(), self.settings.seed, self.settings.storage
+        name, metric = study_name(self.table, self.problem, self.budget, seed=seed, start=start), f"mean {self.table.metric}"
+        study = Study(self.problem, parts_of(measurer), seed=seed, name=name, storage=storage, facts=facts, metric=metric)
         slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
         stages = Schedule(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)
@@ -148,15 +148,11 @@ class _Run:
         if self.quadratic is not None and self.quadratic.choice != exact.choice:
             entries.append(("quadratic", stages.fixed("quadratic", self.quadratic.choice), False))
             best = _better(entries[-1][1], best)
-        for uniform in uniform_plans(self.problem, self.table, self.settings.pins):
+        for uniform in uniform_plans(self.problem, self.table, self._pins):
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
-        if self.settings.start is not None:
-            choice = choice_of(self.problem, self.settings.start, self.solution.choice)
-            if self.problem.fits(choice):
-                entries.append(("start", stages.fixed("start", choice), False))
-                best = _better(entries[-1][1], best)
-            else:
-                self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
+        if start is not None:
+            entries.append(("start", stages.fixed("start", start), False))
+            best = _better(entries[-1][1], best)
         entries += [(title, found, False) for title, found in stages.run(best)]
         entries.append(("lowest", stages.lowest, False))
         self._notes += stages.notes
@@ -199,7 +195,7 @@ class _Run:
         return proof
 
     def _plan(self, choice: tuple[int, ...], evidence: dict[str, Any], *, uniform: bool = False) -> Plan:
-        header, pins = self.table.header, self.settings.pins
+        header, pins = self.table.header, self._pins
         bare = plan_for(
             header.layers,
             self.problem.schemes(choice),
@@ -213,25 +209,31 @@ class _Run:
         evidence = {"assignment": bare.assignment} | evidence
         if self.problem.beside:
             evidence["costs"] = {limit.name: {"total": limit.total(choice), "most": limit.most} for limit in self.problem.beside}
-        data = {name: header.data[name] for name in _READING if header.data.get(name) is not None}
-        path = self.table.path
-        analysis = {"path": None if path is None else path.name, "sha256": self.table.sha256}
-        return replace(bare, data=data, analysis=analysis, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
+        named = replace(bare, data=data_of(self.table), analysis=analysis_of(self.table))
+        return replace(named, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 
     def _over_time(self) -> bool:
         return self.settings.timeout is not None and time.monotonic() - self._started > self.settings.timeout
 
-    def _study_name(self) -> str:
-        """One study per problem: everything that its trials depend on."""
-        facts = [
-            self.table.header.to_dict(),
-            self.problem.limit,
-            [str(limit) for limit in self.problem.beside],
-            [[str(option.schemes) for option in group.options] for group in self.problem.groups],
-            self.settings.seed,
-        ]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        return f"{self.budget.limit} of {self.budget.scope}, {digest[:12]}"
+    def _start(self) -> tuple[int, ...] | None:
+        """The choice of the plan to start from; None without one, or if it is over the budget."""
+        if self.settings.start is None:
+            return None
+        choice = choice_of(self.problem, self.settings.start, self.solution.choice)
+        if self.problem.fits(choice):
+            return choice
+        self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
+        return None
+
+
+def data_of(table: Sensitivity) -> dict[str, Any]:
+    """What a plan tells of the data: how it is read and split again."""
+    return {name: table.header.data[name] for name in _READING if table.header.data.get(name) is not None}
+
+
+def analysis_of(table: Sensitivity) -> dict[str, Any]:
+    """How a plan names its analysis."""
+    return {"path": None if table.path is None else table.path.name, "sha256": table.sha256}
 
 
 def _better(challenger: Measured, incumbent: Measured) -> Measured:

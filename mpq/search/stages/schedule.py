@@ -64,7 +64,7 @@ class Schedule:
     def fixed(self, name: str, choice: Choice) -> Measured:
         """A plan that is known beforehand, measured once."""
         self._study.refresh()
-        finished = self._study.stage(name)
+        finished = [found for found in self._study.stage(name) if found.choice == choice]
         found = finished[0] if finished else self._study.trial(name, lambda _: choice)
         self._observe(found)
         self._on_progress(name, 1, 1, found.mean)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpq.records.layer import Layer
@@ -49,6 +49,11 @@ def _index(group: Group, wanted: Scheme, pins: Mapping[str, Scheme]) -> int | No
     lead = group.layers[0]
     fitting = [index for index, option in enumerate(group.options) if _same_kind(option.schemes[lead.name], wanted)]
     return min(fitting, key=lambda index: _distance(group.options[index].schemes[lead.name], wanted, lead), default=None)
+
+
+def nearest_scheme(offered: Sequence[Scheme], wanted: Scheme, layer: Layer) -> Scheme | None:
+    """The scheme of the same format with the nearest number of groups, any 16-bit format for a 16-bit one; None if there is none."""
+    return min((each for each in offered if _same_kind(each, wanted)), key=lambda each: _distance(each, wanted, layer), default=None)
 
 
 def _same_kind(scheme: Scheme, wanted: Scheme) -> bool:
