@@ -24,7 +24,7 @@ from mpq.models.batches import Data
 from mpq.models.loaded import LoadedModel
 from mpq.records.evaluation import Evaluation
 from mpq.records.plan import Plan
-from mpq.search.finals import Finalist
+from mpq.search.final_decision import Finalist
 from mpq.search.problem import Problem, build_groups
 from mpq.search.run import SearchResult
 

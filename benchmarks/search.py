@@ -46,9 +46,9 @@ from mpq.models.variants import Variants
 from mpq.records.paired import compare as paired
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
-from mpq.search.limits import layer_limit
+from mpq.search.byte_limit import byte_limit
 from mpq.search.problem import Problem, build_groups
-from mpq.search.uniform import uniform_plans
+from mpq.search.stages.uniform import uniform_plans
 from mpq.tensors.quantizers.registry import quantizer_named
 
 NEAR = 0.995  # of a budget
@@ -123,7 +123,7 @@ class Row:
 
     def at(self, budget: Budget, key: Sequence[str]) -> dict[str, dict[str, float]]:
         """Each method's cell."""
-        problem = Problem(build_groups(self.table), layer_limit(self.table, budget)[0])
+        problem = Problem(build_groups(self.table), byte_limit(self.table, budget).layers)
         solution = problem.solve()
         if solution is None:
             raise mpq.MpqError("not feasible")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import optuna
 
-from mpq.search.hull import relax
 from mpq.search.problem import Problem
+from mpq.search.solvers.relaxation import relax
 
 Choice = tuple[int, ...]
 Measure = Callable[[Choice], float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -89,7 +90,7 @@ def size_bytes(text: str) -> int:
 
 
 def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
-    """The budgets of "3:6bits" (steps of 0.5) or "3:6:0.25bits", smallest first; of any other text the one budget.
+    """The budgets of "3:6bits" (steps of 0.5) or "3:6:0.25bits", smallest first and both ends included; of other texts the one budget.
 
     Raises:
         BudgetError: if the range cannot be read, or has no or too many steps.
@@ -97,8 +98,10 @@ def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
     match = _RANGE.fullmatch(text.strip())
     if match is None:
         return [Budget(text, scope)]
-    first, last, step = float(match["first"]), float(match["last"]), float(match["step"] or 0.5)
-    count = int((last - first) / step + 1e-9) + 1 if step > 0 and last >= first else 0
-    if not 1 <= count <= _MOST_BUDGETS:
+    first, last, step = Decimal(match["first"]), Decimal(match["last"]), Decimal(match["step"] or "0.5")
+    whole = int((last - first) // step) if step > 0 and last >= first else -1
+    values = [first + number * step for number in range(min(whole, _MOST_BUDGETS) + 1)]
+    values += [last] if values and values[-1] < last else []
+    if not 1 <= len(values) <= _MOST_BUDGETS:
         raise BudgetError(f"'{text}' is not a range of 1 to {_MOST_BUDGETS} budgets: write for example 3:6bits or 3:6:0.25bits")
-    return [Budget(f"{first + number * step:g}{match['unit']}", scope) for number in range(count)]
+    return [Budget(f"{value.normalize():f}{match['unit']}", scope) for value in values]

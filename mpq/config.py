@@ -68,7 +68,7 @@ class SearchSettings:
     """How a plan is searched.
 
     Args:
-        pins: scheme by layer name.
+        pins: scheme by pattern of layer names; a name wins over a pattern.
         ties: groups of layer names that share one scheme; "auto" among them stands for what runtimes fuse (q/k/v, gate/up, experts).
         min_bits: least bits by pattern of layer names.
         candidates: schemes that layers may take, by pattern of layer names, for example {"lm_head": ("8", "16")}.

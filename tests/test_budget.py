@@ -81,7 +81,22 @@ def test_a_range_gives_its_budgets_smallest_first() -> None:
     assert budget_range("12MB") == [Budget("12MB")]
 
 
-@pytest.mark.parametrize("text", ["5:3bits", "3:4:0bits", "1:900:1bits"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4.5:6:0.5bits", "4.5bits 5bits 5.5bits 6bits"),
+        ("3:4:0.1bits", "3bits 3.1bits 3.2bits 3.3bits 3.4bits 3.5bits 3.6bits 3.7bits 3.8bits 3.9bits 4bits"),
+        ("3:4:0.3bits", "3bits 3.3bits 3.6bits 3.9bits 4bits"),
+        ("3:3.2bits", "3bits 3.2bits"),
+        ("10:30:10%", "10% 20% 30%"),
+        ("1000000:2000000:500000B", "1000000B 1500000B 2000000B"),
+    ],
+)
+def test_a_range_includes_both_ends_exactly(text: str, expected: str) -> None:
+    assert " ".join(budget.limit for budget in budget_range(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["5:3bits", "3:4:0bits", "1:900:1bits", "1:64.5:1bits", "1:900000000:0.001bits"])
 def test_an_empty_or_endless_range_is_refused(text: str) -> None:
     with pytest.raises(BudgetError) as error:
         budget_range(text)

@@ -19,13 +19,11 @@ from mpq.config import AnalysisSettings
 from mpq.errors import ModelError, PatternError
 from mpq.models.batches import Data
 from mpq.models.discover import Discovery, discover
-from mpq.models.forward import forward
 from mpq.models.inventory import inventory, source_of
 from mpq.models.loaded import LoadedModel
-from mpq.models.logits import outputs_are_logits
-from mpq.models.metrics import Metric, metric_for
-from mpq.models.select import select
+from mpq.models.running.choose_metric import choose_metric
 from mpq.models.variants import sixteen_bits, storable_candidates
+from mpq.patterns import select
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -104,14 +102,6 @@ def prepare(
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)
-
-
-def choose_metric(model: LoadedModel, data: Data, name: str) -> tuple[Metric, str]:
-    """The metric called `name`, or for "auto" the one that fits the model's output; and the reason."""
-    outputs = forward(model.module, data.batches[0])
-    found = outputs_are_logits(model, outputs, data.batches[0])
-    metric = metric_for(found.kind, None if name == "auto" else name)
-    return metric, f"metric {metric.name}: {found.reason if name == 'auto' else 'as asked'}"
 
 
 def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Layer]:

@@ -30,6 +30,7 @@ from mpq.models.variants import Variants
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
+from mpq.records.plan_budget import check_plan_budget
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.held_out import metric_on
 from mpq.recovery.registry import STEPS
@@ -142,7 +143,7 @@ def _checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
             f"the plan's 'rest' says {plan.rest.data_bytes} bytes of data and {plan.rest.header_bytes} of header, this model has "
             f"{rest.data_bytes} and {rest.header_bytes}: analyze and search again with these versions of mpq and torch"
         )
-    _check_budget(plan)
+    check_plan_budget(plan)
     return layers
 
 
@@ -222,14 +223,3 @@ def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) ->
         expected = str(plan.data.get("sha256"))[:12]
         raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")
     return samples.split_as(plan.data)
-
-
-def _check_budget(plan: Plan) -> None:
-    if plan.budget is None:
-        return
-    taken, limit, weights = plan.counted(plan.budget)
-    if taken > limit:
-        raise ApplyError(
-            f"the plan takes {taken:,} bytes ({8 * taken / weights:.4g} bits per weight), {taken - limit:,} more than its budget "
-            f"{plan.budget}: lower a layer, or raise the budget in the plan"
-        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpq.budget import Budget, Scope
 from mpq.check.weigh import has_layers, weigh
-from mpq.errors import UsageError
+from mpq.errors import MpqError, UsageError
+from mpq.records.artifact import ArtifactHeader
 from mpq.records.index import artifact_bytes, read_header
 from mpq.records.kinds import kind_of
 from mpq.records.plan import Plan, read_plan
@@ -96,9 +98,9 @@ def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_erro
 def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:
     if max_error is not None:
         raise UsageError(f"{path} is an artifact, which carries no measurement: give --data to measure it, or check its plan")
-    if budget is None:
-        raise UsageError(f"{path} is an artifact, which carries no budget: give --budget, for example --budget 4.5bits")
     header = read_header(path)
+    if budget is None:
+        return [_check_by_plan(path, header)]
     wanted = Budget(budget, scope or "layers")
     weights = sum(layer.weights for layer in header.layers)
     taken = sum(header.schemes[layer.name].stored_bits(layer.matrix) // 8 for layer in header.layers)
@@ -110,3 +112,31 @@ def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_
         taken = artifact_bytes(path)
     limit = wanted.bytes(weights=weights, original_bytes=sum(layer.original_bytes for layer in header.layers))
     return [_size(taken, limit, weights, wanted)]
+
+
+def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
+    """The budget of the plan that the artifact was made from: one in its folder with the same model and schemes."""
+    plans = [
+        (file, plan, plan.budget)
+        for file, plan in _plans_in(path.resolve().parent)
+        if plan.budget is not None and plan.model.get("sha256") == header.model.get("sha256") and plan.layers == header.schemes
+    ]
+    if not plans:
+        raise UsageError(
+            f"{path} is an artifact, which carries no budget, and no plan beside it has its layers: give --budget, or check the plan"
+        )
+    if len({budget for _, _, budget in plans}) > 1:
+        named = ", ".join(f"{file.name} {budget}" for file, _, budget in plans)
+        raise UsageError(f"{path} has the layers of several plans with different budgets ({named}): give --budget")
+    file, plan, budget = plans[0]
+    taken, limit, weights = plan.counted(budget)
+    found = _size(artifact_bytes(path) if budget.scope == "file" else taken, limit, weights, budget)
+    return replace(found, message=f"{found.message}, from {file.name}")
+
+
+def _plans_in(folder: Path) -> Iterator[tuple[Path, Plan]]:
+    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            yield file, read_plan(file)
+        except MpqError:
+            continue  # YAML of something else

@@ -84,8 +84,10 @@ def command(
         raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
 
     from mpq.records.plan import read_plan
+    from mpq.records.plan_budget import check_plan_budget
 
     wanted = read_plan(plan)
+    check_plan_budget(wanted)
     if shards is not None:
         _apply_shards(wanted, plan, model, shards, json=json)
         return

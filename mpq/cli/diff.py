@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mpq.cli.beside import table_beside
-from mpq.cli.console import figure, print_json, print_lines, print_table, say
+from mpq.cli.beside import source_of_plan, table_beside
+from mpq.cli.console import figure, print_json, print_lines, print_table, say, warn
 from mpq.cli.options import Json
 from mpq.errors import UsageError
 
@@ -21,7 +21,8 @@ def command(
     old: Annotated[str, typer.Argument(help="A plan, or REVISION:PATH as git writes it, for example HEAD~1:plan.yaml.")],
     new: Annotated[Path, typer.Argument(help="The plan to compare with it.")] = Path("plan.yaml"),
     sensitivity: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Tells what each layer does to the error. [default: the one beside the new plan]")
+        Path | None,
+        typer.Option(metavar="FILE", help="Tells what each layer does to the error. [default: the analysis that the new plan names]"),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     json: Json = False,
@@ -37,7 +38,11 @@ def command(
     if markdown and json:
         raise UsageError("--markdown and --json exclude each other: choose one")
     after = read_plan(new)
-    found = diff_plans(read_plan_at(old), after, table=table_beside(new, after.model, layers=after.layers, given=sensitivity))
+    source = source_of_plan(new, after)
+    table = table_beside(source, given=sensitivity)
+    if table is None and after.analysis:
+        warn(f"the errors of layers are left out: {source.missing}")
+    found = diff_plans(read_plan_at(old), after, table=table)
     if json:
         print_json({"old": old, "new": str(new), **found.to_dict()})
     elif markdown:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpq.cli.beside import table_beside
+from mpq.cli.beside import source_of_plan, table_beside
 from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.cli.options import Json
 from mpq.errors import MismatchError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def command(
     plan: Annotated[Path, typer.Argument(help="The plan.")],
     layer: Annotated[str, typer.Argument(help="The layer's name.")],
-    sensitivity: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the one beside the plan]")] = None,
+    sensitivity: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the analysis that the plan names]")] = None,
     cost: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A cost file of the search, to see what the alternatives cost in it.")
     ] = None,
@@ -35,9 +35,10 @@ def command(
     from mpq.records.plan import read_plan
 
     wanted = read_plan(plan)
-    table = table_beside(plan, wanted.model, layers=wanted.layers, given=sensitivity)
+    source = source_of_plan(plan, wanted)
+    table = table_beside(source, given=sensitivity)
     if table is None:
-        raise MismatchError(f"no sensitivity file beside {plan} was made for its model: name it with --sensitivity FILE")
+        raise MismatchError(source.missing)
     if json:
         from mpq.search.explain import explain
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpq.cli.beside import table_beside
+from mpq.cli.beside import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.console import print_json, print_lines, say, warn
 from mpq.cli.options import Json
 from mpq.cli.sources import stem_of
@@ -24,14 +24,17 @@ def command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: FILE.report.html beside the file]")] = None,
     sensitivity: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The sensitivity file of a plan or artifact. [default: the one beside it, if it fits]"),
+        typer.Option(
+            metavar="FILE",
+            help="The sensitivity file of a plan or artifact. [default: the one that the plan names, or the only one that fits]",
+        ),
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Also write the main plots as PNG, beside the HTML; needs mpq[png].")] = False,
     json: Json = False,
 ) -> None:
     """Show where the model is fragile, what the next bytes buy, and what a plan does: one HTML file, no network.
 
-    A plan or an artifact is shown with the sensitivity file that lies beside it.
+    A plan is shown with the analysis that it names, an artifact with the one in its folder that fits.
 
     Example: mpq report plan.yaml
     """
@@ -68,15 +71,17 @@ def _subject(file: Path, sensitivity: Path | None) -> Subject:
         table = read_sensitivity(file)
     elif kind == "artifact":
         header = read_artifact_header(file)
-        table = table_beside(file, header.model, layers=header.schemes, given=sensitivity)
+        source = source_of_artifact(file, header)
+        table = table_beside(source, given=sensitivity)
         given |= {"artifact": header, "artifact_bytes": file.stat().st_size}
     else:
         wanted = read_plan(file)
-        table = table_beside(file, wanted.model, layers=wanted.layers, given=sensitivity)
+        source = source_of_plan(file, wanted)
+        table = table_beside(source, given=sensitivity)
         given["plan"] = wanted
     plan = given.get("plan") or _plan_of(given.get("artifact"), table)
     if table is None:
-        warn("no sensitivity file beside it: the report has neither the frontier nor the heat map; --sensitivity FILE names one")
+        warn(f"the report has neither the frontier nor the heat map: {source.missing}")
     complete = table is not None and not table.missing
     return Subject(**given, table=table, frontier=frontier(table, plan) if table is not None and complete else None)
 

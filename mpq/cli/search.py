@@ -10,10 +10,11 @@ import typer
 from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
 from mpq.cli.options import Config, Json, Trust, default_of, merged
-from mpq.cli.searching import Job, starting_schemes
+from mpq.cli.searching import Job, Quality, starting_schemes
 from mpq.cli.sources import check_output, only_analysis
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
+from mpq.schemes import parse_scheme
 
 _DEFAULTS = SearchSettings()
 
@@ -26,7 +27,9 @@ def command(
     ] = None,
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers (with their scales) or file. [default: layers]")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the plan.")] = Path("plan.yaml"),
-    pin: Annotated[list[str] | None, typer.Option(metavar="LAYER=SCHEME", help="Fix a layer's scheme; may be repeated.")] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN=SCHEME", help="Fix the scheme of layers by name or pattern; may be repeated.")
+    ] = None,
     tie: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,11 +41,11 @@ def command(
         list[str] | None, typer.Option(metavar="PATTERN=SCHEMES", help="The only schemes of layers by pattern: 'lm_head=8,16'.")
     ] = None,
     max_error: Annotated[
-        float | None, typer.Option(help="Instead of --budget: the smallest plan whose held-out error stays within this.")
+        float | None, typer.Option(help="Greatest held-out error. Without --budget: the smallest plan that keeps it.")
     ] = None,
     max_drop: Annotated[
         str | None,
-        typer.Option(metavar="DROP", help="Instead of --budget: the smallest plan that loses at most this of --metric: 0.5% or 0.005."),
+        typer.Option(metavar="DROP", help="Greatest loss of --metric: 0.5% or 0.005. Without --budget: the smallest plan that keeps it."),
     ] = None,
     metric: Annotated[
         str | None,
@@ -50,6 +53,12 @@ def command(
             metavar="PACKAGE.MODULE:CALLABLE",
             help="Your own figure for --max-drop: takes the model, returns a number or one per sample, larger is better.",
         ),
+    ] = None,
+    uniform: Annotated[
+        str | None, typer.Option(metavar="SCHEME", help="Instead of a search: the plan that gives every layer this scheme, measured.")
+    ] = None,
+    quantizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Quantizer of the --uniform plan, for example rtn. [default: that of the analysis]")
     ] = None,
     cost: Annotated[
         list[str] | None,
@@ -85,7 +94,7 @@ def command(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Find the best scheme for each layer under a size.
+    """Find the best scheme for each layer under a size, within an error, or both.
 
     The table is solved exactly, with a proof. Then plans near it are measured on the real model, uniform plans compete, and
     held-out samples decide. A killed search goes on where it stopped; the same seed gives the same plan.
@@ -94,44 +103,48 @@ def command(
     """
     options = {"budget": budget, "scope": scope, "trials": trials, "timeout": timeout, "seed": seed, "storage": storage}
     steering = {
-        "pins": _pairs(pin, "--pin LAYER=SCHEME", "conv1=int8"),
+        "pins": _pairs(pin, "--pin PATTERN=SCHEME", "conv1=int8"),
         "ties": _ties(tie),
         "min_bits": _pairs(min_bits, "--min-bits PATTERN=BITS", "'lm_head=8'"),
         "candidates": {name: _parts(text) for name, text in _pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
         "costs": _numbers(_pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
     }
     options |= {"max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory}
+    if uniform is not None:
+        _refuse_others(options | steering | {"from": start, "explain": explain})
+    elif quantizer is not None:
+        raise UsageError("--quantizer goes with --uniform: a search uses the quantizer of its analysis")
     choices = merged("search", config, options | {name: value or None for name, value in steering.items()})
     wanted, limit, drop, own = (choices.pop(name, None) for name in ("budget", "max_error", "max_drop", "metric"))
-    given = [name for name, value in (("--budget", budget), ("--max-error", max_error), ("--max-drop", max_drop)) if value is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are both given: a budget limits the size, the others ask for the smallest plan")
-    if given:  # the command line wins over the configuration file
-        wanted, limit, drop = (
-            value if name in given else None for name, value in (("--budget", wanted), ("--max-error", limit), ("--max-drop", drop))
-        )
+    if any(value is not None for value in (budget, max_error, max_drop)):  # limits on the command line replace those of the file
+        wanted, limit, drop = budget, max_error, max_drop
+        own = own if drop is not None or metric is not None else None
     if (drop is None) != (own is None):
         raise UsageError("--max-drop and --metric belong together: write for example --max-drop 0.5% --metric evaluation:accuracy")
-    budgets = [] if limit is not None or drop is not None else _budgets(wanted, choices.pop("scope", None))
+    scope = choices.pop("scope", None)
+    asked = limit is not None or drop is not None or uniform is not None
+    budgets: list[Budget | None] = [None] if wanted is None and asked else [*_budgets(wanted, scope)]
     source = sensitivity or only_analysis(Path())
 
     from mpq.records.sensitivity import read_sensitivity
+    from mpq.search.quality import read_drop
+
+    quality = Quality(None if limit is None else float(limit), None if drop is None else read_drop(str(drop)), own)
 
     table = read_sensitivity(source)
     if start is not None:
         choices["start"] = starting_schemes(start, table)
         if choices.get("trials") == 0:
             say("--trials 0 measures no plan, so the search does not start from one")
-    job = Job(table, source, settings_from(SearchSettings, choices), reference=model, trust=trust)
-    if limit is not None:
-        job.report(job.smallest(float(limit)), output, json=json, explain=explain or ())
-    elif drop is not None:
-        job.report(job.smallest_drop(str(drop), str(own)), output, json=json, explain=explain or ())
+    job = Job(table, source, settings_from(SearchSettings, choices), quality=quality, reference=model, trust=trust)
+    if uniform is not None:
+        check_output(output)
+        job.report(job.uniform(parse_scheme(uniform), quantizer), output, json=json)
     elif len(budgets) == 1:
         check_output(output)
         job.report(job.run(budgets[0]), output, json=json, explain=explain or ())
     else:
-        job.frontier(budgets, output.parent / "plans", json=json)
+        job.frontier([budget for budget in budgets if budget is not None], output.parent / "plans", json=json)
 
 
 def _budgets(text: Any, scope: Any) -> list[Budget]:
@@ -142,8 +155,17 @@ def _budgets(text: Any, scope: Any) -> list[Budget]:
     return budget_range(str(text), scope or SCOPES[0])
 
 
+def _refuse_others(options: dict[str, Any]) -> None:
+    """Refuse what a uniform plan leaves nothing to do for."""
+    free = ("trials", "timeout", "seed", "storage")
+    found = next((name for name, value in options.items() if value and name not in free), None)
+    if found is not None:
+        option = {"pins": "pin", "ties": "tie", "costs": "cost"}.get(found, found).replace("_", "-")
+        raise UsageError(f"--uniform gives every layer one scheme: leave out --{option}")
+
+
 def _pairs(texts: list[str] | None, form: str, example: str) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping; `form` is for example "--pin LAYER=SCHEME"."""
+    """NAME=VALUE texts as a mapping; `form` is for example "--pin PATTERN=SCHEME"."""
     option, shape = form.split(" ")
     found: dict[str, str] = {}
     for text in texts or ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,26 @@ if TYPE_CHECKING:
     from mpq.evaluate.measurer import PlanMeasurer
     from mpq.records.sensitivity import Sensitivity
     from mpq.schemes import Scheme
+    from mpq.search.quality import Drop, QualityLimit
     from mpq.search.run import SearchResult
-    from mpq.search.stages import Progress
+    from mpq.search.stages.schedule import Progress
 
 
 _SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the user asks of a plan's quality: a held-out error, a drop of a metric of their own, both or neither."""
+
+    max_error: float | None = None
+    drop: Drop | None = None
+    metric: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return self.max_error is None and self.drop is None
 
 
 class Job:
@@ -34,84 +49,83 @@ class Job:
         table: the analysis.
         source: its file.
         settings: how to search.
+        quality: limits of quality, in addition to a budget or instead of one.
         reference: the model, if it is not where the table says.
         trust: allow a pickled model.
     """
 
-    def __init__(self, table: Sensitivity, source: Path, settings: SearchSettings, *, reference: Path | None, trust: bool) -> None:
-        self._table, self._source, self._settings = table, source, settings
+    def __init__(
+        self, table: Sensitivity, source: Path, settings: SearchSettings, *, quality: Quality, reference: Path | None, trust: bool
+    ) -> None:
+        self._table, self._source, self._settings, self._quality = table, source, settings, quality
         self._reference, self._trust = reference, trust
 
-    def run(self, budget: Budget) -> SearchResult:
-        """The plan for one budget; what cannot be met is refused before the model is loaded."""
+    def run(self, budget: Budget | None) -> SearchResult:
+        """The best plan for a budget that keeps the limits of quality too; without a budget the smallest plan that keeps them.
+
+        What cannot be met is refused before the model is loaded.
+        """
         from mpq.search.run import problem_for, search
 
-        if self._settings.trials == 0:
-            return search(self._table, budget, settings=self._settings)
-        problem_for(self._table, budget, self._settings)
-        say(f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone")
-        measurer, settings = self._measurer, self._stored
-        with self._progress() as advance:
-            return search(self._table, budget, measurer=measurer, settings=settings, on_progress=advance)
-
-    def smallest(self, max_error: float) -> SearchResult:
-        """The smallest plan within an error."""
-        from mpq.search.smallest import search_smallest
-
-        if self._settings.trials == 0:
+        if budget is not None:
+            problem_for(self._table, budget, self._settings)
+        if self._settings.trials == 0 and self._quality.max_error is not None:
             raise UsageError("--max-error needs the model: leave out --trials 0")
-        say(f"search: {self._source.name}, the smallest plan with {self._table.metric} of at most {max_error:g} on held-out samples")
-        measurer, settings = self._measurer, self._stored
-        with self._progress() as advance:
-            return search_smallest(self._table, max_error, measurer=measurer, settings=settings, on_progress=advance)
+        if self._quality.is_empty and budget is not None:
+            if self._settings.trials == 0:
+                return search(self._table, budget, settings=self._settings)
+            say(
+                f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone"
+            )
+            measurer, settings = self._measurer, self._stored
+            with self._progress() as advance:
+                return search(self._table, budget, measurer=measurer, settings=settings, on_progress=advance)
+        return self._within(budget)
 
-    def smallest_drop(self, text: str, own: str) -> SearchResult:
-        """The smallest plan that loses at most `text` of the user's own metric."""
-        from mpq.models.factory import named, working_directory_importable
-        from mpq.search.smallest import halves, search_smallest
+    def uniform(self, scheme: Scheme, quantizer: str | None) -> SearchResult:
+        """The plan that gives every layer one scheme; measured on the model unless there are no trials."""
+        from mpq.search.uniform_plan import uniform_plan
 
-        number, share = text.removesuffix("%"), text.endswith("%")
-        try:
-            most = float(number)
-        except ValueError as error:
-            raise UsageError(f"--max-drop '{text}' is not a number or a share: write for example 0.005 or 0.5%") from error
-        if not most >= 0:
-            raise UsageError(f"--max-drop '{text}' is negative: write for example 0.005 or 0.5%")
+        if quantizer is not None:
+            from mpq.tensors.quantizers.registry import quantizer_named
+
+            quantizer_named(quantizer)  # refused before the model is loaded
+        if self._settings.trials == 0:
+            return uniform_plan(self._table, scheme, quantizer=quantizer)
+        say(f"search: {self._source.name}, uniform {scheme}; --trials 0 writes the plan without measuring it")
+        return uniform_plan(self._table, scheme, quantizer=quantizer, measurer=self._opened(quantizer))
+
+    def _within(self, budget: Budget | None) -> SearchResult:
+        from mpq.models.factory import working_directory_importable
+        from mpq.search.smallest import search_smallest, search_within
+
         measurer, settings = self._measurer, self._stored if self._settings.trials else self._settings
         with working_directory_importable():
+            limits = self._limits
+            wanted = "the smallest plan" if budget is None else f"the best plan for {budget}"
+            say(f"search: {self._source.name}, {wanted} with {' and '.join(told for _, told in limits)}")
+            asked = [limit for limit, _ in limits]
+            with self._progress() as advance:
+                if budget is None:
+                    return search_smallest(self._table, asked, measurer=measurer, settings=settings, on_progress=advance)
+                return search_within(self._table, budget, asked, measurer=measurer, settings=settings, on_progress=advance)
+
+    @cached_property
+    def _limits(self) -> list[tuple[QualityLimit, str]]:
+        """The limits of quality, each in words; the user's metric is imported and run on the model as it is."""
+        from mpq.models.factory import named
+        from mpq.search.quality import drop_limit, held_out_limit
+
+        found, most, drop, own = [], self._quality.max_error, self._quality.drop, self._quality.metric
+        if most is not None:
+            found.append((held_out_limit(most), f"{self._table.metric} of at most {most:g} on held-out samples"))
+        if drop is not None and own is not None:
             try:
                 function = named(own, option="--metric")
             except (ImportError, AttributeError) as error:
                 raise UsageError(f"--metric {own} cannot be imported: {' '.join(str(error).split())}") from error
-            reference = measurer.score(function, {})
-            most = most * abs(float(reference.mean())) / 100 if share else most
-            wanted = f"{own} of at least {reference.mean() - most:.6g} (the model has {reference.mean():.6g})"
-            say(f"search: {self._source.name}, the smallest plan with {wanted}")
-            steering, deciding = halves(len(reference), seed=self._settings.seed)
-            if deciding is None:
-                say("the metric is one number, so that what steers also decides: return one figure per sample to have half of them decide")
-            else:
-                say(f"the metric gives {len(reference)} figures: half of them steer, the others decide")
-
-            def drop(result: SearchResult, part: Any) -> float:
-                scores = measurer.score(function, result.plan.layers)
-                if len(scores) != len(reference):
-                    raise UsageError(
-                        f"the metric returned {len(scores)} figures, and {len(reference)} before: it must return as many each time"
-                    )
-                return float((reference - scores)[part].mean())
-
-            with self._progress() as advance:
-                return search_smallest(
-                    self._table,
-                    most,
-                    measurer=measurer,
-                    loss=lambda result: drop(result, steering),
-                    judge=None if deciding is None else lambda result: drop(result, deciding),
-                    name=f"drop of {own}",
-                    settings=settings,
-                    on_progress=advance,
-                )
+            found.append(drop_limit(lambda schemes: self._measurer.score(function, schemes), drop, name=own, seed=self._settings.seed))
+        return found
 
     def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:
         """A plan for each budget in `folder`, and `frontier.csv` beside them."""
@@ -176,13 +190,18 @@ class Job:
         for note in result.notes:
             say(note)
         say(f"chosen: {result.reason}")
-        gap = result.plan.evidence["optimality_gap"]
-        proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
-        say(f"exact stage: {proof}; {result.measurements} plans measured")
+        gap, measured = result.plan.evidence.get("optimality_gap"), result.plan.evidence.get("measured")
+        if gap is not None:
+            proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
+            say(f"exact stage: {proof}; {result.measurements} plans measured")
+        elif measured is not None:
+            held_out = figure(measured["held_out"], measured["held_out_stderr"])
+            say(f"{self._table.metric}: {held_out} on held-out samples, measured on the model")
         for name, cost in result.plan.evidence.get("costs", {}).items():
             say(f"{name}: {cost['total']:.6g} of at most {cost['most']:g}")
-        if asked := result.plan.evidence.get("asked"):
-            say(f"{asked['name']}: {figure(asked['value'])} of at most {asked['most']:g}")
+        asked = result.plan.evidence.get("asked", [])
+        for limit in asked if isinstance(asked, list) else [asked]:
+            say(f"{limit['name']}: {figure(limit['value'])} of at most {limit['most']:g}")
         for layer in explain:
             print_explanation(result.plan, layer, self._table, list(self._settings.costs))
         say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
@@ -196,10 +215,13 @@ class Job:
 
     @cached_property
     def _measurer(self) -> PlanMeasurer:
+        return self._opened(None)
+
+    def _opened(self, quantizer: str | None) -> PlanMeasurer:
         from mpq.evaluate.measurer import PlanMeasurer
 
         loaded = reopen_model(self._table.header.model, self._source, given=self._reference, trust=self._trust)
-        return PlanMeasurer(loaded, reopen_data(self._table.header.data, self._source, loaded), self._table)
+        return PlanMeasurer(loaded, reopen_data(self._table.header.data, self._source, loaded), self._table, quantizer=quantizer)
 
     @cached_property
     def _stored(self) -> SearchSettings:

@@ -14,8 +14,8 @@ from mpq.models.batches import Data
 from mpq.models.forward import first_line
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
-from mpq.models.metrics import metric_named
 from mpq.models.reference import Reference
+from mpq.models.running.choose_metric import recorded_metric
 from mpq.models.slopes import slopes_at
 from mpq.models.statistics import statistics_for
 from mpq.models.swap import swapped
@@ -33,12 +33,13 @@ class PlanMeasurer:
         model: the model of the analysis; unchanged between measurements.
         data: all samples of the analysis; they are split as there.
         table: the analysis.
+        quantizer: in place of the analysis's own.
 
     Raises:
         MismatchError: if model or data are not those of the analysis.
     """
 
-    def __init__(self, model: nn.Module | LoadedModel, data: Data, table: Sensitivity) -> None:
+    def __init__(self, model: nn.Module | LoadedModel, data: Data, table: Sensitivity, *, quantizer: str | None = None) -> None:
         loaded = model if isinstance(model, LoadedModel) else from_module(model)
         for name, found, expected in (
             ("model", loaded.sha256, table.header.model["sha256"]),
@@ -48,11 +49,11 @@ class PlanMeasurer:
                 raise MismatchError(f"the analysis was made with another {name} (sha256 {expected[:12]}…, this one has {found[:12]}…)")
         settings = table.header.settings
         split = data.split_as(table.header.data)
-        metric = metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
-        quantizer = quantizer_named(str(settings["quantizer"]))
-        statistics = statistics_for(quantizer, loaded.module, table.layers, split.first)
+        metric = recorded_metric(settings)
+        chosen = quantizer_named(quantizer or str(settings["quantizer"]))
+        statistics = statistics_for(chosen, loaded.module, table.layers, split.first)
         self._module = loaded.module
-        self._variants = Variants(loaded.module, table.layers, quantizer, statistics=statistics)
+        self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics)
         self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
         self._held_out = Reference(loaded.module, split.held_out, metric)

@@ -18,11 +18,12 @@ from mpq.records.layout import file_bytes, layer_header_bytes
 from mpq.records.sensitivity import Rest
 from mpq.schemes import Scheme, parse_scheme
 
-VERSION = 1
+VERSION = 2  # of a plan that names its analysis; one that does not is version 1
 _KEYS = {
     "mpq_plan",
     "model",
     "data",
+    "analysis",
     "budget",
     "quantizer",
     "size",
@@ -70,6 +71,7 @@ class Plan:
         pinned: layers whose scheme the user fixed.
         ties: groups of layers that share one scheme.
         data: how to read and split the data of the analysis again, with its sha256; a quantizer that needs statistics applies by it.
+        analysis: path and sha256 of the sensitivity file's first line; empty for a plan that was not searched from a file.
         evidence: what is known of its error; see `docs/formats.md`.
         remarks: by layer name, for people: written as comments beside the layers, and not read again.
     """
@@ -85,6 +87,7 @@ class Plan:
     pinned: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    analysis: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict, compare=False)
 
@@ -142,9 +145,11 @@ def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: d
 def plan_to_yaml(plan: Plan) -> str:
     """The text of a plan file."""
     size = plan.size
-    head: dict[str, Any] = {"mpq_plan": VERSION, "model": plan.model}
+    head: dict[str, Any] = {"mpq_plan": VERSION if plan.analysis else 1, "model": plan.model}
     if plan.data:
         head["data"] = plan.data
+    if plan.analysis:
+        head["analysis"] = plan.analysis
     if plan.budget is not None:
         head["budget"] = {"limit": plan.budget.limit, "scope": plan.budget.scope}
     head["quantizer"] = plan.quantizer
@@ -230,6 +235,7 @@ def _plan(data: dict[str, Any], path: Path) -> Plan:
         pinned=tuple(str(name) for name in data.get("pinned", ())),
         ties=tuple(tuple(str(name) for name in group) for group in data.get("ties", ())),
         data=dict(data.get("data", {})),
+        analysis=dict(data.get("analysis", {})),
         evidence=dict(data.get("evidence", {})),
     )
 

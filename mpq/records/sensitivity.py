@@ -14,6 +14,7 @@ that share of the errors is made of the mean squares of the signed figures `prod
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from mpq.errors import FormatError, MpqError
-from mpq.files import check_version, read_journal
+from mpq.files import check_version, journal_line, read_journal
 from mpq.records.layer import Layer, layer_from_dict
 from mpq.records.layout import layer_header_bytes
 from mpq.schemes import Scheme, parse_scheme
@@ -103,6 +104,7 @@ class Sensitivity:
             the error of a plan is the mean of (sum of v)^2.
         rows: method "fisher": errors by (layer, scheme) with the rows of a weight taken as independent; `errors` blends these with v^2.
         finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
+        first_line: sha256 of the first line of its file, by which plans name their analysis; None if it was not read from a file.
     """
 
     header: SensitivityHeader
@@ -111,6 +113,12 @@ class Sensitivity:
     products: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     rows: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     finish: dict[str, Any] | None = None
+    first_line: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """sha256 of the first line, in hexadecimal: it stays while figures are added to the file."""
+        return self.first_line or hashlib.sha256(journal_line(self.header.to_dict()).rstrip(b"\n")).hexdigest()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -230,12 +238,25 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
     first, *lines = read_journal(path)
     check_version(first.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
     try:
-        table = Sensitivity(_header(first), path=path)
+        table = Sensitivity(_header(first), path=path, first_line=first_line_sha256(path))
         for line in lines:
             table.read(line)
     except (KeyError, TypeError, ValueError, MpqError) as error:
         raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq analyze` again") from error
     return table
+
+
+def first_line_sha256(path: Path) -> str:
+    """sha256 of a file's first line without its end, in hexadecimal: the name by which plans find an analysis.
+
+    Raises:
+        FormatError: if the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.sha256(file.readline().rstrip(b"\n")).hexdigest()
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _header(data: dict[str, Any]) -> SensitivityHeader:

@@ -21,8 +21,8 @@ from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme
 from mpq.search.costs import MEMORY, costs_of
 from mpq.search.frontier import frontier
-from mpq.search.hull import relax
 from mpq.search.problem import Group, Option, build_groups
+from mpq.search.solvers.relaxation import relax
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import Scheme
 from mpq.search.problem import Problem, build_groups
-from mpq.search.uniform import uniform_plans
+from mpq.search.stages.uniform import uniform_plans
 
 POINTS = 96
 _SHARE = 0.01

@@ -10,7 +10,7 @@ from mpq.errors import BudgetError, UsageError
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import Scheme
-from mpq.search.exact import Solution, solve
+from mpq.search.solvers.knapsack import Solution, solve
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Problem:
         wanted = [[option.error for option in group.options] for group in self.groups] if errors is None else errors
         if not self.beside:
             return solve(costs, wanted, self.limit)
-        from mpq.search.several import solve_several  # late: its solver takes a moment to import
+        from mpq.search.solvers.several_limits import solve_several  # late: its solver takes a moment to import
 
         return solve_several(
             [costs, *(limit.costs for limit in self.beside)], wanted, [self.limit, *(limit.most - limit.constant for limit in self.beside)]

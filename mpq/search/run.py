@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,19 @@ from mpq.errors import BudgetError, UsageError
 from mpq.records.plan import Plan, plan_for
 from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
-from mpq.schemes import Scheme
+from mpq.search.byte_limit import byte_limit
+from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
-from mpq.search.exact import Solution
-from mpq.search.finals import Finalist, decide, rounded
-from mpq.search.limits import layer_limit
+from mpq.search.final_decision import Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
-from mpq.search.problem import Group, Problem, build_groups, check_feasible
-from mpq.search.quadratic import Quadratic, minimise
+from mpq.search.problem import Problem, check_feasible
 from mpq.search.remarks import remarks
-from mpq.search.stages import Progress, Stages
-from mpq.search.steer import allowed, automatic_ties, choice_of, limited
+from mpq.search.solvers.knapsack import Solution
+from mpq.search.solvers.quadratic import Quadratic, minimise
+from mpq.search.stages.schedule import Progress, Schedule
+from mpq.search.stages.uniform import uniform_plans
 from mpq.search.study import Measured, Study
-from mpq.search.uniform import uniform_plans
+from mpq.search.study_name import study_name
 
 _READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed", "parts")  # what reads and splits the data again
 
@@ -96,9 +94,9 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
         missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
     groups = groups_for(table, settings, scope=budget.scope)
-    limit, constant, weights = layer_limit(table, budget)
-    problem = Problem(groups, limit, cost_limits(table, groups, settings.costs, settings.memory))
-    check_feasible(problem, budget=str(budget), constant=constant, weights=weights)
+    limit = byte_limit(table, budget)
+    problem = Problem(groups, limit.layers, cost_limits(table, groups, settings.costs, settings.memory))
+    check_feasible(problem, budget=str(budget), constant=limit.constant, weights=limit.weights)
     solution = problem.solve()
     if solution is None:
         names = ", ".join(f"{each.name} {each.most:g}" for each in problem.beside)
@@ -119,6 +117,7 @@ class _Run:
         on_progress: Progress | None,
     ) -> None:
         self.table, self.problem, self.budget, self.settings, self.solution = table, problem, budget, settings, solution
+        self._pins = pinned_layers(settings.pins, table)
         self._on_progress = on_progress or (lambda *_: None)
         self._started = time.monotonic()
         self.quadratic: Quadratic | None = None
@@ -138,29 +137,23 @@ class _Run:
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""
         facts = {"model": str(self.table.header.model.get("path")), "budget": str(self.budget)}
-        name, storage = self._study_name(), self.settings.storage
-        metric = f"mean {self.table.metric}"
-        study = Study(self.problem, parts_of(measurer), seed=self.settings.seed, name=name, storage=storage, facts=facts, metric=metric)
+        start, seed, storage = self._start(), self.settings.seed, self.settings.storage
+        name, metric = study_name(self.table, self.problem, self.budget, seed=seed, start=start), f"mean {self.table.metric}"
+        study = Study(self.problem, parts_of(measurer), seed=seed, name=name, storage=storage, facts=facts, metric=metric)
         slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
-        stages = Stages(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
+        stages = Schedule(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)
         entries, best = [("exact", exact, False)], exact
         self.quadratic = minimise(self.problem, self.table, exact.choice)
         if self.quadratic is not None and self.quadratic.choice != exact.choice:
             entries.append(("quadratic", stages.fixed("quadratic", self.quadratic.choice), False))
             best = _better(entries[-1][1], best)
-        for uniform in uniform_plans(self.problem, self.table, self.settings.pins):
+        for uniform in uniform_plans(self.problem, self.table, self._pins):
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
-        if self.settings.start is not None:
-            choice = choice_of(self.problem, self.settings.start, self.solution.choice)
-            if self.problem.fits(choice):
-                entries.append(("start", stages.fixed("start", choice), False))
-                best = _better(entries[-1][1], best)
-            else:
-                self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
-        for stage, advance in (("slopes", stages.slopes), ("knobs", stages.knobs), ("learn", stages.learn), ("swaps", stages.swap)):
-            best = advance(best)
-            entries.append((stage, best, False))
+        if start is not None:
+            entries.append(("start", stages.fixed("start", start), False))
+            best = _better(entries[-1][1], best)
+        entries += [(title, found, False) for title, found in stages.run(best)]
         entries.append(("lowest", stages.lowest, False))
         self._notes += stages.notes
         return self._finals(entries, measurer, study.measurements)
@@ -202,7 +195,7 @@ class _Run:
         return proof
 
     def _plan(self, choice: tuple[int, ...], evidence: dict[str, Any], *, uniform: bool = False) -> Plan:
-        header, pins = self.table.header, self.settings.pins
+        header, pins = self.table.header, self._pins
         bare = plan_for(
             header.layers,
             self.problem.schemes(choice),
@@ -216,59 +209,32 @@ class _Run:
         evidence = {"assignment": bare.assignment} | evidence
         if self.problem.beside:
             evidence["costs"] = {limit.name: {"total": limit.total(choice), "most": limit.most} for limit in self.problem.beside}
-        data = {name: header.data[name] for name in _READING if header.data.get(name) is not None}
-        return replace(bare, data=data, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
+        named = replace(bare, data=data_of(self.table), analysis=analysis_of(self.table))
+        return replace(named, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 
     def _over_time(self) -> bool:
         return self.settings.timeout is not None and time.monotonic() - self._started > self.settings.timeout
 
-    def _study_name(self) -> str:
-        """One study per problem: everything that its trials depend on."""
-        facts = [
-            self.table.header.to_dict(),
-            self.problem.limit,
-            [str(limit) for limit in self.problem.beside],
-            [[str(option.schemes) for option in group.options] for group in self.problem.groups],
-            self.settings.seed,
-        ]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        return f"{self.budget.limit} of {self.budget.scope}, {digest[:12]}"
+    def _start(self) -> tuple[int, ...] | None:
+        """The choice of the plan to start from; None without one, or if it is over the budget."""
+        if self.settings.start is None:
+            return None
+        choice = choice_of(self.problem, self.settings.start, self.solution.choice)
+        if self.problem.fits(choice):
+            return choice
+        self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
+        return None
+
+
+def data_of(table: Sensitivity) -> dict[str, Any]:
+    """What a plan tells of the data: how it is read and split again."""
+    return {name: table.header.data[name] for name in _READING if table.header.data.get(name) is not None}
+
+
+def analysis_of(table: Sensitivity) -> dict[str, Any]:
+    """How a plan names its analysis."""
+    return {"path": None if table.path is None else table.path.name, "sha256": table.sha256}
 
 
 def _better(challenger: Measured, incumbent: Measured) -> Measured:
     return challenger if challenger.better_than(incumbent) else incumbent
-
-
-def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:
-    """The groups of a table under the user's pins, ties and least bits.
-
-    Raises:
-        UsageError: if they name a layer that is not searched, or leave a group without an option.
-    """
-    pins, ties = _known(settings.pins, table), _ties(settings.ties, table)
-    return allowed(limited(build_groups(table, scope=scope, pins=pins, ties=ties), settings.min_bits), settings.candidates)
-
-
-def _known(pins: Mapping[str, Scheme], table: Sensitivity) -> Mapping[str, Scheme]:
-    _check_names(pins, table, "pinned")
-    return pins
-
-
-def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[Sequence[str]]:
-    named = [tie for tie in given if not isinstance(tie, str)]
-    taken = {name for tie in named for name in tie}
-    found = automatic_ties(table.layers) if "auto" in given else ()
-    ties = [*named, *(tie for tie in found if not taken & set(tie))]
-    names = [name for group in ties for name in group]
-    _check_names(names, table, "tied")
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise UsageError(f"layer '{repeated}' is tied twice: give each layer to one group")
-    return ties
-
-
-def _check_names(names: Mapping[str, Any] | Sequence[str], table: Sensitivity, verb: str) -> None:
-    known = {layer.name for layer in table.layers}
-    stranger = next((name for name in names if name not in known), None)
-    if stranger is not None:
-        raise UsageError(f"'{stranger}' is {verb} but is not a searched layer: `mpq show` on the sensitivity file lists them")

@@ -1,132 +1,143 @@
-"""The smallest plan whose loss stays under a limit. No torch.
+"""The smallest plan within limits of quality, and the best plan of a budget that keeps them too. No torch.
 
-The loss is the plan's held-out error, or what the user's own metric loses. The exact solver is asked for the smallest size whose predicted
-error, times a factor, is within the limit; that plan is measured and the factor becomes loss over prediction. Sizes that were
-too small and sizes that were enough enclose the answer; a proposal outside of them gives way to their geometric mean. What steers
-is slightly optimistic for the plan that it led to. So a judge may be given, the same loss on samples that did not steer: of the plans
-that seemed small enough, the smallest one that keeps the limit there is taken. Without one, other data must judge.
+The exact solver is asked for the smallest size whose predicted error, times a factor, is within the limit; that plan is measured and the
+factor becomes loss over prediction. Sizes that were too small and sizes that were enough enclose the answer; a proposal outside of them
+gives way to their geometric mean. With several limits, the one that a plan exceeds most, or keeps most narrowly, steers. Of the plans that
+seemed small enough, the smallest one that keeps every limit on the samples that decide is returned.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from mpq.budget import Budget
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError
 from mpq.records.sensitivity import Sensitivity
-from mpq.search.finals import rounded
+from mpq.search.constraints import groups_for
+from mpq.search.costs import cost_limits
 from mpq.search.measurers import Measurer
-from mpq.search.problem import Group, Problem
-from mpq.search.run import SearchResult, groups_for, search
-from mpq.search.stages import Progress
+from mpq.search.problem import Problem
+from mpq.search.quality import QualityLimit
+from mpq.search.run import SearchResult, search
+from mpq.search.stages.schedule import Progress
 
 _ROUNDS = 8
 _CLOSE = 0.97  # of the limit: near enough to stop
 _NEAR = 0.005  # of the size: sizes this near to each other are not told apart
-_FEWEST = 8  # figures that are split
-Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
-Loss = Callable[[SearchResult], float]
 
 
 def search_smallest(
     table: Sensitivity,
-    most: float,
+    limits: Sequence[QualityLimit],
     *,
     measurer: Measurer,
-    loss: Loss | None = None,
-    judge: Loss | None = None,
-    name: str = "held-out error",
     settings: SearchSettings | None = None,
     on_progress: Progress | None = None,
     **choices: Any,
 ) -> SearchResult:
-    """The smallest plan found with a loss of at most `most`.
+    """The smallest plan found that keeps all limits, and the costs and memory of the settings.
 
     Args:
         table: a complete table.
-        most: the limit.
+        limits: one or more.
         measurer: measures plans on the real model.
-        loss: of a result; by default the held-out error of its plan, in the table's metric.
-        judge: the same loss on samples that `loss` does not see, which decides; None where there are none.
-        name: of the loss, for people.
         settings: the choices as one object; without it
         **choices: its fields one by one.
-        on_progress: told after each measured plan.
+        on_progress: called after each measured plan.
 
     Raises:
-        BudgetError: if even the largest plan has a larger loss.
+        BudgetError: if even the largest plan exceeds a limit.
     """
     chosen = settings or settings_from(SearchSettings, choices)
     groups = groups_for(table, chosen, scope="layers")
-    whole = Problem(groups, 0)
-    judged = loss or _held_out
-    too_small, enough = whole.smallest - 1, whole.largest
-    passed: list[tuple[int, SearchResult, float]] = []
-    limit = _smallest_limit(groups, most)
+    whole = Problem(groups, 0, cost_limits(table, groups, chosen.costs, chosen.memory))
+    too_small, enough = _smallest_limit(whole, math.inf) - 1, whole.largest
+    passed: list[tuple[int, SearchResult, list[float]]] = []
+    size = _smallest_limit(whole, min(limit.most for limit in limits))
     for _ in range(_ROUNDS):
-        result = search(table, Budget(f"{limit}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-        value = judged(result)
+        result = search(table, Budget(f"{size}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
+        values = [limit.loss(result) for limit in limits]
+        value, most = max(((value, limit.most) for value, limit in zip(values, limits, strict=True)), key=_tightness)
         if value <= most:
-            passed.append((result.plan.size.layer_bytes, result, value))
-            enough = min(limit, result.plan.size.layer_bytes)
+            passed.append((result.plan.size.layer_bytes, result, values))
+            enough = min(size, result.plan.size.layer_bytes)
         else:
-            too_small = limit
+            too_small = size
         if (_CLOSE * most <= value <= most) or enough - too_small <= max(1, _NEAR * enough):
             break
         predicted = float(result.plan.evidence["predicted"])
         usable = predicted > 0 and value > 0 and math.isfinite(value)
-        limit = _smallest_limit(groups, most * predicted / value) if usable else too_small
-        if not too_small < limit < enough:
-            limit = max(too_small + 1, math.isqrt(too_small * enough))
-    for _, result, value in sorted(passed, key=lambda each: each[0]):
-        decided = value if judge is None else judge(result)
-        if decided <= most:
-            return _told(result, name, decided, most)
+        size = _smallest_limit(whole, most * predicted / value) if usable else too_small
+        if not too_small < size < enough:
+            size = max(too_small + 1, math.isqrt(too_small * enough))
+    for _, result, values in sorted(passed, key=lambda each: each[0]):
+        decided = [value if limit.judge is None else limit.judge(result) for limit, value in zip(limits, values, strict=True)]
+        if all(value <= limit.most for limit, value in zip(limits, decided, strict=True)):
+            return _told(result, limits, decided)
     result = search(table, Budget(f"{whole.largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-    value = (judge or judged)(result)
-    if not value <= most:
-        raise BudgetError(f"no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add finer candidates")
-    return _told(result, name, value, most)
+    return _kept(result, limits, "no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add finer candidates")
 
 
-def halves(count: int, *, seed: int) -> tuple[Integers, Integers | None]:
-    """Positions of the figures that steer and of those that decide, a random half each; all steer and none decide if there are few.
+def search_within(
+    table: Sensitivity,
+    budget: Budget,
+    limits: Sequence[QualityLimit],
+    *,
+    measurer: Measurer,
+    settings: SearchSettings,
+    on_progress: Progress | None = None,
+) -> SearchResult:
+    """The best plan found for a budget, if it keeps all limits of quality too.
 
-    Args:
-        count: of figures.
-        seed: of the split.
+    Raises:
+        BudgetError: if no plan meets the budget, or the best one found exceeds a limit.
     """
-    if count < _FEWEST:
-        return np.arange(count), None
-    order = np.random.default_rng(seed).permutation(count)
-    return order[: count // 2], order[count // 2 :]
+    result = search(table, budget, measurer=measurer, settings=settings, on_progress=on_progress)
+    return _kept(
+        result,
+        limits,
+        f"no plan was found with a budget of {budget} and a {{name}} of at most {{most:g}}: the best one has {{value:.4g}}; "
+        "raise one of the two, or add finer candidates",
+    )
 
 
-def _held_out(result: SearchResult) -> float:
-    value = result.plan.evidence["measured"]["held_out"]
-    return math.inf if value is None else float(value)
+def _kept(result: SearchResult, limits: Sequence[QualityLimit], refusal: str) -> SearchResult:
+    """The result, if it keeps all limits on the samples that decide."""
+    decided = [limit.decided(result) for limit in limits]
+    for limit, value in zip(limits, decided, strict=True):
+        if not value <= limit.most:
+            raise BudgetError(refusal.format(name=limit.name, most=limit.most, value=value))
+    return _told(result, limits, decided)
 
 
-def _told(result: SearchResult, name: str, value: float, most: float) -> SearchResult:
-    """The result with what was asked of it in its plan's evidence."""
-    evidence = result.plan.evidence | {"asked": {"name": name, "value": rounded(value), "most": most}}
+def _tightness(pair: tuple[float, float]) -> float:
+    """How much of a limit is used: a value against the largest one allowed."""
+    value, most = pair
+    if math.isnan(value):
+        return math.inf
+    return value / most if most > 0 else math.inf if value > most else 0.0
+
+
+def _told(result: SearchResult, limits: Sequence[QualityLimit], values: Sequence[float]) -> SearchResult:
+    """The result with what was asked of it in its plan's evidence: one limit, or a list of several."""
+    rows = [limit.row(value) for limit, value in zip(limits, values, strict=True)]
+    if not rows:
+        return result
+    evidence = result.plan.evidence | {"asked": rows[0] if len(rows) == 1 else rows}
     return replace(result, plan=replace(result.plan, evidence=evidence))
 
 
-def _smallest_limit(groups: Sequence[Group], error: float) -> int:
-    """The fewest bytes whose exact solution is predicted to stay within `error`; the largest plan's if none does."""
-    whole = Problem(tuple(groups), 0)
+def _smallest_limit(whole: Problem, error: float) -> int:
+    """The fewest bytes whose exact solution keeps the other limits and is predicted to stay within `error`; the largest plan's if none."""
     low, high = whole.smallest, whole.largest
     while low < high:
         middle = (low + high) // 2
         solution = replace(whole, limit=middle).solve()
-        if solution is not None and solution.error <= error and math.isfinite(solution.error):
+        if solution is not None and solution.error <= error:
             high = middle
         else:
             low = middle + 1

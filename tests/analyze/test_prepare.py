@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpq.analyze.prepare import choose_metric, prepare
+from mpq.analyze.prepare import prepare
 from mpq.analyze.prepared import Prepared
 from mpq.config import AnalysisSettings
 from mpq.errors import DataError, PatternError, SchemeError, UsageError
@@ -90,11 +90,6 @@ def test_the_metric_follows_the_output(end: nn.Module, metric: str, probabilitie
     header = prepared(Ending(end).eval()).header
     assert (header.settings["metric"], header.settings["probabilities"]) == (metric, probabilities)
     assert header.notes[0].startswith(f"metric {metric}: ")
-
-
-def test_a_metric_that_was_asked_for_is_taken() -> None:
-    metric, reason = choose_metric(from_module(mlp()), data(), "cosine")
-    assert (metric.name, reason) == ("cosine", "metric cosine: as asked")
 
 
 class Idle(nn.Module):

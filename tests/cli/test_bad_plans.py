@@ -50,9 +50,9 @@ def test_a_malformed_budget(folder: Path, budget: str) -> None:
     ("option", "reason"),
     [
         ("--pin head=int3", "layer 'head' is pinned to int3, which was not measured: choose from int4, "),
-        ("--pin nolayer=int4", "'nolayer' is pinned but is not a searched layer: "),
+        ("--pin nolayer=int4", "--pin 'nolayer' matches nothing: the closest names are "),
         ("--pin head=banana", "'banana' is not a scheme: "),
-        ("--pin head", "--pin 'head' is not LAYER=SCHEME: write for example --pin conv1=int8"),
+        ("--pin head", "--pin 'head' is not PATTERN=SCHEME: write for example --pin conv1=int8"),
         ("--tie head", "--tie 'head' names fewer than two layers: "),
         ("--tie head,nolayer", "'nolayer' is tied but is not a searched layer: "),
         ("--scope both", "--scope 'both' is unknown: use layers or file"),
@@ -113,7 +113,7 @@ def test_a_plan_edited_over_its_budget(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "code", "reason"),
     [
-        ("mpq_plan: 1", "mpq_plan: 9", 3, "plan.yaml is a plan of version 9, this mpq reads up to 1: upgrade mpq"),
+        ("mpq_plan: 2", "mpq_plan: 9", 3, "plan.yaml is a plan of version 9, this mpq reads up to 2: upgrade mpq"),
         ("  stem.0: ", "  stem.0: int5x #", 2, "plan.yaml: 'int5x' is not a scheme: write "),
         ("quantizer: ", "quantizer: best #", 2, "'best' is not a quantizer: use one of rtn, mse"),
         ("rest:", "rast:", 3, "plan.yaml has the unknown key 'rast': a plan has "),

@@ -24,4 +24,7 @@ def test_without_a_sensitivity_file_there_is_nothing_to_explain(folder: Path) ->
     name = next(iter(read_plan(folder / "plan.yaml").layers))
     ran = typed(f"explain plan.yaml {name}")
     assert ran.code == 3
-    assert ran.err == "mpq: no sensitivity file beside plan.yaml was made for its model: name it with --sensitivity FILE\n"
+    assert ran.err == (
+        "mpq: the analysis of plan.yaml is not in its folder (model.sensitivity.jsonl, sha256 of its first line "
+        f"{read_plan(folder / 'plan.yaml').analysis['sha256'][:12]}…): put it back, or name another with --sensitivity FILE\n"
+    )

@@ -30,7 +30,10 @@ def test_pictures_are_written_beside_the_page(folder: Path) -> None:
 def test_without_a_sensitivity_file_the_report_says_what_it_lacks(folder: Path) -> None:
     (folder / "model.sensitivity.jsonl").unlink()
     ran = done("report plan.yaml")
-    assert "warning: no sensitivity file beside it: the report has neither the frontier nor the heat map" in ran.err
+    assert (
+        "warning: the report has neither the frontier nor the heat map: the analysis of plan.yaml is not in its folder (model.sens"
+        in ran.err
+    )
 
 
 def test_a_sensitivity_file_of_another_model_is_refused(folder: Path) -> None:

@@ -145,14 +145,22 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    known = "axes, budget, data, evidence, layers, model, mpq_plan, original_bytes, pinned, quantizer, rest, shapes, size, ties"
+    known = "analysis, axes, budget, data, evidence, layers, model, mpq_plan, original_bytes, pinned, quantizer, rest, shapes, size, ties"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
     assert message(path) == f" has the unknown key 'colour': a plan has {known}"
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 2")
-    assert message(path) == " is a plan of version 2, this mpq reads up to 1: upgrade mpq"
+    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 3")
+    assert message(path) == " is a plan of version 3, this mpq reads up to 2: upgrade mpq"
+
+
+def test_only_a_plan_that_names_its_analysis_is_of_version_2(tmp_path: Path) -> None:
+    named = replace(plan(), analysis={"path": "model.sensitivity.jsonl", "sha256": "d" * 64})
+    assert plan_to_yaml(plan()).startswith("mpq_plan: 1\n")
+    assert plan_to_yaml(named).startswith("mpq_plan: 2\n")
+    write_plan(named, tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml") == named
 
 
 def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:

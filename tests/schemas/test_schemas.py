@@ -47,7 +47,8 @@ def test_a_plan_as_written_is_valid() -> None:
         ("budget", {"limit": "4.5 apples", "scope": "layers"}),
         ("stranger", 1),
         ("shapes", {"a": "3"}),
-        ("mpq_plan", 2),
+        ("mpq_plan", 3),
+        ("analysis", {"path": "model.sensitivity.jsonl"}),
     ],
 )
 def test_a_plan_with_a_wrong_value_is_not(key: str, value: object) -> None:

@@ -15,7 +15,7 @@ from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.schemes import parse_scheme
 from mpq.search.run import SearchResult, search
 from tests.search.measuring import FakeMeasurer
-from tests.search.test_quadratic import correlated_table
+from tests.search.solvers.test_quadratic import correlated_table
 from tests.small import REST, linear, random_table, table
 
 TABLE = random_table(3)
@@ -126,7 +126,7 @@ def test_ties_are_kept_in_every_measured_plan_and_noted() -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"pins": {"head": "int8"}}, "'head' is pinned but is not a searched layer: `mpq show` on the sensitivity file lists them"),
+        ({"pins": {"head": "int8"}}, "--pin 'head' matches nothing: the closest names are blocks.2.q, blocks.2.k, blocks.1.q"),
         ({"ties": (("head", NAMES[0]),)}, "'head' is tied but is not a searched layer: `mpq show` on the sensitivity file lists them"),
         ({"ties": (NAMES[:2], NAMES[1:3])}, f"layer '{NAMES[1]}' is tied twice: give each layer to one group"),
     ],
@@ -230,3 +230,12 @@ def test_no_time_means_no_trials_but_a_plan() -> None:
     found = search(TABLE, "6bits", measurer=measurer, settings=SearchSettings(trials=50, timeout=0.0))
     assert len(measurer.tried) == found.measurements < 10
     assert found.plan.evidence["measured"]
+
+
+def test_pins_take_patterns_and_a_name_wins_over_a_pattern() -> None:
+    pins = {NAMES[0]: "int8", "*": "int4"}
+    found = search(TABLE, "12bits", trials=0, pins=pins)
+    assert [str(scheme) for scheme in found.plan.layers.values()] == ["int8", *["int4"] * (len(NAMES) - 1)]
+    assert found.plan.pinned == tuple(NAMES)
+    later = search(TABLE, "12bits", trials=0, pins={"*": "int4", f"re:{NAMES[1]}|{NAMES[2]}": "int8"})
+    assert [name for name, scheme in later.plan.layers.items() if str(scheme) == "int8"] == [NAMES[1], NAMES[2]]

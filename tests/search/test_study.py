@@ -7,8 +7,8 @@ import optuna
 
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
-from mpq.search.knobs import Knobs
 from mpq.search.problem import Problem, build_groups
+from mpq.search.stages.knobs import Knobs
 from mpq.search.study import Study
 from tests.small import random_table
 

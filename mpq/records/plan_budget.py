@@ -1,0 +1,22 @@
+"""Whether a plan keeps the budget that it carries. No torch."""
+
+from __future__ import annotations
+
+from mpq.errors import ApplyError
+from mpq.records.plan import Plan
+
+
+def check_plan_budget(plan: Plan) -> None:
+    """Refuse a plan that is over its own budget; a plan without one passes.
+
+    Raises:
+        ApplyError: with the bytes that it takes, and by how much they are too many.
+    """
+    if plan.budget is None:
+        return
+    taken, limit, weights = plan.counted(plan.budget)
+    if taken > limit:
+        raise ApplyError(
+            f"the plan takes {taken:,} bytes ({8 * taken / weights:.4g} bits per weight), {taken - limit:,} more than its budget "
+            f"{plan.budget}: lower a layer, or raise the budget in the plan"
+        )

@@ -1,0 +1,135 @@
+"""Limits of quality: a held-out error, or a drop of the user's own metric, that a plan must keep. No torch.
+
+What steers the search for the smallest plan is slightly optimistic for the plan that it led to. So a limit may have a judge, the same loss
+on samples that do not steer. Of a metric that gives several values, a random half steers and the other half judges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mpq.errors import UsageError
+from mpq.records.sensitivity import Errors
+from mpq.schemes import Scheme
+from mpq.search.final_decision import rounded
+
+if TYPE_CHECKING:
+    from mpq.search.run import SearchResult
+
+_FEWEST = 8  # values that are split
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
+Loss = Callable[["SearchResult"], float]
+Score = Callable[[Mapping[str, Scheme]], Errors]
+"""The user's own metric of the model under some schemes, one value or one per sample; without schemes, of the model as it is."""
+
+
+@dataclass(frozen=True)
+class QualityLimit:
+    """A loss that must not be exceeded.
+
+    Args:
+        name: of the loss, for people.
+        most: the largest loss allowed.
+        loss: of a result.
+        judge: the same loss on samples that `loss` does not see, which decides; None if there are none.
+    """
+
+    name: str
+    most: float
+    loss: Loss
+    judge: Loss | None = None
+
+    def decided(self, result: SearchResult) -> float:
+        """The loss of a result on the samples that decide."""
+        return (self.judge or self.loss)(result)
+
+    def row(self, value: float) -> dict[str, Any]:
+        """The limit and the value of a plan, as in a plan's evidence."""
+        return {"name": self.name, "value": rounded(value), "most": self.most}
+
+
+def held_out_limit(most: float) -> QualityLimit:
+    """A limit of the held-out error of a plan, in the metric of its analysis."""
+    return QualityLimit("held-out error", most, _held_out)
+
+
+def _held_out(result: SearchResult) -> float:
+    value = result.plan.evidence["measured"]["held_out"]
+    return math.inf if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How much of a metric a plan may lose: an absolute amount, or percent of the unquantized model's value."""
+
+    amount: float
+    is_percent: bool
+
+    def of(self, reference: float) -> float:
+        """The allowed loss of a model whose metric is `reference`."""
+        return self.amount * abs(reference) / 100 if self.is_percent else self.amount
+
+
+def read_drop(text: str) -> Drop:
+    """The drop that "0.5%" or "0.005" means.
+
+    Raises:
+        UsageError: if it is not a number of 0 or more.
+    """
+    number, share = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        amount = float(number)
+    except ValueError as error:
+        raise UsageError(f"--max-drop '{text}' is not a number or a share: write for example 0.005 or 0.5%") from error
+    if not amount >= 0:
+        raise UsageError(f"--max-drop '{text}' is negative: write for example 0.005 or 0.5%")
+    return Drop(amount, share)
+
+
+def drop_limit(score: Score, drop: Drop, *, name: str, seed: int) -> tuple[QualityLimit, str]:
+    """A limit of what a plan loses of a metric, and what to tell about it.
+
+    Args:
+        score: the metric, larger is better.
+        drop: allowed loss.
+        name: of the metric, for people.
+        seed: of the split into values that steer and values that decide.
+    """
+    reference = score({})
+    mean = float(reference.mean())
+    most = drop.of(mean)
+    steering, deciding = halves(len(reference), seed=seed)
+
+    def lost(result: SearchResult, part: Integers) -> float:
+        scores = score(result.plan.layers)
+        if len(scores) != len(reference):
+            raise UsageError(
+                f"the metric returned {len(scores)} values, and {len(reference)} before: it must return the same number each time"
+            )
+        return float((reference - scores)[part].mean())
+
+    wanted = f"{name} of at least {mean - most:.6g} (the model has {mean:.6g})"
+    if deciding is None:
+        told = f"{wanted}; it is one number, so the same number steers and decides: return one value per sample to have half of them decide"
+        return QualityLimit(f"drop of {name}", most, lambda result: lost(result, steering)), told
+    told = f"{wanted}; half of its {len(reference)} values steer, the others decide"
+    judged = deciding
+    return QualityLimit(f"drop of {name}", most, lambda result: lost(result, steering), lambda result: lost(result, judged)), told
+
+
+def halves(count: int, *, seed: int) -> tuple[Integers, Integers | None]:
+    """Positions of the values that steer and of those that decide, a random half each; all steer and none decide if there are few.
+
+    Args:
+        count: of values.
+        seed: of the split.
+    """
+    if count < _FEWEST:
+        return np.arange(count), None
+    order = np.random.default_rng(seed).permutation(count)
+    return order[: count // 2], order[count // 2 :]

@@ -1,0 +1,90 @@
+"""The uniform plan of one scheme, on request: to see for oneself what a mixed plan is compared with. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mpq.records.layer import Layer
+from mpq.records.plan import Plan, plan_for
+from mpq.records.sensitivity import Sensitivity, standard_error
+from mpq.schemes import Scheme
+from mpq.search.final_decision import rounded
+from mpq.search.measurers import Measurer
+from mpq.search.run import SearchResult, analysis_of, data_of
+from mpq.search.stages.uniform import nearest_scheme
+
+
+def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = None, measurer: Measurer | None = None) -> SearchResult:
+    """The plan that gives every layer `scheme`, or what is nearest to it where a layer cannot use it.
+
+    Args:
+        table: the analysis; its errors predict the plan's if it measured all of its schemes with the same quantizer.
+        scheme: for all layers, measured by the analysis or not.
+        quantizer: that applies the plan; by default that of the analysis.
+        measurer: measures the plan on the real model with this quantizer; None for a plan without measurements.
+
+    Returns:
+        The result; its notes name the layers that cannot use the scheme, with what they use instead.
+    """
+    own = str(table.header.settings["quantizer"])
+    chosen = quantizer or own
+    schemes = {layer.name: uniform_scheme(table, layer, scheme) for layer in table.layers}
+    plan = _plan(table, schemes, chosen)
+    predicted = math.nan
+    if chosen == own and schemes.items() <= table.errors.keys():
+        predicted = math.fsum(table.mean(name, each) for name, each in schemes.items())
+    reason = f"uniform {scheme}, as asked"
+    evidence: dict[str, Any] = {"assignment": plan.assignment, "metric": table.metric, "predicted": rounded(predicted)}
+    evidence |= {} if measurer is None else {"measured": _measured(measurer, schemes)}
+    plan = replace(plan, evidence=evidence | {"decision": reason})
+    notes = [*_exceptions(table, schemes, scheme), *([] if math.isfinite(predicted) else [_unpredicted(chosen, own)])]
+    return SearchResult(plan, (), reason, 0 if measurer is None else 1, tuple(notes))
+
+
+def uniform_scheme(table: Sensitivity, layer: Layer, wanted: Scheme) -> Scheme:
+    """What a layer uses in the uniform plan of `wanted`: that scheme if it was measured, as in a search the nearest one that was measured
+    of the same format, else the scheme itself, with one group per row where a group would be longer than a row.
+    """
+    measured = table.header.candidates[layer.name]
+    if wanted in measured:
+        return wanted
+    nearest = nearest_scheme(measured, wanted, layer)
+    if nearest is not None:
+        return nearest
+    whole_row = wanted.group_size is not None and wanted.group_size >= layer.matrix[1]
+    return Scheme(wanted.format, None, wanted.symmetric) if whole_row else wanted
+
+
+def _plan(table: Sensitivity, schemes: Mapping[str, Scheme], quantizer: str) -> Plan:
+    header, own = table.header, str(table.header.settings["quantizer"])
+    longer = len(quantizer) - len(own)  # the artifact's header names the quantizer
+    rest = replace(header.rest, header_bytes=header.rest.header_bytes + longer)
+    bare = plan_for(header.layers, schemes, model=header.model, quantizer=quantizer, rest=rest)
+    return replace(bare, data=data_of(table), analysis=analysis_of(table) if quantizer == own else {})
+
+
+def _measured(measurer: Measurer, schemes: Mapping[str, Scheme]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    parts = {"calibration": measurer.calibration(schemes), "held_out": measurer.held_out(schemes)}
+    for name, errors in parts.items():
+        found |= {name: rounded(float(errors.mean())), f"{name}_stderr": rounded(standard_error(errors))}
+    return found | {"samples": {name: len(errors) for name, errors in parts.items()}}
+
+
+def _exceptions(table: Sensitivity, schemes: Mapping[str, Scheme], wanted: Scheme) -> list[str]:
+    """One line for each other scheme, with the layers that use it and the reason."""
+    others: dict[tuple[Scheme, str], list[str]] = {}
+    for name, scheme in schemes.items():
+        if scheme != wanted:
+            reason = "the nearest that was measured for them" if scheme in table.header.candidates[name] else "a row has only one group"
+            others.setdefault((scheme, reason), []).append(name)
+    return [f"{scheme} instead of {wanted}, {reason}: {', '.join(names)}" for (scheme, reason), names in others.items()]
+
+
+def _unpredicted(quantizer: str, own: str) -> str:
+    if quantizer != own:
+        return f"no predicted error: the analysis used the quantizer {own}, this plan uses {quantizer}"
+    return "no predicted error: the analysis did not measure all of these schemes"
