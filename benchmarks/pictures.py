@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 QUANTIZERS = ("rtn", "hqq", "mse", "act", "gptq", "descent")
 STEPS: Mapping[str, Mapping[str, bool]] = {
-    "quantized only": {"corrections": False},
+    "quantized only": {"recovery": False},
     "+ sequential, bias correction": {"sequential": True, "tune": False},
     "+ tuning": {"sequential": True, "tune": True},
 }
@@ -132,7 +132,7 @@ def applied(
     """KL divergence on test data of the artifact that these steps give."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.mpq.safetensors"
-        mpq.apply(model, plan, path, data=data, tune_minutes=20, **choices)
+        mpq.apply(model, plan, path, data=data, tune_minutes=60, **choices)
         return mpq.evaluate(model, mpq.load(path), [test])["kl_divergence"].quantized
 
 
