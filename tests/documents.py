@@ -59,8 +59,13 @@ def _run_command(command: str, shown: Sequence[str]) -> None:
 
 def dead_links(path: Path) -> list[str]:
     """Targets of links and pictures that are not in the repository."""
-    targets = re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"#]+)", path.read_text())
-    return [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+    return [target for target in targets(path) if not (path.parent / target).exists()]
 
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+def targets(path: Path) -> list[str]:
+    """Targets of links and pictures within the repository."""
+    found = re.findall(r"(?:\]\(|src=\"|srcset=\")([^)\"#]+)", path.read_text())
+    return [target for target in found if "://" not in target]
+
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -32,9 +32,21 @@ def recipe(title: str, folder: Path) -> Path:
     return folder / f"{title}.md"
 
 
-@pytest.mark.parametrize("path", documents.DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", documents.DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
     assert documents.dead_links(path) == []
+
+
+def test_every_page_and_picture_in_docs_is_linked_from_another_page() -> None:
+    linked = {(path.parent / target).resolve() for path in documents.DOCUMENTS for target in documents.targets(path)}
+    files = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".png")]
+    assert [path.relative_to(ROOT).as_posix() for path in sorted(files) if path not in linked] == []
+
+
+def test_the_architecture_page_names_every_room() -> None:
+    rooms = [path.parent.relative_to(ROOT / "mpq").as_posix() for path in (ROOT / "mpq").rglob("__init__.py")]
+    text = (DOCS / "architecture.md").read_text()
+    assert [room for room in sorted(rooms) if room != "." and room.count("/") < 2 and f"`{room}/" not in text] == []
 
 
 def test_the_session_is_that_of_its_script_and_prints_what_it_shows() -> None:

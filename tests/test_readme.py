@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mpq.demo import write_demo
 from tests import documents
 from tests.cli.typed import ROOT, done
 
@@ -21,6 +22,7 @@ def test_the_two_commands_are_those_of_the_ci() -> None:
 
 def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
+    write_demo("digits", tmp_path)  # the reader's own files, for the four lines at the top
     documents.run(README)
     assert "accuracy" in capsys.readouterr().out
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from mpq.demo import write_demo
 
 HEAD = """\
-# A session, from analysis to gate
+# A session, from analysis to CI gate
 
 Recorded by `python -m mpq.demo.session > docs/session.md`, on the small CNN for handwritten digits that ships with mpq.
-To follow it, make the same files with `mpq demo --keep .` in an empty folder: `model.pt2`, `calibration.pt` and `test.pt`.
+To follow it, run `mpq demo --keep .` in an empty folder: it writes `model.pt2`, `calibration.pt` and `test.pt`.
 """
 _PROGRESS = re.compile(r"\w+ \d+/\d+, \d+ s left: ")  # said only on a slow machine
 GIT = "git -c user.name=you -c user.email=you@example.org"
@@ -31,16 +31,16 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("mpq analyze model.pt2 --calib calibration.pt",),
     ),
     (
-        "Find the best scheme for each layer at 4.5 bits per weight. Samples that the analysis never saw decide.",
+        "Find the best scheme for each layer at 4.5 bits per weight. Samples that the analysis has not seen decide.",
         ("mpq search --budget 4.5bits --trials 16",),
     ),
-    ("Read the plan, and ask why a layer got what it got.", ("mpq show plan.yaml", "mpq explain plan.yaml reduce.0")),
+    ("Read the plan, and ask why a layer got its scheme.", ("mpq show plan.yaml", "mpq explain plan.yaml reduce.0")),
     (
-        "Write the small model, and judge it on data that took no part in any decision.",
+        "Write the small model, and evaluate it on data that took no part in any decision.",
         ("mpq apply plan.yaml", "mpq eval model.mpq.safetensors --data test.pt"),
     ),
     (
-        "Commit the plan with a gate. `--init` writes limits a little above what is there.",
+        "Commit the plan together with a gate. `--init` writes limits slightly above the current values.",
         (
             "mpq check --init",
             "mpq check",
@@ -50,8 +50,8 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "Later someone asks for more quality, and the model outgrows its budget. The gate fails with exit code 1 and says by how much,\n"
-        "and, against the last commit, which layers grew.",
+        "Later, someone asks for more quality, and the model outgrows its budget. The gate fails with exit code 1 and says by how much.\n"
+        "Compared with the last commit, it also says which layers grew.",
         (
             "mpq search --budget 6bits --trials 4",
             "mpq check",
