@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from mpq.fields import Count, Integer, Name, Sha256, Share, Size, Text
+from mpq.documents import Document
+from mpq.errors import MpqError
+from mpq.fields import Axis, Count, Dtype, Integer, Name, SchemeText, Sha256, Share, Size, Text
+from mpq.limits import LAYER_WEIGHTS
+from mpq.records.layer import Layer
+from mpq.schemes import Scheme, parse_scheme
+from mpq.shown import shown
 
 
 class ModelFacts(Struct):
@@ -58,5 +66,49 @@ class LayerFacts(Struct):
 
     parameters: Annotated[list[Name], Meta(min_length=1)]
     shape: Annotated[list[Count], Meta(min_length=1, max_length=32)]
-    axes: Annotated[list[Annotated[int, Meta(ge=0, le=31)]], Meta(max_length=32)]
-    dtype: Literal["float32", "float16", "bfloat16"]
+    axes: Annotated[list[Axis], Meta(max_length=32)]
+    dtype: Dtype
+
+
+class NamedLayerFacts(LayerFacts):
+    """A layer and its candidates."""
+
+    name: Name
+    candidates: list[SchemeText]
+    operator: Text = "other"
+    consumers: list[Name] = []
+
+
+def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[str | int, ...]]]) -> tuple[Layer, ...]:
+    """The layers of a document, from the name, the facts and the place of each.
+
+    Raises:
+        MpqError: of the document's type, if a name is there twice, an output axis is none of the shape's, or there are too many weights.
+    """
+    layers: dict[str, Layer] = {}
+    weights = 0
+    for name, facts, at in found:
+        if name in layers:
+            raise document.refuse(f"the layer {shown(name)} is there twice; {document.remedy}", *at)
+        if len(set(facts.axes)) < len(facts.axes) or any(axis >= len(facts.shape) for axis in facts.axes):
+            raise document.refuse(f"the axes of layer {shown(name)} are {facts.axes} of {len(facts.shape)}; {document.remedy}", *at)
+        layer = Layer(name, tuple(facts.parameters), tuple(facts.shape), tuple(facts.axes), facts.dtype)
+        if isinstance(facts, NamedLayerFacts):
+            layer = replace(layer, operator=facts.operator, consumers=tuple(facts.consumers))
+        weights += layer.weights
+        if weights > LAYER_WEIGHTS:
+            raise document.refuse(f"with layer {shown(name)} the layers have more than {LAYER_WEIGHTS:,} weights; {document.remedy}", *at)
+        layers[name] = layer
+    return tuple(layers.values())
+
+
+def scheme_in(document: Document, text: str, *at: str | int, error: type[MpqError] | None = None) -> Scheme:
+    """The scheme that a text in a document names.
+
+    Raises:
+        MpqError: with the place, if it is not a scheme; of type `error`, else of the document's.
+    """
+    try:
+        return parse_scheme(text)
+    except MpqError as cause:
+        raise (error or document.error)(f"{document.place(*at)}: {cause}") from cause

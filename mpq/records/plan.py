@@ -13,11 +13,12 @@ from msgspec import structs
 
 from mpq.budget import Budget
 from mpq.documents import Document, read_yaml
-from mpq.errors import BudgetError, FormatError
+from mpq.errors import BudgetError, FormatError, SchemeError
 from mpq.files import check_version, write_text
+from mpq.records.facts import scheme_in
 from mpq.records.layer import Layer
 from mpq.records.layout import file_bytes, layer_header_bytes
-from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, matrices_in, schemes_in
+from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, matrices_in
 from mpq.records.sensitivity import Rest
 from mpq.schemes import Scheme
 from mpq.shown import shown
@@ -187,7 +188,7 @@ def read_plan(path: Path | str) -> Plan:
 
 
 def _plan(file: PlanFile, document: Document) -> Plan:
-    layers = schemes_in(document, file.layers, "layers")
+    layers = {name: scheme_in(document, text, "layers", name, error=SchemeError) for name, text in file.layers.items()}
     shapes = matrices_in(document, file.shapes, "shapes")
     strays = sorted(set(layers) ^ set(shapes))
     if strays:

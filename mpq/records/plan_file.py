@@ -7,11 +7,9 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from mpq.documents import Document
-from mpq.errors import MpqError
 from mpq.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Size, Text
 from mpq.limits import LAYER_WEIGHTS
 from mpq.records.facts import DataFacts, ModelFacts, RestFacts
-from mpq.schemes import Scheme, parse_scheme
 from mpq.shown import shown
 
 VERSION = 1
@@ -121,27 +119,6 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     pinned: Annotated[list[Name], Meta(description="layers whose scheme was fixed by hand")] = []
     ties: Annotated[list[Annotated[list[Name], Meta(min_length=2)]], Meta(description="groups of layers that share one scheme")] = []
     axes: Annotated[dict[Name, list[Axis]], Meta(description="output axes of layers where they are not the first")] = {}
-
-
-def schemes_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, Scheme]:
-    """The schemes that a mapping in a document names.
-
-    Raises:
-        SchemeError: with the place, if a text is not a scheme.
-    """
-    return {name: scheme_in(document, text, *at, name) for name, text in texts.items()}
-
-
-def scheme_in(document: Document, text: str, *at: str | int) -> Scheme:
-    """The scheme that a text in a document names.
-
-    Raises:
-        SchemeError: with the place, if it is not a scheme.
-    """
-    try:
-        return parse_scheme(text)
-    except MpqError as error:
-        raise type(error)(f"{document.place(*at)}: {error}") from error
 
 
 def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, tuple[int, int]]:
