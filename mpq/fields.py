@@ -25,7 +25,7 @@ Integer = int
 Count = Annotated[int, Meta(ge=1, le=_EXACT)]
 Size = Annotated[int, Meta(ge=0, le=_EXACT)]
 Number = float
-Positive = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(ge=0, extra={"give": "a number of 0 or more"})]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Axis = Annotated[int, Meta(ge=0, le=31)]
 Dtype = Literal["float32", "float16", "bfloat16"]
