@@ -12,14 +12,14 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mpq.config_file import ConfigFile
-from mpq.documents import Document, read_yaml
 from mpq.errors import ConfigError, SchemeError
 from mpq.schemes import Scheme, parse_scheme
 from mpq.shown import shown
-from mpq.validate import validated
+
+if TYPE_CHECKING:
+    from mpq.documents import Document
 
 TUNE_MINUTES = 5.0  # allowed for tuning after quantization
 
@@ -127,6 +127,10 @@ def read_config(path: Path, section: str) -> dict[str, Any]:
         ConfigError: if the file is missing, not YAML, not made of sections, or has an unknown setting or a wrong value in any of them.
         SchemeError: if a pin is not a scheme.
     """
+    from mpq.config_file import ConfigFile  # late: `mpq --help` does without
+    from mpq.documents import read_yaml
+    from mpq.validate import validated
+
     document = read_yaml(path, error=ConfigError, absent="name a YAML file with --config", remedy="`mpq schema config` lists all settings")
     data = document.value
     if not isinstance(data, dict):

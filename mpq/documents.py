@@ -33,7 +33,7 @@ class Document:
 
     Args:
         value: what it says.
-        name: what messages call it.
+        name: what messages call it; "" where they should not.
         error: what messages about it are raised as.
         remedy: what they advise.
         text: the YAML, from which line numbers are found; empty for JSON, whose lines say little.
@@ -52,7 +52,8 @@ class Document:
 
     def refuse(self, reason: str, *keys: str | int) -> MpqError:
         """The error that says what is wrong at a place in the document; the keys lead there from its top."""
-        return self.error(f"{self.place(*keys)}: {reason}")
+        place = self.place(*keys)
+        return self.error(f"{place}: {reason}" if place else reason)
 
 
 def read_bytes(path: Path, *, error: type[MpqError], absent: str, most: int = DOCUMENT_BYTES) -> bytes:

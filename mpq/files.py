@@ -48,6 +48,14 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`; not at what cannot be a path, as a text from a file may be."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def sha256_of(paths: Iterable[Path]) -> str:
     """One hexadecimal SHA-256 over the contents of `paths` in the given order; names do not matter."""
     digest = hashlib.sha256()

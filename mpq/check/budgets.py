@@ -119,7 +119,7 @@ def rule_from(entry: object) -> Rule:
     Raises:
         ConfigError: if a key is unknown or a value is wrong.
     """
-    document = Document(entry, "the limits", ConfigError, "`mpq schema budgets` lists all keys")
+    document = Document(entry, "", ConfigError, "`mpq schema budgets` lists all keys")
     return _rule(validated(document, RuleFile), document)
 
 

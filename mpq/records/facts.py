@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from mpq.documents import Document
 from mpq.errors import MpqError
@@ -49,7 +49,7 @@ class DataFacts(Struct):
         Meta(description="numbers of samples in the order in which they were added to the analysis; each part is split by itself"),
     ] = []
     grown_from: Sha256 | None = None
-    samples: SampleCounts | None = None
+    samples: SampleCounts | UnsetType = UNSET
 
 
 class RestFacts(Struct, forbid_unknown_fields=True):

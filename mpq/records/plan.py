@@ -207,7 +207,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
         pinned=tuple(file.pinned),
         ties=tuple(tuple(group) for group in file.ties),
         data=data.get("data") or {},
-        evidence={name: value for name, value in (data.get("evidence") or {}).items() if value is not None},
+        evidence=data.get("evidence") or {},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from mpq.documents import Document
 from mpq.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Size, Text
@@ -92,12 +92,12 @@ class EvidenceFacts(Struct):
     assignment: Annotated[Text, Meta(description="digest of the layers that the evidence was found for")] = ""
     metric: Text = ""
     predicted: Number | None = None
-    measured: MeasuredFacts | None = None
-    best_uniform: UniformFacts | None = None
+    measured: MeasuredFacts | UnsetType = UNSET
+    best_uniform: UniformFacts | UnsetType = UNSET
     optimality_gap: Number | None = None
-    with_interactions: InteractionFacts | None = None
+    with_interactions: InteractionFacts | UnsetType = UNSET
     costs: Annotated[dict[Name, CostFacts], Meta(description="what the search limited besides the size")] = {}
-    asked: AskedFacts | None = None
+    asked: AskedFacts | UnsetType = UNSET
     decision: Text = ""
     finalists: list[FinalistFacts] = []
 

@@ -234,7 +234,7 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
     path = Path(path)
     lines = journal_lines(path)
     table = Sensitivity(_header(header_line(next(lines)[1], f"{path}, line 1"), path), path=path)
-    samples = (table.header.data.get("samples") or {}).get("calibration", math.inf)
+    samples = table.header.data.get("samples", {}).get("calibration", math.inf)
     for number, line in lines:
         record, name = record_line(line, f"{path}, line {number}"), f"{path}, line {number}"
         try:

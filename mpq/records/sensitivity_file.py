@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from mpq.documents import Document, json_document
 from mpq.errors import FormatError
@@ -54,15 +54,15 @@ class CheckFacts(Struct):
     """The self-check of an analysis."""
 
     plans: Size = 0
-    additive: QualityFacts | None = None
-    interactions: QualityFacts | None = None
+    additive: QualityFacts | UnsetType = UNSET
+    interactions: QualityFacts | UnsetType = UNSET
 
 
 class FinishFacts(Struct):
     """The end of an analysis."""
 
     cost: dict[Name, Number] = {}
-    check: CheckFacts | None = None
+    check: CheckFacts | UnsetType = UNSET
     fallbacks: dict[Name, Text] = {}
     parts: list[Count] = []
 
