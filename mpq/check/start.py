@@ -87,9 +87,8 @@ def _rule(file: Weighed, name: str) -> str:
     if file.plan is not None:
         lines.append(f"    max_bits: {math.ceil(file.effective_bits * 100) / 100:g}  # now {file.effective_bits:.4f}")
         if file.held_out is not None:
-            lines.append(
-                f"    max_error: {file.held_out * _ERROR_ROOM:.3g}  # now {file.held_out:.4g}, {printable(str(file.plan.evidence.get('metric')))}"
-            )
+            metric = printable(str(file.plan.evidence.get("metric")))
+            lines.append(f"    max_error: {file.held_out * _ERROR_ROOM:.3g}  # now {file.held_out:.4g}, {metric}")
         lines += ["    # baseline: origin/main", "    # max_growth: 1%", "    # forbid: {'*embed*': [int2, int3]}"]
     else:
         lines.append(f"    max_bytes: {_rounded(file.bytes * _ROOM)}  # now {file.bytes:,}")

@@ -63,7 +63,8 @@ def command(
         return
     print_lines([f"{name}: {value}" for name, value in shown.facts.items()])
     cells = [shown.cells(row) for row in shown.rows]
-    print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
+    if cells:
+        print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
 
 
 def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> None:

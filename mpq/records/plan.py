@@ -18,7 +18,7 @@ from mpq.files import check_version, write_text
 from mpq.records.facts import scheme_in
 from mpq.records.layer import Layer
 from mpq.records.layout import file_bytes, layer_header_bytes
-from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, matrices_in
+from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
 from mpq.records.sensitivity import Rest
 from mpq.schemes import Scheme
 from mpq.shown import shown
@@ -190,6 +190,7 @@ def read_plan(path: Path | str) -> Plan:
 def _plan(file: PlanFile, document: Document) -> Plan:
     layers = {name: scheme_in(document, text, "layers", name, error=SchemeError) for name, text in file.layers.items()}
     shapes = matrices_in(document, file.shapes, "shapes")
+    check_names(document, file)
     strays = sorted(set(layers) ^ set(shapes))
     if strays:
         reason = f"layer {shown(strays[0])} stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"

@@ -139,3 +139,19 @@ def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> di
             f"the layers have more than {LAYER_WEIGHTS:,} weights; the largest is {shown(largest)}: {document.remedy}", *at, largest
         )
     return found
+
+
+def check_names(document: Document, file: PlanFile) -> None:
+    """Refuse pins, ties and axes of layers that the plan does not have, and a layer that is tied twice.
+
+    Raises:
+        MpqError: of the document's type.
+    """
+    tied = [name for group in file.ties for name in group]
+    for key, names in (("pinned", file.pinned), ("ties", tied), ("axes", file.axes)):
+        stranger = next((name for name in names if name not in file.layers), None)
+        if stranger is not None:
+            raise document.refuse(f"{key} names {shown(stranger)}, which is not among the layers; {document.remedy}", key)
+    if len(set(tied)) < len(tied):
+        repeated = next(name for name in tied if tied.count(name) > 1)
+        raise document.refuse(f"layer {shown(repeated)} is tied twice: give each layer to one group", "ties")

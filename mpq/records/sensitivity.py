@@ -245,7 +245,20 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
             raise FormatError(f"{name}: its figures do not fit those before it; the file is damaged: run `mpq analyze` again") from error
         if "errors" in record and table.count(record["layer"], parse_scheme(record["scheme"])) > samples:
             raise FormatError(f"{name}: {shown(record['layer'])} has more figures than the {samples:,} samples: run `mpq analyze` again")
+    if table.finish is not None:
+        _check_complete(table, path)
     return table
+
+
+def _check_complete(table: Sensitivity, path: Path) -> None:
+    """Refuse a table that is called finished where its figures are not of the same samples."""
+    wanted = {(layer.name, scheme) for layer in table.layers for scheme in table.header.candidates[layer.name]}
+    for figures in (table.errors, table.products):
+        counts = {pair: len(found) for pair, found in figures.items() if pair in wanted}
+        if counts and min(counts.values()) < max(counts.values()):
+            layer, scheme = min(counts, key=lambda pair: counts[pair])
+            least, most = min(counts.values()), max(counts.values())
+            raise FormatError(f"{path}: {shown(layer)} under {scheme} has {least:,} figures, others have {most:,}: run `mpq analyze` again")
 
 
 def _header(document: Document, path: Path) -> SensitivityHeader:

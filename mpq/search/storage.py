@@ -39,8 +39,9 @@ def without_password(text: str, url: str) -> str:
     secret = authority["user"].partition(":")[2] if authority else ""
     found = [secret, *re.findall(r"(?i)(?:password|passwd|pwd|token|secret)=([^&#\s]*)", url)]
     found += [part for part in re.split(r"[@/:?#\s]", secret) if len(part) >= _TELLING]  # of a URL that a driver took apart
-    for each in sorted({form for each in found for form in (each, unquote(each), unquote_plus(each)) if form}, key=len, reverse=True):
-        text = text.replace(each, "***")
+    forms = {form for each in found for form in (each, unquote(each), unquote_plus(each)) if form}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "***")
     return text
 
 
