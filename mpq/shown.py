@@ -30,6 +30,11 @@ def printable(text: str) -> str:
     return _COMMAND.sub(lambda found: found[0][:-1] + _escape(found[0][-1]), text)
 
 
+def visible(text: str) -> str:
+    """`text` with what cannot be seen written as escapes; line breaks stay."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _escape(found[0]), text)
+
+
 def shown(value: object, most: int = SHOWN_TEXT) -> str:
     """A value as Python writes it, cut to `most` characters, on one line: what a message repeats of a file."""
     return cut(printable(_REPR.repr(value)), most)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typer.main import get_command
 
 from mpq.budget import Budget
 from mpq.cli.main import app
@@ -36,6 +37,7 @@ from mpq.search.run import search
 from tests.mutations import as_json, byte_mutations, document_mutations, line_mutations, mutations
 from tests.small import random_table
 
+_COMMAND: Any = get_command(app)
 SECONDS, BYTES, TEXT = 5.0, 4 << 30, 4000
 Mutate = Callable[[bytes, int, int], Iterator[bytes]]
 
@@ -156,7 +158,7 @@ def _run(line: str) -> int:
     if words[0] == "SETTINGS":
         return _settings(Path(words[1]))
     try:
-        return int(app(words, standalone_mode=False) or 0)
+        return int(_COMMAND.main(words, prog_name="mpq", standalone_mode=False) or 0)
     except SystemExit as done:
         return int(done.code or 0)
 

@@ -9,6 +9,7 @@ from typing import Any
 from mpq.report.facts import NOISE, Facts
 from mpq.report.subject import Subject
 from mpq.report.words import TIMES, change, count, figure, noise, size
+from mpq.shown import printable
 
 METRICS = {
     "kl_divergence": "KL divergence",
@@ -29,7 +30,7 @@ class Tile:
 
 def metric_name(subject: Subject) -> str:
     """The metric in words."""
-    return METRICS.get(str(subject.metric), str(subject.metric or "error"))
+    return METRICS.get(str(subject.metric), printable(str(subject.metric or "error")))
 
 
 def tiles(subject: Subject, facts: Facts) -> list[Tile]:

@@ -37,7 +37,7 @@ def without_password(text: str, url: str) -> str:
     """`text` in which the password of a URL is written as ***, encoded or not, and so is that of a parameter such as `password=`."""
     authority = re.match(r"[^:/?#]*://(?P<user>.*)@", url, re.DOTALL)  # up to the last "@": a password may hold any sign
     secret = authority["user"].partition(":")[2] if authority else ""
-    found = [secret, *re.findall(r"(?i)(?:password|passwd|pwd|token|secret)=([^&#\s]*)", url)]
+    found = [secret, *re.findall(r"(?i)(?:password|passwd|pwd|token|secret)=([^&\s]*)", url)]
     found += [part for part in re.split(r"[@/:?#\s]", secret) if len(part) >= _TELLING]  # of a URL that a driver took apart
     forms = {form for each in found for form in (each, unquote(each), unquote_plus(each)) if form}
     for form in sorted(forms, key=len, reverse=True):
