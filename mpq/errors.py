@@ -27,7 +27,7 @@ class MpqError(Exception):
 
     exit_code = 3
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(one_line(message))
 
 

@@ -20,6 +20,7 @@ _COMMANDS = (
     "|add-path|add-mask|add-matcher|remove-matcher"
 )
 _COMMAND = re.compile(rf"(?:^\s*:(?=:))|:(?=:\s*(?:{_COMMANDS})\b)|\#\#(?=\w*\[)", re.IGNORECASE)
+_BRACKET_COMMAND = re.compile(r"##(?=\w*\[)")
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
 
 
@@ -52,7 +53,8 @@ def one_line(text: str) -> str:
 
 def json_escaped(text: str) -> str:
     """A JSON document in which what cannot be seen is escaped; line breaks, which lay it out, stay."""
-    return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found[0]), text)
+    seen = _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found[0]), text)
+    return _BRACKET_COMMAND.sub(r"#\\u0023", seen)
 
 
 def markdown(text: str) -> str:

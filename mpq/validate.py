@@ -148,7 +148,7 @@ def _fails(value: Any, kind: Any, message: str) -> bool:
 def _replaced(value: Any, place: _Place, new: Any) -> Any:
     if not place:
         return new
-    copy = dict(value) if isinstance(value, Mapping) else list(value)
+    copy: Any = dict(value) if isinstance(value, Mapping) else list(value)
     copy[place[0]] = _replaced(value[place[0]], place[1:], new)
     return copy
 

@@ -136,7 +136,8 @@ def _events(text: str) -> Iterator[Any]:
 
 def _meaning(text: str, line: int) -> Any:
     """What a plain scalar stands for."""
-    kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).removeprefix(_PREFIX)
+    kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    kind = kind.removeprefix(_PREFIX)
     if kind == "null":
         return None
     if kind == "bool":

@@ -168,7 +168,7 @@ def _mutated(value: Any, draw: random.Random) -> Any:
     else:
         parent.extend([parent[key]] * draw.choice((1, 3, 1000)))
     if draw.random() < 0.02:
-        return _nested(value, draw.choice((10, 40, 900)))
+        return _nested(value, draw.choice((10, 40)))
     return value
 
 

@@ -110,7 +110,7 @@ def record_line(line: bytes, name: str) -> Mapping[str, Any]:
     """
     try:
         found = _FIGURES.decode(line)
-    except (msgspec.MsgspecError, RecursionError):  # another kind of line, or a damaged one: read slowly, for its message
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # another kind of line, or a damaged one: read slowly, for its message
         document = _object(line, name)
         for key, kind in (("finish", FinishLine), ("blend", BlendLine)):
             if key in document.value:

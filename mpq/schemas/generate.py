@@ -26,7 +26,8 @@ def generated(name: Name) -> dict[str, Any]:
         for section in body["properties"].values():
             _add_hyphened(section)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"mpq-{name}-1", "title": _TITLES[name]}
-    return head | body
+    made: dict[str, Any] = head | body
+    return made
 
 
 def text_of(name: Name) -> str:

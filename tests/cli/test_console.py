@@ -70,6 +70,7 @@ def test_json_says_the_same_and_holds_no_control_characters(capsys: pytest.Captu
     console.print_json({HOSTILE: [HOSTILE, "\x9b\u2028"]})
     out = capsys.readouterr().out
     assert json.loads(out) == {HOSTILE: [HOSTILE, "\x9b\u2028"]}
+    assert "##[" not in out
     assert not {"\x1b", "\x9b", "\u2028", "\u202e"} & set(out)
 
 
