@@ -251,14 +251,13 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
 
 
 def _check_complete(table: Sensitivity, path: Path) -> None:
-    """Refuse a table that is called finished where its figures are not of the same samples."""
+    """Refuse a finished table whose products, which are compared pair by pair, are not of the same samples and draws."""
     wanted = {(layer.name, scheme) for layer in table.layers for scheme in table.header.candidates[layer.name]}
-    for figures in (table.errors, table.products):
-        counts = {pair: len(found) for pair, found in figures.items() if pair in wanted}
-        if counts and min(counts.values()) < max(counts.values()):
-            layer, scheme = min(counts, key=lambda pair: counts[pair])
-            least, most = min(counts.values()), max(counts.values())
-            raise FormatError(f"{path}: {shown(layer)} under {scheme} has {least:,} figures, others have {most:,}: run `mpq analyze` again")
+    counts = {pair: len(found) for pair, found in table.products.items() if pair in wanted}
+    least, most = min(counts.values(), default=0), max(counts.values(), default=0)
+    if least < most:
+        layer, scheme = min(counts, key=lambda pair: counts[pair])
+        raise FormatError(f"{path}: {shown(layer)} under {scheme} has {least:,} products, others have {most:,}: run `mpq analyze` again")
 
 
 def _header(document: Document, path: Path) -> SensitivityHeader:
