@@ -17,25 +17,28 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from typer.main import get_command
 
-from mpq.budget import Budget
 from mpq.cli.main import app
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config, settings_from
 from mpq.errors import MpqError
-from mpq.files import Journal
-from mpq.records.artifact import ArtifactHeader
-from mpq.records.layout import header, layer_entries
-from mpq.records.plan import Plan, plan_to_yaml, write_plan
-from mpq.records.sensitivity import Sensitivity
-from mpq.search.run import search
+from mpq.records.plan import plan_to_yaml
 from tests.mutations import as_json, byte_mutations, document_mutations, line_mutations, mutations
-from tests.small import random_table
+from tests.sound_files import (
+    BUDGETS_TEXT,
+    CONFIG_TEXT,
+    FORMS,
+    artifact_bytes,
+    costs_text,
+    full_plan,
+    full_table,
+    index_text,
+    write_table,
+)
 
 _COMMAND: Any = get_command(app)
 SECONDS, BYTES, TEXT = 5.0, 4 << 30, 4000
@@ -90,32 +93,31 @@ INDEX = ("show {file}", "check several --budget 6bits", "check {file} --budget 1
 CONFIG = ("check good.yaml --config {file}", "SETTINGS {file}", f"{SEARCH} --config {{file}}")
 BUDGETS = ("check --budgets {file} --junit junit.xml --github", "check --budgets {file} --json")
 COSTS = (f"{SEARCH} --budget 6bits --cost {{file}}=1e6", "explain good.yaml blocks.0.q --cost {file}")
-LAYER = "blocks.0.q"
 
 
 def prepared(folder: Path) -> dict[str, Reader]:
     """The readers, with a sound file of each in `folder`."""
-    table = _table()
-    plan = _plan(table)
+    table = full_table()
+    plan = full_plan(table)
     write_plan(plan, folder / "good.yaml")
-    _write_table(table, folder / "good.sensitivity.jsonl")
-    artifact = _artifact(plan, table)
+    write_table(table, folder / "good.sensitivity.jsonl")
+    artifact = artifact_bytes(plan, table)
     (folder / "several").mkdir()
     (folder / "several" / "a.mpq.safetensors").write_bytes(artifact)
     files: dict[str, tuple[str | bytes, Reader]] = {
         "plan": (plan_to_yaml(plan), Reader("plan.yaml", PLAN)),
         "sensitivity": ((folder / "good.sensitivity.jsonl").read_bytes(), Reader("x.sensitivity.jsonl", TABLE, line_mutations)),
         "artifact": (artifact, Reader("x.mpq.safetensors", ARTIFACT, header_mutations)),
-        "index": (_index(table), Reader("several/x.mpq.safetensors.index.json", INDEX)),
-        "config": (_CONFIG, Reader("config.yaml", CONFIG)),
-        "budgets": (_BUDGETS, Reader("budgets.yaml", BUDGETS)),
-        "costs": (_costs(table), Reader("costs.csv", COSTS, byte_mutations)),
+        "index": (index_text(table), Reader("several/x.mpq.safetensors.index.json", INDEX)),
+        "config": (CONFIG_TEXT, Reader("config.yaml", CONFIG)),
+        "budgets": (BUDGETS_TEXT, Reader("budgets.yaml", BUDGETS)),
+        "costs": (costs_text(table), Reader("costs.csv", COSTS, byte_mutations)),
         "assignment-csv": (
             "layer,bits,group_size,symmetric\nblocks.0.q,4,32,\nblocks.0.k,8,,true\n",
             Reader("a.csv", FROM, byte_mutations),
         ),
     }
-    files |= {f"assignment-{name}": (json.dumps(form), Reader(f"{name}.json", FROM)) for name, form in _FORMS.items()}
+    files |= {f"assignment-{name}": (json.dumps(form), Reader(f"{name}.json", FROM)) for name, form in FORMS.items()}
     for content, reader in files.values():
         (folder / reader.file).write_bytes(content.encode() if isinstance(content, str) else content)
     return {name: reader for name, (_, reader) in files.items()}
@@ -193,103 +195,6 @@ def _wrong(code: int, out: str, err: str, *, plain: bool) -> str:
         return f"prints {strange}"
     forged = [line for line in (out + err).splitlines() if "##[" in line or (plain and line.lstrip().startswith("::"))]
     return f"prints a command to CI: {forged[0][:100]!r}" if forged else ""
-
-
-_CONFIG = """
-analyze: {calib: a.pt, candidates: ["4", 8, 2..8], targets: "re:.*proj", ignore: [a, b], metric: auto, quantizer: rtn, method: auto,
-  held_out: 0.2, seed: 0, seq-len: 64, num-samples: 64, batch_size: 4}
-search: {budget: 6bits, scope: file, trials: 0, pins: {blocks.0.q: int8}, ties: [[blocks.0.q, blocks.0.k], auto], min_bits: {"*": 2},
-  candidates: {"blocks.1.*": [4, 8]}, costs: {costs.csv: 1000000.0}, memory: 200MB, timeout: 10.0, seed: 0, start: good.yaml}
-check: {budget: 30%, scope: layers, max_error: 0.02, max_loaded: 1MB, max-loaded-packed: 1000000}
-"""
-_BUDGETS = """
-mpq_budgets: 1
-budgets:
-  - name: plans
-    files: [good.yaml, "*.yaml"]
-    max_bits: 4.5
-    max_bytes: 12MiB
-    max_loaded: 64MB
-    max_loaded_packed: 1000000
-    max_share: 30%
-    max_error: 0.02
-    baseline: good.yaml
-    max_growth: 0.5%
-    max_error_growth: 10%
-    forbid: {"*q": [int2, int4], "re:.*k": fp16}
-    require: {"blocks.*": int4}
-  - files: several/*.safetensors
-    max_bits: 5
-    max_bytes: 1MB
-"""
-
-
-_CSV = "layer,bits,group_size,symmetric\nblocks.0.q,4,32,\nblocks.0.k,8,,true\n"
-_FORMS: dict[str, Any] = {
-    "layer-config": {".*q$": {"bits": 4, "group_size": 32, "sym": False}, "blocks.0.k": "W8A16"},
-    "auto-round": {"bits": 4, "group_size": 128, "sym": True, "extra_config": {"blocks.0.k": {"bits": 8}}},
-    "gptqmodel": {"bits": 4, "group_size": 128, "dynamic": {"+:.*k": {"bits": 8}, "-:.*0.q": {}}},
-    "modelopt-state": {"best": {"recipe": {"l": "INT4_X"}}, "candidate_stats": {"l": {"module_names": ["blocks.0.q"]}}},
-    "modelopt": {
-        "quant_cfg": [
-            {"quantizer_name": "*", "enable": False},
-            {"quantizer_name": "*q.weight*", "cfg": {"num_bits": [4, 3], "block_sizes": {"-1": 32}}},
-        ]
-    },
-}
-
-
-def _index(table: Sensitivity) -> str:
-    names = {f"{layer.name}.codes": "a.mpq.safetensors" for layer in table.layers}
-    return json.dumps({"metadata": {"mpq_index": 1, "total_size": 4}, "weight_map": names})
-
-
-def _table() -> Sensitivity:
-    table = random_table(3)
-    data = {**table.header.data, "samples": {"calibration": 4, "held_out": 2}, "seq_len": None, "num_samples": 6, "parts": [6]}
-    return replace(table, header=replace(table.header, data=data, notes=("a note",), versions={"mpq": "0.1.0"}), finish={"parts": [6]})
-
-
-def _plan(table: Sensitivity) -> Plan:
-    plan = search(table, "5bits", pins={LAYER: "int8"}, ties=(("blocks.1.q", "blocks.1.k"),)).plan
-    figures = {"calibration": 0.1, "calibration_stderr": 0.01, "held_out": 0.12, "held_out_stderr": None}
-    rows = [{"name": name, "effective_bits": bits, "predicted": 0.1, **figures} for name, bits in (("exact", 4.9), ("int4", 4.5))]
-    evidence = {
-        **plan.evidence,
-        "assignment": plan.assignment,
-        "measured": {**figures, "samples": {"calibration": 4, "held_out": 2}},
-        "best_uniform": {"scheme": "int4", "effective_bits": 4.5, "held_out": 0.2},
-        "with_interactions": {"predicted": 0.1, "bound": 0.05},
-        "costs": {"latency_ms": {"total": 2.5, "most": 3.0}},
-        "asked": {"name": "drop", "value": 0.1, "most": 0.2},
-        "decision": "exact: 0.6 of the held-out error of the best uniform plan (int4), beyond noise",
-        "finalists": rows,
-    }
-    return replace(plan, evidence=evidence, budget=Budget("5bits"), axes={"blocks.0.k": (1,)})
-
-
-def _write_table(table: Sensitivity, path: Path) -> None:
-    journal, draw = Journal.create(path, table.header.to_dict()), np.random.default_rng(0)
-    for (layer, scheme), errors in table.errors.items():
-        for first in (0, 2):
-            figures = {"errors": errors.tolist(), "products": draw.normal(size=4).tolist()}
-            journal.append({"layer": layer, "scheme": str(scheme), "first": first, **figures})
-    quality = {"rank": 0.9, "bias": 0.1, "spread": 0.2}
-    check = {"plans": 12, "additive": quality, "interactions": {**quality, "rank": 0.95, "spread": 0.1}}
-    journal.append({"blend": 0.5, "draws": 2})
-    journal.append({"finish": {"cost": {"seconds": 1.5}, "check": check, "fallbacks": {LAYER: "no input seen"}, "parts": [6]}})
-    journal.close()
-
-
-def _artifact(plan: Plan, table: Sensitivity) -> bytes:
-    facts = ArtifactHeader(plan.model, "rtn", table.layers, plan.layers, {"tied": LAYER}, {"hidden_size": 8})
-    entries = [part for layer in table.layers for part in layer_entries(layer.name, layer.matrix, plan.layers[layer.name])]
-    return header(entries, facts.to_metadata()) + bytes(sum(part.stored.bytes for part in entries))
-
-
-def _costs(table: Sensitivity) -> str:
-    rows = [f"{layer.name},{scheme},{1 + scheme.bits / 8}" for layer in table.layers for scheme in table.header.candidates[layer.name]]
-    return "\n".join(["layer,scheme,latency_ms", *rows]) + "\n"
 
 
 def main(name: str, count: int, seed: int, folder: Path) -> int:

@@ -219,8 +219,17 @@ def _budget(document: Document, facts: BudgetFacts) -> Budget:
         raise BudgetError(f"{document.place('budget', 'limit')}: {error}") from error
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what is there twice out twice: a plan is read without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
 def _dump(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, width=120, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return text
 
 
 def _scalar(text: str) -> str:

@@ -59,6 +59,13 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert plan_to_yaml(found) == plan_to_yaml(plan())
 
 
+def test_what_a_plan_holds_twice_is_written_out_twice(tmp_path: Path) -> None:
+    shared = {"held_out": 0.5, "samples": {"held_out": 3}}
+    rows = [{"a": shared}, {"a": shared}]
+    write_plan(plan(evidence={"measured": shared, "more": rows}), tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml").evidence["more"] == rows
+
+
 def test_a_plan_without_budget_pins_ties_and_evidence_is_read_back_too(tmp_path: Path) -> None:
     bare = plan(budget=None, pinned=(), ties=(), evidence={})
     write_plan(bare, tmp_path / "plan.yaml")
