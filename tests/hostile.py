@@ -26,7 +26,7 @@ from typer.main import get_command
 from mpq.cli.main import app
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config, settings_from
 from mpq.errors import MpqError
-from mpq.records.plan import plan_to_yaml
+from mpq.records.plan import plan_to_yaml, write_plan
 from tests.mutations import as_json, byte_mutations, document_mutations, line_mutations, mutations
 from tests.sound_files import (
     BUDGETS_TEXT,

@@ -14,6 +14,7 @@ from mpq.records.layout import header, layer_entries
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.run import search
+from tests.small import random_table
 
 LAYER = "blocks.0.q"
 CONFIG_TEXT = """
