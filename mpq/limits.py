@@ -6,7 +6,7 @@ DOCUMENT_BYTES = 16 << 20
 NESTING = 32
 """Levels of lists and mappings within one another, in any document. mpq writes six at most."""
 
-YAML_NODES = 1_000_000
+YAML_NODES = 500_000
 """Values, lists and mappings of a YAML document. Aliases, which could repeat them without end, are refused altogether."""
 
 JSON_NODES = 5_000_000
