@@ -20,7 +20,7 @@ Name = Annotated[str, Meta(max_length=NAME_TEXT)]
 Text = Annotated[str, Meta(max_length=NAME_TEXT)]
 Loose = Annotated[str, Meta(max_length=NAME_TEXT)] | int | float
 """Text that YAML may take for a number."""
-Sha256 = Annotated[str, Meta(max_length=64, extra_json_schema={"pattern": _DIGEST}, extra={"give": "64 hexadecimal digits"})]
+Sha256 = Annotated[str, Meta(max_length=128, extra_json_schema={"pattern": _DIGEST}, extra={"give": "64 hexadecimal digits"})]
 Integer = int
 Count = Annotated[int, Meta(ge=1, le=_EXACT)]
 Size = Annotated[int, Meta(ge=0, le=_EXACT)]
