@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from mpq.errors import BudgetError
+from mpq.shown import shown
 
 Scope = Literal["layers", "file"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -17,6 +18,7 @@ _PATTERN = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>bits?|bpw|%|[
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _RANGE = re.compile(rf"(?P<first>{_NUMBER}):(?P<last>{_NUMBER})(?::(?P<step>{_NUMBER}))?(?P<unit>bits?|bpw|%|[kmg]?i?b)", re.IGNORECASE)
 _MOST_BUDGETS = 64
+_LONGEST = 64  # characters
 _SIZE_HELP = "write bytes, such as 64MB or 1GiB"
 _HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
 
@@ -39,7 +41,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
-            raise BudgetError(f"'{self.scope}' is not a scope: use {' or '.join(SCOPES)}")
+            raise BudgetError(f"{shown(self.scope)} is not a scope: use {' or '.join(SCOPES)}")
         self._parse()
 
     def __str__(self) -> str:
@@ -65,12 +67,12 @@ class Budget:
         return not self._parse()[1].endswith("b")
 
     def _parse(self) -> tuple[Fraction, str]:
-        match = _PATTERN.fullmatch(self.limit.strip())
+        match = _PATTERN.fullmatch(self.limit.strip()) if len(self.limit) <= _LONGEST else None
         if match is None:
-            raise BudgetError(f"'{self.limit}' is not a budget: {_HELP}")
+            raise BudgetError(f"{shown(self.limit)} is not a budget: {_HELP}")
         number = Fraction(match["number"])
         if number <= 0:
-            raise BudgetError(f"budget '{self.limit}' is not positive: {_HELP}")
+            raise BudgetError(f"budget {shown(self.limit)} is not positive: {_HELP}")
         return number, match["unit"].lower()
 
 
@@ -83,10 +85,11 @@ def size_bytes(text: str) -> int:
     try:
         size = Budget(text)
     except BudgetError as error:
-        raise BudgetError(f"'{text}' is not a size: {_SIZE_HELP}") from error
-    if size.unit_is_relative:
-        raise BudgetError(f"'{text}' is not a size: {_SIZE_HELP}")
-    return size.bytes(weights=0, original_bytes=0)
+        raise BudgetError(f"{shown(text)} is not a size: {_SIZE_HELP}") from error
+    found = 0 if size.unit_is_relative else size.bytes(weights=0, original_bytes=0)
+    if not found:
+        raise BudgetError(f"{shown(text)} is not a size: {_SIZE_HELP}")
+    return found
 
 
 def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
@@ -95,7 +98,7 @@ def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
     Raises:
         BudgetError: if the range cannot be read, or has no or too many steps.
     """
-    match = _RANGE.fullmatch(text.strip())
+    match = _RANGE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if match is None:
         return [Budget(text, scope)]
     first, last, step = Decimal(match["first"]), Decimal(match["last"]), Decimal(match["step"] or "0.5")
@@ -103,5 +106,5 @@ def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
     values = [first + number * step for number in range(min(whole, _MOST_BUDGETS) + 1)]
     values += [last] if values and values[-1] < last else []
     if not 1 <= len(values) <= _MOST_BUDGETS:
-        raise BudgetError(f"'{text}' is not a range of 1 to {_MOST_BUDGETS} budgets: write for example 3:6bits or 3:6:0.25bits")
+        raise BudgetError(f"{shown(text)} is not a range of 1 to {_MOST_BUDGETS} budgets: write for example 3:6bits or 3:6:0.25bits")
     return [Budget(f"{value.normalize():f}{match['unit']}", scope) for value in values]

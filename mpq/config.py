@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
-from mpq.errors import ConfigError
+from mpq.errors import ConfigError, SchemeError
 from mpq.schemes import Scheme, parse_scheme
+from mpq.shown import shown
+
+if TYPE_CHECKING:
+    from mpq.documents import Document
 
 TUNE_MINUTES = 15.0  # emergency stop of each step of recovery that takes long
 TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
@@ -100,6 +102,7 @@ class SearchSettings:
                 raise ConfigError(f"{name} is {value}: give 0 or more")
 
 
+_Number = TypeVar("_Number", int, float)
 _Settings = TypeVar("_Settings", DataSettings, AnalysisSettings, SearchSettings)
 
 
@@ -113,7 +116,7 @@ def settings_from(kind: type[_Settings], choices: Mapping[str, Any]) -> _Setting
     given = {name: value for name, value in choices.items() if value is not None}
     unknown = sorted(set(given) - known)
     if unknown:
-        raise ConfigError(f"'{unknown[0]}' is not a setting: use {', '.join(sorted(known))}")
+        raise ConfigError(f"{shown(unknown[0])} is not a setting: use {', '.join(sorted(known))}")
     hints = get_type_hints(kind)
     return kind(**{name: _converted(name, value, hints[name]) for name, value in given.items()})
 
@@ -122,34 +125,51 @@ def read_config(path: Path, section: str) -> dict[str, Any]:
     """One section of a configuration file; empty if the file does not have it.
 
     Raises:
-        ConfigError: if the file is missing, not YAML, or not made of sections.
+        ConfigError: if the file is missing, not YAML, not made of sections, or has an unknown setting or a wrong value in any of them.
+        SchemeError: if a pin is not a scheme.
     """
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}; name a YAML file with --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    sections = ("analyze", "search", "check")
-    if not isinstance(data, dict) or not all(isinstance(part, dict) for part in data.values()):
+    from mpq.config_file import ConfigFile  # late: `mpq --help` does without
+    from mpq.documents import read_yaml
+    from mpq.validate import validated
+
+    document = read_yaml(path, error=ConfigError, absent="name a YAML file with --config", remedy="`mpq schema config` lists all settings")
+    data = document.value
+    if not isinstance(data, dict):
         raise ConfigError(f"{path} is not a configuration: write sections such as 'analyze:' with settings below them")
-    stranger = next((name for name in data if name not in sections), None)
-    if stranger is not None:
-        raise ConfigError(f"{path} has the unknown section '{stranger}': use {', '.join(sections)}")
-    return {str(name).replace("-", "_"): value for name, value in data.get(section, {}).items()}
+    plain = {name: _underscored(part, document) if isinstance(part, dict) else part for name, part in data.items()}
+    validated(replace(document, value=plain), ConfigFile)
+    found: dict[str, Any] = plain.get(section) or {}
+    for name in ("pins", "start"):
+        if isinstance(found.get(name), dict):
+            found[name] = {layer: _scheme(text, document, section, name, layer) for layer, text in found[name].items()}
+    return found
+
+
+def _underscored(part: Mapping[str, Any], document: Document) -> dict[str, Any]:
+    found = {name.replace("-", "_"): value for name, value in part.items()}
+    if len(found) < len(part):
+        raise ConfigError(f"{document.name} gives a setting twice, with '-' and with '_': remove one of them")
+    return found
+
+
+def _scheme(text: str, document: Document, *at: str) -> Scheme:
+    try:
+        return parse_scheme(text)
+    except SchemeError as error:
+        raise SchemeError(f"{document.place(*at)}: {error}") from error
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
     if name == "pins":
-        return {str(layer): _scheme(scheme) for layer, scheme in _mapping(name, value).items()}
+        return {str(layer): each if isinstance(each, Scheme) else parse_scheme(str(each)) for layer, each in _mapping(name, value).items()}
     if name == "start":
         return value
     if name == "min_bits":
-        return {str(pattern): int(bits) for pattern, bits in _mapping(name, value).items()}
+        return {str(pattern): _number(f"{name} of {pattern}", bits, int) for pattern, bits in _mapping(name, value).items()}
     if name == "costs":
-        return {str(path): float(most) for path, most in _mapping(name, value).items()}
+        return {str(path): _number(f"{name} of {path}", most, float) for path, most in _mapping(name, value).items()}
     if name == "candidates" and get_origin(hint) is not tuple:
         return {
             str(pattern): tuple(map(str, [texts] if isinstance(texts, (str, int)) else texts))
@@ -161,15 +181,18 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str) and (not isinstance(value, hint) or isinstance(value, bool)):
-        raise ConfigError(f"{name} is {value!r}: give {'a number' if hint is not str else 'a text'}")
+        raise ConfigError(f"{name} is {shown(value)}: give {'a number' if hint is not str else 'a text'}")
     return value
+
+
+def _number(name: str, value: Any, kind: type[_Number]) -> _Number:
+    try:
+        return kind(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{name} is {shown(value)}: give a number") from error
 
 
 def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}: give a mapping such as conv1: 8")
+        raise ConfigError(f"{name} is {shown(value)}: give a mapping such as conv1: 8")
     return value
-
-
-def _scheme(value: Any) -> Scheme:
-    return value if isinstance(value, Scheme) else parse_scheme(str(value))

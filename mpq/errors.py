@@ -14,11 +14,21 @@ MpqError                3
 └── ApplyError          3   a plan that cannot be applied as written
 """
 
+from __future__ import annotations
+
+from mpq.shown import one_line
+
 
 class MpqError(Exception):
-    """Any failure that mpq foresees. The message is one line: what is wrong, the value, the remedy."""
+    """Any failure that mpq foresees. The message is one line: what is wrong, the value, the remedy.
+
+    Messages repeat names and values of files, so they are made printable and are cut here, whatever wrote them.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class UsageError(MpqError):

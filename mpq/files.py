@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mpq.errors import FormatError, MpqError
+from mpq.limits import LINE_BYTES, SENSITIVITY_BYTES
 
 _BLOCK = 1 << 20
 PREFIX = 4096  # bytes that `first_bytes` reads
@@ -45,6 +46,14 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`; not at what cannot be a path, as a text from a file may be."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
@@ -87,7 +96,7 @@ def check_version(found: object, *, supported: int, path: Path | str, kind: str)
     Raises:
         FormatError: if `found` is not a version number, or is newer than `supported`.
     """
-    if not isinstance(found, int):
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise FormatError(f"{path} is not {kind}: it carries no mpq version")
     if found > supported:
         raise FormatError(f"{path} is {kind} of version {found}, this mpq reads up to {supported}: upgrade mpq")
@@ -141,28 +150,26 @@ class Journal:
             os.truncate(self.path, whole)
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a last line cut off by a kill is left out.
+def journal_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a journal and their numbers from 1, one at a time; a last line cut off by a kill is left out.
 
     Raises:
-        FormatError: if the file is missing, empty, or holds anything but JSON objects.
+        FormatError: if the file is missing, holds no whole line, or exceeds a limit.
     """
+    number = 0
     try:
-        content = path.read_bytes()
+        if path.stat().st_size > SENSITIVITY_BYTES:
+            raise FormatError(f"{path} has more than {SENSITIVITY_BYTES:,} bytes, which is too large to be right: analyze fewer samples")
+        with path.open("rb") as file:
+            while (line := file.readline(LINE_BYTES + 1)).endswith(b"\n"):
+                number += 1
+                yield number, line
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise FormatError(f"{path}, line {number}: not JSON ({error}); the file is damaged") from error
-        if not isinstance(record, dict):
-            raise FormatError(f"{path}, line {number}: not a JSON object; the file is damaged")
-        records.append(record)
-    if not records:
+    if len(line) > LINE_BYTES:
+        raise FormatError(f"{path}, line {number + 1} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again")
+    if not number:
         raise FormatError(f"{path} holds no whole line: run `mpq analyze` again")
-    return records
 
 
 def journal_line(record: Mapping[str, Any]) -> bytes:

@@ -19,7 +19,7 @@ from mpq.models.discover import DTYPES as FLOATS
 from mpq.models.huggingface import described_checkpoint
 from mpq.models.shards import DTYPES, StoredTensor, tensors_of
 from mpq.records.artifact import ArtifactHeader
-from mpq.records.index import VERSION
+from mpq.records.artifact_file import INDEX_VERSION
 from mpq.records.layer import Layer
 from mpq.records.layout import entry, in_file_order, layer_entries
 from mpq.records.plan import Plan
@@ -79,7 +79,7 @@ def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
     """The index: the file of every tensor."""
     names = {name: shard.output.name for shard in shards for name in shard.places}
     total = sum(shard.bytes for shard in shards)
-    return {"metadata": {"mpq_index": VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
+    return {"metadata": {"mpq_index": INDEX_VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
 
 
 class Files:

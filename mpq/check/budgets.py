@@ -18,13 +18,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from msgspec import structs
 
-from mpq.budget import Budget
+from mpq.budget import size_bytes
+from mpq.check.budgets_file import BudgetsFile, RuleFile
+from mpq.documents import Document, read_yaml
 from mpq.errors import BudgetError, ConfigError, SchemeError
 from mpq.files import check_version
 from mpq.formats.scheme import parse_scheme
 from mpq.models.metric_registry import FIGURES
+from mpq.shown import shown
+from mpq.validate import validated
 
 VERSION = 1
 DEFAULT = Path("mpq-budgets.yaml")
@@ -79,10 +83,10 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.data is not None and self.max_error is None:
-            raise ConfigError(f"data {self.data} is measured for nothing: give max_error too")
+            raise ConfigError(f"data {shown(self.data)} is measured for nothing: give max_error too")
         limits = [each.name for each in fields(self) if each.name.startswith("max_") or each.name in ("forbid", "require")]
         if not any(getattr(self, name) not in (None, {}) for name in limits):
-            raise ConfigError(f"the rule for {', '.join(self.files)} limits nothing: give one of {', '.join(limits)}")
+            raise ConfigError(f"the rule for {shown(', '.join(self.files))} limits nothing: give one of {', '.join(limits)}")
         grows = next((name for name in ("max_growth", "max_error_growth") if getattr(self, name) is not None), None)
         if grows and self.baseline is None:
             raise ConfigError(f"{grows} needs a baseline: a git revision such as origin/main, or a file")
@@ -90,7 +94,7 @@ class Rule:
         if alone:
             raise ConfigError(f"{alone} belongs to data: give data too, for example data: test.pt")
         if self.metric not in (None, *FIGURES):
-            raise ConfigError(f"metric '{self.metric}' is unknown: use {', '.join(FIGURES)}")
+            raise ConfigError(f"metric {shown(self.metric)} is unknown: use {', '.join(FIGURES)}")
 
 
 def read_budgets(path: Path) -> list[Rule]:
@@ -100,25 +104,13 @@ def read_budgets(path: Path) -> list[Rule]:
         ConfigError: if it is missing, not YAML, or has an unknown key or a wrong value.
         FormatError: if it is from a newer version.
     """
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}; `mpq check --init` writes one") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    document = read_yaml(path, error=ConfigError, absent="`mpq check --init` writes one", remedy="`mpq schema budgets` lists all keys")
+    data = document.value
     if not isinstance(data, dict) or not isinstance(data.get("budgets"), list) or not data["budgets"]:
         raise ConfigError(f"{path} is not a file of budgets: write 'mpq_budgets: {VERSION}' and a list 'budgets:'")
     check_version(data.get("mpq_budgets"), supported=VERSION, path=path, kind="a file of budgets")
-    stranger = next((name for name in data if name not in ("mpq_budgets", "budgets")), None)
-    if stranger is not None:
-        raise ConfigError(f"{path} has the unknown key '{stranger}': use mpq_budgets and budgets")
-    rules = []
-    for number, entry in enumerate(data["budgets"], start=1):
-        try:
-            rules.append(rule_from(entry))
-        except ConfigError as error:
-            raise ConfigError(f"{path}, rule {number}: {error}") from error
-    return rules
+    file = validated(document, BudgetsFile)
+    return [_rule(entry, document, "budgets", number) for number, entry in enumerate(file.budgets)]
 
 
 def rule_from(entry: object) -> Rule:
@@ -127,63 +119,47 @@ def rule_from(entry: object) -> Rule:
     Raises:
         ConfigError: if a key is unknown or a value is wrong.
     """
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{entry!r} is not a rule: write a mapping with files and limits")
-    known = [each.name for each in fields(Rule)]
-    stranger = next((name for name in entry if name not in known), None)
-    if stranger is not None:
-        raise ConfigError(f"'{stranger}' is not a limit: use {', '.join(known)}")
-    if not entry.get("files"):
-        raise ConfigError("no files: name the plans, artifacts or model files that it holds for")
-    read: dict[str, Any] = {name: _READ[name](name, value) for name, value in entry.items() if value is not None}
-    return Rule(**read)
+    document = Document(entry, "", ConfigError, "`mpq schema budgets` lists all keys")
+    return _rule(validated(document, RuleFile), document)
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, (str, int, float)):
-        raise ConfigError(f"{name} is {value!r}: give a text")
-    return str(value)
+def _rule(file: RuleFile, document: Document, *at: str | int) -> Rule:
+    given = {name: value for name, value in structs.asdict(file).items() if value is not None}
+    read: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            read[name] = _READ[name](name, value) if name in _READ else value
+        except (ConfigError, SchemeError) as error:
+            raise document.refuse(str(error), *at, name) from error
+    try:
+        return Rule(**read)
+    except ConfigError as error:
+        raise document.refuse(str(error), *at) from error
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
-    return tuple(_text(name, each) for each in (value if isinstance(value, list) else [value]))
+    del name
+    return tuple(map(str, value if isinstance(value, list) else [value]))
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise ConfigError(f"{name} is {value!r}: give a number of 0 or more")
-    return float(value)
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}: give a whole number of 1 or more")
-    return value
-
-
-def _bytes(name: str, value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+def _bytes(name: str, value: str | int) -> int:
+    if isinstance(value, int):
         return value
     try:
-        budget = Budget(str(value))
+        return size_bytes(value)
     except BudgetError as error:
-        raise ConfigError(f"{name}: {error}") from error
-    if budget.unit_is_relative:
-        raise ConfigError(f"{name} is {value}: give bytes, for example 12MB; max_bits and max_share limit the rest")
-    return budget.bytes(weights=0, original_bytes=0)
+        raise ConfigError(f"{name} is {shown(value)}: give bytes, for example 12MB; max_bits and max_share limit the rest") from error
 
 
-def _percent(name: str, value: Any) -> float:
-    match = _PERCENT.fullmatch(str(value).strip())
+def _percent(name: str, value: str) -> float:
+    match = _PERCENT.fullmatch(value.strip())
     if match is None:
-        raise ConfigError(f"{name} is {value!r}: give a percentage, for example 1%")
+        raise ConfigError(f"{name} is {shown(value)}: give a percentage, for example 1%")
     return float(match[1])
 
 
-def _schemes(name: str, value: Any) -> Schemes:
-    if not isinstance(value, Mapping) or not value:
-        raise ConfigError(f"{name} is {value!r}: give schemes by layer pattern, for example {{'*embed*': [int8, fp16]}}")
-    found = {str(pattern): _texts(name, schemes) for pattern, schemes in value.items()}
+def _schemes(name: str, value: Mapping[str, Any]) -> Schemes:
+    found = {pattern: _texts(name, schemes) for pattern, schemes in value.items()}
     for text in (text for texts in found.values() for text in texts):
         try:
             parse_scheme(text)
@@ -192,17 +168,15 @@ def _schemes(name: str, value: Any) -> Schemes:
     return found
 
 
+def _text(name: str, value: str | float) -> str:
+    del name
+    return str(value)
+
+
 _READ: dict[str, Callable[[str, Any], Any]] = {
     "files": _texts,
     "name": _text,
     "baseline": _text,
-    "max_bits": _number,
-    "max_error": _number,
-    "data": _text,
-    "metric": _text,
-    "reference": _text,
-    "seq_len": _count,
-    "num_samples": _count,
     "max_bytes": _bytes,
     "max_loaded": _bytes,
     "max_loaded_packed": _bytes,

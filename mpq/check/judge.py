@@ -10,11 +10,13 @@ from pathlib import Path
 
 from mpq.check.budgets import Rule, Schemes
 from mpq.check.measured import Measure, measured_error
-from mpq.check.run import Check
+from mpq.check.run import Check, relation
 from mpq.check.weigh import Weighed, weigh, weigh_baseline
 from mpq.errors import ConfigError, PatternError
+from mpq.files import exists
 from mpq.records.loaded import Form
 from mpq.schemes import Scheme
+from mpq.shown import shown
 
 _SHOWN = 8
 
@@ -53,9 +55,14 @@ def judge(rules: Sequence[Rule], root: Path, *, measure: Measure) -> list[Verdic
 def _files(rule: Rule, root: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in rule.files:
-        matched = sorted(root.glob(pattern)) if any(sign in pattern for sign in "*?[") else [root / pattern]
+        path, globs = root / pattern, any(sign in pattern for sign in "*?[")
+        try:
+            matched = sorted(root.glob(pattern)) if globs else [path]
+            path.exists()  # an error where the text cannot be a path
+        except (OSError, ValueError, NotImplementedError, RecursionError) as error:  # whatever glob does not take
+            raise ConfigError(f"{shown(pattern)} is neither a path nor a glob ({error}): correct the rule") from error
         if not matched:
-            raise ConfigError(f"'{pattern}' matches no file in {root.resolve()}: correct the rule, or make the file first")
+            raise ConfigError(f"{shown(pattern)} matches no file in {root.resolve()}: correct the rule, or make the file first")
         found += [path for path in matched if path not in found]
     return found
 
@@ -76,7 +83,7 @@ def _checks(rule: Rule, file: Weighed, root: Path, measure: Measure) -> Iterator
         yield _error(file, rule.max_error) if rule.data is None else measured_error(file, rule, rule.max_error, measure)
     if rule.baseline is not None and (rule.max_growth is not None or rule.max_error_growth is not None):
         beside = root / rule.baseline
-        baseline = str(beside) if beside.exists() else rule.baseline
+        baseline = str(beside) if exists(beside) else rule.baseline
         yield from growth(file, baseline, size=rule.max_growth, error=rule.max_error_growth)
     if rule.forbid:
         yield _forbidden(_with_layers(file, "forbid"), rule.forbid)
@@ -92,9 +99,10 @@ def growth(file: Weighed, baseline: str, *, size: float | None = None, error: fl
         return
     if size is not None:
         limit = int(before.bytes * (1 + size / 100))
-        relation = f"{file.bytes - before.bytes:+,} bytes ({file.bytes / before.bytes - 1:+.2%}) since {baseline}"
+        share = f" ({file.bytes / before.bytes - 1:+.2%})" if before.bytes else ""
+        grew = f"{file.bytes - before.bytes:+,} bytes{share} since {baseline}"
         passed = file.bytes <= limit
-        yield Check("growth", passed, f"{relation}, allowed is {size:g}%", () if passed else grown(before, file))
+        yield Check("growth", passed, f"{grew}, allowed is {size:g}%", () if passed else grown(before, file))
     if error is not None:
         yield _error_growth(file, before, baseline, error)
 
@@ -131,8 +139,7 @@ def _loaded(file: Weighed, form: Form, limit: int) -> Check:
 
 
 def _against(taken: int, limit: int, what: str) -> str:
-    over = taken - limit
-    return f"{taken:,} bytes, {f'{over:,} bytes ({over / limit:.2%}) over' if over > 0 else f'{-over:,} bytes under'} {what} of {limit:,}"
+    return f"{taken:,} bytes, {relation(taken, limit)} {what} of {limit:,}"
 
 
 def _largest(file: Weighed) -> tuple[str, ...]:
@@ -213,12 +220,12 @@ def matches(pattern: str, name: str) -> bool:
     if pattern.startswith("re:"):
         try:
             return re.fullmatch(pattern.removeprefix("re:"), name) is not None
-        except re.error as error:
-            raise PatternError(f"'{pattern}' is not a regular expression: {error}") from error
+        except (re.error, RecursionError, OverflowError) as error:
+            raise PatternError(f"{shown(pattern)} is not a regular expression: {error}") from error
     return name == pattern or fnmatchcase(name, pattern)
 
 
 def _check_patterns(rule: Rule, files: Sequence[Weighed]) -> None:
     for pattern in (*rule.forbid, *rule.require):
         if not any(matches(pattern, name) for file in files for name in file.layers):
-            raise PatternError(f"'{pattern}' matches no layer of {', '.join(rule.files)}: `mpq show` on the plan lists them")
+            raise PatternError(f"{shown(pattern)} matches no layer of {', '.join(rule.files)}: `mpq show` on the plan lists them")

@@ -8,7 +8,11 @@ from xml.etree import ElementTree
 
 from mpq.check.judge import Verdict
 from mpq.check.run import Check
+from mpq.documents import read_text
+from mpq.errors import FormatError
 from mpq.files import OutputError
+from mpq.shown import markdown, markdown_code, printable
+from mpq.yaml_events import yaml_line
 
 
 def annotate(verdicts: Sequence[Verdict]) -> list[str]:
@@ -20,7 +24,7 @@ def annotate(verdicts: Sequence[Verdict]) -> list[str]:
                 continue
             line = _line_of(Path(verdict.file), check.layer)
             place = f"file={_property(verdict.file)}" + (f",line={line}" if line else "")
-            text = "\n".join([check.message, *check.details])
+            text = "\n".join(map(printable, [check.message, *check.details]))
             lines.append(f"::error {place},title={_property(f'mpq check: {check.name}')}::{_data(text)}")
     return lines
 
@@ -33,8 +37,8 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     lines = [f"### mpq check: {head}", "", "| | file | check | result |", "|---|---|---|---|"]
     for verdict in verdicts:
         for check in verdict.checks:
-            text = "<br>".join(_cell(each) for each in (check.message, *check.details))
-            lines.append(f"| {'✅' if check.passed else '❌'} | `{_cell(verdict.file)}` | {_cell(check.name)} | {text} |")
+            text = "<br>".join(markdown(each) for each in (check.message, *check.details))
+            lines.append(f"| {'✅' if check.passed else '❌'} | {markdown_code(verdict.file)} | {markdown(check.name)} | {text} |")
     return "\n".join([*lines, ""])
 
 
@@ -56,7 +60,7 @@ def junit(verdicts: Sequence[Verdict]) -> str:
     root = ElementTree.Element("testsuites", name="mpq check")
     for verdict in verdicts:
         failures = str(sum(not check.passed for check in verdict.checks))
-        name = f"{verdict.rule}: {verdict.file}"
+        name = printable(f"{verdict.rule}: {verdict.file}")
         suite = ElementTree.SubElement(root, "testsuite", name=name, tests=str(len(verdict.checks)), failures=failures, errors="0")
         for check in verdict.checks:
             _case(suite, verdict.file, check)
@@ -65,23 +69,23 @@ def junit(verdicts: Sequence[Verdict]) -> str:
 
 
 def _case(suite: ElementTree.Element, file: str, check: Check) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname=file, name=check.name, time="0")
+    case = ElementTree.SubElement(suite, "testcase", classname=printable(file), name=printable(check.name), time="0")
+    message = printable(check.message)
     if check.passed:
-        ElementTree.SubElement(case, "system-out").text = check.message
+        ElementTree.SubElement(case, "system-out").text = message
     else:
-        ElementTree.SubElement(case, "failure", message=check.message).text = "\n".join([check.message, *check.details])
+        ElementTree.SubElement(case, "failure", message=message).text = "\n".join([message, *map(printable, check.details)])
 
 
 def _line_of(path: Path, layer: str | None) -> int | None:
     """The line of a layer in a plan."""
     if layer is None or path.suffix not in (".yaml", ".yml"):
         return None
-    inside = False
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if inside and line.strip().startswith((f"{layer}:", f"'{layer}':", f'"{layer}":')):
-            return number
-        inside = line.startswith("layers:") or (inside and line.startswith((" ", "#")))
-    return None
+    try:
+        text = read_text(path, error=FormatError, absent="name a plan")
+    except FormatError:  # it was there when it was judged
+        return None
+    return yaml_line(text, ("layers", layer))
 
 
 def _data(text: str) -> str:
@@ -89,8 +93,4 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return _data(printable(text)).replace(":", "%3A").replace(",", "%2C")

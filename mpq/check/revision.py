@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 from mpq.errors import UsageError
+from mpq.files import exists
 from mpq.records.plan import Plan, read_plan
+from mpq.shown import shown
 
 
 def read_plan_at(place: str) -> Plan:
@@ -18,7 +20,7 @@ def read_plan_at(place: str) -> Plan:
         FormatError: if it is not a plan.
     """
     revision, mark, path = place.partition(":")
-    if not mark or Path(place).exists():
+    if not mark or exists(Path(place)):
         return read_plan(Path(place))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / Path(path).name
@@ -49,8 +51,8 @@ def check_revision(revision: str) -> None:
 
 
 def _check(revision: str, path: str) -> None:
-    if not revision or revision.startswith("-"):
-        raise UsageError(f"'{revision}:{path}' is not REVISION:PATH: write for example HEAD~1:plan.yaml")
+    if not revision or revision.startswith("-") or "\0" in revision + path:
+        raise UsageError(f"{shown(f'{revision}:{path}')} is not REVISION:PATH: write for example HEAD~1:plan.yaml")
 
 
 def _git(*words: str, folder: Path, what: str) -> bytes:

@@ -62,12 +62,17 @@ def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = N
     return checks if max_error is None else [*checks, _error_of(plan, max_error)]
 
 
-def _size(taken: int, limit: int, weights: int, budget: Budget) -> Check:
+def relation(taken: int, limit: int) -> str:
+    """How far from a limit: "12 bytes (1.20%) over"."""
     over = taken - limit
-    relation = f"{over:,} bytes ({over / limit:.2%}) over" if over > 0 else f"{-over:,} bytes under"
+    share = f" ({over / limit:.2%})" if limit > 0 else ""
+    return f"{over:,} bytes{share} over" if over > 0 else f"{-over:,} bytes under"
+
+
+def _size(taken: int, limit: int, weights: int, budget: Budget) -> Check:
     name = f"size of {'the layers' if budget.scope == 'layers' else 'the file'}"
     bits = f"{8 * taken / weights:.4f} bits per weight"
-    return Check(name, over <= 0, f"{taken:,} bytes, {bits}; {relation} the budget of {budget.limit} ({limit:,} bytes)")
+    return Check(name, taken <= limit, f"{taken:,} bytes, {bits}; {relation(taken, limit)} the budget of {budget.limit} ({limit:,} bytes)")
 
 
 def _error_of(plan: Plan, max_error: float) -> Check:
@@ -77,8 +82,8 @@ def _error_of(plan: Plan, max_error: float) -> Check:
         return Check(name, False, "the plan carries no held-out measurement: run `mpq search` with the model, without --trials 0")
     if not plan.evidence_is_current:
         return Check(name, False, "the layers were edited after they were measured: run `mpq search` again, or `mpq eval`")
-    relation = "within" if found <= max_error else f"{found - max_error:.4g} over"
-    return Check(name, found <= max_error, f"{found:.4g}, {relation} the limit of {max_error:g}")
+    within = "within" if found <= max_error else f"{found - max_error:.4g} over"
+    return Check(name, found <= max_error, f"{found:.4g}, {within} the limit of {max_error:g}")
 
 
 def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> Check:
@@ -90,9 +95,8 @@ def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_erro
     if wanted.unit_is_relative:
         raise UsageError(f"budget {budget} needs a plan or an artifact, and {path} is neither: give bytes, for example --budget 12MB")
     taken, limit = weigh(path).bytes, wanted.bytes(weights=0, original_bytes=0)
-    over = taken - limit
-    relation = f"{over:,} bytes ({over / limit:.2%}) over" if over > 0 else f"{-over:,} bytes under"
-    return Check("size of the file", over <= 0, f"{taken:,} bytes; {relation} the budget of {budget} ({limit:,} bytes)")
+    message = f"{taken:,} bytes; {relation(taken, limit)} the budget of {budget} ({limit:,} bytes)"
+    return Check("size of the file", taken <= limit, message)
 
 
 def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:

@@ -5,13 +5,17 @@ Left out are data, and the models that plans and artifacts were made from: they 
 
 from __future__ import annotations
 
+import json
 import math
 import zipfile
 from pathlib import Path
 
 from mpq.check.weigh import MODEL_ENDINGS, Weighed, weigh
 from mpq.errors import MpqError, UsageError
+from mpq.files import PREFIX, exists
+from mpq.limits import DOCUMENT_BYTES
 from mpq.records.index import read_header
+from mpq.shown import printable
 
 _ROOM = 1.05
 _ERROR_ROOM = 1.25
@@ -47,7 +51,8 @@ def _origins(file: Weighed) -> list[Path]:
     facts = [file.plan.model.get("path"), file.plan.data.get("source")] if file.plan else []
     if file.kind == "artifact":
         facts = [read_header(Path(file.path)).model.get("path")]
-    return [(Path(file.path).parent / str(fact)).resolve() for fact in facts if fact is not None]
+    places = [Path(file.path).parent / str(fact) for fact in facts if fact is not None]
+    return [place.resolve() for place in places if exists(place)]
 
 
 def _is_data(path: Path) -> bool:
@@ -56,8 +61,8 @@ def _is_data(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            tables = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
-    except (zipfile.BadZipFile, OSError):
+            tables = [archive.open(name).read(DOCUMENT_BYTES) for name in archive.namelist() if name.endswith("/data.pkl")]
+    except Exception:  # whatever a damaged archive raises: then it is weighed like any file
         return False
     return bool(tables) and not any(b"weight" in table for table in tables)
 
@@ -65,23 +70,34 @@ def _is_data(path: Path) -> bool:
 def _weighed(path: Path) -> Weighed | None:
     """The file on the scales; None for YAML that is no plan, and for what cannot be read."""
     try:
-        if not path.is_file() or (path.suffix in (".yaml", ".yml") and not path.read_bytes().startswith(b"mpq_plan:")):
+        if not path.is_file() or (path.suffix in (".yaml", ".yml") and not _is_plan(path)):
             return None
         return weigh(path)
     except (MpqError, OSError):
         return None
 
 
+def _is_plan(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(PREFIX).startswith(b"mpq_plan:")
+
+
 def _rule(file: Weighed, name: str) -> str:
-    lines = [f"  - files: {name!r}"]
+    lines = [f"  - files: {_quoted(name)}"]
     if file.plan is not None:
         lines.append(f"    max_bits: {math.ceil(file.effective_bits * 100) / 100:g}  # now {file.effective_bits:.4f}")
         if file.held_out is not None:
-            lines.append(f"    max_error: {file.held_out * _ERROR_ROOM:.3g}  # now {file.held_out:.4g}, {file.plan.evidence.get('metric')}")
+            metric = printable(str(file.plan.evidence.get("metric")))
+            lines.append(f"    max_error: {file.held_out * _ERROR_ROOM:.3g}  # now {file.held_out:.4g}, {metric}")
         lines += ["    # baseline: origin/main", "    # max_growth: 1%", "    # forbid: {'*embed*': [int2, int3]}"]
     else:
         lines.append(f"    max_bytes: {_rounded(file.bytes * _ROOM)}  # now {file.bytes:,}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """A text in YAML, on one line."""
+    return f"'{name}'" if name.isprintable() and not {"'", "\\"} & set(name) else json.dumps(name)
 
 
 def _rounded(count: float) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from mpq.check.revision import bytes_at, check_revision
 from mpq.errors import FormatError, UsageError
+from mpq.files import exists
 from mpq.records.artifact import is_artifact, read_rest_bytes
 from mpq.records.index import artifact_bytes, artifact_files, is_index, read_header
 from mpq.records.loaded import FORMS, Form, loaded_bytes
@@ -94,7 +95,7 @@ def weigh_baseline(path: Path, baseline: str) -> Weighed | None:
     Raises:
         UsageError: if `baseline` is neither, or `path` is a folder.
     """
-    if Path(baseline).exists():
+    if exists(Path(baseline)):
         return weigh(Path(baseline))
     if path.is_dir():
         raise UsageError(f"{path} is a folder, which cannot be compared with revision {baseline}: name the files, or a baseline folder")

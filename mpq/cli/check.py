@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,8 @@ from mpq.cli.console import print_json, print_lines, say
 from mpq.cli.options import Config, Json, NumSamples, SeqLen, Trust, merged
 from mpq.config import DataSettings
 from mpq.errors import FormatError, UsageError
+from mpq.files import exists
+from mpq.shown import shown
 
 if TYPE_CHECKING:
     from mpq.check.budgets import Rule
@@ -115,7 +118,7 @@ def _measure(root: Path, *, trust: bool) -> Measure:
         from mpq.cli.evaluating import evaluate_artifact
 
         source, mark, rest = str(rule.data).partition("?")
-        data = f"{root / source}{mark}{rest}" if (root / source).exists() else str(rule.data)
+        data = f"{root / source}{mark}{rest}" if exists(root / source) else str(rule.data)
         reference = None if rule.reference is None else root / rule.reference
         settings = DataSettings(seq_len=rule.seq_len, num_samples=rule.num_samples)
         return evaluate_artifact(artifact, data, settings, reference=reference, trust=trust)
@@ -182,8 +185,9 @@ def _init(path: Path) -> None:
 
     if path.exists():
         raise UsageError(f"{path} is there already: edit it, or remove it first")
-    write_text(path, starting_budgets(path.parent))
-    print_lines([path.read_text().rstrip()])
+    text = starting_budgets(path.parent)
+    write_text(path, text)
+    print_lines(text.rstrip().splitlines())
     say(f"wrote {path}; next: mpq check")
 
 
@@ -199,5 +203,7 @@ def _percent(text: str) -> float:
     try:
         value = float(text.strip().removesuffix("%"))
     except ValueError as error:
-        raise UsageError(f"--max-growth '{text}' is not a percentage: write for example 1%") from error
+        raise UsageError(f"--max-growth {shown(text)} is not a percentage: write for example 1%") from error
+    if not math.isfinite(value):
+        raise UsageError(f"--max-growth {shown(text)} is not a percentage: write for example 1%")
     return value

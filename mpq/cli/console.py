@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from mpq.shown import json_escaped, one_line, printable
 
 _UNFOLDED = 1000  # columns of a table where the output is no terminal
 _PLAIN_EVERY = 10.0  # seconds between progress lines when the output is no terminal
@@ -39,17 +42,17 @@ class Advance(Protocol):
 def say(text: str) -> None:
     """One line of narration on stderr."""
     if not voice.quiet:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(printable(text)))
 
 
 def warn(text: str) -> None:
     """One line that must be seen, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {text}", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"warning: {one_line(text)}"))
 
 
 def print_json(value: Any) -> None:
-    """A JSON document on stdout; NaN and infinity, which JSON lacks, are null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """A JSON document on stdout; NaN and infinity, which JSON lacks, are null, and what cannot be seen is escaped."""
+    sys.stdout.write(json_escaped(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -61,10 +64,10 @@ def _finite(value: Any) -> Any:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Plain result lines on stdout."""
+    """Plain result lines on stdout; a text in them that holds line breaks or control characters is escaped."""
     out = Console(highlight=False, soft_wrap=True)
     for line in lines:
-        out.print(line, markup=False)
+        out.print(Text(printable(line)))
 
 
 def print_table(
@@ -76,11 +79,14 @@ def print_table(
     left: Sequence[str] = (),
 ) -> None:
     """A table on stdout; columns after the first are aligned right, but for those named in `left`. `styles` by row number."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
+    heading = None if title is None else Text(printable(title), style="bold")
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 or name in left else "right", no_wrap=number > 0, overflow="fold")
+        table.add_column(
+            Text(printable(name)), justify="left" if number == 0 or name in left else "right", no_wrap=number > 0, overflow="fold"
+        )
     for number, row in enumerate(rows):
-        table.add_row(*row, style=(styles or {}).get(number))
+        table.add_row(*(Text(printable(cell)) for cell in row), style=(styles or {}).get(number))
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(table)
@@ -100,7 +106,7 @@ def progress(stage: str) -> Iterator[Advance]:
     elif console.is_terminal:
         with _bar(console) as bar:
             task = bar.add_task(stage, total=None, text="")
-            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=text)
+            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=printable(text))
     else:
         yield _PlainProgress(stage)
 

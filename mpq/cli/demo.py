@@ -54,7 +54,7 @@ def _steps(budget: str) -> None:
         f"check plan.yaml --budget {budget}",
         "eval model.mpq.safetensors --data test.pt",
     ):
-        print_lines([f"\n$ mpq {step}"])
+        print_lines(["", f"$ mpq {step}"])
         code = app(shlex.split(step), standalone_mode=False)
         if code:
             raise typer.Exit(code)

@@ -12,6 +12,7 @@ from mpq.cli.beside import source_of_plan, table_beside
 from mpq.cli.console import figure, print_json, print_lines, print_table, say, warn
 from mpq.cli.options import Json
 from mpq.errors import UsageError
+from mpq.shown import markdown, markdown_code
 
 if TYPE_CHECKING:
     from mpq.records.diff import Change, LayerChange, PlanDiff
@@ -63,20 +64,20 @@ def _print(found: PlanDiff, old: str, new: str) -> None:
 
 def _markdown(found: PlanDiff, old: str, new: str) -> str:
     bits = found["bits per weight over the layers"]
-    lines = [f"### `{new}`: {_number(bits.before)} → {_number(bits.after)} bits per weight", ""]
+    lines = [f"### {markdown_code(new)}: {_number(bits.before)} → {_number(bits.after)} bits per weight", ""]
     lines += ["| | old | new | change |", "|---|---:|---:|---:|"]
     lines += [f"| {f.name} | {_number(f.before)} | {_number(f.after)} | {_difference(f)} |" for f in found.figures]
-    lines += ["", *(f"> {note}" for note in found.notes), *([""] if found.notes else [])]
+    lines += ["", *(f"> {markdown(note)}" for note in found.notes), *([""] if found.notes else [])]
     if found.layers:
         lines += [f"<details{' open' if len(found.layers) <= 12 else ''}><summary>{_count(found)}</summary>", ""]
         lines += ["| layer | old | new | bytes | error |", "|---|---|---|---:|---:|"]
         for change in found.layers:
             name, *rest = _row(change)
-            lines.append(f"| `{name}` | {' | '.join(rest)} |")
+            lines.append(f"| {markdown_code(name)} | {' | '.join(rest)} |")
         lines += ["", "</details>"]
     else:
         lines.append(_count(found))
-    return "\n".join([*lines, "", f"<sub>`mpq diff {old} {new}`</sub>", ""])
+    return "\n".join([*lines, "", f"<sub>{markdown_code(f'mpq diff {old} {new}')}</sub>", ""])
 
 
 def _row(change: LayerChange) -> list[str]:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from mpq.cli.console import voice
 from mpq.errors import MpqError
+from mpq.shown import one_line
 
 INTERRUPTED = 130
 _COMMANDS = ("analyze", "search", "apply", "check", "eval", "bench", "export", "show", "report", "diff", "explain", "schema", "demo")
@@ -34,6 +35,9 @@ class MpqGroup(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             _complain(f"{where}{error.strerror or error}; free some space or choose another place, then run the command again")
             raise typer.Exit(MpqError.exit_code) from error
+        except MemoryError as error:
+            _complain("out of memory; take a machine with more, or a smaller file")
+            raise typer.Exit(MpqError.exit_code) from error
         except KeyboardInterrupt as interrupt:
             if sys.stderr.isatty():
                 sys.stderr.write("\n")  # after the "^C" of the terminal
@@ -50,7 +54,7 @@ def _complain(message: str) -> None:
     """One line on stderr, after the traceback if that is wanted."""
     if voice.verbose:
         traceback.print_exc()
-    sys.stderr.write(f"mpq: {' '.join(message.split())}\n")
+    sys.stderr.write(f"mpq: {one_line(message)}\n")
 
 
 app = typer.Typer(

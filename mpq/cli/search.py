@@ -132,8 +132,9 @@ def command(
     quality = Quality(None if limit is None else float(limit), None if drop is None else read_drop(str(drop)), own)
 
     table = read_sensitivity(source)
-    if start is not None:
-        choices["start"] = starting_schemes(start, table)
+    given_start = choices.pop("start", None) if start is None else start
+    if given_start is not None:
+        choices["start"] = given_start if isinstance(given_start, dict) else starting_schemes(Path(given_start), table)
         if choices.get("trials") == 0:
             say("--trials 0 measures no plan, so the search does not start from one")
     job = Job(table, source, settings_from(SearchSettings, choices), quality=quality, reference=model, trust=trust)

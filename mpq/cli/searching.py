@@ -246,13 +246,11 @@ def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
     Raises:
         UsageError: if the file cannot be read, or is a plan that lacks a layer of the analysis.
     """
+    from mpq.documents import read_text
     from mpq.export.assignment import read_assignment
     from mpq.records.plan import read_plan
 
-    try:
-        is_plan = "mpq_plan:" in path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}; --from takes a plan or another tool's assignment") from error
+    is_plan = "mpq_plan:" in read_text(path, error=UsageError, absent="--from takes a plan or another tool's assignment")
     found = dict(read_plan(path).layers) if is_plan else read_assignment(path, table.layers)
     missing = [layer.name for layer in table.layers if layer.name not in found]
     if missing and is_plan:

@@ -60,7 +60,8 @@ def command(
         return
     print_lines([f"{name}: {value}" for name, value in shown.facts.items()])
     cells = [shown.cells(row) for row in shown.rows]
-    print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
+    if cells:
+        print_table(list(cells[0]), [list(row.values()) for row in cells], left=[_BAR])
 
 
 def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> None:
@@ -142,12 +143,12 @@ def _sensitivity(file: Path) -> Shown:
 
     table = read_sensitivity(file)
     header = table.header
-    samples = header.data["samples"]
+    samples = header.data.get("samples", {"calibration": "?", "held_out": "?"})
     facts = {
         "file": f"{file}, the sensitivities of {header.model.get('path') or 'a model in memory'}",
         "figures": f"{len(table.errors)} measured, {len(table.missing)} missing",
         "metric": f"{table.metric}, method {header.settings['method']}, quantizer {header.settings['quantizer']}",
-        "data": f"{header.data['description']}; {samples['calibration']} for calibration, {samples['held_out']} held out",
+        "data": f"{header.data.get('description', '')}; {samples['calibration']} for calibration, {samples['held_out']} held out",
     }
     for number, line in enumerate(fallback_lines((table.finish or {}).get("fallbacks", {})), start=1):
         facts[f"fallback {number}"] = line

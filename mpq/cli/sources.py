@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpq.cli.console import say, warn
 from mpq.config import DataSettings
 from mpq.errors import DataError, MismatchError, MpqError, UsageError
-from mpq.files import OutputError
+from mpq.files import OutputError, exists, journal_lines
 
 if TYPE_CHECKING:
     from mpq.models.batches import Data
@@ -55,7 +55,7 @@ def removed_if_bare(path: Path) -> Iterator[None]:
     try:
         yield
     except MpqError:
-        if not begun_before and path.exists() and path.read_bytes().count(b"\n") <= 1:
+        if not begun_before and path.exists() and sum(1 for _ in journal_lines(path)) <= 1:
             path.unlink()
         raise
 
@@ -154,7 +154,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel) -> D
     """
     source = str(facts["source"])
     path, mark, rest = source.partition("?")
-    if source != EXAMPLES and (beside.parent / path).exists():
+    if source != EXAMPLES and exists(beside.parent / path):
         source = f"{beside.parent / path}{mark}{rest}"
     elif source != EXAMPLES and ":" not in source:
         raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
@@ -176,6 +176,6 @@ def located_model(facts: Mapping[str, Any], beside: Path) -> Path:
     if text is None:
         raise MismatchError(f"{beside.name} was made from a model in memory: use the Python functions, or give --reference MODEL")
     for candidate in (beside.parent / str(text), Path(str(text))):
-        if candidate.exists():
+        if exists(candidate):
             return candidate
     raise MismatchError(f"the model {text}, named in {beside.name}, is not there: put it back, or give --reference MODEL")

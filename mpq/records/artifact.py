@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpq.errors import FormatError, MpqError, SchemeError
+from mpq.documents import Document, json_document
+from mpq.errors import FormatError, MpqError
 from mpq.files import check_version
-from mpq.records.layer import Layer, layer_from_dict
+from mpq.limits import HEADER_BYTES
+from mpq.records.artifact_file import VERSION, MetadataFacts, Tensors, check_parts, check_tensors
+from mpq.records.facts import layers_in, scheme_in
+from mpq.records.layer import Layer
 from mpq.records.layout import TensorEntry, header, header_length
 from mpq.records.sensitivity import Rest
-from mpq.schemes import PARTS, Scheme, parse_scheme
+from mpq.schemes import PARTS, Scheme
+from mpq.shown import shown
+from mpq.validate import validated
 
-VERSION = 1
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
-_LARGEST_HEADER = 1 << 30
 _DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # what earlier versions summed up under "corrected"
+_REMEDY = "run `mpq apply` again"
 _STORED_FACTS = ("parameters", "shape", "axes", "dtype")
 
 
@@ -82,7 +86,7 @@ def rest_of(
 def is_artifact(path: Path) -> bool:
     """Whether the file is a safetensors file that mpq wrote."""
     try:
-        return _text(path) is not None
+        return _text(_opened(path)[0]) is not None
     except MpqError:
         return False
 
@@ -93,27 +97,28 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     Raises:
         FormatError: if the file is missing, damaged, not an artifact, or from a newer version.
     """
-    text = _text(path)
+    document, tensors = _opened(path)
+    text = _text(document)
     if text is None:
         raise FormatError(f"{path} is a safetensors file, but not one that mpq wrote: make one with `mpq apply`")
-    try:
-        data = json.loads(text)
-        check_version(data.get("version"), supported=VERSION, path=path, kind="an artifact")
-        layers = tuple(
-            layer_from_dict({"name": name, **{key: item[key] for key in _STORED_FACTS}}) for name, item in data["layers"].items()
-        )
-        schemes = {name: parse_scheme(item["scheme"]) for name, item in data["layers"].items()}
-        facts = data["model"], data["quantizer"], layers, schemes, data["aliases"], data["config"]
-        return ArtifactHeader(*facts, _recovery(data), _names(data.get("stopped", [])))
-    except (KeyError, TypeError, ValueError, AttributeError, SchemeError) as error:
-        raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
+    said = json_document(text.encode(), name=document.name, error=FormatError, remedy=_REMEDY)
+    if not isinstance(said.value, dict):
+        raise said.refuse(f"it is {shown(said.value)}: give a mapping; {_REMEDY}")
+    check_version(said.value.get("version"), supported=VERSION, path=path, kind="an artifact")
+    file = validated(said, MetadataFacts)
+    layers = layers_in(said, ((name, facts, ("layers", name)) for name, facts in file.layers.items()))
+    schemes = {name: scheme_in(said, facts.scheme, "layers", name) for name, facts in file.layers.items()}
+    for layer in layers:
+        check_parts(said, layer.name, schemes[layer.name].stored(layer.matrix), tensors)
+    facts = said.value["model"], file.quantizer, layers, schemes, file.aliases, file.config
+    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped))
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
     """Bytes of the tensors that no scheme changed, without the program; `header` is that of the file."""
-    left_out = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS} | {PROGRAM, "__metadata__"}
-    places = [item["data_offsets"] for name, item in _raw_header(path).items() if name not in left_out]
-    return sum(int(end) - int(start) for start, end in places)
+    left_out = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS} | {PROGRAM}
+    places = [facts.data_offsets for name, facts in _opened(path)[1].items() if name not in left_out]
+    return sum(end - start for start, end in places)
 
 
 def _metadata(
@@ -138,53 +143,45 @@ def _metadata(
     }
 
 
-def _recovery(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _recovery(file: MetadataFacts) -> tuple[str, ...]:
     """The steps of recovery; earlier versions wrote them as a sum of numbers."""
-    if "recovery" in data:
-        return _names(data["recovery"])
-    digit = int(data.get("corrected", 0))
-    return tuple(name for name, value in _DIGITS.items() if digit & value)
-
-
-def _names(found: object) -> tuple[str, ...]:
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise TypeError(f"{found!r} is not a list of names")
-    return tuple(found)
+    if file.recovery is not None:
+        return tuple(file.recovery)
+    return tuple(name for name, value in _DIGITS.items() if int(file.corrected) & value)
 
 
 def _facts(layer: Layer) -> dict[str, Any]:
     return {key: value for key, value in layer.to_dict().items() if key in _STORED_FACTS}
 
 
-def _text(path: Path) -> str | None:
+def _text(document: Document) -> str | None:
     """What mpq wrote into the header, as JSON; None in a safetensors file of something else."""
-    metadata = _raw_header(path).get("__metadata__")
-    return metadata.get("mpq") if isinstance(metadata, dict) else None
+    metadata = document.value.get("__metadata__")
+    found = metadata.get("mpq") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else None
 
 
-def _raw_header(path: Path) -> dict[str, Any]:
+def _opened(path: Path) -> tuple[Document, Tensors]:
+    """The header of a safetensors file whose size is right, and the tensors in it.
+
+    Raises:
+        FormatError: if it cannot be read, is damaged, or is cut off.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            raw = file.read(length) if 2 <= length <= min(size, _LARGEST_HEADER) else b""
+            raw = file.read(length) if 2 <= length <= min(size - 8, HEADER_BYTES) else b""
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        header = json.loads(raw)
     except ValueError as error:
-        raise FormatError(f"{path} is not a safetensors file, or is cut off: make it again with `mpq apply`") from error
-    if not isinstance(header, dict):
-        raise FormatError(f"{path} is not a safetensors file")
-    _check_length(header, 8 + length, size, path)
-    return header
-
-
-def _check_length(header: Mapping[str, Any], start: int, size: int, path: Path) -> None:
-    """Refuse a file that is shorter or longer than its header says; `start` is where its data begins."""
-    try:
-        whole = start + max((int(part["data_offsets"][1]) for name, part in header.items() if name != "__metadata__"), default=0)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FormatError(f"{path} has a damaged header ({type(error).__name__}: {error}): run `mpq apply` again") from error
+        raise FormatError(f"cannot read {shown(str(path))}: it is not a file name") from error
+    if not raw.startswith(b"{"):
+        raise FormatError(f"{path} is not a safetensors file, or is cut off: make it again with `mpq apply`")
+    document = json_document(raw, name=f"{path}, header", error=FormatError, remedy=_REMEDY)
+    bare = replace(document, value={name: value for name, value in document.value.items() if name != "__metadata__"})
+    tensors = validated(bare, Tensors)
+    whole = 8 + length + check_tensors(bare, tensors)
     if size != whole:
         raise FormatError(f"{path} has {size:,} bytes where its header says {whole:,}: it is cut off, make it again with `mpq apply`")
+    return document, tensors

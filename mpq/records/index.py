@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
+from mpq.documents import read_json
 from mpq.errors import FormatError
 from mpq.files import check_version
 from mpq.records.artifact import ArtifactHeader, read_artifact_header
+from mpq.records.artifact_file import INDEX_VERSION, IndexFile
+from mpq.shown import shown
+from mpq.validate import validated
 
-VERSION = 1
+_REMEDY = "run `mpq apply` again"
 _ENDING = ".index.json"
 
 
@@ -30,12 +33,16 @@ def artifact_files(path: Path) -> list[Path]:
     if not path.is_dir() and not path.name.endswith(_ENDING):
         return [path]
     index = _index_in(path)
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        check_version(content["metadata"].get("mpq_index"), supported=VERSION, path=index, kind="the index of an artifact")
-        names = sorted(set(content["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise FormatError(f"{index} cannot be read as the index of an artifact ({error}): run `mpq apply` again") from error
+    document = read_json(
+        index, error=FormatError, absent="name the index of an artifact, as `mpq apply --shards` writes it", remedy=_REMEDY
+    )
+    metadata = document.value.get("metadata") if isinstance(document.value, dict) else None
+    version = metadata.get("mpq_index") if isinstance(metadata, dict) else None
+    check_version(version, supported=INDEX_VERSION, path=index, kind="the index of an artifact")
+    names = sorted(set(validated(document, IndexFile).weight_map.values()))
+    stray = next((name for name in names if name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name)), None)
+    if stray is not None:
+        raise document.refuse(f"{shown(stray)} is not the name of a file in the same folder; {_REMEDY}")
     return [index.parent / name for name in names]
 
 
@@ -43,11 +50,16 @@ def read_header(path: Path) -> ArtifactHeader:
     """The header of an artifact; of several files together.
 
     Raises:
-        FormatError: if a file is missing, damaged, not of an artifact, or from a newer version.
+        FormatError: if a file is missing, damaged, not of an artifact, or from a newer version, or a layer is in two of them.
     """
     headers = [read_artifact_header(file) for file in artifact_files(path)]
     layers = tuple(layer for found in headers for layer in found.layers)
-    return replace(headers[0], layers=layers, schemes={name: scheme for found in headers for name, scheme in found.schemes.items()})
+    if not layers:
+        raise FormatError(f"{path} holds no quantized layer: {_REMEDY}")
+    schemes = {name: scheme for found in headers for name, scheme in found.schemes.items()}
+    if len(schemes) < len(layers):
+        raise FormatError(f"{path} holds a layer in two of its files: {_REMEDY}")
+    return replace(headers[0], layers=layers, schemes=schemes)
 
 
 def artifact_bytes(path: Path) -> int:

@@ -46,11 +46,5 @@ class Layer:
         return self.weights * (4 if self.dtype == "float32" else 2)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object from which `layer_from_dict` makes the same layer."""
+        """A JSON object of its facts."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-
-def layer_from_dict(data: dict[str, Any]) -> Layer:
-    """The layer that `Layer.to_dict` described."""
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    return Layer(**values)

@@ -9,33 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import structs
 
 from mpq.budget import Budget
-from mpq.errors import FormatError, MpqError
+from mpq.documents import Document, read_yaml
+from mpq.errors import BudgetError, FormatError, SchemeError
 from mpq.files import check_version, write_text
+from mpq.records.facts import scheme_in
 from mpq.records.layer import Layer
 from mpq.records.layout import file_bytes, layer_header_bytes
+from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
 from mpq.records.sensitivity import Rest
-from mpq.schemes import Scheme, parse_scheme
+from mpq.schemes import Scheme
+from mpq.shown import shown
+from mpq.validate import validated
 
-VERSION = 2  # of a plan that names its analysis; one that does not is version 1
-_KEYS = {
-    "mpq_plan",
-    "model",
-    "data",
-    "analysis",
-    "budget",
-    "quantizer",
-    "size",
-    "evidence",
-    "pinned",
-    "ties",
-    "layers",
-    "shapes",
-    "axes",
-    "original_bytes",
-    "rest",
-}
+_REMEDY = "correct it, or run `mpq search` again"
 
 
 @dataclass(frozen=True)
@@ -190,63 +179,62 @@ def read_plan(path: Path | str) -> Plan:
     """The plan in a YAML file, as written by mpq or edited by hand.
 
     Raises:
-        FormatError: if it is missing, not YAML, not a plan, from a newer version, or has an unknown key.
+        FormatError: if it is missing, not YAML, not a plan, from a newer version, or has an unknown key or a wrong value.
         SchemeError: if a layer names an unknown scheme.
+        BudgetError: if its budget cannot be read.
     """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}; name a plan, as `mpq search` writes it") from error
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is no text, so not a plan: name what `mpq search` wrote") from error
-    except yaml.YAMLError as error:
-        raise FormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    document = read_yaml(Path(path), error=FormatError, absent="name a plan, as `mpq search` writes it", remedy=_REMEDY)
+    data = document.value
     if not isinstance(data, dict):
         raise FormatError(f"{path} is not a plan: expected a mapping with mpq_plan, model and layers")
     check_version(data.get("mpq_plan"), supported=VERSION, path=path, kind="a plan")
-    unknown = sorted(map(str, set(data) - _KEYS))
-    if unknown:
-        raise FormatError(f"{path} has the unknown key '{unknown[0]}': a plan has {', '.join(sorted(_KEYS))}")
-    try:
-        return _plan(data, path)
-    except MpqError as error:
-        raise type(error)(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq search` again") from error
+    return _plan(validated(document, PlanFile), document)
 
 
-def _plan(data: dict[str, Any], path: Path) -> Plan:
-    layers = {str(name): parse_scheme(str(text)) for name, text in data["layers"].items()}
-    shapes = {str(name): _matrix(text) for name, text in data["shapes"].items()}
+def _plan(file: PlanFile, document: Document) -> Plan:
+    layers = {name: scheme_in(document, text, "layers", name, error=SchemeError) for name, text in file.layers.items()}
+    shapes = matrices_in(document, file.shapes, "shapes")
+    check_names(document, file)
     strays = sorted(set(layers) ^ set(shapes))
     if strays:
-        raise FormatError(f"layer '{strays[0]}' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again")
-    budget = data.get("budget")
+        reason = f"layer {shown(strays[0])} stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
+        raise document.refuse(reason, "layers" if strays[0] in layers else "shapes", strays[0])
+    data = document.value
     return Plan(
-        model=dict(data["model"]),
-        budget=None if budget is None else Budget(str(budget["limit"]), budget["scope"]),
-        quantizer=str(data["quantizer"]),
+        model=data["model"],
+        budget=None if file.budget is None else _budget(document, file.budget),
+        quantizer=file.quantizer,
         layers=layers,
         shapes=shapes,
-        original_bytes=int(data["original_bytes"]),
-        rest=Rest(**data["rest"]),
-        axes={str(name): tuple(axes) for name, axes in data.get("axes", {}).items()},
-        pinned=tuple(str(name) for name in data.get("pinned", ())),
-        ties=tuple(tuple(str(name) for name in group) for group in data.get("ties", ())),
-        data=dict(data.get("data", {})),
-        analysis=dict(data.get("analysis", {})),
-        evidence=dict(data.get("evidence", {})),
+        original_bytes=file.original_bytes,
+        rest=Rest(**structs.asdict(file.rest)),
+        axes={name: tuple(axes) for name, axes in file.axes.items()},
+        pinned=tuple(file.pinned),
+        ties=tuple(tuple(group) for group in file.ties),
+        data=data.get("data") or {},
+        analysis=data.get("analysis") or {},
+        evidence=data.get("evidence") or {},
     )
 
 
-def _matrix(text: str) -> tuple[int, int]:
-    rows, columns = text.split("x")
-    return int(rows), int(columns)
+def _budget(document: Document, facts: BudgetFacts) -> Budget:
+    try:
+        return Budget(facts.limit, facts.scope)
+    except BudgetError as error:
+        raise BudgetError(f"{document.place('budget', 'limit')}: {error}") from error
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what is there twice out twice: a plan is read without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
 
 
 def _dump(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, width=120, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return text
 
 
 def _scalar(text: str) -> str:

@@ -55,7 +55,8 @@ def interactions_help(table: Sensitivity) -> bool:
 
 def signal_of(table: Sensitivity) -> float:
     """The mean square of true correlations between the signed figures of pairs of different layers, judged by some pairs of the table."""
-    pairs = list(table.products)[:: max(1, -(-len(table.products) // _JUDGED))]
+    wanted = [pair for pair in table.products if pair[1] in table.header.candidates.get(pair[0], ())]
+    pairs = wanted[:: max(1, -(-len(wanted) // _JUDGED))]
     names = list(dict.fromkeys(name for name, _ in pairs))
     groups = np.array([names.index(name) for name, _ in pairs])
     apart = groups[:, None] != groups[None, :]

@@ -23,14 +23,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from msgspec import structs
 
-from mpq.errors import FormatError, MpqError
-from mpq.files import check_version, journal_line, read_journal
-from mpq.records.layer import Layer, layer_from_dict
+from mpq.documents import Document
+from mpq.errors import FormatError, SchemeError
+from mpq.files import check_version, journal_line, journal_lines
+from mpq.records.facts import layers_in, scheme_in
+from mpq.records.layer import Layer
 from mpq.records.layout import layer_header_bytes
+from mpq.records.sensitivity_file import VERSION, HeaderLine, header_line, record_line
 from mpq.schemes import Scheme, parse_scheme
+from mpq.shown import shown
+from mpq.validate import validated
 
-VERSION = 1
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
@@ -235,15 +240,32 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
         FormatError: if it is missing, damaged, not a sensitivity file, or from a newer version.
     """
     path = Path(path)
-    first, *lines = read_journal(path)
-    check_version(first.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
-    try:
-        table = Sensitivity(_header(first), path=path, first_line=first_line_sha256(path))
-        for line in lines:
-            table.read(line)
-    except (KeyError, TypeError, ValueError, MpqError) as error:
-        raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq analyze` again") from error
+    lines = journal_lines(path)
+    table = Sensitivity(_header(header_line(next(lines)[1], f"{path}, line 1"), path), path=path, first_line=first_line_sha256(path))
+    samples = table.header.data.get("samples", {}).get("calibration", math.inf)
+    for number, line in lines:
+        record, name = record_line(line, f"{path}, line {number}"), f"{path}, line {number}"
+        try:
+            table.read(record)
+        except SchemeError as error:
+            raise FormatError(f"{name}: {error}") from error
+        except (ValueError, ZeroDivisionError) as error:
+            raise FormatError(f"{name}: its figures do not fit those before it; the file is damaged: run `mpq analyze` again") from error
+        if "errors" in record and table.count(record["layer"], parse_scheme(record["scheme"])) > samples:
+            raise FormatError(f"{name}: {shown(record['layer'])} has more figures than the {samples:,} samples: run `mpq analyze` again")
+    if table.finish is not None:
+        _check_complete(table, path)
     return table
+
+
+def _check_complete(table: Sensitivity, path: Path) -> None:
+    """Refuse a finished table whose products, which are compared pair by pair, are not of the same samples and draws."""
+    wanted = {(layer.name, scheme) for layer in table.layers for scheme in table.header.candidates[layer.name]}
+    counts = {pair: len(found) for pair, found in table.products.items() if pair in wanted}
+    least, most = min(counts.values(), default=0), max(counts.values(), default=0)
+    if least < most:
+        layer, scheme = min(counts, key=lambda pair: counts[pair])
+        raise FormatError(f"{path}: {shown(layer)} under {scheme} has {least:,} products, others have {most:,}: run `mpq analyze` again")
 
 
 def first_line_sha256(path: Path) -> str:
@@ -259,17 +281,18 @@ def first_line_sha256(path: Path) -> str:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _header(data: dict[str, Any]) -> SensitivityHeader:
-    entries = [dict(item) for item in data["layers"]]
-    candidates = {item["name"]: tuple(parse_scheme(text) for text in item.pop("candidates")) for item in entries}
-    layers = tuple(layer_from_dict(item) for item in entries)
+def _header(document: Document, path: Path) -> SensitivityHeader:
+    data = document.value
+    check_version(data.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
+    file = validated(document, HeaderLine)
+    layers = layers_in(document, ((layer.name, layer, ("layers", number)) for number, layer in enumerate(file.layers)))
     return SensitivityHeader(
         model=data["model"],
         data=data["data"],
         settings=data["settings"],
         layers=layers,
-        candidates=candidates,
-        rest=Rest(**data["rest"]),
-        notes=tuple(data["notes"]),
-        versions=data["versions"],
+        candidates={layer.name: tuple(scheme_in(document, text, "layers") for text in layer.candidates) for layer in file.layers},
+        rest=Rest(**structs.asdict(file.rest)),
+        notes=tuple(file.notes),
+        versions=file.versions,
     )

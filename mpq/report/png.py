@@ -13,6 +13,7 @@ from mpq.report.facts import Facts, facts_of
 from mpq.report.frontier_plot import WIDE, finalist_kind, frontier_scales
 from mpq.report.subject import Subject
 from mpq.report.summary import metric_name
+from mpq.shown import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +33,11 @@ def write_pictures(subject: Subject, beside: Path) -> list[Path]:
     except ModuleNotFoundError as error:
         raise UsageError("--png needs matplotlib: pip install 'mpq[png]'") from error
     matplotlib.use("Agg")
+    with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name is no formula
+        return _drawn(subject, beside)
+
+
+def _drawn(subject: Subject, beside: Path) -> list[Path]:
     facts = facts_of(subject)
     drawn = []
     if subject.frontier is not None:
@@ -57,7 +63,7 @@ def _picture(beside: Path, name: str, inches: tuple[float, float], draw: Any) ->
 
 
 def _frontier(axes: Axes, subject: Subject) -> None:
-    frontier, rows = subject.frontier, list(subject.evidence.get("finalists", ()))
+    frontier, rows = subject.frontier, [row for row in subject.evidence.get("finalists", ()) if row["held_out"] is not None]
     assert frontier is not None
     x, y = frontier_scales(frontier, rows, WIDE)
     points = [p for p in frontier.points if p.predicted > 0]
@@ -85,7 +91,7 @@ def _frontier(axes: Axes, subject: Subject) -> None:
     axes.minorticks_off()
     axes.grid(color="#e3e5ea")
     axes.set_axisbelow(True)
-    axes.set(xlabel="bits per weight over the layers", ylabel=metric_name(subject), title=subject.title)
+    axes.set(xlabel="bits per weight over the layers", ylabel=metric_name(subject), title=printable(subject.title))
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -112,7 +118,7 @@ def _heat(axes: Axes, facts: Facts, metric: str) -> None:
     axes.set_xticks(range(len(facts.heat)), [str(facts.schemes[s]) for s in facts.heat], fontsize=8)
     axes.xaxis.tick_top()
     if len(facts.rows) <= _NAMED_LAYERS:
-        axes.set_yticks(range(len(facts.rows)), [row.name for row in facts.rows], fontsize=7)
+        axes.set_yticks(range(len(facts.rows)), [printable(row.name) for row in facts.rows], fontsize=7)
     for y, row in enumerate(facts.rows):
         if row.scheme in facts.heat:
             corner = (facts.heat.index(row.scheme) - 0.46, y - 0.42)

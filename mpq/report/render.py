@@ -17,6 +17,7 @@ from mpq.report.frontier_plot import NARROW, WIDE, frontier_plot
 from mpq.report.subject import Subject
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
 from mpq.schemes import Scheme
+from mpq.shown import visible
 
 _FRAMES = ("wide", "narrow")
 
@@ -28,7 +29,12 @@ def render(subject: Subject) -> str:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("mpq.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("mpq.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         name: getattr(words, name) for name in ("size", "signed_size", "figure", "short", "noise", "share", "change", "count")
@@ -89,7 +95,7 @@ def _data(subject: Subject, facts: Facts, bars: list[Any]) -> dict[str, Any]:
     return {
         "metric": metric_name(subject),
         "schemes": [str(scheme) for scheme in facts.schemes],
-        "names": [row.name for row in facts.rows],
+        "names": [visible(row.name) for row in facts.rows],
         "weights": [row.weights for row in facts.rows],
         "bytes": [[scheme.stored_bits(layer.matrix) // 8 for scheme in facts.schemes] for layer in subject.layers],
         "cells": cells,

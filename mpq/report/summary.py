@@ -10,6 +10,7 @@ from mpq.models.metric_registry import METRICS
 from mpq.report.facts import NOISE, Facts
 from mpq.report.subject import Subject
 from mpq.report.words import TIMES, change, count, figure, noise, size
+from mpq.shown import printable
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Tile:
 
 def metric_name(subject: Subject) -> str:
     """The metric in words."""
-    return METRICS.get(str(subject.metric), str(subject.metric or "error"))
+    return METRICS.get(str(subject.metric), printable(str(subject.metric or "error")))
 
 
 def tiles(subject: Subject, facts: Facts) -> list[Tile]:

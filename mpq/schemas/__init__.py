@@ -1,6 +1,6 @@
 """JSON schemas of the files that people write: plans, configurations, budgets. Editors complete and check with them. No torch.
 
-The files here lack the names of schemes, metrics, quantizers and methods: their registries give them.
+The files here are made by `mpq/schemas/generate.py`. They lack the names of metrics, quantizers and methods: their registries give them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from mpq.analyze.registry import METHODS
-from mpq.formats.grammar import scheme_schema
 from mpq.models.metric_registry import FIGURES, METRICS
 from mpq.tensors.quantizers.registry import QUANTIZERS
 
@@ -27,8 +26,6 @@ def schema(name: Name) -> dict[str, Any]:
 
 def _fill(name: Name, found: dict[str, Any]) -> None:
     """Put the names that registries hold into a schema, in place."""
-    if "scheme" in found.get("$defs", {}):
-        found["$defs"]["scheme"] = scheme_schema()
     if name == "config":
         settings = found["properties"]["analyze"]["properties"]
         settings["metric"] |= {"enum": ["auto", *METRICS]}

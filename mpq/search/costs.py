@@ -15,17 +15,18 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from mpq.budget import Budget
-from mpq.errors import BudgetError, FormatError, MpqError, UsageError
+from mpq.documents import Document, csv_rows, read_text
+from mpq.errors import BudgetError, FormatError, SchemeError, UsageError
+from mpq.limits import SHOWN_TEXT
 from mpq.records.loaded import loaded_bytes
 from mpq.records.sensitivity import Sensitivity
 from mpq.schemes import Scheme, parse_scheme
 from mpq.search.problem import Group, Limit
+from mpq.shown import shown
 
 MEMORY = "memory_bytes"
+_MOST = 1e150  # a sum of these, and its square, are floats, too
 
 
 def cost_limits(table: Sensitivity, groups: Sequence[Group], costs: Mapping[str, float], memory: str | None) -> tuple[Limit, ...]:
@@ -95,23 +96,34 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
     Raises:
         FormatError: if the file is missing or is not of this form.
     """
+    document = Document(None, str(path), FormatError, "write for example conv1,int8,0.10")
+    rows = list(csv_rows(read_text(path, error=FormatError, absent="name a CSV file of costs"), document))
+    columns = list(rows[0][1]) if rows else []
+    names = [column for column in columns if column not in ("layer", "scheme")]
+    if len(names) != 1 or len(columns) != 3:
+        told = f"has the columns {shown(', '.join(columns))[1:-1]}" if columns else "has no rows"
+        raise FormatError(f"{path} {told}: it needs layer, scheme and one cost, such as latency_ms")
+    found: dict[tuple[str, Scheme], float] = {}
+    for line, row in rows:
+        pair = row["layer"], _scheme(row["scheme"], f"{path}, line {line}")
+        if pair in found:
+            raise FormatError(f"{path}, line {line}: {shown(pair[0])} under {pair[1]} is there twice: remove one of the lines")
+        found[pair] = _cost(row[names[0]], f"{path}, line {line}: {shown(names[0])[1:-1]}")
+    return names[0], found
+
+
+def _scheme(text: str, place: str) -> Scheme:
     try:
-        frame = pd.read_csv(path)
-    except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise FormatError(f"{path} is not CSV: {' '.join(str(error).split())}") from error
-    names = [str(column) for column in frame.columns if column not in ("layer", "scheme")]
-    if len(names) != 1 or len(frame.columns) != 3:
-        raise FormatError(
-            f"{path} has the columns {', '.join(map(str, frame.columns))}: it needs layer, scheme and one cost, such as latency_ms"
-        )
-    figures = pd.to_numeric(frame[names[0]], errors="coerce").to_numpy(dtype=np.float64)
-    wrong = next((row for row, figure in enumerate(figures, start=2) if not (np.isfinite(figure) and figure >= 0)), None)
-    if wrong is not None:
-        raise FormatError(f"{path}, line {wrong}: {names[0]} is not a number of 0 or more")
+        return parse_scheme(text[:SHOWN_TEXT])
+    except SchemeError as error:
+        raise FormatError(f"{place}: {error}") from error
+
+
+def _cost(text: str, place: str) -> float:
     try:
-        schemes = [parse_scheme(str(text)) for text in frame["scheme"]]
-    except MpqError as error:
-        raise FormatError(f"{path}: {error}") from error
-    return names[0], {(str(layer), scheme): float(f) for layer, scheme, f in zip(frame["layer"], schemes, figures, strict=True)}
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= _MOST:
+        raise FormatError(f"{place} is {shown(text)}: give a number of 0 or more")
+    return value

@@ -48,24 +48,31 @@ budgets:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("a.yaml", "'a.yaml' is not a rule: write a mapping with files and limits"),
-        ({"max_bits": 4}, "no files: name the plans, artifacts or model files that it holds for"),
-        ({"files": "a", "max_bit": 4}, "'max_bit' is not a limit: use files, name, max_bits, "),
-        ({"files": "a"}, "the rule for a limits nothing: give one of max_bits, "),
+        ("a.yaml", "it is 'a.yaml': give a mapping"),
+        ({"max_bits": 4}, "it lacks the key 'files'"),
+        ({"files": "a", "max_bit": 4}, "it has the unknown key 'max_bit': use files, name, max_bits, "),
+        ({"files": "a"}, "the rule for 'a' limits nothing: give one of max_bits, "),
         ({"files": "a", "max_bits": "4"}, "max_bits is '4': give a number of 0 or more"),
         (
             {"files": "a", "max_bytes": "4.5bits"},
-            "max_bytes is 4.5bits: give bytes, for example 12MB; max_bits and max_share limit the rest",
+            "max_bytes is '4.5bits': give bytes, for example 12MB; max_bits and max_share limit the rest",
         ),
-        ({"files": "a", "max_bytes": "much"}, "max_bytes: 'much' is not a budget"),
-        ({"files": "a", "max_loaded": "30%"}, "max_loaded is 30%: give bytes, for example 12MB"),
+        ({"files": "a", "max_bytes": "much"}, "max_bytes is 'much': give bytes, for example 12MB"),
+        ({"files": "a", "max_loaded": "30%"}, "max_loaded is '30%': give bytes, for example 12MB"),
         ({"files": "a", "max_share": 30}, "max_share is 30: give a percentage, for example 1%"),
         ({"files": "a", "max_growth": "1%"}, "max_growth needs a baseline: a git revision such as origin/main, or a file"),
         ({"files": "a", "forbid": ["int4"]}, "forbid is ['int4']: give schemes by layer pattern"),
         ({"files": "a", "forbid": {"*": "int9"}}, "forbid: unknown scheme 'int9': use one of "),
-        ({"files": "a", "max_bits": 4, "data": "test.pt"}, "data test.pt is measured for nothing: give max_error too"),
+        ({"files": "a", "max_bits": 4, "data": "test.pt"}, "data 'test.pt' is measured for nothing: give max_error too"),
         ({"files": "a", "max_error": 1, "metric": "loss"}, "metric belongs to data: give data too, for example data: test.pt"),
-        ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric 'los' is unknown: use kl_divergence, "),
+        ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric is 'los': give one of kl_divergence, "),
+        ({"files": "a", "max_bits": True}, "max_bits is True: give a number of 0 or more"),
+        ({"files": "a", "max_bytes": "0.1B"}, "max_bytes is '0.1B': give bytes"),
+        ({"files": [], "max_bits": 4}, "files is []: give a list of 1 or more entries"),
+        ({"files": ["a", {"b": 1}], "max_bits": 4}, "files[1] is {'b': 1}: give a whole number, a number or text"),
+        ({"files": "a", "forbid": {"*": [["int4"]]}}, "forbid.*[0] is ['int4']: give text"),
+        ({"files": "a", "forbid": {}}, "forbid is {}: give schemes by layer pattern"),
+        ({"files": "a", "max_share": "9" * 80 + "%"}, "max_share is '9999999999"),
         ({"files": "a", "max_error": 1, "data": "t", "num_samples": 0}, "num_samples is 0: give a whole number of 1 or more"),
     ],
 )
@@ -77,7 +84,7 @@ def test_a_rule_that_cannot_be_meant_is_refused(entry: object, message: str) -> 
 
 def test_the_rule_at_fault_is_numbered(tmp_path: Path) -> None:
     path = written(tmp_path, "mpq_budgets: 1\nbudgets:\n  - {files: a, max_bits: 4}\n  - {files: b}\n")
-    with pytest.raises(ConfigError, match=r"mpq-budgets.yaml, rule 2: the rule for b limits nothing"):
+    with pytest.raises(ConfigError, match=r"mpq-budgets.yaml, line 4: the rule for 'b' limits nothing"):
         read_budgets(path)
 
 
@@ -86,7 +93,7 @@ def test_the_rule_at_fault_is_numbered(tmp_path: Path) -> None:
     [
         ("budgets: []", "is not a file of budgets: write 'mpq_budgets: 1' and a list 'budgets:'"),
         ("[", "is not YAML"),
-        ("mpq_budgets: 1\nbudgets: [{files: a, max_bits: 4}]\nx: 1", "has the unknown key 'x': use mpq_budgets and budgets"),
+        ("mpq_budgets: 1\nbudgets: [{files: a, max_bits: 4}]\nx: 1", "has the unknown key 'x': use mpq_budgets, budgets"),
     ],
 )
 def test_a_file_that_is_none_of_budgets_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Bad budgets, plans, artifacts and folders: one line with value and remedy, the exit code, and no file left behind."""
 
+import re
 import resource
 import shutil
 from collections.abc import Iterator
@@ -116,13 +117,13 @@ def test_a_plan_edited_over_its_budget(folder: Path) -> None:
         ("mpq_plan: 2", "mpq_plan: 9", 3, "plan.yaml is a plan of version 9, this mpq reads up to 2: upgrade mpq"),
         ("  stem.0: ", "  stem.0: int5x #", 2, "plan.yaml: 'int5x' is not a scheme: write "),
         ("quantizer: ", "quantizer: best #", 2, "'best' is not a quantizer: use one of rtn, mse"),
-        ("rest:", "rast:", 3, "plan.yaml has the unknown key 'rast': a plan has "),
-        ("layers:", "layers: [", 3, "plan.yaml is not YAML: "),
+        ("rest:", "rast:", 3, "plan.yaml: it has the unknown key 'rast': use mpq_plan, model, "),
+        ("layers:", "layers: [", 3, "plan.yaml is not YAML that mpq reads"),
     ],
 )
 def test_a_plan_edited_into_something_else(folder: Path, old: str, new: str, code: int, reason: str) -> None:
     edited("plan.yaml", old, new)
-    assert refused("apply plan.yaml", code).startswith(reason)
+    assert re.sub(r", line \d+", "", refused("apply plan.yaml", code), count=1).startswith(reason)
 
 
 @pytest.mark.parametrize("line", ["show model.mpq.safetensors", "eval model.mpq.safetensors --data test.pt"])

@@ -30,7 +30,7 @@ def read(path: Path, content: Any) -> dict[str, str]:
 @pytest.mark.parametrize("target", ["auto-round", "gptqmodel", "modelopt"])
 def test_what_was_exported_reads_back(tmp_path: Path, target: str) -> None:
     chosen = {name: parse_scheme(text) for name, text in PLAN.items()}
-    plan = plan_for(LAYERS, chosen, model={"path": "m", "sha256": "a", "kind": "hf"}, quantizer="rtn", rest=REST)
+    plan = plan_for(LAYERS, chosen, model={"path": "m", "sha256": "a" * 64, "kind": "hf"}, quantizer="rtn", rest=REST)
     write_plan(plan, tmp_path / "plan.yaml")
     found = read_assignment(export(tmp_path / "plan.yaml", target).path, LAYERS)
     assert {name: str(scheme) for name, scheme in found.items()} == PLAN
@@ -80,10 +80,12 @@ def test_a_recipe_takes_the_last_match(tmp_path: Path) -> None:
         (
             "a.csv",
             "layer,bits\nmodel.layers.0.q_prj,4\n",
-            "there is no layer 'model.layers.0.q_prj': did you mean 'model.layers.0.q_proj'?",
+            "line 2: there is no layer 'model.layers.0.q_prj': did you mean 'model.layers.0.q_proj'?",
         ),
         ("a.json", {".*k_proj": {"bits": 4}}, "'.*k_proj' matches no layer"),
-        ("a.json", {NAMES[0]: 4}, f"'{NAMES[0]}' is given 4: expected bits and group_size"),
+        ("a.json", {NAMES[0]: "W4"}, f"'{NAMES[0]}' is given 'W4': expected bits and group_size"),
+        ("a.json", {"dynamic": {"(": {}}, "bits": 4}, "'(' is not a regular expression: missing ), unterminated subpattern at position 0"),
+        ("a.json", {"dynamic": {}}, "an entry lacks bits: give a whole number"),
         ("a.json", "[1]", "expected a mapping: a layer_config, a quantize_config, or a recipe"),
         ("a.json", {"best": {"recipe": {NAMES[0]: "X"}}}, f"'{NAMES[0]}' takes 'X', which mpq cannot name: use a CSV of layer,scheme"),
     ],
@@ -91,16 +93,27 @@ def test_a_recipe_takes_the_last_match(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, content: Any, message: str) -> None:
     with pytest.raises(FormatError) as caught:
         read(tmp_path / name, content)
-    assert str(caught.value) == f"{tmp_path / name}: {message}"
+    assert str(caught.value) == f"{tmp_path / name}{', ' if message.startswith('line') else ': '}{message}"
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [("{:", "ParserError"), ('{"quant_cfg": 3}', "AttributeError"), ('{"dynamic": {"(": {}}, "bits": 4}', "error")]
+    ("content", "reason"),
+    [
+        ("{:", " is not YAML that mpq reads: line 1, "),
+        ('{"quant_cfg": 3}', ": quant_cfg is 3: give a mapping or a list; "),
+        ('{"a": 4}', ": a is 4: give text or a mapping; "),
+        ('{"a": {"bits": [4]}}', ": a.bits is [4]: give a whole number; "),
+        (
+            '{"bits": 4, "extra_config": {"a": {"group_size": 1' + "0" * 30 + "}}}",
+            " is not YAML that mpq reads: line 1, the number 1000000000000000000000000000000 is out of range; ",
+        ),
+        ("[" * 100_000, " is not YAML that mpq reads: line 1, it is nested more than 32 levels deep; "),
+    ],
 )
 def test_damage_is_one_line(tmp_path: Path, content: str, reason: str) -> None:
     with pytest.raises(FormatError) as caught:
         read(tmp_path / "a.json", content)
-    assert str(caught.value).startswith(f"{tmp_path / 'a.json'} cannot be read as an assignment ({reason}")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}{reason}")
     assert "\n" not in str(caught.value)
 
 

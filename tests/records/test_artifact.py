@@ -26,7 +26,8 @@ AGAIN = "make it again with `mpq apply`"
 
 
 def written(path: Path, metadata: Any) -> Path:
-    path.write_bytes(header([], metadata))
+    entries = [part for layer in LAYERS for part in layer_entries(layer.name, layer.matrix, FACTS.schemes[layer.name])]
+    path.write_bytes(header(entries, metadata) + bytes(sum(part.stored.bytes for part in entries)))
     return path
 
 
@@ -157,7 +158,19 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
     whole = written(tmp_path / "a", FACTS.to_metadata())
     whole.write_bytes(whole.read_bytes()[:100])
     assert refused(whole) == f" is not a safetensors file, or is cut off: {AGAIN}"
-    assert refused(framed(tmp_path / "list", b"[1]")) == " is not a safetensors file"
+    assert refused(framed(tmp_path / "list", b"[1]")) == f" is not a safetensors file, or is cut off: {AGAIN}"
+    assert refused(framed(tmp_path / "deep", b'{"a":' * 100_000)) == (
+        ", header is not JSON that mpq reads (nested more than 32 levels deep): run `mpq apply` again"
+    )
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes((900_000_000).to_bytes(8, "little") + b"{}")
+    assert refused(tmp_path / "a") == f" is not a safetensors file, or is cut off: {AGAIN}"
+    with (tmp_path / "b").open("wb") as file:
+        file.write((900_000_000).to_bytes(8, "little") + b"{}")
+        file.truncate(1_000_000_000)  # sparse: the file is as large as its header claims
+    assert refused(tmp_path / "b") == f" is not a safetensors file, or is cut off: {AGAIN}"
 
 
 def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
@@ -176,17 +189,60 @@ def without(key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        (without("layers"), "KeyError: 'layers'"),
-        (without("aliases"), "KeyError: 'aliases'"),
-        ({**FACTS.to_metadata(), "layers": {"a": {"scheme": "int4"}}}, "KeyError: 'parameters'"),
-        ({**FACTS.to_metadata(), "layers": []}, "AttributeError: 'list' object has no attribute 'items'"),
-        ([], "AttributeError: 'list' object has no attribute 'get'"),
+        (without("layers"), "it lacks the key 'layers'"),
+        (without("aliases"), "it lacks the key 'aliases'"),
+        ({**FACTS.to_metadata(), "layers": {"a": {"scheme": "int4"}}}, "layers.a lacks the key 'parameters'"),
+        ({**FACTS.to_metadata(), "layers": []}, "layers is []: give a mapping"),
+        ({**FACTS.to_metadata(), "corrected": 8}, "corrected is 8: give a whole number of at most 7"),
+        ({**FACTS.to_metadata(), "quantizer": ["\x1b[31m" * 1000]}, "quantizer is ['\\x1b[31m\\x1b[31m\\x1b[31m\\x1b["),
+        ([], "it is []: give a mapping"),
     ],
 )
 def test_a_damaged_header_is_refused(tmp_path: Path, metadata: Any, reason: str) -> None:
-    assert refused(written(tmp_path / "a", metadata)) == f" has a damaged header ({reason}): run `mpq apply` again"
+    found = refused(written(tmp_path / "a", metadata))
+    assert found.startswith(f", header: {reason}")
+    assert found.endswith("; run `mpq apply` again")
+    assert len(found) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"shape": [1, 2, 3], "axes": [3]}, "the axes of layer 'é' are [3] of 3"),
+        ({"shape": [3, 8, 2], "axes": [1, 1]}, "the axes of layer 'é' are [1, 1] of 3"),
+        ({"shape": [3, 8, 0]}, "layers.é.shape[2] is 0: give a whole number of 1 or more"),
+        ({"shape": [10**30, 10**30]}, "the number 1000000000000000000000000000000 takes more than 64 bits"),
+        ({"shape": [10**15, 10**15]}, "with layer 'é' the layers have more than 281,474,976,710,656 weights"),
+        ({"shape": [3, 8, 3]}, "tensor 'é.codes' is U8 [48], its scheme needs U8 [72]"),
+        ({"scheme": "int4"}, "tensor 'é.codes' is U8 [48], its scheme needs U8 [24]"),
+        ({"scheme": "fp16"}, "tensor 'é.values' is not in the file, its scheme needs F16 [8, 6]"),
+    ],
+)
+def test_a_layer_that_its_tensors_do_not_bear_out_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    metadata = FACTS.to_metadata()
+    metadata["layers"]["é"] |= changes
+    found = refused(written(tmp_path / "a", metadata))
+    assert found.startswith(", header")
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b'"shape":[4,2]', b'"shape":[4,3]', "tensor 'a.scales', F16 [4, 3], lies at [0, 16]"),
+        (b'"dtype":"F16","shape":[4,2]', b'"dtype":"I64","shape":[4,2]', "tensor 'a.scales', I64 [4, 2], lies at [0, 16]"),
+        (b"[             0,            16]", b"[             8,            16]", "tensor 'a.scales', F16 [4, 2], lies at [8, 16]"),
+        (b'"U8"', b"null", "dtype is empty: give text"),
+    ],
+)
+def test_tensors_that_overlap_or_have_another_size_are_refused(tmp_path: Path, old: bytes, new: bytes, reason: str) -> None:
+    path = written(tmp_path / "a", FACTS.to_metadata())
+    whole = path.read_bytes()
+    assert old in whole
+    path.write_bytes(whole.replace(old, new.ljust(len(old)), 1))
+    assert reason in refused(path)
 
 
 def test_a_scheme_of_another_mpq_is_refused(tmp_path: Path) -> None:
     metadata = json.loads(json.dumps(FACTS.to_metadata()).replace("int4-g16", "nf9-g16"))
-    assert refused(written(tmp_path / "a", metadata)).startswith(" has a damaged header (SchemeError: unknown scheme 'nf9'")
+    assert refused(written(tmp_path / "a", metadata)).startswith(", header: unknown scheme 'nf9'")

@@ -1,14 +1,6 @@
-import json
-
 import pytest
 
-from mpq.records.layer import Layer, layer_from_dict
-
-LAYER = Layer("up.0", ("up.0.weight", "tied.weight"), (3, 8, 2, 2), (1,), "float32", "conv", ("up.0",))
-
-
-def test_a_layer_survives_json() -> None:
-    assert layer_from_dict(json.loads(json.dumps(LAYER.to_dict()))) == LAYER
+from mpq.records.layer import Layer
 
 
 @pytest.mark.parametrize(
@@ -23,8 +15,3 @@ def test_rows_are_the_output_axes_and_columns_all_others(shape: tuple[int, ...],
 def test_original_bytes_follow_the_dtype(dtype: str, expected: int) -> None:
     layer = Layer("x", ("x",), (3, 8, 2, 2), (1,), dtype)
     assert (layer.weights, layer.original_bytes) == (96, expected)
-
-
-def test_an_unknown_fact_is_refused() -> None:
-    with pytest.raises(TypeError):
-        layer_from_dict({**LAYER.to_dict(), "colour": "red"})

@@ -16,6 +16,7 @@ from tests.small import REST, linear, schemes
 
 LAYERS = [linear("conv1", 8, 27), linear("up", 16, 40), linear("fc", 10, 64)]
 CHOICE = dict(zip(("conv1", "up", "fc"), schemes("int8", "int4-g32", "fp16"), strict=True))
+REMEDY = "correct it, or run `mpq search` again"
 MODEL = {"path": "resnet.pt2", "sha256": "51c0" * 16, "kind": "export"}
 
 
@@ -56,6 +57,13 @@ def test_a_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert found == plan()
     assert list(found.layers) == ["conv1", "up", "fc"]
     assert plan_to_yaml(found) == plan_to_yaml(plan())
+
+
+def test_what_a_plan_holds_twice_is_written_out_twice(tmp_path: Path) -> None:
+    shared = {"held_out": 0.5, "samples": {"held_out": 3}}
+    rows = [{"a": shared}, {"a": shared}]
+    write_plan(plan(evidence={"measured": shared, "more": rows}), tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml").evidence["more"] == rows
 
 
 def test_a_plan_without_budget_pins_ties_and_evidence_is_read_back_too(tmp_path: Path) -> None:
@@ -145,9 +153,9 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    known = "analysis, axes, budget, data, evidence, layers, model, mpq_plan, original_bytes, pinned, quantizer, rest, shapes, size, ties"
+    known = "mpq_plan, model, quantizer, layers, shapes, original_bytes, rest, data, analysis, budget, size, evidence, pinned, ties, axes"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
-    assert message(path) == f" has the unknown key 'colour': a plan has {known}"
+    assert message(path) == f", line 10: it has the unknown key 'colour': use {known}; {REMEDY}"
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -167,28 +175,37 @@ def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:
     path = edited(tmp_path / "plan.yaml", "fc: fp16", "fc: int4g32")
     assert (
         message(path, SchemeError)
-        == ": 'int4g32' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
+        == ", line 30: 'int4g32' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
     )
 
 
 def test_a_layer_without_its_shape_is_refused(tmp_path: Path) -> None:
     path = edited(tmp_path / "plan.yaml", "  fc: 10x64\n", "")
-    assert message(path) == ": layer 'fc' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
+    assert message(path) == ", line 30: layer 'fc' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"[1, 2", " is not YAML: while parsing a flow sequence in"),
-        (b"\xff\xfe\x00", " is no text, so not a plan: name what `mpq search` wrote"),
+        (b"[1, 2", " is not YAML that mpq reads: line 2, did not find expected ',' or ']'; correct it"),
+        (b"\xff\xfe\x00", " is not text in UTF-8 (byte 0): name a plan, as `mpq search` writes it"),
         (b"- a\n", " is not a plan: expected a mapping with mpq_plan, model and layers"),
         (b"", " is not a plan: expected a mapping with mpq_plan, model and layers"),
         (b"a: 1\n", " is not a plan: it carries no mpq version"),
-        (b"mpq_plan: 1\n", " is damaged (KeyError: 'layers'): run `mpq search` again"),
-        (b"mpq_plan: 1\nlayers: [1]\n", " is damaged (AttributeError: "),
-        (b"? [1]\n: 2\n", " is not YAML: while constructing a mapping"),
-        (b"mpq_plan: 1\n1: 2\na: 3\n", " has the unknown key '1': "),
-        (b"a: !!python/name:os.system\n", " is not YAML: could not determine a constructor"),
+        (b"mpq_plan: true\n", " is not a plan: it carries no mpq version"),
+        (b"mpq_plan: 1\n", ": it lacks the key 'model'; correct it"),
+        (b"mpq_plan: 1\nlayers: [1]\n", ", line 2: layers is [1]: give a mapping; correct it"),
+        (b"? [1]\n: 2\n", " is not YAML that mpq reads: line 1, a list or a mapping is not a key: write text; correct it"),
+        (b"mpq_plan: 1\n1: 2\na: 3\n", ", line 2: it has the unknown key '1': use mpq_plan, "),
+        (
+            b"a: !!python/name:os.system\n",
+            " is not YAML that mpq reads: line 1, the tag 'tag:yaml.org,2002:python/name:os.system' is not read",
+        ),
+        (b"a: &b [1]\nc: *b\n", " is not YAML that mpq reads: line 1, the anchor &b is not read: write out what it stands for"),
+        (b"a: 1\na: 2\n", " is not YAML that mpq reads: line 2, the key 'a' is there twice"),
+        (b"[" * 100_000, " is not YAML that mpq reads: line 1, it is nested more than 32 levels deep"),
+        (b"- " * 100_000, " is not YAML that mpq reads: line 1, it is nested more than 32 levels deep"),
+        (b"a: 1e999\nb: .nan\n", " is not YAML that mpq reads: line 2, the number .nan is out of range"),
     ],
 )
 def test_what_is_no_plan_is_refused_in_one_line(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -199,10 +216,40 @@ def test_what_is_no_plan_is_refused_in_one_line(tmp_path: Path, content: bytes, 
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("fc: 10x64", "fc: 10"), ("fc: 10x64", "fc: 640"), ("header_bytes: 500", "header: 500"), ("scope: file", "scop: file")]
+    ("old", "new", "expected"),
+    [
+        ("fc: 10x64", "fc: 10", "shapes.fc is 10: give rows x columns, for example 64x128"),
+        ("fc: 10x64", "fc: 640x", "the shape of 'fc' is '640x': give rows x columns, for example 64x128"),
+        ("fc: 10x64", "fc: 10x-64", "the shape of 'fc' is '10x-64': give rows x columns, for example 64x128"),
+        ("fc: 10x64", "fc: 10x0", "the shape of 'fc' is '10x0': give rows x columns, for example 64x128"),
+        ("fc: 10x64", f"fc: {10**15}x{10**15}", "the layers have more than 281,474,976,710,656 weights; the largest is 'fc'"),
+        (
+            "fc: 10x64",
+            f"fc: {10**30}x{10**30}",
+            "shapes.fc is '1000000000000000000000000000000x1000000000000000000000000000000': give",
+        ),
+        (
+            "header_bytes: 500",
+            "header: 500",
+            "rest has the unknown key 'header': use header_bytes, data_bytes, weights, original_bytes",
+        ),
+        ("header_bytes: 500", "header_bytes: -1", "rest.header_bytes is -1: give a whole number of 0 or more"),
+        ("scope: file", "scope: both", "budget.scope is 'both': give one of layers, file"),
+        ("conv1: int8", "conv1: [int8]", "layers.conv1 is ['int8']: give a scheme, for example int4 or int4-g32"),
+        ("metric: kl_divergence", "metric: [1]", "evidence.metric is [1]: give text"),
+        ("held_out: null", "held_out: much", "evidence.measured.held_out is 'much': give a number"),
+        ("- conv1", "- {a: 1}", "pinned[0] is {'a': 1}: give text"),
+        ("sha256: 51c0", f"sha256: {'f' * 200}", "model.sha256 is 'ffffffffffff"),
+    ],
 )
-def test_a_damaged_part_is_refused(tmp_path: Path, old: str, new: str) -> None:
-    assert message(edited(tmp_path / "plan.yaml", old, new)).endswith("): run `mpq search` again")
+def test_a_damaged_part_is_refused_with_its_line_its_value_and_what_would_be_right(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    text = plan_to_yaml(plan())
+    found = message(edited(tmp_path / "plan.yaml", old, new))
+    line = text.count("\n", 0, text.index(old)) + 1
+    assert found.startswith(f", line {line}: {expected}")
+    assert found.endswith(REMEDY)
 
 
 def test_a_path_may_be_a_text(tmp_path: Path) -> None:

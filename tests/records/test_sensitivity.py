@@ -116,20 +116,52 @@ def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ({"layer": "a", "errors": [1.0]}, "KeyError: 'scheme'"),
-        ({"layer": "a", "scheme": "int4", "errors": None}, "TypeError: 'NoneType' object is not iterable"),
-        ({"layer": "a", "scheme": "int4", "errors": ["x"]}, "ValueError: could not convert string to float: 'x'"),
+        ({"layer": "a", "errors": [1.0]}, "it lacks the key 'scheme'"),
+        ({"layer": "a", "scheme": "int4", "errors": None}, "errors is empty: give a list"),
+        ({"layer": "a", "scheme": "int4", "errors": ["x"]}, "errors[0] is 'x': give a number"),
+        ({"layer": "a", "scheme": "int4", "errors": [1e200]}, "errors[0] is 1e+200: give a number of at most"),
+        ({"layer": "a", "scheme": "int4", "errors": [1.0], "first": -1}, "first is -1: give a whole number of 0 or more"),
+        ({"layer": "a", "scheme": "int44", "errors": [1.0]}, "unknown scheme 'int44': use one of "),
+        ({"layer": 3, "scheme": "int4", "errors": [1.0]}, "layer is 3: give text"),
+        ({"blend": 0.5, "draws": 0}, "draws is 0: give a whole number of 1 or more"),
+        ({"finish": {"cost": {"seconds": "long"}}}, "finish.cost.seconds is 'long': give a number"),
+        ({"finish": {"check": {"additive": {"rank": 1.0}}}}, "finish.check.additive lacks the key 'bias'"),
+        ({"finish": []}, "finish is []: give a mapping"),
+        ([1], "not a JSON object"),
+        ({"layer": "a", "scheme": "int4", "errors": [1.0] * 7}, "'a' has more figures than the 6 samples"),
     ],
 )
-def test_a_damaged_line_is_refused(tmp_path: Path, line: dict[str, object], reason: str) -> None:
+def test_a_damaged_line_is_refused(tmp_path: Path, line: object, reason: str) -> None:
     path = tmp_path / "t.jsonl"
-    path.write_text(json.dumps(made().header.to_dict()) + "\n" + json.dumps(line) + "\n")
+    header = made().header.to_dict()
+    header["data"]["samples"] = {"calibration": 6, "held_out": 2}
+    path.write_text(json.dumps(header) + "\n" + json.dumps(line) + "\n")
     with pytest.raises(FormatError) as error:
         read_sensitivity(path)
-    assert str(error.value) == f"{path} is damaged ({reason}): run `mpq analyze` again"
+    assert str(error.value).startswith(f"{path}, line 2: {reason}")
+    assert len(str(error.value)) < len(str(path)) + 400
 
 
-@pytest.mark.parametrize("part", ["layers", "candidates", "rest", "settings", "scheme"])
+@pytest.mark.parametrize(
+    "line", [b"x", b"[" * 100_000, b'{"layer":"a"', b'{"layer":"a","scheme":"int4","errors":[NaN]}', b"\xff", b'{"errors":[1e999]}']
+)
+def test_a_line_that_is_not_json_is_refused(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(json.dumps(made().header.to_dict()).encode() + b"\n" + line + b"\n")
+    with pytest.raises(FormatError, match=r", line 2 is not JSON that mpq reads \(.*\): the file is damaged: run `mpq analyze` again$"):
+        read_sensitivity(path)
+
+
+def test_figures_that_do_not_fit_those_before_them_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.jsonl", made())
+    journal = Journal(path)
+    journal.append({"layer": "a", "scheme": "int4", "first": 2, "errors": [1.0], "products": [1.0, 2.0, 3.0]}, {"blend": 0.5, "draws": 2})
+    journal.close()
+    with pytest.raises(FormatError, match="line 7: its figures do not fit those before it"):
+        read_sensitivity(path)
+
+
+@pytest.mark.parametrize("part", ["layers", "candidates", "rest", "settings", "scheme", "name"])
 def test_a_damaged_header_is_refused(tmp_path: Path, part: str) -> None:
     header = made().header.to_dict()
     if part == "candidates":
@@ -138,11 +170,13 @@ def test_a_damaged_header_is_refused(tmp_path: Path, part: str) -> None:
         header["layers"][0]["candidates"] = ["int44"]
     elif part == "rest":
         header["rest"]["more"] = 1
+    elif part == "name":
+        header["layers"][1]["name"] = "a"
     else:
         del header[part]
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps(header) + "\n")
-    with pytest.raises(FormatError, match=r" is damaged \(.*\): run `mpq analyze` again$"):
+    with pytest.raises(FormatError, match=r", line 1: .*"):
         read_sensitivity(path)
 
 

@@ -1,5 +1,6 @@
 import copy
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mpq.config import AnalysisSettings, DataSettings, SearchSettings
 from mpq.errors import BudgetError, SchemeError
 from mpq.records.plan import plan_to_yaml
 from mpq.schemas import NAMES, Name, schema
+from mpq.schemas.generate import text_of
 from mpq.schemes import parse_scheme
 from mpq.search.run import search
 from tests.small import random_table
@@ -34,6 +36,13 @@ def written() -> dict[str, Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_schema_is_a_schema(name: Name) -> None:
     Draft202012Validator.check_schema(schema(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schema_is_that_of_the_definition_which_reads_the_file(name: Name) -> None:
+    assert files("mpq.schemas").joinpath(f"{name}.schema.json").read_text(encoding="utf-8") == text_of(name), (
+        "run python -m mpq.schemas.generate"
+    )
 
 
 def test_a_plan_as_written_is_valid() -> None:
@@ -79,7 +88,7 @@ def test_every_setting_is_in_the_schema() -> None:
     for section, kinds in (("analyze", (AnalysisSettings, DataSettings)), ("search", (SearchSettings,))):
         named = set(sections[section]["properties"])
         missing = {field.name for kind in kinds for field in fields(kind)} - named
-        assert not missing, f"add them to mpq/schemas/config.schema.json, section {section}"
+        assert not missing, f"add them to mpq/config_file.py, section {section}"
 
 
 @pytest.mark.parametrize("text", ["int4", "int4-g32", "int4-asym-g32", "fp16", "int9", "fp16-g32", "int4-g1", "4", "int4-g", "bf16-asym"])
@@ -89,7 +98,7 @@ def test_schemes_are_valid_where_they_can_be_read(text: str) -> None:
         readable = True
     except SchemeError:
         readable = False
-    assert Draft202012Validator(schema("plan")["$defs"]["scheme"]).is_valid(text) == readable
+    assert Draft202012Validator(schema("plan")["properties"]["layers"]["additionalProperties"]).is_valid(text) == readable
 
 
 @pytest.mark.parametrize("text", ["4.5bits", "4 bpw", "12MB", "12MiB", "900kB", "30%", ".5GB", "12", "MB", "4.5.bits", "-1MB"])
@@ -99,7 +108,7 @@ def test_budgets_are_valid_where_they_can_be_read(text: str) -> None:
         readable = True
     except BudgetError:
         readable = False
-    assert Draft202012Validator(schema("plan")["$defs"]["limit"]).is_valid(text) == readable
+    assert Draft202012Validator(schema("plan")["properties"]["budget"]["properties"]["limit"]).is_valid(text) == readable
 
 
 def test_a_budgets_file_with_every_rule_is_valid() -> None:

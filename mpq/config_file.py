@@ -1,0 +1,93 @@
+"""What a configuration file holds, as a definition: one section per command, with the names of its long options. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from mpq.fields import Bytes, Count, Integer, Limit, Name, Number, Positive, SchemeText, Scope, Share, Size, Text
+
+_One = Text | Integer
+_Some = _One | list[_One]
+_SeqLen = Annotated[Count, Meta(description="tokens of a window, for text")]
+_NumSamples = Annotated[Count, Meta(description="only the first samples")]
+
+
+class AnalyzeSection(Struct, forbid_unknown_fields=True):
+    """Settings of `mpq analyze`."""
+
+    calib: Annotated[Text | None, Meta(description="inputs: .pt, .npz, .safetensors, text or JSONL, or package.module:callable")] = None
+    candidates: Annotated[_Some | None, Meta(description="bits (4), ranges (2..8) or schemes (int4-g32)", examples=[["4", "8", "16"]])] = (
+        None
+    )
+    targets: Annotated[_Some | None, Meta(description="layers to search: exact names, globs, or re:...")] = None
+    ignore: Annotated[_Some | None, Meta(description="layers to leave as they are")] = None
+    metric: Annotated[
+        Text | None,
+        Meta(description="what is measured at the output"),
+    ] = None
+    quantizer: Annotated[Text | None, Meta(description="how codes are chosen")] = None
+    method: Annotated[Text | None, Meta(description="how sensitivities are found")] = None
+    held_out: Annotated[Share | None, Meta(description="share of the samples kept for the search's decision")] = None
+    seed: Annotated[Integer | None, Meta(description="of the split")] = None
+    seq_len: _SeqLen | None = None
+    num_samples: _NumSamples | None = None
+    batch_size: Annotated[Count | None, Meta(description="samples at once")] = None
+
+
+class SearchSection(Struct, forbid_unknown_fields=True):
+    """Settings of `mpq search`."""
+
+    budget: Limit | None = None
+    scope: Scope | None = None
+    pins: Annotated[dict[Name, SchemeText] | None, Meta(description="scheme by layer name")] = None
+    ties: Annotated[
+        Text | list[Text | Annotated[list[Name], Meta(min_length=2)]] | None,
+        Meta(description="groups of layers that share one scheme; auto: what runtimes fuse"),
+    ] = None
+    min_bits: Annotated[dict[Name, Annotated[int, Meta(ge=1, le=64)]] | None, Meta(description="least bits by pattern of layer names")] = (
+        None
+    )
+    candidates: Annotated[dict[Name, _Some] | None, Meta(description="the only schemes of layers, by pattern")] = None
+    costs: Annotated[
+        dict[Name, Positive] | None,
+        Meta(description="greatest total of a cost, by the CSV file layer,scheme,NAME that holds it"),
+    ] = None
+    max_error: Annotated[
+        Number | None, Meta(description="instead of a budget: the smallest plan whose held-out error stays within this")
+    ] = None
+    max_drop: Annotated[
+        Text | Number | None, Meta(description="instead of a budget: the smallest plan that loses at most this of the metric")
+    ] = None
+    metric: Annotated[Text | None, Meta(description="package.module:callable, your own figure for max_drop")] = None
+    memory: Annotated[Limit | None, Meta(description="limit of the loaded model with packed weights: 20MB or 30%")] = None
+    start: Annotated[Text | dict[Name, SchemeText] | None, Meta(description="a plan to start from: its path, or scheme by layer name")] = (
+        None
+    )
+    trials: Annotated[Size | None, Meta(description="plans measured beyond the exact one; 0 searches the table alone")] = None
+    timeout: Annotated[Positive | None, Meta(description="seconds after which no trial is begun")] = None
+    seed: Annotated[Integer | None, Meta(description="of everything random")] = None
+    storage: Annotated[Text | None, Meta(description="URL of an Optuna study")] = None
+
+
+class CheckSection(Struct, forbid_unknown_fields=True):
+    """Settings of `mpq check`."""
+
+    budget: Limit | None = None
+    scope: Scope | None = None
+    max_error: Annotated[Number | None, Meta(description="limit of the held-out error, in the metric of the plan")] = None
+    max_loaded: Annotated[Bytes | None, Meta(description="limit of the model's memory once loaded: 64MB")] = None
+    max_loaded_packed: Annotated[Bytes | None, Meta(description="the same, loaded with packed=True")] = None
+    data: Annotated[Text | None, Meta(description="samples on which artifacts are measured; max_error limits it")] = None
+    metric: Annotated[Text | None, Meta(description="which figure of mpq eval")] = None
+    seq_len: _SeqLen | None = None
+    num_samples: _NumSamples | None = None
+
+
+class ConfigFile(Struct, forbid_unknown_fields=True):
+    """Settings, one section per command, named as the long options; the command line wins."""
+
+    analyze: AnalyzeSection | None = None
+    search: SearchSection | None = None
+    check: CheckSection | None = None

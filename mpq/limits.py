@@ -1,0 +1,37 @@
+"""How much mpq reads of a file that it did not write: every limit, in one place. Constants only, no torch."""
+
+DOCUMENT_BYTES = 16 << 20
+"""Bytes of a YAML, JSON or CSV file: plans, configurations, budgets, indexes, cost files, assignments of other tools."""
+
+NESTING = 32
+"""Levels of lists and mappings within one another, in any document. mpq writes six at most."""
+
+YAML_NODES = 500_000
+"""Values, lists and mappings of a YAML document. Aliases, which could repeat them without end, are refused altogether."""
+
+JSON_NODES = 5_000_000
+"""Values, lists and mappings of a JSON document, counted before it is parsed."""
+
+NUMBER_TEXT = 64
+"""Characters of a number in a document; a longer one is text."""
+
+NAME_TEXT = 4096
+"""Characters of a name, a path, or a text within a record."""
+
+SENSITIVITY_BYTES = 4 << 30
+"""Bytes of a sensitivity file, which is read line by line."""
+
+LINE_BYTES = 64 << 20
+"""Bytes of one line of a sensitivity file."""
+
+HEADER_BYTES = 64 << 20
+"""Bytes of the JSON header of an artifact; it must also fit into the file before it is read."""
+
+LAYER_WEIGHTS = 1 << 48
+"""Weights of one layer, and of all layers of a record together."""
+
+MESSAGE_TEXT = 2000
+"""Characters of an error message."""
+
+SHOWN_TEXT = 80
+"""Characters of a value that a message repeats."""

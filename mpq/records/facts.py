@@ -1,0 +1,114 @@
+"""What plans, sensitivity files and artifacts say of the model and the data they come from, as definitions for `validate.py`. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from mpq.documents import Document
+from mpq.errors import MpqError
+from mpq.fields import Axis, Count, Dtype, Integer, Name, SchemeText, Sha256, Share, Size, Text
+from mpq.limits import LAYER_WEIGHTS
+from mpq.records.layer import Layer
+from mpq.schemes import Scheme, parse_scheme
+from mpq.shown import shown
+
+
+class ModelFacts(Struct):
+    """The source model."""
+
+    sha256: Sha256
+    path: Annotated[Text | None, Meta(description="relative to this file")] = None
+    kind: Literal["export", "torchscript", "hf", "state_dict", "pickle", "memory"] | None = None
+    factory: Annotated[Text | None, Meta(description="package.module:callable, for a state dict")] = None
+
+
+class SampleCounts(Struct):
+    """Numbers of samples on both sides of the split."""
+
+    calibration: Size
+    held_out: Size
+
+
+class DataFacts(Struct):
+    """The data of an analysis, and how it is read and split again."""
+
+    source: Text
+    sha256: Sha256
+    held_out: Share
+    seed: Integer
+    description: Text = ""
+    seq_len: Count | None = None
+    num_samples: Count | None = None
+    batch_size: Count | None = None
+    parts: Annotated[
+        list[Count],
+        Meta(description="numbers of samples in the order in which they were added to the analysis; each part is split by itself"),
+    ] = []
+    grown_from: Sha256 | None = None
+    samples: SampleCounts | UnsetType = UNSET
+
+
+class RestFacts(Struct, forbid_unknown_fields=True):
+    """The part of an artifact that no scheme changes."""
+
+    header_bytes: Size
+    data_bytes: Size
+    weights: Size
+    original_bytes: Size
+
+
+class LayerFacts(Struct):
+    """A layer's weight."""
+
+    parameters: Annotated[list[Name], Meta(min_length=1)]
+    shape: Annotated[list[Count], Meta(min_length=1, max_length=32)]
+    axes: Annotated[list[Axis], Meta(max_length=32)]
+    dtype: Dtype
+
+
+class NamedLayerFacts(LayerFacts):
+    """A layer and its candidates."""
+
+    name: Name
+    candidates: list[SchemeText]
+    operator: Text = "other"
+    consumers: list[Name] = []
+
+
+def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[str | int, ...]]]) -> tuple[Layer, ...]:
+    """The layers of a document, from the name, the facts and the place of each.
+
+    Raises:
+        MpqError: of the document's type, if a name is there twice, an output axis is none of the shape's, or there are too many weights.
+    """
+    layers: dict[str, Layer] = {}
+    weights = 0
+    for name, facts, at in found:
+        if name in layers:
+            raise document.refuse(f"the layer {shown(name)} is there twice; {document.remedy}", *at)
+        if len(set(facts.axes)) < len(facts.axes) or any(axis >= len(facts.shape) for axis in facts.axes):
+            raise document.refuse(f"the axes of layer {shown(name)} are {facts.axes} of {len(facts.shape)}; {document.remedy}", *at)
+        layer = Layer(name, tuple(facts.parameters), tuple(facts.shape), tuple(facts.axes), facts.dtype)
+        if isinstance(facts, NamedLayerFacts):
+            layer = replace(layer, operator=facts.operator, consumers=tuple(facts.consumers))
+        weights += layer.weights
+        if weights > LAYER_WEIGHTS:
+            raise document.refuse(f"with layer {shown(name)} the layers have more than {LAYER_WEIGHTS:,} weights; {document.remedy}", *at)
+        layers[name] = layer
+    return tuple(layers.values())
+
+
+def scheme_in(document: Document, text: str, *at: str | int, error: type[MpqError] | None = None) -> Scheme:
+    """The scheme that a text in a document names.
+
+    Raises:
+        MpqError: with the place, if it is not a scheme; of type `error`, else of the document's.
+    """
+    try:
+        return parse_scheme(text)
+    except MpqError as cause:
+        raise (error or document.error)(f"{document.place(*at)}: {cause}") from cause

@@ -1,0 +1,165 @@
+"""What a plan file holds, as a definition; the text of the schemes and shapes is read after it. No torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from mpq.documents import Document
+from mpq.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Sha256, Size, Text
+from mpq.limits import LAYER_WEIGHTS
+from mpq.records.facts import DataFacts, ModelFacts, RestFacts
+from mpq.shown import shown
+
+VERSION = 2  # of a plan that names its analysis; one that does not is version 1
+_SHAPE = "^[0-9]{1,16}x[0-9]{1,16}$"
+_ROWS_COLUMNS = "rows x columns, for example 64x128"
+Shape = Annotated[str, Meta(max_length=33, extra_json_schema={"pattern": _SHAPE}, extra={"give": _ROWS_COLUMNS})]
+
+
+class BudgetFacts(Struct, forbid_unknown_fields=True):
+    """A limit and what it counts."""
+
+    limit: Limit
+    scope: Scope
+
+
+class SizeFacts(Struct):
+    """Computed from the layers, for people to read."""
+
+    effective_bits: Number | None = None
+    layer_bytes: Size | None = None
+    file_bytes: Size | None = None
+    file_effective_bits: Number | None = None
+
+
+class MeasuredFacts(Struct):
+    """Errors measured on the whole plan."""
+
+    calibration: Number | None = None
+    calibration_stderr: Number | None = None
+    held_out: Number | None = None
+    held_out_stderr: Number | None = None
+    samples: dict[Name, Size] | Size | None = None
+
+
+class UniformFacts(Struct):
+    """The best plan of one scheme."""
+
+    scheme: Text
+    effective_bits: Number
+    held_out: Number | None = None
+
+
+class InteractionFacts(Struct):
+    """The best plan found under the quadratic model: its predicted error, and a bound below which no plan's can be."""
+
+    predicted: Number | None = None
+    bound: Number | None = None
+
+
+class CostFacts(Struct):
+    """A limit of the search besides the size."""
+
+    total: Number
+    most: Number
+
+
+class AskedFacts(Struct):
+    """The loss that the search was asked to keep."""
+
+    name: Text
+    most: Number
+    value: Number | None = None
+
+
+class FinalistFacts(Struct):
+    """A plan that was measured as a whole."""
+
+    name: Text
+    effective_bits: Number
+    predicted: Number | None
+    calibration: Number | None
+    calibration_stderr: Number | None
+    held_out: Number | None
+    held_out_stderr: Number | None
+
+
+class EvidenceFacts(Struct):
+    """What is known of the plan's error; it holds as long as the layers are not edited."""
+
+    assignment: Annotated[Text, Meta(description="digest of the layers that the evidence was found for")] = ""
+    metric: Text = ""
+    predicted: Number | None = None
+    measured: MeasuredFacts | UnsetType = UNSET
+    best_uniform: UniformFacts | UnsetType = UNSET
+    optimality_gap: Number | None = None
+    with_interactions: InteractionFacts | UnsetType = UNSET
+    costs: Annotated[dict[Name, CostFacts], Meta(description="what the search limited besides the size")] = {}
+    asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
+    decision: Text = ""
+    finalists: list[FinalistFacts] = []
+
+
+class AnalysisFacts(Struct):
+    """A sensitivity file, by name and by what it says first."""
+
+    path: Annotated[Text, Meta(description="its file name")] = ""
+    sha256: Annotated[Sha256, Meta(description="of its first line")] = ""
+
+
+class PlanFile(Struct, forbid_unknown_fields=True):
+    """Which scheme each layer takes, why, and how big the result is."""
+
+    mpq_plan: Annotated[Literal[1, 2], Meta(description="version of this format")]
+    model: Annotated[ModelFacts, Meta(description="the model that the plan is for; its path is relative to this file")]
+    quantizer: Annotated[Text, Meta(description="how codes are chosen; the one that measured the plan")]
+    layers: Annotated[dict[Name, SchemeText], Meta(min_length=1, description="the scheme of each layer: the part to edit")]
+    shapes: Annotated[dict[Name, Shape], Meta(min_length=1, description="rows x columns of each layer")]
+    original_bytes: Annotated[Count, Meta(description="bytes of the layers before quantization")]
+    rest: RestFacts
+    data: DataFacts | None = None
+    analysis: Annotated[AnalysisFacts | None, Meta(description="the sensitivity file that the plan comes from")] = None
+    budget: Annotated[BudgetFacts | None, Meta(description="the limit that the plan was solved for")] = None
+    size: SizeFacts | None = None
+    evidence: EvidenceFacts | None = None
+    pinned: Annotated[list[Name], Meta(description="layers whose scheme was fixed by hand")] = []
+    ties: Annotated[list[Annotated[list[Name], Meta(min_length=2)]], Meta(description="groups of layers that share one scheme")] = []
+    axes: Annotated[dict[Name, list[Axis]], Meta(description="output axes of layers where they are not the first")] = {}
+
+
+def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, tuple[int, int]]:
+    """Rows and columns by layer name.
+
+    Raises:
+        MpqError: of the document's type, if a text is not ROWSxCOLUMNS, or the layers have no weights or too many.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, text in texts.items():
+        rows, _, columns = text.partition("x")
+        if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+            raise document.refuse(f"the shape of {shown(name)} is {shown(text)}: give {_ROWS_COLUMNS}; {document.remedy}", *at, name)
+        found[name] = int(rows), int(columns)
+    if sum(rows * columns for rows, columns in found.values()) > LAYER_WEIGHTS:
+        largest = max(found, key=lambda name: found[name][0] * found[name][1])
+        raise document.refuse(
+            f"the layers have more than {LAYER_WEIGHTS:,} weights; the largest is {shown(largest)}: {document.remedy}", *at, largest
+        )
+    return found
+
+
+def check_names(document: Document, file: PlanFile) -> None:
+    """Refuse pins, ties and axes of layers that the plan does not have, and a layer that is tied twice.
+
+    Raises:
+        MpqError: of the document's type.
+    """
+    tied = [name for group in file.ties for name in group]
+    for key, names in (("pinned", file.pinned), ("ties", tied), ("axes", file.axes)):
+        stranger = next((name for name in names if name not in file.layers), None)
+        if stranger is not None:
+            raise document.refuse(f"{key} names {shown(stranger)}, which is not among the layers; {document.remedy}", key)
+    if len(set(tied)) < len(tied):
+        repeated = next(name for name in tied if tied.count(name) > 1)
+        raise document.refuse(f"layer {shown(repeated)} is tied twice: give each layer to one group", "ties")

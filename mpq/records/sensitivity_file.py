@@ -1,0 +1,127 @@
+"""What the lines of a sensitivity file hold, as definitions, and the fast way to read the many that hold figures. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
+
+from mpq.documents import Document, json_document
+from mpq.errors import FormatError
+from mpq.fields import Count, Name, Number, SchemeText, Size, Text
+from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
+from mpq.validate import validated
+
+VERSION = 1
+_REMEDY = "the file is damaged: run `mpq analyze` again"
+_MOST = 1e150  # its square is a float, too
+Figure = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
+
+
+class SettingsFacts(Struct):
+    """What an analysis was asked to do."""
+
+    metric: Text
+    method: Text
+    quantizer: Text
+    probabilities: bool = False
+
+
+class HeaderLine(Struct):
+    """The first line: what was measured, on what, and how."""
+
+    mpq_sensitivity: Literal[1]
+    model: ModelFacts
+    data: DataFacts
+    settings: SettingsFacts
+    rest: RestFacts
+    layers: list[NamedLayerFacts]
+    notes: list[Text]
+    versions: dict[Name, Text]
+
+
+class QualityFacts(Struct):
+    """How well a model of the error predicts whole plans."""
+
+    rank: Number | None
+    bias: Annotated[float, Meta(ge=-700, le=700)] | None
+    spread: Number | None
+
+
+class CheckFacts(Struct):
+    """The self-check of an analysis."""
+
+    plans: Size = 0
+    additive: QualityFacts | UnsetType = UNSET
+    interactions: QualityFacts | UnsetType = UNSET
+
+
+class FinishFacts(Struct):
+    """The end of an analysis."""
+
+    cost: dict[Name, Number] = {}
+    check: CheckFacts | UnsetType = UNSET
+    fallbacks: dict[Name, Text] = {}
+    parts: list[Count] = []
+
+
+class FinishLine(Struct):
+    """The last line."""
+
+    finish: FinishFacts
+
+
+class BlendLine(Struct):
+    """The line before it, of method "fisher"."""
+
+    blend: Annotated[float, Meta(ge=0, le=1)]
+    draws: Count
+
+
+class FiguresLine(Struct):
+    """A measurement of a layer under a scheme: one figure per sample from sample `first` on, null where an output was not finite."""
+
+    layer: Name
+    scheme: SchemeText
+    errors: list[Figure | None]
+    first: Size = 0
+    products: list[Figure] | None = None
+
+
+_FIGURES = msgspec.json.Decoder(FiguresLine)
+
+
+def header_line(line: bytes, name: str) -> Document:
+    """The first line, not yet validated: its version comes first.
+
+    Raises:
+        FormatError: if it is not a JSON object.
+    """
+    return _object(line, name)
+
+
+def record_line(line: bytes, name: str) -> Mapping[str, Any]:
+    """Any other line, as `Sensitivity.read` takes it.
+
+    Raises:
+        FormatError: if it is none that an analysis writes.
+    """
+    try:
+        found = _FIGURES.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # another kind of line, or a damaged one: read slowly, for its message
+        document = _object(line, name)
+        for key, kind in (("finish", FinishLine), ("blend", BlendLine)):
+            if key in document.value:
+                validated(document, kind)
+                return dict(document.value)
+        found = validated(document, FiguresLine)
+    return {key: value for key, value in structs.asdict(found).items() if value is not None}
+
+
+def _object(line: bytes, name: str) -> Document:
+    document = json_document(line, name=name, error=FormatError, remedy=_REMEDY)
+    if not isinstance(document.value, dict):
+        raise document.refuse(f"not a JSON object; {_REMEDY}")
+    return document

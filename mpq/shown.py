@@ -1,0 +1,96 @@
+"""Text from files, made safe to show: on a terminal, in the log of a CI run, in Markdown. No torch.
+
+A layer name may hold anything. Control characters would move the cursor or set colors, bidirectional marks would reorder
+a line, a line break would forge a line of output, and CI systems take `::error::`, `##[...]` and `##vso[...]` for commands.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+
+from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
+
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+_COMMANDS = (
+    "error|warning|notice|debug|group|endgroup|echo|set-output|set-env|save-state|stop-commands"
+    "|add-path|add-mask|add-matcher|remove-matcher"
+)
+_COMMAND = re.compile(rf"(?:^\s*:(?=:))|:(?=:\s*(?:{_COMMANDS})\b)|\#\#(?=\w*\[)", re.IGNORECASE)
+_BRACKET_COMMAND = re.compile(r"##(?=\w*\[)")
+_MARKDOWN = re.compile(r"([\\`*\[\]|])")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what cannot be seen written as escapes, and without commands to CI systems."""
+    if not text.isascii() or not text.isprintable():
+        text = _UNSEEN.sub(lambda found: _escape(found[0]), text)
+    return _COMMAND.sub(lambda found: found[0][:-1] + _escape(found[0][-1]), text)
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen written as escapes; line breaks stay."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _escape(found[0]), text)
+
+
+def shown(value: object, most: int = SHOWN_TEXT) -> str:
+    """A value as Python writes it, cut to `most` characters, on one line: what a message repeats of a file."""
+    return cut(printable(_REPR.repr(value)), most)
+
+
+def cut(text: str, most: int) -> str:
+    """The first characters of `text`, at most `most`."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """A message: one line, printable, of bounded length."""
+    return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)
+
+
+def json_escaped(text: str) -> str:
+    """A JSON document in which what cannot be seen is escaped; line breaks, which lay it out, stay."""
+    seen = _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found[0]), text)
+    return _BRACKET_COMMAND.sub(r"#\\u0023", seen)
+
+
+def markdown(text: str) -> str:
+    """`text` for Markdown and tables of it: no link, image, code, emphasis, HTML or new cell."""
+    safe = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\1", safe)
+
+
+def markdown_code(text: str) -> str:
+    """`text` as a code span in Markdown and tables of it."""
+    return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def _escape(character: str) -> str:
+    known = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    number = ord(character)
+    if character in known:
+        return known[character]
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+class _Repr(reprlib.Repr):
+    """As `repr`, of bounded length, depth and time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, SHOWN_TEXT, SHOWN_TEXT, 40
+
+    def repr_int(self, value: int, level: int) -> str:
+        """An integer; one of very many digits cannot be written in decimal."""
+        return f"a number of {value.bit_length()} bits" if value.bit_length() > 1024 else super().repr_int(value, level)
+
+
+_REPR = _Repr()

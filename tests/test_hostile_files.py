@@ -1,0 +1,74 @@
+"""However a file is damaged, mpq says in one short line what is wrong: a few seconds of what `python -m tests.hostile` does at length."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import mpq
+from tests.hostile import faults, prepared
+
+ROOT = Path(mpq.__file__).parent
+NAMES = (
+    "plan",
+    "sensitivity",
+    "artifact",
+    "index",
+    "config",
+    "budgets",
+    "costs",
+    "assignment-csv",
+    "assignment-layer-config",
+    "assignment-auto-round",
+    "assignment-gptqmodel",
+    "assignment-modelopt-state",
+    "assignment-modelopt",
+)
+ELSEWHERE = {  # what reads model files and data, and what reads what mpq itself has just written
+    "mpq/models",
+    "mpq/evaluate/loading.py",
+    "mpq/cli/loading.py",
+    "mpq/schemas/__init__.py",
+    "mpq/demo/__init__.py",
+    "mpq/analyze/resume.py",
+    "mpq/files.py",
+    "mpq/export/gguf_vocabulary.py",
+    "mpq/export/compressed_tensors.py",
+}
+DOORS = {"mpq/documents.py", "mpq/yaml_events.py", "mpq/records/sensitivity_file.py"}
+
+
+@pytest.fixture
+def sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    return tmp_path
+
+
+def test_every_reader_is_tried(sound: Path) -> None:
+    assert tuple(prepared(sound)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sound_file_is_read_and_damaged_ones_are_refused_in_one_line(sound: Path, name: str) -> None:
+    reader = prepared(sound)[name]
+    content = (sound / reader.file).read_bytes()
+    assert faults(reader, content) == []
+    for made in reader.mutate(content, 20, 12):
+        assert faults(reader, made) == []
+
+
+def test_documents_are_read_in_one_place() -> None:
+    """`yaml`, `json` and whole files are read through `documents.py`, which knows the limits."""
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        name = path.relative_to(ROOT.parent).as_posix()
+        if name in DOORS or any(name == each or name.startswith(f"{each}/") for each in ELSEWHERE):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in _READING:
+                found.append(f"{name}:{node.lineno}: {node.attr}")
+    assert found == [], "read it with mpq.documents"
+
+
+_READING = {"safe_load", "safe_load_all", "full_load", "loads", "read_text", "read_bytes", "read_csv", "DictReader", "Decoder"}

@@ -1,0 +1,66 @@
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mpq.errors import FormatError, MpqError
+from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
+from mpq.shown import json_escaped, markdown, markdown_code, one_line, printable, shown, visible
+
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model.layers.0.q_proj", "model.layers.0.q_proj"),
+        ("é 漢字 😀 ö_ß", "é 漢字 😀 ö_ß"),
+        ("a\nb\tc\rd\x00\x1b[31m", "a\\nb\\tc\\rd\\x00\\x1b[31m"),
+        ("a\u202eb\u2066c\u2028d\u200be\ufefff\udc80", "a\\u202eb\\u2066c\\u2028d\\u200be\\ufefff\\udc80"),
+        ("\U000e0041", "\\U000e0041"),
+        ("::error file=a::b", "\\x3a:error file=a::b"),
+        ("  ::x::", "  \\x3a:x::"),
+        ("a ::set-output name=x::y", "a \\x3a:set-output name=x::y"),
+        ("a::b, at::native::c", "a::b, at::native::c"),
+        ("##[error]x", "#\\x23[error]x"),
+        ("a ##vso[task.setvariable]x", "a #\\x23vso[task.setvariable]x"),
+    ],
+)
+def test_text_is_shown_on_one_line_without_control_characters_and_commands(text: str, expected: str) -> None:
+    assert printable(text) == expected
+    assert printable(expected) == expected
+
+
+@given(st.text(st.characters()))
+def test_nothing_unseen_is_left_of_any_text(text: str) -> None:
+    for made in (printable(text), shown(text), one_line(text), markdown(text), markdown_code(text), str(MpqError(text))):
+        assert not [each for each in made if unicodedata.category(each) in UNSEEN]
+        assert "##[" not in made
+        assert not made.lstrip().startswith("::")
+    assert [each for each in visible(text) if unicodedata.category(each) in UNSEEN] == ["\n"] * text.count("\n")
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_json_says_the_same_when_it_is_escaped(value: dict[str, str]) -> None:
+    text = json_escaped(json.dumps(value, ensure_ascii=False, indent=1))
+    assert json.loads(text) == value
+    assert not [each for each in text if unicodedata.category(each) in UNSEEN and each != "\n"]
+
+
+def test_a_shown_value_is_short() -> None:
+    deep = {"a": [[[[[[[[1]]]]]]]]}
+    for value in ("x" * 10**6, ["x" * 10**6] * 1000, 10**100_000, deep, "\x1b" * 10**5, b"x" * 10**6, [10**5000] * 3):
+        assert len(shown(value)) <= SHOWN_TEXT
+
+
+def test_a_message_is_one_short_line() -> None:
+    text = str(FormatError("a\nb\x1b[0m " + "x" * 10**6))
+    assert text.startswith("a b\\x1b[0m xxx")
+    assert len(text) == MESSAGE_TEXT
+
+
+def test_markdown_holds_no_link_code_or_cell() -> None:
+    assert markdown("[x](http://a) ![y](z) `q` a|b <b> a_b") == r"\[x\](http://a) !\[y\](z) \`q\` a\|b &lt;b> a_b"
+    assert markdown_code("a`|b") == "`a'\\|b`"
