@@ -1,4 +1,4 @@
-"""However a file is damaged, mpq says in one short line what is wrong: a few seconds of what `python -m tests.hostile` does at length."""
+"""However a file is damaged, mpq says in one short line what is wrong: a few seconds of what `python -m tests.reader_fuzz` does at length."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import mpq
-from tests.hostile import faults, prepared
+from tests.reader_fuzz import faults, prepared
 
 ROOT = Path(mpq.__file__).parent
 NAMES = (

@@ -1,6 +1,6 @@
 """What mpq reads of strangers, each file with the commands that read it, and what must hold however the file is damaged.
 
-    python -m tests.hostile READER COUNT SEED
+    python -m tests.reader_fuzz READER COUNT SEED
 
 runs COUNT variants of one file in this process, under limits of time and memory, and prints every fault.
 """
