@@ -23,8 +23,8 @@ from torch.export.pt2_archive._package import load_pt2
 
 from mpq.errors import FormatError, ModelError
 from mpq.limits import PROGRAM_BYTES
-from mpq.models.guard import MODEL, checked_archive
 from mpq.models.forward import first_line
+from mpq.models.guard import MODEL, checked_archive
 from mpq.models.loaded import LoadedModel
 
 ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]

@@ -15,33 +15,28 @@ from typing import Any
 
 import torch
 
-_PLAIN = set(
-    "Tensor Any AnyEnumType Device Generator Future bool complex float int number str t t1 t2 tVal List Optional Dict Tuple".split()
+_PLAIN = re.compile(
+    r"Tensor|Any|AnyEnumType|Device|Generator|Future|bool|complex|float|int|number|str|t|t1|t2|tVal|List|Optional|Dict|Tuple"
 )
-_TEXTS = set(
-    """
-    UPLO activation algorithm approximate assert_msg device_type driver equation indexing interpolation message mode norm ord p pad_mode
-    padding padding_side reduce rounding_mode side type
-    a b chars dict el fillchar idx input inputs item key l new old self separator string s substr t to_add values
-    """.split()  # the last line: operators of TorchScript on texts, lists and dictionaries
+_TEXTS = re.compile(
+    r"UPLO|activation|algorithm|approximate|assert_msg|device_type|driver|equation|indexing|interpolation|message|mode|norm|ord|p"
+    r"|pad_mode|padding|padding_side|reduce|rounding_mode|side|type"
+    # of TorchScript's operators on texts, lists and dictionaries:
+    r"|a|b|chars|dict|el|fillchar|idx|input|inputs|item|key|l|new|old|self|separator|string|s|substr|t|to_add|values"
 )
 _REFUSED = re.compile(
     r"from_file|save|_print|set|set_|set_data|_?(sparse_)?resize\w*|_sparse_\w+_unsafe|_nested_view_from_\w+|_test_\w+"
     r"|_?backward|retain_grad|record_stream|_copy_from_and_resize"
 )
 _OVERLOAD = re.compile(r"torch\.ops\.(aten|prims)\.(\w+)\.(\w+)")
-_HIGHER_ORDER = set(
-    """
-    associative_scan auto_functionalized auto_functionalized_v2 checkpoint cond flex_attention invoke_subgraph map_impl out_dtype scan
-    strict_mode tag_activation_checkpoint while_loop wrap wrap_with_autocast wrap_with_set_grad_enabled
-    """.split()
+_HIGHER_ORDER = re.compile(
+    r"associative_scan|auto_functionalized|auto_functionalized_v2|checkpoint|cond|flex_attention|invoke_subgraph|map_impl|out_dtype|scan"
+    r"|strict_mode|tag_activation_checkpoint|while_loop|wrap|wrap_with_autocast|wrap_with_set_grad_enabled"
 )
-PRIMITIVES = frozenset(
-    """
-    NumToTensor RaiseException abs data device dtype grad id is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
-    is_sparse_csr is_xla is_xpu itemsize layout max min name nbytes rangelist requires_grad tolist type unchecked_cast
-    unchecked_unwrap_optional
-    """.split()
+PRIMITIVES = re.compile(
+    r"NumToTensor|RaiseException|abs|data|device|dtype|grad|id|is_cpu|is_cuda|is_meta|is_mkldnn|is_mps|is_nested|is_quantized|is_sparse"
+    r"|is_sparse_csr|is_xla|is_xpu|itemsize|layout|max|min|name|nbytes|rangelist|requires_grad|tolist|type|unchecked_cast"
+    r"|unchecked_unwrap_optional"
 )
 """Names under `ops.prim` that TorchScript may use."""
 
@@ -49,7 +44,7 @@ PRIMITIVES = frozenset(
 def is_allowed(target: str) -> bool:
     """Whether a graph may call the operator `target`, as an exported program writes it: "torch.ops.aten.relu.default"."""
     if target.startswith("torch.ops.higher_order."):
-        return target.rpartition(".")[2] in _HIGHER_ORDER
+        return bool(_HIGHER_ORDER.fullmatch(target.rpartition(".")[2]))
     match = _OVERLOAD.fullmatch(target)
     if match is None:
         return False
@@ -77,4 +72,4 @@ def _is_harmless(name: str, schema: Any) -> bool:
 
 def _is_plain(argument: Any) -> bool:
     words = re.findall(r"[\w.]+", str(argument.type))
-    return set(words) <= _PLAIN and ("str" not in words or argument.name in _TEXTS)
+    return all(map(_PLAIN.fullmatch, words)) and ("str" not in words or bool(_TEXTS.fullmatch(argument.name)))

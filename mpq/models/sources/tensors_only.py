@@ -20,6 +20,7 @@ from mpq.models.sources.inert_pickle import Inert, PickleContent, named_globals,
 from mpq.models.sources.zip_records import RecordError, Records
 
 _KNOWN = re.compile(r"data\.pkl|byteorder|version|\.data/\w+|data/\w+|\.format_version|\.storage_alignment")
+_LONGEST = 160
 _LEGACY_PICKLES = 5  # magic number, version, system, content, keys
 
 
@@ -50,6 +51,17 @@ def load_tensors(file: IO[bytes]) -> Any:
         raise
 
 
+def reason_of(error: Exception) -> str:
+    """What a reader of torch says is wrong, in one sentence and without its advice to let the file run its code."""
+    text = str(error).replace("Weights only load failed", "").strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = next((line.removeprefix("WeightsUnpickler error:").strip() for line in lines if line.startswith("WeightsUnpickler error")), None)
+    first = said or (lines[0] if lines else "")
+    if not first or "weights_only" in first or "add_safe_globals" in first:
+        return type(error).__name__
+    return first.partition(". ")[0].rstrip(".")[:_LONGEST]
+
+
 def storage_bytes(pid: Any) -> tuple[str, int] | None:
     """The key of a storage and its size, from its persistent id; None if it is not of the form that torch writes."""
     match pid:
@@ -57,6 +69,11 @@ def storage_bytes(pid: Any) -> tuple[str, int] | None:
             size = _ITEM_SIZES.get(kind.name)
             return None if size is None or count < 0 else (key, size * count)
     return None
+
+
+def storage_count(pid: Any) -> int | None:
+    """The number of elements of a storage, from its persistent id."""
+    return int(pid[4]) if storage_bytes(pid) is not None else None
 
 
 def check_storages(content: PickleContent, folder: str, records: Records) -> None:
