@@ -10,16 +10,17 @@ import mpq
 
 ROOT = Path(mpq.__file__).parent
 BASE = {"errors", "schemes"}
-DATA = BASE | {"budget", "files", "records"}
+DATA = BASE | {"budget", "files", "limits", "records"}
 STAGES = {"analyze", "search", "apply", "evaluate", "check", "export", "report", "demo"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "schemes": {"errors"},
     "budget": {"errors"},
     "files": {"errors"},
+    "limits": set(),
     "config": BASE,
     "schemas": set(),
-    "records": BASE | {"budget", "files"},
+    "records": BASE | {"budget", "files", "limits"},
     "tensors": BASE,
     "models": DATA | {"tensors"},
     **dict.fromkeys(STAGES, DATA | {"config", "tensors", "models"}),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
-from mpq.cli.options import Json, Trust
+from mpq.cli.options import Factory, Json, Trust
 from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
 from mpq.config import TUNE_MINUTES
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
     from mpq.apply.tune import Tuning
+    from mpq.export.base import Options
     from mpq.export.run import Exported
     from mpq.models.batches import Data
     from mpq.models.loaded import LoadedModel
@@ -60,6 +61,7 @@ def command(
         str | None,
         typer.Option("--to", metavar="TARGET", help="Write the artifact for another program too, as `mpq export`: for example pt2."),
     ] = None,
+    factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -82,11 +84,12 @@ def command(
         return
 
     from mpq.apply.run import apply
+    from mpq.export.base import Options
     from mpq.tensors.quantizers.registry import quantizer_named
 
-    loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
+    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
     needed = quantizer_named(wanted.quantizer).needs_statistics
-    data = _data(wanted, plan, loaded, needed=needed) if wanted.data and (needed or corrections) else None
+    data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or corrections) else None
     target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
     check_output(target)
     with progress_in_turn() as stage:
@@ -104,7 +107,7 @@ def command(
             on_sequence=stage("sequence"),
             on_tuning=stage("tune"),
         )
-    exported = None if to is None else _exported(done.path, to, model, trust=trust)
+    exported = None if to is None else _exported(done.path, to, Options(model=model, factory=factory, trust=trust))
     size = wanted.size
     if json:
         steps = {"sequential": done.requantization, "correction": done.correction}
@@ -136,11 +139,10 @@ def _tuning(decided: Tuning) -> dict[str, Any]:
     return {"taken": decided.taken, "reason": decided.reason, **figures}
 
 
-def _exported(artifact: Path, target: str, model: Path | None, *, trust: bool) -> Exported:
-    from mpq.export.base import Options
+def _exported(artifact: Path, target: str, options: Options) -> Exported:
     from mpq.export.run import export
 
-    return export(artifact, target, options=Options(model=model, trust=trust))
+    return export(artifact, target, options=options)
 
 
 def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:
@@ -161,10 +163,10 @@ def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *,
     say(f"in Python: mpq.load('{done.index}')")
 
 
-def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool) -> Data | None:
+def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool, trust: bool) -> Data | None:
     """The data of the plan; a quantizer that does not need it does without if it is gone, and then nothing is corrected."""
     try:
-        return reopen_data(plan.data, file, model)
+        return reopen_data(plan.data, file, model, trust=trust)
     except MpqError as error:
         if needed:
             raise

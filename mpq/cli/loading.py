@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -32,6 +33,7 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
     """
     line = [
         sys.executable,
+        "-P",  # the current folder may hold files that are called like modules
         "-m",
         "mpq.cli.loading",
         what,
@@ -41,7 +43,8 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
         "trust" if trust else "",
         dtype or "",
     ]
-    ran = subprocess.run(line, capture_output=True, text=True, check=False)
+    found_by = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": found_by})
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MpqError(f"the {what} model cannot be loaded in a process of its own: {reason}")

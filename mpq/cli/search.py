@@ -9,7 +9,7 @@ import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
-from mpq.cli.options import Config, Json, Trust, default_of, merged
+from mpq.cli.options import Config, Factory, Json, Trust, default_of, merged
 from mpq.cli.searching import Job, starting_schemes
 from mpq.cli.sources import check_output, only_analysis
 from mpq.config import SearchSettings, settings_from
@@ -81,6 +81,7 @@ def command(
     ] = None,
     explain: Annotated[list[str] | None, typer.Option(metavar="LAYER", help="Say why this layer has its scheme; may be repeated.")] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
+    factory: Factory = None,
     trust: Trust = False,
     config: Config = None,
     json: Json = False,
@@ -122,7 +123,7 @@ def command(
         choices["start"] = starting_schemes(start, table)
         if choices.get("trials") == 0:
             say("--trials 0 measures no plan, so the search does not start from one")
-    job = Job(table, source, settings_from(SearchSettings, choices), reference=model, trust=trust)
+    job = Job(table, source, settings_from(SearchSettings, choices), reference=model, factory=factory, trust=trust)
     if limit is not None:
         job.report(job.smallest(float(limit)), output, json=json, explain=explain or ())
     elif drop is not None:

@@ -35,12 +35,22 @@ class Job:
         source: its file.
         settings: how to search.
         reference: the model, if it is not where the table says.
-        trust: allow a pickled model.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled model, and what the table names as factory or data.
     """
 
-    def __init__(self, table: Sensitivity, source: Path, settings: SearchSettings, *, reference: Path | None, trust: bool) -> None:
+    def __init__(
+        self,
+        table: Sensitivity,
+        source: Path,
+        settings: SearchSettings,
+        *,
+        reference: Path | None,
+        factory: str | None = None,
+        trust: bool,
+    ) -> None:
         self._table, self._source, self._settings = table, source, settings
-        self._reference, self._trust = reference, trust
+        self._reference, self._factory, self._trust = reference, factory, trust
 
     def run(self, budget: Budget) -> SearchResult:
         """The plan for one budget; what cannot be met is refused before the model is loaded."""
@@ -198,8 +208,9 @@ class Job:
     def _measurer(self) -> PlanMeasurer:
         from mpq.evaluate.measurer import PlanMeasurer
 
-        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, trust=self._trust)
-        return PlanMeasurer(loaded, reopen_data(self._table.header.data, self._source, loaded), self._table)
+        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
+        data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
+        return PlanMeasurer(loaded, data, self._table)
 
     @cached_property
     def _stored(self) -> SearchSettings:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,7 @@ def _read(file: IO[bytes], source: str, *, trust: bool) -> tuple[ExportedProgram
                 program = _deserialize(file)
                 return program, program.example_inputs or None
             checked = checked_archive(file, source)
-            return _deserialize(checked.file), checked.example_inputs
+            return _deserialize(cast("IO[bytes]", checked.file)), checked.example_inputs
     except ModelError:
         raise
     except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's

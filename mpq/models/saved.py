@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mpq.errors import ModelError
-from mpq.models.factory import build_module, find_state, working_directory_importable
+from mpq.models.factory import build_module, code_named_by_file, find_state, working_directory_importable
 from mpq.models.loaded import LoadedModel
 from mpq.models.sources.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.models.sources.torchscript_guard import checked_script
@@ -82,14 +82,14 @@ def _load_weights(path: Path) -> object:
     except HoldsCodeError as error:
         raise ModelError(
             f"{path} holds pickled Python objects ({error}), which run code when loaded: "
-            "save a torch.export archive or a state dict instead, or add --trust if you trust the file: it may then do whatever you may"
+            "save a torch.export archive or a state dict instead, or add --trust if you trust the file, whose code then runs with your rights"
         ) from error
     except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
         raise _damaged(path, "file of torch.save", error) from error
 
 
 def _unpickle(path: Path) -> object:
-    with working_directory_importable():
+    with code_named_by_file(), working_directory_importable():
         return _read(lambda: torch.load(path, weights_only=False, map_location="cpu"), path, "file of torch.save")
 
 

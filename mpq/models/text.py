@@ -143,7 +143,7 @@ def _load_tokenizer(directory: Path) -> Any:
     except ImportError as error:
         raise DataError("reading text needs the extra 'hf': pip install 'mpq[hf]', or give token ids as a .pt file") from error
     try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the directory decides what goes wrong in transformers
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"the tokenizer in {directory} cannot be loaded ({reason}): give token ids as a .pt file") from error

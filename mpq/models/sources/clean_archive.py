@@ -48,8 +48,11 @@ class CleanArchive(io.RawIOBase):
         self._add(name, content, len(content), zlib.crc32(content))
 
     def place(self, name: str, records: Records) -> None:
-        """Add a stored record of the original as it is."""
+        """Add a record of the original as it is."""
         size = records.size(name)
+        if not records.is_stored(name):
+            self.write_record(name, records.read(name, size))
+            return
         self._add(name, (records.start(name), size), size, records.checksum(name))
 
     def finish(self) -> CleanArchive:

@@ -33,7 +33,8 @@ _GLOBALS = re.compile(
 _REBUILT = "torch._utils._rebuild_tensor_v2"
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NEVER = frozenset(["__setstate__", "__getstate__"])
-_HIDDEN_TEXT = re.compile(r"""\\[0-7xuUN]|["'][\s\\]*["']""")  # escapes that spell letters; texts that are joined
+_EMPTY_TEXT = r"""(?<=[=(,\[] )""(?![\s\\]*["'])"""
+_HIDDEN_TEXT = re.compile(rf"""\\[0-7xuUN]|(?!{_EMPTY_TEXT})["'][\s\\]*["']""")  # escapes that spell letters; texts that are joined
 _OPS = re.compile(r"ops\.(prim|aten)\.(\w+)", re.ASCII)
 _GAP = " \t\n\r\\"
 _LOOK_BACK = 200
@@ -147,5 +148,6 @@ def _lies_inside(given: tuple[Any, ...]) -> bool:
                 return False
             if 0 in shape:
                 return True
-            return offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) < count
+            last: int = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+            return last < count
     return False

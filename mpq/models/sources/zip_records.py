@@ -93,8 +93,8 @@ class Records:
             raise RecordError(f"no record where {_shown(name)} should begin")
         _, name_length, extra_length = _LOCAL.unpack(head)
         start = info.header_offset + _LOCAL.size + int(name_length) + int(extra_length)
-        if not self.is_stored(name) or start + info.file_size > self._size:
-            raise RecordError(f"a record {_shown(name)} that is compressed or cut off")
+        if start + info.file_size > self._size:
+            raise RecordError(f"a record {_shown(name)} that is cut off")
         return start
 
     def _check_sizes(self) -> None:
