@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,12 +58,12 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dt
     from mpq.cli.options import dtype_of
     from mpq.evaluate.loading import measured
     from mpq.models.load import load_model
+    from mpq.models.rebuild import rebuild_module
     from mpq.records.index import read_header
 
     header = read_header(Path(artifact))
-    architecture = header.config.get("architecture")
-    if architecture:
-        getattr(import_module("transformers"), architecture)  # its code is no part of the model
+    if header.config:
+        rebuild_module("hf", program=None, config=header.config, hollow=True)  # what it imports is no part of the model
     own_module = header.model.get("kind") not in ("export", "hf")
     given = load_model(reference, factory=factory or None, trust=bool(trust)).module if what == "packed" and own_module else None
     if what == "packed":

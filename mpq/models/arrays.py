@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ def _zip_reader(path: Path, source: str) -> Callable[[Path, str], Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error) as error:
         raise DataError(f"{source} is a truncated or damaged archive: save the data again") from error
     if names and all(name.endswith(".npy") for name in names):
         return _read_npz

@@ -10,6 +10,7 @@ from typing import Any
 
 from mpq.errors import FormatError, MpqError, SchemeError
 from mpq.files import check_version
+from mpq.limits import SAFETENSORS_HEADER_BYTES
 from mpq.records.layer import Layer, layer_from_dict
 from mpq.records.layout import TensorEntry, header_length
 from mpq.records.sensitivity import Rest
@@ -17,7 +18,6 @@ from mpq.schemes import PARTS, Scheme, parse_scheme
 
 VERSION = 1
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
-_LARGEST_HEADER = 1 << 30
 _STORED_FACTS = ("parameters", "shape", "axes", "dtype")
 
 
@@ -144,12 +144,12 @@ def _raw_header(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            raw = file.read(length) if 2 <= length <= min(size, _LARGEST_HEADER) else b""
+            raw = file.read(length) if 2 <= length <= min(size, SAFETENSORS_HEADER_BYTES) else b""
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not a safetensors file, or is cut off: make it again with `mpq apply`") from error
     if not isinstance(header, dict):
         raise FormatError(f"{path} is not a safetensors file")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mpq.errors import FormatError
 from mpq.files import check_version
+from mpq.limits import INDEX_BYTES
 from mpq.records.artifact import ArtifactHeader, read_artifact_header
 
 VERSION = 1
@@ -31,10 +32,13 @@ def artifact_files(path: Path) -> list[Path]:
         return [path]
     index = _index_in(path)
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        with index.open("rb") as file:
+            content = json.loads(file.read(INDEX_BYTES))
         check_version(content["metadata"].get("mpq_index"), supported=VERSION, path=index, kind="the index of an artifact")
         names = sorted(set(content["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("it names files elsewhere")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise FormatError(f"{index} cannot be read as the index of an artifact ({error}): run `mpq apply` again") from error
     return [index.parent / name for name in names]
 

@@ -35,20 +35,26 @@ def load_tensors(file: IO[bytes]) -> Any:
         HoldsCodeError: if loading it would import or call something else than tensors need.
         Exception: of torch, or RecordError, if it is damaged.
     """
-    legacy = file.read(2) != b"PK"
-    file.seek(0)
-    if not legacy:
+    check_tensors_only(file)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+        return torch.load(file, weights_only=True, map_location="cpu")
+
+
+def check_tensors_only(file: IO[bytes]) -> None:
+    """Refuse a file of torch.save that imports more than tensors need; the file is rewound.
+
+    Raises:
+        HoldsCodeError: if it does.
+        RecordError: if it is an archive that is damaged.
+    """
+    if file.read(2) == b"PK":
         _check_records(Records(file))
+    else:
         file.seek(0)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            return torch.load(file, weights_only=True, map_location="cpu")
-    except Exception:
-        file.seek(0)
-        if legacy and (stranger := _stranger(named_globals(file, pickles=_LEGACY_PICKLES))):
-            raise HoldsCodeError(stranger) from None
-        raise
+        if stranger := _stranger(named_globals(file, pickles=_LEGACY_PICKLES)):
+            raise HoldsCodeError(stranger)
+    file.seek(0)
 
 
 def reason_of(error: Exception) -> str:
