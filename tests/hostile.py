@@ -150,7 +150,9 @@ def script(forward: str, *, methods: str = "", attributes: str = "", data: Calla
 
 
 _PLAIN = "    return x\n"
-_SETSTATE = """  def __setstate__(self, state: Tensor) -> NoneType:
+_SETSTATE = """  def __getstate__(self) -> Dict[str, Tensor]:
+    return {{}}
+  def __setstate__(self, state: Dict[str, Tensor]) -> NoneType:
     {body}
     return None
 """
@@ -250,6 +252,11 @@ def _set(*keys: str | int, value: Any) -> Callable[[dict[str, Any], Path], None]
     return change
 
 
+def _expression(program: dict[str, Any], marker: Path) -> None:
+    sizes = program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"]
+    sizes[0] = {"as_expr": {"expr_str": f"__import__('pathlib').Path({str(marker)!r}).touch()", "hint": None}}
+
+
 _FILE = (("filename", {"as_string": "MARKER"}), ("shared", {"as_bool": True}), ("size", {"as_int": 4}))
 _ENUM = json.dumps({"__enum__": True, "fqn": "evil:E.a", "name": "x"})
 _TREE = json.dumps([1, {"type": "builtins.dict", "context": _ENUM, "children_spec": []}])
@@ -302,14 +309,7 @@ PROGRAMS: dict[str, Builder] = {
             value=json.dumps([1, {"type": "collections.defaultdict", "context": _FACTORY, "children_spec": []}]),
         )
     ),
-    "an expression": with_program(
-        _set(
-            "graph_module",
-            "graph",
-            "sym_int_values",
-            value={"s": {"as_expr": {"expr_str": "__import__('pathlib').Path('MARKER').touch()", "hint": None}}},
-        )
-    ),
+    "an expression": with_program(_expression),
 }
 """Exported programs. "a guard" is harmless once it is left out, and loads; all others are refused."""
 HARMLESS = ("a guard",)
@@ -337,8 +337,8 @@ SCRIPTS: dict[str, Builder] = {
     "a default value": script(
         _PLAIN, methods='  def other(self, x: Tensor, y: NoneType=torch.save([1], "MARKER")) -> Tensor:\n    return x\n'
     ),
-    "setstate that saves": script(_PLAIN, methods=_SETSTATE.format(body='_0 = torch.save([state], "MARKER")')),
-    "setstate that computes": script(_PLAIN, methods=_SETSTATE.format(body="_0 = torch.relu(state)")),
+    "setstate that saves": script(_PLAIN, methods=_SETSTATE.format(body='_0 = torch.save([1], "MARKER")')),
+    "setstate that computes": script(_PLAIN, methods=_SETSTATE.format(body="_0 = torch.len(state)")),
     "an object of C++": script(_PLAIN, attributes="  packed : __torch__.torch.classes.quantized.LinearPackedParamsBase\n"),
     "a pickled object of C++": script(
         _PLAIN, data=lambda raw: raw.replace(b"c__torch__\n", b"c__torch__.torch.classes.quantized\n").replace(b"\nSmall\n", b"\nX\n")
@@ -464,3 +464,13 @@ def numbers(folder: Path) -> Path:
     """Ordinary calibration data for `Small`."""
     np.save(folder / "numbers.npy", np.zeros((4, 4), dtype=np.float32))
     return folder / "numbers.npy"
+
+
+LIVE = (
+    *(PROGRAMS[name] for name in ("sample inputs, another case", "sample inputs twice, the other first", "a pickled constant")),
+    *(PROGRAMS[name] for name in ("weights of an older torch", "from_file", "an expression")),
+    *(SCRIPTS[name] for name in ("save", "from_file", "a comment before the name", "ops by another name", "setstate that saves")),
+    *(PICKLES[name] for name in ("an object in a state dict", "a bare pickle of protocol 4", "a pickle in another case")),
+    DIRECTORIES["auto_map"],
+)
+"""Files that create the marker where the user trusts them: proof that the builders attack what they say."""

@@ -29,6 +29,7 @@ from mpq.models.loaded import LoadedModel
 
 ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]
 _XZ_MAGIC = b"\xfd7zXZ"
+_STORED = "the program in the artifact"
 _DAMAGED = "the program in the artifact is damaged: write the artifact again with `mpq apply`"
 
 
@@ -40,9 +41,10 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
     """
     with path.open("rb") as file:
         program, example_inputs = _read(file, str(path), trust=trust)
-    _check_mode(program, path)
+    with _readable(str(path)):
+        _check_mode(program, path)
     _replace_state(program, Tensor.contiguous)  # as a rebuilt module has them, so that both compute the same to the bit
-    module = _module_of(program)
+    module = _module_of(program, str(path))
     return LoadedModel(
         module, "export", sha256, path=path, example_inputs=example_inputs, program=None if trust else strip_program(program)
     )
@@ -78,7 +80,7 @@ def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
-    return _module_of(read_program(content, hollow=hollow))
+    return _module_of(read_program(content, hollow=hollow), _STORED)
 
 
 def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
@@ -92,7 +94,7 @@ def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
-    program, _ = _read(io.BytesIO(_decompress(content)), "the program in the artifact", trust=False)
+    program, _ = _read(io.BytesIO(_decompress(content)), _STORED, trust=False)
     if not hollow:
         _replace_state(program, torch.zeros_like)
     return program
@@ -100,13 +102,19 @@ def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
 
 def _read(file: IO[bytes], source: str, *, trust: bool) -> tuple[ExportedProgram, ExampleInputs | None]:
     """The program of an archive, and its example inputs."""
+    with _quiet(), _readable(source):
+        if trust:
+            program = _deserialize(file)
+            return program, program.example_inputs or None
+        checked = checked_archive(file, source)
+        return _deserialize(cast("IO[bytes]", checked.file)), checked.example_inputs
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[None]:
+    """Turns what torch raises on an archive into ModelError."""
     try:
-        with _quiet():
-            if trust:
-                program = _deserialize(file)
-                return program, program.example_inputs or None
-            checked = checked_archive(file, source)
-            return _deserialize(cast("IO[bytes]", checked.file)), checked.example_inputs
+        yield
     except ModelError:
         raise
     except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
@@ -129,9 +137,10 @@ def _load_model(file: IO[bytes]) -> ExportedProgram:
     return program
 
 
-def _module_of(program: ExportedProgram) -> nn.Module:
+def _module_of(program: ExportedProgram, source: str) -> nn.Module:
     """The program's module; without its guards, which are generated code, the plain input checks speak more clearly."""
-    module: nn.Module = program.module(check_guards=False)
+    with _readable(source):
+        module: nn.Module = program.module(check_guards=False)
     for part in module.modules():
         part.training = False  # .eval() is refused by torch.export; the mode is fixed in the graph
     return module

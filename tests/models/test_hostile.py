@@ -1,5 +1,6 @@
 """Malicious model files: refused with one line, before anything of theirs runs; ordinary ones of the same make load."""
 
+import contextlib
 import io
 import time
 from pathlib import Path
@@ -148,3 +149,12 @@ def test_a_program_that_unpacks_to_a_gigabyte_is_refused(machine: str) -> None:
 def test_a_program_whose_constants_are_larger_than_that_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpq.models.program.PROGRAM_BYTES", 1000)
     assert strip_program(torch.export.export(hostile.Small().eval(), (torch.randn(2, 4),))) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*:UserWarning")
+@pytest.mark.parametrize("number", range(len(hostile.LIVE)))
+def test_the_same_files_do_run_where_the_user_trusts_them(number: int, tmp_path: Path) -> None:
+    path = hostile.LIVE[number](tmp_path, tmp_path / "marker")
+    with contextlib.suppress(MpqError):
+        load_model(path, trust=True).module(torch.randn(2, 4))
+    assert (tmp_path / "marker").exists()
