@@ -37,7 +37,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "maker.py").write_text(MAKER)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        make = "import torch, maker; torch.manual_seed(0); torch.save(maker.make().state_dict(), 'weights.pt'); torch.save(maker.data(), 'd.pt')"
+        make = "import torch, maker; torch.manual_seed(0); torch.save(maker.make().state_dict(), 'weights.pt')"
+        make += "; torch.save(maker.data(), 'd.pt')"
         _run(make)
         done("analyze weights.pt --model maker:make --calib maker:data --candidates 4,8")
         done("search --budget 6bits --trials 2 --trust")
