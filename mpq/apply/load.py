@@ -175,5 +175,5 @@ def _opened(files: Sequence[Path], path: Path) -> Iterator[Any]:
     try:
         with opened(files) as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise FormatError(f"{path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mpq.check.weigh import MODEL_ENDINGS, Weighed, weigh
 from mpq.errors import MpqError, UsageError
+from mpq.limits import PICKLE_BYTES
 from mpq.records.index import read_header
 
 _ROOM = 1.05
@@ -56,8 +57,9 @@ def _is_data(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            tables = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
-    except (zipfile.BadZipFile, OSError):
+            named = [info for info in archive.infolist() if info.filename.endswith("/data.pkl") and info.file_size <= PICKLE_BYTES]
+            tables = [archive.read(info) for info in named[:1]]
+    except Exception:  # the file decides what goes wrong in the reader; whatever it is, mpq's own loader will say so
         return False
     return bool(tables) and not any(b"weight" in table for table in tables)
 
