@@ -78,7 +78,7 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> 
 def _values(header: ArtifactHeader, file: Any) -> int:
     """How many weights and other values the artifact holds."""
     parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
-    others = (math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name not in parts)  # noqa: SIM118
+    others: Iterator[int] = (math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name not in parts)  # noqa: SIM118
     return sum(layer.weights for layer in header.layers) + sum(others)
 
 

@@ -34,10 +34,14 @@ def _replaced(pickle_bytes: bytes) -> bytes:
     return zipped({**records, name: b"\x80\x02" + pickle_bytes})
 
 
+def _bare(protocol: int) -> Builder:
+    return pickled(lambda marker: pickle.dumps(Touch(marker), protocol))
+
+
 PICKLES: dict[str, Builder] = {
     "an object in a state dict": pickled(lambda marker: saved(_state(marker))),
     "an object, saved as torch 1.5 did": pickled(lambda marker: legacy(_state(marker))),
-    **{f"a bare pickle of protocol {number}": pickled(lambda marker, n=number: pickle.dumps(Touch(marker), n)) for number in (2, 3, 4, 5)},
+    **{f"a bare pickle of protocol {number}": _bare(number) for number in (2, 3, 4, 5)},
     "an object of the operating system": pickled(lambda marker: _replaced(f"cposix\nsystem\n(Vtouch {marker}\ntR.".encode())),
     "an object through getattr": pickled(lambda marker: _replaced(b"c__builtin__\ngetattr\n(c__builtin__\nopen\nV__call__\ntR.")),
     "a pickle twice": pickled(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tests.hostile.making import Builder, Small, Touch, records_of, write, zipped
 
@@ -23,6 +24,9 @@ _SETSTATE = """  def __getstate__(self) -> Dict[str, Tensor]:
 """
 
 
+_trace: Callable[..., nn.Module] = torch.jit.trace
+
+
 def script(forward: str, *, methods: str = "", attributes: str = "", data: Callable[[bytes], bytes] = lambda raw: raw) -> Builder:
     """TorchScript with a body for its forward, and more methods; the text MARKER stands for the marker."""
 
@@ -31,7 +35,7 @@ def script(forward: str, *, methods: str = "", attributes: str = "", data: Calla
         module = Small().eval()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.save(torch.jit.trace(module, torch.randn(2, 4)), buffer)
+            torch.jit.save(_trace(module, torch.randn(2, 4)), buffer)
         records = records_of(buffer.getvalue())
         name = next(name for name in records if name.endswith(".py") and b"class Small" in records[name])
         code = records[name].decode()
