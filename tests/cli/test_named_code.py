@@ -97,7 +97,11 @@ def test_a_factory_that_the_user_names_or_trusts_is_called(folder: Path, line: s
 
 
 def test_data_that_an_analysis_names_is_not_called_without_trust(folder: Path) -> None:
-    assert refused("search --budget 7bits --trials 2 -o new.yaml --model maker:make", 3) == f"weights.sensitivity.jsonl {BY_DATA}"
+    Path("maker.py").write_text(MAKER.replace('def data():\n    pathlib.Path("called")', 'def data():\n    pathlib.Path("data")'))
+    ran = typed("search --budget 7bits --trials 2 -o new.yaml --model maker:make")
+    assert (ran.code, ran.err.splitlines()[-1]) == (3, f"mpq: weights.sensitivity.jsonl {BY_DATA}")
+    assert not Path("data").exists()
+    assert not Path("new.yaml").exists()
     done("search --budget 7bits --trials 2 -o new.yaml --trust")
 
 
