@@ -11,6 +11,7 @@ MpqError                3
 ├── NumericsError       3   NaN or infinity where a number was needed
 ├── FormatError         3   an mpq file that is damaged, foreign, or from a newer version
 ├── MismatchError       3   files that do not belong together: another model, data or setting
+├── TrustError          3   a file that would run code, without --trust
 └── ApplyError          3   a plan that cannot be applied as written
 """
 
@@ -71,6 +72,10 @@ class FormatError(MpqError):
 
 class MismatchError(MpqError):
     """Files that do not belong together: another model, other data or other settings."""
+
+
+class TrustError(MpqError):
+    """A file that would have mpq run code, which it does only with `--trust`."""
 
 
 class ApplyError(MpqError):

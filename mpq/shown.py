@@ -41,6 +41,11 @@ def shown(value: object, most: int = SHOWN_TEXT) -> str:
     return cut(printable(_REPR.repr(value)), most)
 
 
+def shown_bare(value: object, most: int = SHOWN_TEXT) -> str:
+    """The same without quotes around a text."""
+    return cut(printable(str(value)[: 2 * most]), most)
+
+
 def cut(text: str, most: int) -> str:
     """The first characters of `text`, at most `most`."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""However a file is damaged, mpq says in one short line what is wrong: a few seconds of what `python -m tests.reader_fuzz` does at length."""
+"""Hostile files, one short run per reader; `python -m tests.reader_fuzz` does the same at length."""
 
 import ast
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     path = Path(artifact)
     header = read_header(path)
     with _opened(artifact_files(path), path) as file:
+        _check_parts(header, file, path)
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
         _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:
@@ -67,10 +69,27 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
 def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> nn.Module:
     kind = str(header.model.get("kind"))
     if kind == "hf":
-        return rebuild_module(kind, program=None, config=header.config, hollow=hollow)
+        return rebuild_module(kind, program=None, config=header.config, hollow=hollow, most=_values(header, file))
     if PROGRAM in file.keys():  # noqa: SIM118
         return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
     raise ModelError(f"{path} holds weights only, its source is a {kind} model: build the module and call mpq.load(artifact, module)")
+
+
+def _values(header: ArtifactHeader, file: Any) -> int:
+    """How many weights and other values the artifact holds."""
+    parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
+    others: Iterator[int] = (math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name not in parts)  # noqa: SIM118
+    return sum(layer.weights for layer in header.layers) + sum(others)
+
+
+def _check_parts(header: ArtifactHeader, file: Any, path: Path) -> None:
+    """Refuse an artifact whose layers are not stored in the shapes that their schemes have."""
+    held = set(file.keys())
+    for layer in header.layers:
+        for part in header.schemes[layer.name].stored(layer.matrix):
+            name = f"{layer.name}.{part.part}"
+            if name not in held or tuple(file.get_slice(name).get_shape()) != part.shape:
+                raise FormatError(f"{path} is damaged ('{name}' is missing or has another shape): run `mpq apply` again")
 
 
 def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, packed: bool, dtype: torch.dtype | None) -> None:
@@ -156,5 +175,5 @@ def _opened(files: Sequence[Path], path: Path) -> Iterator[Any]:
     try:
         with opened(files) as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise FormatError(f"{path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from mpq.check.weigh import MODEL_ENDINGS, Weighed, weigh
 from mpq.errors import MpqError, UsageError
 from mpq.files import PREFIX, exists
-from mpq.limits import DOCUMENT_BYTES
+from mpq.limits import PICKLE_BYTES
 from mpq.records.index import read_header
 from mpq.shown import printable
 
@@ -61,8 +61,9 @@ def _is_data(path: Path) -> bool:
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            tables = [archive.open(name).read(DOCUMENT_BYTES) for name in archive.namelist() if name.endswith("/data.pkl")]
-    except Exception:  # whatever a damaged archive raises: then it is weighed like any file
+            named = [info for info in archive.infolist() if info.filename.endswith("/data.pkl") and info.file_size <= PICKLE_BYTES]
+            tables = [archive.read(info) for info in named[:1]]
+    except Exception:  # the file decides what goes wrong in the reader; whatever it is, mpq's own loader will say so
         return False
     return bool(tables) and not any(b"weight" in table for table in tables)
 

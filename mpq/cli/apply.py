@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
-from mpq.cli.options import Json, Trust
+from mpq.cli.options import Factory, Json, Trust
 from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
+    from mpq.export.base import Options
     from mpq.export.run import Exported
     from mpq.models.batches import Data
     from mpq.models.loaded import LoadedModel
@@ -69,6 +70,7 @@ def command(
         str | None,
         typer.Option("--to", metavar="TARGET", help="Write the artifact for another program too, as `mpq export`: for example pt2."),
     ] = None,
+    factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -93,11 +95,12 @@ def command(
         return
 
     from mpq.apply.run import apply
+    from mpq.export.base import Options
     from mpq.tensors.quantizers.registry import quantizer_named
 
-    loaded = reopen_model(wanted.model, plan, given=model, trust=trust)
+    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
     needed, recover = quantizer_named(wanted.quantizer).needs_statistics, recovery and corrections
-    data = _data(wanted, plan, loaded, needed=needed) if wanted.data and (needed or recover) else None
+    data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or recover) else None
     target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
     check_output(target)
     with progress_in_turn() as stage:
@@ -115,7 +118,7 @@ def command(
             on_progress=stage("apply"),
             on_recovery=stage,
         )
-    exported = None if to is None else _exported(done.path, to, model, trust=trust)
+    exported = None if to is None else _exported(done.path, to, Options(model=model, factory=factory, trust=trust))
     size = wanted.size
     if json:
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
@@ -137,11 +140,10 @@ def command(
     say(f"next: mpq eval {done.path} --data FILE; in Python: mpq.load('{done.path}')")
 
 
-def _exported(artifact: Path, target: str, model: Path | None, *, trust: bool) -> Exported:
-    from mpq.export.base import Options
+def _exported(artifact: Path, target: str, options: Options) -> Exported:
     from mpq.export.run import export
 
-    return export(artifact, target, options=Options(model=model, trust=trust))
+    return export(artifact, target, options=options)
 
 
 def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:
@@ -162,10 +164,10 @@ def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *,
     say(f"in Python: mpq.load('{done.index}')")
 
 
-def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool) -> Data | None:
+def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool, trust: bool) -> Data | None:
     """The data of the plan; where it is gone, a quantizer that does not need it goes on, without recovery."""
     try:
-        return reopen_data(plan.data, file, model)
+        return reopen_data(plan.data, file, model, trust=trust)
     except MpqError as error:
         if needed:
             raise

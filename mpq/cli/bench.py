@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, progress, say
 from mpq.cli.loading import loading_of
-from mpq.cli.options import Dtype, Json, SeqLen, Trust, dtype_of
+from mpq.cli.options import Dtype, Factory, Json, SeqLen, Trust, dtype_of
 from mpq.cli.sources import EXAMPLES, read_data, reopen_model
 from mpq.config import DataSettings
 from mpq.errors import DataError, UsageError
@@ -35,6 +35,7 @@ def command(
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to decode, for language models.")] = 64,
     seq_len: SeqLen = None,
     dtype: Dtype = None,
+    factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -56,11 +57,11 @@ def command(
     from mpq.apply.load import load
     from mpq.evaluate.speed import latencies, tokens_per_second
 
-    reference = reopen_model(header.model, artifact, given=model, trust=trust)
+    reference = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust)
     own_module = header.model.get("kind") not in ("export", "hf")
 
     def loaded(*, packed: bool) -> nn.Module:
-        module = reopen_model(header.model, artifact, given=model, trust=trust).module if own_module else None
+        module = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust).module if own_module else None
         return load(artifact, module, packed=packed, dtype=wanted)
 
     packed, unpacked = loaded(packed=True), None if wanted is None else loaded(packed=False)

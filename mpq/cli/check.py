@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from mpq.budget import SCOPES
 from mpq.cli.console import print_json, print_lines, say
-from mpq.cli.options import Config, Json, NumSamples, SeqLen, Trust, merged
+from mpq.cli.options import Config, Factory, Json, NumSamples, SeqLen, Trust, merged
 from mpq.config import DataSettings
 from mpq.errors import FormatError, UsageError
 from mpq.files import exists
@@ -66,6 +67,7 @@ def command(
     ] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
+    factory: Factory = None,
     trust: Trust = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", rich_help_panel=_CI)] = None,
     github: Annotated[
@@ -98,35 +100,42 @@ def command(
     if budgets is None and (direct or not DEFAULT.exists()):
         if reference is not None:
             choices["reference"] = str(reference)
-        verdicts = [_direct(file, choices, baseline, grows, trust=trust) for file in files or [_PLAN]]
+        measure = _measure(Path(), factory=factory, trust=trust)
+        verdicts = [_direct(file, choices, baseline, grows, measure=measure) for file in files or [_PLAN]]
     else:
-        verdicts = _by_rules(budgets or DEFAULT, trust=trust)
+        verdicts = _by_rules(budgets or DEFAULT, factory=factory, trust=trust)
     _report(verdicts, json=json, junit=junit, github=os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github)
 
 
-def _by_rules(path: Path, *, trust: bool) -> list[Verdict]:
+def _by_rules(path: Path, *, factory: str | None, trust: bool) -> list[Verdict]:
     from mpq.check.budgets import read_budgets
     from mpq.check.judge import judge
 
-    return judge(read_budgets(path), path.parent, measure=_measure(path.parent, trust=trust))
+    return judge(read_budgets(path), path.parent, measure=_measure(path.parent, budgets=path, factory=factory, trust=trust))
 
 
-def _measure(root: Path, *, trust: bool) -> Measure:
-    """Evaluates artifacts on the data of a rule; its paths start at `root`."""
+def _measure(root: Path, *, budgets: Path | None = None, factory: str | None, trust: bool) -> Measure:
+    """Evaluates artifacts on the data of a rule; its paths start at `root`, and code that a file of budgets names needs trust."""
 
     def measure(artifact: Path, rule: Rule) -> Evaluation:
         from mpq.cli.evaluating import evaluate_artifact
+        from mpq.models.factory import code_named_by_file
+        from mpq.records.named_code import refuse_code
 
         source, mark, rest = str(rule.data).partition("?")
-        data = f"{root / source}{mark}{rest}" if exists(root / source) else str(rule.data)
+        there = exists(root / source)
+        if budgets is not None and not there and ":" in source and not trust:
+            refuse_code(source, budgets)
+        data = f"{root / source}{mark}{rest}" if there else str(rule.data)
         reference = None if rule.reference is None else root / rule.reference
         settings = DataSettings(seq_len=rule.seq_len, num_samples=rule.num_samples)
-        return evaluate_artifact(artifact, data, settings, reference=reference, trust=trust)
+        with nullcontext() if budgets is None else code_named_by_file():
+            return evaluate_artifact(artifact, data, settings, reference=reference, factory=factory, trust=trust)
 
     return measure
 
 
-def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: float | None, *, trust: bool) -> Verdict:
+def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: float | None, *, measure: Measure) -> Verdict:
     """One file against the limits of the command line."""
     from mpq.check.budgets import rule_from
     from mpq.check.judge import Verdict, growth, judge
@@ -139,7 +148,7 @@ def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: fl
     names = [*_OF_RULES, "reference", *(["max_error"] if "data" in choices else [])]
     limits = {name: choices[name] for name in names if name in choices}
     if limits:
-        (verdict,) = judge([rule_from({"files": str(file), **limits})], Path(), measure=_measure(Path(), trust=trust))
+        (verdict,) = judge([rule_from({"files": str(file), **limits})], Path(), measure=measure)
         found = [*verdict.checks, *found]
     others = {name: value for name, value in choices.items() if name not in limits}
     if others or not found:

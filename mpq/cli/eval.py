@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table
 from mpq.cli.evaluating import evaluate_artifact
-from mpq.cli.options import BatchSize, Json, NumSamples, SeqLen, Trust
+from mpq.cli.options import BatchSize, Factory, Json, NumSamples, SeqLen, Trust
 from mpq.config import DataSettings
 
 
@@ -22,6 +22,7 @@ def command(
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
+    factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -32,7 +33,8 @@ def command(
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
-    found = evaluate_artifact(artifact, data, DataSettings(seq_len, num_samples, batch_size), reference=model, trust=trust)
+    settings = DataSettings(seq_len, num_samples, batch_size)
+    found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, trust=trust)
     if json:
         print_json(found.to_dict())
         return

@@ -11,11 +11,12 @@ from mpq.config import DataSettings
 from mpq.errors import FormatError
 
 if TYPE_CHECKING:
+    from mpq.models.loaded import LoadedModel
     from mpq.records.evaluation import Evaluation
 
 
 def evaluate_artifact(
-    artifact: Path, data: str, settings: DataSettings, *, reference: Path | None = None, trust: bool = False
+    artifact: Path, data: str, settings: DataSettings, *, reference: Path | None = None, factory: str | None = None, trust: bool = False
 ) -> Evaluation:
     """The artifact beside the model that it was made from.
 
@@ -24,7 +25,8 @@ def evaluate_artifact(
         data: where the samples come from, as `mpq eval --data` takes it.
         settings: how they are read.
         reference: the unquantized model, if it is not where the artifact says.
-        trust: allow a pickled reference.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled reference, and what the artifact names as factory.
 
     Raises:
         FormatError: if there is no artifact.
@@ -39,9 +41,11 @@ def evaluate_artifact(
     from mpq.apply.load import load
     from mpq.evaluate.run import evaluate
 
-    model = reopen_model(header.model, artifact, given=reference, trust=trust)
-    alone = header.model.get("kind") in ("export", "hf")
-    quantized = load(artifact) if alone else load(artifact, reopen_model(header.model, artifact, given=reference, trust=trust).module)
+    def reopened() -> LoadedModel:
+        return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust)
+
+    model = reopened()
+    quantized = load(artifact) if header.model.get("kind") in ("export", "hf") else load(artifact, reopened().module)
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
     with progress("eval") as advance:

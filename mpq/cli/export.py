@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, say
-from mpq.cli.options import Json, Trust
+from mpq.cli.options import Factory, Json, Trust
 from mpq.export.registry import TARGETS
 
 _TARGETS = "; ".join(f"{name}: {summary}" for name, summary in TARGETS.items())
@@ -34,6 +34,7 @@ def command(
     allow_unfused: Annotated[
         bool, typer.Option("--allow-unfused", help="Let layers that vLLM fuses take different schemes; other programs do not mind.")
     ] = False,
+    factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
@@ -47,7 +48,8 @@ def command(
     from mpq.export.base import Options
     from mpq.export.run import export
 
-    done = export(source, to, output, nearest=nearest, options=Options(data, model, not allow_unfused, trust))
+    options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust)
+    done = export(source, to, output, nearest=nearest, options=options)
     if json:
         replaced = {name: [str(old), str(new)] for name, (old, new) in done.replaced.items()}
         print_json(

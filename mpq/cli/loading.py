@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
     """
     line = [
         sys.executable,
+        "-P",  # the current folder may hold files that are called like modules
         "-m",
         "mpq.cli.loading",
         what,
@@ -41,7 +42,8 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
         "trust" if trust else "",
         dtype or "",
     ]
-    ran = subprocess.run(line, capture_output=True, text=True, check=False)
+    found_by = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": found_by})
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MpqError(f"the {what} model cannot be loaded in a process of its own: {reason}")
@@ -56,12 +58,12 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dt
     from mpq.cli.options import dtype_of
     from mpq.evaluate.loading import measured
     from mpq.models.load import load_model
+    from mpq.models.rebuild import rebuild_module
     from mpq.records.index import read_header
 
     header = read_header(Path(artifact))
-    architecture = header.config.get("architecture")
-    if architecture:
-        getattr(import_module("transformers"), architecture)  # its code is no part of the model
+    if header.config:
+        rebuild_module("hf", program=None, config=header.config, hollow=True)  # what it imports is no part of the model
     own_module = header.model.get("kind") not in ("export", "hf")
     given = load_model(reference, factory=factory or None, trust=bool(trust)).module if what == "packed" and own_module else None
     if what == "packed":

@@ -24,7 +24,14 @@ Factory = Annotated[
         rich_help_panel="Model",
     ),
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="Allow a model file to run its own code (pickled modules).", rich_help_panel="Model")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Allow files to run code of their own with your rights: pickled modules, custom operators, callables that a file names.",
+        rich_help_panel="Model",
+    ),
+]
 SeqLen = Annotated[
     int | None, typer.Option(help="Tokens of a window, for text. [default: the model's own, at most 512]", rich_help_panel="Data")
 ]

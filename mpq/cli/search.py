@@ -9,7 +9,7 @@ import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
-from mpq.cli.options import Config, Json, Trust, default_of, merged
+from mpq.cli.options import Config, Factory, Json, Trust, default_of, merged
 from mpq.cli.searching import Job, Quality, starting_schemes
 from mpq.cli.sources import check_output, only_analysis
 from mpq.config import SearchSettings, settings_from
@@ -90,6 +90,7 @@ def command(
     ] = None,
     explain: Annotated[list[str] | None, typer.Option(metavar="LAYER", help="Say why this layer has its scheme; may be repeated.")] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
+    factory: Factory = None,
     trust: Trust = False,
     config: Config = None,
     json: Json = False,
@@ -137,7 +138,7 @@ def command(
         choices["start"] = given_start if isinstance(given_start, dict) else starting_schemes(Path(given_start), table)
         if choices.get("trials") == 0:
             say("--trials 0 measures no plan, so the search does not start from one")
-    job = Job(table, source, settings_from(SearchSettings, choices), quality=quality, reference=model, trust=trust)
+    job = Job(table, source, settings_from(SearchSettings, choices), quality=quality, reference=model, factory=factory, trust=trust)
     if uniform is not None:
         check_output(output)
         job.report(job.uniform(parse_scheme(uniform), quantizer), output, json=json)

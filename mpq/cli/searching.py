@@ -51,14 +51,23 @@ class Job:
         settings: how to search.
         quality: limits of quality, in addition to a budget or instead of one.
         reference: the model, if it is not where the table says.
-        trust: allow a pickled model.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled model, and what the table names as factory or data.
     """
 
     def __init__(
-        self, table: Sensitivity, source: Path, settings: SearchSettings, *, quality: Quality, reference: Path | None, trust: bool
+        self,
+        table: Sensitivity,
+        source: Path,
+        settings: SearchSettings,
+        *,
+        quality: Quality,
+        reference: Path | None,
+        factory: str | None = None,
+        trust: bool,
     ) -> None:
         self._table, self._source, self._settings, self._quality = table, source, settings, quality
-        self._reference, self._trust = reference, trust
+        self._reference, self._factory, self._trust = reference, factory, trust
 
     def run(self, budget: Budget | None) -> SearchResult:
         """The best plan for a budget that keeps the limits of quality too; without a budget the smallest plan that keeps them.
@@ -220,8 +229,9 @@ class Job:
     def _opened(self, quantizer: str | None) -> PlanMeasurer:
         from mpq.evaluate.measurer import PlanMeasurer
 
-        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, trust=self._trust)
-        return PlanMeasurer(loaded, reopen_data(self._table.header.data, self._source, loaded), self._table, quantizer=quantizer)
+        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
+        data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
+        return PlanMeasurer(loaded, data, self._table, quantizer=quantizer)
 
     @cached_property
     def _stored(self) -> SearchSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from mpq.cli.console import say, warn
 from mpq.config import DataSettings
 from mpq.errors import DataError, MismatchError, MpqError, UsageError
 from mpq.files import OutputError, exists, journal_lines
+from mpq.records.named_code import named_factory, refuse_code
 
 if TYPE_CHECKING:
     from mpq.models.batches import Data
@@ -121,22 +122,29 @@ def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any
     return {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
 
 
-def reopen_model(facts: Mapping[str, Any], beside: Path, *, given: Path | None = None, trust: bool = False) -> LoadedModel:
+def reopen_model(
+    facts: Mapping[str, Any], beside: Path, *, given: Path | None = None, factory: str | None = None, trust: bool = False
+) -> LoadedModel:
     """The model that a file names, checked by its hash.
 
     Args:
         facts: path, sha256, kind and factory, as the file says.
         beside: the file; the path is relative to its folder.
         given: the model, when the user names it.
-        trust: allow a pickled module.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled module, and what the file names as factory.
 
     Raises:
+        TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
         MismatchError: if the model has changed, or cannot be found.
     """
+    from mpq.models.factory import code_named_by_file
     from mpq.models.load import load_model
 
     path = given or located_model(facts, beside)
-    model = load_model(path, factory=facts.get("factory"), trust=trust)
+    named = None if factory is not None else named_factory(facts, beside, trust=trust)
+    with nullcontext() if named is None else code_named_by_file():
+        model = load_model(path, factory=factory or named, trust=trust)
     if model.sha256 != facts.get("sha256"):
         found, expected = model.sha256[:12], str(facts.get("sha256"))[:12]
         raise MismatchError(
@@ -146,20 +154,32 @@ def reopen_model(facts: Mapping[str, Any], beside: Path, *, given: Path | None =
     return model
 
 
-def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel) -> Data:
+def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, trust: bool = False) -> Data:
     """The data of an analysis, read as it was then and checked by its hash.
 
+    Args:
+        facts: the source and how it was read, as the file says.
+        beside: the file; a path is relative to its folder.
+        model: decides how the data is read.
+        trust: allow what the file names as source to be called.
+
     Raises:
+        TrustError: if the source is a callable, and `trust` does not allow it.
         MismatchError: if the data has changed.
     """
+    from mpq.models.factory import code_named_by_file
+
     source = str(facts["source"])
     path, mark, rest = source.partition("?")
     if source != EXAMPLES and exists(beside.parent / path):
         source = f"{beside.parent / path}{mark}{rest}"
     elif source != EXAMPLES and ":" not in source:
         raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
+    elif source != EXAMPLES and not trust:
+        refuse_code(source, beside)
     settings = DataSettings(facts.get("seq_len"), facts.get("num_samples"), facts.get("batch_size"))
-    data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
+    with code_named_by_file():
+        data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
     if data.sha256 != facts["sha256"]:
         found, before = data.sha256[:12], facts["sha256"][:12]
         raise MismatchError(f"{source} has changed since the analysis (sha256 {found}…, then {before}…): restore it, or analyze again")

@@ -59,12 +59,14 @@ class Options:
         data: file with one or more samples of inputs, for a model that brings none.
         model: the original model, where the plan's or artifact's path does not lead to it.
         fused: demand that layers which a runtime fuses share one scheme.
-        trust: allow a model file to run its own code.
+        factory: "package.module:callable" that makes the module of a state dict, when the user names it.
+        trust: allow files to run code of their own.
     """
 
     data: str | None = None
     model: Path | None = None
     fused: bool = True
+    factory: str | None = None
     trust: bool = False
 
 

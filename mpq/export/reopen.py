@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import nn
@@ -11,8 +12,10 @@ from mpq.export.base import ExportError, Options
 from mpq.export.source import Source
 from mpq.models.batches import Batch
 from mpq.models.data import load_data
+from mpq.models.factory import code_named_by_file
 from mpq.models.load import load_model
 from mpq.models.loaded import LoadedModel
+from mpq.records.named_code import named_factory
 
 _ALONE = ("export", "hf")
 
@@ -31,6 +34,7 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
 
     Raises:
         ExportError: if the artifact holds weights only and the original model is not there.
+        TrustError: if the artifact names a factory, and neither the user names one nor trusts it.
     """
     if source.kind in _ALONE:
         return load(source.path)
@@ -39,7 +43,9 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
         raise ExportError(
             f"{source.path} holds weights only, and its model {source.model.get('path')} is not there: name it with --reference"
         )
-    return load(source.path, load_model(path, factory=source.model.get("factory"), trust=options.trust).module)
+    named = None if options.factory is not None else named_factory(source.model, source.path, trust=options.trust)
+    with nullcontext() if named is None else code_named_by_file():
+        return load(source.path, load_model(path, factory=options.factory or named, trust=options.trust).module)
 
 
 def sample(module: nn.Module, source: Source, options: Options) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from mpq.errors import DataError
 from mpq.files import first_bytes
+from mpq.models.sources.numpy_files import check_unpacked, read_array
+from mpq.models.sources.tensors_only import HoldsCodeError, load_tensors, reason_of
+from mpq.shown import shown_bare
 
 READABLE = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"
 _UNNAMED = re.compile(r"arr_\d+")
@@ -35,8 +39,7 @@ def read_arrays(path: Path, source: str) -> Any:
     except DataError:
         raise
     except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise DataError(f"{source} cannot be read ({reason}): save the data again") from error
+        raise DataError(f"{source} cannot be read ({reason_of(error)}): save the data again") from error
 
 
 def _reader(start: bytes, path: Path, source: str) -> Callable[[Path, str], Any] | None:
@@ -55,7 +58,7 @@ def _zip_reader(path: Path, source: str) -> Callable[[Path, str], Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error) as error:
         raise DataError(f"{source} is a truncated or damaged archive: save the data again") from error
     if names and all(name.endswith(".npy") for name in names):
         return _read_npz
@@ -67,20 +70,28 @@ def _zip_reader(path: Path, source: str) -> Callable[[Path, str], Any]:
 
 def _read_torch(path: Path, source: str) -> Any:
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        if "Unsupported" not in str(error) and "not allowed" not in str(error):
-            raise
-        raise DataError(f"{source} holds pickled Python objects, which run code when loaded: save plain tensors with torch.save") from error
+        with path.open("rb") as file:
+            return load_tensors(file)
+    except HoldsCodeError as error:
+        raise DataError(
+            f"{source} holds pickled Python objects ({error}), which run code when loaded: save plain tensors with torch.save"
+        ) from error
 
 
 def _read_npy(path: Path, source: str) -> Tensor:
-    return _tensor(np.load(path, allow_pickle=False), source)
+    with path.open("rb") as file:
+        return _tensor(read_array(file, path.stat().st_size), source)
 
 
 def _read_npz(path: Path, source: str) -> Any:
-    with np.load(path, allow_pickle=False) as arrays:
-        return _by_name({name: _tensor(arrays[name], f"{source}, array '{name}'") for name in arrays.files})
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        check_unpacked(archive, path.stat().st_size)
+        arrays: dict[str, Tensor] = {}
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            with archive.open(info) as member:
+                arrays[name] = _tensor(read_array(member, info.file_size), f"{source}, array '{shown_bare(name)}'")
+    return _by_name(arrays)
 
 
 def _read_safetensors(path: Path, source: str) -> Mapping[str, Tensor]:

@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _NESTED = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
 _SHOWN = 4
 _DEPTH = 3
+_BY_FILE: ContextVar[bool] = ContextVar("_BY_FILE", default=False)
 
 
 def find_state(content: object, depth: int = _DEPTH) -> State | None:
@@ -83,13 +85,24 @@ def named(text: str, *, option: str) -> Any:
 
 @contextmanager
 def working_directory_importable() -> Iterator[None]:
-    """Imports find modules of the current directory."""
+    """Imports find modules of the current directory: before all others, or after them where a file named the code."""
     here = str(Path.cwd())
-    sys.path.insert(0, here)
+    before = list(sys.path)
+    sys.path.insert(len(before) if _BY_FILE.get() else 0, here)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path[:] = before
+
+
+@contextmanager
+def code_named_by_file() -> Iterator[None]:
+    """What is imported meanwhile was named by a file that the user trusts, not by the user."""
+    token = _BY_FILE.set(True)
+    try:
+        yield
+    finally:
+        _BY_FILE.reset(token)
 
 
 def _strip_prefixes(state: State, module: nn.Module) -> dict[str, Tensor]:

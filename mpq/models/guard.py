@@ -1,8 +1,9 @@
-"""Refuses a torch.export archive that could run code of its own while it is loaded.
+"""A torch.export archive without anything that could run code of its own: checked, and put together anew.
 
-`torch.export.load` unpickles some payloads, loads compiled libraries, evaluates symbolic expressions, and writes names into
-generated Python. An ordinary archive uses none of the first two, and only plain names in the rest; anything else is refused
-before torch sees it. The archive is read with torch's own reader, so both see the same records.
+`torch.export.load` unpickles some records, loads compiled libraries, evaluates symbolic expressions, and writes names into generated
+Python; and the graph may call any operator that is registered. An ordinary archive uses none of the first two, plain names in the
+next two, and operators that compute. Its records are read strictly (`sources/zip_records.py`), everything else is refused, and torch is
+given an archive that holds the graph as it was checked, the weights as plain bytes, and no pickle at all.
 """
 
 from __future__ import annotations
@@ -11,13 +12,23 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
-import torch
-from torch.export.pt2_archive._package import PT2ArchiveReader
-
 from mpq.errors import ModelError
+from mpq.limits import GRAPH_BYTES, SHOWN_TEXT
+from mpq.models.sources.allowed_operators import is_allowed
+from mpq.models.sources.clean_archive import CleanArchive
+from mpq.models.sources.tensors_only import load_tensors
+from mpq.models.sources.zip_records import Records
 
+MODEL = "model"  # the only program of an archive that is read
+_OTHERS = re.compile(r"\.data/(version|serialization_id)|version|byteorder|\.format_version|\.storage_alignment|extra/.+")
+_GRAPH = re.compile(r"models/[\w.\-]+\.json")
+_PAYLOADS = re.compile(r"data/(weights/[\w.\-]+_weights|constants/[\w.\-]+_constants)_config\.json")
+_TENSORS = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
+_INPUTS = re.compile(r"data/sample_inputs/[\w.\-]+\.pt")
+_FIXED = {"archive_format": b"pt2", "archive_version": b"0"}
 _NAME = re.compile(r"[\w.\-]*")
 _NAME_KEYS = ("name", "as_name", "fqn", "forward_arg_names", "field_names")
 _OPERATOR = re.compile(r"torch\.ops\.(?!__)\w+\.\w+\.(?!__)\w+|torch\.ops\.higher_order\.(?!__)\w+")
@@ -39,50 +50,96 @@ _WORDS = """
 """
 
 
-def check_archive(file: IO[bytes], source: str) -> None:
-    """Refuse an archive with anything in it that loading would run; the file is rewound.
+@dataclass(frozen=True)
+class CheckedArchive:
+    """What torch may read of an archive.
+
+    Args:
+        file: an archive of the checked records.
+        example_inputs: positional and keyword inputs, where the archive has any.
+    """
+
+    file: CleanArchive
+    example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None
+
+
+def checked_archive(file: IO[bytes], source: str) -> CheckedArchive:
+    """What of an archive torch may read; `file` stays in use.
 
     Raises:
-        ModelError: naming what was found and `--trust`.
+        ModelError: naming what in the archive could run code, and `--trust`.
+        RecordError: if the archive is damaged, or could be understood in several ways.
     """
-    with PT2ArchiveReader(file) as reader:  # type: ignore[arg-type, unused-ignore]
-        for record in reader.get_file_names():
-            found = _check_record(record, reader)
-            if found:
-                raise ModelError(f"{source} holds {found}, which may run code when loaded: if you trust the file, add --trust")
-    file.seek(0)
+    records = Records(file)
+    for name in records:
+        _refuse(_unknown(name, records), source)
+    clean = CleanArchive(file)
+    for name, content in (*_FIXED.items(), ("byteorder", b"little"), ("version", b"3\n")):
+        clean.write_record(name, content)
+    _place_graph(f"models/{MODEL}.json", records, clean, source)
+    for config in (f"data/weights/{MODEL}_weights_config.json", f"data/constants/{MODEL}_constants_config.json"):
+        _place_payloads(config, records, clean, source)
+    clean.write_record(f"data/sample_inputs/{MODEL}.pt", b"")
+    return CheckedArchive(clean.finish(), _example_inputs(f"data/sample_inputs/{MODEL}.pt", records, source))
 
 
-def _check_record(record: str, reader: PT2ArchiveReader) -> str | None:
-    if record.startswith("data/aotinductor/"):
-        return "a compiled library"
-    if record.startswith("models/"):
-        return next(_suspects(json.loads(reader.read_string(record))), None)
-    if record.startswith("data/sample_inputs/"):
-        return _check_inputs(reader.read_bytes(record))
-    if record.startswith(("data/weights/", "data/constants/")) and record.endswith(".json"):
-        return _check_payloads(json.loads(reader.read_string(record)))
-    if record.startswith(("data/weights/", "data/constants/")) and record.endswith(".pt"):
-        return "pickled tensors"
-    return None
+def _refuse(found: str | None, source: str) -> None:
+    if found:
+        raise ModelError(f"{source} holds {found}, which may run code when loaded: if you trust the file, add --trust")
 
 
-def _check_inputs(content: bytes) -> str | None:
-    if not content:
+def _unknown(name: str, records: Records) -> str | None:
+    if name in _FIXED:
+        return None if records.read(name, len(_FIXED[name])) == _FIXED[name] else f"another {name} than torch writes"
+    if name == "byteorder" and records.read(name, 6) != b"little":
+        return "numbers of another byte order"
+    known = (_OTHERS, _GRAPH, _PAYLOADS, _TENSORS, _INPUTS)
+    if any(pattern.fullmatch(name) for pattern in known):
         return None
+    lower = name.lower()
+    if lower.startswith("data/aotinductor/"):
+        return "a compiled library"
+    if lower.startswith(("data/weights/", "data/constants/")) and lower.endswith(".pt"):
+        return "pickled tensors"
+    return f"the unusual record {name[:SHOWN_TEXT]!r}"
+
+
+def _place_graph(name: str, records: Records, clean: CleanArchive, source: str) -> None:
+    program = json.loads(records.read(name, GRAPH_BYTES))
+    _refuse(next(_suspects(program), None), source)
+    program.pop("guards_code", None)  # Python that mpq does not use
+    clean.write_record(name, json.dumps(program).encode())
+
+
+def _place_payloads(name: str, records: Records, clean: CleanArchive, source: str) -> None:
+    """The list of the weights or constants, and their bytes."""
+    payloads = json.loads(records.read(name, GRAPH_BYTES))
+    folder = name.rpartition("/")[0]
+    places: dict[str, None] = {}
+    for key, payload in payloads["config"].items():
+        path = payload["path_name"]
+        if payload["use_pickle"] is not False or not isinstance(path, str) or not _TENSORS.fullmatch(f"{folder}/{path}"):
+            _refuse(f"the pickled object '{key[:SHOWN_TEXT]}'", source)
+        if not _NAME.fullmatch(key):
+            _refuse(f"the unusual name {key[:SHOWN_TEXT]!r}", source)
+        places[f"{folder}/{path}"] = None
+    clean.write_record(name, json.dumps(payloads).encode())
+    for place in places:
+        clean.place(place, records)
+
+
+def _example_inputs(name: str, records: Records, source: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    if name not in records or not records.size(name):
+        return None
+    content = records.read(name, records.size(name))
     try:
-        torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        found = load_tensors(io.BytesIO(content))
     except Exception:  # whatever the reason, torch.export.load would go on to unpickle it
-        return "example inputs that are Python objects"
-    return None
-
-
-def _check_payloads(payloads: dict[str, Any]) -> str | None:
-    for name, payload in payloads["config"].items():
-        if payload["use_pickle"] or not payload["path_name"].startswith(("weight_", "tensor_")):
-            return f"the pickled object '{name[:80]}'"
-        if not _NAME.fullmatch(name):
-            return f"the unusual name {name[:80]!r}"
+        found = None
+    match found:
+        case (tuple() as args, dict() as kwargs) if all(isinstance(key, str) for key in kwargs):
+            return args, kwargs
+    _refuse("example inputs that are Python objects", source)
     return None
 
 
@@ -95,14 +152,14 @@ def _suspects(node: Any, key: str = "") -> Iterator[str]:
         for value in node:
             yield from _suspects(value, key)
     elif isinstance(node, str) and not _is_plain(key, node):
-        yield f"the unusual {key} {node[:80]!r}"
+        yield f"the unusual {key} {node[:SHOWN_TEXT]!r}"
 
 
 def _is_plain(key: str, text: str) -> bool:
     if key in _NAME_KEYS or key.endswith("_name"):
         return bool(_NAME.fullmatch(text))
     if key in ("target", "as_operator"):
-        return bool(_OPERATOR.fullmatch(text) or _FUNCTION.fullmatch(text))
+        return bool(_FUNCTION.fullmatch(text)) or (bool(_OPERATOR.fullmatch(text)) and is_allowed(text))
     if key == "expr_str":
         return not _FORBIDDEN_IN_EXPRESSION.search(text) and all(_is_known(word) for word in _WORD.findall(text))
     if key in ("in_spec", "out_spec"):

@@ -6,7 +6,7 @@ import importlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from torch import nn
 
 from mpq.errors import ModelError
 from mpq.files import sha256_of
+from mpq.limits import CONFIG_BYTES, INDEX_BYTES
 from mpq.models.loaded import LoadedModel
-from mpq.models.replace import hollow_parameters
+from mpq.models.replace import fill_hollow, hollow_parameters
+from mpq.models.sources.tensors_only import HoldsCodeError, check_tensors_only, reason_of
+from mpq.shown import shown_bare
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -39,8 +42,10 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
     config = _read_config(directory)
     weights = weight_files(directory)
     remote = "auto_map" in config
-    if remote and not trust:
-        raise ModelError(f"{directory} brings Python code of its own (auto_map): if you trust it, add --trust")
+    if not trust:
+        check_harmless(config, str(directory))
+        for path in weights:
+            _check_pickle(path)
     if "quantization_config" in config:
         raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
     if build is None:
@@ -58,27 +63,79 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
     )
 
 
-def rebuild_directory(config: dict[str, Any], *, hollow: bool = False) -> nn.Module:
+def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int | None = None) -> nn.Module:
     """The module that `load_directory` described in `config`, with zeros for weights, or with `hollow` none; ties are tied.
 
+    Args:
+        config: from an artifact, which may come from anyone.
+        hollow: leave the parameters without memory.
+        most: parameters that there are values for; None takes any number.
+
     Raises:
-        ModelError: if transformers is missing, or does not know the architecture.
+        ModelError: if transformers is missing, does not know the architecture, would run code for it, or makes more parameters.
     """
     transformers = _transformers()
-    architecture = str(config.get("architecture"))
+    architecture = shown_bare(config.get("architecture"))
+    check_harmless(config, "the artifact")
     fields = {key: value for key, value in config.items() if key not in _OWN_KEYS}
     try:
-        with _quiet(transformers), torch.random.fork_rng(devices=[]), hollow_parameters() if hollow else nullcontext():
-            model_class = getattr(transformers, architecture)
+        with _quiet(transformers), torch.random.fork_rng(devices=[]), hollow_parameters():
+            model_class = _class_named(architecture)
             made = model_class.config_class.from_dict(fields)
             module: nn.Module = model_class._from_config(made, dtype=_dtype(config["dtype"]))
+        count = sum(parameter.numel() for parameter in module.parameters())
+        if most is not None and count > most:
+            raise ModelError(f"its configuration makes {count:,} parameters, and there are values for {most:,}")
+        dtypes = config["tensor_dtypes"]
+        with torch.no_grad():
+            for name, tensor in module.state_dict(keep_vars=True).items():
+                tensor.data = tensor.data.to(_dtype(dtypes.get(name, str(tensor.dtype)))).zero_()
     except Exception as error:  # another version of transformers may refuse the configuration in any way
         reason = _reason(error)
         raise ModelError(f"transformers {transformers.__version__} cannot make {architecture} ({reason}): upgrade transformers") from error
-    with torch.no_grad():
-        for name, tensor in module.state_dict(keep_vars=True).items():
-            tensor.data = tensor.data.to(_dtype(config["tensor_dtypes"].get(name, str(tensor.dtype)))).zero_()
+    if not hollow:
+        fill_hollow(module)
     return module.eval()
+
+
+def check_harmless(config: Mapping[str, Any], source: str) -> None:
+    """Refuse a configuration that would have transformers import, download or compile code.
+
+    Raises:
+        ModelError: naming the key.
+    """
+    for key, value in _entries(config):
+        if key == "auto_map":
+            raise ModelError(f"{source} brings Python code of its own (auto_map): if you trust it, add --trust")
+        texts = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else []
+        if key.endswith("_implementation") and not all(isinstance(text, str) and text.isidentifier() for text in texts):
+            raise ModelError(f"{source} names code to download ({shown_bare(key)}: {shown_bare(value)}): if you trust it, add --trust")
+
+
+def _entries(node: Any) -> Iterator[tuple[str, Any]]:
+    """All keys of nested JSON, with their values."""
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            yield from ((str(key), value) for key, value in part.items())
+        if isinstance(part, (Mapping, list)):
+            waiting += part.values() if isinstance(part, Mapping) else part
+
+
+def _check_pickle(path: Path) -> None:
+    """Refuse a pickle that imports more than tensors need; transformers would say so with other advice."""
+    if path.suffix == ".safetensors":
+        return
+    try:
+        with path.open("rb") as file:
+            check_tensors_only(file)
+    except HoldsCodeError as error:
+        raise ModelError(
+            f"{path} holds pickled Python objects ({error}), which run code when loaded: download the weights as safetensors"
+        ) from error
+    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+        raise ModelError(f"{path} cannot be read as a file of torch.save ({reason_of(error)}): download the model again") from error
 
 
 def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
@@ -102,13 +159,23 @@ def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> 
 
 def _read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path} ({error}): save or download the model again") from error
-    if not isinstance(config, dict) or "model_type" not in config:
+    config = _json(path, CONFIG_BYTES)
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(f"{path} names no model_type: give a directory saved by save_pretrained")
+    if not isinstance(config.get("architectures") or [], list):
+        raise ModelError(f"{path} has architectures that are not a list: save or download the model again")
     return config
+
+
+def _json(path: Path, limit: int) -> Any:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+        if len(raw) > limit:
+            raise ValueError(f"more than {limit:,} bytes")
+        return json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot read {path} ({_reason(error)}): save or download the model again") from error
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -119,9 +186,12 @@ def weight_files(directory: Path) -> list[Path]:
     if not name.endswith(".index.json"):
         return [directory / name]
     try:
-        shards = sorted(set(json.loads((directory / name).read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = sorted(set(_json(directory / name, INDEX_BYTES)["weight_map"].values()))
+        stray = next((shard for shard in shards if Path(shard).name != shard), None)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"cannot read {directory / name}: download the model again") from error
+    if not shards or stray is not None:
+        raise ModelError(f"{directory / name} names {shown_bare(stray)}, which is no file beside it: download the model again")
     missing = [shard for shard in shards if not (directory / shard).is_file()]
     if missing:
         raise ModelError(f"{directory} lacks {_listed(missing)}: download the model again")
@@ -141,12 +211,25 @@ def _model_classes(config: dict[str, Any], *, remote: bool) -> list[Any]:
     if remote:
         names = ("AutoModelForCausalLM", "AutoModel", *config["auto_map"])
         return [getattr(transformers, name) for name in names if name in config["auto_map"] and hasattr(transformers, name)]
-    named = next((name for name in config.get("architectures") or () if isinstance(name, str) and hasattr(transformers, name)), None)
-    if named is not None:
-        return [getattr(transformers, named)]
+    for name in config.get("architectures") or ():
+        with suppress(AttributeError):
+            return [_class_named(name)]
     causal = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     first = [transformers.AutoModelForCausalLM] if config["model_type"] in causal else []
     return [*first, transformers.AutoModel]
+
+
+def _class_named(name: object) -> Any:
+    """The model class of transformers with this name.
+
+    Raises:
+        AttributeError: if there is none.
+    """
+    transformers = _transformers()
+    found = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
+    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
+        raise AttributeError(f"no model is called {shown_bare(name)}")
+    return found
 
 
 def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bool) -> nn.Module:
@@ -196,10 +279,10 @@ def _described(module: nn.Module) -> dict[str, Any]:
     return {"architecture": type(module).__name__, "dtype": str(dtype).removeprefix("torch."), "tensor_dtypes": others}
 
 
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name.removeprefix("torch."))
+def _dtype(name: object) -> torch.dtype:
+    dtype = getattr(torch, str(name).removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype):
-        raise ModelError(f"'{name}' is not a dtype of torch: write the artifact again")
+        raise ModelError(f"'{shown_bare(name)}' is not a dtype of torch: write the artifact again")
     return dtype
 
 

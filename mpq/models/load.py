@@ -80,7 +80,7 @@ def _load(content: str, path: Path, *, factory: str | None, trust: bool) -> Load
     if content == "export":
         return load_program(path, sha256=sha256, trust=trust)
     if content == "torchscript":
-        return load_torchscript(path, sha256=sha256)
+        return load_torchscript(path, sha256=sha256, trust=trust)
     if content == "safetensors":
         return load_safetensors(path, sha256=sha256, factory=factory)
     return load_saved(path, sha256=sha256, factory=factory, trust=trust)

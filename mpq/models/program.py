@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,15 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
 from mpq.errors import FormatError, ModelError
-from mpq.models.guard import check_archive
+from mpq.limits import PROGRAM_BYTES
+from mpq.models.forward import first_line
+from mpq.models.guard import MODEL, checked_archive
 from mpq.models.loaded import LoadedModel
 
+ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]
 _XZ_MAGIC = b"\xfd7zXZ"
+_STORED = "the program in the artifact"
+_DAMAGED = "the program in the artifact is damaged: write the artifact again with `mpq apply`"
 
 
 def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
@@ -35,28 +40,34 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
         ModelError: if the archive is damaged, could run code, or was exported in training mode.
     """
     with path.open("rb") as file:
-        program = _read(file, str(path), trust=trust)
-    _check_mode(program, path)
+        program, example_inputs = _read(file, str(path), trust=trust)
+    with _readable(str(path)):
+        _check_mode(program, path)
     _replace_state(program, Tensor.contiguous)  # as a rebuilt module has them, so that both compute the same to the bit
-    module, example_inputs = _module_of(program), program.example_inputs
+    module = _module_of(program, str(path))
     return LoadedModel(
-        module, "export", sha256, path=path, example_inputs=example_inputs or None, program=None if trust else strip_program(program)
+        module, "export", sha256, path=path, example_inputs=example_inputs, program=None if trust else strip_program(program)
     )
 
 
-def strip_program(program: ExportedProgram) -> bytes:
-    """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Changes `program`."""
+def strip_program(program: ExportedProgram) -> bytes | None:
+    """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Changes `program`.
+
+    None if its constants make it larger than `read_program` takes.
+    """
     _replace_state(program, _hollow)
     drop_traces(program)
     buffer = io.BytesIO()
     with _quiet():
         torch.export.save(program, buffer)
-    return _compress(buffer.getvalue())
+    content = buffer.getvalue()
+    return None if len(content) > PROGRAM_BYTES else _compress(content)
 
 
 def drop_traces(program: ExportedProgram) -> None:
     """Take out of `program` what is large and tells of the machine that exported: example inputs, and where each node came from."""
     program.example_inputs = None
+    program._guards_code = []
     for graph_module in _graph_modules(program):
         for node in graph_module.graph.nodes:
             node.meta.pop("stack_trace", None)
@@ -69,7 +80,7 @@ def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
-    return _module_of(read_program(content, hollow=hollow))
+    return _module_of(read_program(content, hollow=hollow), _STORED)
 
 
 def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
@@ -83,23 +94,31 @@ def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
-    program = _read(io.BytesIO(_decompress(content)), "the program in the artifact", trust=False)
+    program, _ = _read(io.BytesIO(_decompress(content)), _STORED, trust=False)
     if not hollow:
         _replace_state(program, torch.zeros_like)
     return program
 
 
-def _read(file: IO[bytes], source: str, *, trust: bool) -> ExportedProgram:
+def _read(file: IO[bytes], source: str, *, trust: bool) -> tuple[ExportedProgram, ExampleInputs | None]:
+    """The program of an archive, and its example inputs."""
+    with _quiet(), _readable(source):
+        if trust:
+            program = _deserialize(file)
+            return program, program.example_inputs or None
+        checked = checked_archive(file, source)
+        return _deserialize(cast("IO[bytes]", checked.file)), checked.example_inputs
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[None]:
+    """Turns what torch raises on an archive into ModelError."""
     try:
-        with _quiet():
-            if not trust:
-                check_archive(file, source)
-            return _deserialize(file)
+        yield
     except ModelError:
         raise
     except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{source} cannot be read as a torch.export archive ({reason}): export the model again") from error
+        raise ModelError(f"{source} cannot be read as a torch.export archive ({first_line(error)}): export the model again") from error
 
 
 def _deserialize(file: IO[bytes]) -> ExportedProgram:
@@ -114,13 +133,14 @@ def _deserialize(file: IO[bytes]) -> ExportedProgram:
 
 def _load_model(file: IO[bytes]) -> ExportedProgram:
     """What torch.export.load gives, which would log a traceback and hide the reason when it fails."""
-    program: ExportedProgram = load_pt2(file).exported_programs["model"]  # type: ignore[arg-type, unused-ignore]
+    program: ExportedProgram = load_pt2(file).exported_programs[MODEL]  # type: ignore[arg-type, unused-ignore]
     return program
 
 
-def _module_of(program: ExportedProgram) -> nn.Module:
+def _module_of(program: ExportedProgram, source: str) -> nn.Module:
     """The program's module; without its guards, which are generated code, the plain input checks speak more clearly."""
-    module: nn.Module = program.module(check_guards=False)
+    with _readable(source):
+        module: nn.Module = program.module(check_guards=False)
     for part in module.modules():
         part.training = False  # .eval() is refused by torch.export; the mode is fixed in the graph
     return module
@@ -170,7 +190,14 @@ def _compress(content: bytes) -> bytes:
 
 
 def _decompress(content: bytes) -> bytes:
+    """The archive of a stored program, unpacked as far as the limit."""
+    machine = lzma.LZMADecompressor(memlimit=PROGRAM_BYTES) if content.startswith(_XZ_MAGIC) else zlib.decompressobj()
     try:
-        return lzma.decompress(content) if content.startswith(_XZ_MAGIC) else zlib.decompress(content)
-    except (lzma.LZMAError, zlib.error, EOFError) as error:
-        raise FormatError("the program in the artifact is damaged: write the artifact again with `mpq apply`") from error
+        found = machine.decompress(content, PROGRAM_BYTES + 1)
+    except (lzma.LZMAError, zlib.error, EOFError, MemoryError) as error:
+        raise FormatError(_DAMAGED) from error
+    if len(found) > PROGRAM_BYTES:
+        raise FormatError(f"the program in the artifact unpacks to more than {PROGRAM_BYTES:,} bytes: give the original model as well")
+    if not machine.eof or machine.unused_data:
+        raise FormatError(_DAMAGED)
+    return found

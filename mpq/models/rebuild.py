@@ -11,7 +11,9 @@ from mpq.models.huggingface import rebuild_directory
 from mpq.models.program import rebuild_program
 
 
-def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] | None, hollow: bool = False) -> nn.Module:
+def rebuild_module(
+    kind: str, *, program: bytes | None, config: dict[str, Any] | None, hollow: bool = False, most: int | None = None
+) -> nn.Module:
     """The module of an "export" or "hf" model with zeros for weights, in eval mode, its state dict named as the original's.
 
     Args:
@@ -19,6 +21,7 @@ def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] |
         program: of an "export" model.
         config: of an "hf" model.
         hollow: leave the parameters without memory, to be replaced by `replace_tensor`.
+        most: parameters of an "hf" model that there are values for; None takes any number.
 
     Raises:
         FormatError: if what it is rebuilt from is missing or damaged.
@@ -31,5 +34,5 @@ def rebuild_module(kind: str, *, program: bytes | None, config: dict[str, Any] |
     if kind == "hf":
         if config is None:
             raise FormatError("the artifact carries no configuration: give the original model as well")
-        return rebuild_directory(config, hollow=hollow)
+        return rebuild_directory(config, hollow=hollow, most=most)
     raise ModelError(f"a model of kind '{kind}' cannot be rebuilt from the artifact alone: give the original model as well")

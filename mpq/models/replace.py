@@ -28,6 +28,16 @@ def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
         setattr(owner, leaf, tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False))
 
 
+def fill_hollow(module: nn.Module) -> None:
+    """Give every parameter without memory zeros of its own; tied ones stay one. In place."""
+    made: dict[int, nn.Parameter] = {}
+    for name, parameter in list(module.named_parameters(remove_duplicate=False)):
+        if parameter.is_meta:
+            filled = nn.Parameter(torch.zeros(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
+            path, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(path), leaf, made.setdefault(id(parameter), filled))
+
+
 @contextmanager
 def hollow_parameters() -> Iterator[None]:
     """Parameters of modules that are made in this `with` get shapes and dtypes, but no memory; buffers are made as ever."""

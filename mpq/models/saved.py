@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,26 +13,34 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mpq.errors import ModelError
-from mpq.models.factory import build_module, find_state, working_directory_importable
+from mpq.models.factory import build_module, code_named_by_file, find_state, working_directory_importable
 from mpq.models.loaded import LoadedModel
+from mpq.models.sources.tensors_only import HoldsCodeError, load_tensors, reason_of
+from mpq.models.sources.torchscript_guard import checked_script
 
 T = TypeVar("T")
 _jit_load: Callable[..., nn.Module] = torch.jit.load
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _AGAIN = "save or download the model again"
 
 
-def load_torchscript(path: Path, *, sha256: str) -> LoadedModel:
+def load_torchscript(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
     """A TorchScript archive in eval mode.
 
     Raises:
-        ModelError: if the archive is damaged.
+        ModelError: if the archive is damaged, or could run code or reach files without `trust`.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is not supported", category=DeprecationWarning)
-        module: nn.Module = _read(lambda: _jit_load(str(path), map_location="cpu"), path, "TorchScript archive")
+        module: nn.Module = _read(lambda: _script(path, trust=trust), path, "TorchScript archive")
     return LoadedModel(module.eval(), "torchscript", sha256, path=path)
+
+
+def _script(path: Path, *, trust: bool) -> nn.Module:
+    if trust:
+        return _jit_load(str(path), map_location="cpu")
+    with path.open("rb") as file:
+        return _jit_load(checked_script(file, str(path)), map_location="cpu")
 
 
 def load_saved(path: Path, *, sha256: str, factory: str | None, trust: bool) -> LoadedModel:
@@ -70,21 +77,20 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load_weights(path: Path) -> object:
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
-        text = str(error)
-        if "Unsupported" not in text and "not allowed" not in text:
-            raise _damaged(path, "file of torch.save", error) from error
-        match = _GLOBAL.search(text)
-        what = f" ({match[1]})" if match else ""
+        with path.open("rb") as file:
+            return load_tensors(file)
+    except HoldsCodeError as error:
         raise ModelError(
-            f"{path} holds pickled Python objects{what}, which run code when loaded: "
-            "save a torch.export archive or a state dict instead, or add --trust if you trust the file"
+            f"{path} holds pickled Python objects ({error}), which run code when loaded: "
+            "save a torch.export archive or a state dict instead, "
+            "or add --trust if you trust the file, whose code then runs with your rights"
         ) from error
+    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
+        raise _damaged(path, "file of torch.save", error) from error
 
 
 def _unpickle(path: Path) -> object:
-    with working_directory_importable():
+    with code_named_by_file(), working_directory_importable():
         return _read(lambda: torch.load(path, weights_only=False, map_location="cpu"), path, "file of torch.save")
 
 
@@ -98,8 +104,7 @@ def _read(load: Callable[[], T], path: Path, kind: str) -> T:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> ModelError:
-    reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-    return ModelError(f"{path} cannot be read as a {kind} ({reason}): {_AGAIN}")
+    return ModelError(f"{path} cannot be read as a {kind} ({reason_of(error)}): {_AGAIN}")
 
 
 def _described(content: object) -> str:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ModelError
+from mpq.limits import SAFETENSORS_HEADER_BYTES
 from mpq.models.huggingface import weight_files
 from mpq.models.inventory import SAFETENSORS_DTYPES
 
 DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
-_LARGEST_HEADER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def tensors_of(path: Path) -> list[StoredTensor]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 2 <= length <= min(size, _LARGEST_HEADER) else None
+            header = json.loads(file.read(length)) if 2 <= length <= min(size, SAFETENSORS_HEADER_BYTES) else None
         if not isinstance(header, dict):
             raise ValueError("no header")
         found = [
@@ -106,8 +106,8 @@ def tensors_of(path: Path) -> list[StoredTensor]:
         unknown = next((tensor for tensor in found if tensor.dtype not in DTYPES), None)
         if unknown is not None:
             raise ValueError(f"dtype {unknown.dtype} of '{unknown.name}'")
-        if any(tensor.start + tensor.bytes > size for tensor in found):
+        if any(side < 0 for tensor in found for side in tensor.shape) or any(tensor.start + tensor.bytes > size for tensor in found):
             raise ValueError("cut off")
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as a .safetensors file ({error}): save or download the model again") from error
     return sorted(found, key=lambda tensor: tensor.start)

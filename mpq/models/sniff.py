@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from pathlib import Path
 
 from mpq.errors import ModelError
 from mpq.files import PREFIX, first_bytes
+from mpq.limits import SAFETENSORS_HEADER_BYTES
 
 LOADABLE = "a torch.export archive, TorchScript, a state dict (.pt, .safetensors) or a Hugging Face directory"
 _DAMAGED = "is a truncated or damaged archive: save or download the model again"
-_SAFETENSORS_HEADER_LIMIT = 100_000_000  # the format's own limit
 
 
 def sniff(path: Path) -> str:
@@ -38,7 +39,7 @@ def _sniff_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names, entries = archive.namelist(), archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error) as error:
         raise ModelError(f"{path} {_DAMAGED}") from error
     if entries and entries[0].header_offset:  # the table of contents is that of an archive inside a truncated one
         raise ModelError(f"{path} {_DAMAGED}")
@@ -58,7 +59,7 @@ def _sniff_zip(path: Path) -> str:
 
 def _is_safetensors(start: bytes, path: Path) -> bool:
     length = int.from_bytes(start[:8], "little")
-    if start[8:9] != b"{" or length > _SAFETENSORS_HEADER_LIMIT:
+    if start[8:9] != b"{" or length > SAFETENSORS_HEADER_BYTES:
         return False
     if 8 + length > path.stat().st_size:
         raise ModelError(f"{path} is a truncated .safetensors file: save or download the model again")
@@ -66,7 +67,7 @@ def _is_safetensors(start: bytes, path: Path) -> bool:
         file.seek(8)
         try:
             return isinstance(json.loads(file.read(length)), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
 
 

@@ -87,7 +87,7 @@ def _is_jsonl(text: str) -> bool:
     first = next((line for line in text.split("\n") if line.strip()), "")
     try:
         return isinstance(json.loads(first), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -110,7 +110,7 @@ def _records(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{source}, line {number}: not JSON ({error}); write one object per line") from error
         if not isinstance(record, dict):
             raise DataError(f"{source}, line {number}: not a JSON object; write one object per line")
@@ -143,7 +143,7 @@ def _load_tokenizer(directory: Path) -> Any:
     except ImportError as error:
         raise DataError("reading text needs the extra 'hf': pip install 'mpq[hf]', or give token ids as a .pt file") from error
     try:
-        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the directory decides what goes wrong in transformers
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"the tokenizer in {directory} cannot be loaded ({reason}): give token ids as a .pt file") from error
@@ -165,8 +165,10 @@ def _tokens(documents: Sequence[str], tokenizer: Any, enough: int | None) -> tup
 
 
 def _window_length(model: LoadedModel, seq_len: int | None) -> int:
-    config = {**(model.config or {}), **((model.config or {}).get("text_config") or {})}
-    positions = next((config[key] for key in _POSITIONS if isinstance(config.get(key), int)), None)
+    own = model.config or {}
+    inner = own.get("text_config")
+    config = {**own, **(inner if isinstance(inner, dict) else {})}
+    positions = next((config[key] for key in _POSITIONS if isinstance(config.get(key), int) and config[key] > 1), None)
     if seq_len is None:
         return min(positions or DEFAULT_SEQ_LEN, DEFAULT_SEQ_LEN)
     if seq_len < 2:

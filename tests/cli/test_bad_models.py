@@ -61,7 +61,7 @@ def test_a_pickled_module_without_trust(fresh: Path) -> None:
     pickled(linear())
     reason = refused(A, 3)
     assert reason.startswith("bad.pt holds pickled Python objects (torch.nn.modules.container.Sequential), which run code when loaded")
-    assert reason.endswith("add --trust if you trust the file")
+    assert reason.endswith("add --trust if you trust the file, whose code then runs with your rights")
 
 
 def test_a_state_dict_without_its_module(fresh: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.demo import write_demo
+from mpq.errors import TrustError
 from mpq.export.base import ExportError, Options
 from mpq.export.run import export
 from mpq.models.batches import Batch
@@ -137,8 +138,10 @@ def test_a_state_dict_is_traced_with_the_users_data(tmp_path: Path) -> None:
     factory = "tests.export.test_onnx:small_classifier"
     _, artifact = make(tmp_path / "weights.pt", Batch((inputs,)), in_turn("int4-g9", "int8"), tmp_path, factory=factory)
     with pytest.raises(ExportError, match="brings no inputs to trace it with: add --data FILE, two samples are enough"):
-        export(artifact, "onnx")
-    done = export(artifact, "onnx", options=Options(data=str(tmp_path / "data.pt")))
+        export(artifact, "onnx", options=Options(factory=factory))
+    with pytest.raises(TrustError, match=f"would have mpq import and call {factory}"):
+        export(artifact, "onnx", options=Options(data=str(tmp_path / "data.pt")))
+    done = export(artifact, "onnx", options=Options(data=str(tmp_path / "data.pt"), factory=factory))
     reference = mpq.load(artifact, small_classifier())(inputs).detach()
     assert float((reference - run(done.path, inputs)).abs().max()) < 1e-5
 

@@ -208,7 +208,10 @@ def test_files_that_cannot_be_read_are_refused(images: LoadedModel, tmp_path: Pa
         ".": f". is a folder: give a file of {readable}, or package.module:callable",
         "noise.bin": "noise.bin is neither a file of tensors nor UTF-8 text (byte 0): give one of these",
         "words.npz": "words.npz, array 'words' holds <U1, which is not a number: save numeric arrays",
-        "pickled.pt": "pickled.pt holds pickled Python objects, which run code when loaded: save plain tensors with torch.save",
+        "pickled.pt": (
+            "pickled.pt holds pickled Python objects (torch.nn.modules.linear.Linear), which run code when loaded: "
+            "save plain tensors with torch.save"
+        ),
     }.items():
         with pytest.raises(DataError) as caught:
             load_data(source, model=images)
