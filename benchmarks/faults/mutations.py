@@ -87,7 +87,7 @@ def _read(context: Context, batch: Batch) -> None:
         path = Path(place)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        found = watched(partial(batch.reader.read, path), codes=(0, 1, 2, 3) if batch.reader.name == "budgets" else (0, 2, 3))
+        found = watched(partial(batch.reader.read, path))
         failure = None if found.failure is None else asdict(found.failure)
         _note(notes, {"end": number, "seconds": found.seconds, "bytes": found.bytes, "failure": failure})
 

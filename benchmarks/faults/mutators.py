@@ -139,7 +139,7 @@ def _near(value: Any, generator: random.Random) -> Any:
         return generator.choice((value + "x", value.upper(), value[:-1], [value], {value: value}, value * 40, f"\x1b{value}\n"))
     if isinstance(value, list):
         return generator.choice((value * 2, value[:-1], [value], dict(enumerate(value)), value[:1] * 300))
-    return list(value.items()) if generator.random() < 0.5 else [value]
+    return [list(pair) for pair in value.items()] if generator.random() < 0.5 else [value]
 
 
 def nested(levels: int, tree: Tree) -> Tree:

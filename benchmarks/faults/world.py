@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -64,17 +65,25 @@ class World:
 
 def mpq(line: str | Sequence[str]) -> int:
     """Run a command of mpq in this process; its exit code. What is not handled by mpq is raised."""
-    from mpq.cli.main import app
-
     arguments = shlex.split(line) if isinstance(line, str) else list(line)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            app(args=arguments, prog_name="mpq")
+            _command().main(args=arguments, prog_name="mpq")
         except SystemExit as end:
             LAST[:] = [end]
             return int(end.code or 0)
     return 0
+
+
+@functools.cache
+def _command() -> Any:
+    """The command line, built once: a child that reads thousands of files would build it for each."""
+    from typer.main import get_command
+
+    from mpq.cli.main import app
+
+    return get_command(app)
 
 
 def make_world(folder: Path) -> World:
