@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults.forks import Ended
 from benchmarks.faults.report import Fault, Progress
 from benchmarks.faults.world import World
+
+_ODD = re.compile(r"[^\w.]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,13 @@ class Context:
 
     def fresh(self, name: str, files: Sequence[str] | None = ()) -> Path:
         """A new folder with these files of the world; None copies all."""
-        folder = self.scratch / name.replace("/", "_").replace(" ", "_")
+        folder = self.place(name)
         shutil.rmtree(folder, ignore_errors=True)
         return self.world.copy(folder, files)
+
+    def place(self, name: str) -> Path:
+        """A path of its own in the scratch folder, for a case of this name."""
+        return self.scratch / f"{_ODD.sub('_', name)[:60]}-{zlib.crc32(name.encode()):08x}"
 
     def progress(self, part: str, total: int) -> Progress:
         """Progress on stderr."""
@@ -59,18 +67,17 @@ class Context:
 
 def faults_of(ended: Ended, what: str, repeat: str) -> list[Fault]:
     """A crash, a timeout, or an exception outside MpqError."""
-    found: Callable[[str, str, str], list[Fault]] = lambda kind, where, detail: [Fault(kind, where, detail, repeat)]  # noqa: E731
     if ended.timed_out:
-        return found("timeout", what, f"more than {ended.task.seconds} s; {ended.out[-300:]}")
+        return [Fault("timeout", what, f"more than {ended.task.seconds} s; {ended.out[-300:]}", repeat)]
     if ended.signal:
-        return found(f"killed by signal {ended.signal}", what, ended.out[-300:])
+        return [Fault(f"killed by signal {ended.signal}", what, ended.out[-300:], repeat)]
     if ended.failure is not None:
-        return found(ended.failure.type, f"{what}, {ended.failure.where}", ended.failure.text)
+        return [Fault(ended.failure.type, f"{what}, {ended.failure.where}", ended.failure.text, repeat)]
     return []
 
 
 def exit_faults(ended: Ended, what: str, repeat: str, *, codes: Sequence[int] = (0, 2, 3)) -> list[Fault]:
-    """The same, and an exit code that is not among `codes`, or a refusal that is not one line on stderr."""
+    """The same, and an exit code that is not among `codes`."""
     faults = faults_of(ended, what, repeat)
     if faults:
         return faults

@@ -88,7 +88,7 @@ class Failure:
 class _Running:
     def __init__(self, task: Task) -> None:
         self.task, self.began = task, time.monotonic()
-        self.answer, self.printed = (tempfile.TemporaryFile() for _ in range(2))
+        self.answer, self.printed = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 (closed when they are read)
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()

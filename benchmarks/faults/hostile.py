@@ -23,6 +23,16 @@ Make = Callable[[Path], object]
 """Writes the malicious file into the current folder, given the marker's path."""
 _SECONDS = 60.0
 _MODEL_LINES = ("analyze {0} --calib calibration.pt -o out.sensitivity.jsonl", "check {0} --budget 9bits", "show {0}")
+_RECORDS = (
+    "data/sample_inputs/model.pt",
+    "data/Sample_inputs/model.pt",
+    "Data/sample_inputs/model.pt",
+    "DATA/SAMPLE_INPUTS/MODEL.PT",
+    "data//sample_inputs/model.pt",
+    "data/sample_inputs/./model.pt",
+    "data\\sample_inputs\\model.pt",
+    "data/sample_inputs/model.pt\0",
+)
 _CODED = "!!python/object/apply:os.system ['touch {marker}']"
 
 
@@ -42,7 +52,7 @@ def run(context: Context) -> Row:
     cases = [case for case in (*_cases(), *_of_tests(row)) if context.wanted(case.name)]
     progress = context.progress(PART, len(cases))
     for case in cases:
-        folder, marker = context.fresh(case.name, None), context.scratch / f"{case.name.replace('/', '_').replace(' ', '_')}.marker"
+        folder, marker = context.fresh(case.name, None), context.place(f"marker of {case.name}")
         made = run_one(partial(case.make, marker), folder, seconds=_SECONDS)
         marker.unlink(missing_ok=True)
         if made.failure is not None or made.signal:
@@ -134,10 +144,8 @@ def _pickles() -> Iterator[Case]:
 
 def _archives() -> Iterator[Case]:
     changes: dict[str, Callable[[bytes, Path], bytes]] = {
-        f"record {name}": lambda content, marker, name=name: files.with_record(content, name, files.pickled(marker))
-        for name in ("data/sample_inputs/model.pt", "data/Sample_inputs/model.pt", "Data/sample_inputs/model.pt", "data//sample_inputs/model.pt",
-                     "data/sample_inputs/./model.pt", "data\\sample_inputs\\model.pt", "DATA/SAMPLE_INPUTS/MODEL.PT", "data/sample_inputs/model.pt\0")
-    }  # fmt: skip
+        f"record {name!r}": lambda content, marker, name=name: files.with_record(content, name, files.pickled(marker)) for name in _RECORDS
+    }
     changes["record twice, evil last"] = lambda content, marker: files.with_record(
         content, "data/sample_inputs/model.pt", files.pickled(marker), without=None
     )

@@ -72,7 +72,7 @@ def run(context: Context) -> Row:
     share = max(1, context.number(full=200, short=24) // len(commands))
     progress = context.progress(PART, share * len(commands))
     for command in commands:
-        reference = undisturbed(context, command, row)
+        reference = undisturbed(context, command, row, PART)
         if reference is None:
             continue
         cases = [kill for kill in kills(command, reference, share, context.seed) if context.wanted(kill.name)]
@@ -82,7 +82,7 @@ def run(context: Context) -> Row:
     return row
 
 
-def undisturbed(context: Context, command: Command, row: Row) -> Reference | None:
+def undisturbed(context: Context, command: Command, row: Row, part: str) -> Reference | None:
     """Run a command twice; None, with the fault in `row`, if it fails or the two differ."""
     found: list[Reference] = []
     for turn in range(2):
@@ -90,11 +90,11 @@ def undisturbed(context: Context, command: Command, row: Row) -> Reference | Non
         ended = run_one(partial(_counted, command.line), folder, seconds=_SECONDS)
         if not isinstance(ended.value, tuple) or ended.value[0] != 0:
             reason = ended.failure.trace if ended.failure else ended.out[-300:]
-            row.add([Fault("does not run", command.name, reason, context.repeat(PART, command.name))])
+            row.add([Fault("does not run", command.name, reason, context.repeat(part, command.name))])
             return None
         found.append(Reference(files_in(folder), ended.value[1], ended.seconds))
     wrong = differences(found[0].files, found[1].files)
-    row.add([Fault(kind, f"{command.name}, two undisturbed runs", name, context.repeat(PART, command.name)) for kind, name in wrong])
+    row.add([Fault(kind, f"{command.name}, two undisturbed runs", name, context.repeat(part, command.name)) for kind, name in wrong])
     return found[0]
 
 

@@ -22,8 +22,8 @@ _TOKENS = (
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 3, 2**31, 2**63, -(2**63), 10**40, 0.0, -0.5, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"), "",
     "x", "0", "-1", "nan", "1e999", "int4", "int2-g1", "fp16", "int4-g0", "8x8", "0x0", "-1x3", "9999999999x9999999999", "auto", "\x00",
-    "\x1b[2J", "\n::error::x", "x" * 5000, "\ud800", "é" * 40, "../../etc/passwd", "os:system", "re:(", "re:(a+)+$", "*", "[", "4.5bits", "-3%",
-    "1e400MB", [], {}, [None], [[]], [0] * 50, [{}], {"": None}, {"a": {"b": {"c": []}}}, ["x", 1, None], {"path": 3}, {"0": "int4"},
+    "\x1b[2J", "\n::error::x", "x" * 5000, "\ud800", "é" * 40, "../../etc/passwd", "os:system", "re:(", "re:(a+)+$", "*", "[", "4.5bits",
+    "-3%", "1e400MB", [], {}, [None], [[]], [0] * 50, [{}], {"": None}, {"a": {"b": {"c": []}}}, ["x", 1, None], {"path": 3}, {"0": "int4"},
 )  # fmt: skip
 _STRAYS = ("", "unknown", "mpq_plan", "version", "layers", "0", "__class__", "model", "x" * 300)
 _LEVELS = 400

@@ -111,12 +111,30 @@ def _journal(path: Path) -> int:
     from benchmarks.faults.tables import FakeMeasurer
     from mpq.records.sensitivity import read_sensitivity
     from mpq.search.run import search
-    from mpq.search.storage import open_storage
 
     source = Path("model.sensitivity.jsonl")
     table = read_sensitivity(source)
-    search(table, "5bits", measurer=FakeMeasurer(table), trials=2, storage=open_storage(None, beside=source))
+    search(table, "5bits", measurer=FakeMeasurer(table), trials=2, storage=storage_beside(source))
     return 0
+
+
+def storage_beside(source: Path, url: str | None = None) -> Any:
+    """The storage of the studies of a sensitivity file, or the one at `url`."""
+    from mpq.search.storage import open_storage
+
+    return open_storage(url, beside=source)
+
+
+def trials_in(storage: Any) -> list[dict[str, Any]]:
+    """What a storage holds of each trial of its studies: number, state, value and the facts that mpq keeps."""
+    import optuna
+
+    found = []
+    for study in storage.get_all_studies():
+        for trial in storage.get_all_trials(study._study_id):
+            value = trial.value if trial.state == optuna.trial.TrialState.COMPLETE else None
+            found.append({"number": trial.number, "state": trial.state.name, "value": value, "facts": dict(trial.user_attrs)})
+    return found
 
 
 def _start(path: Path) -> object:
@@ -176,18 +194,18 @@ def _tiny() -> Any:
 
 _TABLE = "model.sensitivity.jsonl"
 _ASSIGNMENTS = ("auto_round.json", "gptqmodel.json", "modelopt.json", "search_state.json", "extra.json")
-_SHARDS = tuple(f"shards/model-0000{number}-of-00004.mpq.safetensors" for number in range(1, 5))
+_INDEX, _WEIGHTS = "shards/model.mpq.safetensors.index.json", "tiny/model.safetensors.index.json"
 _ALL = (
     Reader("config", ("config.yaml",), _config, mutators.mutate_yaml, (_TABLE,)),
     Reader("budgets", ("budgets.yaml",), _budgets, mutators.mutate_yaml, ("plan.yaml",)),
-    Reader("index", ("shards/model.mpq.safetensors.index.json",), _index, mutators.mutate_json, ("shards",), "shards/mutated.mpq.safetensors.index.json"),
+    Reader("index", (_INDEX,), _index, mutators.mutate_json, ("shards",), "shards/mutated.mpq.safetensors.index.json"),
     Reader("plan", ("plan.yaml", "tiny.plan.yaml"), _plan, mutators.mutate_yaml),
     Reader("sensitivity", (_TABLE, "fisher.sensitivity.jsonl"), _sensitivity, mutators.mutate_lines),
     Reader("artifact", ("model.mpq.safetensors", "tiny.mpq.safetensors"), _artifact, mutators.mutate_safetensors),
     Reader("journal", ("model.study.journal",), _journal, mutators.mutate_lines, (_TABLE,)),
     Reader("from", ("plan.yaml",), _start, mutators.mutate_yaml, (_TABLE,)),
     Reader("hf", ("tiny/config.json",), _directory, mutators.mutate_json, ("tiny",), "tiny/config.json"),
-    Reader("hf index", ("tiny/model.safetensors.index.json",), _directory, mutators.mutate_json, ("tiny",), "tiny/model.safetensors.index.json"),
+    Reader("hf index", (_WEIGHTS,), _directory, mutators.mutate_json, ("tiny",), _WEIGHTS),
     Reader("torchscript", ("model.torchscript",), _model, mutators.mutate_zip),
     Reader("pt2", ("model.pt2",), _model, mutators.mutate_zip),
     Reader("pt", ("state.pt",), _state, mutators.mutate_zip),

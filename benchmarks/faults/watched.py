@@ -72,7 +72,7 @@ def _of_value(value: Any, codes: Sequence[int]) -> Failure | None:
 
 def _of_text(text: str) -> Failure | None:
     """What must not be printed: control characters, workflow commands, lines of thousands of characters."""
-    if any(ord(character) < 32 and character not in "\n\t" or 127 <= ord(character) < 160 for character in text):
+    if any((ord(character) < 32 and character not in "\n\t") or 127 <= ord(character) < 160 for character in text):
         return Failure("control characters printed", "the command", text[:300], "")
     lines = text.splitlines()
     if any(line.startswith("::") for line in lines):
