@@ -1,0 +1,291 @@
+"""Small files that grow, and large ones that claim to be small: each must be refused, in 5 s and 1 GB."""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.faults.context import Context, faults_of
+from benchmarks.faults.forks import Ended, run_one
+from benchmarks.faults.hostile_files import artifact_with_program, rewritten
+from benchmarks.faults.readers import READERS
+from benchmarks.faults.report import Fault, Row
+from benchmarks.faults.watched import Watched, watched
+
+PART = "bombs"
+_LEVELS = 100_000
+_CHUNK = 1 << 24
+_SIZE = 3 << 30
+_NPY = b"\x93NUMPY\x01\x00"
+
+
+@dataclass(frozen=True)
+class Bomb:
+    """A file, and the reader that is given it; `at` is where it goes."""
+
+    name: str
+    reader: str
+    at: str
+    make: Callable[[Path], object]
+
+
+def run(context: Context) -> Row:
+    """All bombs, each in a child of its own."""
+    row = Row(PART)
+    bombs = [bomb for bomb in _bombs() if context.wanted(bomb.name)]
+    progress = context.progress(PART, len(bombs))
+    for bomb in bombs:
+        folder = context.fresh(bomb.name, None)
+        made = run_one(partial(bomb.make, Path(bomb.at)), folder, seconds=120.0)
+        if made.failure is not None or made.signal:
+            row.skipped.append(f"{bomb.name}: cannot be made here: {made.failure.text if made.failure else made.signal}")
+            continue
+        ended = run_one(partial(_read, bomb), folder)
+        row.add(_faults(context, bomb, ended), seconds=ended.seconds, held=ended.bytes)
+        _remove(folder / bomb.at)
+        progress.step(text=bomb.name)
+    return row
+
+
+def _read(bomb: Bomb) -> Watched:
+    return watched(lambda: READERS[bomb.reader].read(Path(bomb.at)))
+
+
+def _faults(context: Context, bomb: Bomb, ended: Ended) -> list[Fault]:
+    repeat = context.repeat(PART, bomb.name)
+    found: Watched | None = ended.value
+    if found is None:
+        return faults_of(ended, bomb.name, repeat)
+    if found.failure is None:
+        return []
+    return [Fault(found.failure.type, f"{bomb.name}, {found.failure.where}", found.failure.text, repeat)]
+
+
+def _remove(path: Path) -> None:
+    if path.is_file() or path.is_symlink() or path.is_fifo():
+        path.unlink()
+
+
+def _bombs() -> Iterator[Bomb]:
+    yield from _texts()
+    yield from _archives()
+    yield from _headers()
+    yield from _sizes()
+
+
+def _texts() -> Iterator[Bomb]:
+    yaml_readers = (
+        ("config", "config.yaml"),
+        ("budgets", "budgets.yaml"),
+        ("plan", "evil.yaml"),
+        ("from", "plan.yaml"),
+        ("assignment", "a.yaml"),
+    )
+    for reader, at in yaml_readers:
+        for kind, content in (("alias", _aliases), ("merge", _merges), ("nested", lambda: "a: " + "[" * _LEVELS), ("deep", _deep_yaml)):
+            first = {"budgets": "mpq_budgets: 1\n", "plan": "mpq_plan: 1\n", "from": "mpq_plan: 1\n"}.get(reader, "")
+            yield Bomb(
+                f"yaml {kind} in {reader}", reader, at, lambda path, first=first, content=content: path.write_text(first + content())
+            )  # type: ignore[misc]
+    index = "shards/model.mpq.safetensors.index.json"
+    readers = [
+        ("index", index),
+        ("assignment", "a.json"),
+        ("sensitivity", "s.jsonl"),
+        ("journal", "model.study.journal"),
+        ("hf", "tiny/config.json"),
+    ]
+    for reader, at in [*readers, ("hf index", "tiny/model.safetensors.index.json"), ("jsonl", "t.jsonl")]:
+        for kind, text in (
+            ("list", "[" * _LEVELS),
+            ("object", '{"a":' * _LEVELS),
+            ("closed", '{"a":' + "[" * _LEVELS + "]" * _LEVELS + "}"),
+        ):
+            yield Bomb(f"json {kind} in {reader}", reader, at, lambda path, text=text: path.write_text(text + "\n"))  # type: ignore[misc]
+    number = '{"mpq_sensitivity": ' + "9" * 100_000 + "}\n"
+    yield Bomb("a number of 100,000 digits", "sensitivity", "s.jsonl", lambda path: path.write_text(number))
+    yield Bomb(
+        "a pattern that never ends", "assignment", "a.json", lambda path: path.write_text(json.dumps({"(a|a|.)*(.*.*)*x$": {"bits": 4}}))
+    )
+
+
+def _aliases() -> str:
+    """Nine levels of nine: 387 million items in some hundred bytes."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 10)]
+    return "\n".join(lines) + "\n" + "layers: {b: *a9}\nbudgets: [{files: *a9}]\nsearch: {pins: *a9, ties: *a9, candidates: {b: *a9}}\n"
+
+
+def _merges() -> str:
+    lines = ["m0: &m0 {" + ", ".join(f"k{n}: {n}" for n in range(40)) + "}"]
+    lines += [f"m{level}: &m{level} {{<<: [{', '.join([f'*m{level - 1}'] * 9)}], l{level}: 1}}" for level in range(1, 9)]
+    return "\n".join(lines) + "\nlayers: *m8\n"
+
+
+def _deep_yaml() -> str:
+    return "".join(" " * level + "a:\n" for level in range(2000))
+
+
+def _archives() -> Iterator[Bomb]:
+    yield Bomb("zip bomb in npz", "data npz", "b.npz", _npz)
+    yield Bomb("zip bomb in pt2", "pt2", "b.pt2", lambda path: path.write_bytes(_inflated("model.pt2", "models/model.json")))
+    yield Bomb("zip bomb in pt", "pt", "b.pt", lambda path: path.write_bytes(_inflated("state.pt", "data.pkl")))
+    yield Bomb(
+        "zip bomb in torchscript", "torchscript", "b.pt", lambda path: path.write_bytes(_inflated("model.torchscript", "constants.pkl"))
+    )
+    for name, bomb in (("xz", _xz), ("zlib", lambda: zlib_zeros(_SIZE))):
+        yield Bomb(f"{name} bomb in an artifact's program", "artifact", "b.mpq.safetensors", partial(_program, bomb))
+    yield Bomb("an archive of 200,000 records", "pt", "b.pt", _many)
+
+
+def zlib_zeros(size: int, *, raw: bool = False) -> bytes:
+    """`size` zeros, deflated: one block again and again, so that making it takes no time."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zeros = bytes(_CHUNK)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    end = b"\x03\x00"
+    body = block * (size // _CHUNK) + end
+    return body if raw else b"\x78\xda" + body + b"\0\0\0\0"
+
+
+def _zip_of(name: str, body: bytes, size: int) -> bytes:
+    """An archive with one deflated record, whose checksum is wrong: it is checked when all has been read."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, b"x")
+    content = made.getvalue()
+    start, coded = 30 + len(name), name.encode()
+    local = struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 8, 0, 33, 0, len(body), size, len(coded), 0) + coded
+    central = (
+        struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 0, len(body), size, len(coded), 0, 0, 0, 0, 0, 0) + coded
+    )
+    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(central), start + len(body), 0)
+    assert content.startswith(b"PK")
+    return local + body + central + end
+
+
+def _npz(path: Path) -> None:
+    header = str({"descr": "|u1", "fortran_order": False, "shape": (_SIZE,)}).encode().ljust(118) + b"\n"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    first = packer.compress(_NPY + struct.pack("<H", len(header)) + header) + packer.flush(zlib.Z_FULL_FLUSH)
+    size = len(_NPY) + 2 + len(header) + _SIZE
+    path.write_bytes(_zip_of("arr_0.npy", first + zlib_zeros(_SIZE, raw=True), min(size, 2**32 - 2)))
+
+
+def _inflated(source: str, record: str) -> bytes:
+    """An archive of torch in which one record is deflated blanks."""
+    content = Path(source).read_bytes()
+    made = io.BytesIO(rewritten(content, lambda records: [(name, data) for name, data in records.items() if name != record]))
+    with zipfile.ZipFile(made) as archive:
+        top = archive.namelist()[0].partition("/")[0]
+    with (
+        zipfile.ZipFile(made, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(f"{top}/{record}", "w", force_zip64=True) as file,
+    ):
+        for _ in range(_SIZE // 2 // _CHUNK):
+            file.write(b" " * _CHUNK)
+    return made.getvalue()
+
+
+def _xz() -> bytes:
+    return lzma.compress(bytes(_CHUNK * 4), preset=0) * (_SIZE // (_CHUNK * 4))
+
+
+def _program(make: Callable[[], bytes], path: Path) -> None:
+    """An artifact whose program unpacks to gigabytes."""
+    marked = b"the program"
+    content = artifact_with_program(Path("model.mpq.safetensors").read_bytes(), lambda _: marked)
+    small, bomb = lzma.compress(marked, check=lzma.CHECK_CRC32), make()
+    length = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    place = data.index(small)
+    for entry in (entry for name, entry in header.items() if name != "__metadata__"):
+        entry["data_offsets"] = [at + (len(bomb) - len(small) if at > place else 0) for at in entry["data_offsets"]]
+    header["mpq.program"]["shape"] = [len(bomb)]
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data.replace(small, bomb))
+
+
+def _many(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(200_000):
+            archive.writestr(zipfile.ZipInfo(f"a/data/{number}"), b"")
+        archive.writestr(zipfile.ZipInfo("a/data.pkl"), b"\x80\x02}q\x00.")
+
+
+def _headers() -> Iterator[Bomb]:
+    for reader, at in (("artifact", "b.mpq.safetensors"), ("safetensors", "b.safetensors"), ("data safetensors", "b.safetensors")):
+        for claim in (90_000_000, 900_000_000, 1 << 40):
+            yield Bomb(f"a header of {claim:,} bytes in {reader}", reader, at, partial(_fat, claim))
+    told = json.dumps({"mpq": "[" * _LEVELS})
+    yield Bomb("nested header in artifact", "artifact", "b.mpq.safetensors", lambda path: _header(path, '{"__metadata__":' + told + "}"))
+    for reader, at in (("artifact", "b.mpq.safetensors"), ("safetensors", "b.safetensors"), ("data safetensors", "b.safetensors")):
+        yield Bomb(f"nested header of {reader}", reader, at, lambda path: _header(path, '{"a":' * _LEVELS))
+
+
+def _fat(claim: int, path: Path) -> None:
+    """A header that is said to be huge, in a sparse file that is as long."""
+    with path.open("wb") as file:
+        file.write(claim.to_bytes(8, "little") + b'{"a":"')
+        file.truncate(8 + min(claim, 1 << 31))
+
+
+def _header(path: Path, text: str) -> None:
+    raw = text.encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw)
+
+
+def _sizes() -> Iterator[Bomb]:
+    for reader, at, first in (
+        ("sensitivity", "s.jsonl", "model.sensitivity.jsonl"),
+        ("plan", "p.yaml", "plan.yaml"),
+        ("journal", "model.study.journal", ""),
+    ):
+        yield Bomb(f"3 GB of {reader}", reader, at, partial(_long, first))
+    yield Bomb("3 GB of text", "text", "t.txt", partial(_long, "text.txt"))
+    yield Bomb("3 GB of costs", "costs", "c.csv", partial(_long, "latency.csv"))
+    for shape in ((1 << 40,), (1 << 31, 1 << 31), (-1, 8), (0, 1 << 62)):
+        yield Bomb(f"npy of {shape}", "data npy", "h.npy", partial(_npy, shape))
+        yield Bomb(f"safetensors of {shape}", "data safetensors", "h.safetensors", partial(_claimed, shape))
+    yield Bomb("a view of 10^12 elements as data", "data pt", "h.pt", _view)
+    yield Bomb("a model of 10^12 weights", "hf", "tiny/config.json", _huge_config)
+    for reader, at in (("sensitivity", "s.jsonl"), ("plan", "p.yaml"), ("artifact", "b.mpq.safetensors")):
+        yield Bomb(f"endless zeros as {reader}", reader, at, lambda path: path.symlink_to("/dev/zero"))
+        yield Bomb(f"a pipe as {reader}", reader, at, lambda path: os.mkfifo(path))
+
+
+def _long(first: str, path: Path) -> None:
+    content = Path(first).read_bytes() if first else path.read_bytes()
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(_SIZE)
+
+
+def _npy(shape: tuple[int, ...], path: Path) -> None:
+    header = str({"descr": "<f4", "fortran_order": False, "shape": shape}).encode().ljust(118) + b"\n"
+    path.write_bytes(_NPY + struct.pack("<H", len(header)) + header + bytes(64))
+
+
+def _claimed(shape: tuple[int, ...], path: Path) -> None:
+    _header(path, json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}))
+
+
+def _view(path: Path) -> None:
+    import torch
+
+    torch.save(torch.zeros(1).expand(125_000_000_000, 8), path)
+
+
+def _huge_config(path: Path) -> None:
+    config = json.loads(path.read_text()) | {"hidden_size": 1_000_000, "intermediate_size": 1_000_000, "vocab_size": 1_000_000}
+    path.write_text(json.dumps(config))
