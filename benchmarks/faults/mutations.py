@@ -87,7 +87,7 @@ def _read(context: Context, batch: Batch) -> None:
         path = Path(place)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        found = watched(partial(batch.reader.read, path))
+        found = watched(partial(batch.reader.read, path), seconds=SECONDS)
         failure = None if found.failure is None else asdict(found.failure)
         _note(notes, {"end": number, "seconds": found.seconds, "bytes": found.bytes, "failure": failure})
 
