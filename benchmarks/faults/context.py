@@ -68,7 +68,7 @@ class Context:
 def faults_of(ended: Ended, what: str, repeat: str) -> list[Fault]:
     """A crash, a timeout, or an exception outside MpqError."""
     if ended.timed_out:
-        return [Fault("timeout", what, f"more than {ended.task.seconds} s; {ended.out[-300:]}", repeat)]
+        return [Fault("timeout", what, f"ended after {ended.seconds:.1f} s; {ended.out[-300:]}", repeat)]
     if ended.signal:
         return [Fault(f"killed by signal {ended.signal}", what, ended.out[-300:], repeat)]
     if ended.failure is not None:

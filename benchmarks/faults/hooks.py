@@ -48,7 +48,7 @@ class Hook:
 
     def install(self) -> Hook:
         """Replace the functions of this process for good."""
-        builtins.open = io.open = self._opened  # type: ignore[assignment]
+        builtins.open = io.open = self._opened
         replaced: dict[str, Any] = {
             "write": lambda fd, data: self._put(fd, data, lambda part: self._write(fd, part)),
             "pwrite": lambda fd, data, place: self._put(fd, data, lambda part: self._pwrite(fd, part, place)),

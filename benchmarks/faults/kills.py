@@ -44,7 +44,7 @@ COMMANDS = (
     Command("export", world.EXPORT, (*_MODEL, "model.mpq.safetensors")),
     Command("export folder", world.FOLDER, (*_TINY, "tiny.mpq.safetensors")),
 )
-_SHORT = ("analyze fisher", "apply", "apply shards")
+_SHORT = ("analyze fisher", "apply shards")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def run(context: Context) -> Row:
     """All kills of all commands."""
     row = Row(PART)
     commands = [command for command in COMMANDS if not context.short or command.name in _SHORT]
-    share = max(1, context.number(full=200, short=24) // len(commands))
+    share = max(1, context.number(full=200, short=12) // len(commands))
     progress = context.progress(PART, share * len(commands))
     for command in commands:
         reference = undisturbed(context, command, row, PART)

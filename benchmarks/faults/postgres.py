@@ -34,22 +34,23 @@ def cluster() -> Iterator[str]:
     try:
         if user is not None:
             shutil.chown(folder, user)
-        run = {"user": user, "cwd": folder, "capture_output": True, "text": True, "timeout": 60}
         name = user or pwd.getpwuid(os.getuid()).pw_name
-        made = subprocess.run([programs / "initdb", "-D", folder / "data", "-U", name, "-A", "trust", "--no-sync"], **run)  # type: ignore[call-overload]
-        if made.returncode:
-            raise MissingError(f"initdb failed: {made.stderr.strip()[:200]}")
+        _run(folder, user, programs / "initdb", "-D", folder / "data", "-U", name, "-A", "trust", "--no-sync")
         options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=60"
-        start = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start"]
-        started = subprocess.run(start, **run)  # type: ignore[call-overload]
-        if started.returncode:
-            raise MissingError(f"pg_ctl failed: {started.stderr.strip()[:200]}")
+        control = (programs / "pg_ctl", "-D", folder / "data")
+        _run(folder, user, *control, "-w", "-l", folder / "log", "-o", options, "start")
         try:
             yield f"postgresql+psycopg://{name}@/postgres?host={folder}"
         finally:
-            subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)  # type: ignore[call-overload]
+            _run(folder, user, *control, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(folder: Path, user: str | None, *line: Path | str) -> None:
+    done = subprocess.run(line, user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60)
+    if done.returncode:
+        raise MissingError(f"{Path(line[0]).name} failed: {done.stderr.strip()[:200]}")
 
 
 def _programs() -> Path:

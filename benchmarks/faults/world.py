@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,8 @@ def _make_models() -> None:
     torch.export.save(torch.export.export(model, (inputs,), dynamic_shapes=({0: batch},)), "model.pt2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(model, inputs), "model.torchscript")
+        trace: Callable[..., Any] = torch.jit.trace
+        torch.jit.save(trace(model, inputs), "model.torchscript")
     torch.save(model.state_dict(), "state.pt")
     from safetensors.torch import save_file
 
@@ -185,7 +186,7 @@ def _make_settings() -> None:
     )
     Path("budgets.yaml").write_text(
         "mpq_budgets: 1\nbudgets:\n  - files: plan.yaml\n    name: gate\n    max_bits: 5.5\n    max_bytes: 100kB\n    max_share: 90%\n"
-        "    max_error: 0.5\n    forbid: {'*': [int2]}\n    require: {'0': [int4, int8]}\n"
+        "    max_error: 0.5\n    forbid: {'*': [int3]}\n    require: {'*': [int2, int4, int8]}\n"
         "  - {files: [plan.yaml], max_loaded: 1MB, baseline: plan.yaml, max_growth: 5%, max_error_growth: 5%}\n"
     )
     rows = [f"{layer},int{bits},{bits / 8}" for layer in ("0", "3", "5") for bits in (2, 4, 8)]

@@ -87,9 +87,9 @@ def read_badly(context: Context) -> dict[str, Found]:
     """Each broken reader, by what mutations find with it."""
     found = {}
     for read in BROKEN:
-        mutations.SECONDS = 0.5 if read is hangs else 20.0
+        setattr(mutations, "SECONDS", 0.5 if read is hangs else 20.0)
         reader = Reader(read.__name__, ("text",), read)
-        mutations.READERS = {reader.name: reader}
+        setattr(mutations, "READERS", {reader.name: reader})
         found[f"reader {read.__name__}"] = kinds(mutations.run(context))
     return found
 
@@ -193,7 +193,7 @@ def analyses(context: Context) -> Row:
 
 
 def exploded(context: Context) -> Row:
-    bombs.READERS = {"eats": Reader("eats", ("text",), eats)}
+    setattr(bombs, "READERS", {"eats": Reader("eats", ("text",), eats)})
     bombs._bombs = lambda: iter([bombs.Bomb("eats", "eats", "b", lambda path: path.write_text("x"))])
     return bombs.run(context)
 
@@ -210,16 +210,16 @@ def old(context: Context, folder: Path) -> Found:
     (kept / "expected.json").write_text(json.dumps({"plan": {"layers": {}}, "study": []}))
     versions.FIXTURES = folder
     versions.READ = {"plan": lambda: {"layers": {"0": "int4"}}, "study": lambda: raises(folder)}
-    versions._LINES = ()
+    setattr(versions, "_LINES", ())
     return kinds(versions.run(context))
 
 
 def lost(folder: Path) -> Found:
     """A study that lost a plan, counted one twice, and measured one twice."""
     plans = [{"a": "int4"}, {"a": "int8"}]
-    trials = [{"number": n, "state": "COMPLETE", "facts": {"plan": plans[0]}} for n in range(2)]
-    readers.storage_beside = lambda *_: None  # type: ignore[assignment]
-    readers.trials_in = lambda _: trials
+    trials: list[dict[str, Any]] = [{"number": n, "state": "COMPLETE", "facts": {"plan": plans[0]}} for n in range(2)]
+    readers.storage_beside = lambda *_: None
+    readers.trials_in = lambda storage: trials
     known = workers._hashed(trials[0])
     (folder / "measured").write_text("".join(f"1 end {plan}\n" for plan in (known, known, "x", "y", "z")))
     return sorted({kind for kind, _, _ in workers._counted(folder, None)})
