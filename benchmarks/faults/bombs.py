@@ -35,7 +35,6 @@ _SHORT = (
     "a header of 900,000,000 bytes in artifact",
     "3 GB of sensitivity",
     "npy of (1099511627776,)",
-    "a pipe as plan",
 )
 _NPY = b"\x93NUMPY\x01\x00"
 

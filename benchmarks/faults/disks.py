@@ -135,7 +135,7 @@ def _outputs(context: Context, row: Row) -> None:
     inputs = ("model.sensitivity.jsonl", "plan.yaml", "model.mpq.safetensors", "plan.yaml", "plan.yaml", "plan.yaml", "model.pt2")
     tasks = []
     for (command, line), own in zip(lines.items(), inputs, strict=True):
-        for target in ("link", "pipe", own):
+        for target in ("link", "pipe", own) if not context.short else ("link", own):
             name = f"{command} to {target if target != own else 'its own input'}"
             if context.wanted(name) and (not context.short or command == "search"):
                 folder = context.fresh(name, None)

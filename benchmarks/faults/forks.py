@@ -108,7 +108,7 @@ class _Running:
         self.end_group()
         value, failure = _answer(self.answer)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        late = self.late or number == signal.SIGALRM
+        late = self.late or number in (signal.SIGALRM, signal.SIGPROF)
         return Ended(self.task, value, number, late, failure, seconds, self.most - self.first, _text(self.printed))
 
     def _end_late(self, seconds: float) -> None:

@@ -16,6 +16,7 @@ from benchmarks.faults import world
 from benchmarks.faults.forks import BYTES, SECONDS, Failure, failure_of
 
 _LONGEST = 2000  # characters of a line of an error message
+_PATIENCE = 3
 _PAGE = resource.getpagesize()
 _MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "Unable to allocate")
 
@@ -36,7 +37,7 @@ class Watched:
 
 
 def watched(run: Callable[[], Any], *, codes: Sequence[int] = (0, 2, 3), seconds: float = SECONDS, memory: int = BYTES) -> Watched:
-    """Run a case in this process under its limits. One that takes too long ends the process by SIGALRM.
+    """Run a case in this process under its limits. One that takes too long ends the process by SIGPROF or SIGALRM.
 
     An exception of mpq, and an exit code among `codes`, are as it should be; everything else is a failure, and so are messages too long
     to read, control characters, and workflow commands in what is printed.
@@ -45,8 +46,7 @@ def watched(run: Callable[[], Any], *, codes: Sequence[int] = (0, 2, 3), seconds
 
     before = _reset_peak()
     _limit(memory)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    _start_clocks(seconds)
     printed, began, failure = io.StringIO(), time.monotonic(), None
     world.LAST.clear()
     try:
@@ -58,10 +58,18 @@ def watched(run: Callable[[], Any], *, codes: Sequence[int] = (0, 2, 3), seconds
     except BaseException as error:  # that is what is looked for
         failure = failure_of(error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _start_clocks(0)
         took = time.monotonic() - began
         _unlimit()
     return Watched(failure, took, max(0, _peak() - before))
+
+
+def _start_clocks(seconds: float) -> None:
+    """So many seconds of computing, and three times as many in all, so that other programs decide little and waiting ends too."""
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
 
 
 def _of_value(value: Any, codes: Sequence[int]) -> Failure | None:

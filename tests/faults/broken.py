@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,9 @@ def read_badly(context: Context) -> dict[str, Found]:
     """Each broken reader, by what mutations find with it."""
     found = {}
     for read in BROKEN:
-        setattr(mutations, "SECONDS", 0.5 if read is hangs else 20.0)
+        replace(mutations, "SECONDS", 0.5 if read is hangs else 20.0)
         reader = Reader(read.__name__, ("text",), read)
-        setattr(mutations, "READERS", {reader.name: reader})
+        replace(mutations, "READERS", {reader.name: reader})
         found[f"reader {read.__name__}"] = kinds(mutations.run(context))
     return found
 
@@ -193,7 +194,8 @@ def analyses(context: Context) -> Row:
 
 
 def exploded(context: Context) -> Row:
-    setattr(bombs, "READERS", {"eats": Reader("eats", ("text",), eats)})
+    replace(bombs, "READERS", {"eats": Reader("eats", ("text",), eats)})
+    replace(bombs, "_SHORT", ("eats",))
     bombs._bombs = lambda: iter([bombs.Bomb("eats", "eats", "b", lambda path: path.write_text("x"))])
     return bombs.run(context)
 
@@ -210,7 +212,7 @@ def old(context: Context, folder: Path) -> Found:
     (kept / "expected.json").write_text(json.dumps({"plan": {"layers": {}}, "study": []}))
     versions.FIXTURES = folder
     versions.READ = {"plan": lambda: {"layers": {"0": "int4"}}, "study": lambda: raises(folder)}
-    setattr(versions, "_LINES", ())
+    replace(versions, "_LINES", ())
     return kinds(versions.run(context))
 
 
@@ -223,6 +225,11 @@ def lost(folder: Path) -> Found:
     known = workers._hashed(trials[0])
     (folder / "measured").write_text("".join(f"1 end {plan}\n" for plan in (known, known, "x", "y", "z")))
     return sorted({kind for kind, _, _ in workers._counted(folder, None)})
+
+
+def replace(module: ModuleType, name: str, value: object) -> None:
+    """Put something else in the place of a module's own."""
+    setattr(module, name, value)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ EXPECTED = {
     "reader refuses": [],
     "kills": ["left a file behind", "missing file", "other bytes"],
     "disks": ["exit code 1"],
-    "outputs": ["exit code 0", "exit code 100"],
+    "outputs": ["exit code 100"],
     "torn": ["KeyError", "a torn journal is refused", "damage is not noticed"],
     "hostile": ["code ran or a file was written"],
     "workers": ["left a file behind", "missing file"],
