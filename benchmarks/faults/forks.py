@@ -63,6 +63,7 @@ class Ended:
         seconds: how long it ran.
         bytes: most memory that it was seen to hold in addition to what it held at first.
         out: what it printed on both streams.
+        process: its number.
     """
 
     task: Task
@@ -73,6 +74,7 @@ class Ended:
     seconds: float
     bytes: int
     out: str
+    process: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class _Running:
         value, failure = _answer(self.answer)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         late = self.late or number in (signal.SIGALRM, signal.SIGPROF)
-        return Ended(self.task, value, number, late, failure, seconds, self.most - self.first, _text(self.printed))
+        return Ended(self.task, value, number, late, failure, seconds, self.most - self.first, _text(self.printed), self.pid)
 
     def _end_late(self, seconds: float) -> None:
         limit, on_purpose = self.task.seconds, self.task.kill_after

@@ -185,7 +185,7 @@ def _make_settings() -> None:
         "  ties: [['0', '3']]\n  memory: 90%\n  seed: 3\ncheck: {max_error: 0.5}\n"
     )
     Path("budgets.yaml").write_text(
-        "mpq_budgets: 1\nbudgets:\n  - files: plan.yaml\n    name: gate\n    max_bits: 5.5\n    max_bytes: 100kB\n    max_share: 90%\n"
+        "mpq_budgets: 1\nbudgets:\n  - files: plan.yaml\n    name: gate\n    max_bits: 5.5\n    max_bytes: 100kB\n    max_share: 300%\n"
         "    max_error: 0.5\n    forbid: {'*': [int3]}\n    require: {'*': [int2, int4, int8]}\n"
         "  - {files: [plan.yaml], max_loaded: 1MB, baseline: plan.yaml, max_growth: 5%, max_error_growth: 5%}\n"
     )
