@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
-import lzma
 import os
 import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.faults import zip_bombs
 from benchmarks.faults.context import Context, faults_of
 from benchmarks.faults.forks import SECONDS, Ended, run_one
-from benchmarks.faults.hostile_files import artifact_with_program, rewritten
 from benchmarks.faults.readers import READERS
 from benchmarks.faults.report import Fault, Row
 from benchmarks.faults.watched import Watched, watched
 
 PART = "bombs"
 _LEVELS = 100_000
-_CHUNK = 1 << 24
-_SIZE = 3 << 30
 _SHORT = (
     "yaml alias in plan",
     "yaml nested in config",
@@ -36,7 +30,6 @@ _SHORT = (
     "3 GB of sensitivity",
     "npy of (1099511627776,)",
 )
-_NPY = b"\x93NUMPY\x01\x00"
 
 
 @dataclass(frozen=True)
@@ -171,91 +164,18 @@ def _deep_yaml() -> str:
 
 
 def _archives() -> Iterator[Bomb]:
-    yield Bomb("zip bomb in npz", "data npz", "b.npz", _npz)
-    yield Bomb("zip bomb in pt2", "pt2", "b.pt2", lambda path: path.write_bytes(_inflated("model.pt2", "models/model.json")))
-    yield Bomb("zip bomb in pt", "pt", "b.pt", lambda path: path.write_bytes(_inflated("state.pt", "data.pkl")))
+    yield Bomb("zip bomb in npz", "data npz", "b.npz", zip_bombs.npz)
+    yield Bomb("zip bomb in pt2", "pt2", "b.pt2", lambda path: path.write_bytes(zip_bombs.inflated("model.pt2", "models/model.json")))
+    yield Bomb("zip bomb in pt", "pt", "b.pt", lambda path: path.write_bytes(zip_bombs.inflated("state.pt", "data.pkl")))
     yield Bomb(
-        "zip bomb in torchscript", "torchscript", "b.pt", lambda path: path.write_bytes(_inflated("model.torchscript", "constants.pkl"))
+        "zip bomb in torchscript",
+        "torchscript",
+        "b.pt",
+        lambda path: path.write_bytes(zip_bombs.inflated("model.torchscript", "constants.pkl")),
     )
-    for name, bomb in (("xz", _xz), ("zlib", lambda: zlib_zeros(_SIZE))):
-        yield Bomb(f"{name} bomb in an artifact's program", "artifact", "b.mpq.safetensors", partial(_program, bomb))
-    yield Bomb("an archive of 200,000 records", "pt", "b.pt", _many)
-
-
-def zlib_zeros(size: int, *, raw: bool = False) -> bytes:
-    """`size` zeros, deflated: one block again and again, so that making it takes no time."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    zeros = bytes(_CHUNK)
-    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
-    end = b"\x03\x00"
-    body = block * (size // _CHUNK) + end
-    return body if raw else b"\x78\xda" + body + b"\0\0\0\0"
-
-
-def _zip_of(name: str, body: bytes, size: int) -> bytes:
-    """An archive with one deflated record, whose checksum is wrong: it is checked when all has been read."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, b"x")
-    content = made.getvalue()
-    start, coded = 30 + len(name), name.encode()
-    local = struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 8, 0, 33, 0, len(body), size, len(coded), 0) + coded
-    central = (
-        struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, 0, len(body), size, len(coded), 0, 0, 0, 0, 0, 0) + coded
-    )
-    end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 1, 1, len(central), start + len(body), 0)
-    assert content.startswith(b"PK")
-    return local + body + central + end
-
-
-def _npz(path: Path) -> None:
-    header = str({"descr": "|u1", "fortran_order": False, "shape": (_SIZE,)}).encode().ljust(118) + b"\n"
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    first = packer.compress(_NPY + struct.pack("<H", len(header)) + header) + packer.flush(zlib.Z_FULL_FLUSH)
-    size = len(_NPY) + 2 + len(header) + _SIZE
-    path.write_bytes(_zip_of("arr_0.npy", first + zlib_zeros(_SIZE, raw=True), min(size, 2**32 - 2)))
-
-
-def _inflated(source: str, record: str) -> bytes:
-    """An archive of torch in which one record is deflated blanks."""
-    content = Path(source).read_bytes()
-    made = io.BytesIO(rewritten(content, lambda records: [(name, data) for name, data in records.items() if name != record]))
-    with zipfile.ZipFile(made) as archive:
-        top = archive.namelist()[0].partition("/")[0]
-    with (
-        zipfile.ZipFile(made, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open(f"{top}/{record}", "w", force_zip64=True) as file,
-    ):
-        for _ in range(_SIZE // 2 // _CHUNK):
-            file.write(b" " * _CHUNK)
-    return made.getvalue()
-
-
-def _xz() -> bytes:
-    return lzma.compress(bytes(_CHUNK * 4), preset=0) * (_SIZE // (_CHUNK * 4))
-
-
-def _program(make: Callable[[], bytes], path: Path) -> None:
-    """An artifact whose program unpacks to gigabytes."""
-    marked = b"the program"
-    content = artifact_with_program(Path("model.mpq.safetensors").read_bytes(), lambda _: marked)
-    small, bomb = lzma.compress(marked, check=lzma.CHECK_CRC32), make()
-    length = int.from_bytes(content[:8], "little")
-    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
-    place = data.index(small)
-    for entry in (entry for name, entry in header.items() if name != "__metadata__"):
-        entry["data_offsets"] = [at + (len(bomb) - len(small) if at > place else 0) for at in entry["data_offsets"]]
-    header["mpq.program"]["shape"] = [len(bomb)]
-    raw = json.dumps(header).encode()
-    raw += b" " * (-len(raw) % 8)
-    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data.replace(small, bomb))
-
-
-def _many(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in range(200_000):
-            archive.writestr(zipfile.ZipInfo(f"a/data/{number}"), b"")
-        archive.writestr(zipfile.ZipInfo("a/data.pkl"), b"\x80\x02}q\x00.")
+    for name, bomb in (("xz", zip_bombs.xz), ("zlib", zip_bombs.zlib_stream)):
+        yield Bomb(f"{name} bomb in an artifact's program", "artifact", "b.mpq.safetensors", partial(zip_bombs.program, bomb))
+    yield Bomb("an archive of 200,000 records", "pt", "b.pt", zip_bombs.many)
 
 
 def _headers() -> Iterator[Bomb]:
@@ -303,12 +223,12 @@ def _long(first: str, path: Path) -> None:
     content = Path(first).read_bytes() if first else path.read_bytes()
     with path.open("wb") as file:
         file.write(content)
-        file.truncate(_SIZE)
+        file.truncate(zip_bombs.SIZE)
 
 
 def _npy(shape: tuple[int, ...], path: Path) -> None:
     header = str({"descr": "<f4", "fortran_order": False, "shape": shape}).encode().ljust(118) + b"\n"
-    path.write_bytes(_NPY + struct.pack("<H", len(header)) + header + bytes(64))
+    path.write_bytes(zip_bombs.NPY + struct.pack("<H", len(header)) + header + bytes(64))
 
 
 def _claimed(shape: tuple[int, ...], path: Path) -> None:
