@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ PARTS = ("kills", "mutations", "hostile", "disks", "workers", "bombs", "numbers"
 def main() -> None:
     """Run the parts asked for."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was mounted, started or made is removed
     began, state = time.monotonic(), machine()
     with tempfile.TemporaryDirectory(prefix="mpq-faults-", dir=options.folder) as temporary:
         folder = Path(temporary)

@@ -182,6 +182,7 @@ def _child(task: Task, answer: IO[bytes], printed: IO[bytes]) -> None:
     try:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, nothing), (1, printed.fileno()), (2, printed.fileno())):
             os.dup2(source, target)
