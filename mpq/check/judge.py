@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -33,8 +33,14 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
 
-def judge(rules: Sequence[Rule], root: Path, *, measure: Measure) -> list[Verdict]:
+def judge(rules: Sequence[Rule], root: Path, *, measure: Measure, only: Container[Path] | None = None) -> list[Verdict]:
     """Hold files to rules; globs and paths start at `root`, and `measure` evaluates artifacts on the data of a rule.
+
+    Args:
+        rules: of a file of budgets, in order.
+        root: the folder of that file.
+        measure: evaluates artifacts on the data of a rule.
+        only: judge these files alone, given as resolved paths; a rule for others is passed over. None: all files of all rules.
 
     Raises:
         ConfigError: if a rule matches no file, or limits what a file does not have.
@@ -43,19 +49,31 @@ def judge(rules: Sequence[Rule], root: Path, *, measure: Measure) -> list[Verdic
     """
     found: list[Verdict] = []
     for number, rule in enumerate(rules, start=1):
-        weighed = [weigh(path) for path in _files(rule, root)]
-        _check_patterns(rule, weighed)
+        paths = files_of(rule, root) if only is None else [path for path in _matched(rule, root) if path.resolve() in only]
+        weighed = [weigh(path) for path in paths]
+        if only is None:
+            _check_patterns(rule, weighed)
         name = rule.name or f"rule {number}"
         found += [Verdict(each.path, name, tuple(_checks(rule, each, root, measure))) for each in weighed]
     return found
 
 
-def _files(rule: Rule, root: Path) -> list[Path]:
+def files_of(rule: Rule, root: Path) -> list[Path]:
+    """The files that a rule is for.
+
+    Raises:
+        ConfigError: if one of its patterns matches no file.
+    """
+    for pattern in rule.files:
+        if not _matched(replace(rule, files=(pattern,)), root):
+            raise ConfigError(f"'{pattern}' matches no file in {root.resolve()}: correct the rule, or make the file first")
+    return _matched(rule, root)
+
+
+def _matched(rule: Rule, root: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in rule.files:
         matched = sorted(root.glob(pattern)) if any(sign in pattern for sign in "*?[") else [root / pattern]
-        if not matched:
-            raise ConfigError(f"'{pattern}' matches no file in {root.resolve()}: correct the rule, or make the file first")
         found += [path for path in matched if path not in found]
     return found
 
@@ -92,7 +110,8 @@ def growth(file: Weighed, baseline: str, *, size: float | None = None, error: fl
         return
     if size is not None:
         limit = int(before.bytes * (1 + size / 100))
-        relation = f"{file.bytes - before.bytes:+,} bytes ({file.bytes / before.bytes - 1:+.2%}) since {baseline}"
+        share = f" ({file.bytes / before.bytes - 1:+.2%})" if before.bytes else ""
+        relation = f"{file.bytes - before.bytes:+,} bytes{share} since {baseline}"
         passed = file.bytes <= limit
         yield Check("growth", passed, f"{relation}, allowed is {size:g}%", () if passed else grown(before, file))
     if error is not None:
