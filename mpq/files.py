@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from mpq.checksums import DamageError, cut_torn_end, sealed, unsealed
 from mpq.errors import FormatError, MpqError
+from mpq.errors import OutputError as OutputError
+from mpq.outputs import refuse_special, sync_folder, unfinished
 
 _BLOCK = 1 << 20
 PREFIX = 4096  # bytes that `first_bytes` reads
 
 
-class OutputError(MpqError):
-    """A file that cannot be written."""
-
-
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` whole, or not at all.
+    """A binary file that appears under `path` whole, or not at all, and is on disk when this returns.
+
+    Of several processes that write one path at a time, the last one to end wins; what killed ones left of theirs is removed.
 
     Raises:
-        OutputError: if the folder is missing, read-only or full; nothing is left behind.
+        OutputError: if the folder is missing, read-only or full, or something other than a plain file is there; nothing is left behind.
     """
-    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+    refuse_special(path)
     try:
-        with partial.open("wb") as file:
+        with unfinished(path) as (partial, file):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            refuse_special(path)
+            if os.name == "nt":
+                file.close()  # Windows moves no open file
+            partial.replace(path)
+            sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
-    finally:
-        with suppress(OSError):  # what could not be made cannot be removed either
-            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,7 +95,7 @@ def check_version(found: object, *, supported: int, path: Path | str, kind: str)
 
 
 class Journal:
-    """An append-only file of JSON lines; every line is flushed and synced, so a killed process loses at most one line."""
+    """An append-only file of JSON lines with checksums; every line is flushed and synced, so a killed process loses at most one line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -115,8 +116,8 @@ class Journal:
         """
         try:
             if self._file is None:
-                self._trim()
-                self._file = self.path.open("ab")
+                self._file = self.path.open("rb+")
+                cut_torn_end(self._file)
             self._file.write(b"".join(journal_line(record) for record in records))
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -133,38 +134,38 @@ class Journal:
         if file is not None:
             file.close()
 
-    def _trim(self) -> None:
-        """Drop a last line that was cut off by a kill."""
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
 
+def read_journal(path: Path, *, on_note: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """All whole lines of a journal, checked where they carry a checksum; a last line cut off by a kill is left out.
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a last line cut off by a kill is left out.
+    Args:
+        path: the journal.
+        on_note: told what was left out.
 
     Raises:
-        FormatError: if the file is missing, empty, or holds anything but JSON objects.
+        FormatError: if the file is missing, empty, holds anything but JSON objects, or a line is not as it was written.
     """
     try:
-        content = path.read_bytes()
+        lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+    torn = lines.pop()
     records: list[dict[str, Any]] = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise FormatError(f"{path}, line {number}: not JSON ({error}); the file is damaged") from error
-        if not isinstance(record, dict):
-            raise FormatError(f"{path}, line {number}: not a JSON object; the file is damaged")
-        records.append(record)
+            records.append(unsealed(line))
+        except DamageError as error:
+            if error.torn and number == len(lines):
+                torn = line
+                break
+            raise FormatError(f"{path}, line {number}: {error}; the file is damaged") from error
     if not records:
         raise FormatError(f"{path} holds no whole line: run `mpq analyze` again")
+    if torn and on_note is not None:
+        on_note(f"{path}, line {len(records) + 1}: cut off while it was written, so left out")
     return records
 
 
 def journal_line(record: Mapping[str, Any]) -> bytes:
     """One record as a line of a journal."""
-    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return sealed(record)

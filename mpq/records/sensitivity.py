@@ -25,12 +25,14 @@ import pandas as pd
 
 from mpq.errors import FormatError, MpqError
 from mpq.files import check_version, read_journal
+from mpq.records.duplicates import new_figures
 from mpq.records.layer import Layer, layer_from_dict
 from mpq.records.layout import layer_header_bytes
 from mpq.schemes import Scheme, parse_scheme
 
 VERSION = 1
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
+_NONE: Errors = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ class Sensitivity:
             the error of a plan is the mean of (sum of v)^2.
         rows: method "fisher": errors by (layer, scheme) with the rows of a weight taken as independent; `errors` blends these with v^2.
         finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
+        blend: method "fisher": the share and the draws that `errors` are blended with; None before that and after further figures.
+        repeated: figures that the file holds a second time, with the same value, and that were left out.
+        notes: what was left out of the file, for people.
     """
 
     header: SensitivityHeader
@@ -111,6 +116,9 @@ class Sensitivity:
     products: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     rows: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     finish: dict[str, Any] | None = None
+    blend: tuple[float, int] | None = None
+    repeated: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -152,15 +160,21 @@ class Sensitivity:
             self._blend(float(record["blend"]), int(record["draws"]))
             return
         layer, scheme = str(record["layer"]), parse_scheme(record["scheme"])
-        self.add(layer, scheme, record["errors"])
+        old, kept = self.products.get((layer, scheme), _NONE), self.rows.get((layer, scheme))
+        measured = self.errors.get((layer, scheme), _NONE) if kept is None else kept
+        errors, products = new_figures(record, measured, old)
+        self.repeated += len(record["errors"]) - len(errors)
+        if not errors:
+            return
+        self.blend = None
+        self.add(layer, scheme, errors)
         if "products" in record:
-            new = np.array(record["products"], dtype=np.float64)
-            old = self.products.get((layer, scheme))
-            self.products[layer, scheme] = new if old is None else np.concatenate([old, new])
-            kept, added = self.rows.get((layer, scheme)), self.errors[layer, scheme][-len(record["errors"]) :]
+            self.products[layer, scheme] = np.concatenate([old, np.array(products, dtype=np.float64)])
+            added = self.errors[layer, scheme][-len(errors) :]
             self.rows[layer, scheme] = added if kept is None else np.concatenate([kept, added])
 
     def _blend(self, share: float, draws: int) -> None:
+        self.blend = (share, draws)
         for key, rows in self.rows.items():
             squares = np.square(self.products[key]).reshape(-1, draws).mean(1)
             squares = np.repeat(squares, rows.size // squares.size)  # one figure for all samples of a batch that cannot be cut
@@ -227,7 +241,8 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
         FormatError: if it is missing, damaged, not a sensitivity file, or from a newer version.
     """
     path = Path(path)
-    first, *lines = read_journal(path)
+    notes: list[str] = []
+    first, *lines = read_journal(path, on_note=notes.append)
     check_version(first.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
     try:
         table = Sensitivity(_header(first), path=path)
@@ -235,6 +250,9 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
             table.read(line)
     except (KeyError, TypeError, ValueError, MpqError) as error:
         raise FormatError(f"{path} is damaged ({type(error).__name__}: {error}): run `mpq analyze` again") from error
+    if table.repeated:
+        notes.append(f"{path}: {table.repeated:,} figures stand there twice with the same value, and count once")
+    table.notes = tuple(notes)
     return table
 
 
