@@ -54,7 +54,7 @@ def refuse_inputs(path: Path, inputs: Iterable[Path | None]) -> None:
     """Refuse to write over what is being read.
 
     Args:
-        path: the file that will be written.
+        path: the file that will be written, or the folder that files will be written to.
         inputs: files that are read, and folders of which any file is.
 
     Raises:
@@ -65,6 +65,8 @@ def refuse_inputs(path: Path, inputs: Iterable[Path | None]) -> None:
     for given in inputs:
         if given is None or not given.exists():
             continue
+        if path.is_dir() and given.is_dir() and path.samefile(given):
+            raise OutputError(f"cannot write to {path}: it is an input of this command; {_ELSEWHERE}")
         for file in _read_in(given) if given.is_dir() else (given,):
             if file.is_file() and file.samefile(path):
                 raise OutputError(f"cannot write {path}: it is an input of this command ({file}); {_ELSEWHERE}")

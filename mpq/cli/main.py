@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from mpq.cli.console import voice
+from mpq.cli.guard import guarded
 from mpq.errors import MpqError
 
 INTERRUPTED = 130
@@ -88,7 +89,7 @@ def root(
 
 for _name in _COMMANDS:
     _module = import_module(f"mpq.cli.{_name}")
-    app.command(_name)(_module.command)
+    app.command(_name)(guarded(_module.command))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
 from mpq.cli.options import Config, Json, Trust, default_of, merged
 from mpq.cli.searching import Job, starting_schemes
-from mpq.cli.sources import check_output, only_analysis
+from mpq.cli.sources import check_output, named_inputs, only_analysis
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 
@@ -118,6 +118,10 @@ def command(
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(source)
+    for note in table.notes:
+        say(note)
+    if len(budgets) < 2:
+        check_output(output, inputs=(source, *named_inputs(table.header.model, table.header.data, source)))
     if start is not None:
         choices["start"] = starting_schemes(start, table)
         if choices.get("trials") == 0:
@@ -128,7 +132,6 @@ def command(
     elif drop is not None:
         job.report(job.smallest_drop(str(drop), str(own)), output, json=json, explain=explain or ())
     elif len(budgets) == 1:
-        check_output(output)
         job.report(job.run(budgets[0]), output, json=json, explain=explain or ())
     else:
         job.frontier(budgets, output.parent / "plans", json=json)

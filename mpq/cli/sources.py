@@ -102,6 +102,12 @@ def check_output(path: Path, *, inputs: Iterable[Path | str | None] = ()) -> Non
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
 
 
+def named_inputs(model: Mapping[str, Any], data: Mapping[str, Any], beside: Path) -> list[Path]:
+    """The model and the data that a file names, where they are; see `check_output`."""
+    named = [model.get("path"), data.get("source")]
+    return [beside.parent / str(each).partition("?")[0] for each in named if each is not None]
+
+
 def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: int = 0) -> Data:
     """Data from a file, a callable, or an exported program's example inputs."""
     from mpq.models.data import example_data, load_data
