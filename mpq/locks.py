@@ -75,6 +75,19 @@ def exclusive(descriptor: int) -> Iterator[None]:
 
 def lock(descriptor: int) -> bool:
     """Lock an open file; False if another has it, True also where there are no locks."""
+    return _locked(descriptor) is not False
+
+
+def has_locks(descriptor: int) -> bool:
+    """Whether the file system of an open file has locks."""
+    found = _locked(descriptor)
+    if found:
+        unlock(descriptor)
+    return found is not None
+
+
+def _locked(descriptor: int) -> bool | None:
+    """Whether the lock was to be had; None where there are none."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -87,7 +100,7 @@ def lock(descriptor: int) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _MISSING:
-            return True
+            return None
         if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
             return False
         raise

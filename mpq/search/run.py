@@ -27,6 +27,7 @@ from mpq.search.quadratic import Quadratic, minimise
 from mpq.search.remarks import remarks
 from mpq.search.stages import Progress, Stages
 from mpq.search.steer import allowed, automatic_ties, choice_of, limited
+from mpq.search.storage import storage_failures
 from mpq.search.study import Measured, Study
 from mpq.search.uniform import uniform_plans
 
@@ -82,7 +83,10 @@ def search(
     chosen = settings or settings_from(SearchSettings, choices)
     problem, solution = problem_for(table, wanted, chosen)
     run = _Run(table, problem, wanted, chosen, solution, on_progress)
-    return run.unmeasured() if measurer is None else run.measured(measurer)
+    if measurer is None:
+        return run.unmeasured()
+    with storage_failures():
+        return run.measured(measurer)
 
 
 def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) -> tuple[Problem, Solution]:
