@@ -129,7 +129,7 @@ def _limits(choices: dict[str, Any], baseline: str | None, grows: float | None) 
 
     of_rule = [*_OF_RULES, "reference", *(["max_error"] if "data" in choices else [])]
     rule = {name: choices[name] for name in of_rule if name in choices}
-    others = {name: value if name == "max_error" else str(value) for name, value in choices.items() if name not in rule}
+    others: dict[str, Any] = {name: value if name == "max_error" else str(value) for name, value in choices.items() if name not in rule}
     return Limits(**others, rule=rule, baseline=baseline, growth=grows)
 
 

@@ -9,7 +9,8 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
 
 `errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined. Method "fisher" ends with `{"blend": share, "draws": n}`:
-that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n.
+that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n. Each line carries its
+checksum (`checksums.py`), and a sample counts once (`duplicates.py`).
 """
 
 from __future__ import annotations

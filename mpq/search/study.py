@@ -235,7 +235,8 @@ class Study:
         return sum(schemes[layer.name].stored_bits(layer.matrix) for group in self.problem.groups for layer in group.layers) / self._weights
 
     def _running(self) -> list[FrozenTrial]:
-        return self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        found: list[FrozenTrial] = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return found
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return [trial for trial in self._optuna.get_trials(deepcopy=False, states=states) if "options" in trial.user_attrs]

@@ -75,7 +75,8 @@ def kept(folder: Path, url: str) -> list[optuna.trial.FrozenTrial]:
     """All trials of the one study."""
     storage = open_storage(url or None, beside=folder / "x.sensitivity.jsonl")
     (name,) = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=name, storage=storage).trials
+    found: list[optuna.trial.FrozenTrial] = optuna.load_study(study_name=name, storage=storage).trials
+    return found
 
 
 def plan_of(trial: optuna.trial.FrozenTrial) -> str:
