@@ -56,6 +56,7 @@ def staged(folder: Path, *, last: str) -> Iterator[Path]:
             files = sorted(made.iterdir(), key=lambda file: file.name == last)
             for file in files:
                 refuse_special(folder / file.name)
+            for file in files:
                 _settle(file, mode=made.stat().st_mode & 0o666)
             target.unlink(missing_ok=True)
             for file in files:
