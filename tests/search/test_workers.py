@@ -263,7 +263,7 @@ def test_a_process_elsewhere_has_its_plan_until_it_has_been_silent_for_long(seco
 
 
 def test_a_process_that_measures_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpq.search.workers._BEAT", 0.01)
+    monkeypatch.setattr(workers, "_BEAT", 0.01)
     storage = InMemoryStorage()
 
     def looked(_: Mapping[str, Scheme]) -> list[Errors]:
