@@ -109,7 +109,8 @@ def test_another_place_of_the_same_model_is_no_difference(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("method", ["measure", "fisher", "weight"])
 def test_an_analysis_killed_after_any_line_or_within_it_ends_in_the_same_lines(tmp_path: Path, method: str) -> None:
-    path, choices = tmp_path / "t.jsonl", {"candidates": ("2", "8"), "quantizer": "rtn", "method": method}
+    path = tmp_path / "t.jsonl"
+    choices: dict[str, Any] = {"candidates": ("2", "8"), "quantizer": "rtn", "method": method}
     mpq.analyze(mlp(), data(), output=path, **choices)
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
