@@ -9,6 +9,8 @@ MpqError                3
 ├── ModelError          3   a model that cannot be loaded, run or searched
 ├── DataError           3   calibration or evaluation data that does not fit
 ├── NumericsError       3   NaN or infinity where a number was needed
+├── OutputError         3   a file that cannot be written
+├── HeldError           3   a file that another process is at work on
 ├── FormatError         3   an mpq file that is damaged, foreign, or from a newer version
 ├── MismatchError       3   files that do not belong together: another model, data or setting
 ├── TrustError          3   a file that would run code, without --trust
@@ -64,6 +66,14 @@ class DataError(MpqError):
 
 class NumericsError(MpqError):
     """NaN or infinity where a number was needed."""
+
+
+class OutputError(MpqError):
+    """A file that cannot be written."""
+
+
+class HeldError(MpqError):
+    """A file that another process is at work on."""
 
 
 class FormatError(MpqError):

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from mpq.checksums import DamageError, check_seal, cut_torn_end, sealed, unsealed
 from mpq.errors import FormatError, MpqError
+from mpq.errors import OutputError as OutputError
 from mpq.limits import LINE_BYTES, SENSITIVITY_BYTES
+from mpq.outputs import refuse_special, sync_folder, unfinished
 
 _BLOCK = 1 << 20
 PREFIX = 4096  # bytes that `first_bytes` reads
 
 
-class OutputError(MpqError):
-    """A file that cannot be written."""
-
-
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` whole, or not at all.
+    """A binary file that appears under `path` whole, or not at all, and is on disk when this returns.
+
+    Of several processes that write one path at a time, the last one to end wins; what killed ones left of theirs is removed.
 
     Raises:
-        OutputError: if the folder is missing, read-only or full; nothing is left behind.
+        OutputError: if the folder is missing, read-only or full, or something other than a plain file is there; nothing is left behind.
     """
-    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+    refuse_special(path)
     try:
-        with partial.open("wb") as file:
+        with unfinished(path) as (partial, file):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            refuse_special(path)
+            if os.name == "nt":
+                file.close()  # Windows moves no open file
+            partial.replace(path)
+            sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
-    finally:
-        with suppress(OSError):  # what could not be made cannot be removed either
-            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,7 +104,7 @@ def check_version(found: object, *, supported: int, path: Path | str, kind: str)
 
 
 class Journal:
-    """An append-only file of JSON lines; every line is flushed and synced, so a killed process loses at most one line."""
+    """An append-only file of JSON lines with checksums; every line is flushed and synced, so a killed process loses at most one line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,8 +125,8 @@ class Journal:
         """
         try:
             if self._file is None:
-                self._trim()
-                self._file = self.path.open("ab")
+                self._file = self.path.open("rb+")
+                cut_torn_end(self._file)
             self._file.write(b"".join(journal_line(record) for record in records))
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -142,36 +143,57 @@ class Journal:
         if file is not None:
             file.close()
 
-    def _trim(self) -> None:
-        """Drop a last line that was cut off by a kill."""
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
 
+def journal_lines(path: Path, *, on_note: Callable[[str], None] | None = None) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a journal and their numbers from 1, one at a time, checked where they carry a checksum.
 
-def journal_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a journal and their numbers from 1, one at a time; a last line cut off by a kill is left out.
+    A last line that was cut off by a kill is left out.
+
+    Args:
+        path: the journal.
+        on_note: told what was left out.
 
     Raises:
-        FormatError: if the file is missing, holds no whole line, or exceeds a limit.
+        FormatError: if the file is missing, holds no whole line, exceeds a limit, or a line is not as it was written.
     """
-    number = 0
+    number, last = 0, b""
     try:
         if path.stat().st_size > SENSITIVITY_BYTES:
             raise FormatError(f"{path} has more than {SENSITIVITY_BYTES:,} bytes, which is too large to be right: analyze fewer samples")
         with path.open("rb") as file:
             while (line := file.readline(LINE_BYTES + 1)).endswith(b"\n"):
-                number += 1
-                yield number, line
+                if last:
+                    number += 1
+                    yield number, _checked(last, path, number)
+                last = line
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
     if len(line) > LINE_BYTES:
-        raise FormatError(f"{path}, line {number + 1} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again")
+        raise FormatError(f"{path}, line {number + 2} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again")
+    torn = bool(line)
+    if last:
+        try:
+            unsealed(last.rstrip(b"\n"))
+            number += 1
+            yield number, last
+        except DamageError as error:
+            if not error.torn or torn:
+                raise FormatError(f"{path}, line {number + 1}: {error}; the file is damaged") from error
+            torn = True
     if not number:
         raise FormatError(f"{path} holds no whole line: run `mpq analyze` again")
+    if torn and on_note is not None:
+        on_note(f"{path}, line {number + 1}: cut off while it was written, so left out")
+
+
+def _checked(line: bytes, path: Path, number: int) -> bytes:
+    try:
+        check_seal(line.rstrip(b"\n"))
+    except DamageError as error:
+        raise FormatError(f"{path}, line {number}: {error}; the file is damaged") from error
+    return line
 
 
 def journal_line(record: Mapping[str, Any]) -> bytes:
     """One record as a line of a journal."""
-    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return sealed(record)

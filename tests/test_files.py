@@ -1,15 +1,30 @@
 import errno
 import hashlib
-import json
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mpq.checksums import unsealed
 from mpq.errors import FormatError
-from mpq.files import PREFIX, Journal, OutputError, atomic_write, check_version, first_bytes, journal_lines, sha256_of, write_text
+from mpq.files import (
+    PREFIX,
+    Journal,
+    OutputError,
+    atomic_write,
+    check_version,
+    first_bytes,
+    journal_line,
+    journal_lines,
+    sha256_of,
+    write_text,
+)
 from mpq.limits import LINE_BYTES
+
+LINE = len(journal_line({"n": 0}))
 
 
 def names(folder: Path) -> list[str]:
@@ -54,7 +69,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
     [
         ("missing/a", "No such file or directory"),
         ("file/a", "Not a directory"),
-        ("folder", "Is a directory"),
+        ("folder", "it is a folder"),
         ("x" * 300, "File name too long"),
     ],
 )
@@ -77,6 +92,30 @@ def test_the_current_folder_is_no_file(tmp_path: Path, monkeypatch: pytest.Monke
 def test_text_is_utf_8(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "é\n")
     assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX systems")
+def test_the_file_is_synced_before_it_is_moved_and_its_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        assert (tmp_path / "a").exists() == (done[-1] == "folder")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(tmp_path / "a", "text")
+    assert done == ["file", "folder"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is a umask on POSIX systems")
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
+def test_a_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "a", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~mask
 
 
 def test_the_hash_is_of_the_contents_in_order(tmp_path: Path) -> None:
@@ -106,8 +145,8 @@ def test_newer_versions_and_foreign_files_are_refused(found: object, message: st
     assert str(error.value) == message
 
 
-def lines(path: Path) -> list[Any]:
-    return [json.loads(line) for _, line in journal_lines(path)]
+def lines(path: Path, on_note: Callable[[str], None] | None = None) -> list[Any]:
+    return [unsealed(line.rstrip(b"\n")) for _, line in journal_lines(path, on_note=on_note)]
 
 
 def journal(path: Path, count: int) -> Journal:
@@ -123,12 +162,12 @@ def test_a_journal_reads_back_what_was_appended(tmp_path: Path) -> None:
     assert lines(tmp_path / "j") == [{"n": n} for n in range(4)]
 
 
-@pytest.mark.parametrize("cut", range(1, 9))
+@pytest.mark.parametrize("cut", range(1, LINE + 2))
 def test_a_line_that_was_cut_off_is_dropped_and_appending_goes_on_after_the_last_whole_one(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "j"
     made = journal(path, 3)
     path.write_bytes(path.read_bytes()[:-cut])
-    whole = 3 - (cut + 7) // 8
+    whole = 3 - (cut + LINE - 1) // LINE
     assert lines(path) == [{"n": n} for n in range(whole)]
     made.append({"n": 9})
     made.append({"n": 10})
@@ -149,6 +188,35 @@ def test_a_damaged_journal_names_the_line(tmp_path: Path, content: bytes, messag
     with pytest.raises(FormatError) as error:
         lines(tmp_path / "j")
     assert str(error.value) == f"{tmp_path / 'j'}{message}"
+
+
+def test_every_changed_byte_of_a_record_is_noticed(tmp_path: Path) -> None:
+    made = Journal.create(tmp_path / "j", {"layer": "a", "errors": [0.25, None]})
+    made.append({"n": 1})
+    made.close()
+    whole = (tmp_path / "j").read_bytes()
+    for place in range(whole.index(b',"crc"')):
+        for other in (whole[place] ^ 1, whole[place] ^ 32):
+            (tmp_path / "j").write_bytes(whole[:place] + bytes([other]) + whole[place + 1 :])
+            with pytest.raises(FormatError, match=r"/j, line 1: .*; the file is damaged$"):
+                lines(tmp_path / "j")
+
+
+def test_lines_of_before_there_were_checksums_are_read(tmp_path: Path) -> None:
+    (tmp_path / "j").write_bytes(b'{"n":0}\n{}\n{"n":1,"crcs":"12345678"}\n')
+    assert lines(tmp_path / "j") == [{"n": 0}, {}, {"n": 1, "crcs": "12345678"}]
+
+
+@pytest.mark.parametrize("end", [b'{"n":', b'{"n":7', b"\0" * 40, b"\0" * 40 + b"\n", b'{"n":7,"crc":"00000000"}\n', b"x" * (1 << 17)])
+def test_a_torn_end_is_left_out_with_a_note_and_cut_off_before_appending(tmp_path: Path, end: bytes) -> None:
+    made, told = journal(tmp_path / "j", 3), list[str]()
+    whole = (tmp_path / "j").read_bytes()
+    (tmp_path / "j").write_bytes(whole + end)
+    assert lines(tmp_path / "j", on_note=told.append) == [{"n": n} for n in range(3)]
+    assert told == [f"{tmp_path / 'j'}, line 4: cut off while it was written, so left out"]
+    made.append({"n": 3})
+    made.close()
+    assert (tmp_path / "j").read_bytes() == whole + journal_line({"n": 3})
 
 
 def test_a_missing_journal_is_refused(tmp_path: Path) -> None:

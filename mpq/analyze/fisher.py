@@ -59,7 +59,9 @@ class Fisher(Method):
             done += batch.size
             context.on_progress(done - begin, data.samples - begin, "samples")
         context.cost |= found.cost
-        context.record([{"blend": _blend(context.table, context.prepared.calibration.fixed_batch or 1), "draws": DRAWS}])
+        share = _blend(context.table, context.prepared.calibration.fixed_batch or 1)
+        if context.table.blend != (share, DRAWS):  # else the line is there, from an analysis that was killed right after it
+            context.record([{"blend": share, "draws": DRAWS}])
 
 
 def _blend(table: Sensitivity, repeats: int) -> float:

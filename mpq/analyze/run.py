@@ -18,14 +18,18 @@ from mpq.analyze.registry import method_named
 from mpq.analyze.resume import open_journal
 from mpq.analyze.selfcheck import self_check
 from mpq.config import AnalysisSettings, settings_from
+from mpq.locks import held
 from mpq.models.batches import Data
 from mpq.models.fit import fit_data
 from mpq.models.load import from_module
 from mpq.models.loaded import LoadedModel
 from mpq.models.statistics import LIMIT_BYTES, statistics_for
 from mpq.models.variants import Variants
+from mpq.outputs import refuse_special
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
+
+WORK = "analysis"  # as messages call it
 
 
 def analyze(
@@ -50,13 +54,28 @@ def analyze(
         on_progress: told after each measurement.
 
     Raises:
+        HeldError: if another process is writing to `output`.
         MismatchError: if `output` holds an analysis of another model, other data or other settings.
         MpqError: whatever `prepare` and measuring may raise.
     """
     chosen = settings or settings_from(AnalysisSettings, choices)
+    path = None if output is None else Path(output)
+    if path is not None:
+        refuse_special(path)
+    with held(path, work=WORK) if path is not None else nullcontext():
+        return _analyze(model, data, chosen, path, reading, on_progress or (lambda *_: None))
+
+
+def _analyze(
+    model: nn.Module | LoadedModel,
+    data: Data | Iterable[Any],
+    chosen: AnalysisSettings,
+    path: Path | None,
+    reading: dict[str, object] | None,
+    on_progress: Progress,
+) -> Sensitivity:
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory")
-    path = None if output is None else Path(output)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
     prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier)
     table, journal = open_journal(prepared.header, path)
@@ -71,7 +90,7 @@ def analyze(
         table=table,
         variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload),
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
-        on_progress=on_progress or (lambda *_: None),
+        on_progress=on_progress,
     )
     with closing(journal) if journal is not None else nullcontext():
         began = time.monotonic()

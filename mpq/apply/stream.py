@@ -1,16 +1,17 @@
 """Apply without the model in memory: a checkpoint in safetensors files becomes an artifact in as many files, some rows at a time.
 
 Every quantizer that needs no statistics quantizes the rows of a matrix on their own, and 40 rows of codes end at a whole byte. So pieces
-of a few megabytes go through all cores at once, and each is written to its predicted place. A file appears whole or not at all; those
-that are there already are kept, and the same command goes on after an interruption. The index is written last.
+of a few megabytes go through all cores at once, and each is written to its predicted place. Nothing is written before the checkpoint is
+known to be the plan's. A file appears whole or not at all; those that an interrupted run of the same command finished are kept, where
+their contents are still what it wrote (`parts.py`). The index is written last.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mpq.apply.sharded import Shard, index_of, planned_shards
-from mpq.errors import ApplyError, MismatchError
-from mpq.files import atomic_write, sha256_of, write_text
+from mpq.apply.parts import INDEX, Parts, identity_of
+from mpq.apply.sharded import Shard, planned_shards
+from mpq.errors import ApplyError, MismatchError, OutputError
+from mpq.files import atomic_write, sha256_of
 from mpq.formats.scheme import Scheme
+from mpq.locks import held
 from mpq.models.fingerprint import tensor_bytes
 from mpq.models.shards import StoredTensor, checkpoint_files
+from mpq.outputs import refuse_inputs, refuse_special
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
 from mpq.tensors.kernels.stored import row_step
@@ -70,7 +74,9 @@ def apply_shards(
 
     Raises:
         ApplyError: if the quantizer needs statistics, or the plan names layers that the checkpoint does not have.
-        MismatchError: if the plan was made for another checkpoint.
+        MismatchError: if the plan was made for another checkpoint; nothing is written.
+        HeldError: if another process writes to `folder`.
+        OutputError: if `folder` cannot be written to, or one of its files is an input.
         ModelError: if a file is damaged.
     """
     wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
@@ -80,30 +86,58 @@ def apply_shards(
             f"quantizer '{wanted.quantizer}' needs the inputs of each layer, and so the whole model in memory: apply without shards, "
             "or analyze again with --quantizer mse, which needs none"
         )
-    output = Path(folder)
-    output.mkdir(parents=True, exist_ok=True)
-    files = checkpoint_files(Path(source))
-    shards = planned_shards(Path(source), files, wanted, output)
-    kept = 0
-    with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        digest = pool.submit(sha256_of, [*_config(Path(source)), *files]) if wanted.model.get("kind") in ("hf", "state_dict") else None
+    output, origin = Path(folder), Path(source)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {output}: {error.strerror or error}; choose another with --shards") from error
+    files = checkpoint_files(origin)
+    shards = planned_shards(origin, files, wanted, output)
+    for place in (*(shard.output for shard in shards), output / INDEX):
+        refuse_special(place)
+        refuse_inputs(place, [*files, plan if isinstance(plan, Path) else None])
+    with held(output / INDEX, work="`mpq apply --shards`"):
+        return _apply(origin, files, shards, wanted, quantizer, workers, on_progress or (lambda *_: None))
+
+
+def _apply(
+    source: Path,
+    files: Sequence[Path],
+    shards: Sequence[Shard],
+    plan: Plan,
+    quantizer: Quantizer,
+    workers: int | None,
+    on_progress: Progress,
+) -> AppliedShards:
+    on_progress(0, len(shards), "reading the model")
+    inputs = [*_config(source), *files]
+    before = [_state(path) for path in inputs]
+    digest = sha256_of(inputs)
+    if plan.model.get("kind") in ("hf", "state_dict") and digest != plan.model.get("sha256"):
+        raise MismatchError(
+            f"the plan was made for a model with sha256 {str(plan.model.get('sha256'))[:12]}…, {source} has {digest[:12]}…: "
+            "give the model of the plan, or analyze this one"
+        )
+    parts = Parts(shards[0].output.parent, identity_of(digest, plan))
+    kept = [shard for shard in shards if parts.holds(shard)]
+    if len(kept) < len(shards):
+        parts.begin(kept)
+    with closing(parts), ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for done, shard in enumerate(shards, start=1):
-            if shard.is_there():
-                kept += 1
-            else:
+            if shard not in kept:
                 _write(shard, quantizer, pool)
-            if on_progress is not None:
-                on_progress(done, len(shards), shard.output.name)
-        if digest is not None and digest.result() != wanted.model.get("sha256"):
-            for shard in shards:
-                shard.output.unlink()
-            raise MismatchError(
-                f"the plan was made for a model with sha256 {str(wanted.model.get('sha256'))[:12]}…, {source} has {digest.result()[:12]}…: "
-                "give the model of the plan, or analyze this one"
-            )
-    index = output / "model.mpq.safetensors.index.json"
-    write_text(index, json.dumps(index_of(shards), indent=1) + "\n")
-    return AppliedShards(index, tuple(shard.output for shard in shards), sum(shard.bytes for shard in shards), kept)
+                if [_state(path) for path in inputs] != before:
+                    raise MismatchError(f"{source} was changed while it was read: run the command again")
+                parts.finished(shard)
+            on_progress(done, len(shards), shard.output.name)
+        parts.complete(shards)
+    return AppliedShards(parts.index, tuple(shard.output for shard in shards), sum(shard.bytes for shard in shards), len(kept))
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What tells that a file was changed."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _config(source: Path) -> list[Path]:

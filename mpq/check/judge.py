@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -35,8 +35,14 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
 
-def judge(rules: Sequence[Rule], root: Path, *, measure: Measure) -> list[Verdict]:
+def judge(rules: Sequence[Rule], root: Path, *, measure: Measure, only: Container[Path] | None = None) -> list[Verdict]:
     """Hold files to rules; globs and paths start at `root`, and `measure` evaluates artifacts on the data of a rule.
+
+    Args:
+        rules: of a file of budgets, in order.
+        root: the folder of that file.
+        measure: evaluates artifacts on the data of a rule.
+        only: judge these files alone, given as resolved paths; a rule for others is passed over. None: all files of all rules.
 
     Raises:
         ConfigError: if a rule matches no file, or limits what a file does not have.
@@ -45,14 +51,28 @@ def judge(rules: Sequence[Rule], root: Path, *, measure: Measure) -> list[Verdic
     """
     found: list[Verdict] = []
     for number, rule in enumerate(rules, start=1):
-        weighed = [weigh(path) for path in _files(rule, root)]
-        _check_patterns(rule, weighed)
+        paths = files_of(rule, root) if only is None else [path for path in _matched(rule, root) if path.resolve() in only]
+        weighed = [weigh(path) for path in paths]
+        if only is None:
+            _check_patterns(rule, weighed)
         name = rule.name or f"rule {number}"
         found += [Verdict(each.path, name, tuple(_checks(rule, each, root, measure))) for each in weighed]
     return found
 
 
-def _files(rule: Rule, root: Path) -> list[Path]:
+def files_of(rule: Rule, root: Path) -> list[Path]:
+    """The files that a rule is for.
+
+    Raises:
+        ConfigError: if one of its patterns matches no file.
+    """
+    for pattern in rule.files:
+        if not _matched(replace(rule, files=(pattern,)), root):
+            raise ConfigError(f"{shown(pattern)} matches no file in {root.resolve()}: correct the rule, or make the file first")
+    return _matched(rule, root)
+
+
+def _matched(rule: Rule, root: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in rule.files:
         path, globs = root / pattern, any(sign in pattern for sign in "*?[")
@@ -61,8 +81,6 @@ def _files(rule: Rule, root: Path) -> list[Path]:
             path.exists()  # an error where the text cannot be a path
         except (OSError, ValueError, NotImplementedError, RecursionError) as error:  # whatever glob does not take
             raise ConfigError(f"{shown(pattern)} is neither a path nor a glob ({error}): correct the rule") from error
-        if not matched:
-            raise ConfigError(f"{shown(pattern)} matches no file in {root.resolve()}: correct the rule, or make the file first")
         found += [path for path in matched if path not in found]
     return found
 

@@ -35,31 +35,40 @@ class Check:
 
 
 def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = None, max_error: float | None = None) -> list[Check]:
-    """Check a plan, an artifact, or the size of any model file or folder.
+    """Check a plan, an artifact, or the size of any model file or folder; nothing if no limit is given.
+
+    The plan's own budget is not looked at here: see `own_budget`.
 
     Args:
         path: a plan, an artifact, or a model file or folder.
-        budget: a size limit; None takes the plan's own.
-        scope: what it counts; None takes the plan's own, else "layers".
+        budget: a size limit.
+        scope: what `budget` counts; None takes that of the plan's own budget, else "layers".
         max_error: limit of the held-out error, in the metric of the plan's evidence.
 
     Raises:
-        UsageError: if there is nothing to check.
+        UsageError: if a limit does not apply to this file.
         MpqError: if the file cannot be read.
     """
+    if scope is not None and budget is None:
+        raise UsageError(f"--scope {scope} says what --budget counts: give --budget too, for example --budget 4.5bits")
     if not has_layers(path):
-        return [_check_size(path, budget=budget, scope=scope, max_error=max_error)]
+        return _check_size(path, budget=budget, scope=scope, max_error=max_error)
     kind = kind_of(path)
     if kind == "artifact":
         return _check_artifact(path, budget=budget, scope=scope, max_error=max_error)
     if kind == "sensitivity":
         raise UsageError(f"{path} is a sensitivity file, which has no size of its own: check a plan or an artifact")
     plan = read_plan(path)
-    wanted = plan.budget if budget is None else Budget(budget, scope or (plan.budget.scope if plan.budget else "layers"))
-    if wanted is None and max_error is None:
-        raise UsageError(f"{path} has no budget of its own: give --budget, for example --budget 4.5bits")
-    checks = [] if wanted is None else [_size(*plan.counted(wanted), wanted)]
+    checks = []
+    if budget is not None:
+        wanted = Budget(budget, scope or (plan.budget.scope if plan.budget else "layers"))
+        checks.append(_size(*plan.counted(wanted), wanted))
     return checks if max_error is None else [*checks, _error_of(plan, max_error)]
+
+
+def own_budget(plan: Plan) -> list[Check]:
+    """The check of the budget that a plan carries; nothing if it carries none."""
+    return [] if plan.budget is None else [_size(*plan.counted(plan.budget), plan.budget)]
 
 
 def relation(taken: int, limit: int) -> str:
@@ -86,17 +95,17 @@ def _error_of(plan: Plan, max_error: float) -> Check:
     return Check(name, found <= max_error, f"{found:.4g}, {within} the limit of {max_error:g}")
 
 
-def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> Check:
+def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:
     if max_error is not None or scope == "layers":
         raise UsageError(f"{path} is neither a plan nor an artifact: only its size can be checked, for example with --budget 12MB")
     if budget is None:
-        raise UsageError(f"{path} carries no budget: give --budget, for example --budget 12MB")
+        return []
     wanted = Budget(budget, "file")
     if wanted.unit_is_relative:
         raise UsageError(f"budget {budget} needs a plan or an artifact, and {path} is neither: give bytes, for example --budget 12MB")
     taken, limit = weigh(path).bytes, wanted.bytes(weights=0, original_bytes=0)
     message = f"{taken:,} bytes; {relation(taken, limit)} the budget of {budget} ({limit:,} bytes)"
-    return Check("size of the file", taken <= limit, message)
+    return [Check("size of the file", taken <= limit, message)]
 
 
 def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:

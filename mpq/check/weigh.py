@@ -11,7 +11,7 @@ from typing import Literal
 
 from mpq.check.revision import bytes_at, check_revision
 from mpq.errors import FormatError, UsageError
-from mpq.files import exists
+from mpq.files import PREFIX, exists
 from mpq.records.artifact import is_artifact, read_rest_bytes
 from mpq.records.index import artifact_bytes, artifact_files, is_index, read_header
 from mpq.records.loaded import FORMS, Form, loaded_bytes
@@ -83,7 +83,7 @@ def weigh(path: Path) -> Weighed:
         raise FormatError(f"{path} does not exist: name a plan, an artifact, or any model file or folder")
     if is_artifact(path) or path.name.endswith(".mpq.safetensors"):
         return _artifact(path)
-    if path.suffix in (".yaml", ".yml"):
+    if _is_plan(path):
         return _plan(read_plan(path), str(path))
     beside = [Path(f"{path}{ending}") for ending in _SIDECARS] if path.suffix == ".onnx" else []
     return Weighed(str(path), "other", sum(each.stat().st_size for each in (path, *beside) if each.is_file()))
@@ -112,6 +112,14 @@ def weigh_baseline(path: Path, baseline: str) -> Weighed | None:
         copy.write_bytes(content)
         found = weigh(copy)
     return Weighed(**{**vars(found), "path": f"{baseline}:{path}"})
+
+
+def _is_plan(path: Path) -> bool:
+    """Whether a file is a plan, by its name or, whatever it is called, by what it says at its head."""
+    if path.suffix in (".yaml", ".yml"):
+        return True
+    with path.open("rb") as file:
+        return path.suffix not in MODEL_ENDINGS and re.search(rb"^mpq_plan:", file.read(PREFIX), re.MULTILINE) is not None
 
 
 def _plan(plan: Plan, path: str) -> Weighed:

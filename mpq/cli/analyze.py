@@ -14,6 +14,7 @@ from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen
 from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
+from mpq.locks import refuse_held
 from mpq.models.metric_registry import METRICS
 from mpq.registry import either
 from mpq.tensors.quantizers.registry import QUANTIZERS
@@ -122,7 +123,8 @@ def command(
     settings = settings_from(AnalysisSettings, choices)
 
     target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
-    check_output(target)
+    check_output(target, inputs=(model, given, config))
+    refuse_held(target, work="analysis")
 
     if max_memory is not None and offload is None:
         raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
@@ -137,12 +139,13 @@ def command(
         refuse_offloaded(settings.method)
     loaded = load_model(model, factory=factory, trust=trust, offload=offload, max_memory=limit)
     source = calibration_source(given, loaded)
+    check_output(target, inputs=(source,))
     data = read_data(source, loaded, reading, seed=settings.seed)
     say(f"model: {model} ({loaded.kind}); data: {data.description}")
     with removed_if_bare(target), progress("analyze") as advance:
         table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
-    for note in (*table.header.notes, *fallbacks, *inversion_lines(table), *self_check_lines(table.finish)):
+    for note in (*table.notes, *table.header.notes, *fallbacks, *inversion_lines(table), *self_check_lines(table.finish)):
         say(note)
     if offload is not None:
         say(peak_line(table.finish))

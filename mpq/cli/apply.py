@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.options import Factory, Json, Trust
-from mpq.cli.sources import check_output, located_model, reopen_data, reopen_model, stem_of
+from mpq.cli.sources import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 
@@ -98,11 +98,11 @@ def command(
     from mpq.export.base import Options
     from mpq.tensors.quantizers.registry import quantizer_named
 
+    target = output or plan.with_name(f"{stem_of(model or located_model(wanted.model, plan))}.mpq.safetensors")
+    check_output(target, inputs=(plan, model, *named_inputs(wanted.model, wanted.data, plan)))
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
     needed, recover = quantizer_named(wanted.quantizer).needs_statistics, recovery and corrections
     data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or recover) else None
-    target = output or plan.with_name(f"{stem_of(loaded.path or plan)}.mpq.safetensors")
-    check_output(target)
     with progress_in_turn() as stage:
         done = apply(
             loaded,

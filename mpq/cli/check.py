@@ -14,12 +14,13 @@ from mpq.budget import SCOPES
 from mpq.cli.console import print_json, print_lines, say
 from mpq.cli.options import Config, Factory, Json, NumSamples, SeqLen, Trust, merged
 from mpq.config import DataSettings
-from mpq.errors import FormatError, UsageError
+from mpq.errors import UsageError
 from mpq.files import exists
 from mpq.shown import shown
 
 if TYPE_CHECKING:
     from mpq.check.budgets import Rule
+    from mpq.check.gate import Limits
     from mpq.check.judge import Verdict
     from mpq.check.measured import Measure
     from mpq.check.run import Check
@@ -37,8 +38,8 @@ def command(
         list[Path] | None,
         typer.Argument(help="Plans, artifacts, or any model file or folder. [default: what mpq-budgets.yaml says, else plan.yaml]"),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. [default: the plan's own]")] = None,
-    scope: Annotated[str | None, typer.Option(help="What the budget counts: layers or file. [default: the plan's own]")] = None,
+    budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. A plan's own budget holds in any case.")] = None,
+    scope: Annotated[str | None, typer.Option(help="What --budget counts: layers or file. [default: what the plan's own counts]")] = None,
     max_loaded: Annotated[str | None, typer.Option(help="Limit of the model's memory once mpq.load has loaded it: 64MB.")] = None,
     max_loaded_packed: Annotated[str | None, typer.Option(help="The same, loaded with packed=True.")] = None,
     max_error: Annotated[
@@ -47,7 +48,10 @@ def command(
     baseline: Annotated[str | None, typer.Option(metavar="REVISION|FILE", help="What growth is counted against.")] = None,
     max_growth: Annotated[str | None, typer.Option(help="Percent of the file that it may grow since the baseline. [default: 0%]")] = None,
     budgets: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules for many files. [default: mpq-budgets.yaml, if it is here]")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Rules for many files, which hold besides all other limits. [default: mpq-budgets.yaml, if it is here]"
+        ),
     ] = None,
     init: Annotated[bool, typer.Option("--init", help="Write mpq-budgets.yaml from what is below this folder.")] = False,
     data: Annotated[
@@ -79,11 +83,13 @@ def command(
 ) -> None:
     """Say whether plans, artifacts and model files keep their budgets; exit 1 if not.
 
+    All limits hold together: the plan's own budget, those given here, and the rules of mpq-budgets.yaml for these files.
     Sizes are computed from the plan's layers, not read from its text, so an edited plan is judged as it stands.
 
     Example: mpq check plan.yaml --budget 4.5bits --max-error 0.02 --baseline origin/main
     """
-    from mpq.check.budgets import DEFAULT
+    from mpq.check.budgets import DEFAULT, read_budgets
+    from mpq.check.gate import gate
 
     if init:
         _init(budgets or DEFAULT)
@@ -94,27 +100,24 @@ def command(
     grows = _percent(max_growth) if max_growth is not None else 0.0 if baseline is not None else None
     if grows is not None and baseline is None:
         raise UsageError("--max-growth needs --baseline: a git revision such as origin/main, or a file")
-    direct = bool(files or choices or baseline or reference)
-    if budgets is not None and direct:
-        raise UsageError("--budgets has limits of its own: leave the files and the other limits away")
-    if budgets is None and (direct or not DEFAULT.exists()):
-        if reference is not None:
-            choices["reference"] = str(reference)
-        measure = _measure(Path(), factory=factory, trust=trust)
-        verdicts = [_direct(file, choices, baseline, grows, measure=measure) for file in files or [_PLAN]]
-    else:
-        verdicts = _by_rules(budgets or DEFAULT, factory=factory, trust=trust)
+    if reference is not None:
+        choices["reference"] = str(reference)
+    limited = bool(choices) or baseline is not None
+    if budgets is None and DEFAULT.exists():
+        budgets = DEFAULT
+    named = files or ([] if budgets is not None else [_PLAN])
+    rules = [] if budgets is None else read_budgets(budgets)
+    limits = _limits(choices, baseline, grows) if limited else None
+    root = budgets.parent if budgets is not None else Path()
+
+    def measured(folder: Path, *, by_rules: bool) -> Measure:
+        return _measure(folder, budgets=budgets if by_rules else None, factory=factory, trust=trust)
+
+    verdicts = gate(named, limits, rules, root, measure=measured)
     _report(verdicts, json=json, junit=junit, github=os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github)
 
 
-def _by_rules(path: Path, *, factory: str | None, trust: bool) -> list[Verdict]:
-    from mpq.check.budgets import read_budgets
-    from mpq.check.judge import judge
-
-    return judge(read_budgets(path), path.parent, measure=_measure(path.parent, budgets=path, factory=factory, trust=trust))
-
-
-def _measure(root: Path, *, budgets: Path | None = None, factory: str | None, trust: bool) -> Measure:
+def _measure(root: Path, *, budgets: Path | None, factory: str | None, trust: bool) -> Measure:
     """Evaluates artifacts on the data of a rule; its paths start at `root`, and code that a file of budgets names needs trust."""
 
     def measure(artifact: Path, rule: Rule) -> Evaluation:
@@ -135,25 +138,13 @@ def _measure(root: Path, *, budgets: Path | None = None, factory: str | None, tr
     return measure
 
 
-def _direct(file: Path, choices: dict[str, Any], baseline: str | None, grows: float | None, *, measure: Measure) -> Verdict:
-    """One file against the limits of the command line."""
-    from mpq.check.budgets import rule_from
-    from mpq.check.judge import Verdict, growth, judge
-    from mpq.check.run import check_file
-    from mpq.check.weigh import weigh
+def _limits(choices: dict[str, Any], baseline: str | None, grows: float | None) -> Limits:
+    from mpq.check.gate import Limits
 
-    if not file.exists():
-        raise FormatError(f"{file} does not exist: run `mpq search` first, or name a plan or an artifact")
-    found = list(growth(weigh(file), baseline, size=grows)) if baseline is not None else []
-    names = [*_OF_RULES, "reference", *(["max_error"] if "data" in choices else [])]
-    limits = {name: choices[name] for name in names if name in choices}
-    if limits:
-        (verdict,) = judge([rule_from({"files": str(file), **limits})], Path(), measure=measure)
-        found = [*verdict.checks, *found]
-    others = {name: value for name, value in choices.items() if name not in limits}
-    if others or not found:
-        found = [*check_file(file, **others), *found]
-    return Verdict(str(file), "command line", tuple(found))
+    of_rule = [*_OF_RULES, "reference", *(["max_error"] if "data" in choices else [])]
+    rule = {name: choices[name] for name in of_rule if name in choices}
+    others: dict[str, Any] = {name: value if name == "max_error" else str(value) for name, value in choices.items() if name not in rule}
+    return Limits(**others, rule=rule, baseline=baseline, growth=grows)
 
 
 def _report(verdicts: list[Verdict], *, json: bool, junit: Path | None, github: bool) -> None:
@@ -206,13 +197,16 @@ def _check_choices(choices: dict[str, Any]) -> None:
         raise UsageError(f"'{unknown[0]}' is not a setting of check: use {', '.join(_SETTINGS)}")
     if choices.get("scope") not in (None, *SCOPES):
         raise UsageError(f"--scope '{choices['scope']}' is unknown: use {' or '.join(SCOPES)}")
+    most = choices.get("max_error", 0)
+    if not isinstance(most, int | float) or not 0 <= most < math.inf:
+        raise UsageError(f"--max-error {most} is not a limit: give a number of 0 or more")
 
 
 def _percent(text: str) -> float:
     try:
         value = float(text.strip().removesuffix("%"))
-    except ValueError as error:
-        raise UsageError(f"--max-growth {shown(text)} is not a percentage: write for example 1%") from error
-    if not math.isfinite(value):
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
         raise UsageError(f"--max-growth {shown(text)} is not a percentage: write for example 1%")
     return value

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from mpq.cli.console import voice
+from mpq.cli.guard import guarded
 from mpq.errors import MpqError
 from mpq.shown import one_line
 
@@ -92,7 +93,7 @@ def root(
 
 for _name in _COMMANDS:
     _module = import_module(f"mpq.cli.{_name}")
-    app.command(_name)(_module.command)
+    app.command(_name)(guarded(_module.command))
 
 
 def main() -> None:

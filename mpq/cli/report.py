@@ -10,7 +10,7 @@ import typer
 from mpq.cli.beside import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.console import print_json, print_lines, say, warn
 from mpq.cli.options import Json
-from mpq.cli.sources import stem_of
+from mpq.cli.sources import check_output, stem_of
 
 if TYPE_CHECKING:
     from mpq.records.artifact import ArtifactHeader
@@ -43,6 +43,7 @@ def command(
 
     subject = _subject(file, sensitivity)
     target = output or file.with_name(f"{stem_of(file)}.report.html")
+    check_output(target, inputs=(file, None if subject.table is None else subject.table.path))
     write_text(target, render(subject))
     pictures: list[Path] = []
     if png:

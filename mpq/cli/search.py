@@ -11,7 +11,7 @@ from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
 from mpq.cli.options import Config, Factory, Json, Trust, default_of, merged
 from mpq.cli.searching import Job, Quality, starting_schemes
-from mpq.cli.sources import check_output, only_analysis
+from mpq.cli.sources import check_output, named_inputs, only_analysis
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 from mpq.schemes import parse_scheme
@@ -133,6 +133,10 @@ def command(
     quality = Quality(None if limit is None else float(limit), None if drop is None else read_drop(str(drop)), own)
 
     table = read_sensitivity(source)
+    for note in table.notes:
+        say(note)
+    if len(budgets) < 2:
+        check_output(output, inputs=(source, *named_inputs(table.header.model, table.header.data, source)))
     given_start = choices.pop("start", None) if start is None else start
     if given_start is not None:
         choices["start"] = given_start if isinstance(given_start, dict) else starting_schemes(Path(given_start), table)
@@ -140,10 +144,8 @@ def command(
             say("--trials 0 measures no plan, so the search does not start from one")
     job = Job(table, source, settings_from(SearchSettings, choices), quality=quality, reference=model, factory=factory, trust=trust)
     if uniform is not None:
-        check_output(output)
         job.report(job.uniform(parse_scheme(uniform), quantizer), output, json=json)
     elif len(budgets) == 1:
-        check_output(output)
         job.report(job.run(budgets[0]), output, json=json, explain=explain or ())
     else:
         job.frontier([budget for budget in budgets if budget is not None], output.parent / "plans", json=json)

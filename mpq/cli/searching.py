@@ -15,6 +15,7 @@ from mpq.cli.explain import print_explanation
 from mpq.cli.sources import check_output, reopen_data, reopen_model
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
+from mpq.outputs import refuse_special
 
 if TYPE_CHECKING:
     from mpq.evaluate.measurer import PlanMeasurer
@@ -142,6 +143,8 @@ class Job:
         from mpq.records.plan import write_plan
 
         rows: list[dict[str, Any]] = []
+        for name in ("frontier.csv", *(f"plan-{budget.limit}.yaml" for budget in budgets)):
+            refuse_special(folder / name)
         for budget in budgets:
             try:
                 result = self.run(budget)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.cli.console import say, warn
 from mpq.config import DataSettings
-from mpq.errors import DataError, MismatchError, MpqError, UsageError
-from mpq.files import OutputError, exists, journal_lines
+from mpq.errors import DataError, HeldError, MismatchError, MpqError, OutputError, UsageError
+from mpq.files import exists, journal_lines
+from mpq.outputs import refuse_inputs, refuse_special
 from mpq.records.named_code import named_factory, refuse_code
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def removed_if_bare(path: Path) -> Iterator[None]:
     begun_before = path.exists()
     try:
         yield
+    except HeldError:
+        raise  # it is another's
     except MpqError:
         if not begun_before and path.exists() and sum(1 for _ in journal_lines(path)) <= 1:
             path.unlink()
@@ -82,20 +84,30 @@ def calibration_source(given: str | None, model: LoadedModel) -> str:
     raise DataError("no calibration data: give --calib FILE, for example a .pt with a tensor of inputs, or text for a language model")
 
 
-def check_output(path: Path) -> None:
-    """Refuse, before the long run, a file that could not be written after it.
+def check_output(path: Path, *, inputs: Iterable[Path | str | None] = ()) -> None:
+    """Refuse, before the long run, a file that could not be written after it, or that the command reads.
+
+    Args:
+        path: what will be written.
+        inputs: what is read: files, folders, or data as it is given on the command line.
 
     Raises:
-        OutputError: if `path` is a folder, or its folder is missing or read-only.
+        OutputError: if `path` is a folder, a link or a device, is one of `inputs`, or its folder is missing or read-only.
     """
+    refuse_special(path)
+    refuse_inputs(path, (None if given is None else Path(str(given).partition("?")[0]) for given in inputs))
     trial = path.parent / f".{path.name}.{os.getpid()}.trial"
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        with trial.open("wb"):
+        with trial.open("xb"):
             trial.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
+
+
+def named_inputs(model: Mapping[str, Any], data: Mapping[str, Any], beside: Path) -> list[Path]:
+    """The model and the data that a file names, where they are; see `check_output`."""
+    named = [model.get("path"), data.get("source")]
+    return [beside.parent / str(each).partition("?")[0] for each in named if each is not None]
 
 
 def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: int = 0) -> Data:

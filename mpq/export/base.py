@@ -111,6 +111,10 @@ class Target(ABC):
         """
         check_place(output, folder=not self.ending.startswith("."), suffix=self.suffix)
 
+    def places(self, output: Path) -> tuple[Path, ...]:
+        """All files that are written, or the folder that they are written to."""
+        return (output,)
+
     def check(self, source: Source, options: Options) -> None:  # noqa: B027
         """Refuse what this target cannot take, before anything is written.
 

@@ -47,6 +47,10 @@ class Onnx(Target):
         for name in ("onnx", "onnxscript", "onnx_ir"):
             package(name, extra="onnx")
 
+    def places(self, output: Path) -> tuple[Path, ...]:
+        """The graph, and its weights where they are too large for one file."""
+        return output, output.with_name(f"{output.name}.data")
+
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Trace, replace each weight, simplify, save."""
         model = quantized_graph(source, options)

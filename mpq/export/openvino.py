@@ -34,6 +34,10 @@ class OpenVino(Onnx):
         super().check(source, options)
         package("openvino", extra="openvino")
 
+    def places(self, output: Path) -> tuple[Path, ...]:
+        """The graph and its weights."""
+        return output, output.with_suffix(".bin")
+
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Write the graph, convert it, save it."""
         openvino = package("openvino", extra="openvino")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mpq.files import OutputError
+from mpq.errors import OutputError
+from mpq.locks import held
+from mpq.outputs import refuse_special, sync_folder
 
 
 def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> None:
@@ -31,28 +33,56 @@ def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> Non
         raise OutputError(f"cannot write {output}: it is a file, and this target writes a folder; {other}")
     if not folder and output.is_dir():
         raise OutputError(f"cannot write {output}: it is a folder, and this target writes a file; {other}")
+    if not output.is_dir() or output.is_symlink():
+        refuse_special(output)
 
 
 @contextmanager
 def staged(folder: Path, *, last: str) -> Iterator[Path]:
     """An empty folder whose files move into `folder` when all are written; without the one called `last`, nothing loads them.
 
-    `folder` is made if it is not there. Whatever happens, no mixture of old and new files is found under the name `last`.
+    `folder` is made if it is not there. Whatever happens, no mixture of old and new files is found under the name `last`, and two processes
+    do not write there at once. What a killed process left is removed. Files have the mode that the umask leaves, and are on disk.
 
     Raises:
-        OutputError: if the folder is read-only or full; nothing is left behind.
+        HeldError: if another process writes `last` there.
+        OutputError: if the folder is read-only or full, or something other than a plain file is in the way; nothing is left behind.
     """
-    made: Path | None = None
+    target, new = folder / last, not folder.exists()
     try:
-        parent = folder if folder.is_dir() else folder.parent
-        made = Path(tempfile.mkdtemp(prefix=".mpq-", dir=parent))
-        yield made
         folder.mkdir(exist_ok=True)
-        (folder / last).unlink(missing_ok=True)
-        for file in sorted(made.iterdir(), key=lambda file: file.name == last):
-            file.replace(folder / file.name)
+        with held(target, work="export"), _staging(folder / f".{last}.partial") as made:
+            yield made
+            files = sorted(made.iterdir(), key=lambda file: file.name == last)
+            for file in files:
+                refuse_special(folder / file.name)
+            for file in files:
+                _settle(file, mode=made.stat().st_mode & 0o666)
+            target.unlink(missing_ok=True)
+            for file in files:
+                file.replace(folder / file.name)
+            sync_folder(folder)
     except OSError as error:
-        raise OutputError(f"cannot write {folder / last}: {error.strerror or error}; choose another place with --output") from error
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; choose another place with --output") from error
     finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it is full, or could not be made
+                folder.rmdir()
+
+
+@contextmanager
+def _staging(made: Path) -> Iterator[Path]:
+    """A new folder; what an earlier process left there is removed, and it is gone afterwards."""
+    try:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _settle(file: Path, *, mode: int) -> None:
+    """Give a file its mode, and have it on disk."""
+    file.chmod(mode)
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())

@@ -9,6 +9,8 @@ from mpq.export.base import ExportError, Options, Target
 from mpq.export.closest import without_idle_group
 from mpq.export.registry import target_named
 from mpq.export.source import Source, open_source
+from mpq.outputs import refuse_inputs
+from mpq.records.index import artifact_files
 from mpq.schemes import Scheme
 
 _SHOWN = 12
@@ -50,6 +52,7 @@ def export(
         options: what else the user chose.
 
     Raises:
+        OutputError: if `output` cannot be written to, or is an input.
         ExportError: if the target cannot express a layer and `nearest` is off, if the next schemes exceed the plan's budget, or if the
             target cannot take the model.
     """
@@ -59,6 +62,8 @@ def export(
         given.artifact  # noqa: B018
     place = Path(output) if output is not None else given.path.with_name(_stem(given) + goal.ending)
     goal.check_place(place)
+    for file in goal.places(place):
+        refuse_inputs(file, _inputs(given, chosen))
     goal.check(given, chosen)
     schemes = expressed(given, goal, target=target, nearest=nearest)
     replaced = {
@@ -71,6 +76,15 @@ def export(
     written = goal.write(wanted, place, chosen)
     layer_bytes = (given.layer_bytes, wanted.layer_bytes)
     return Exported(written.path, written.bytes, given.bytes, layer_bytes, goal.needs_weights, replaced, written.notes)
+
+
+def _inputs(source: Source, options: Options) -> list[Path | None]:
+    """What an export reads: the source, all its files, the original model, and data."""
+    model = source.model.get("path")
+    named = [source.path.parent / str(model), Path(str(model))] if model is not None else []
+    data = None if options.data is None else Path(options.data.partition("?")[0])
+    parts = [] if source.header is None else artifact_files(source.path)
+    return [source.path, *parts, *named, options.model, data]
 
 
 def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> dict[str, Scheme]:

@@ -9,7 +9,8 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
 
 `errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined. Method "fisher" ends with `{"blend": share, "draws": n}`:
-that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n.
+that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n. Each line carries its
+checksum (`checksums.py`), and a sample counts once (`duplicates.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from msgspec import structs
 from mpq.documents import Document
 from mpq.errors import FormatError, SchemeError
 from mpq.files import check_version, journal_line, journal_lines
+from mpq.records.duplicates import new_figures
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
 from mpq.records.layout import layer_header_bytes
@@ -37,6 +39,7 @@ from mpq.shown import shown
 from mpq.validate import validated
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
+_NONE: Errors = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Sensitivity:
         rows: method "fisher": errors by (layer, scheme) with the rows of a weight taken as independent; `errors` blends these with v^2.
         finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
         first_line: sha256 of the first line of its file, by which plans name their analysis; None if it was not read from a file.
+        blend: method "fisher": the share and the draws that `errors` are blended with; None before that and after further figures.
+        repeated: figures that the file holds a second time, with the same value, and that were left out.
+        notes: what was left out of the file, for people.
     """
 
     header: SensitivityHeader
@@ -119,6 +125,9 @@ class Sensitivity:
     rows: dict[tuple[str, Scheme], Errors] = field(default_factory=dict)
     finish: dict[str, Any] | None = None
     first_line: str | None = None
+    blend: tuple[float, int] | None = None
+    repeated: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -165,15 +174,21 @@ class Sensitivity:
             self._blend(float(record["blend"]), int(record["draws"]))
             return
         layer, scheme = str(record["layer"]), parse_scheme(record["scheme"])
-        self.add(layer, scheme, record["errors"])
+        old, kept = self.products.get((layer, scheme), _NONE), self.rows.get((layer, scheme))
+        measured = self.errors.get((layer, scheme), _NONE) if kept is None else kept
+        errors, products = new_figures(record, measured, old)
+        self.repeated += len(record["errors"]) - len(errors)
+        if not errors:
+            return
+        self.blend = None
+        self.add(layer, scheme, errors)
         if "products" in record:
-            new = np.array(record["products"], dtype=np.float64)
-            old = self.products.get((layer, scheme))
-            self.products[layer, scheme] = new if old is None else np.concatenate([old, new])
-            kept, added = self.rows.get((layer, scheme)), self.errors[layer, scheme][-len(record["errors"]) :]
+            self.products[layer, scheme] = np.concatenate([old, np.array(products, dtype=np.float64)])
+            added = self.errors[layer, scheme][-len(errors) :]
             self.rows[layer, scheme] = added if kept is None else np.concatenate([kept, added])
 
     def _blend(self, share: float, draws: int) -> None:
+        self.blend = (share, draws)
         for key, rows in self.rows.items():
             squares = np.square(self.products[key]).reshape(-1, draws).mean(1)
             squares = np.repeat(squares, rows.size // squares.size)  # one figure for all samples of a batch that cannot be cut
@@ -240,14 +255,15 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
         FormatError: if it is missing, damaged, not a sensitivity file, or from a newer version.
     """
     path = Path(path)
-    lines = journal_lines(path)
+    notes: list[str] = []
+    lines = journal_lines(path, on_note=notes.append)
     table = Sensitivity(_header(header_line(next(lines)[1], f"{path}, line 1"), path), path=path, first_line=first_line_sha256(path))
     samples = table.header.data.get("samples", {}).get("calibration", math.inf)
     for number, line in lines:
         record, name = record_line(line, f"{path}, line {number}"), f"{path}, line {number}"
         try:
             table.read(record)
-        except SchemeError as error:
+        except (FormatError, SchemeError) as error:
             raise FormatError(f"{name}: {error}") from error
         except (ValueError, ZeroDivisionError) as error:
             raise FormatError(f"{name}: its figures do not fit those before it; the file is damaged: run `mpq analyze` again") from error
@@ -255,6 +271,9 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
             raise FormatError(f"{name}: {shown(record['layer'])} has more figures than the {samples:,} samples: run `mpq analyze` again")
     if table.finish is not None:
         _check_complete(table, path)
+    if table.repeated:
+        notes.append(f"{path}: {table.repeated:,} figures stand there twice with the same value, and count once")
+    table.notes = tuple(notes)
     return table
 
 

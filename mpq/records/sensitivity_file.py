@@ -86,7 +86,7 @@ class FiguresLine(Struct):
     layer: Name
     scheme: SchemeText
     errors: list[Figure | None]
-    first: Size = 0
+    first: Size | None = None
     products: list[Figure] | None = None
 
 

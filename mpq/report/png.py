@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpq.errors import UsageError
+from mpq.files import atomic_write
 from mpq.report.colors import LIGHT, ramp
 from mpq.report.facts import Facts, facts_of
 from mpq.report.frontier_plot import WIDE, finalist_kind, frontier_scales
@@ -58,7 +59,8 @@ def _picture(beside: Path, name: str, inches: tuple[float, float], draw: Any) ->
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
     path = beside.with_name(f"{beside.name.removesuffix('.html').removesuffix('.report')}.{name}.png")
-    figure.savefig(path, dpi=150)
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=150, format="png")
     return path
 
 

@@ -25,6 +25,7 @@ from mpq.search.solvers.knapsack import Solution
 from mpq.search.solvers.quadratic import Quadratic, minimise
 from mpq.search.stages.schedule import Progress, Schedule
 from mpq.search.stages.uniform import uniform_plans
+from mpq.search.storage import storage_failures
 from mpq.search.study import Measured, Study
 from mpq.search.study_name import study_name
 
@@ -80,7 +81,10 @@ def search(
     chosen = settings or settings_from(SearchSettings, choices)
     problem, solution = problem_for(table, wanted, chosen)
     run = _Run(table, problem, wanted, chosen, solution, on_progress)
-    return run.unmeasured() if measurer is None else run.measured(measurer)
+    if measurer is None:
+        return run.unmeasured()
+    with storage_failures():
+        return run.measured(measurer)
 
 
 def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) -> tuple[Problem, Solution]:

@@ -2,35 +2,89 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
-from optuna.storages import BaseStorage, JournalStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
-from mpq.errors import UsageError
-from mpq.files import OutputError
+from mpq.errors import MpqError, OutputError, UsageError
+from mpq.outputs import refuse_special
+from mpq.search.journal import StudyJournal
 from mpq.shown import shown
 
+_WAIT = 60.0  # seconds for a database that others are setting up, or have locked
+_BUSY = re.compile(
+    r"already exists|locked|duplicate|unique|alembic_version|pg_type|deadlock|serializ|concurrent|AssertionError", re.IGNORECASE
+)
+_DRIVERS = {"postgresql": "pip install 'mpq[postgresql]'"}
 _TELLING = 4  # characters of a part of a password that is hidden, too
 
 
 def open_storage(url: str | None, *, beside: Path) -> BaseStorage:
     """The Optuna storage at `url`; without one, a journal beside the sensitivity file `beside`.
 
+    Workers that begin together set an empty database up together: who comes second tries again.
+
     Raises:
-        UsageError: if the URL cannot be opened.
+        UsageError: if the URL cannot be opened, or its driver is missing; no password is in the message.
         OutputError: if the journal cannot be written.
     """
     if url is None:
         return journal_beside(beside)
+    end = time.monotonic() + _WAIT
+    while True:
+        try:
+            return RDBStorage(_with_driver(url), engine_kwargs={"connect_args": {"timeout": _WAIT}} if url.startswith("sqlite") else None)
+        except ImportError as error:
+            name = re.split(r"[:+]", url)[0]
+            remedy = _DRIVERS.get(name, "install the driver that SQLAlchemy names for it")
+            raise UsageError(
+                f"--storage {shown(without_password(url, url), 200)} needs a driver that is not installed ({_reason(error, url)}): {remedy}"
+            ) from error
+        except Exception as error:  # whatever the driver of a database raises
+            if not _BUSY.search(f"{type(error).__name__}: {error} {error.__cause__}") or time.monotonic() > end:
+                raise UsageError(
+                    f"--storage {shown(without_password(url, url), 200)} cannot be opened ({_reason(error, url)}): write for example sqlite:///study.db"
+                ) from error
+            time.sleep(random.uniform(0.05, 0.5))
+
+
+def journal_beside(sensitivity: Path) -> JournalStorage:
+    """A resumable storage in `NAME.study.journal`, for `NAME.sensitivity.jsonl`.
+
+    Raises:
+        FormatError: if it is damaged, but for its end.
+        OutputError: if it cannot be written there.
+    """
+    path = sensitivity.with_name(sensitivity.name.removesuffix(".sensitivity.jsonl") + ".study.journal")
     try:
-        return get_storage(url)
-    except Exception as error:  # whatever the driver of a database raises
-        reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
-        place, reason = (without_password(text, url) for text in (url, reason))
-        raise UsageError(f"--storage {shown(place, 200)} cannot be opened ({reason}): write for example sqlite:///study.db") from error
+        if not path.is_symlink():  # a link to a journal elsewhere is a journal
+            refuse_special(path)
+        return JournalStorage(StudyJournal(path))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; give --storage sqlite:///FILE elsewhere") from error
+
+
+@contextmanager
+def storage_failures() -> Iterator[None]:
+    """Errors of a database as one line.
+
+    Raises:
+        MpqError: saying what happened, and that the search resumes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, StorageInternalError) and type(error).__module__.partition(".")[0] not in ("sqlalchemy", "psycopg"):
+            raise
+        reason = _reason(error.__cause__ or error, "")
+        raise MpqError(f"the storage of the study failed ({reason}): run the command again, it resumes") from error
 
 
 def without_password(text: str, url: str) -> str:
@@ -45,14 +99,12 @@ def without_password(text: str, url: str) -> str:
     return text
 
 
-def journal_beside(sensitivity: Path) -> JournalStorage:
-    """A resumable storage in `NAME.study.journal`, for `NAME.sensitivity.jsonl`.
+def _with_driver(url: str) -> str:
+    """The URL with the driver that the extra of mpq installs, where none is named."""
+    return re.sub(r"^(postgres|postgresql)://", "postgresql+psycopg://", url)
 
-    Raises:
-        OutputError: if it cannot be written there.
-    """
-    path = sensitivity.with_name(sensitivity.name.removesuffix(".sensitivity.jsonl") + ".study.journal")
-    try:
-        return JournalStorage(JournalFileBackend(str(path)))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; give --storage sqlite:///FILE elsewhere") from error
+
+def _reason(error: BaseException, url: str) -> str:
+    """The first line of what a driver says, without passwords."""
+    line = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
+    return without_password(line, url)

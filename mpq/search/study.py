@@ -6,21 +6,21 @@ again. A plan is given up part of the way (a pruned trial) once its mean is far 
 estimate, the incumbent's times the ratio so far.
 
 Several processes may work on one study: `refresh` reads what others finished, and what others are measuring now (`pending`) shifts this
-one's random streams. A worker that was killed leaves a running trial behind; its process is gone, so that it counts for nothing, and a
-lone search goes on as if it had not been killed. An interrupted one tells that its trial failed.
+one's random streams. No plan is measured twice: trials are numbered by the storage, one at a time, and a process that has chosen its plan
+waits for every earlier trial that has not chosen yet, and for one that has chosen the same plan (Lamport's bakery: CACM 17(8), 1974). A
+worker that was killed leaves a running trial behind; it counts for nothing (`workers.py`), and a lone search goes on as if it had not been
+killed. An interrupted one tells that its trial failed.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,15 @@ from mpq.records.paired import compare, mean_difference
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
 from mpq.search.problem import Problem
+from mpq.search.storage import open_storage
+from mpq.search.workers import at_work, seen, signs
 
 Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
 """The error of a plan on each calibration sample, some samples at a time, always in the same order."""
 Propose = Callable[[optuna.Trial], tuple[int, ...]]
 _STARTUP = 8
-_POLL = 0.02  # seconds
-_FORGOTTEN = 3600.0  # seconds
+_SHORTEST, _LONGEST = 0.02, 0.25  # seconds between two looks at what others do
 _FEWEST = 8  # samples that are seen before a plan is given up
-_WORKER = "{host}, process {process}"
 _HOPELESS = 2.5  # standard errors; of the mean alone, since a plan may lose on most samples and win on the few that carry the mean
 
 
@@ -103,6 +103,8 @@ class Study:
         self.problem, self.seed = problem, seed
         self._measure = measure
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
+        if isinstance(storage, str):
+            storage = open_storage(storage, beside=Path())
         with _quiet():
             self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
             if metric is not None and self._optuna.metric_names is None:
@@ -124,7 +126,7 @@ class Study:
 
     def pending(self) -> set[tuple[int, ...]]:
         """The plans that other workers are measuring now."""
-        return {tuple(trial.user_attrs["options"]) for trial in self._trials(TrialState.RUNNING) if _alive(trial)}
+        return {tuple(trial.user_attrs["options"]) for trial in self._running() if "options" in trial.user_attrs and at_work(trial)}
 
     def stage(self, name: str) -> list[Measured]:
         """The finished trials of one stage, in order."""
@@ -136,13 +138,15 @@ class Study:
         self._optuna.sampler = _sampler(self.seed * 100_003 + number + 7_919 * others)
         trial = self._optuna.ask()
         try:
+            self._attribute(trial, signs())
             choice = propose(trial)
             self._announce(trial, stage, choice)
             self._wait(trial.number, choice)
             known = self._seen.get(choice)
             trial.set_user_attr("note", note + (" (measured before)" if known is not None else ""))
             if known is None:
-                errors, estimate = self._measured(choice, incumbent)
+                with seen(trial.set_user_attr):
+                    errors, estimate = self._measured(choice, incumbent)
             else:
                 errors, estimate = known.errors, known.estimate
         except BaseException:
@@ -185,22 +189,27 @@ class Study:
         return errors, None
 
     def _wait(self, number: int, choice: tuple[int, ...]) -> None:
-        """Wait while another worker measures this very plan, in an earlier trial: two often draw it at the same moment."""
-        while choice not in self._seen and any(
-            trial.number < number and tuple(trial.user_attrs["options"]) == choice and _alive(trial)
-            for trial in self._trials(TrialState.RUNNING)
-        ):
-            time.sleep(_POLL)
-            self.refresh()
+        """Wait while an earlier trial of another worker measures this very plan, or has yet to choose."""
+        pause = _SHORTEST
+        while True:
+            earlier = [trial for trial in self._running() if trial.number < number and at_work(trial)]
+            self.refresh()  # after the look at what runs: what has ended in between is read now
+            if choice in self._seen or not any(tuple(trial.user_attrs.get("options", choice)) == choice for trial in earlier):
+                return
+            time.sleep(pause)
+            pause = min(_LONGEST, 1.5 * pause)
 
     def _announce(self, trial: optuna.Trial, stage: str, choice: tuple[int, ...]) -> None:
         attributes = {
             "stage": stage,
             "bits_per_weight": round(self._effective_bits(choice), 4),
             "plan": {name: str(scheme) for name, scheme in self.problem.schemes(choice).items()},
-            "worker": _WORKER.format(host=socket.gethostname(), process=os.getpid()),
             "options": list(choice),
         }
+        self._attribute(trial, attributes)
+
+    @staticmethod
+    def _attribute(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
 
@@ -225,6 +234,10 @@ class Study:
         schemes = self.problem.schemes(choice)
         return sum(schemes[layer.name].stored_bits(layer.matrix) for group in self.problem.groups for layer in group.layers) / self._weights
 
+    def _running(self) -> list[FrozenTrial]:
+        found: list[FrozenTrial] = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return found
+
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return [trial for trial in self._optuna.get_trials(deepcopy=False, states=states) if "options" in trial.user_attrs]
 
@@ -234,22 +247,6 @@ class Study:
         errors = np.array([math.nan if error is None else error for error in attributes["error_of_each_sample"]], dtype=np.float64)
         estimate = math.inf if attributes.get("estimated_error", 0.0) is None else attributes.get("estimated_error")
         return Measured(tuple(attributes["options"]), errors, str(attributes["stage"]), str(attributes.get("note", "")), estimate)
-
-
-def _alive(trial: FrozenTrial) -> bool:
-    """Whether a running trial is of another process that may still run; on another machine, if it began in the last hour."""
-    host, _, process = str(trial.user_attrs.get("worker", "")).partition(", process ")
-    if host != socket.gethostname() or not process.isdigit():
-        return bool(process) and trial.datetime_start is not None and (datetime.now() - trial.datetime_start).total_seconds() < _FORGOTTEN
-    if int(process) == os.getpid() or os.name != "posix":
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _sampler(seed: int) -> optuna.samplers.TPESampler:

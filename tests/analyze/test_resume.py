@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+import mpq
 from mpq.analyze.resume import open_journal
 from mpq.errors import MismatchError
 from mpq.records.sensitivity import SensitivityHeader, read_sensitivity
 from mpq.schemes import parse_scheme
+from tests.models.small import data, mlp
 from tests.small import linear, table
 
 LAYERS = [linear("a", 4, 64), linear("b", 4, 64)]
@@ -103,3 +105,19 @@ def test_another_place_of_the_same_model_is_no_difference(tmp_path: Path) -> Non
     found, _ = open_journal(changed(model={"path": "elsewhere.pt2"}), started(tmp_path / "t.jsonl"))
     assert len(found.errors) == 2
     assert read_sensitivity(tmp_path / "t.jsonl").header.model["path"] == "elsewhere.pt2"
+
+
+@pytest.mark.parametrize("method", ["measure", "fisher", "weight"])
+def test_an_analysis_killed_after_any_line_or_within_it_ends_in_the_same_lines(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "t.jsonl"
+    choices: dict[str, Any] = {"candidates": ("2", "8"), "quantizer": "rtn", "method": method}
+    mpq.analyze(mlp(), data(), output=path, **choices)
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    starts = [sum(map(len, lines[:count])) for count in range(1, len(lines) + 1)]
+    for start in starts:
+        for cut in (start, start + 9):
+            path.write_bytes(whole[:cut])
+            mpq.analyze(mlp(), data(), output=path, **choices)
+            assert path.read_bytes().splitlines(keepends=True)[:-1] == lines[:-1], cut  # the last line holds times
+    assert [name.name for name in tmp_path.iterdir()] == ["t.jsonl"]

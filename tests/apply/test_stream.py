@@ -12,7 +12,7 @@ from mpq.apply import stream
 from mpq.apply.sharded import planned_shards
 from mpq.apply.stream import apply_shards
 from mpq.check.weigh import weigh
-from mpq.errors import ApplyError, FormatError, MismatchError, ModelError
+from mpq.errors import ApplyError, FormatError, HeldError, MismatchError, ModelError, OutputError
 from mpq.models.batches import Batch
 from mpq.models.shards import checkpoint_files
 from mpq.records.layer import Layer
@@ -89,6 +89,100 @@ def test_files_that_are_there_are_kept_and_others_made_again(tmp_path: Path) -> 
     assert done.files[0].stat().st_mtime_ns == kept
     assert [file.read_bytes() for file in done.files] == contents
     assert not list((tmp_path / "small").glob(".*"))
+
+
+def flipped(path: Path) -> bytes:
+    """Change the last byte of a file: same size, same header."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    return content
+
+
+def stopped(source: Path, wanted: Plan, folder: Path, *, after: int) -> None:
+    """Apply until so many files are finished."""
+
+    def stop(done: int, _: int, __: str) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply_shards(source, wanted, folder, on_progress=stop)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_file_of_the_right_size_and_header_with_other_contents_is_made_again(tmp_path: Path, finished: bool) -> None:
+    source, first = checkpoint(tmp_path / "model"), tmp_path / "small" / "model-00001-of-00002.mpq.safetensors"
+    if finished:
+        apply_shards(source, plan(), tmp_path / "small")
+    else:
+        stopped(source, plan(), tmp_path / "small", after=1)
+    content = flipped(first)
+    assert apply_shards(source, plan(), tmp_path / "small").kept == int(finished)
+    assert first.read_bytes() == content
+
+
+def test_an_interrupted_run_keeps_what_it_finished_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    stopped(source, plan(), tmp_path / "small", after=1)
+    assert not list((tmp_path / "small").glob("*.index.json"))
+    again, whole = apply_shards(source, plan(), tmp_path / "small"), apply_shards(source, plan(), tmp_path / "whole")
+    assert (again.kept, whole.kept) == (1, 0)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "small").iterdir()} == {
+        file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()
+    }
+
+
+def test_nothing_of_another_checkpoint_of_the_same_shapes_is_kept(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    stopped(source, plan(), tmp_path / "small", after=1)
+    flipped(source / "a.safetensors")
+    assert apply_shards(source, plan(), tmp_path / "small").kept == 0
+
+
+def test_no_index_names_a_mixture_of_two_plans(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    apply_shards(source, plan(), tmp_path / "small")
+    stopped(source, plan("mse"), tmp_path / "small", after=1)
+    assert not list((tmp_path / "small").glob("*.index.json"))
+    assert apply_shards(source, plan("mse"), tmp_path / "small").kept == 1
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused_and_its_file_not_kept(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+
+    def change(done: int, _: int, __: str) -> None:
+        if done == 1:
+            (source / "b.safetensors").touch()
+
+    with pytest.raises(MismatchError, match="was changed while it was read: run the command again"):
+        apply_shards(source, plan(), tmp_path / "small", on_progress=change)
+    assert apply_shards(source, plan(), tmp_path / "small").kept == 1
+
+
+def test_two_runs_in_one_folder_are_one_and_a_refusal(tmp_path: Path) -> None:
+    source, refusals = checkpoint(tmp_path / "model"), list[str]()
+
+    def second(done: int, _: int, __: str) -> None:
+        if done == 1:
+            with pytest.raises(HeldError) as error:
+                apply_shards(source, plan("mse"), tmp_path / "small")
+            refusals.append(str(error.value))
+
+    apply_shards(source, plan(), tmp_path / "small", on_progress=second)
+    assert len(refusals) == 1
+    assert refusals[0].startswith("another `mpq apply --shards` is writing ")
+
+
+def test_an_input_is_not_written_over(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    for old, new in (("a", "model-00001-of-00002.mpq"), ("b", "model-00002-of-00002.mpq")):
+        (source / f"{old}.safetensors").rename(source / f"{new}.safetensors")
+    with pytest.raises(OutputError, match=r"it is an input of this command"):
+        apply_shards(source, plan(), source)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "model-00001-of-00002.mpq.safetensors").symlink_to("elsewhere")
+    with pytest.raises(OutputError, match=r"it is a link to elsewhere; name that file itself"):
+        apply_shards(source, plan(), tmp_path / "small")
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What only a process of its own can show: start-up, kills, Ctrl-C, a full disk, plain output."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mpq.records.sensitivity import read_sensitivity
 from tests.cli.typed import done, environment, started
 
 SLOW = "analyze model.pt2 --calib calibration.pt --candidates 2..8,16 --method measure"
@@ -91,3 +93,33 @@ def test_a_traceback_is_shown_only_when_asked_for() -> None:
     assert quiet.communicate(timeout=60)[1] == "mpq: none.yaml does not exist: run `mpq search` first, or name a plan or an artifact\n"
     assert loud.communicate(timeout=60)[1].startswith("Traceback")
     assert (quiet.returncode, loud.returncode) == (3, 3)
+
+
+def test_two_analyses_on_one_file_are_one_analysis_and_one_refusal(fresh: Path) -> None:
+    journal = fresh / "model.sensitivity.jsonl"
+    first = started(SLOW)
+    while len(lines_of(journal)) < 4 and first.poll() is None:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    second = started(SLOW)
+    _, err = second.communicate(timeout=60)
+    first.send_signal(signal.SIGCONT)
+    assert first.communicate(timeout=120)[0] != ""
+    assert (second.returncode, first.returncode) == (3, 0)
+    told = rf"mpq: another analysis is writing model.sensitivity.jsonl \(process {first.pid} on \S+, since [^)]*\): wait until it ends, or "
+    assert re.fullmatch(rf"{told}write elsewhere\n", err)
+    alone = read_sensitivity(journal)
+    assert (alone.repeated, alone.finished) == (0, True)
+    assert max(len(errors) for errors in alone.errors.values()) == alone.header.data["samples"]["calibration"]
+    assert not [path.name for path in fresh.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("method", ["measure", "fisher"])
+def test_analyses_that_start_at_the_same_moment_count_every_sample_once(fresh: Path, method: str) -> None:
+    line = f"analyze model.pt2 --calib calibration.pt --num-samples 24 --method {method}"
+    processes = [started(line) for _ in range(3)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert 0 in (codes := sorted(process.returncode for process in processes))
+    assert set(codes) <= {0, 3}, errors
+    table = read_sensitivity(fresh / "model.sensitivity.jsonl")
+    assert (table.repeated, {len(found) for found in table.errors.values()}) == (0, {18})

@@ -2,24 +2,31 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from mpq.records.sensitivity import Errors
 from mpq.schemes import Scheme
+from mpq.search import workers
 from mpq.search.problem import Problem, build_groups
+from mpq.search.storage import open_storage
 from mpq.search.study import Study
+from mpq.search.workers import SILENT
 from tests.cli.typed import ROOT
 from tests.small import random_table
 
@@ -28,27 +35,88 @@ FIRST, SECOND = (0, 0, 0, 0), (1, 2, 0, 3)
 WORKER = """
 import json, sys, time
 from pathlib import Path
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from mpq.search.run import search
+from mpq.search.storage import open_storage
 from tests.search.measuring import FakeMeasurerWithSlopes
 from tests.small import random_table
 
+folder, name, count, url, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+
 class Slow(FakeMeasurerWithSlopes):
     def calibration(self, schemes):
+        with (folder / f"{name}.tried").open("a") as file:
+            file.write(json.dumps({layer: str(scheme) for layer, scheme in schemes.items()}) + chr(10))
         time.sleep(0.05)
         return super().calibration(schemes)
 
-folder, name = Path(sys.argv[1]), sys.argv[2]
 (folder / f"{name}.ready").touch()
-while len(list(folder.glob("*.ready"))) < 2:
+while len(list(folder.glob("*.ready"))) < count:
     time.sleep(0.01)
-table = random_table(5, count=10)
-measurer = Slow(table)
-found = search(table, "4.5bits", measurer=measurer, trials=60, storage=JournalStorage(JournalFileBackend(str(folder / "journal"))))
+measurer = Slow(random_table(5, count=10))
+storage = open_storage(url or None, beside=folder / "x.sensitivity.jsonl")
+found = search(random_table(5, count=10), "4.5bits", measurer=measurer, trials=trials, storage=storage)
 best = min(float(f.calibration.mean()) for f in found.finalists)
-(folder / f"{name}.json").write_text(json.dumps({"tried": measurer.tried, "asked": measurer.asked, "best": best}))
+(folder / f"{name}.json").write_text(json.dumps({"asked": measurer.asked, "best": best}))
 """
+
+
+def working(folder: Path, url: str, *, count: int, trials: int) -> list[subprocess.Popen[bytes]]:
+    """Processes that search on one storage, all at the same moment."""
+    command = [sys.executable, "-c", WORKER, str(folder)]
+    return [subprocess.Popen([*command, str(number), str(count), url, str(trials)], cwd=ROOT) for number in range(count)]
+
+
+def tried(folder: Path) -> list[str]:
+    """The plans that were measured, by any process."""
+    return [line for path in folder.glob("*.tried") for line in path.read_text().splitlines()]
+
+
+def kept(folder: Path, url: str) -> list[optuna.trial.FrozenTrial]:
+    """All trials of the one study."""
+    storage = open_storage(url or None, beside=folder / "x.sensitivity.jsonl")
+    (name,) = optuna.get_all_study_names(storage)
+    found: list[optuna.trial.FrozenTrial] = optuna.load_study(study_name=name, storage=storage).trials
+    return found
+
+
+def plan_of(trial: optuna.trial.FrozenTrial) -> str:
+    return json.dumps(trial.user_attrs["plan"])
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty storage; empty for a journal."""
+    if kind == "postgresql":
+        with cluster(folder) as url:
+            yield url
+    else:
+        yield f"sqlite:///{folder / 'study.db'}" if kind == "sqlite" else ""
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """A PostgreSQL server of its own, on a socket in `folder`, which does not run as root."""
+    pytest.importorskip("psycopg")
+    found = [Path(path) for path in (shutil.which("initdb"), *Path("/usr/lib/postgresql").glob("*/bin/initdb")) if path is not None]
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    home = Path(tempfile.mkdtemp(prefix="mpq-postgres-"))
+    user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+    if user:
+        shutil.chown(home, "nobody")
+    binaries = found[-1].resolve().parent
+    options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+
+    def run(name: str, *words: str) -> None:
+        subprocess.run([*user, str(binaries / name), "-D", str(home / "data"), *words], check=True, stdout=subprocess.DEVNULL, cwd=home)
+
+    run("initdb", "-U", "mpq", "-A", "trust")
+    run("pg_ctl", "-w", "-o", options, "-l", str(home / "log"), "start")
+    try:
+        yield f"postgresql://mpq:secret@/postgres?host={home}"
+    finally:
+        run("pg_ctl", "-m", "immediate", "stop")
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def measure(_: Mapping[str, Scheme]) -> list[Errors]:
@@ -143,15 +211,103 @@ def test_an_interrupted_trial_is_told_as_failed() -> None:
     assert study(storage).finished == []
 
 
-def test_two_processes_share_their_trials_while_running(tmp_path: Path) -> None:
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), name], cwd=ROOT) for name in "ab"]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
-    (name,) = optuna.get_all_study_names(JournalStorage(JournalFileBackend(str(tmp_path / "journal"))))
-    trials = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(tmp_path / "journal")))).trials
-    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
-    tried = [str(plan) for plan in (*one["tried"], *other["tried"])]
-    assert len(tried) - len(set(tried)) <= 5  # of 65: two may still begin one plan within the same moment
-    assert min(len(one["tried"]), len(other["tried"])) > 10
-    assert len(tried) < 4 + 60 + 10  # exact, uniform plans, and trials of the study, not of each process
-    assert abs(one["best"] - other["best"]) < 0.1 * max(one["best"], other["best"])
+@pytest.mark.parametrize("kind", ["journal", "sqlite", "postgresql"])
+def test_eight_processes_measure_no_plan_twice_and_lose_no_trial(tmp_path: Path, kind: str) -> None:
+    with database(kind, tmp_path) as url:
+        started = working(tmp_path, url, count=8, trials=48)
+        assert [worker.wait(timeout=300) for worker in started] == [0] * 8
+        trials = kept(tmp_path, url)
+    measured, finished = tried(tmp_path), [trial for trial in trials if trial.state.is_finished()]
+    assert len(measured) == len(set(measured)) > 24
+    assert finished == trials
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    assert {plan_of(trial) for trial in trials} == set(measured)
+    own = [plan_of(trial) for trial in trials if "measured before" not in trial.user_attrs["note"]]
+    assert len(own) == len(set(own)) == len(measured)
+    best = [json.loads((tmp_path / f"{number}.json").read_text())["best"] for number in range(8)]
+    assert max(best) - min(best) < 0.1 * max(best)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes")
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_killed_workers_lose_nothing_that_was_finished_and_hold_nobody_up(tmp_path: Path, kind: str) -> None:
+    with database(kind, tmp_path) as url:
+        started = working(tmp_path, url, count=4, trials=32)
+        for number, worker in enumerate(started[:2]):
+            while len(tried(tmp_path)) < 6 * (number + 1) and worker.poll() is None:
+                time.sleep(0.01)
+            worker.kill()
+        assert [worker.wait(timeout=120) for worker in started] == [-9, -9, 0, 0]
+        trials = kept(tmp_path, url)
+    finished = {plan_of(trial) for trial in trials if trial.state.is_finished()}
+    running = [trial for trial in trials if not trial.state.is_finished()]
+    assert len(running) <= 2
+    twice = [plan for plan in set(tried(tmp_path)) if tried(tmp_path).count(plan) > 1]
+    assert set(twice) <= {plan_of(trial) for trial in running if "plan" in trial.user_attrs}
+    assert set(tried(tmp_path)) - finished <= {plan_of(trial) for trial in running if "plan" in trial.user_attrs}
+
+
+def silent(storage: optuna.storages.BaseStorage, *, seconds: float) -> None:
+    """The trial of a process elsewhere that was last seen so long ago."""
+    announced(storage, "another machine, process 1")
+    (trial,) = optuna.load_study(study_name="a", storage=storage).get_trials(states=(TrialState.RUNNING,))
+    storage.set_trial_user_attr(trial._trial_id, "worker_seen", (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat())
+
+
+@pytest.mark.parametrize(("seconds", "pending"), [(0.0, {SECOND}), (SILENT - 10, {SECOND}), (SILENT + 10, set())])
+def test_a_process_elsewhere_has_its_plan_until_it_has_been_silent_for_long(seconds: float, pending: set[tuple[int, ...]]) -> None:
+    storage = InMemoryStorage()
+    found = study(storage)
+    silent(storage, seconds=seconds)
+    assert found.pending() == pending
+
+
+def test_a_process_that_measures_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_BEAT", 0.01)
+    storage = InMemoryStorage()
+
+    def looked(_: Mapping[str, Scheme]) -> list[Errors]:
+        (trial,) = optuna.load_study(study_name="a", storage=storage).get_trials(states=(TrialState.RUNNING,))
+        storage.set_trial_user_attr(trial._trial_id, "worker_seen", "")
+        end = time.monotonic() + 10
+        while not storage.get_trial(trial._trial_id).user_attrs["worker_seen"]:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return [np.array([0.5, 0.25])]
+
+    Study(PROBLEM, looked, seed=0, name="a", storage=storage).trial("exact", lambda _: FIRST)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks the system when a process began")
+def test_another_process_of_the_same_number_is_not_taken_for_the_one_that_was_killed() -> None:
+    storage = InMemoryStorage()
+    found = study(storage)
+    announced(storage, f"{socket.gethostname()}, process {os.getppid()}")
+    (trial,) = optuna.load_study(study_name="a", storage=storage).get_trials(states=(TrialState.RUNNING,))
+    storage.set_trial_user_attr(trial._trial_id, "worker_mark", workers._mark(os.getppid()))
+    assert found.pending() == {SECOND}
+    storage.set_trial_user_attr(trial._trial_id, "worker_mark", workers._mark(os.getppid()) + "0")
+    assert found.pending() == set()
+
+
+def test_a_later_trial_waits_for_an_earlier_one_that_has_not_chosen_yet() -> None:
+    storage, measured = InMemoryStorage(), list[Mapping[str, Scheme]]()
+
+    def counted(schemes: Mapping[str, Scheme]) -> list[Errors]:
+        measured.append(schemes)
+        return measure(schemes)
+
+    found = Study(PROBLEM, counted, seed=0, name="a", storage=storage)
+    earlier = optuna.load_study(study_name="a", storage=storage).ask()
+    earlier.set_user_attr("worker", f"{socket.gethostname()}, process {os.getppid()}")
+
+    def choose() -> None:
+        assert measured == []
+        earlier.set_user_attr("options", list(FIRST))
+
+    timer = threading.Timer(0.3, choose)
+    timer.start()
+    began = time.monotonic()
+    found.trial("learn", lambda _: SECOND)
+    assert time.monotonic() - began > 0.25
+    assert len(measured) == 1

@@ -1,0 +1,82 @@
+"""Optuna's journal in a file that a kill or a full disk cannot spoil. No torch.
+
+Optuna's own backend appends to a line that was cut off, after which the file can never be read again, and its lock is a link that stays
+when its owner is killed and holds up the next run. Here a torn end is cut off before appending, each line carries a checksum
+(`checksums.py`; Optuna reads past that key), and the lock is the system's, gone with its process. Where a file system has no locks,
+Optuna's is taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import get_lock_file
+
+from mpq.checksums import DamageError, cut_torn_end, sealed, unsealed
+from mpq.errors import FormatError, OutputError
+from mpq.locks import exclusive, has_locks
+
+
+class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
+    """The lines of a study in a file; several processes may use it.
+
+    Args:
+        path: the file, made if it is not there.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._ends = [0]  # where each line that was read so far begins; the last one, where the next will
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """All whole lines from this one on.
+
+        Raises:
+            FormatError: if a line is not as it was written, unless it is the last.
+        """
+        first = min(log_number_from, len(self._ends) - 1)
+        with self._path.open("rb") as file:
+            file.seek(self._ends[first])
+            *lines, _ = file.read().split(b"\n")
+        for number, line in enumerate(lines, start=first):
+            try:
+                record = unsealed(line)
+            except DamageError as error:
+                if error.torn and number == first + len(lines) - 1:
+                    return
+                raise FormatError(
+                    f"{self._path}, line {number + 1}: {error}; the file is damaged: remove it, and the search begins anew"
+                ) from error
+            if number + 1 == len(self._ends):
+                self._ends.append(self._ends[number] + len(line) + 1)
+            if number >= log_number_from:
+                yield record
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines, whole and on disk, after cutting off what another process did not finish.
+
+        Raises:
+            OutputError: if the disk is full or the file has become unwritable.
+        """
+        try:
+            with self._path.open("rb+") as file, self._alone(file.fileno()):
+                cut_torn_end(file)
+                file.write(b"".join(sealed(log) for log in logs))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self._path}: {error.strerror or error}; free some space and run the command again, it resumes"
+            ) from error
+
+    def _alone(self, descriptor: int) -> AbstractContextManager[None]:
+        return exclusive(descriptor) if has_locks(descriptor) else get_lock_file(self._lock)

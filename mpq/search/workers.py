@@ -1,0 +1,103 @@
+"""Which process measures a trial, and whether it still does. No torch.
+
+A trial says who works on it: host and process, for people and for other processes of this host, which ask the system; and when it was last
+seen at work, for processes elsewhere, such as in other containers, which cannot ask. So the claim of a killed process on a plan ends at
+once on its own host, and elsewhere when it has been silent for `SILENT`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+SILENT = 120.0  # seconds
+_BEAT = 20.0  # seconds
+_CHOOSING = 10.0  # seconds after which a trial that names no process was left by a killed one
+_FORGOTTEN = 3600.0  # seconds, for trials of before there was a time when they were last seen
+_WORKER = "{host}, process {process}"
+
+
+def signs() -> dict[str, str]:
+    """The attributes by which a trial of this process is known."""
+    worker = _WORKER.format(host=socket.gethostname(), process=os.getpid())
+    return {"worker": worker, "worker_mark": _mark(os.getpid()), "worker_seen": _now()}
+
+
+@contextmanager
+def seen(note: Callable[[str, str], None]) -> Iterator[None]:
+    """Note from time to time that this process is at work."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_BEAT):
+            with suppress(Exception):  # if the storage is gone, the work itself will say so
+                note("worker_seen", _now())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def at_work(trial: FrozenTrial) -> bool:
+    """Whether a running trial is of another process that may still run."""
+    attributes = trial.user_attrs
+    host, _, process = str(attributes.get("worker", "")).partition(", process ")
+    if not process:
+        return _age(trial) < _CHOOSING
+    mark = attributes.get("worker_mark")
+    if host == socket.gethostname() and process.isdigit() and os.name == "posix" and _same_system(mark):
+        return int(process) != os.getpid() and _runs(int(process)) and mark in (None, _mark(int(process)))
+    if "worker_seen" in attributes:
+        return abs((datetime.now(UTC) - datetime.fromisoformat(str(attributes["worker_seen"]))).total_seconds()) < SILENT
+    return _age(trial) < _FORGOTTEN
+
+
+def _age(trial: FrozenTrial) -> float:
+    """Seconds since a trial began."""
+    return float("inf") if trial.datetime_start is None else abs((datetime.now() - trial.datetime_start).total_seconds())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _mark(process: int) -> str:
+    """What tells a process from another of the same number: its container and when it began, where the system says so."""
+    try:
+        began = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        began = ""
+    return f"{_container()} {began}"
+
+
+def _container() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _same_system(mark: object) -> bool:
+    """Whether process numbers mean here what they mean there."""
+    return mark is None or str(mark).rpartition(" ")[0] == _container()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
