@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 import mpq
-from mpq.models.batches import Data
-from mpq.models.load import from_module
-from mpq.models.loaded import LoadedModel
-from mpq.records.prediction import quality
+from mpq.data.dataset import Data
+from mpq.evidence.prediction import quality
+from mpq.models.sources.load import from_module
+from mpq.models.sources.loaded import LoadedModel
 from mpq.records.sensitivity import Sensitivity
 
 METHODS = ("naive", "measure", "fisher", "weight")
@@ -64,7 +64,7 @@ def own_text(model: LoadedModel, count: int) -> Data:
 
 
 def _fitted(tokens: torch.Tensor, model: LoadedModel) -> Data:
-    from mpq.models.fit import fit_data
+    from mpq.models.inputs.fit_to_model import fit_data
 
     return fit_data(tokens, model=model, source="own text", batch_size=8)
 
@@ -87,7 +87,10 @@ def analyzed(method: str, model: LoadedModel, data: Data, candidates: str) -> tu
     if method != "naive":
         table = mpq.analyze(model, data, method=method, **choices)
     else:
-        with mock.patch("mpq.models.replay.tape_for", return_value=None), mock.patch("mpq.analyze.measure.NEGLIGIBLE", 0.0):
+        with (
+            mock.patch("mpq.models.running.replay.run.tape_for", return_value=None),
+            mock.patch("mpq.analyze.methods.measure.NEGLIGIBLE", 0.0),
+        ):
             table = mpq.analyze(model, data, method="measure", **choices)
     assert table.finish is not None
     return table, float(table.finish["cost"]["method_seconds"])

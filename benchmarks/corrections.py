@@ -17,19 +17,19 @@ from pathlib import Path
 
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
+from mpq.calibration.input_moments import statistics_for
 from mpq.config import TUNE_WORK
-from mpq.models.discover import discover
-from mpq.models.reference import Reference
-from mpq.models.statistics import statistics_for
-from mpq.models.variants import Variants, as_parameters
+from mpq.evidence.paired_test import compare
+from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants, as_parameters
+from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
-from mpq.records.paired import compare
 from mpq.recovery.base import TERA, Limits, State, Task
 from mpq.recovery.bias_correction import BiasCorrection
 from mpq.recovery.run import hindrances, recover
 from mpq.recovery.sequential import Sequential
 from mpq.recovery.tuning import tune
-from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 

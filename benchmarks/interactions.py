@@ -14,7 +14,7 @@ from pathlib import Path
 import mpq
 from benchmarks.analyze import cases
 from mpq.analyze.selfcheck import random_plans
-from mpq.records.prediction import Quality, additive, interactions, quality
+from mpq.evidence.prediction import Quality, additive, interactions, quality
 from mpq.records.sensitivity import Sensitivity
 
 NOISE = 0.01  # of a rank correlation

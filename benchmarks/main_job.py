@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 import mpq
-from mpq.models.batches import Data
-from mpq.models.loaded import LoadedModel
+from mpq.data.dataset import Data
+from mpq.models.sources.loaded import LoadedModel
 from mpq.records.evaluation import Evaluation
 from mpq.records.plan import Plan
 from mpq.search.final_decision import Finalist
@@ -46,7 +46,7 @@ def cases(models: Path, only: list[str]) -> Iterator[tuple[str, LoadedModel, Dat
 
 def test_images(models: Path, model: LoadedModel) -> Data:
     """The 10,000 test images of CIFAR-10, normalised, with labels."""
-    from mpq.models.fit import fit_data
+    from mpq.models.inputs.fit_to_model import fit_data
 
     content = np.load(models / "cifar10" / "cifar10.npz")
     images, labels = (next(content[key] for key in content if "test" in key and content[key].ndim == ndim) for ndim in (4, 1))

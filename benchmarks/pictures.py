@@ -35,7 +35,7 @@ STEPS: Mapping[str, Mapping[str, bool]] = {
 BLUE, GREEN, RED, GREY = "#1f5fbf", "#2a9d8f", "#c2255c", "#6b7280"
 
 
-def prepared(name: str) -> tuple[mpq.models.loaded.LoadedModel, mpq.models.batches.Data, torch.Tensor]:
+def prepared(name: str) -> tuple[mpq.models.sources.loaded.LoadedModel, mpq.data.dataset.Data, torch.Tensor]:
     """A demo model, its calibration data and its test inputs."""
     files = demo_files(name)
     model = mpq.load_model(files.model)
@@ -127,7 +127,11 @@ def recovery(axes: Axes) -> None:
 
 
 def applied(
-    model: mpq.models.loaded.LoadedModel, plan: mpq.Plan, data: mpq.models.batches.Data, test: torch.Tensor, choices: Mapping[str, Any]
+    model: mpq.models.sources.loaded.LoadedModel,
+    plan: mpq.Plan,
+    data: mpq.data.dataset.Data,
+    test: torch.Tensor,
+    choices: Mapping[str, Any],
 ) -> float:
     """KL divergence on test data of the artifact that these steps give."""
     with tempfile.TemporaryDirectory() as folder:

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpq.models.batch import Batch
-from mpq.models.batches import Data, data_from_batches
-from mpq.models.data import load_data
-from mpq.models.fit import fit_data
-from mpq.models.forward import forward
-from mpq.models.load import from_module, load_model
-from mpq.models.loaded import LoadedModel
-from mpq.models.metrics import KLDivergence, Metric, RelativeMSE
-from mpq.models.reference import Reference
-from mpq.models.swap import swapped
+from mpq.data.batch import Batch
+from mpq.data.dataset import Data, data_from_batches
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.inputs.load_data import load_data
+from mpq.models.running.forward import forward
+from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.reference import Reference
+from mpq.models.running.swap import swapped
+from mpq.models.sources.load import from_module, load_model
+from mpq.models.sources.loaded import LoadedModel
 
 MODELS = ("resnet20", "stories260k", "stories15m", "minilm")
 TINY_STORY_TOKENS = 128

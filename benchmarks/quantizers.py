@@ -26,17 +26,17 @@ from typing import Any
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
 from mpq.budget import Budget
+from mpq.calibration.input_moments import statistics_for
+from mpq.data.dataset import Data
 from mpq.errors import BudgetError
-from mpq.evaluate.measurer import PlanMeasurer
-from mpq.models.batches import Data
-from mpq.models.discover import discover
-from mpq.models.statistics import statistics_for
-from mpq.models.variants import Variants, as_parameters
+from mpq.evaluate.plan_measurer import PlanMeasurer
+from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.records.layer import Layer
 from mpq.recovery.base import Limits, Task
 from mpq.recovery.run import recover
 from mpq.recovery.sequential import Sequential
-from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 

@@ -23,11 +23,11 @@ import numpy as np
 
 import mpq
 from benchmarks.main_job import cases
+from mpq.formats.scheme import parse_scheme
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Rest, Sensitivity, SensitivityHeader
 from mpq.report.render import render
-from mpq.report.subject import Subject
-from mpq.schemes import parse_scheme
+from mpq.report.report_input import Subject
 from mpq.search.frontier import frontier
 
 WIDTHS = {"desktop": 1280, "phone": 500}  # headless Chromium opens no narrower window; the phone's page lies in a frame of 390

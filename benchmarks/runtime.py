@@ -23,15 +23,15 @@ from torch import nn
 from torch.nn.functional import linear
 
 import mpq
-from mpq.apply.load import load
-from mpq.cli.loading import loading_of
-from mpq.evaluate.speed import fastest, tokens_per_second
-from mpq.models.data import load_data
-from mpq.models.discover import discover
-from mpq.models.inventory import inventory, source_of
-from mpq.models.load import load_model
+from mpq.cli.load_cost import loading_of
+from mpq.formats.scheme import parse_scheme
+from mpq.models.inputs.load_data import load_data
+from mpq.models.layers.discover import discover
+from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.sources.load import load_model
 from mpq.records.plan import plan_for
-from mpq.schemes import parse_scheme
+from mpq.runtime.load import load
+from mpq.runtime.speed import fastest, tokens_per_second
 from mpq.tensors.kernels.choose import best_layout, kernel_for
 from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.packed import PackedTensor

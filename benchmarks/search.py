@@ -37,15 +37,15 @@ import mpq
 from benchmarks.search_cases import Case, Cells, cases
 from benchmarks.search_methods import Choice, greedy, nsga2, tpe, two_level
 from mpq.budget import Budget
+from mpq.calibration.input_moments import statistics_for
 from mpq.demo import demo_files
-from mpq.models.fit import fit_data
-from mpq.models.metrics import metric_named
-from mpq.models.reference import Reference
-from mpq.models.statistics import statistics_for
-from mpq.models.variants import Variants
-from mpq.records.paired import compare as paired
+from mpq.evidence.paired_test import compare as paired
+from mpq.formats.scheme import Scheme
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metrics import metric_named
+from mpq.models.running.reference import Reference
 from mpq.records.sensitivity import Errors
-from mpq.schemes import Scheme
 from mpq.search.byte_limit import byte_limit
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.uniform import uniform_plans

@@ -12,10 +12,10 @@ import torch
 
 import mpq
 from benchmarks.analyze import own_text
+from mpq.data.dataset import Data, make_data
 from mpq.demo import demo_files
-from mpq.models.batches import Data, make_data
-from mpq.models.fit import fit_data
-from mpq.models.loaded import LoadedModel
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.sources.loaded import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mpq.apply.stream import apply_shards
-from mpq.models.shards import checkpoint_files, tensors_of
+from mpq.apply.shard_writer import apply_shards
+from mpq.formats.scheme import parse_scheme
+from mpq.models.sources.checkpoint_files import checkpoint_files, tensors_of
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Rest
-from mpq.schemes import parse_scheme
 
 HIDDEN, WIDE, VOCABULARY = 4096, 14336, 64000
 SHARE, PEAK = 0.40, 1.5e9

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpq.analyze.run import analyze as analyze
-    from mpq.apply.load import load as load
     from mpq.apply.run import apply as apply
     from mpq.budget import Budget as Budget
     from mpq.config import AnalysisSettings as AnalysisSettings
     from mpq.config import SearchSettings as SearchSettings
     from mpq.errors import MpqError as MpqError
-    from mpq.evaluate.measurer import PlanMeasurer as PlanMeasurer
+    from mpq.evaluate.plan_measurer import PlanMeasurer as PlanMeasurer
     from mpq.evaluate.run import evaluate as evaluate
     from mpq.formats.scheme import Scheme as Scheme
-    from mpq.models.data import load_data as load_data
-    from mpq.models.load import load_model as load_model
+    from mpq.models.inputs.load_data import load_data as load_data
+    from mpq.models.sources.load import load_model as load_model
     from mpq.records.plan import Plan as Plan
     from mpq.records.plan import read_plan as read_plan
     from mpq.records.plan import write_plan as write_plan
     from mpq.records.sensitivity import Sensitivity as Sensitivity
     from mpq.records.sensitivity import read_sensitivity as read_sensitivity
+    from mpq.runtime.load import load as load
     from mpq.search.run import search as search
 
 _HOMES = {
@@ -30,16 +30,16 @@ _HOMES = {
     "Budget": "mpq.budget",
     "MpqError": "mpq.errors",
     "Plan": "mpq.records.plan",
-    "PlanMeasurer": "mpq.evaluate.measurer",
+    "PlanMeasurer": "mpq.evaluate.plan_measurer",
     "Scheme": "mpq.formats.scheme",
     "SearchSettings": "mpq.config",
     "Sensitivity": "mpq.records.sensitivity",
     "analyze": "mpq.analyze.run",
     "apply": "mpq.apply.run",
     "evaluate": "mpq.evaluate.run",
-    "load": "mpq.apply.load",
-    "load_data": "mpq.models.data",
-    "load_model": "mpq.models.load",
+    "load": "mpq.runtime.load",
+    "load_data": "mpq.models.inputs.load_data",
+    "load_model": "mpq.models.sources.load",
     "read_plan": "mpq.records.plan",
     "read_sensitivity": "mpq.records.sensitivity",
     "search": "mpq.search.run",

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mpq.errors import ConfigError, SchemeError
-from mpq.schemes import Scheme, parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.shown import shown
 
 if TYPE_CHECKING:
-    from mpq.documents import Document
+    from mpq.reading.documents import Document
 
 TUNE_MINUTES = 15.0  # emergency stop of each step of recovery that takes long
 TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
@@ -129,8 +129,8 @@ def read_config(path: Path, section: str) -> dict[str, Any]:
         SchemeError: if a pin is not a scheme.
     """
     from mpq.config_file import ConfigFile  # late: `mpq --help` does without
-    from mpq.documents import read_yaml
-    from mpq.validate import validated
+    from mpq.reading.documents import read_yaml
+    from mpq.reading.validate import validated
 
     document = read_yaml(path, error=ConfigError, absent="name a YAML file with --config", remedy="`mpq schema config` lists all settings")
     data = document.value

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mpq.fields import Bytes, Count, Integer, Limit, Name, Number, Positive, SchemeText, Scope, Share, Size, Text
+from mpq.reading.fields import Bytes, Count, Integer, Limit, Name, Number, Positive, SchemeText, Scope, Share, Size, Text
 
 _One = Text | Integer
 _Some = _One | list[_One]

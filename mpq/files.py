@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mpq.checksums import DamageError, check_seal, cut_torn_end, sealed, unsealed
 from mpq.errors import FormatError, MpqError
 from mpq.errors import OutputError as OutputError
 from mpq.limits import LINE_BYTES, SENSITIVITY_BYTES
-from mpq.outputs import refuse_special, sync_folder, unfinished
+from mpq.writing.checksums import DamageError, check_seal, cut_torn_end, sealed, unsealed
+from mpq.writing.outputs import refuse_special, sync_folder, unfinished
 
 _BLOCK = 1 << 20
 PREFIX = 4096  # bytes that `first_bytes` reads

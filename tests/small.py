@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Rest, Sensitivity, SensitivityHeader
-from mpq.schemes import Scheme, parse_scheme
 
 REST = Rest(header_bytes=500, data_bytes=256, weights=40, original_bytes=160)
 

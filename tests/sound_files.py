@@ -10,7 +10,7 @@ import numpy as np
 from mpq.budget import Budget
 from mpq.files import Journal
 from mpq.records.artifact import ArtifactHeader
-from mpq.records.layout import header, layer_entries
+from mpq.records.artifact_layout import header, layer_entries
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.run import search

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mpq.checksums import unsealed
 from mpq.errors import FormatError
 from mpq.files import (
     PREFIX,
@@ -23,6 +22,7 @@ from mpq.files import (
     write_text,
 )
 from mpq.limits import LINE_BYTES
+from mpq.writing.checksums import unsealed
 
 LINE = len(journal_line({"n": 0}))
 

@@ -26,16 +26,16 @@ NAMES = (
 )
 ELSEWHERE = {  # what reads model files and data, and what reads what mpq itself has just written
     "mpq/models",
-    "mpq/evaluate/loading.py",
-    "mpq/cli/loading.py",
+    "mpq/runtime/load_cost.py",
+    "mpq/cli/load_cost.py",
     "mpq/schemas/__init__.py",
     "mpq/demo/__init__.py",
     "mpq/analyze/resume.py",
     "mpq/files.py",
-    "mpq/export/gguf_vocabulary.py",
-    "mpq/export/compressed_tensors.py",
+    "mpq/export/weights/gguf/vocabulary.py",
+    "mpq/export/weights/compressed_tensors.py",
 }
-DOORS = {"mpq/documents.py", "mpq/yaml_events.py", "mpq/records/sensitivity_file.py"}
+DOORS = {"mpq/reading/documents.py", "mpq/reading/yaml_events.py", "mpq/records/sensitivity_file.py"}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_sound_file_is_read_and_damaged_ones_are_refused_in_one_line(sound: Pa
 
 
 def test_documents_are_read_in_one_place() -> None:
-    """`yaml`, `json` and whole files are read through `documents.py`, which knows the limits."""
+    """`yaml`, `json` and whole files are read through `reading/documents.py`, which knows the limits."""
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT.parent).as_posix()
@@ -68,7 +68,7 @@ def test_documents_are_read_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in _READING:
                 found.append(f"{name}:{node.lineno}: {node.attr}")
-    assert found == [], "read it with mpq.documents"
+    assert found == [], "read it with mpq.reading.documents"
 
 
 _READING = {"safe_load", "safe_load_all", "full_load", "loads", "read_text", "read_bytes", "read_csv", "DictReader", "Decoder"}

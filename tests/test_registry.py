@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from mpq.analyze.registry import METHODS
+from mpq.analyze.methods.registry import METHODS
 from mpq.config import AnalysisSettings
 from mpq.errors import UsageError
 from mpq.export.registry import TARGETS
-from mpq.models.metric_registry import AGREEMENTS, EVALUATED, FIGURES, METRICS
+from mpq.models.running.metric_registry import AGREEMENTS, EVALUATED, FIGURES, METRICS
 from mpq.registry import Registry, either
 from mpq.schemas import schema
 from mpq.tensors.quantizers.registry import QUANTIZERS

@@ -16,14 +16,14 @@ def modules(*rooms: str) -> list[str]:
 
 GROUPS = {
     "the package": ["mpq"],
-    "schemes, budgets, files and settings": ["mpq.schemes", "mpq.budget", "mpq.files", "mpq.config", "mpq.errors"],
+    "formats, budgets, files and settings": ["mpq.formats.scheme", "mpq.budget", "mpq.files", "mpq.config", "mpq.errors"],
     "formats": modules("formats"),
     "records": modules("records"),
     "search": modules("search"),
     "registries": [
-        "mpq.analyze.registry",
+        "mpq.analyze.methods.registry",
         "mpq.export.registry",
-        "mpq.models.metric_registry",
+        "mpq.models.running.metric_registry",
         "mpq.tensors.quantizers.registry",
         "mpq.schemas",
     ],

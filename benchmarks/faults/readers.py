@@ -138,7 +138,7 @@ def trials_in(storage: Any) -> list[dict[str, Any]]:
 
 
 def _start(path: Path) -> object:
-    from mpq.cli.searching import starting_schemes
+    from mpq.cli.search_job import starting_schemes
 
     return starting_schemes(path, _table())
 

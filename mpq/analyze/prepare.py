@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from mpq.analyze.candidates import candidates_for, expand
-from mpq.analyze.choose import choose_method
-from mpq.analyze.prepared import Prepared
-from mpq.analyze.quantizer import choose_quantizer, recorded_choice
+from mpq.analyze.choose_method import choose_method
+from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
+from mpq.analyze.methods.weight import WeightOnly
 from mpq.analyze.resume import parts_of
-from mpq.analyze.weight import WeightOnly
+from mpq.analyze.task import Prepared
 from mpq.config import AnalysisSettings
+from mpq.data.dataset import Data
 from mpq.errors import ModelError, PatternError
-from mpq.models.batches import Data
-from mpq.models.discover import Discovery, discover
-from mpq.models.inventory import inventory, source_of
-from mpq.models.loaded import LoadedModel
+from mpq.models.layers.discover import Discovery, discover
+from mpq.models.layers.unquantized_tensors import inventory, source_of
 from mpq.models.running.choose_metric import choose_metric
-from mpq.models.variants import sixteen_bits, storable_candidates
+from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
+from mpq.models.sources.loaded import LoadedModel
 from mpq.patterns import select
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import SensitivityHeader

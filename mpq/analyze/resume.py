@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mpq.data.dataset import Data
 from mpq.errors import MismatchError
 from mpq.files import Journal, atomic_write, journal_line
-from mpq.models.batches import Data
 from mpq.records.sensitivity import Sensitivity, SensitivityHeader, read_sensitivity
 
 

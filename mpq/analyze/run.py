@@ -12,22 +12,22 @@ from typing import Any
 
 from torch import nn
 
-from mpq.analyze.method import Context, Progress
+from mpq.analyze.methods.base import Context, Progress
+from mpq.analyze.methods.registry import method_named
 from mpq.analyze.prepare import prepare
-from mpq.analyze.registry import method_named
 from mpq.analyze.resume import open_journal
 from mpq.analyze.selfcheck import self_check
+from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
 from mpq.config import AnalysisSettings, settings_from
-from mpq.locks import held
-from mpq.models.batches import Data
-from mpq.models.fit import fit_data
-from mpq.models.load import from_module
-from mpq.models.loaded import LoadedModel
-from mpq.models.statistics import LIMIT_BYTES, statistics_for
-from mpq.models.variants import Variants
-from mpq.outputs import refuse_special
+from mpq.data.dataset import Data
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.sources.load import from_module
+from mpq.models.sources.loaded import LoadedModel
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
+from mpq.writing.locks import held
+from mpq.writing.outputs import refuse_special
 
 WORK = "analysis"  # as messages call it
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from mpq.analyze.method import Context
-from mpq.models.reference import Reference
+from mpq.analyze.methods.base import Context
+from mpq.evidence.prediction import additive, interactions, quality
+from mpq.formats.scheme import Scheme
+from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
-from mpq.records.prediction import additive, interactions, quality
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme
 
 PLANS = 12
 _HALVINGS = 40

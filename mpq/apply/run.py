@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpq.apply.layers import plan_layers
-from mpq.apply.write import Contents, check_folder, write_artifact
+from mpq.apply.artifact_writer import Contents, check_folder, write_artifact
+from mpq.apply.plan_layers import plan_layers
+from mpq.calibration.input_moments import Collected, statistics_for
 from mpq.config import TUNE_MINUTES, TUNE_WORK
+from mpq.data.dataset import Data, Split
 from mpq.errors import ApplyError, MismatchError, UsageError
-from mpq.models.batches import Data, Split
-from mpq.models.fit import fit_data
-from mpq.models.inventory import inventory, rest_tensors
-from mpq.models.load import from_module
-from mpq.models.loaded import LoadedModel
-from mpq.models.metrics import Metric
-from mpq.models.state import aliases_of, state_of
-from mpq.models.statistics import Collected, statistics_for
-from mpq.models.swap import tensor_of
-from mpq.models.variants import Variants
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.layers.state_tensors import aliases_of, state_of
+from mpq.models.layers.unquantized_tensors import inventory, rest_tensors
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metrics import Metric
+from mpq.models.running.swap import tensor_of
+from mpq.models.sources.load import from_module
+from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan

@@ -22,13 +22,13 @@ from msgspec import structs
 
 from mpq.budget import size_bytes
 from mpq.check.budgets_file import BudgetsFile, RuleFile
-from mpq.documents import Document, read_yaml
 from mpq.errors import BudgetError, ConfigError, SchemeError
 from mpq.files import check_version
 from mpq.formats.scheme import parse_scheme
-from mpq.models.metric_registry import FIGURES
+from mpq.models.running.metric_registry import FIGURES
+from mpq.reading.documents import Document, read_yaml
+from mpq.reading.validate import validated
 from mpq.shown import shown
-from mpq.validate import validated
 
 VERSION = 1
 DEFAULT = Path("mpq-budgets.yaml")

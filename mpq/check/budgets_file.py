@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from mpq.fields import Bytes, Count, Loose, Name, Percent, Positive, Text
+from mpq.reading.fields import Bytes, Count, Loose, Name, Percent, Positive, Text
 
 _Schemes = Annotated[
     Text | Annotated[list[Text], Meta(min_length=1)], Meta(description="int4-g32 means that scheme, int4 any group size of it")

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from mpq.budget import Scope
 from mpq.check.budgets import Rule, rule_from
-from mpq.check.judge import Verdict, files_of, growth, judge
-from mpq.check.measured import Measure
+from mpq.check.measure_size import weigh
+from mpq.check.measured_error import Measure
 from mpq.check.run import Check, check_file, own_budget
-from mpq.check.weigh import weigh
+from mpq.check.verdicts import Verdict, files_of, growth, judge
 from mpq.errors import FormatError, UsageError
 
 NAMED = "command line"

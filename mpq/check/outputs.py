@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mpq.check.judge import Verdict
 from mpq.check.run import Check
-from mpq.documents import read_text
+from mpq.check.verdicts import Verdict
 from mpq.errors import FormatError
 from mpq.files import OutputError
+from mpq.reading.documents import read_text
+from mpq.reading.yaml_events import yaml_line
 from mpq.shown import markdown, markdown_code, printable
-from mpq.yaml_events import yaml_line
 
 
 def annotate(verdicts: Sequence[Verdict]) -> list[str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpq.budget import Budget, Scope
-from mpq.check.weigh import has_layers, weigh
+from mpq.check.measure_size import has_layers, weigh
 from mpq.errors import MpqError, UsageError
 from mpq.records.artifact import ArtifactHeader
-from mpq.records.index import artifact_bytes, read_header
-from mpq.records.kinds import kind_of
+from mpq.records.artifact_files import artifact_bytes, read_header
+from mpq.records.file_kind import kind_of
 from mpq.records.plan import Plan, read_plan
 
 

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from mpq.analyze.registry import METHODS
+from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
+from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
-from mpq.cli.sources import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
-from mpq.locks import refuse_held
-from mpq.models.metric_registry import METRICS
+from mpq.models.running.metric_registry import METRICS
 from mpq.registry import either
 from mpq.tensors.quantizers.registry import QUANTIZERS
+from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
 _DATA = ("seq_len", "num_samples", "batch_size")
@@ -130,10 +130,10 @@ def command(
         raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
     limit = None if max_memory is None else size_bytes(max_memory)
 
-    from mpq.analyze.choose import refuse_offloaded
+    from mpq.analyze.choose_method import refuse_offloaded
     from mpq.analyze.run import analyze
-    from mpq.models.load import load_model
-    from mpq.records.inversions import inversion_lines
+    from mpq.evidence.inversions import inversion_lines
+    from mpq.models.sources.load import load_model
 
     if offload is not None:
         refuse_offloaded(settings.method)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
+from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.options import Factory, Json, Trust
-from mpq.cli.sources import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 
 if TYPE_CHECKING:
+    from mpq.data.dataset import Data
     from mpq.export.base import Options
     from mpq.export.run import Exported
-    from mpq.models.batches import Data
-    from mpq.models.loaded import LoadedModel
+    from mpq.models.sources.loaded import LoadedModel
     from mpq.records.plan import Plan
 
 
@@ -147,7 +147,7 @@ def _exported(artifact: Path, target: str, options: Options) -> Exported:
 
 
 def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:
-    from mpq.apply.stream import apply_shards
+    from mpq.apply.shard_writer import apply_shards
 
     source = model or located_model(wanted.model, plan)
     with progress("apply") as advance:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, progress, say
-from mpq.cli.loading import loading_of
+from mpq.cli.find_inputs import EXAMPLES, read_data, reopen_model
+from mpq.cli.load_cost import loading_of
 from mpq.cli.options import Dtype, Factory, Json, SeqLen, Trust, dtype_of
-from mpq.cli.sources import EXAMPLES, read_data, reopen_model
 from mpq.config import DataSettings
 from mpq.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mpq.evaluate.speed import Pair
-    from mpq.models.batches import Batch
-    from mpq.models.loaded import LoadedModel
+    from mpq.data.dataset import Batch
+    from mpq.models.sources.loaded import LoadedModel
+    from mpq.runtime.speed import Pair
 
 _TOKENS = 32
 
@@ -47,15 +47,15 @@ def command(
 
     Example: mpq bench resnet20.mpq.safetensors --batch-sizes 1,64
     """
-    from mpq.records.index import artifact_bytes, read_header
+    from mpq.records.artifact_files import artifact_bytes, read_header
 
     sizes, wanted = _sizes(batch_sizes), dtype_of(dtype)
     header = read_header(artifact)
 
     import torch
 
-    from mpq.apply.load import load
-    from mpq.evaluate.speed import latencies, tokens_per_second
+    from mpq.runtime.load import load
+    from mpq.runtime.speed import latencies, tokens_per_second
 
     reference = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust)
     own_module = header.model.get("kind") not in ("export", "hf")
@@ -123,7 +123,7 @@ def _sample(data: str | None, reference: LoadedModel, seq_len: int | None) -> Ba
 
     import torch
 
-    from mpq.models.batches import Batch
+    from mpq.data.dataset import Batch
 
     vocabulary = (reference.config or {}).get("vocab_size")
     if vocabulary is None:

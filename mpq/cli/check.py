@@ -21,9 +21,9 @@ from mpq.shown import shown
 if TYPE_CHECKING:
     from mpq.check.budgets import Rule
     from mpq.check.gate import Limits
-    from mpq.check.judge import Verdict
-    from mpq.check.measured import Measure
+    from mpq.check.measured_error import Measure
     from mpq.check.run import Check
+    from mpq.check.verdicts import Verdict
     from mpq.records.evaluation import Evaluation
 
 _OF_RULES = ("max_loaded", "max_loaded_packed", "data", "metric", "seq_len", "num_samples")
@@ -121,8 +121,8 @@ def _measure(root: Path, *, budgets: Path | None, factory: str | None, trust: bo
     """Evaluates artifacts on the data of a rule; its paths start at `root`, and code that a file of budgets names needs trust."""
 
     def measure(artifact: Path, rule: Rule) -> Evaluation:
-        from mpq.cli.evaluating import evaluate_artifact
-        from mpq.models.factory import code_named_by_file
+        from mpq.cli.eval_artifact import evaluate_artifact
+        from mpq.models.sources.state_dict import code_named_by_file
         from mpq.records.named_code import refuse_code
 
         source, mark, rest = str(rule.data).partition("?")
@@ -180,7 +180,7 @@ def _record(verdicts: list[Verdict], passed: bool) -> dict[str, Any]:
 
 
 def _init(path: Path) -> None:
-    from mpq.check.start import starting_budgets
+    from mpq.check.init_budgets import starting_budgets
     from mpq.files import write_text
 
     if path.exists():

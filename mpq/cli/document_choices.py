@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from mpq.analyze.registry import METHODS
+from mpq.analyze.methods.registry import METHODS
 from mpq.export.registry import TARGETS
 from mpq.formats.base import Format
 from mpq.formats.registry import formats
-from mpq.models.metric_registry import METRICS
+from mpq.models.running.metric_registry import METRICS
 from mpq.tensors.quantizers.registry import QUANTIZERS
 
 _HEAD = """\

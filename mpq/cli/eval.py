@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mpq.cli.console import figure, print_json, print_table
-from mpq.cli.evaluating import evaluate_artifact
+from mpq.cli.eval_artifact import evaluate_artifact
 from mpq.cli.options import BatchSize, Factory, Json, NumSamples, SeqLen, Trust
 from mpq.config import DataSettings
 

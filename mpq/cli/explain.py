@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpq.cli.beside import source_of_plan, table_beside
 from mpq.cli.console import figure, print_json, print_lines, print_table
+from mpq.cli.find_sensitivity import source_of_plan, table_beside
 from mpq.cli.options import Json
 from mpq.errors import MismatchError
 

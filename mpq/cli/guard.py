@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from mpq.outputs import refuse_inputs, refuse_special
+from mpq.writing.outputs import refuse_inputs, refuse_special
 
 _FILES = ("output", "junit")  # parameters that name what is written
 _FOLDERS = ("shards", "keep", "offload")

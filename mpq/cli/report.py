@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpq.cli.beside import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.console import print_json, print_lines, say, warn
+from mpq.cli.find_inputs import check_output, stem_of
+from mpq.cli.find_sensitivity import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.options import Json
-from mpq.cli.sources import check_output, stem_of
 
 if TYPE_CHECKING:
     from mpq.records.artifact import ArtifactHeader
     from mpq.records.plan import Plan
     from mpq.records.sensitivity import Sensitivity
-    from mpq.report.subject import Subject
+    from mpq.report.report_input import Subject
 
 
 def command(
@@ -59,10 +59,10 @@ def command(
 
 def _subject(file: Path, sensitivity: Path | None) -> Subject:
     from mpq.records.artifact import read_artifact_header
-    from mpq.records.kinds import kind_of
+    from mpq.records.file_kind import kind_of
     from mpq.records.plan import read_plan
     from mpq.records.sensitivity import read_sensitivity
-    from mpq.report.subject import Subject
+    from mpq.report.report_input import Subject
     from mpq.search.frontier import frontier
 
     kind = kind_of(file)

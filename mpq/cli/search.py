@@ -9,12 +9,12 @@ import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say
+from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
 from mpq.cli.options import Config, Factory, Json, Trust, default_of, merged
-from mpq.cli.searching import Job, Quality, starting_schemes
-from mpq.cli.sources import check_output, named_inputs, only_analysis
+from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 
 _DEFAULTS = SearchSettings()
 

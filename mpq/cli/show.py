@@ -46,7 +46,7 @@ def command(
 
     Example: mpq show plan.yaml
     """
-    from mpq.records.kinds import kind_of
+    from mpq.records.file_kind import kind_of
 
     kind = kind_of(file)
     if kernels:
@@ -67,8 +67,8 @@ def command(
 def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> None:
     if kind != "artifact":
         raise UsageError(f"{file} is a {kind}, and kernels multiply the layers of an artifact: run `mpq apply`, then name what it wrote")
-    from mpq.apply.kernels import SAMPLES, cpu, faster_in_bfloat16, kernels_of
-    from mpq.records.index import read_header
+    from mpq.records.artifact_files import read_header
+    from mpq.runtime.kernels import SAMPLES, cpu, faster_in_bfloat16, kernels_of
 
     header = read_header(file)
     rows = kernels_of(header, dtype_of(dtype))
@@ -115,7 +115,7 @@ def _plan(file: Path) -> Shown:
 
 
 def _artifact(file: Path) -> Shown:
-    from mpq.records.index import artifact_bytes, read_header
+    from mpq.records.artifact_files import artifact_bytes, read_header
     from mpq.records.sensitivity import layer_bytes
 
     header = read_header(file)
@@ -138,7 +138,7 @@ def _artifact(file: Path) -> Shown:
 
 
 def _sensitivity(file: Path) -> Shown:
-    from mpq.records.inversions import inversion_lines
+    from mpq.evidence.inversions import inversion_lines
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(file)

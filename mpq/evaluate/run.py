@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpq.data.dataset import Batch, Data
 from mpq.errors import NumericsError
-from mpq.models.batches import Batch, Data
-from mpq.models.fit import fit_data
-from mpq.models.forward import forward
-from mpq.models.load import from_module
-from mpq.models.loaded import LoadedModel
-from mpq.models.logits import labels_fit, outputs_are_logits
-from mpq.models.metric_registry import EVALUATED
-from mpq.models.metrics import metric_named
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.forward import forward
+from mpq.models.running.metric_registry import EVALUATED
+from mpq.models.running.metrics import metric_named
+from mpq.models.running.output_kind import labels_fit, outputs_are_logits
+from mpq.models.sources.load import from_module
+from mpq.models.sources.loaded import LoadedModel
 from mpq.records.evaluation import Evaluation, Figure
 from mpq.records.sensitivity import standard_error
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpq.errors import MpqError
-from mpq.export.place import check_place
+from mpq.export.output_place import check_place
 
 if TYPE_CHECKING:
     from mpq.export.source import Source
-    from mpq.schemes import Scheme
+    from mpq.formats.scheme import Scheme
 
 
 class ExportError(MpqError):
@@ -128,7 +128,7 @@ class Target(ABC):
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The scheme that the target takes for a layer that it `takes`: its own if it can; None if nothing holds its values."""
-        from mpq.export.closest import closest
+        from mpq.export.nearest_scheme import closest
 
         return closest(scheme, matrix, self.abilities)
 

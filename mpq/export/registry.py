@@ -12,17 +12,23 @@ if TYPE_CHECKING:
 TARGETS: Registry[Target] = Registry(
     "target",
     {
-        "auto-round": ("mpq.export.auto_round:AutoRound", "AutoRound's layer_config, JSON, no weights"),
-        "compressed-tensors": ("mpq.export.compressed_tensors:CompressedTensors", "a Hugging Face folder for Transformers and vLLM"),
-        "executorch": ("mpq.export.executorch:ExecuTorch", "an ExecuTorch program, .pte, with int4 and int8 weights for XNNPACK"),
-        "gguf": ("mpq.export.gguf:Gguf", "a GGUF file for llama.cpp, Llama-family models"),
-        "gptqmodel": ("mpq.export.gptqmodel:GptqModel", "GPTQModel's quantize_config.json with a dynamic map, no weights"),
-        "llama.cpp": ("mpq.export.llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
-        "onnx": ("mpq.export.onnx:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
-        "modelopt": ("mpq.export.modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
-        "pt2": ("mpq.export.pt2:Pt2", "a torch.export archive with packed weights that needs torch alone"),
-        "openvino": ("mpq.export.openvino:OpenVino", "an OpenVINO model, .xml and .bin"),
-        "torchao": ("mpq.export.torchao:TorchAO", "an FqnToConfig for torchao, JSON, no weights"),
+        "auto-round": ("mpq.export.plans.auto_round:AutoRound", "AutoRound's layer_config, JSON, no weights"),
+        "compressed-tensors": (
+            "mpq.export.weights.compressed_tensors:CompressedTensors",
+            "a Hugging Face folder for Transformers and vLLM",
+        ),
+        "executorch": (
+            "mpq.export.weights.executorch.target:ExecuTorch",
+            "an ExecuTorch program, .pte, with int4 and int8 weights for XNNPACK",
+        ),
+        "gguf": ("mpq.export.weights.gguf.target:Gguf", "a GGUF file for llama.cpp, Llama-family models"),
+        "gptqmodel": ("mpq.export.plans.gptqmodel:GptqModel", "GPTQModel's quantize_config.json with a dynamic map, no weights"),
+        "llama.cpp": ("mpq.export.plans.llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
+        "onnx": ("mpq.export.weights.onnx.target:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
+        "modelopt": ("mpq.export.plans.modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
+        "pt2": ("mpq.export.weights.pt2:Pt2", "a torch.export archive with packed weights that needs torch alone"),
+        "openvino": ("mpq.export.weights.openvino:OpenVino", "an OpenVINO model, .xml and .bin"),
+        "torchao": ("mpq.export.plans.torchao:TorchAO", "an FqnToConfig for torchao, JSON, no weights"),
     },
 )
 

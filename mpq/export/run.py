@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpq.export.base import ExportError, Options, Target
-from mpq.export.closest import without_idle_group
+from mpq.export.nearest_scheme import without_idle_group
 from mpq.export.registry import target_named
 from mpq.export.source import Source, open_source
-from mpq.outputs import refuse_inputs
-from mpq.records.index import artifact_files
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
+from mpq.records.artifact_files import artifact_files
+from mpq.writing.outputs import refuse_inputs
 
 _SHOWN = 12
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpq.errors import FormatError
 from mpq.export.base import ExportError
+from mpq.formats.scheme import Scheme
 from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact
-from mpq.records.index import artifact_bytes, artifact_files, is_index, read_header
+from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, read_header
 from mpq.records.plan import Plan, read_plan
-from mpq.schemes import Scheme
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ class Source:
 
     def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:
         """Each layer's name and weight, one at a time, in its scheme."""
-        from mpq.export.closest import widen
+        from mpq.export.nearest_scheme import widen
         from mpq.tensors.quantized import unpack_weight
 
         with self.opened() as file:
@@ -96,7 +96,7 @@ class Source:
         """The artifact as one safetensors file, however many it has."""
         from safetensors import SafetensorError
 
-        from mpq.apply.sharded import opened
+        from mpq.apply.shard_plan import opened
 
         try:
             with opened(artifact_files(self.path)) as file:

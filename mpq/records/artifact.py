@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpq.documents import Document, json_document
 from mpq.errors import FormatError, MpqError
 from mpq.files import check_version
+from mpq.formats.scheme import Scheme
+from mpq.formats.stored import PARTS
 from mpq.limits import HEADER_BYTES
+from mpq.reading.documents import Document, json_document
+from mpq.reading.validate import validated
 from mpq.records.artifact_file import VERSION, MetadataFacts, Tensors, check_parts, check_tensors
+from mpq.records.artifact_layout import TensorEntry, header, header_length
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
-from mpq.records.layout import TensorEntry, header, header_length
 from mpq.records.sensitivity import Rest
-from mpq.schemes import PARTS, Scheme
 from mpq.shown import shown
-from mpq.validate import validated
 
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
 _DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # what earlier versions summed up under "corrected"

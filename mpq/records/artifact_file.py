@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from mpq.documents import Document
-from mpq.fields import Name, SchemeText, Size, Text
+from mpq.formats.stored import DTYPE_BYTES, Stored
+from mpq.reading.documents import Document
+from mpq.reading.fields import Name, SchemeText, Size, Text
 from mpq.records.facts import LayerFacts, ModelFacts
-from mpq.schemes import DTYPE_BYTES, Stored
 from mpq.shown import shown
 
 VERSION = 1

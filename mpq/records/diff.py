@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mpq.formats.scheme import Scheme
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What plans, sensitivity files and artifacts say of the model and the data they come from, as definitions for `validate.py`. No torch."""
+"""What plans, sensitivity files and artifacts say of the model and the data they come from, as definitions for `reading/validate.py`. No torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from mpq.documents import Document
 from mpq.errors import MpqError
-from mpq.fields import Axis, Count, Dtype, Integer, Name, SchemeText, Sha256, Share, Size, Text
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.limits import LAYER_WEIGHTS
+from mpq.reading.documents import Document
+from mpq.reading.fields import Axis, Count, Dtype, Integer, Name, SchemeText, Sha256, Share, Size, Text
 from mpq.records.layer import Layer
-from mpq.schemes import Scheme, parse_scheme
 from mpq.shown import shown
 
 

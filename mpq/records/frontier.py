@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ import yaml
 from msgspec import structs
 
 from mpq.budget import Budget
-from mpq.documents import Document, read_yaml
 from mpq.errors import BudgetError, FormatError, SchemeError
 from mpq.files import check_version, write_text
+from mpq.formats.scheme import Scheme
+from mpq.reading.documents import Document, read_yaml
+from mpq.reading.validate import validated
+from mpq.records.artifact_layout import file_bytes, layer_header_bytes
 from mpq.records.facts import scheme_in
 from mpq.records.layer import Layer
-from mpq.records.layout import file_bytes, layer_header_bytes
 from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
 from mpq.records.sensitivity import Rest
-from mpq.schemes import Scheme
 from mpq.shown import shown
-from mpq.validate import validated
 
 _REMEDY = "correct it, or run `mpq search` again"
 

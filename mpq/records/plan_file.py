@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from mpq.documents import Document
-from mpq.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Sha256, Size, Text
 from mpq.limits import LAYER_WEIGHTS
+from mpq.reading.documents import Document
+from mpq.reading.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Sha256, Size, Text
 from mpq.records.facts import DataFacts, ModelFacts, RestFacts
 from mpq.shown import shown
 

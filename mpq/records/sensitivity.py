@@ -10,7 +10,7 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
 `errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined. Method "fisher" ends with `{"blend": share, "draws": n}`:
 that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n. Each line carries its
-checksum (`checksums.py`), and a sample counts once (`duplicates.py`).
+checksum (`writing/checksums.py`), and a sample counts once (`duplicates.py`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import numpy as np
 import pandas as pd
 from msgspec import structs
 
-from mpq.documents import Document
 from mpq.errors import FormatError, SchemeError
 from mpq.files import check_version, journal_line, journal_lines
+from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.reading.documents import Document
+from mpq.reading.validate import validated
+from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.duplicates import new_figures
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
-from mpq.records.layout import layer_header_bytes
 from mpq.records.sensitivity_file import VERSION, HeaderLine, header_line, record_line
-from mpq.schemes import Scheme, parse_scheme
 from mpq.shown import shown
-from mpq.validate import validated
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 _NONE: Errors = np.empty(0)

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
-from mpq.documents import Document, json_document
 from mpq.errors import FormatError
-from mpq.fields import Count, Name, Number, SchemeText, Size, Text
+from mpq.reading.documents import Document, json_document
+from mpq.reading.fields import Count, Name, Number, SchemeText, Size, Text
+from mpq.reading.validate import validated
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
-from mpq.validate import validated
 
 VERSION = 1
 _REMEDY = "the file is damaged: run `mpq analyze` again"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
-from mpq.schemes import Scheme
 
 Pair = tuple[str, Scheme]
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from mpq.data.dataset import Data
 from mpq.errors import MpqError
-from mpq.models.batches import Data
-from mpq.models.metrics import Metric
-from mpq.models.variants import Variants, as_parameters
+from mpq.models.running.fake_quantized import Variants, as_parameters
+from mpq.models.running.metrics import Metric
 from mpq.records.layer import Layer
 from mpq.tensors.quantized import QuantizedWeight
 

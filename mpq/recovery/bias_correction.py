@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpq.models.batches import Data
-from mpq.models.forward import forward
-from mpq.models.state import state_of
-from mpq.models.statistics import plain_kernels
-from mpq.models.swap import swapped
-from mpq.models.watch import named
+from mpq.calibration.input_moments import plain_kernels
+from mpq.data.dataset import Data
+from mpq.models.layers.dispatch_watch import named
+from mpq.models.layers.state_tensors import state_of
+from mpq.models.running.forward import forward
+from mpq.models.running.swap import swapped
 from mpq.recovery.base import Proposal, State, Step, Task
 
 _BIASES = {"addmm": "self", "linear": "bias", "convolution": "bias"}  # op -> the argument that is added to each output channel

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mpq.models.batches import Data
+from mpq.calibration.input_moments import plain_kernels
+from mpq.data.dataset import Data
 from mpq.models.running.operations import operations
-from mpq.models.statistics import plain_kernels
 from mpq.records.layer import Layer
 
 SET_BYTES = 2 << 30  # memory for one set of layers

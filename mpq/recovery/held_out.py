@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mpq.models.batches import Data
-from mpq.models.forward import forward
-from mpq.models.logits import outputs_are_logits
-from mpq.models.metrics import Metric, RelativeMSE, metric_for
-from mpq.models.reference import Reference
-from mpq.records.paired import Comparison, compare
+from mpq.data.dataset import Data
+from mpq.evidence.paired_test import Comparison, compare
+from mpq.models.running.forward import forward
+from mpq.models.running.metrics import Metric, RelativeMSE, metric_for
+from mpq.models.running.output_kind import outputs_are_logits
+from mpq.models.running.reference import Reference
 from mpq.records.sensitivity import standard_error
 from mpq.recovery.base import Decision, Proposal, State, Step, Task
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mpq.models.batches import Data
-from mpq.models.forward import forward
-from mpq.models.placement import Placement
-from mpq.models.statistics import InputWatch, experts, plain_kernels
+from mpq.calibration.input_moments import InputWatch, experts, plain_kernels
+from mpq.calibration.placement import Placement
+from mpq.data.dataset import Data
+from mpq.models.running.forward import forward
 from mpq.records.layer import Layer
 
 Calls = dict[str, list[Tensor]]

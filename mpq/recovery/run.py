@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from mpq.data.dataset import Data
 from mpq.errors import MpqError
-from mpq.models.batches import Data
 from mpq.recovery.base import Decision, Proposal, State, Step, Task
 from mpq.recovery.held_out import LEAST_SAMPLES, decide
 from mpq.recovery.registry import STEPS

@@ -29,14 +29,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mpq.calibration.accumulate import Moments
+from mpq.calibration.input_moments import InputWatch, plain_kernels
+from mpq.calibration.placement import Placement
+from mpq.data.dataset import Data
 from mpq.errors import MpqError
-from mpq.models.batches import Data
-from mpq.models.forward import forward
-from mpq.models.moments import Moments
-from mpq.models.placement import Placement
-from mpq.models.statistics import InputWatch, plain_kernels
-from mpq.models.swap import swapped
-from mpq.models.variants import Variants, as_parameter, as_parameters
+from mpq.models.running.fake_quantized import Variants, as_parameter, as_parameters
+from mpq.models.running.forward import forward
+from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
 from mpq.recovery.base import OutOfTimeError, Progress, Proposal, State, Step, Task
 from mpq.recovery.cost import SetCost, affordable, forward_operations, set_cost

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mpq.data.dataset import Data
 from mpq.errors import UsageError
-from mpq.models.batches import Data
-from mpq.models.gradients import error_gradients
-from mpq.models.reference import Reference
-from mpq.models.state import aliases_of, state_of
-from mpq.models.swap import tensor_of
-from mpq.models.variants import as_parameters
+from mpq.gradients.error_gradients import error_gradients
+from mpq.models.layers.state_tensors import aliases_of, state_of
+from mpq.models.running.fake_quantized import as_parameters
+from mpq.models.running.reference import Reference
+from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.recovery.base import Progress, Proposal, State, Step, Task
 from mpq.recovery.cost import LEAST_SAMPLES, forward_operations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mpq.report.facts import Facts
 from mpq.report.frontier_plot import Frame
+from mpq.report.rows import Facts
 from mpq.report.scale import Tick
 from mpq.report.words import size
 

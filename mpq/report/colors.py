@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mpq.schemes import Scheme
+from mpq.formats.scheme import Scheme
 
 Rgb = tuple[int, int, int]
 LIGHT: tuple[Rgb, ...] = ((178, 226, 205), (86, 184, 186), (45, 122, 178), (58, 70, 148), (48, 25, 88))

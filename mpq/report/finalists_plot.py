@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpq.report.frontier_plot import Frame, finalist_kind
+from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, decade_ticks, log_range
-from mpq.report.subject import Subject
 
 _ROW, _SERIES = 58, ("predicted", "calibration", "held_out")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mpq.records.frontier import Frontier, Point
+from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, bit_ticks, decade_ticks, log_range
-from mpq.report.subject import Subject
 from mpq.report.words import figure, noise
 
 _NEGLIGIBLE = 1e-3  # the plot ends where the error has fallen to this share of its greatest

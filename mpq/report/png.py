@@ -10,9 +10,9 @@ import numpy as np
 from mpq.errors import UsageError
 from mpq.files import atomic_write
 from mpq.report.colors import LIGHT, ramp
-from mpq.report.facts import Facts, facts_of
 from mpq.report.frontier_plot import WIDE, finalist_kind, frontier_scales
-from mpq.report.subject import Subject
+from mpq.report.report_input import Subject
+from mpq.report.rows import Facts, facts_of
 from mpq.report.summary import metric_name
 from mpq.shown import printable
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mpq.formats.scheme import Scheme
 from mpq.records.frontier import Margin, Point
 from mpq.report import words
 from mpq.report.bars_plot import bars_plot
 from mpq.report.colors import DARK, LIGHT, ramp
-from mpq.report.facts import LEVELS, NOISE, Facts, facts_of
 from mpq.report.finalists_plot import finalists_plot
 from mpq.report.frontier_plot import NARROW, WIDE, frontier_plot
-from mpq.report.subject import Subject
+from mpq.report.report_input import Subject
+from mpq.report.rows import LEVELS, NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
-from mpq.schemes import Scheme
 from mpq.shown import visible
 
 _FRAMES = ("wide", "narrow")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mpq.models.metric_registry import METRICS
-from mpq.report.facts import NOISE, Facts
-from mpq.report.subject import Subject
+from mpq.models.running.metric_registry import METRICS
+from mpq.report.report_input import Subject
+from mpq.report.rows import NOISE, Facts
 from mpq.report.words import TIMES, change, count, figure, noise, size
 from mpq.shown import printable
 

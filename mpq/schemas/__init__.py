@@ -9,8 +9,8 @@ import json
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from mpq.analyze.registry import METHODS
-from mpq.models.metric_registry import FIGURES, METRICS
+from mpq.analyze.methods.registry import METHODS
+from mpq.models.running.metric_registry import FIGURES, METRICS
 from mpq.tensors.quantizers.registry import QUANTIZERS
 
 Name = Literal["plan", "config", "budgets"]

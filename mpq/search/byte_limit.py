@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mpq.budget import Budget
-from mpq.records.layout import ALIGNMENT
+from mpq.records.artifact_layout import ALIGNMENT
 from mpq.records.sensitivity import Sensitivity
 
 

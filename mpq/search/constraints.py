@@ -9,11 +9,11 @@ from typing import Any
 from mpq.budget import Scope
 from mpq.config import SearchSettings
 from mpq.errors import UsageError
+from mpq.formats.scheme import Scheme
 from mpq.patterns import select
-from mpq.records.fused import fused_groups
+from mpq.records.fused_layers import fused_groups
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme
 from mpq.search.problem import Group, Problem, build_groups
 
 _EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpq.budget import Budget
-from mpq.documents import Document, csv_rows, read_text
 from mpq.errors import BudgetError, FormatError, SchemeError, UsageError
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.limits import SHOWN_TEXT
-from mpq.records.loaded import loaded_bytes
+from mpq.reading.documents import Document, csv_rows, read_text
+from mpq.records.loaded_size import loaded_bytes
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme, parse_scheme
 from mpq.search.problem import Group, Limit
 from mpq.shown import shown
 

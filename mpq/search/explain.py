@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from mpq.errors import PatternError
+from mpq.formats.scheme import Scheme
 from mpq.records.frontier import Frontier, Point
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme
 from mpq.search.costs import MEMORY, costs_of
 from mpq.search.frontier import frontier
 from mpq.search.problem import Group, Option, build_groups

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpq.records.paired import compare
+from mpq.evidence.paired_test import compare
 from mpq.records.sensitivity import Errors, standard_error
 
 

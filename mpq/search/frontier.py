@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mpq.formats.scheme import Scheme
+from mpq.records.artifact_layout import file_bytes
 from mpq.records.frontier import Frontier, Margin, Point
 from mpq.records.layer import Layer
-from mpq.records.layout import file_bytes
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity, scheme_cost
-from mpq.schemes import Scheme
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.uniform import uniform_plans
 

@@ -2,7 +2,7 @@
 
 Optuna's own backend appends to a line that was cut off, after which the file can never be read again, and its lock is a link that stays
 when its owner is killed and holds up the next run. Here a torn end is cut off before appending, each line carries a checksum
-(`checksums.py`; Optuna reads past that key), and the lock is the system's, gone with its process. Where a file system has no locks,
+(`writing/checksums.py`; Optuna reads past that key), and the lock is the system's, gone with its process. Where a file system has no locks,
 Optuna's is taken.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import get_lock_file
 
-from mpq.checksums import DamageError, cut_torn_end, sealed, unsealed
 from mpq.errors import FormatError, OutputError
-from mpq.locks import exclusive, has_locks
+from mpq.writing.checksums import DamageError, cut_torn_end, sealed, unsealed
+from mpq.writing.locks import exclusive, has_locks
 
 
 class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]

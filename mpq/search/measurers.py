@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
 from mpq.records.slopes import Slopes
-from mpq.schemes import Scheme
 from mpq.search.study import Measure
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mpq.errors import BudgetError, UsageError
+from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, scheme_cost
-from mpq.schemes import Scheme
 from mpq.search.solvers.knapsack import Solution, solve
 
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme
 from mpq.search.problem import Group, Problem
 
 _QUARTER = 0.25

@@ -11,8 +11,8 @@ from typing import Any
 from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError, UsageError
+from mpq.evidence.prediction import interactions_help
 from mpq.records.plan import Plan, plan_for
-from mpq.records.prediction import interactions_help
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.search.byte_limit import byte_limit
 from mpq.search.constraints import choice_of, groups_for, pinned_layers

@@ -14,9 +14,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from mpq.errors import MpqError, OutputError, UsageError
-from mpq.outputs import refuse_special
 from mpq.search.journal import StudyJournal
 from mpq.shown import shown
+from mpq.writing.outputs import refuse_special
 
 _WAIT = 60.0  # seconds for a database that others are setting up, or have locked
 _BUSY = re.compile(

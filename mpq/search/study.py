@@ -27,9 +27,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mpq.records.paired import compare, mean_difference
+from mpq.evidence.paired_test import compare, mean_difference
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
-from mpq.schemes import Scheme
 from mpq.search.problem import Problem
 from mpq.search.storage import open_storage
 from mpq.search.workers import at_work, seen, signs

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Sensitivity, standard_error
-from mpq.schemes import Scheme
 from mpq.search.final_decision import rounded
 from mpq.search.measurers import Measurer
 from mpq.search.run import SearchResult, analysis_of, data_of

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import mpq
+from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import MismatchError
-from mpq.models.batches import Data, data_from_batches
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from tests.models.small import inputs, mlp
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from mpq.analyze.prepare import prepare
-from mpq.analyze.prepared import Prepared
+from mpq.analyze.task import Prepared
 from mpq.config import AnalysisSettings
 from mpq.errors import DataError, PatternError, SchemeError, UsageError
-from mpq.models.load import from_module
+from mpq.models.sources.load import from_module
 from tests.models.small import data, mlp
 
 

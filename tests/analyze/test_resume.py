@@ -7,8 +7,8 @@ import pytest
 import mpq
 from mpq.analyze.resume import open_journal
 from mpq.errors import MismatchError
+from mpq.formats.scheme import parse_scheme
 from mpq.records.sensitivity import SensitivityHeader, read_sensitivity
-from mpq.schemes import parse_scheme
 from tests.models.small import data, mlp
 from tests.small import linear, table
 

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.cli.console import fallback_lines
+from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import MismatchError, NumericsError, UsageError
-from mpq.models.batches import Data, data_from_batches
-from mpq.models.metrics import metric_named
-from mpq.models.reference import Reference
+from mpq.formats.scheme import Scheme
+from mpq.models.running.metrics import metric_named
+from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
-from mpq.schemes import Scheme
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import MODELS, bits, data, mlp
 
-quantizer_module = importlib.import_module("mpq.analyze.quantizer")  # `mpq.analyze` is the function
+quantizer_module = importlib.import_module("mpq.analyze.choose_quantizer")  # `mpq.analyze` is the function
 CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "rtn", "method": "measure"}
 
 
@@ -55,7 +55,7 @@ def test_a_figure_is_that_of_a_copy_with_one_weight_replaced_to_the_last_stored_
 
 
 def mpq_data(inputs: Tensor) -> Data:
-    from mpq.models.batches import data_from_batches
+    from mpq.data.dataset import data_from_batches
 
     return data_from_batches([inputs])
 

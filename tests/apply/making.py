@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mpq.models.discover import discover
-from mpq.models.inventory import inventory, source_of
-from mpq.models.load import from_module, load_model
-from mpq.models.loaded import LoadedModel
-from mpq.models.variants import Variants
+from mpq.models.layers.discover import discover
+from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.sources.load import from_module, load_model
+from mpq.models.sources.loaded import LoadedModel
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for
 from mpq.tensors.quantizers.registry import quantizer_named
+from tests.models.layers.test_unquantized_tensors import batch_of
 from tests.models.small import MODELS
-from tests.models.test_inventory import batch_of
 from tests.small import schemes
 
 SCHEMES = ("int4-g8", "int3-asym", "bf16", "int8", "int2-asym-g4")

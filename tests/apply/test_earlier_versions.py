@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import mpq
-from mpq.models.batches import data_from_batches
+from mpq.data.dataset import data_from_batches
 from mpq.records.artifact import read_artifact_header
 from tests.cli.typed import done
 from tests.recovery.test_bias_correction import convolutional, images

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 import mpq
-from mpq.apply.write import ArtifactWriter, Contents
+from mpq.apply.artifact_writer import ArtifactWriter, Contents
 from mpq.budget import Budget
 from mpq.errors import ApplyError, MismatchError
 from mpq.files import OutputError
-from mpq.models.load import from_module
-from mpq.models.variants import Variants
+from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.sources.load import from_module
 from mpq.records.plan import write_plan
-from mpq.schemes import Scheme, parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from tests.apply.making import in_memory, plan_of
 from tests.models.small import MODELS, bits, data, mlp

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mpq.budget import Budget
-from mpq.records.loaded import loaded_bytes
+from mpq.formats.scheme import parse_scheme
+from mpq.records.loaded_size import loaded_bytes
 from mpq.records.plan import Plan, plan_for, write_plan
-from mpq.schemes import parse_scheme
 from tests.cli.typed import refused, typed
 from tests.small import linear, table
 

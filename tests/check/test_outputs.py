@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mpq.check.judge import Verdict
 from mpq.check.outputs import annotate, append_summary, junit, summary
 from mpq.check.run import Check
+from mpq.check.verdicts import Verdict
 from mpq.files import OutputError
 
 GOOD = Check("size", True, "10 bytes under")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mpq
-from mpq.models.batches import Batch
+from mpq.data.dataset import Batch
 from mpq.records.plan import write_plan
 from tests.apply.making import exported, plan_of
 from tests.cli.typed import done, refused

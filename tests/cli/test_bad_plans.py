@@ -165,7 +165,7 @@ def test_a_read_only_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mpq.cli.sources.Path.open", refuse)
+    monkeypatch.setattr("mpq.cli.find_inputs.Path.open", refuse)
     assert refused("analyze model.pt2 -o other.jsonl", 3) == (
         "cannot write other.jsonl: Permission denied; choose another place with --output"
     )

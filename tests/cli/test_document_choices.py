@@ -1,8 +1,8 @@
-from mpq.analyze.registry import METHODS
+from mpq.analyze.methods.registry import METHODS
 from mpq.cli.document_choices import page
 from mpq.export.registry import TARGETS
 from mpq.formats.registry import formats
-from mpq.models.metric_registry import METRICS
+from mpq.models.running.metric_registry import METRICS
 from mpq.tensors.quantizers.registry import QUANTIZERS
 from tests.cli.typed import ROOT
 

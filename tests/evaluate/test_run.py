@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import mpq
+from mpq.data.dataset import Batch, data_from_batches
 from mpq.errors import DataError, NumericsError
-from mpq.models.batches import Batch, data_from_batches
-from mpq.models.load import from_module
+from mpq.models.sources.load import from_module
 from tests.models.small import inputs, mlp, tied, up_and_down
 
 

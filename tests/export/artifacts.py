@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpq.apply.layers import plan_layers
+from mpq.apply.plan_layers import plan_layers
 from mpq.apply.run import apply
-from mpq.models.batches import Batch
-from mpq.models.discover import discover
-from mpq.models.inventory import inventory, source_of
-from mpq.models.load import load_model
+from mpq.data.dataset import Batch
+from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.sources.load import load_model
 from mpq.records.layer import Layer
 from mpq.records.plan import plan_for, write_plan
-from mpq.schemes import Scheme, parse_scheme
 
 LLAMA = {
     "hidden_size": 64,

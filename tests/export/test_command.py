@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from mpq.cli.main import app
 from mpq.export.registry import TARGETS, target_named
+from mpq.formats.scheme import parse_scheme
 from mpq.records.plan import plan_for, write_plan
-from mpq.schemes import parse_scheme
 from tests.small import REST, linear
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mpq.models.batches import Data, data_from_batches
+from mpq.data.dataset import Data, data_from_batches
 
 
 def inputs(*shape: int, seed: int = 1) -> Tensor:

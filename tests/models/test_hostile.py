@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from mpq.data.array_files import read_arrays
 from mpq.errors import DataError, ModelError, MpqError
-from mpq.models.arrays import read_arrays
-from mpq.models.load import load_model
-from mpq.models.program import rebuild_program, strip_program
+from mpq.models.sources.exported_program import rebuild_program, strip_program
+from mpq.models.sources.load import load_model
 from tests import hostile
 
 ADVICE = ("weights_only", "add_safe_globals", "damaged")
@@ -147,7 +147,7 @@ def test_a_program_that_unpacks_to_a_gigabyte_is_refused(machine: str) -> None:
 
 
 def test_a_program_whose_constants_are_larger_than_that_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpq.models.program.PROGRAM_BYTES", 1000)
+    monkeypatch.setattr("mpq.models.sources.exported_program.PROGRAM_BYTES", 1000)
     assert strip_program(torch.export.export(hostile.Small().eval(), (torch.randn(2, 4),))) is None
 
 

@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from mpq.errors import ApplyError, FormatError
 from mpq.records.artifact import ArtifactHeader, is_artifact, read_artifact_header, rest_of
+from mpq.records.artifact_layout import TensorEntry, entry, header, header_length, layer_entries, layer_header_bytes
 from mpq.records.layer import Layer
-from mpq.records.layout import TensorEntry, entry, header, header_length, layer_entries, layer_header_bytes
 from tests.small import linear, schemes
 
 LAYERS = (linear("a", 4, 32), Layer("é", ("é.weight", "tied.weight"), (3, 8, 2), (1,), "bfloat16"))

@@ -1,9 +1,9 @@
 import pytest
 
 from mpq.budget import Budget
+from mpq.formats.scheme import parse_scheme
 from mpq.records.diff import LayerChange, diff_plans
 from mpq.records.plan import Plan, plan_for
-from mpq.schemes import parse_scheme
 from tests.small import linear, table
 
 LAYERS = [linear("a", 8, 64), linear("b", 8, 64), linear("c", 4, 32)]

@@ -10,8 +10,8 @@ import pytest
 
 from mpq.errors import FormatError
 from mpq.files import Journal
+from mpq.formats.scheme import parse_scheme
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
-from mpq.schemes import parse_scheme
 from tests.small import linear, table
 
 LAYERS = [linear("a", 4, 64)]

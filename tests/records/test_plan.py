@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from mpq.budget import Budget
 from mpq.errors import FormatError, SchemeError
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, plan_to_yaml, read_plan, write_plan
-from mpq.schemes import Scheme, parse_scheme
 from tests.small import REST, linear, schemes
 
 LAYERS = [linear("conv1", 8, 27), linear("up", 16, 40), linear("fc", 10, 64)]

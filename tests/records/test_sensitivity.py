@@ -8,9 +8,9 @@ import pytest
 
 from mpq.errors import FormatError
 from mpq.files import Journal
-from mpq.records.layout import layer_header_bytes
+from mpq.formats.scheme import parse_scheme
+from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.sensitivity import Sensitivity, layer_bytes, read_sensitivity, scheme_cost, standard_error
-from mpq.schemes import parse_scheme
 from tests.small import linear, table
 
 LAYERS = [linear("a", 4, 32), linear("b", 2, 64)]

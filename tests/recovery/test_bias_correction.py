@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpq.models.batches import data_from_batches
+from mpq.data.dataset import data_from_batches
 from mpq.recovery.bias_correction import correctable, corrections
 from tests.models.small import bits
 

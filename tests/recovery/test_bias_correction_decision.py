@@ -7,8 +7,8 @@ from torch import nn
 
 import mpq
 from mpq.apply.run import Applied, apply
+from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import MismatchError
-from mpq.models.batches import Data, data_from_batches
 from mpq.records.artifact import read_artifact_header
 from mpq.records.plan import Plan
 from tests.recovery.test_bias_correction import convolutional, images

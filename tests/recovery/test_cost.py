@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from mpq.models.batches import data_from_batches
-from mpq.models.discover import discover
+from mpq.data.dataset import data_from_batches
+from mpq.models.layers.discover import discover
 from mpq.records.layer import Layer
 from mpq.recovery.cost import LEAST_SAMPLES, SetCost, affordable, forward_operations, set_cost
 from tests.models.small import data, mlp

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mpq.data.dataset import Data
 from mpq.errors import ModelError
-from mpq.models.batches import Data
-from mpq.models.discover import discover
-from mpq.models.metrics import RelativeMSE
-from mpq.models.variants import Variants
+from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metrics import RelativeMSE
 from mpq.recovery.base import Limits, Proposal, State, Step, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
-from mpq.schemes import parse_scheme
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import bits, data, mlp
 

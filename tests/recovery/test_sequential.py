@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpq.models.batches import Data, data_from_batches
-from mpq.models.discover import discover
-from mpq.models.statistics import statistics_for
-from mpq.models.swap import swapped
-from mpq.models.variants import Variants, as_parameter
+from mpq.calibration.input_moments import statistics_for
+from mpq.data.dataset import Data, data_from_batches
+from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants, as_parameter
+from mpq.models.running.swap import swapped
 from mpq.recovery.order import stages
 from mpq.recovery.sequential import in_sequence
-from mpq.schemes import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import MODELS, bits, data, inputs, mlp, tied

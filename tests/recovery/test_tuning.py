@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import DataError
-from mpq.models.batches import Data, data_from_batches
-from mpq.models.discover import discover
-from mpq.models.metrics import RelativeMSE
-from mpq.models.reference import Reference
-from mpq.models.variants import Variants, as_parameter
+from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants, as_parameter
+from mpq.models.running.metrics import RelativeMSE
+from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 from mpq.recovery.base import Limits, State, Task
 from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Tuned, tune, vectors_of
-from mpq.schemes import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import bits, data, mlp, tied

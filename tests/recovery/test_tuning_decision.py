@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.apply.run import Applied, apply
+from mpq.data.dataset import Data
 from mpq.errors import UsageError
-from mpq.models.batches import Data
 from mpq.records.artifact import read_artifact_header
 from mpq.records.plan import Plan
 from mpq.recovery.tuning import schedule

@@ -8,10 +8,10 @@ import pytest
 from mpq.report import words
 from mpq.report.blocks import block_of
 from mpq.report.colors import DARK, LIGHT, ordered, ramp
-from mpq.report.facts import LEVELS, facts_of, level_of
 from mpq.report.frontier_plot import NARROW, WIDE, Frame, frontier_plot
+from mpq.report.report_input import Subject
+from mpq.report.rows import LEVELS, facts_of, level_of
 from mpq.report.scale import Scale, bit_ticks, decade_ticks, log_range
-from mpq.report.subject import Subject
 from mpq.search.frontier import frontier
 from mpq.search.run import search
 from tests.small import random_table, schemes

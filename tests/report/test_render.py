@@ -10,7 +10,7 @@ from mpq.errors import UsageError
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
 from mpq.report.render import render
-from mpq.report.subject import Subject
+from mpq.report.report_input import Subject
 from mpq.search.frontier import frontier
 from mpq.search.run import search
 from tests.small import linear, random_table, table

@@ -12,10 +12,10 @@ import mpq
 from mpq.budget import Budget
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings
 from mpq.errors import BudgetError, SchemeError
+from mpq.formats.scheme import parse_scheme
 from mpq.records.plan import plan_to_yaml
 from mpq.schemas import NAMES, Name, schema
 from mpq.schemas.generate import text_of
-from mpq.schemes import parse_scheme
 from mpq.search.run import search
 from tests.small import random_table
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from mpq.errors import ModelError
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors, Sensitivity
 from mpq.records.slopes import Slopes
-from mpq.schemes import Scheme
 
 
 class FakeMeasurer:

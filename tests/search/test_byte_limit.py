@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpq.budget import Budget
-from mpq.records.layout import file_bytes
+from mpq.records.artifact_layout import file_bytes
 from mpq.search.byte_limit import ByteLimit, byte_limit
 from tests.small import REST, linear, table
 

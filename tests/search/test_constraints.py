@@ -1,7 +1,7 @@
 import pytest
 
 from mpq.errors import PatternError, UsageError
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.search.constraints import allowed, automatic_ties, choice_of, limited
 from mpq.search.problem import Problem, build_groups
 from tests.small import linear, random_table, table

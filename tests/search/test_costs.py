@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mpq.errors import BudgetError, FormatError, MpqError, UsageError
-from mpq.records.loaded import loaded_bytes
+from mpq.records.loaded_size import loaded_bytes
 from mpq.records.plan import Plan
 from mpq.search.costs import read_costs
 from mpq.search.run import search

@@ -69,7 +69,7 @@ def test_a_pinned_layer_still_shows_its_alternatives() -> None:
 def test_a_scheme_written_by_hand_was_not_chosen() -> None:
     found = random_table(3)
     plan = search(found, "5bits").plan
-    from mpq.schemes import parse_scheme
+    from mpq.formats.scheme import parse_scheme
 
     name = found.layers[0].name
     assert explain(plan.with_layers({**plan.layers, name: parse_scheme("int3")}), name, table=found).chosen is None

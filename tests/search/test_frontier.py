@@ -82,7 +82,7 @@ def test_at_the_largest_size_nothing_more_can_be_bought() -> None:
 def test_a_plan_with_a_scheme_that_was_not_measured_has_no_point() -> None:
     found = random_table(5)
     plan = search(found, "5bits").plan
-    from mpq.schemes import parse_scheme
+    from mpq.formats.scheme import parse_scheme
 
     edited = plan.with_layers({**plan.layers, found.layers[0].name: parse_scheme("int3")})
     assert frontier(found, edited).chosen is None

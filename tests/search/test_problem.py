@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mpq.errors import BudgetError, UsageError
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.search.problem import Problem, build_groups, check_feasible
 from tests.small import linear, table
 

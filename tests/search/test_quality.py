@@ -6,8 +6,8 @@ import pytest
 from mpq.budget import Budget
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
-from mpq.schemes import Scheme
 from mpq.search.quality import QualityLimit, drop_limit, held_out_limit, read_drop
 from mpq.search.run import SearchResult, search
 from mpq.search.smallest import search_smallest, search_within

@@ -10,9 +10,9 @@ from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, ConfigError, UsageError
 from mpq.files import Journal
+from mpq.formats.scheme import parse_scheme
 from mpq.records.plan import Plan, plan_to_yaml
 from mpq.records.sensitivity import Sensitivity, scheme_cost
-from mpq.schemes import parse_scheme
 from mpq.search.run import SearchResult, search
 from tests.search.measuring import FakeMeasurer
 from tests.search.solvers.test_quadratic import correlated_table

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
-from mpq.schemes import Scheme
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.knobs import Knobs
 from mpq.search.study import Study

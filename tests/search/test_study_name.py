@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from optuna.storages import BaseStorage, InMemoryStorage
 
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.plan import plan_to_yaml
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme, parse_scheme
 from mpq.search.run import search
 from tests.search.measuring import FakeMeasurer
 from tests.small import random_table

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
+from mpq.formats.scheme import parse_scheme
 from mpq.records.artifact import rest_of
 from mpq.records.plan import plan_to_yaml
-from mpq.schemes import parse_scheme
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.uniform import uniform_plans
 from mpq.search.uniform_plan import uniform_plan, uniform_scheme

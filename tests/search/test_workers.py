@@ -20,8 +20,8 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
-from mpq.schemes import Scheme
 from mpq.search import workers
 from mpq.search.problem import Problem, build_groups
 from mpq.search.storage import open_storage

@@ -4,8 +4,8 @@ import copy
 
 from torch import Tensor, nn
 
-from mpq.models.replace import replace_tensor
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
+from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.tensors.kernels.choose import best_layout
 from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import to_matrix

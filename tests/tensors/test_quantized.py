@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq.errors import FormatError
-from mpq.schemes import Scheme, parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.formats.test_scheme import schemes

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mpq.errors import NumericsError
-from mpq.schemes import Scheme, parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.scales import Scales, best_scales, grouped, minmax_scales, round_to_scales, storable
 
 integer_schemes = st.builds(

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.levels import levels_of
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.tensors.scales import storable

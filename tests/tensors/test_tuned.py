@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.tensors.scales import SMALLEST_SCALE

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from mpq.models.batches import Data
-from mpq.models.forward import forward
-from mpq.models.loaded import LoadedModel
-from mpq.models.logits import OutputKind, outputs_are_logits
-from mpq.models.metrics import Metric, metric_for, metric_named
+from mpq.data.dataset import Data
+from mpq.models.running.forward import forward
+from mpq.models.running.metrics import Metric, metric_for, metric_named
+from mpq.models.running.output_kind import OutputKind, outputs_are_logits
+from mpq.models.sources.loaded import LoadedModel
 
 
 def output_kind(model: LoadedModel | nn.Module, data: Data) -> OutputKind:

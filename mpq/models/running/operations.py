@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpq.models.batch import Batch
-from mpq.models.forward import forward
+from mpq.data.batch import Batch
+from mpq.models.running.forward import forward
 
 
 def operations(module: nn.Module, batch: Batch) -> float:

@@ -1,7 +1,7 @@
 """The quadratic model: single-layer errors plus interactions between layers, minimised under the limit. No torch.
 
 Minimise sum of error[a] + sum over pairs a, b of different groups of C[a, b], for the options a, b that are taken; C is what
-`records/prediction.py` makes of the signed figures of method "fisher". This is the quadratic multiple-choice knapsack, which no
+`evidence/prediction.py` makes of the signed figures of method "fisher". This is the quadratic multiple-choice knapsack, which no
 method solves to optimality at these sizes, so the answer is a local optimum with a bound:
 
 1. From the additive optimum on, the model is linearised at the current plan and solved exactly, for several step lengths, while it
@@ -19,7 +19,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from mpq.records.prediction import Integers, Matrix, Vector, covariances, interactions, signal_of
+from mpq.evidence.prediction import Integers, Matrix, Vector, covariances, interactions, signal_of
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.problem import Problem
 from mpq.search.solvers.knapsack import Solution

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import optuna
 
+from mpq.formats.scheme import Scheme
 from mpq.records.slopes import Slopes
-from mpq.schemes import Scheme
 from mpq.search.problem import Problem
 from mpq.search.study import Measured
 

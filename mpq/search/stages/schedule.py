@@ -2,7 +2,7 @@
 
 The schedule reads its state from the study's record, so that a killed search resumes where it stopped; what other workers on the same
 study finish counts for all. A plan becomes the incumbent only if a paired test on the same samples finds it better
-(`records/paired.py`), and is given up part of the way once the test finds it worse; the samples saved go to further plans.
+(`evidence/paired_test.py`), and is given up part of the way once the test finds it worse; the samples saved go to further plans.
 """
 
 from __future__ import annotations

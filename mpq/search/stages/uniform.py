@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
-from mpq.schemes import Scheme
 from mpq.search.problem import Group, Problem
 
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from mpq.errors import UsageError
-from mpq.models.load import from_module
-from mpq.models.metrics import KLDivergence
 from mpq.models.running.choose_metric import choose_metric, output_kind, recorded_metric
+from mpq.models.running.metrics import KLDivergence
+from mpq.models.sources.load import from_module
 from tests.models.small import data, mlp
 
 

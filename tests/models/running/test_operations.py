@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from mpq.models.batches import data_from_batches
+from mpq.data.dataset import data_from_batches
 from mpq.models.running.operations import operations
 
 

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mpq.records.prediction import interactions
+from mpq.evidence.prediction import interactions
 from mpq.records.sensitivity import Sensitivity, layer_bytes
 from mpq.search.problem import Problem, build_groups
 from mpq.search.solvers import quadratic

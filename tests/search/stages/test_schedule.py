@@ -1,6 +1,6 @@
 import pytest
 
-from mpq.records.paired import compare
+from mpq.evidence.paired_test import compare
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.schedule import Schedule, trials_of
 from mpq.search.study import Measured, Study

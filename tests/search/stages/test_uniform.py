@@ -1,4 +1,4 @@
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.uniform import uniform_plans
 from tests.small import linear, table

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.kernels import bags, choose, int4pack, int8pack, stored
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.narrowed import narrowed, widened

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpq.schemes import Scheme, parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.hessian import conditioned, inverse_factor, output_errors
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers import gptq

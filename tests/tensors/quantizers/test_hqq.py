@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mpq.schemes import parse_scheme
+from mpq.formats.scheme import parse_scheme
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.tensors.quantizers.test_contract import weights
 

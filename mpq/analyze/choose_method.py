@@ -1,0 +1,67 @@
+"""The method of analysis, when nobody chose one.
+
+"auto" estimates the floating-point operations of measuring every pair on every sample. If that is at most `AFFORDABLE` the exact method is
+taken, else the second-order one. The estimate does not look at the clock, so the same model and data always get the same method.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mpq.analyze.methods.fisher import Fisher
+from mpq.analyze.methods.measure import Measure
+from mpq.analyze.methods.registry import method_named
+from mpq.data.dataset import Data
+from mpq.errors import UsageError
+from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.operations import operations
+
+AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cores
+
+
+def refuse_offloaded(name: str) -> None:
+    """Refuse a method that cannot do with weights that stay in their files.
+
+    Raises:
+        UsageError: if it is called `name`.
+    """
+    if name == Fisher.name:
+        raise UsageError(f"--method {name} needs the gradients of all weights in memory: with --offload, use --method {Measure.name}")
+
+
+def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, pairs: int, offloaded: bool = False) -> tuple[str, str]:
+    """The method's name and the reason for it.
+
+    Args:
+        name: as asked; "auto" leaves the choice.
+        module: the model.
+        data: calibration samples.
+        metric: what an error is.
+        pairs: number of (layer, scheme) pairs to be found.
+        offloaded: whether the weights stay in their files.
+
+    Raises:
+        UsageError: if there is no such method, or it cannot do with weights in files.
+    """
+    if offloaded:
+        refuse_offloaded(name)
+    if name != "auto":
+        return method_named(name).name, f"method {name}: as asked"
+    if offloaded:
+        return Measure.name, f"method {Measure.name}: the weights stay in their files, and {Fisher.name} needs all gradients in memory"
+    work = flops(module, data) * pairs
+    if work <= AFFORDABLE:
+        return (
+            Measure.name,
+            f"method measure: measuring {pairs} figures takes about {work:.1e} operations, within the {AFFORDABLE:.0e} of auto",
+        )
+    if not isinstance(metric, (KLDivergence, RelativeMSE)):
+        return Measure.name, f"method measure: {metric.name} has no gradient, although {pairs} figures take {work:.1e} operations"
+    reason = f"measuring {pairs} figures would take {work:.1e} operations, more than the {AFFORDABLE:.0e} of auto; --method measure does it"
+    return Fisher.name, f"method fisher: {reason}"
+
+
+def flops(module: nn.Module, data: Data) -> float:
+    """Floating-point operations of one pass over the data, counted on its first sample."""
+    sample = data.batches[0] if data.fixed_batch else data.batches[0].select([0])
+    return operations(module, sample) * data.samples / sample.size

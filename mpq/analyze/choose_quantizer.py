@@ -1,0 +1,91 @@
+"""The quantizer, when nobody chose one: the best of a few, by measurement on this model.
+
+Every contender quantizes the whole model once, each layer at its candidate nearest to four bits (an integer one if there is), informed
+by the calibration samples only; the error is measured on the held-out samples. A contender that needs statistics replaces a simpler one
+only on a paired test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mpq.calibration.input_moments import statistics_for
+from mpq.data.dataset import Data
+from mpq.evidence.paired_test import compare
+from mpq.formats.scheme import Scheme
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metrics import Metric
+from mpq.models.running.reference import Reference
+from mpq.models.sources.loaded import LoadedModel
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import SensitivityHeader
+from mpq.tensors.quantizers.registry import quantizer_named
+
+CONTENDERS = ("mse", "descent")  # simplest first
+_TRIAL_BITS = 4
+
+
+def choose_quantizer(
+    name: str,
+    model: LoadedModel,
+    layers: Sequence[Layer],
+    candidates: Mapping[str, Iterable[Scheme]],
+    *,
+    calibration: Data,
+    held_out: Data,
+    metric: Metric,
+    data_free: bool,
+) -> tuple[str, str]:
+    """The quantizer's name and the reason for it; "auto" measures the contenders, unless the analysis is `data_free`."""
+    if name != "auto":
+        return quantizer_named(name).name, f"quantizer {name}: as asked"
+    if data_free:
+        return CONTENDERS[0], f"quantizer {CONTENDERS[0]}: the best that needs no data"
+    plan = {layer.name: _nearest(candidates[layer.name]) for layer in layers}
+    plan = {layer: scheme for layer, scheme in plan.items() if not scheme.is_float}
+    if not plan:
+        return CONTENDERS[0], f"quantizer {CONTENDERS[0]}: all candidates are floating point"
+    reference = Reference(model.module, held_out, metric)
+    errors = {one: _errors(one, model, layers, plan, calibration, reference) for one in CONTENDERS}
+    best = CONTENDERS[0]
+    for contender in CONTENDERS[1:]:
+        if compare(errors[contender], errors[best]).better:
+            best = contender
+    figures = ", ".join(f"{one} {float(found.mean()):.4g}" for one, found in errors.items())
+    return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits is {figures}"
+
+
+def recorded_choice(
+    earlier: SensitivityHeader | None, *, model: LoadedModel, data: Data, parts: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """The quantizer that an earlier analysis chose, and its reason; None where there is none of the same model and data.
+
+    Args:
+        earlier: its header.
+        model: the model of this analysis.
+        data: all samples of this analysis.
+        parts: what `parts_of` says of them.
+    """
+    known = (data.sha256, parts.get("grown_from"))
+    if earlier is None or earlier.model.get("sha256") != model.sha256 or earlier.data.get("sha256") not in known:
+        return None
+    name = str(earlier.settings["quantizer"])
+    reason = next((note for note in earlier.notes if note.startswith(f"quantizer {name}: ")), None)
+    return None if reason is None else (name, reason)
+
+
+def _nearest(schemes: Iterable[Scheme]) -> Scheme:
+    return min(schemes, key=lambda scheme: (scheme.is_float, abs(scheme.bits - _TRIAL_BITS), not scheme.is_integer, str(scheme)))
+
+
+def _errors(
+    name: str, model: LoadedModel, layers: Sequence[Layer], plan: Mapping[str, Scheme], calibration: Data, reference: Reference
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    quantizer = quantizer_named(name)
+    statistics = statistics_for(quantizer, model.module, layers, calibration)
+    variants = Variants(model.module, layers, quantizer, statistics=statistics)
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = reference.errors(variants.weights(plan)).numpy()
+    return found

@@ -1,0 +1,128 @@
+"""Write an artifact: one layer in memory at a time, every tensor at its predicted place, and the file appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from mpq.errors import ApplyError
+from mpq.files import OutputError, atomic_write
+from mpq.formats.scheme import Scheme
+from mpq.models.layers.unquantized_tensors import tensor_entry
+from mpq.records.artifact import ArtifactHeader
+from mpq.records.artifact_layout import TensorEntry, in_file_order, layer_entries
+from mpq.records.layer import Layer
+
+
+class ArtifactWriter:
+    """Tensors into their places in a file that is open for writing."""
+
+    def __init__(self, file: IO[bytes], entries: Iterable[TensorEntry], first: bytes) -> None:
+        self._file, self._places = file, dict[str, tuple[int, TensorEntry]]()
+        offset = len(first)
+        for item in in_file_order(entries):
+            self._places[item.name] = (offset, item)
+            offset += item.stored.bytes
+        self._missing = set(self._places)
+        file.write(first)
+        file.truncate(offset)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor.
+
+        Raises:
+            ApplyError: if its shape is not the predicted one.
+        """
+        offset, item = self._places[name]
+        if tuple(tensor.shape) != item.stored.shape or tensor.numel() * tensor.element_size() != item.stored.bytes:
+            raise ApplyError(
+                f"'{name}' should be stored as {item.stored.dtype} {list(item.stored.shape)}, but is {tensor.dtype} {list(tensor.shape)}"
+            )
+        self._file.seek(offset)
+        self._file.write(_bytes(tensor))
+        self._missing.discard(name)
+
+    def check_complete(self) -> None:
+        """Refuse a file with a hole.
+
+        Raises:
+            ApplyError: naming a tensor that was never written.
+        """
+        if self._missing:
+            raise ApplyError(f"tensor '{min(self._missing)}' was not written: this is a bug in mpq, please report it")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that an artifact will hold, settled before any of it is written.
+
+    Args:
+        header: what it says of itself, with the steps of recovery.
+        tensors: stored as they are, by name.
+        parts_of: the packed parts of a layer, by its name; called once per layer, in order, while the file is written, so that the packed
+            parts of one layer are in memory at a time.
+    """
+
+    header: ArtifactHeader
+    tensors: Mapping[str, Tensor]
+    parts_of: Callable[[str], Mapping[str, Tensor]]
+
+    @cached_property
+    def entries(self) -> list[TensorEntry]:
+        """Of all tensors in the file."""
+        known = [tensor_entry(name, tensor) for name, tensor in self.tensors.items()]
+        return known + [part for layer in self.header.layers for part in layer_entries(layer.name, layer.matrix, self._scheme(layer))]
+
+    @cached_property
+    def first(self) -> bytes:
+        """The first bytes of the file."""
+        return self.header.first_bytes(self.entries)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.first) + sum(entry.stored.bytes for entry in self.entries)
+
+    def _scheme(self, layer: Layer) -> Scheme:
+        return self.header.schemes[layer.name]
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before the long work, a file whose folder is missing or read-only.
+
+    Raises:
+        OutputError: naming the file and the reason.
+    """
+    if not os.access(path.parent, os.W_OK):
+        reason = os.strerror(errno.EACCES if path.parent.exists() else errno.ENOENT)
+        raise OutputError(f"cannot write {path}: {reason}; choose another place with --output")
+
+
+def write_artifact(path: Path, contents: Contents) -> None:
+    """Write an artifact, once and atomically.
+
+    Raises:
+        ApplyError: if a part does not have its predicted shape, or is missing; no file is left then.
+    """
+    first = contents.first
+    with atomic_write(path) as file:
+        writer = ArtifactWriter(file, contents.entries, first)
+        for name, tensor in contents.tensors.items():
+            writer.put(name, tensor)
+        for layer in contents.header.layers:
+            for part, tensor in contents.parts_of(layer.name).items():
+                writer.put(f"{layer.name}.{part}", tensor)
+        writer.check_complete()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

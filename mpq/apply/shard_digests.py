@@ -1,0 +1,98 @@
+"""Which files of an artifact in several files are finished, known by the digests of their contents.
+
+A size and a header do not tell whether a file was made from the right model. So each file that is finished is noted, with its SHA-256, in
+`.model.mpq.safetensors.parts.jsonl` beside it, and the notes are headed by what the files are made of: the contents of the checkpoint, the
+plan's schemes, quantizer and versions. When all are finished the index takes the digests over, and the notes are removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mpq.apply.shard_plan import Shard, index_of
+from mpq.errors import FormatError
+from mpq.files import Journal, journal_lines, sha256_of, write_text
+from mpq.reading.documents import read_json
+from mpq.records.plan import Plan
+from mpq.writing.checksums import unsealed
+
+INDEX = "model.mpq.safetensors.index.json"
+_NOTES = ".model.mpq.safetensors.parts.jsonl"
+
+
+def identity_of(digest: str, plan: Plan) -> str:
+    """What the files of an artifact are made of, as one SHA-256; `digest` is of the checkpoint's contents."""
+    layers = {name: str(scheme) for name, scheme in plan.layers.items()}
+    facts = [digest, plan.model, plan.quantizer, layers, plan.axes, version("mpq"), version("torch")]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
+
+
+class Parts:
+    """The finished files in `folder` of the artifact that `identity` stands for."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.index = folder / INDEX
+        self._identity, self._notes = identity, folder / _NOTES
+        self._journal: Journal | None = None
+        self._digests = _noted(self._notes, identity) | _indexed(self.index, identity)
+
+    def holds(self, shard: Shard) -> bool:
+        """Whether a file is there as it was finished: same header, same size, same contents."""
+        digest = self._digests.get(shard.output.name)
+        return digest is not None and shard.is_there() and sha256_of([shard.output]) == digest
+
+    def begin(self, kept: Sequence[Shard]) -> None:
+        """Before any file is replaced: what is kept is noted anew, and no index names a mixture of old and new files."""
+        self._digests = {shard.output.name: self._digests[shard.output.name] for shard in kept}
+        self._journal = Journal.create(self._notes, {"made_of": self._identity})
+        self._journal.append(*({"file": name, "sha256": digest} for name, digest in self._digests.items()))
+        self.index.unlink(missing_ok=True)
+
+    def finished(self, shard: Shard) -> None:
+        """Note a file that was just written."""
+        assert self._journal is not None, "begin comes first"
+        self._digests[shard.output.name] = sha256_of([shard.output])
+        self._journal.append({"file": shard.output.name, "sha256": self._digests[shard.output.name]})
+
+    def close(self) -> None:
+        """Close the notes; they stay, for the next run."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def complete(self, shards: Sequence[Shard]) -> None:
+        """Write the index, with the digests, and remove the notes."""
+        index = index_of(shards)
+        index["metadata"] |= {
+            "made_of": self._identity,
+            "sha256": {shard.output.name: self._digests[shard.output.name] for shard in shards},
+        }
+        write_text(self.index, json.dumps(index, indent=1) + "\n")
+        self.close()
+        self._notes.unlink(missing_ok=True)
+
+
+def _noted(path: Path, identity: str) -> dict[str, str]:
+    """Digests by file name in the notes of an earlier run; none if it was of another artifact, or they cannot be read."""
+    try:
+        head, *lines = [unsealed(line.rstrip(b"\n")) for _, line in journal_lines(path)]
+    except (FormatError, ValueError):
+        return {}
+    if head.get("made_of") != identity:
+        return {}
+    return {str(line["file"]): str(line["sha256"]) for line in lines if {"file", "sha256"} <= line.keys()}
+
+
+def _indexed(path: Path, identity: str) -> dict[str, str]:
+    try:
+        metadata: Any = read_json(path, error=FormatError, absent="run `mpq apply --shards`", remedy="run it again").value["metadata"]
+        digests: Any = metadata["sha256"]
+    except (FormatError, KeyError, TypeError):
+        return {}
+    if metadata.get("made_of") != identity or not isinstance(digests, Mapping):
+        return {}
+    return {str(name): str(digest) for name, digest in digests.items()}

@@ -1,0 +1,139 @@
+"""An artifact in several files: what goes into each, to the byte, before anything is written; and reading it as if it were one.
+
+Each file is an artifact of its own layers, and the index beside them maps every tensor to its file, as that of a Hugging Face
+checkpoint does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from mpq.errors import ApplyError, MismatchError
+from mpq.models.layers.discover import DTYPES as FLOATS
+from mpq.models.sources.checkpoint_files import DTYPES, StoredTensor, tensors_of
+from mpq.models.sources.huggingface import described_checkpoint
+from mpq.records.artifact import ArtifactHeader
+from mpq.records.artifact_file import INDEX_VERSION
+from mpq.records.artifact_layout import entry, in_file_order, layer_entries
+from mpq.records.layer import Layer
+from mpq.records.plan import Plan
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the checkpoint and one of the artifact.
+
+    Args:
+        source: what is read.
+        output: what is written.
+        tensors: what the source holds.
+        layers: those that are quantized, by tensor name.
+        header: what the output says of itself.
+        first: its first bytes.
+        places: where each of its tensors begins.
+        bytes: its size.
+    """
+
+    source: Path
+    output: Path
+    tensors: tuple[StoredTensor, ...]
+    layers: Mapping[str, Layer]
+    header: ArtifactHeader
+    first: bytes
+    places: Mapping[str, int]
+    bytes: int
+
+    def is_there(self) -> bool:
+        """Whether the output is there already, from the same plan and model."""
+        if not self.output.exists() or self.output.stat().st_size != self.bytes:
+            return False
+        with self.output.open("rb") as file:
+            return file.read(len(self.first)) == self.first
+
+
+def planned_shards(source: Path, files: Sequence[Path], plan: Plan, folder: Path) -> list[Shard]:
+    """The files of the artifact of `plan`, each with the size that it will have.
+
+    Raises:
+        ApplyError: if the plan names layers that the checkpoint does not have, or that are no weights.
+        MismatchError: if a weight has another shape.
+    """
+    held = {path: tensors_of(path) for path in files}
+    by_name = {tensor.name: tensor for tensors in held.values() for tensor in tensors}
+    layers = {layer.parameters[0]: layer for layer in (_layer(name, plan, by_name, source) for name in plan.layers)}
+    config = described_checkpoint(source, {t.name: DTYPES[t.dtype] for t in by_name.values()}) if plan.model.get("kind") == "hf" else {}
+    whole = ArtifactHeader(plan.model, plan.quantizer, tuple(layers.values()), plan.layers, {}, config)
+    return [
+        _shard(path, folder / f"model-{number:05}-of-{len(files):05}.mpq.safetensors", held[path], layers, whole)
+        for number, path in enumerate(files, start=1)
+    ]
+
+
+def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
+    """The index: the file of every tensor."""
+    names = {name: shard.output.name for shard in shards for name in shard.places}
+    total = sum(shard.bytes for shard in shards)
+    return {"metadata": {"mpq_index": INDEX_VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
+
+
+class Files:
+    """Several open safetensors files, read like one."""
+
+    def __init__(self, files: Sequence[Any]) -> None:
+        self._homes = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+
+    def keys(self) -> list[str]:
+        """The names of all tensors."""
+        return list(self._homes)
+
+    def get_tensor(self, name: str) -> Any:
+        """A tensor."""
+        return self._homes[name].get_tensor(name)
+
+    def get_slice(self, name: str) -> Any:
+        """A tensor that is not yet read."""
+        return self._homes[name].get_slice(name)
+
+
+@contextmanager
+def opened(files: Sequence[Path]) -> Iterator[Files]:
+    """Several safetensors files as one."""
+    with ExitStack() as stack:
+        yield Files([stack.enter_context(safe_open(path, framework="pt")) for path in files])
+
+
+def _shard(path: Path, output: Path, tensors: list[StoredTensor], layers: Mapping[str, Layer], whole: ArtifactHeader) -> Shard:
+    own = {tensor.name: layers[tensor.name] for tensor in tensors if tensor.name in layers}
+    schemes = {layer.name: whole.schemes[layer.name] for layer in own.values()}
+    facts = replace(whole, layers=tuple(own.values()), schemes=schemes)
+    entries = [entry(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors if tensor.name not in own]
+    for layer in own.values():
+        entries += layer_entries(layer.name, layer.matrix, schemes[layer.name])
+    first = facts.first_bytes(entries)
+    places, end = dict[str, int](), len(first)
+    for item in in_file_order(entries):
+        places[item.name] = end
+        end += item.stored.bytes
+    return Shard(path, output, tuple(tensors), own, facts, first, places, end)
+
+
+def _layer(name: str, plan: Plan, tensors: Mapping[str, StoredTensor], source: Path) -> Layer:
+    tensor = tensors.get(f"{name}.weight") or tensors.get(name)
+    if tensor is None:
+        raise ApplyError(f"the plan names '{name}', which no file of {source} holds under this name: apply with the model in memory")
+    dtype = FLOATS.get(DTYPES[tensor.dtype])
+    if dtype is None:
+        raise ApplyError(f"'{name}' is stored as {tensor.dtype}, not a floating-point weight: remove it from the plan")
+    layer = Layer(name, (tensor.name,), tensor.shape, plan.axes.get(name, (0,)), dtype)
+    if layer.matrix != plan.shapes[name]:
+        rows, columns = plan.shapes[name]
+        raise MismatchError(
+            f"'{name}' is {rows}x{columns} in the plan and {layer.matrix[0]}x{layer.matrix[1]} in {source}: analyze it again"
+        )
+    return layer

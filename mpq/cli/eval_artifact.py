@@ -1,0 +1,52 @@
+"""One evaluation on the command line: artifact, reference and data opened, progress shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpq.cli.console import progress, say
+from mpq.cli.find_inputs import read_data, reopen_model
+from mpq.config import DataSettings
+from mpq.errors import FormatError
+
+if TYPE_CHECKING:
+    from mpq.models.sources.loaded import LoadedModel
+    from mpq.records.evaluation import Evaluation
+
+
+def evaluate_artifact(
+    artifact: Path, data: str, settings: DataSettings, *, reference: Path | None = None, factory: str | None = None, trust: bool = False
+) -> Evaluation:
+    """The artifact beside the model that it was made from.
+
+    Args:
+        artifact: what `mpq apply` wrote.
+        data: where the samples come from, as `mpq eval --data` takes it.
+        settings: how they are read.
+        reference: the unquantized model, if it is not where the artifact says.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled reference, and what the artifact names as factory.
+
+    Raises:
+        FormatError: if there is no artifact.
+        MpqError: if the model or the data cannot be read, or do not fit.
+    """
+    from mpq.records.artifact_files import read_header
+
+    if not artifact.exists():
+        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
+    header = read_header(artifact)
+
+    from mpq.evaluate.run import evaluate
+    from mpq.runtime.load import load
+
+    def reopened() -> LoadedModel:
+        return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust)
+
+    model = reopened()
+    quantized = load(artifact) if header.model.get("kind") in ("export", "hf") else load(artifact, reopened().module)
+    samples = read_data(data, model, settings)
+    say(f"data: {samples.description}")
+    with progress("eval") as advance:
+        return evaluate(model, quantized, samples, on_progress=advance)

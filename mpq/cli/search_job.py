@@ -1,0 +1,274 @@
+"""One search job on the command line: the model opened at most once, plans written, results printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpq.budget import Budget
+from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.explain import print_explanation
+from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
+from mpq.config import SearchSettings
+from mpq.errors import BudgetError, UsageError
+from mpq.writing.outputs import refuse_special
+
+if TYPE_CHECKING:
+    from mpq.evaluate.plan_measurer import PlanMeasurer
+    from mpq.formats.scheme import Scheme
+    from mpq.records.sensitivity import Sensitivity
+    from mpq.search.quality import Drop, QualityLimit
+    from mpq.search.run import SearchResult
+    from mpq.search.stages.schedule import Progress
+
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the user asks of a plan's quality: a held-out error, a drop of a metric of their own, both or neither."""
+
+    max_error: float | None = None
+    drop: Drop | None = None
+    metric: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return self.max_error is None and self.drop is None
+
+
+class Job:
+    """Searches on one table.
+
+    Args:
+        table: the analysis.
+        source: its file.
+        settings: how to search.
+        quality: limits of quality, in addition to a budget or instead of one.
+        reference: the model, if it is not where the table says.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled model, and what the table names as factory or data.
+    """
+
+    def __init__(
+        self,
+        table: Sensitivity,
+        source: Path,
+        settings: SearchSettings,
+        *,
+        quality: Quality,
+        reference: Path | None,
+        factory: str | None = None,
+        trust: bool,
+    ) -> None:
+        self._table, self._source, self._settings, self._quality = table, source, settings, quality
+        self._reference, self._factory, self._trust = reference, factory, trust
+
+    def run(self, budget: Budget | None) -> SearchResult:
+        """The best plan for a budget that keeps the limits of quality too; without a budget the smallest plan that keeps them.
+
+        What cannot be met is refused before the model is loaded.
+        """
+        from mpq.search.run import problem_for, search
+
+        if budget is not None:
+            problem_for(self._table, budget, self._settings)
+        if self._settings.trials == 0 and self._quality.max_error is not None:
+            raise UsageError("--max-error needs the model: leave out --trials 0")
+        if self._quality.is_empty and budget is not None:
+            if self._settings.trials == 0:
+                return search(self._table, budget, settings=self._settings)
+            say(
+                f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone"
+            )
+            measurer, settings = self._measurer, self._stored
+            with self._progress() as advance:
+                return search(self._table, budget, measurer=measurer, settings=settings, on_progress=advance)
+        return self._within(budget)
+
+    def uniform(self, scheme: Scheme, quantizer: str | None) -> SearchResult:
+        """The plan that gives every layer one scheme; measured on the model unless there are no trials."""
+        from mpq.search.uniform_plan import uniform_plan
+
+        if quantizer is not None:
+            from mpq.tensors.quantizers.registry import quantizer_named
+
+            quantizer_named(quantizer)  # refused before the model is loaded
+        if self._settings.trials == 0:
+            return uniform_plan(self._table, scheme, quantizer=quantizer)
+        say(f"search: {self._source.name}, uniform {scheme}; --trials 0 writes the plan without measuring it")
+        return uniform_plan(self._table, scheme, quantizer=quantizer, measurer=self._opened(quantizer))
+
+    def _within(self, budget: Budget | None) -> SearchResult:
+        from mpq.models.sources.state_dict import working_directory_importable
+        from mpq.search.smallest import search_smallest, search_within
+
+        measurer, settings = self._measurer, self._stored if self._settings.trials else self._settings
+        with working_directory_importable():
+            limits = self._limits
+            wanted = "the smallest plan" if budget is None else f"the best plan for {budget}"
+            say(f"search: {self._source.name}, {wanted} with {' and '.join(told for _, told in limits)}")
+            asked = [limit for limit, _ in limits]
+            with self._progress() as advance:
+                if budget is None:
+                    return search_smallest(self._table, asked, measurer=measurer, settings=settings, on_progress=advance)
+                return search_within(self._table, budget, asked, measurer=measurer, settings=settings, on_progress=advance)
+
+    @cached_property
+    def _limits(self) -> list[tuple[QualityLimit, str]]:
+        """The limits of quality, each in words; the user's metric is imported and run on the model as it is."""
+        from mpq.models.sources.state_dict import named
+        from mpq.search.quality import drop_limit, held_out_limit
+
+        found, most, drop, own = [], self._quality.max_error, self._quality.drop, self._quality.metric
+        if most is not None:
+            found.append((held_out_limit(most), f"{self._table.metric} of at most {most:g} on held-out samples"))
+        if drop is not None and own is not None:
+            try:
+                function = named(own, option="--metric")
+            except (ImportError, AttributeError) as error:
+                raise UsageError(f"--metric {own} cannot be imported: {' '.join(str(error).split())}") from error
+            found.append(drop_limit(lambda schemes: self._measurer.score(function, schemes), drop, name=own, seed=self._settings.seed))
+        return found
+
+    def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:
+        """A plan for each budget in `folder`, and `frontier.csv` beside them."""
+        from mpq.files import write_text
+        from mpq.records.plan import write_plan
+
+        rows: list[dict[str, Any]] = []
+        for name in ("frontier.csv", *(f"plan-{budget.limit}.yaml" for budget in budgets)):
+            refuse_special(folder / name)
+        for budget in budgets:
+            try:
+                result = self.run(budget)
+            except BudgetError as error:
+                if budget is budgets[-1] and not rows:
+                    raise
+                say(f"left out: {error}")
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"plan-{budget.limit}.yaml"
+            write_plan(result.plan, path)
+            size, measured = result.plan.size, result.plan.evidence.get("measured", {})
+            rows.append(
+                {
+                    "budget": budget.limit,
+                    "effective_bits": round(size.effective_bits, 4),
+                    "layer_bytes": size.layer_bytes,
+                    "file_bytes": size.file_bytes,
+                    "predicted": result.plan.evidence["predicted"],
+                    "held_out": measured.get("held_out"),
+                    "plan": path.name,
+                }
+            )
+        lines = [",".join(rows[0]), *(",".join("" if value is None else str(value) for value in row.values()) for row in rows)]
+        write_text(folder / "frontier.csv", "\n".join(lines) + "\n")
+        if json:
+            print_json({"folder": str(folder), "plans": rows})
+            return
+        print_table(
+            ["budget", "bpw", "file bytes", "predicted", "held-out"],
+            [
+                [row["budget"], f"{row['effective_bits']:.3f}", f"{row['file_bytes']:,}", figure(row["predicted"]), figure(row["held_out"])]
+                for row in rows
+            ],
+            title=f"{self._table.metric} by budget",
+        )
+        say(f"wrote {len(rows)} plans and frontier.csv to {folder}; next: mpq apply {folder}/{rows[0]['plan']}")
+
+    def report(self, result: SearchResult, output: Path, *, json: bool, explain: Sequence[str] = ()) -> None:
+        """Write a plan and say what it is, and why the layers in `explain` have their schemes."""
+        from mpq.records.plan import write_plan
+
+        check_output(output)
+        write_plan(result.plan, output)
+        size = result.plan.size
+        if json:
+            print_json({"output": str(output), "size": vars(size), "evidence": result.plan.evidence, "reason": result.reason})
+            return
+        if result.finalists:
+            print_table(
+                ["finalist", "bpw", "predicted", "calibration", "held-out"],
+                [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
+                title=f"{self._table.metric} by finalist",
+            )
+        for note in result.notes:
+            say(note)
+        say(f"chosen: {result.reason}")
+        gap, measured = result.plan.evidence.get("optimality_gap"), result.plan.evidence.get("measured")
+        if gap is not None:
+            proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
+            say(f"exact stage: {proof}; {result.measurements} plans measured")
+        elif measured is not None:
+            held_out = figure(measured["held_out"], measured["held_out_stderr"])
+            say(f"{self._table.metric}: {held_out} on held-out samples, measured on the model")
+        for name, cost in result.plan.evidence.get("costs", {}).items():
+            say(f"{name}: {cost['total']:.6g} of at most {cost['most']:g}")
+        asked = result.plan.evidence.get("asked", [])
+        for limit in asked if isinstance(asked, list) else [asked]:
+            say(f"{limit['name']}: {figure(limit['value'])} of at most {limit['most']:g}")
+        for layer in explain:
+            print_explanation(result.plan, layer, self._table, list(self._settings.costs))
+        say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
+        say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
+        say(f"next: mpq apply {output}")
+
+    @contextmanager
+    def _progress(self) -> Iterator[Progress]:
+        with progress("search") as advance:
+            yield lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}")
+
+    @cached_property
+    def _measurer(self) -> PlanMeasurer:
+        return self._opened(None)
+
+    def _opened(self, quantizer: str | None) -> PlanMeasurer:
+        from mpq.evaluate.plan_measurer import PlanMeasurer
+
+        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
+        data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
+        return PlanMeasurer(loaded, data, self._table, quantizer=quantizer)
+
+    @cached_property
+    def _stored(self) -> SearchSettings:
+        from mpq.search.storage import open_storage
+
+        return replace(self._settings, storage=open_storage(self._settings.storage, beside=self._source))
+
+
+def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"uniform {row['name']}" if uniform else str(row["name"]),
+        f"{row['effective_bits']:.3f}",
+        figure(row["predicted"]),
+        figure(row["calibration"], row["calibration_stderr"]),
+        figure(row["held_out"], row["held_out_stderr"]),
+    ]
+
+
+def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
+    """Schemes by layer of a plan, or of another tool's assignment, which may name fewer layers.
+
+    Raises:
+        UsageError: if the file cannot be read, or is a plan that lacks a layer of the analysis.
+    """
+    from mpq.export.plans.read import read_assignment
+    from mpq.reading.documents import read_text
+    from mpq.records.plan import read_plan
+
+    is_plan = "mpq_plan:" in read_text(path, error=UsageError, absent="--from takes a plan or another tool's assignment")
+    found = dict(read_plan(path).layers) if is_plan else read_assignment(path, table.layers)
+    missing = [layer.name for layer in table.layers if layer.name not in found]
+    if missing and is_plan:
+        raise UsageError(f"{path} has no layer '{missing[0]}': it was made for another analysis")
+    if missing:
+        shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
+        say(f"{path} does not name {shown}: the search chooses there")
+    return found

@@ -1,0 +1,182 @@
+"""Calibration and evaluation data in memory: batches with a hash and a description, and how they are split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from mpq.data.batch import Batch as Batch
+from mpq.data.batch import regroup
+from mpq.data.hashing import sha256_of_batches
+from mpq.data.interpret import interpretations
+from mpq.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Batches, and where they come from.
+
+    Args:
+        batches: at least one.
+        sha256: over shapes, dtypes and contents of all samples, however they are batched.
+        source: the file or callable, for messages and records.
+        description: for people, for example "512 samples of [3, 32, 32]".
+        ordered: windows of running text: neighbours depend on each other, so a split is by position.
+        fixed_batch: the only number of samples that the model takes at once; None if it takes any.
+    """
+
+    batches: tuple[Batch, ...]
+    sha256: str
+    source: str
+    description: str
+    ordered: bool = False
+    fixed_batch: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in all batches."""
+        return sum(batch.size for batch in self.batches)
+
+    def split(self, held_out: float, seed: int, parts: Sequence[int] = ()) -> tuple[Data, Data]:
+        """A part to work with and a held-out part of about `held_out` of the samples, the same for the same seed.
+
+        Running text is split by position: its last part is held out. All else is split by a random permutation of the samples, or
+        of whole batches where the model takes only one batch size.
+
+        Args:
+            held_out: share of the samples.
+            seed: of the permutation.
+            parts: numbers of samples in the order in which they were added; each part is split by itself, so that its samples keep
+                their side when more are added. Without it all samples are one part.
+
+        Raises:
+            UsageError: if `held_out` is not between 0 and 1.
+            DataError: if there is only one sample.
+        """
+        if not 0 < held_out < 1:
+            raise UsageError(f"{held_out} is not a share to hold out: give a number between 0 and 1, for example 0.2")
+        count = len(self.batches) if self.fixed_batch else self.samples
+        if count < 2:
+            unit = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
+            alone = f" (the model takes exactly {self.fixed_batch} at once)" if self.fixed_batch else ""
+            raise DataError(f"{self.source}: {unit}{alone} cannot be split into a calibration and a held-out part: give more samples")
+        sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no sample runs again with new ones
+        begin = 0
+        for size in [part // (self.fixed_batch or 1) for part in parts] or [count]:
+            for side, indices in zip(sides, _split_indices(size, held_out, None if self.ordered else seed), strict=True):
+                side += self._at([begin + index for index in indices]).batches if indices else ()
+            begin += size
+        kept, held = (make_data(side, source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch) for side in sides)
+        return kept, held
+
+    def split_as(self, facts: Mapping[str, Any]) -> Split:
+        """The split that an analysis noted in its header's `data`: held_out, seed and, where samples were added to it, parts.
+
+        Raises:
+            UsageError, DataError: as `split`.
+        """
+        share, seed, parts = float(facts["held_out"]), int(facts["seed"]), [int(part) for part in facts.get("parts", ())]
+        calibration, held_out = self.split(share, seed, parts)
+        first = self.first(parts[0]).split(share, seed)[0] if parts else calibration
+        return Split(calibration, held_out, first)
+
+    def rebatch(self, batch_size: int) -> Data:
+        """The same samples in the same order, `batch_size` at once; samples of unlike shapes are never joined.
+
+        Raises:
+            UsageError: if `batch_size` is not positive.
+            DataError: if the model takes only batches of another size.
+        """
+        if batch_size < 1:
+            raise UsageError(f"{batch_size} is not a batch size: give 1 or more")
+        if self.fixed_batch not in (None, batch_size):
+            raise DataError(f"the model takes exactly {self.fixed_batch} samples at once: it cannot be given batches of {batch_size}")
+        return replace(self, batches=regroup(self.batches, batch_size))
+
+    def first(self, n: int) -> Data:
+        """The first `n` samples, or all if there are fewer; whole batches where the model takes only one batch size.
+
+        Raises:
+            UsageError: if `n` is not positive.
+        """
+        if n < 1:
+            raise UsageError(f"{n} is not a number of samples: give 1 or more")
+        if self.fixed_batch:
+            return self._at(range(min(max(1, n // self.fixed_batch), len(self.batches))))
+        return self._at(range(min(n, self.samples)))
+
+    def _at(self, indices: Sequence[int]) -> Data:
+        """The samples at `indices` (ascending), or the batches at `indices` where batches must stay whole."""
+        if self.fixed_batch:
+            return self._with([self.batches[i] for i in indices])
+        pieces, start, wanted = [], 0, torch.as_tensor(indices)
+        for batch in self.batches:
+            inside = wanted[(wanted >= start) & (wanted < start + batch.size)]
+            if len(inside):
+                pieces.append(batch.select(inside - start))
+            start += batch.size
+        return self._with(pieces)
+
+    def _with(self, pieces: Sequence[Batch]) -> Data:
+        size = self.fixed_batch or max(batch.size for batch in self.batches)
+        return make_data(regroup(pieces, size), source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch)
+
+
+class Split(NamedTuple):
+    """The samples of an analysis.
+
+    Args:
+        calibration: to work with.
+        held_out: for decisions.
+        first: the calibration samples before any were added. A quantizer's statistics are of these, so that codes, and figures that
+            were measured with them, stay what they are.
+    """
+
+    calibration: Data
+    held_out: Data
+    first: Data
+
+
+def make_data(
+    batches: Sequence[Batch], *, source: str, ordered: bool = False, fixed_batch: int | None = None, notes: Sequence[str] = ()
+) -> Data:
+    """Data with its hash and description; `notes` are appended to the description.
+
+    Raises:
+        DataError: if there is no sample.
+    """
+    samples = sum(batch.size for batch in batches)
+    if samples == 0:
+        raise DataError(f"{source} holds no samples: give at least one")
+    shapes = list(dict.fromkeys(batch.shapes for batch in batches))
+    unit = "window" if ordered else "sample"
+    more = f" and {len(shapes) - 1} other shape{'s' if len(shapes) > 2 else ''}" if len(shapes) > 1 else ""
+    text = f"{samples} {unit}{'s' if samples > 1 else ''} of {shapes[0]}{more}"
+    description = "; ".join([text, *notes])
+    return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch)
+
+
+def data_from_batches(batches: Iterable[Any]) -> Data:
+    """Data from batches in memory, as a DataLoader gives them.
+
+    Args:
+        batches: tensors, tuples of inputs whose last may be a 1-D integer tensor of labels, dicts of keyword arguments whose
+            "labels" are labels, or `Batch`. One tensor, one dict or one tuple of tensors is one batch.
+
+    Raises:
+        DataError: if there is no sample, or an element is none of these.
+    """
+    return make_data([batch for batch in next(interpretations(batches)) if batch.size], source="memory")
+
+
+def _split_indices(count: int, held_out: float, seed: int | None) -> tuple[list[int], list[int]]:
+    """Positions of the kept and of the held-out pieces, both in ascending order; without a seed the last ones are held out."""
+    held = min(count - 1, max(1, math.floor(held_out * count + 0.5)))
+    if seed is None:
+        return list(range(count - held)), list(range(count - held, count))
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(order[held:]), sorted(order[:held])

@@ -1,0 +1,106 @@
+"""How tensors in memory are read as batches: which are inputs, which go by name, and which are labels.
+
+A file does not say whether the last of two tensors is an input or the labels, or whether a list holds the inputs of one batch or
+several batches. So there may be several readings, the likeliest first; the model decides which one it accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.data.batch import Batch
+from mpq.errors import DataError
+
+LABEL_KEYS = ("labels", "label", "y", "targets", "target")
+POSITIONAL_KEYS = ("inputs", "input", "x", "images")
+
+
+def interpretations(content: Any, *, limit: int | None = None) -> Iterator[list[Batch]]:
+    """The ways to read `content` as a list of batches, the likeliest first; an iterable is read up to `limit` batches.
+
+    Raises:
+        DataError: if there is none.
+    """
+    failure: DataError | None = None
+    found = False
+    for items in _as_items(content, limit):
+        try:
+            columns = [list(readings(item)) for item in items]
+        except DataError as error:
+            failure = failure or error
+            continue
+        for reading in range(min(map(len, columns), default=0)):
+            found = True
+            yield [column[reading] for column in columns]
+    if not found:
+        raise failure or DataError("the data holds no samples: give at least one")
+
+
+def readings(item: Any) -> Iterator[Batch]:
+    """The ways to read one element as a batch, the likeliest first.
+
+    Raises:
+        DataError: if it is neither a tensor, a tuple, a mapping nor a `Batch`.
+    """
+    if isinstance(item, Batch):
+        yield item
+    elif isinstance(item, Tensor):
+        yield Batch((item,))
+    elif isinstance(item, Mapping) and item:
+        yield from _readings_of_mapping({str(name): value for name, value in item.items()})
+    elif isinstance(item, (tuple, list)) and item:
+        yield from _readings_of_tuple(tuple(item))
+    else:
+        raise DataError(f"{type(item).__name__} is not a batch: give a tensor, a tuple of tensors, or a dict of tensors")
+
+
+def _readings_of_mapping(item: dict[str, Any]) -> Iterator[Batch]:
+    label = next((name for name in LABEL_KEYS if isinstance(item.get(name), Tensor)), None)
+    inputs = {name: value for name, value in item.items() if name != label}
+    labels = None if label is None else item[label]
+    if len(inputs) == 1:
+        (name,) = inputs
+        alone, named = Batch((inputs[name],), {}, labels), Batch((), inputs, labels)
+        yield from (alone, named) if name in POSITIONAL_KEYS else (named, alone)
+    elif inputs:
+        yield Batch((), inputs, labels)
+    if label is not None:
+        yield Batch((), item)
+
+
+def _readings_of_tuple(item: tuple[Any, ...]) -> Iterator[Batch]:
+    *inputs, last = item
+    whole = Batch(item)
+    integers = isinstance(last, Tensor) and not last.is_floating_point() and not last.is_complex() and last.dtype != torch.bool
+    labelled = Batch(tuple(inputs), {}, last) if inputs and integers and last.ndim and len(last) == whole.size else None
+    if labelled is not None and last.ndim == 1:
+        yield labelled
+    yield whole
+    if labelled is not None and last.ndim > 1:
+        yield labelled
+
+
+def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:
+    if isinstance(content, (Tensor, Mapping, Batch)):
+        yield [content]
+    elif isinstance(content, (tuple, list)):
+        items = list(content)
+        one_batch = isinstance(content, tuple) and items and isinstance(items[0], Tensor)
+        if items:
+            yield from ([content], items) if one_batch or _unlike_tensors(items) else (items, [content])
+    elif isinstance(content, Iterable):
+        yield list(islice(content, limit))
+    else:
+        raise DataError(f"a {type(content).__name__} is not data: give a tensor, a tuple, a dict, or a list of these")
+
+
+def _unlike_tensors(items: list[Any]) -> bool:
+    """Whether a list is rather the inputs of one batch than a list of batches: as many samples, but of unlike dtypes or dimensions."""
+    if not all(isinstance(item, Tensor) and item.ndim for item in items):
+        return False
+    return len({len(item) for item in items}) == 1 and len({(item.dtype, item.ndim) for item in items}) > 1

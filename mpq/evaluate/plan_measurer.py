@@ -1,0 +1,103 @@
+"""Measures whole plans on the real model, for the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mpq.calibration.input_moments import statistics_for
+from mpq.data.dataset import Data
+from mpq.errors import MismatchError, UsageError
+from mpq.formats.scheme import Scheme
+from mpq.gradients.slopes import slopes_at
+from mpq.models.running.choose_metric import recorded_metric
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.forward import first_line
+from mpq.models.running.reference import Reference
+from mpq.models.running.swap import swapped
+from mpq.models.sources.load import from_module
+from mpq.models.sources.loaded import LoadedModel
+from mpq.records.sensitivity import Errors, Sensitivity
+from mpq.records.slopes import Slopes
+from mpq.tensors.quantizers.registry import quantizer_named
+
+
+class PlanMeasurer:
+    """The error of plans on calibration and on held-out samples, under the metric and quantizer of an analysis.
+
+    Args:
+        model: the model of the analysis; unchanged between measurements.
+        data: all samples of the analysis; they are split as there.
+        table: the analysis.
+        quantizer: in place of the analysis's own.
+
+    Raises:
+        MismatchError: if model or data are not those of the analysis.
+    """
+
+    def __init__(self, model: nn.Module | LoadedModel, data: Data, table: Sensitivity, *, quantizer: str | None = None) -> None:
+        loaded = model if isinstance(model, LoadedModel) else from_module(model)
+        for name, found, expected in (
+            ("model", loaded.sha256, table.header.model["sha256"]),
+            ("data", data.sha256, table.header.data["sha256"]),
+        ):
+            if found != expected:
+                raise MismatchError(f"the analysis was made with another {name} (sha256 {expected[:12]}…, this one has {found[:12]}…)")
+        settings = table.header.settings
+        split = data.split_as(table.header.data)
+        metric = recorded_metric(settings)
+        chosen = quantizer_named(quantizer or str(settings["quantizer"]))
+        statistics = statistics_for(chosen, loaded.module, table.layers, split.first)
+        self._module = loaded.module
+        self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics)
+        self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
+        self._calibration = Reference(loaded.module, split.calibration, metric)
+        self._held_out = Reference(loaded.module, split.held_out, metric)
+
+    def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
+        """The error on each calibration sample."""
+        return self._errors(self._calibration, schemes)
+
+    def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
+        """The same, batch by batch."""
+        weights = self._variants.weights(schemes)
+        for index in range(len(self._calibration.data.batches)):
+            yield self._calibration.batch_errors(index, weights).numpy()
+
+    def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
+        """The error on each held-out sample."""
+        return self._errors(self._held_out, schemes)
+
+    def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
+        """What each scheme of each layer would change in the calibration error of a plan.
+
+        Raises:
+            ModelError: if the model or the metric gives no gradients; the message says why.
+        """
+        return slopes_at(self._calibration, self._variants, schemes, self._candidates)
+
+    def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> Errors:
+        """The user's own figure of the model under `schemes`, or one figure per sample; under none, of the model as it was given.
+
+        Raises:
+            UsageError: if `own` fails, or does not return finite numbers.
+        """
+        try:
+            with swapped(self._module, self._variants.weights(schemes)), torch.no_grad():
+                value = own(self._module)
+                found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
+                values: Errors = found.reshape(-1)
+        except Exception as error:  # the user's own code, which may fail in any way
+            raise UsageError(f"the metric failed with {type(error).__name__}: {first_line(error)}") from error
+        if not len(values) or not np.isfinite(values).all():
+            shown = values[0] if len(values) == 1 else "nothing" if not len(values) else "figures that are not all finite"
+            raise UsageError(f"the metric returned {shown}: it must return a finite number, or one for each sample")
+        return values
+
+    def _errors(self, reference: Reference, schemes: Mapping[str, Scheme]) -> Errors:
+        found: Errors = reference.errors(self._variants.weights(schemes)).numpy()
+        return found

@@ -1,0 +1,128 @@
+"""Predictions of a whole plan's error from a sensitivity table. No torch.
+
+additive      the sum of single-layer errors: right when the layers' effects on the output are uncorrelated
+interactions  that sum and, for each two layers, 2 E[v w] of their signed figures from method "fisher": correlated effects add up or cancel
+
+The signed figures of a pair are first scaled to its error, which is known better than E[v^2]. What is left of two pairs is their
+correlation c, with noise s^2 that the figures tell themselves. Thousands of such c hold few effects, so each is shrunk by what those of the
+whole table say (empirical Bayes, Morris 1983): times t / (t + s^2), where t is the mean of c^2 - s^2, at least zero. Where nothing but
+noise is seen, the sum is left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpq.formats.scheme import Scheme
+from mpq.records.sensitivity import Sensitivity
+
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
+Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
+_ROWS = 512  # of the matrix of interactions in memory at a time
+_JUDGED = 256
+
+
+def additive(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float:
+    """The sum of the single-layer errors."""
+    return math.fsum(table.mean(name, scheme) for name, scheme in schemes.items())
+
+
+def interactions(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | None:
+    """The error with interactions; None if the table has no signed figures for some layer."""
+    pairs = list(schemes.items())
+    if not pairs or any(pair not in table.products for pair in pairs):
+        return None
+    products = np.stack([table.products[pair] for pair in pairs])
+    errors = np.array([table.mean(*pair) for pair in pairs])
+    return additive(table, schemes) + math.fsum(
+        float(rows.sum()) for rows in covariances(products, errors, np.arange(len(pairs)), signal_of(table))
+    )
+
+
+def interactions_help(table: Sensitivity) -> bool:
+    """Whether the analysis's self-check found whole plans better predicted, in rank and in spread, with interactions than without."""
+    check = (table.finish or {}).get("check", {})
+    alone, together = check.get("additive", {}), check.get("interactions", {})
+    figures = [found.get(name) for found in (alone, together) for name in ("rank", "spread")]
+    return all(figure is not None for figure in figures) and figures[2] >= figures[0] and figures[3] < figures[1]
+
+
+def signal_of(table: Sensitivity) -> float:
+    """The mean square of true correlations between the signed figures of pairs of different layers, judged by some pairs of the table."""
+    wanted = [pair for pair in table.products if pair[1] in table.header.candidates.get(pair[0], ())]
+    pairs = wanted[:: max(1, -(-len(wanted) // _JUDGED))]
+    names = list(dict.fromkeys(name for name, _ in pairs))
+    groups = np.array([names.index(name) for name, _ in pairs])
+    apart = groups[:, None] != groups[None, :]
+    means, noise = _correlations(units := _units(np.stack([table.products[pair] for pair in pairs])), units)
+    return max(0.0, float((np.square(means) - noise)[apart].mean())) if apart.any() else 0.0
+
+
+def covariances(products: Matrix, errors: Vector, groups: Integers, signal: float) -> Iterator[Matrix]:
+    """E[v w] of any two rows of `products` scaled to their errors, shrunk by its noise; zero for rows of one group.
+
+    Args:
+        products: signed figures, [rows, draws].
+        errors: what each row's mean of squares is scaled to, [rows].
+        groups: the group of each row, [rows]; a group takes one of its rows at a time.
+        signal: mean square of true correlations.
+
+    Yields:
+        The rows of the symmetric matrix, some at a time, in order: [some, rows].
+    """
+    units = _units(products)
+    scales = np.sqrt(np.where(np.isfinite(errors), np.maximum(errors, 0.0), 0.0))
+    for start in range(0, len(products), _ROWS):
+        part = slice(start, start + _ROWS)
+        means, noise = _correlations(units[part], units)
+        kept = np.where(groups[part, None] != groups[None, :], signal / np.maximum(signal + noise, 1e-300), 0.0)
+        yield means * kept * scales[part, None] * scales[None, :]
+
+
+def _units(products: Matrix) -> Matrix:
+    """Rows with a mean of squares of one."""
+    found: Matrix = products / np.sqrt(np.maximum(np.square(products).mean(1), 1e-300))[:, None]
+    return found
+
+
+def _correlations(rows: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
+    """The mean products of figures of unit size, and the variances of these means."""
+    draws = rows.shape[1]
+    means: Matrix = rows @ others.T / draws
+    noise: Matrix = np.maximum(np.square(rows) @ np.square(others).T / draws - np.square(means), 0.0) / max(1, draws - 1)
+    return means, noise
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well predictions agree with measurements of whole plans.
+
+    Args:
+        rank: Spearman's rank correlation.
+        bias: mean of ln(predicted / measured): negative when predictions are too small.
+        spread: standard deviation of the same.
+    """
+
+    rank: float
+    bias: float
+    spread: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object, rounded; figures that are not finite are null."""
+        return {name: round(value, 4) if math.isfinite(value) else None for name, value in vars(self).items()}
+
+
+def quality(predicted: Sequence[float], measured: Sequence[float]) -> Quality:
+    """Compare predictions with measurements; pairs that are not positive and finite are left out."""
+    pairs = [(p, m) for p, m in zip(predicted, measured, strict=True) if p > 0 and m > 0 and math.isfinite(p) and math.isfinite(m)]
+    if len(pairs) < 2:
+        return Quality(math.nan, math.nan, math.nan)
+    ratios = np.log([p / m for p, m in pairs])
+    ranks = [np.argsort(np.argsort([pair[side] for pair in pairs])) for side in (0, 1)]
+    return Quality(float(np.corrcoef(ranks[0], ranks[1])[0, 1]), float(ratios.mean()), float(ratios.std()))

@@ -1,0 +1,88 @@
+"""Where an export goes: looked at before the work begins, and filled at once when all is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mpq.errors import OutputError
+from mpq.writing.locks import held
+from mpq.writing.outputs import refuse_special, sync_folder
+
+
+def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> None:
+    """Refuse a place that cannot be written to, as far as that shows beforehand.
+
+    Args:
+        output: the file or folder to be.
+        folder: whether it is to be a folder.
+        suffix: what its name must end with, where the reading program wants that.
+
+    Raises:
+        OutputError: with what is in the way.
+    """
+    other = "choose another place with --output"
+    if suffix is not None and output.suffix != suffix:
+        raise OutputError(f"cannot write {output}: the name must end with {suffix}")
+    if not output.parent.is_dir():
+        raise OutputError(f"cannot write {output}: there is no folder {output.parent}; {other}")
+    if folder and output.exists() and not output.is_dir():
+        raise OutputError(f"cannot write {output}: it is a file, and this target writes a folder; {other}")
+    if not folder and output.is_dir():
+        raise OutputError(f"cannot write {output}: it is a folder, and this target writes a file; {other}")
+    if not output.is_dir() or output.is_symlink():
+        refuse_special(output)
+
+
+@contextmanager
+def staged(folder: Path, *, last: str) -> Iterator[Path]:
+    """An empty folder whose files move into `folder` when all are written; without the one called `last`, nothing loads them.
+
+    `folder` is made if it is not there. Whatever happens, no mixture of old and new files is found under the name `last`, and two processes
+    do not write there at once. What a killed process left is removed. Files have the mode that the umask leaves, and are on disk.
+
+    Raises:
+        HeldError: if another process writes `last` there.
+        OutputError: if the folder is read-only or full, or something other than a plain file is in the way; nothing is left behind.
+    """
+    target, new = folder / last, not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+        with held(target, work="export"), _staging(folder / f".{last}.partial") as made:
+            yield made
+            files = sorted(made.iterdir(), key=lambda file: file.name == last)
+            for file in files:
+                refuse_special(folder / file.name)
+            for file in files:
+                _settle(file, mode=made.stat().st_mode & 0o666)
+            target.unlink(missing_ok=True)
+            for file in files:
+                file.replace(folder / file.name)
+            sync_folder(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; choose another place with --output") from error
+    finally:
+        if new:
+            with suppress(OSError):  # it is full, or could not be made
+                folder.rmdir()
+
+
+@contextmanager
+def _staging(made: Path) -> Iterator[Path]:
+    """A new folder; what an earlier process left there is removed, and it is gone afterwards."""
+    try:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir()
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _settle(file: Path, *, mode: int) -> None:
+    """Give a file its mode, and have it on disk."""
+    file.chmod(mode)
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,89 @@
+"""What plans written as text share: which layers another quantizer takes, which scheme is its default, which layers it must leave."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mpq.export.base import ExportError, Options, Target
+from mpq.export.source import Source
+from mpq.files import write_text
+from mpq.formats.scheme import Scheme
+
+_SHOWN = 6
+_EMBEDDINGS = ("wte", "wpe")
+
+
+class TextTarget(Target):
+    """A plan for a program that quantizes by itself: no weights are written."""
+
+    needs_weights = False
+
+    def takes(self, name: str) -> bool:
+        """Whether the layer is quantized: embeddings are not."""
+        return not is_embedding(name)
+
+    def check(self, source: Source, options: Options) -> None:
+        """Refuse a plan in which nothing is left to quantize.
+
+        Raises:
+            ExportError: if every layer is an embedding or stays in floating point.
+        """
+        if not quantized(source):
+            raise ExportError(
+                f"{source.path} leaves nothing for this target to quantize: embeddings and floating-point layers are not written"
+            )
+
+
+def quantized(source: Source) -> dict[str, Scheme]:
+    """The layers that get integer codes, without embeddings, which these programs do not quantize."""
+    return {name: scheme for name, scheme in source.schemes.items() if not scheme.is_float and not is_embedding(name)}
+
+
+def kept(source: Source) -> list[str]:
+    """The layers that stay in floating point, and the weights that the plan leaves out, where the source tells."""
+    floats = [name for name, scheme in source.schemes.items() if scheme.is_float and not is_embedding(name)]
+    return floats + [name.removesuffix(".weight") for name in source.others or () if name.endswith(".weight") and not is_embedding(name)]
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a layer is an embedding by its name; plans do not say what consumes a weight."""
+    last = name.rpartition(".")[2]
+    return "embed" in last or last in _EMBEDDINGS
+
+
+def most_common(schemes: dict[str, Scheme], matrices: dict[str, tuple[int, int]]) -> Scheme:
+    """The scheme of the most weights."""
+    weights: Counter[Scheme] = Counter()
+    for name, scheme in schemes.items():
+        weights[scheme] += matrices[name][0] * matrices[name][1]
+    return weights.most_common(1)[0][0]
+
+
+def group_size(scheme: Scheme) -> int:
+    """The group size as these programs write it: -1 for the whole row."""
+    return -1 if scheme.group_size is None else scheme.group_size
+
+
+def remarks(source: Source) -> list[str]:
+    """Notes on layers of the plan that are not written, and on weights that the plan does not name."""
+    left = [name for name, scheme in source.schemes.items() if is_embedding(name) and not scheme.is_float]
+    notes = (
+        [f"not quantized by this target, stays as it is: {_some([f'{name} ({source.schemes[name]})' for name in left])}"] if left else []
+    )
+    if source.others is None:
+        notes.append(
+            "weights that the plan does not name may take the program's default; export the artifact instead to exclude them by name"
+        )
+    return notes
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _some(texts: list[str]) -> str:
+    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")

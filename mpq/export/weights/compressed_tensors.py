@@ -1,0 +1,174 @@
+"""compressed-tensors: a Hugging Face folder that Transformers and vLLM load, one config group per scheme.
+
+Format "pack-quantized": per linear layer `weight_packed` (codes, densely in int32 along each row), `weight_scale` [rows, groups] as fp16,
+and `weight_shape`. Read from compressed-tensors 0.20. Zero points are not written: with that version Transformers 5.23 expects them
+unpacked and vLLM packed, so one of the two would not load them.
+
+Linear layers are packed, a head that is not tied among them. Embeddings are stored with the artifact's values in the dtype of the model and
+take more bytes than in the artifact: compressed-tensors and vLLM 0.32 know packed embeddings, but Transformers 5.23 stops at one when it
+initializes weights ('Embedding' object has no attribute 'weight').
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mpq.export.base import Abilities, ExportError, Options, Target, Written
+from mpq.export.fused_schemes import check_fused
+from mpq.export.output_place import staged
+from mpq.export.plans.base import is_embedding
+from mpq.export.source import Source
+from mpq.export.vllm_remarks import remarks
+from mpq.export.weights.reopen import original_path, quantized_module
+from mpq.files import OutputError, write_text
+from mpq.formats.scheme import Scheme
+from mpq.records.layer import Layer
+from mpq.tensors.quantized import QuantizedWeight
+
+_CONFIG = "config.json"
+_SCORES = ("score", "classifier")  # which vLLM builds without quantization
+_OWN_KEYS = ("architecture", "tensor_dtypes")
+_BESIDE = ("generation_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "merges.txt", "vocab.json")
+_WORD = 32
+
+
+class CompressedTensors(Target):
+    """4 and 8 bits, per row or in groups of 32, 64 or 128: what vLLM's kernels for weight-only models take."""
+
+    ending = "-compressed-tensors"
+    abilities = Abilities(bits=(4, 8), group_sizes=(32, 64, 128))
+
+    def takes(self, name: str) -> bool:
+        """Whether a layer is stored in its scheme; others are stored as values."""
+        return name in self._packable
+
+    def check(self, source: Source, options: Options) -> None:
+        """Refuse what is no Hugging Face model, and fused layers of unequal schemes.
+
+        Raises:
+            ExportError: saying which.
+        """
+        if source.kind != "hf":
+            raise ExportError(f"this target takes Hugging Face models, {source.path} is of a {source.kind} model: use onnx")
+        self._packable = {layer.name for layer in source.artifact.layers if _is_linear(layer)}
+        if options.fused:
+            names = [*source.schemes, *(name.removesuffix(".weight") for name in source.others or ())]
+            check_fused({name: scheme for name, scheme in source.schemes.items() if not scheme.is_float}, names)
+
+    def write(self, source: Source, output: Path, options: Options) -> Written:
+        """Write weights, tokenizer, then config.json, without which nothing loads the folder."""
+        from safetensors.torch import save_file
+
+        module = quantized_module(source, options)
+        linear = {name for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+        state = module.state_dict()
+        kept = {layer.name: layer for layer in source.artifact.layers if not self._packs(layer, source.schemes[layer.name], linear)}
+        tensors = {name: tensor.contiguous() for name, tensor in source.rest().items()}
+        tensors |= {layer.parameters[0]: state[layer.parameters[0]].contiguous() for layer in kept.values()}
+        for name, weight in source.weights():
+            if name not in kept:
+                tensors |= {f"{name}.{part}": tensor for part, tensor in packed(weight).items()}
+        schemes = {name: scheme for name, scheme in source.schemes.items() if name not in kept}
+        config = _config(source, schemes, sorted(linear - set(schemes)))
+        with staged(output, last=_CONFIG) as folder:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            notes = _copy_tokenizer(original_path(source, options), folder)
+            write_text(folder / _CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        notes += [
+            _stored_whole(layer, source, state[layer.parameters[0]]) for layer in kept.values() if not source.schemes[layer.name].is_float
+        ]
+        notes += remarks(schemes, {name: state[f"{name}.weight"].shape[1] for name in schemes}, sorted(linear))
+        return Written(output, (*notes, f"use: AutoModelForCausalLM.from_pretrained('{output.name}', dtype='auto')"))
+
+    def check_place(self, output: Path) -> None:
+        """Refuse a folder that holds a model of another kind.
+
+        Raises:
+            OutputError: naming it.
+        """
+        super().check_place(output)
+        found = output / _CONFIG
+        if found.exists() and '"compressed-tensors"' not in found.read_text(encoding="utf-8", errors="replace"):
+            raise OutputError(f"{output} holds another model: choose another place with --output")
+
+    def _packs(self, layer: Layer, scheme: Scheme, linear: set[str]) -> bool:
+        return self.takes(layer.name) and layer.name in linear and not scheme.is_float
+
+
+def _is_linear(layer: Layer) -> bool:
+    """Whether a layer may be the weight of one linear layer, rows first; a tied head is an embedding."""
+    plain = layer.axes == (0,) and len(layer.parameters) == 1 and len(layer.shape) == 2
+    return plain and not is_embedding(layer.name) and layer.name.rpartition(".")[2] not in _SCORES
+
+
+def packed(weight: QuantizedWeight) -> dict[str, Tensor]:
+    """The tensors of one layer, by the names of the format."""
+    import torch
+
+    assert weight.scales is not None
+    return {
+        "weight_packed": words(weight.codes, weight.scheme.bits),
+        "weight_scale": weight.scales.contiguous(),
+        "weight_shape": torch.tensor(weight.matrix, dtype=torch.int64),
+    }
+
+
+def words(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes [rows, columns] as int32 [rows, ceil(columns * bits / 32)], lowest bits first, each row padded by zero codes."""
+    import torch
+
+    from mpq.tensors.packing import pack
+
+    rows, columns = codes.shape
+    filled = torch.nn.functional.pad(codes, (0, -columns % _WORD))
+    whole = pack(filled, bits).view(torch.int32).view(rows, -1)
+    return whole[:, : -(-columns * bits // _WORD)].contiguous()
+
+
+def _config(source: Source, schemes: dict[str, Scheme], ignored: list[str]) -> dict[str, Any]:
+    """The model's config.json with the quantization in it."""
+    config = {key: value for key, value in source.artifact.config.items() if key not in _OWN_KEYS}
+    groups: dict[Scheme, list[str]] = {}
+    for name, scheme in schemes.items():
+        groups.setdefault(scheme, []).append(name)
+    config["architectures"] = [source.artifact.config["architecture"]]
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {f"group_{number}": _group(scheme, names) for number, (scheme, names) in enumerate(groups.items())},
+        "ignore": ignored,
+    }
+    return config
+
+
+def _group(scheme: Scheme, names: list[str]) -> dict[str, Any]:
+    weights: dict[str, Any] = {"num_bits": scheme.bits, "type": "int", "symmetric": True, "dynamic": False}
+    weights |= {"strategy": "channel"} if scheme.group_size is None else {"strategy": "group", "group_size": scheme.group_size}
+    return {"targets": names, "weights": weights, "input_activations": None, "output_activations": None}
+
+
+def _copy_tokenizer(folder: Path | None, output: Path) -> list[str]:
+    """Copy the tokenizer and generation settings; a note if there is nowhere to copy from."""
+    if folder is None or not folder.is_dir():
+        return ["the original folder is not there, so no tokenizer was copied: --reference MODEL names it"]
+    for file in _tokenizer_files(folder):
+        shutil.copyfile(file, output / file.name)
+    return []
+
+
+def _tokenizer_files(folder: Path) -> Iterator[Path]:
+    for pattern in ("tokenizer*", "*.model", *_BESIDE):
+        yield from (file for file in sorted(folder.glob(pattern)) if file.is_file())
+
+
+def _stored_whole(layer: Layer, source: Source, value: Tensor) -> str:
+    dtype, size = str(value.dtype).removeprefix("torch."), value.numel() * value.element_size()
+    why = "this target packs linear layers only"
+    return f"{layer.name} ({source.stored[layer.name]}) is stored as {dtype} values, {size:,} bytes: {why}"

@@ -1,0 +1,135 @@
+"""ExecuTorch: a program (.pte) whose weights are int4 and int8, multiplied by XNNPACK on the CPU of a phone or a computer.
+
+What its kernels store, read from executorch 1.5 (backends/xnnpack and kernels/quantized):
+
+    linear         int4 and int8 per row with float32 scales; int4 in groups of a multiple of 32 with bfloat16 scales
+    convolution    two-dimensional, without groups: int8 per row
+    embedding      int4 and int8, per row or in groups, with float32 scales; a table that is also the head is stored for each use
+
+Linear layers and convolutions round their inputs to 8 bits while they run. Scales must be positive: a negative one is turned around with
+its codes, or, where the lowest code has no opposite, with the sign of the output (per row). Groups that neither helps, and what else
+XNNPACK cannot hold, becomes int8 per row, rounded anew. Other layers are stored as float32 values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mpq.export.base import Abilities, ExportError, Options, Target, Written, package
+from mpq.export.nearest_scheme import closest, widen, without_idle_group
+from mpq.export.source import Source
+from mpq.export.weights.executorch.graph import Graph
+from mpq.export.weights.executorch.weights import fits_positive
+from mpq.export.weights.quiet import quiet
+from mpq.files import atomic_write
+from mpq.formats.scheme import Scheme
+from mpq.models.running.forward import first_line
+from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.quantizers.registry import quantizer_named
+
+_SHOWN = 6
+_TURNED = "among them groups of negative scales, which an analysis with --quantizer rtn does not have: int4 in groups then stays"
+_USE = (
+    "use: import executorch.kernels.quantized, then executorch.runtime.Runtime.get().load_program(path).load_method('forward').execute(...)"
+)
+_FLOATS = ("fp32",)
+_GROUPED = Abilities(bits=(4,), group_sizes=(32, 64, 96, 128, 160, 192, 224, 256), whole_row=False, floats=_FLOATS)
+_ROWS = {bits: Abilities(bits=bits, group_sizes=(), floats=_FLOATS) for bits in ((4, 8), (8,))}
+_TABLE = {bits: Abilities(bits=bits, floats=_FLOATS) for bits in ((4, 8), (8,))}
+_REFUGE = Scheme("int8")
+
+
+class ExecuTorch(Target):
+    """Linear layers, convolutions and embeddings in 4 and 8 bits; inputs of any length for language models, else of the traced shape."""
+
+    ending = ".pte"
+    abilities = Abilities(bits=(4, 8), floats=_FLOATS)
+
+    def check(self, source: Source, options: Options) -> None:
+        """Trace the model, and look which layers have groups of negative scales.
+
+        Raises:
+            ExportError: if executorch is not installed, or torch cannot trace the model.
+        """
+        with quiet():
+            package("executorch.exir", extra="executorch")
+        self._graph = Graph(source, options)
+        self._stuck = {name for name, weight in source.weights() if weight.scheme.group_size is not None and not fits_positive(weight)}
+
+    def takes(self, name: str) -> bool:
+        """Whether a kernel takes the layer's codes."""
+        return bool(self._graph.uses(name))
+
+    def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
+        """The cheapest scheme for every use of the layer that holds its values; int8 per row where there is none with integers."""
+        uses, scheme = self._graph.uses(name), without_idle_group(scheme, matrix)
+        exact = self._exact(name, uses, scheme, matrix)
+        if exact is None or scheme.is_float or not exact.is_float or not scheme.is_integer or scheme.bits == 8:
+            return exact
+        return _REFUGE
+
+    def _exact(self, name: str, uses: set[str], scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
+        if uses == {"embedding"}:
+            return closest(scheme, matrix, _TABLE[(4, 8) if matrix[1] % 2 == 0 else (8,)])
+        if "convolution" in uses:
+            return closest(scheme, matrix, _ROWS[(8,)])
+        if name not in self._stuck:
+            grouped = closest(scheme, matrix, _GROUPED)
+            if scheme.group_size is not None and grouped is not None and grouped.is_integer:
+                return grouped
+        return closest(scheme, matrix, _ROWS[(4, 8)])
+
+    def write(self, source: Source, output: Path, options: Options) -> Written:
+        """Put codes into the graph, lower it, save it."""
+        anew = []
+        for name, weight in source.with_schemes(source.stored).weights():
+            if not self._graph.uses(name) or source.schemes[name].is_float:
+                continue
+            stored = _stored(weight, source.schemes[name])
+            if stored is None:
+                stored = quantizer_named("rtn").quantize(weight.dequantize(), source.schemes[name])
+                anew.append(name)
+            self._graph.put(name, stored)
+        program = _lower(self._graph.program())
+        with atomic_write(output) as file:
+            program.write_to_file(file)
+        turned = self._stuck.intersection(anew)
+        return Written(output, (*_notes(source, self._graph, anew), *([_TURNED] if turned else []), *self._graph.notes, _USE))
+
+
+def _stored(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight | None:
+    """The same values under `scheme`; None if it cannot hold them."""
+    rows_only = scheme.group_size is None and weight.scales is not None and weight.scales.shape[1] > 1
+    return None if rows_only else widen(weight, scheme)
+
+
+def _lower(program: Any) -> Any:
+    exir = package("executorch.exir", extra="executorch")
+    with quiet():
+        package("executorch.kernels.quantized", extra="executorch")
+        partitioner = package("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch").XnnpackPartitioner()
+        try:
+            return exir.to_edge_transform_and_lower(program, partitioner=[partitioner]).to_executorch()
+        except Exception as error:  # the model decides what goes wrong in executorch, so any failure is the model's
+            raise ExportError(f"executorch cannot lower this model ({first_line(error)})") from error
+
+
+def _notes(source: Source, graph: Graph, anew: list[str]) -> list[str]:
+    notes = ["linear layers and convolutions round their inputs to 8 bits while they run, so outputs are near the artifact's, not equal"]
+    grouped = [name for name, scheme in source.schemes.items() if scheme.group_size and graph.uses(name) - {"embedding"}]
+    if grouped:
+        notes.append(f"scales of groups are rounded to bfloat16 in {len(grouped)} layers")
+    if anew:
+        notes.append(f"rounded anew as int8 per row, since XNNPACK has nothing that holds their values: {_some(anew)}")
+    whole = [name for name, scheme in source.schemes.items() if not graph.uses(name) and not scheme.is_float]
+    if whole:
+        notes.append(f"stored as float32 values, since no kernel takes their codes: {_some(whole)}")
+    twice = [name for name in source.schemes if len(graph.uses(name)) > 1]
+    if twice:
+        notes.append(f"stored once for each use: {_some(twice)}")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,180 @@
+"""ONNX: the model as a graph whose weights are int4 or int8 codes behind DequantizeLinear, with the artifact's own scales.
+
+    codes, int4 or int8 [rows, columns]  ─┐
+    scales, fp16 [rows, groups] ─ Cast ───┴─ DequantizeLinear (axis 1, block_size) ─ Reshape, Transpose ─ Cast ─ the weight
+
+The reshaping stands only where the weight is no matrix [rows, columns]. Scales are stored as fp16 and cast to fp32 first, so the weights
+are exactly those of the artifact. Symmetric codes are stored around zero, asymmetric ones as they are, with their zero points. ONNX has
+no 3, 5, 6 or 7 bits. Operators: DequantizeLinear of ONNX opset 21.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mpq.export.base import Abilities, ExportError, Options, Target, Written, package
+from mpq.export.output_place import staged
+from mpq.export.source import Source
+from mpq.records.layer import Layer
+from mpq.tensors.quantized import QuantizedWeight
+
+_LARGEST_FILE = 1 << 30  # beyond, weights go into a file beside the graph: protobuf ends at 2 GiB
+
+_USE = (
+    "use: onnxruntime.InferenceSession; it may compute int4 matrix products with 8-bit activations, which the session entry "
+    "session.qdq_matmulnbits_accuracy_level = 1 forbids",
+    "session.disable_quant_qdq = 1 unpacks the weights once when loading: more memory, faster where ONNX Runtime has no kernel for them",
+)
+
+
+class Onnx(Target):
+    """Run by ONNX Runtime on the CPU, and read by OpenVINO."""
+
+    ending = ".onnx"
+    abilities = Abilities(bits=(4, 8), asymmetric_bits=(4, 8), ragged=True)
+
+    def check(self, source: Source, options: Options) -> None:
+        """Import the converter.
+
+        Raises:
+            ExportError: if it is not installed.
+        """
+        for name in ("onnx", "onnxscript", "onnx_ir"):
+            package(name, extra="onnx")
+
+    def places(self, output: Path) -> tuple[Path, ...]:
+        """The graph, and its weights where they are too large for one file."""
+        return output, output.with_name(f"{output.name}.data")
+
+    def write(self, source: Source, output: Path, options: Options) -> Written:
+        """Trace, replace each weight, simplify, save."""
+        model = quantized_graph(source, options)
+        ir = package("onnx_ir", extra="onnx")
+        large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
+        with staged(output.parent, last=output.name) as folder:
+            ir.save(model, folder / output.name, external_data=f"{output.name}.data" if large else None)
+        notes = [f"weights are in {output.name}.data: keep the two files together"] if large else []
+        data = (output.with_name(f"{output.name}.data"),) if large else ()
+        return Written(output, (*notes, *_USE), data)
+
+
+def quantized_graph(source: Source, options: Options) -> Any:
+    """The model of an artifact as an `onnx_ir.Model` with quantized weights.
+
+    Raises:
+        ExportError: if the model cannot be converted, or a layer's weight is not found in the graph.
+    """
+    from mpq.export.weights.onnx.trace import trace
+
+    model = trace(source, options)
+    ours = _Weights(model, source).replace()
+    _simplify(model, ours)
+    return model
+
+
+class _Weights:
+    """Replaces initializers of a graph by codes and scales."""
+
+    def __init__(self, model: Any, source: Source) -> None:
+        from mpq.export.weights.onnx.trace import PREFIX
+
+        self._ir = package("onnx_ir", extra="onnx")
+        self._graph, self._source = model.graph, source
+        canonical = source.artifact.aliases
+        named = {name.removeprefix(PREFIX): value for name, value in model.graph.initializers.items()}
+        self._places = {canonical.get(name, name): value for name, value in named.items()}
+
+    def replace(self) -> set[Any]:
+        """Replace every layer's weight; the values that were put in."""
+        layers = {layer.name: layer for layer in self._source.artifact.layers}
+        lost = [name for name, layer in layers.items() if layer.parameters[0] not in self._places]
+        if lost:
+            raise ExportError(
+                f"the converted graph has lost the weight of '{lost[0]}', perhaps folded into another: leave it out of the plan"
+            )
+        added: set[Any] = set()
+        for name, weight in self._source.weights():
+            place = self._places[layers[name].parameters[0]]
+            nodes = self._weight(layers[name], weight, place)
+            self._graph.insert_before(self._graph[0], nodes)
+            added |= {value for node in nodes for value in (*node.inputs, *node.outputs)}
+            place.replace_all_uses_with(nodes[-1].outputs[0], replace_graph_outputs=True)
+            del self._graph.initializers[place.name]
+        return added
+
+    def _weight(self, layer: Layer, weight: QuantizedWeight, place: Any) -> list[Any]:
+        """Nodes that compute the weight of `layer`; the last one's output is it, in the type of `place`."""
+        if weight.scales is None:
+            nodes = [self._cast(self._constant(f"{layer.name}.values", _float_array(weight.codes)), "FLOAT")]
+        else:
+            nodes = self._dequantize(layer.name, weight)
+        rows_first = [*layer.axes, *(axis for axis in range(len(layer.shape)) if axis not in layer.axes)]
+        if len(layer.axes) > 1 or len(layer.shape) > 2:
+            shape = np.array([layer.shape[axis] for axis in rows_first], dtype=np.int64)
+            nodes.append(self._ir.node("Reshape", [nodes[-1].outputs[0], self._constant(f"{layer.name}.shape", shape)]))
+        if rows_first != sorted(rows_first):
+            inverse = sorted(range(len(rows_first)), key=rows_first.__getitem__)
+            nodes.append(self._ir.node("Transpose", [nodes[-1].outputs[0]], attributes={"perm": inverse}))
+        if place.dtype != self._ir.DataType.FLOAT:
+            nodes.append(self._cast(nodes[-1].outputs[0], place.dtype.name))
+        nodes[-1].outputs[0].type = place.type
+        nodes[-1].outputs[0].shape = place.shape
+        return nodes
+
+    def _dequantize(self, name: str, weight: QuantizedWeight) -> list[Any]:
+        """Cast of the scales, then DequantizeLinear: float32 [rows, columns]."""
+        assert weight.scales is not None
+        scales = weight.scales.numpy()
+        attributes: dict[str, int] = {"axis": 1, "block_size": weight.scheme.group_size or 0}
+        if scales.shape[1] == 1:
+            scales, attributes = scales[:, 0], {"axis": 0}
+        cast = self._cast(self._constant(f"{name}.scales", scales), "FLOAT")
+        inputs = [self._constant(f"{name}.codes", _codes(weight.codes, weight)), cast.outputs[0]]
+        if weight.zero_points is not None:
+            zeros = _codes(weight.zero_points, weight)
+            inputs.append(self._constant(f"{name}.zero_points", zeros if scales.ndim == 2 else zeros[:, 0]))
+        return [cast, self._ir.node("DequantizeLinear", inputs, attributes=attributes)]
+
+    def _cast(self, value: Any, dtype: str) -> Any:
+        return self._ir.node("Cast", [value], attributes={"to": self._ir.DataType[dtype]})
+
+    def _constant(self, name: str, array: Any) -> Any:
+        tensor = self._ir.tensor(array, name=name)
+        value = self._ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=self._ir.TensorType(tensor.dtype))
+        self._graph.register_initializer(value)
+        return value
+
+
+def _codes(codes: Tensor, weight: QuantizedWeight) -> Any:
+    """Codes or zero points in their ONNX type: signed around zero when symmetric, else unsigned."""
+    import ml_dtypes
+
+    bits = weight.scheme.bits
+    if weight.zero_points is not None:
+        return codes.numpy().astype(ml_dtypes.uint4 if bits == 4 else np.uint8)
+    return (codes.short() - 2 ** (bits - 1)).numpy().astype(ml_dtypes.int4 if bits == 4 else np.int8)
+
+
+def _float_array(values: Tensor) -> Any:
+    import ml_dtypes
+    import torch
+
+    return values.float().numpy().astype(ml_dtypes.bfloat16) if values.dtype == torch.bfloat16 else values.numpy()
+
+
+def _simplify(model: Any, ours: Iterable[Any]) -> None:
+    """Fold constants, but none of `ours`, and drop what tells of the machine that traced."""
+    optimizer = package("onnxscript.optimizer", extra="onnx")
+    kept = set(ours)
+    optimizer.optimize_ir(model, should_fold=lambda node: False if kept.intersection(node.inputs) else None)
+    model.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()

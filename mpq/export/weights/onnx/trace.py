@@ -1,0 +1,113 @@
+"""A model as an ONNX graph in floating point, its weights still under their names.
+
+A torch.export source is converted as the program it is, with its own dynamic dimensions. A language model of a Hugging Face folder is
+traced with `input_ids` of any batch and length. Everything else is traced with samples that the user gives, of any batch where the
+model allows it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from mpq.export.base import ExportError, Options
+from mpq.export.source import Source
+from mpq.export.weights.quiet import quiet
+from mpq.export.weights.reopen import quantized_module, sample
+from mpq.models.running.forward import first_line, main_output
+from mpq.models.sources.exported_program import read_program
+from mpq.records.artifact import PROGRAM
+
+OPSET = 21  # the first with 4-bit integers and scales per block
+PREFIX = "traced."  # of every parameter of a traced module
+
+
+class _Traced(nn.Module):
+    """Gives the main output only, and is called as the original is."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.traced = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return _outputs(self.traced(*args, **kwargs))
+
+
+class _TracedTokens(_Traced):
+    """A model that takes token ids alone; its parameter has a name, so that the graph's input has it."""
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        cached = "use_cache" in inspect.signature(self.traced.forward).parameters
+        return _outputs(self.traced(input_ids=input_ids, **({"use_cache": False} if cached else {})))
+
+
+def trace(source: Source, options: Options) -> Any:
+    """The ONNX graph, an `onnx_ir.Model`, of an artifact; names of initializers are those of the state dict, some after `PREFIX`.
+
+    Raises:
+        ExportError: if the model cannot be converted, with the converter's reason.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            made = _convert(source, options)
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        raise ExportError(
+            f"torch.onnx cannot convert this model ({first_line(cause)}): see `mpq --verbose export` for the whole reason"
+        ) from error
+    return made.model
+
+
+def _convert(source: Source, options: Options) -> Any:
+    if source.kind == "export":
+        return torch.onnx.export(_program(source), opset_version=OPSET, optimize=False, verbose=False, dynamo=True)
+    module = quantized_module(source, options)
+    if options.data is None and source.kind == "hf" and "input_ids" in inspect.signature(module.forward).parameters:
+        shapes: Any = ({0: Dim("batch"), 1: Dim("sequence")},)
+        return _traced(_TracedTokens(module), (torch.arange(12).reshape(2, 6),), {}, shapes, input_names=["input_ids"])
+    batch = sample(module, source, options)
+    rows = iter(batch.sampled)
+    shapes = pytree.tree_map(lambda leaf: _dynamic(leaf, next(rows)), (batch.args, batch.kwargs))
+    named = {name: shape for name, shape in (("args", shapes[0]), ("kwargs", shapes[1])) if shape}
+    return _traced(_Traced(module), batch.args, batch.kwargs, named, input_names=None)
+
+
+def _traced(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, *, input_names: list[str] | None) -> Any:
+    return torch.onnx.export(
+        module.eval(),
+        args,
+        kwargs=kwargs,
+        dynamic_shapes=shapes,
+        input_names=input_names,
+        opset_version=OPSET,
+        optimize=False,
+        verbose=False,
+        dynamo=True,
+    )
+
+
+def _outputs(value: Any) -> tuple[Tensor, ...]:
+    _, main = main_output(value)
+    return tuple(leaf for leaf in pytree.tree_leaves(main) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+
+
+def _dynamic(leaf: Any, sampled: bool) -> Any:
+    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and sampled else None
+
+
+def _program(source: Source) -> ExportedProgram:
+    """The program of the artifact with its unquantized tensors; the weights of layers stay zero."""
+    with source.opened() as file:
+        program = read_program(file.get_tensor(PROGRAM).numpy().tobytes())
+    aliases = source.artifact.aliases
+    rest = source.rest()
+    for name, tensor in program.state_dict.items():
+        value = rest.get(aliases.get(name, name))
+        if value is not None:
+            tensor.data.copy_(value)
+    return program

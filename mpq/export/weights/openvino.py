@@ -1,0 +1,53 @@
+"""OpenVINO: the ONNX graph, converted by OpenVINO to its own format, an .xml with a .bin beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from mpq.export.base import Options, Written, package
+from mpq.export.output_place import staged
+from mpq.export.source import Source
+from mpq.export.weights.onnx.target import Onnx
+
+_USE = (
+    "use: openvino.Core().compile_model(XML, 'CPU')",
+    "by default it may compute in bfloat16 or with 8-bit activations, which is faster; with {'EXECUTION_MODE_HINT': 'ACCURACY'} it gives "
+    "the artifact's outputs",
+)
+
+
+class OpenVino(Onnx):
+    """Codes stay int4 and int8, scales fp16; groups must divide the row."""
+
+    ending = ".xml"
+    suffix = ".xml"
+    abilities = replace(Onnx.abilities, ragged=False)
+
+    def check(self, source: Source, options: Options) -> None:
+        """Import both converters.
+
+        Raises:
+            ExportError: if one is not installed.
+        """
+        super().check(source, options)
+        package("openvino", extra="openvino")
+
+    def places(self, output: Path) -> tuple[Path, ...]:
+        """The graph and its weights."""
+        return output, output.with_suffix(".bin")
+
+    def write(self, source: Source, output: Path, options: Options) -> Written:
+        """Write the graph, convert it, save it."""
+        openvino = package("openvino", extra="openvino")
+        with tempfile.TemporaryDirectory() as folder:
+            graph = super().write(source, Path(folder) / "model.onnx", options).path
+            model = openvino.convert_model(graph)
+            with staged(output.parent, last=output.name) as made:
+                openvino.save_model(model, made / output.name, compress_to_fp16=False)
+            del model  # it maps the file of the graph
+        weights = output.with_suffix(".bin")
+        return Written(
+            output, (f"weights are in {weights.name}, {weights.stat().st_size:,} bytes: keep the two files together", *_USE), (weights,)
+        )

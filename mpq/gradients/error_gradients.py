@@ -1,0 +1,60 @@
+"""Gradients of a model's error by tensors of its own, whatever kind of model it is: values go in place, gradients come out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import ModelError
+from mpq.models.running.forward import first_line, forward
+from mpq.models.running.reference import Reference
+from mpq.models.running.swap import swapped, tensor_of
+
+
+@contextmanager
+def differentiable(module: nn.Module, wanted: Iterable[Tensor]) -> Iterator[None]:
+    """Of the tensors of `module` only those `wanted` require gradients inside the `with`; flags and gradients are put back."""
+    asked = list(wanted)
+    tensors = [*module.parameters(), *asked]
+    before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
+    chosen = {id(tensor) for tensor in asked}
+    try:
+        for tensor in tensors:
+            tensor.requires_grad_(id(tensor) in chosen)
+            tensor.grad = None
+        yield
+    finally:
+        for tensor, flag, gradient in before:
+            tensor.requires_grad_(flag)
+            tensor.grad = gradient
+
+
+def error_gradients(
+    reference: Reference, index: int, values: Mapping[str, Tensor], wanted: Collection[str]
+) -> tuple[float, dict[str, Tensor]]:
+    """The mean error of one batch with `values` in place, and its gradient by each tensor of `wanted` that it depends on.
+
+    Args:
+        reference: the model, the batches and the metric; its module is unchanged afterwards.
+        index: of the batch.
+        values: by name in the state dict.
+        wanted: names in the state dict; each another tensor.
+
+    Raises:
+        ModelError: if no gradient flows through the model, or the metric has none.
+    """
+    module, prepared = reference.module, reference.prepared(index)
+    tensors = {name: tensor_of(module, name) for name in wanted}
+    with swapped(module, values), differentiable(module, tensors.values()):
+        outputs = forward(module, reference.data.batches[index], gradients=True)
+        try:
+            with torch.enable_grad():
+                error = reference.metric.errors(prepared, outputs).mean()
+                error.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as problem:
+            raise ModelError(f"no gradient flows from {reference.metric.name} to the weights ({first_line(problem)})") from problem
+        found = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
+    return error.item(), found

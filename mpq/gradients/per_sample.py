@@ -1,0 +1,230 @@
+"""Sample-wise products: what `gradients/projections.py` gives for one sample, for all samples of a batch by one backward pass.
+
+Each call of an op with a watched weight is seen on its way in (a `TorchFunctionMode`), and the gradient of its output by a hook. With the
+inputs x and output gradients g of one sample the gradient of the weight is the sum of outer products of g and x; for a convolution it is
+that of a convolution with the samples as groups, and for a lookup it lies in the rows that were picked. So the inner products with any
+number of changes follow, and autograd forms no weight's gradient. Samples are taken a few at a time where their gradients would take
+much memory.
+
+Known ops: linear, addmm, convolutions that are not transposed, embedding, each with the samples along the leading dim. Whatever else
+reads a watched weight raises `NotSamplewiseError`; the caller then goes sample by sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from mpq.calibration.operands import DEFAULTS, each
+from mpq.data.dataset import Batch
+from mpq.errors import ModelError
+from mpq.gradients.projections import gradients_of, projected
+from mpq.models.running.forward import forward
+from mpq.models.running.metrics import Metric
+from mpq.models.running.swap import tensor_of
+from mpq.records.layer import Layer
+from mpq.tensors.matrix import to_matrix
+
+_GRADIENT_VALUES = 1 << 23  # of the weight gradients of some samples in memory at a time
+ReceiveRows = Callable[[Layer, Tensor], None]
+"""Called once per draw with each layer and, for each of its changes, sample and row of its matrix, the inner product, float32
+[changes, samples, rows]."""
+
+_ATEN = torch.ops.aten
+_CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_KNOWN: dict[Any, tuple[str, tuple[str, ...]]] = {
+    functional.linear: ("linear", ("input", "weight", "bias")),
+    _ATEN.linear.default: ("linear", ("input", "weight", "bias")),
+    torch.addmm: ("addmm", ("bias", "input", "weight")),
+    _ATEN.addmm.default: ("addmm", ("bias", "input", "weight")),
+    functional.embedding: ("embedding", ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq")),
+    _ATEN.embedding.default: ("embedding", ("weight", "input", "padding_idx", "scale_grad_by_freq")),
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), ("conv", _CONV)),
+    **dict.fromkeys((_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default), ("conv", _CONV)),
+    _ATEN.convolution.default: ("conv", (*_CONV[:-1], "transposed", "output_padding", "groups")),
+}
+
+
+class NotSamplewiseError(ModelError):
+    """A watched weight is used in a way whose gradient per sample is not known."""
+
+
+def project_batch(
+    module: nn.Module,
+    layers: Sequence[Layer],
+    batch: Batch,
+    metric: Metric,
+    *,
+    seeds: Sequence[int],
+    draws: int,
+    changes: Callable[[Layer], Tensor],
+    receive: Callable[[int], ReceiveRows],
+) -> None:
+    """What `project` does for each sample of `batch` alone, in one forward and `draws` backward passes over all of them.
+
+    Args:
+        module: the unquantized model, whose samples do not influence each other.
+        layers: whose products are wanted.
+        batch: some samples.
+        metric: KL divergence or relative MSE.
+        seeds: of the random numbers, one per sample.
+        draws: number of backward passes.
+        changes: gives the changes of a layer's matrix, float32 [changes, rows, columns].
+        receive: gives, for the number of a draw, what is called with each layer's products.
+
+    Raises:
+        NotSamplewiseError: if a weight of `layers` is used in an unknown way; some figures may have been received by then.
+        ModelError: if the metric has no quadratic form here.
+        NumericsError: if the outputs are not finite.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    seen = _Uses({id(tensor_of(module, layer.parameters[0])): layer for layer in layers}, batch.size, changes)
+    with gradients_of(module, ()), torch.enable_grad():
+        with seen:
+            outputs = forward(module, batch, gradients=True)
+        if any(len(output) != batch.size for output in outputs):
+            raise NotSamplewiseError
+        reached = [output for output in outputs if output.requires_grad]
+        for draw in range(draws):
+            directions = _directions(outputs, metric, generators)
+            with seen.received(receive(draw)):
+                torch.autograd.backward(
+                    reached, [each for each, output in zip(directions, outputs, strict=True) if output.requires_grad], draw + 1 < draws
+                )
+
+
+def _directions(outputs: Sequence[Tensor], metric: Metric, generators: Sequence[torch.Generator]) -> list[Tensor]:
+    """The gradients of the samples' random projections with respect to the outputs."""
+    found = [torch.zeros_like(output) for output in outputs]
+    for index, generator in enumerate(generators):
+        own = [output[index : index + 1].detach().requires_grad_() for output in outputs]
+        gradients = torch.autograd.grad(projected(own, metric, generator, samples=1), own, allow_unused=True)
+        for into, gradient in zip(found, gradients, strict=True):
+            if gradient is not None:
+                into[index : index + 1] = gradient
+    return found
+
+
+class _Uses(TorchFunctionMode):
+    """Sees every use of some weights, and hooks the gradient of its output."""
+
+    def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Tensor]) -> None:
+        super().__init__()
+        self._layers, self._samples, self._changes = layers, samples, changes
+        self._uses = Counter[str]()
+        self._receive: ReceiveRows = lambda *_: None
+        self._open: dict[str, tuple[Layer, Tensor, int]] = {}
+
+    @contextmanager
+    def received(self, receive: ReceiveRows) -> Iterator[None]:
+        """Hand over what the backward pass inside the `with` finds; the products of several uses of one weight are summed."""
+        self._receive = receive
+        yield
+        for layer, rows, _ in self._open.values():  # some of whose uses no gradient reached
+            receive(layer, rows)
+        self._open.clear()
+
+    def _found(self, layer: Layer, rows: Tensor) -> None:
+        _, sum_of_others, uses = self._open.pop(layer.name, (layer, torch.zeros(()), 0))
+        if uses + 1 == self._uses[layer.name]:
+            self._receive(layer, rows + sum_of_others)
+        else:
+            self._open[layer.name] = (layer, rows + sum_of_others, uses + 1)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        layers = [self._layers[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self._layers]
+        if not layers or getattr(func, "__name__", "") == "__get__":
+            return func(*args, **kwargs)
+        operation, names = _KNOWN.get(func, ("", ()))
+        arguments = dict(zip(names, args, strict=False)) | kwargs
+        if len(layers) > 1 or id(arguments.get("weight")) not in self._layers or not {"alpha", "beta"}.isdisjoint(arguments):
+            raise NotSamplewiseError
+        (layer,) = layers
+        inner = _inner(layer, operation, arguments, self._samples)
+        self._uses[layer.name] += 1
+        output = func(*args, **kwargs)
+        if not output.requires_grad:
+            output = output.requires_grad_().clone()  # nothing before it has a gradient; the clone may be changed in place
+        output.register_hook(lambda gradient: self._found(layer, inner(gradient.detach().float(), self._changes(layer))))
+        return output
+
+
+def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Gives products [changes, samples, rows] from the gradient of the op's output and changes [changes, rows, columns]."""
+    given = arguments["input"].detach()
+    if operation == "embedding":
+        if given.shape[0] != samples or layer.axes != (0,) or arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
+            raise NotSamplewiseError
+        return lambda gradient, changes: _looked_up(given, gradient, changes, arguments.get("padding_idx"))
+    if operation == "conv":
+        return _convolved(layer, arguments, samples)
+    if len(given) % samples or (given.dim() > 2 and len(given) != samples):
+        raise NotSamplewiseError
+    inputs = given.float().reshape(samples, -1, given.shape[-1])
+
+    def gradients(gradient: Tensor, start: int, stop: int) -> Tensor:
+        outputs = gradient.reshape(samples, -1, gradient.shape[-1])[start:stop]
+        left, right = (inputs[start:stop], outputs) if operation == "addmm" else (outputs, inputs[start:stop])
+        return left.mT @ right
+
+    return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
+
+
+def _by_gradients(layer: Layer, gradients: Callable[[int, int], Tensor], changes: Tensor, samples: int) -> Tensor:
+    """Products by way of the gradients [some samples, *shape of the weight] of a few samples at a time."""
+    step = max(1, _GRADIENT_VALUES // changes[0].numel())
+    axes = (0, *(axis + 1 for axis in layer.axes))
+    parts = []
+    for start in range(0, samples, step):
+        found = gradients(start, min(start + step, samples))
+        parts.append(row_products(to_matrix(found, axes).view(len(found), *changes.shape[1:]), changes))
+    return torch.cat(parts, 1)
+
+
+def row_products(gradients: Tensor, changes: Tensor) -> Tensor:
+    """The inner product of each row of each change [changes, rows, columns] with that of each gradient [gradients, rows, columns].
+
+    Returns:
+        [changes, gradients, rows].
+    """
+    return (changes.transpose(0, 1) @ gradients.permute(1, 2, 0)).permute(1, 2, 0)
+
+
+def _convolved(layer: Layer, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The samples side by side as groups of one convolution: then the gradient of its weight is that of each sample's own."""
+    weight, given, groups = arguments["weight"], arguments["input"].detach(), int(arguments.get("groups", 1))
+    if given.dim() != weight.dim() or len(given) != samples or isinstance(arguments.get("padding"), str) or arguments.get("transposed"):
+        raise NotSamplewiseError
+    dims = weight.dim() - 2
+    stride, padding, dilation = (list(each(arguments.get(name, default), dims)) for name, default in DEFAULTS)
+
+    def gradients(gradient: Tensor, start: int, stop: int) -> Tensor:
+        count = stop - start
+        side_by_side = [part[start:stop].float().reshape(1, -1, *part.shape[2:]) for part in (gradient, given)]
+        repeated = weight.detach().float().repeat(count, *[1] * (weight.dim() - 1))
+        settings = (None, stride, padding, dilation, False, [0] * dims, count * groups, (False, True, False))
+        found: Tensor = _ATEN.convolution_backward(*side_by_side, repeated, *settings)[1]
+        return found.reshape(count, *weight.shape)
+
+    return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
+
+
+def _looked_up(indices: Tensor, gradient: Tensor, changes: Tensor, padding: int | None) -> Tensor:
+    if padding is not None and padding >= 0:
+        gradient = gradient * (indices != padding).unsqueeze(-1)  # autograd gives that row no gradient either
+    samples, (_, rows, columns) = len(indices), changes.shape
+    places = indices.reshape(samples, -1)
+    values = gradient.reshape(samples, -1, columns)
+    found = torch.zeros(len(changes), samples, rows)
+    for change, into in zip(changes, found, strict=True):
+        into.scatter_add_(1, places, (change[places] * values).sum(-1))
+    return found

@@ -1,0 +1,122 @@
+"""Projections: per-sample inner products of the output's gradient with changes of the weights, by one backward pass for all layers.
+
+For a small change D of the weights the KL divergence of logits f is, to second order, 1/2 (JD)^T F (JD) with F = diag(p) - p p^T at each
+position (Amari 1998; Martens 2020). F = A A^T with A = (I - p 1^T) diag(sqrt p), so for z = A n with independent random signs n the
+scalar v = z^T J D has E[v^2] = (JD)^T F (JD): one backward pass with z gives v for every layer and every change at once, as the inner
+product of the weight's gradient with the change. Of all independent n of unit variance, signs give v^2 the least variance
+(Hutchinson 1990); labels drawn from the model, the textbook way, have the same mean but heavy tails where the model is confident.
+
+For outputs that are not logits the relative squared error |JD|^2 / |f|^2 is the mean of (z^T J D)^2 with z = n / |f|.
+
+The error of several changed layers together is the mean of (sum of v)^2: the same figures give the interactions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.dataset import Batch
+from mpq.errors import ModelError, NumericsError
+from mpq.gradients.error_gradients import differentiable
+from mpq.models.running.forward import forward
+from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.swap import tensor_of
+from mpq.records.layer import Layer
+
+Receive = Callable[[Layer, Tensor], None]
+"""Called with each layer and the gradient of its weight, in float32, once per draw; the gradient is freed afterwards."""
+
+
+def project(
+    module: nn.Module, layers: Sequence[Layer], sample: Batch, metric: Metric, *, draws: int, seed: int, receive: Callable[[int], Receive]
+) -> None:
+    """Backpropagate `draws` random projections of the outputs of one sample.
+
+    The error that `metric` gives for a change D is the mean over draws of v^2, where v is the sum over layers of the inner product
+    of the received gradient with D.
+
+    Args:
+        module: the unquantized model.
+        layers: whose gradients are wanted.
+        sample: one sample, or a batch that the model takes whole; then the figure is a mean over its samples.
+        metric: KL divergence or relative MSE.
+        draws: number of backward passes.
+        seed: of the random numbers.
+        receive: gives, for the number of a draw, what is called with each layer's gradient.
+
+    Raises:
+        ModelError: if the metric has no quadratic form here.
+        NumericsError: if the outputs are not finite.
+    """
+    with gradients_of(module, layers) as collect, torch.enable_grad():
+        outputs = forward(module, sample, gradients=True)
+        generator = torch.Generator().manual_seed(seed)
+        for draw in range(draws):
+            scalar = projected(outputs, metric, generator, samples=sample.size)
+            with collect(receive(draw)):
+                scalar.backward(retain_graph=draw + 1 < draws)  # type: ignore[no-untyped-call]
+
+
+def projected(outputs: Sequence[Tensor], metric: Metric, generator: torch.Generator, *, samples: int) -> Tensor:
+    """A scalar whose derivative along a change, squared, has the metric's error as its mean."""
+    if isinstance(metric, KLDivergence):
+        logits = metric.logits(outputs)
+        if not bool(torch.isfinite(logits).all()):
+            raise NumericsError(
+                "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
+            )
+        probabilities = torch.softmax(logits.detach(), -1)
+        noise = probabilities.sqrt() * random_signs(logits.shape, generator)
+        direction = noise - probabilities * noise.sum(-1, keepdim=True)
+        positions = logits.shape[0] * logits.shape[1]
+        scalar: Tensor = (direction * logits).sum() / (2 * positions) ** 0.5
+        return scalar
+    if isinstance(metric, RelativeMSE):
+        total: Tensor = torch.zeros(())
+        for output in outputs:
+            flat = output.float().reshape(len(output), -1)
+            noise = random_signs(flat.shape, generator) / flat.detach().norm(dim=-1, keepdim=True).clamp(min=1e-30)
+            total = total + (noise * flat).sum()
+        return total.div((samples * len(outputs)) ** 0.5)
+    raise ModelError(f"metric {metric.name} has no gradient: use --method measure, or --metric kl_divergence or relative_mse")
+
+
+def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Independent +1 and -1 with equal chances, float32; 32 of them from each random number."""
+    count = math.prod(shape)
+    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), generator=generator, dtype=torch.int32)
+    bits = (words >> torch.arange(32, dtype=torch.int32)) & 1
+    return bits.reshape(-1)[:count].view(list(shape)).float().mul_(2).sub_(1)
+
+
+@contextmanager
+def gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Receive], AbstractContextManager[None]]]:
+    """Only the layers' weights require gradients inside the `with`; flags and gradients are put back."""
+    weights = {layer.name: tensor_of(module, layer.parameters[0]) for layer in layers}
+    with differentiable(module, weights.values()):
+        yield lambda receive: _collected(layers, weights, receive)
+
+
+@contextmanager
+def _collected(layers: Sequence[Layer], weights: Mapping[str, Tensor], receive: Receive) -> Iterator[None]:
+    """Each gradient is handed over as soon as it is whole, and freed: at most one layer's is alive."""
+
+    def hand_over(layer: Layer, weight: Tensor) -> None:
+        if weight.grad is not None:
+            receive(layer, weight.grad.detach().float())
+            weight.grad = None
+
+    handles = [
+        weights[layer.name].register_post_accumulate_grad_hook(lambda weight, layer=layer: hand_over(layer, weight))  # type: ignore[no-untyped-call]
+        for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

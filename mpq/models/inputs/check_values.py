@@ -1,0 +1,65 @@
+"""Checks of data that the model accepts but that would spoil what is measured: NaN, token ids and labels out of range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mpq.data.batch import Batch
+from mpq.errors import DataError
+from mpq.models.running.forward import forward
+from mpq.models.running.output_kind import out_of_range, outputs_are_logits
+from mpq.models.sources.loaded import LoadedModel
+
+
+def check_values(batches: Sequence[Batch], model: LoadedModel) -> None:
+    """Refuse NaN in any sample, and token ids beyond the vocabulary that the model's configuration names.
+
+    Infinity is left alone: attention masks hold it.
+
+    Raises:
+        DataError: naming the number of samples, or the token id.
+    """
+    total = sum(batch.size for batch in batches)
+    if bad := sum(_samples_with_nan(batch) for batch in batches):
+        raise DataError(f"{bad} of {total} sample{'s' if total > 1 else ''} hold{'s' if bad == 1 else ''} NaN: remove or repair them")
+    vocabulary = (model.config or {}).get("vocab_size")
+    for ids in (batch.kwargs.get("input_ids") for batch in batches):
+        if isinstance(vocabulary, int) and isinstance(ids, Tensor) and is_integer(ids) and int(ids.max()) >= vocabulary:
+            raise DataError(
+                f"token id {int(ids.max())} is out of range: the model's vocabulary has {vocabulary} tokens, 0 to {vocabulary - 1}"
+            )
+
+
+def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
+    """Refuse integer labels that are no class of a model whose output is logits, one row per label.
+
+    Raises:
+        DataError: naming the label and the number of classes.
+    """
+    first = batches[0]
+    if first.labels is None or not is_integer(first.labels):
+        return
+    trial = Batch(first.args, first.kwargs)
+    outputs = forward(model.module, trial)
+    if first.labels.shape != outputs[0].shape[:-1] or outputs_are_logits(model, outputs, trial).kind == "other":
+        return
+    classes = outputs[0].shape[-1]
+    for labels in (batch.labels for batch in batches if batch.labels is not None):
+        if len(wrong := labels[out_of_range(labels, classes)]):
+            raise DataError(f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}")
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Whether the values are integers, and not truth values."""
+    return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
+
+
+def _samples_with_nan(batch: Batch) -> int:
+    bad = torch.zeros(batch.size, dtype=torch.bool)
+    for leaf, sampled in zip(batch.leaves, batch.sampled, strict=True):
+        if sampled and leaf.is_floating_point():
+            bad |= leaf.isnan().flatten(1).any(dim=1) if leaf.ndim > 1 else leaf.isnan()
+    return int(bad.sum())

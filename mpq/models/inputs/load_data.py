@@ -1,0 +1,115 @@
+"""Calibration and evaluation data for a model, from a file or a callable.
+
+A source is one of
+
+    calibration.pt              a tensor [N, ...], a tuple of inputs (a last 1-D integer tensor is labels where the model takes one
+                                input fewer), a dict of keyword arguments (its "labels" are labels), or a list of these
+    calibration.npz .npy .safetensors
+    stories.txt                 running text, for a language model with a tokenizer
+    stories.jsonl               {"text": ...} per line, one document each
+    stories.jsonl?split=train   only the lines whose field "split" is "train"
+    package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
+
+and is told by content, never by its extension.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.data.array_files import read_arrays
+from mpq.data.batch import Batch
+from mpq.data.dataset import Data
+from mpq.errors import DataError, UsageError
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.inputs.text import windows
+from mpq.models.running.forward import first_line
+from mpq.models.sources.loaded import LoadedModel
+from mpq.models.sources.state_dict import named, working_directory_importable
+
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_SELECTION = re.compile(r"(?P<path>.+)\?(?P<field>[^?=]+)=(?P<value>[^?]*)")
+
+
+def load_data(
+    source: str,
+    *,
+    model: LoadedModel,
+    seq_len: int | None = None,
+    num_samples: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> Data:
+    """The data that `source` names, fitted to `model`.
+
+    Args:
+        source: see the head of this file.
+        model: decides how the data is read; one sample of each shape is tried.
+        seq_len: tokens per window of text; None means the model's positions, at most 512.
+        num_samples: only the first samples or windows; None takes all.
+        batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
+        seed: of torch, while a callable makes its data.
+
+    Raises:
+        DataError: if the source cannot be read, or does not fit the model.
+        UsageError: if a number is out of range, or an option does not apply to this source.
+    """
+    path, only = _selection(source)
+    content = None if path.is_file() else _called(source, num_samples, seed)
+    if content is None:
+        content = read_arrays(path, source)
+    if content is not None:
+        if seq_len is not None:
+            raise UsageError(f"--seq-len {seq_len} applies to text, and {source} holds tensors: leave it out")
+        if only is not None:
+            raise UsageError(f"{source} selects lines, but the file holds tensors: leave out '?{only[0]}={only[1]}'")
+        return fit_data(content, model=model, source=source, num_samples=num_samples, batch_size=batch_size)
+    if num_samples is not None and num_samples < 1:
+        raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
+    batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only)
+    return fit_data(batch, model=model, source=source, batch_size=batch_size, ordered=True, notes=notes)
+
+
+def example_data(model: LoadedModel) -> Data:
+    """The example inputs that an exported program carries; often random, so no substitute for real data.
+
+    Raises:
+        DataError: if the model carries none.
+    """
+    if model.example_inputs is None:
+        raise DataError("there is no calibration data, and the model carries no example inputs: give data with --calib FILE")
+    args, kwargs = model.example_inputs
+    return fit_data(Batch(tuple(args), dict(kwargs)), model=model, source="example inputs")
+
+
+def _selection(source: str) -> tuple[Path, tuple[str, str] | None]:
+    """The path in `source`, and the field and value after a "?"; a file whose own name holds "?" wins."""
+    match = None if Path(source).exists() else _SELECTION.fullmatch(source)
+    if match is None:
+        return Path(source), None
+    return Path(match["path"]), (match["field"], match["value"])
+
+
+def _called(source: str, num_samples: int | None, seed: int) -> Any:
+    """What the callable that `source` names returns, read to its end or to `num_samples` batches; None if it names none."""
+    if not _CALLABLE.fullmatch(source):
+        return None
+    try:
+        with working_directory_importable(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            target = named(source, option="--data")
+            content = target() if callable(target) else target
+            if isinstance(content, Iterable) and not isinstance(content, (Tensor, dict, tuple, list)):
+                content = content if hasattr(content, "keys") else list(islice(content, num_samples))
+    except Exception as error:  # the user's own code, which may fail in any way
+        raise DataError(f"{source} failed with {type(error).__name__}: {first_line(error)}") from error
+    if content is None:
+        raise DataError(f"{source} returned None: return tensors, or an iterable of batches")
+    return content

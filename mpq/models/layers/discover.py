@@ -1,0 +1,163 @@
+"""The layers of a model: every weight that its forward pass consumes, found by watching one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.dataset import Batch
+from mpq.errors import DataError, ModelError
+from mpq.models.layers.dispatch_watch import Use, Watch, is_norm
+from mpq.models.layers.state_tensors import aliases_of, state_of, tied_names
+from mpq.models.memory.regions import Region, region
+from mpq.models.memory.storage_tracker import pointer
+from mpq.models.running.forward import forward
+from mpq.records.layer import Layer
+
+DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+_BIAS = re.compile(r"(^|[._])bias$")
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What a model is made of; every storage of its state dict appears once, in `layers`, `unreached` or `rest`.
+
+    Args:
+        layers: the searchable weights, in order of first use in the forward pass.
+        unreached: weights that the data never reached, for example an expert without tokens.
+        rest: canonical names of all other tensors, in the order of the state dict: norms, biases, buffers.
+        aliases: other names of tied tensors, each with its canonical name.
+    """
+
+    layers: tuple[Layer, ...]
+    unreached: tuple[Layer, ...]
+    rest: tuple[str, ...]
+    aliases: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter that may be a layer: its names, the canonical one first, and the module that owns it."""
+
+    names: tuple[str, ...]
+    tensor: Tensor
+    owner: nn.Module
+
+
+def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
+    """The layers of `module`, found by running it on `batches` without gradients.
+
+    Raises:
+        ModelError: if no weight is consumed, the state dict holds more than tensors, a weight is float64 or shares memory with another
+            tensor of another shape.
+        DataError: if there is no batch, or the module does not accept one.
+    """
+    state = state_of(module)
+    weights = _weights(module, state)
+    uses = _watched(module, [weight.tensor for weight in weights], batches)
+    heaviest = {number: _heaviest(weights[number], found) for number, found in uses.items()}
+    layers = [_layer(weights[number], use, found) for number, found in uses.items() if (use := heaviest[number])]
+    if not layers:
+        raise ModelError(
+            "the model has no weight to quantize: its forward pass consumes no floating-point parameter of two or more dimensions"
+        )
+    unreached = [_unreached(weight, weights, heaviest) for number, weight in enumerate(weights) if number not in uses and _is_layer(weight)]
+    _check_overlaps([*layers, *unreached], state)
+    searched = {layer.parameters[0] for layer in [*layers, *unreached]}
+    aliases = aliases_of(state)
+    rest = tuple(name for name in state if name not in searched and name not in aliases)
+    return Discovery(_named(layers, state), _named(unreached, state), rest, aliases)
+
+
+def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Batch]) -> dict[int, list[Use]]:
+    """Per weight that was consumed, in order of first use, its uses."""
+    watch, count = Watch(module, weights), 0
+    for batch in batches:
+        with watch.active():
+            forward(module, batch)
+        count += 1
+    if not count:
+        raise DataError("there is no batch of data to run the model on: give at least one sample")
+    return {number: list(found.values()) for number, found in watch.uses.items()}
+
+
+def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
+    """Every parameter in floating point with two or more dims, once per storage."""
+    owners = dict(module.named_modules(remove_duplicate=False))
+    parameters: dict[str, Tensor] = {name: tensor for name, tensor in module.named_parameters(remove_duplicate=False) if name in state}
+    found = []
+    for names in tied_names(parameters):
+        tensor = parameters[names[0]]
+        if tensor.dtype == torch.float64 and tensor.dim() > 1:
+            raise ModelError(f"'{names[0]}' is float64: convert the model with .float() first")
+        if tensor.dim() > 1 and tensor.numel() and tensor.dtype in DTYPES:
+            found.append(_Weight(names, tensor, owners[names[0].rpartition(".")[0]]))
+    return found
+
+
+def _heaviest(weight: _Weight, uses: Sequence[Use]) -> Use | None:
+    """The use that says how the weight is laid out; None for the parameters of norms, for biases and for vectors."""
+    found = [use for use in uses if use.operator != "norm"]
+    if not found:
+        return None
+    use = min(found, key=lambda use: use.rank)
+    if use.operator == "other" and not _is_layer(weight):
+        return None
+    return None if use.operator in ("other", "embedding") and _BIAS.search(weight.names[0]) else use
+
+
+def _is_layer(weight: _Weight) -> bool:
+    """Whether a parameter of which no product is known may be a layer."""
+    wide = sum(size > 1 for size in weight.tensor.shape) > 1
+    return wide and not is_norm(weight.owner) and not _BIAS.search(weight.names[0])
+
+
+def _layer(weight: _Weight, use: Use, uses: Sequence[Use]) -> Layer:
+    consumers = dict.fromkeys(name for other in uses if other.on_data == use.on_data for name in other.consumers)
+    return Layer(
+        name=weight.names[0].removesuffix(".weight"),
+        parameters=weight.names,
+        shape=tuple(weight.tensor.shape),
+        axes=use.axes,
+        dtype=DTYPES[weight.tensor.dtype],
+        operator=use.operator,
+        consumers=tuple(consumers),
+    )
+
+
+def _unreached(weight: _Weight, weights: Sequence[_Weight], heaviest: dict[int, Use | None]) -> Layer:
+    """The layer that was not consumed, laid out like a consumed one of the same kind of module, else as [output, ...]."""
+    use = Use("other", (0,), on_data=False)
+    for number, known in heaviest.items():
+        if known is not None and _kind(weights[number]) == _kind(weight):
+            use = replace(known, consumers={})
+            break
+    return _layer(weight, use, ())
+
+
+def _kind(weight: _Weight) -> tuple[type, str, int]:
+    return type(weight.owner), weight.names[0].rpartition(".")[2], weight.tensor.dim()
+
+
+def _named(layers: Sequence[Layer], state: dict[str, Tensor]) -> tuple[Layer, ...]:
+    """`layers`, those keeping ".weight" in their names whose short name is that of another tensor."""
+    return tuple(replace(layer, name=layer.parameters[0]) if layer.name in state else layer for layer in layers)
+
+
+def _check_overlaps(layers: Sequence[Layer], state: dict[str, Tensor]) -> None:
+    """Refuse a layer of which another tensor shares only a part, or all in another shape: quantizing one would change the other."""
+    places: dict[int, list[tuple[str, Region]]] = {}
+    for name, tensor in state.items():
+        if tensor.numel() and pointer(tensor):
+            places.setdefault(pointer(tensor), []).append((name, region(tensor)))
+    for layer in layers:
+        own = region(state[layer.parameters[0]])
+        for name, place in places.get(pointer(state[layer.parameters[0]]), []):
+            if name not in layer.parameters and place.meeting(own) is not None:
+                raise ModelError(
+                    f"'{layer.parameters[0]}' and '{name}' share memory without being the same: give each its own, with .clone()"
+                )

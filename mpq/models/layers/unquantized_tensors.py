@@ -1,0 +1,92 @@
+"""The inventory: every tensor of a model that no scheme changes, and what it costs in an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.errors import ModelError
+from mpq.formats.stored import PARTS
+from mpq.models.layers.state_tensors import aliases_of, state_of
+from mpq.models.sources.loaded import LoadedModel
+from mpq.records.artifact import PROGRAM, rest_of
+from mpq.records.artifact_layout import TensorEntry, entry
+from mpq.records.layer import Layer
+from mpq.records.sensitivity import Rest
+
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def rest_tensors(model: LoadedModel, layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """Every tensor stored as it is, by name: what is not one of `layers`, each storage once, then the program."""
+    state = state_of(model.module)
+    left_out = {name for layer in layers for name in layer.parameters} | set(aliases_of(state))
+    found = {name: tensor.detach() for name, tensor in state.items() if name not in left_out}
+    if model.program is not None:
+        found[PROGRAM] = torch.frombuffer(bytearray(model.program), dtype=torch.uint8)
+    return found
+
+
+def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[str, Any], quantizer: str) -> Rest:
+    """The constant part of an artifact of `model` whose searched layers are `layers`.
+
+    Raises:
+        ModelError: if a tensor has a dtype that safetensors does not know, or the name of a part of a layer.
+    """
+    tensors = rest_tensors(model, layers)
+    _check_names(layers, tensors)
+    parameters = {name for name, _ in model.module.named_parameters()}
+    kept = {name: tensor for name, tensor in tensors.items() if name != PROGRAM}
+    return rest_of(
+        layers,
+        [tensor_entry(name, tensor) for name, tensor in tensors.items()],
+        model=source,
+        quantizer=quantizer,
+        aliases=aliases_of(state_of(model.module)),
+        config=model.config or {},
+        weights=sum(tensor.numel() for name, tensor in kept.items() if name in parameters),
+        original_bytes=sum(tensor.numel() * tensor.element_size() for tensor in kept.values()),
+    )
+
+
+def _check_names(layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> None:
+    for layer in layers:
+        taken = next((name for part in PARTS if (name := f"{layer.name}.{part}") in tensors), None)
+        if taken is not None:
+            raise ModelError(
+                f"tensor '{taken}' would be stored under the name of a part of layer '{layer.name}': "
+                "rename it, or leave the layer out with --ignore"
+            )
+
+
+def tensor_entry(name: str, tensor: Tensor) -> TensorEntry:
+    """The entry of a tensor stored as it is."""
+    dtype = SAFETENSORS_DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise ModelError(
+            f"tensor '{name}' has dtype {tensor.dtype}, which an artifact cannot hold: convert it to a floating or integer dtype"
+        )
+    return entry(name, dtype, tuple(tensor.shape))
+
+
+def source_of(model: LoadedModel, path: str | None) -> dict[str, Any]:
+    """What plans and artifacts say of the source model; `path` is how to find it from their folder."""
+    source: dict[str, Any] = {} if path is None else {"path": path}
+    source |= {"sha256": model.sha256, "kind": model.kind}
+    return source if model.factory is None else source | {"factory": model.factory}

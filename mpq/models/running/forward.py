@@ -1,0 +1,138 @@
+"""One call of the model: the floating-point tensors that it returns, in a fixed order."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.batch import Batch
+from mpq.errors import DataError, ModelError, MpqError
+
+MAIN_OUTPUTS = ("logits", "last_hidden_state")
+_SHOWN = 4
+_LONGEST = 200
+_CACHES = ("past_key_values", "cache_params", "mems")
+
+
+def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> tuple[Tensor, ...]:
+    """The floating-point outputs of `module` for `batch`, without gradients unless they are asked for.
+
+    Tuples, lists and mappings are walked in their own order. Of an output with a field "logits" only that field is taken, else only
+    "last_hidden_state" if there is one; caches are never asked for nor returned.
+
+    Raises:
+        DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
+        ModelError: if no output is a floating-point tensor.
+    """
+    return outputs_of(call(module, batch, gradients=gradients))
+
+
+def outputs_of(result: Any) -> tuple[Tensor, ...]:
+    """The floating-point tensors of what a model returned, as `forward` gives them.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    _, outputs = main_output(result)
+    tensors = tuple(tensor for tensor in _tensors(outputs) if tensor.is_floating_point())
+    if not tensors:
+        raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
+    return tensors
+
+
+def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
+    """What `module` returns for `batch`, as it is, without gradients unless they are asked for.
+
+    Raises:
+        DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
+    """
+    kwargs = dict(batch.kwargs)
+    if "use_cache" in accepted(module):
+        kwargs.setdefault("use_cache", False)
+    with call_errors(batch), torch.set_grad_enabled(gradients):
+        return module(*batch.args, **kwargs)
+
+
+@contextmanager
+def call_errors(batch: Batch) -> Iterator[None]:
+    """Whatever a model raises inside the `with`, as a DataError that names the batch."""
+    try:
+        yield
+    except MpqError:
+        raise
+    except Exception as error:
+        raise DataError(f"the model does not accept a batch of {described(batch)}: {first_line(error)}") from error
+
+
+def main_output(outputs: Any) -> tuple[str | None, Any]:
+    """The field that matters, by name and value, or None and all of `outputs` if no field stands out."""
+    fields = _fields(outputs) or {}
+    name = next((name for name in MAIN_OUTPUTS if isinstance(fields.get(name), Tensor)), None)
+    return (None, outputs) if name is None else (name, fields[name])
+
+
+def described(batch: Batch) -> str:
+    """The dtypes and shapes of a batch, for messages: "float32 [2, 1, 8, 8], attention_mask: int64 [2, 5]"."""
+    parts = [_described(value) for value in batch.args]
+    parts += [f"{name}: {_described(value)}" for name, value in batch.kwargs.items()]
+    return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The sentence of an error's message that says what is wrong, shortened, without a final full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = lines[0]
+    if "TorchScript interpreter" in text:  # a traceback through the script; the cause is its last line
+        text = lines[-1].removeprefix("RuntimeError: ")
+    elif "exported input tree spec" in text:
+        text = "an exported program takes exactly the inputs that it was exported with, in number and nesting"
+    elif text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
+    text = text.partition(". ")[0].rstrip(".")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def accepted(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the module's forward by name; nothing for compiled forwards, which have no signature."""
+    try:
+        return inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, Mapping):
+        return {str(name): field for name, field in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    return None
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+        return
+    fields = _fields(value)
+    if fields is not None:
+        value = [field for name, field in fields.items() if name not in _CACHES]
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(_described(item) for item in value)})"
+    return repr(value)

@@ -1,0 +1,96 @@
+"""The reference: outputs of the unquantized model on some samples, and the error of a changed model against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.dataset import Batch, Data
+from mpq.errors import NumericsError
+from mpq.models.memory.offload import Offload, used
+from mpq.models.running.forward import forward
+from mpq.models.running.metrics import Metric
+from mpq.models.running.swap import swapped
+
+CACHE_BYTES = 2 << 30
+
+
+class Reference:
+    """Measures changed weights on fixed samples.
+
+    What the metric keeps of the reference's outputs is held in memory up to `cache_bytes`; for the batches beyond, the reference
+    runs again at each measurement.
+
+    Args:
+        module: the unquantized model; between measurements it is always as it was given.
+        data: the samples.
+        metric: what an error is.
+        cache_bytes: limit of the memory held.
+        offload: keeps all of it on disk instead.
+
+    Raises:
+        NumericsError: if the reference's own outputs are not finite.
+    """
+
+    def __init__(
+        self, module: nn.Module, data: Data, metric: Metric, *, cache_bytes: int = CACHE_BYTES, offload: Offload | None = None
+    ) -> None:
+        self.module, self.data, self.metric = module, data, metric
+        self.forwards = 0
+        self._cache: list[tuple[Tensor, ...] | None] = []
+        held = 0
+        for batch in data.batches:
+            prepared = self._prepare(batch)
+            if offload is not None:
+                self._cache.append(tuple(offload.keep(tensor) for tensor in prepared))
+                continue
+            held += sum(tensor.numel() * tensor.element_size() for tensor in prepared)
+            self._cache.append(prepared if held <= cache_bytes else None)
+
+    def errors(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The error of each sample with `weights` (by canonical parameter name) in place, float64 [samples]; NaN where not finite."""
+        return torch.cat([self.batch_errors(index, weights) for index in range(len(self.data.batches))])
+
+    def batch_errors(self, index: int, weights: Mapping[str, Tensor]) -> Tensor:
+        """The same for the samples of one batch."""
+        prepared = self.prepared(index)
+        with swapped(self.module, weights):
+            outputs = forward(self.module, self.data.batches[index])
+        self.forwards += 1
+        return self._errors(prepared, outputs)
+
+    def compared(self, index: int, outputs: tuple[Tensor, ...]) -> Tensor:
+        """The error of each sample of one batch, from outputs that the caller has; the module must be as it was given."""
+        return self._errors(self.prepared(index), outputs)
+
+    def singles(self, index: int) -> list[tuple[Batch, tuple[Tensor, ...]]]:
+        """The samples of one batch, each with what the metric keeps of it; the module must be as it was given.
+
+        Where the model takes only one batch size, the batch stays whole.
+        """
+        batch, prepared = self.data.batches[index], self.prepared(index)
+        if self.data.fixed_batch:
+            return [(batch, prepared)]
+        return [(batch.select([each]), tuple(tensor[each : each + 1] for tensor in prepared)) for each in range(batch.size)]
+
+    def prepared(self, index: int) -> tuple[Tensor, ...]:
+        """What the metric keeps of the reference's outputs for one batch; the module must be as it was given."""
+        kept = self._cache[index] or self._prepare(self.data.batches[index])
+        for tensor in kept:
+            used(tensor)
+        return kept
+
+    def _errors(self, prepared: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Tensor:
+        errors = self.metric.errors(prepared, outputs)
+        return torch.where(torch.isfinite(errors), errors, torch.nan)
+
+    def _prepare(self, batch: Batch) -> tuple[Tensor, ...]:
+        outputs = forward(self.module, batch)
+        self.forwards += 1
+        if not all(bool(torch.isfinite(output).all()) for output in outputs):
+            raise NumericsError(
+                "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
+            )
+        return self.metric.prepare(outputs)

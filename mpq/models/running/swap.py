@@ -1,0 +1,84 @@
+"""Other values in a model's own tensors, for as long as a `with` lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import ModelError
+from mpq.models.memory.offload import is_mapped, used
+
+
+def tensor_of(module: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer of `module` with this name in its state dict; not a copy.
+
+    Raises:
+        ModelError: if there is none; the message names the closest one.
+    """
+    path, _, leaf = name.rpartition(".")
+    owner: nn.Module | None = module
+    for child in path.split(".") if path else ():  # get_submodule is not there in TorchScript
+        owner = owner._modules[child] if owner is not None and child in owner._modules else None
+    if owner is not None:
+        own: dict[str, Tensor] = dict(owner.named_parameters(recurse=False, remove_duplicate=False))
+        own.update(owner.named_buffers(recurse=False, remove_duplicate=False))
+        if leaf in own:
+            used(own[leaf])
+            return own[leaf]
+    close = get_close_matches(name, list(module.state_dict()), n=1, cutoff=0.0)
+    raise ModelError(f"the model has no tensor '{name}'" + (f": the closest is '{close[0]}'" if close else ""))
+
+
+@contextmanager
+def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put `weights` into `module`, in place, and put the old values back at the end, bit for bit, also after an error.
+
+    Tied tensors share their storage, so a swap under one name shows under all of them. A weight that is mapped from a file cannot be
+    written to: it is one parameter under all its names, and gets the memory of the new value instead.
+
+    Args:
+        module: changed inside the `with`.
+        weights: new values by name in the state dict, of the same shape and dtype as the old ones.
+
+    Raises:
+        ModelError: if a name is unknown, or a shape or dtype differs; nothing is changed then.
+    """
+    pairs = [(_checked(module, name, value), value) for name, value in weights.items()]
+    saved: list[tuple[Tensor, Tensor]] = []
+    try:
+        for tensor, value in pairs:
+            if is_mapped(tensor):
+                saved.append((tensor, tensor.data))
+                tensor.data = value
+            else:
+                saved.append((tensor, tensor.detach().clone()))
+                _write(tensor, value)
+        yield
+    finally:
+        for tensor, old in reversed(saved):
+            if is_mapped(old):
+                tensor.data = old
+            else:
+                _write(tensor, old)
+
+
+def _checked(module: nn.Module, name: str, value: Tensor) -> Tensor:
+    tensor = tensor_of(module, name)
+    if tensor.shape != value.shape:
+        raise ModelError(f"'{name}' has shape {list(tensor.shape)} in the model and {list(value.shape)} in the new weights")
+    if tensor.dtype != value.dtype:
+        raise ModelError(f"'{name}' is {_dtype(tensor)} in the model and {_dtype(value)} in the new weights: convert them first")
+    return tensor
+
+
+def _write(tensor: Tensor, value: Tensor) -> None:
+    with torch.no_grad():
+        tensor.data.copy_(value)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,113 @@
+"""Checkpoints read piece by piece: which tensors lie where in safetensors files, and some of their rows at a time.
+
+Files are read, not mapped: pages of a mapped file count as memory of the process for as long as they are in use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.errors import ModelError
+from mpq.limits import SAFETENSORS_HEADER_BYTES
+from mpq.models.layers.unquantized_tensors import SAFETENSORS_DTYPES
+from mpq.models.sources.huggingface import weight_files
+
+DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a safetensors file.
+
+    Args:
+        name: of the tensor.
+        dtype: as safetensors calls it.
+        shape: of the tensor.
+        path: the file.
+        start: where its bytes begin in the file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    start: int
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def rows(self, file: int, first: int, count: int) -> Tensor:
+        """`count` indices of the leading dimension from `first` on, read from an open file descriptor."""
+        found = torch.empty((count, *self.shape[1:]), dtype=DTYPES[self.dtype])
+        read_into(file, found, self.start + first * (self.bytes // max(1, self.shape[0])))
+        return found
+
+
+def read_into(file: int, tensor: Tensor, start: int) -> None:
+    """Fill a contiguous tensor with the bytes of an open file from `start` on.
+
+    Raises:
+        ModelError: if the file ends before.
+    """
+    if not tensor.numel():
+        return
+    raw: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    view = memoryview(raw)
+    done = 0
+    while done < len(view):
+        got = os.preadv(file, [view[done:]], start + done)
+        if got == 0:
+            raise ModelError("a file ends before its last tensor: download the model again")
+        done += got
+
+
+def checkpoint_files(source: Path) -> list[Path]:
+    """The safetensors files of a Hugging Face directory, of any folder of such files, or a single one, in order of their names.
+
+    Raises:
+        ModelError: if there are none, or other files hold the weights.
+    """
+    if not source.is_dir():
+        return [source]
+    found = weight_files(source) if (source / "config.json").exists() else sorted(source.glob("*.safetensors"))
+    if not found or any(path.suffix != ".safetensors" for path in found):
+        raise ModelError(f"{source} holds no safetensors files: convert its weights to safetensors first")
+    return found
+
+
+def tensors_of(path: Path) -> list[StoredTensor]:
+    """What a safetensors file holds, by its header alone, in order of the file.
+
+    Raises:
+        ModelError: if it is missing, damaged, or holds a dtype that mpq does not know.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 2 <= length <= min(size, SAFETENSORS_HEADER_BYTES) else None
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+        found = [
+            StoredTensor(name, str(item["dtype"]), tuple(item["shape"]), path, 8 + length + int(item["data_offsets"][0]))
+            for name, item in header.items()
+            if name != "__metadata__"
+        ]
+        unknown = next((tensor for tensor in found if tensor.dtype not in DTYPES), None)
+        if unknown is not None:
+            raise ValueError(f"dtype {unknown.dtype} of '{unknown.name}'")
+        if any(side < 0 for tensor in found for side in tensor.shape) or any(tensor.start + tensor.bytes > size for tensor in found):
+            raise ValueError("cut off")
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as a .safetensors file ({error}): save or download the model again") from error
+    return sorted(found, key=lambda tensor: tensor.start)

@@ -1,0 +1,57 @@
+"""Checks that every loaded model passes: real tensors, finite weights; and the hash of a module in memory."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from mpq.errors import ModelError, NumericsError
+from mpq.models.memory.offload import used
+
+
+def check_sound(module: nn.Module, source: str) -> None:
+    """Refuse a module whose tensors cannot be measured; infinity is allowed in buffers, where attention masks hold it.
+
+    Raises:
+        ModelError: if a tensor is on the meta device.
+        NumericsError: if a parameter holds NaN or infinity, or a buffer NaN.
+    """
+    for name, parameter in module.named_parameters():
+        _check_real(name, parameter, source)
+        used(parameter)
+        if not _all_finite(parameter):
+            raise NumericsError(f"{source}: weight '{name}' holds NaN or infinity: train or save the model again")
+    for name, buffer in module.named_buffers():
+        _check_real(name, buffer, source)
+        if buffer.is_floating_point() and bool(buffer.isnan().any()):
+            raise NumericsError(f"{source}: buffer '{name}' holds NaN: train or save the model again")
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Hexadecimal SHA-256 over the sorted names, dtypes, shapes and bytes of the state dict."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _check_real(name: str, tensor: Tensor, source: str) -> None:
+    if tensor.is_meta:
+        raise ModelError(f"{source}: '{name}' is on the meta device and has no values: load the weights first")
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    if tensor.element_size() == 1:  # torch has no isfinite for 8-bit floats
+        tensor = tensor.float()
+    return bool(tensor.isfinite().all())
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,203 @@
+"""torch.export archives: loading one, and keeping one without its weights so that the module can be rebuilt from it.
+
+An artifact stores its weights itself, so the program kept beside them has every weight replaced by a tensor of stride 0 over
+one element: names, shapes, dtypes and ties survive, the bytes do not. Constants of the graph are no weights and stay.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import lzma
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.pt2_archive._package import load_pt2
+
+from mpq.errors import FormatError, ModelError
+from mpq.limits import PROGRAM_BYTES
+from mpq.models.running.forward import first_line
+from mpq.models.sources.archive_guard import MODEL, checked_archive
+from mpq.models.sources.loaded import LoadedModel
+
+ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]
+_XZ_MAGIC = b"\xfd7zXZ"
+_STORED = "the program in the artifact"
+_DAMAGED = "the program in the artifact is damaged: write the artifact again with `mpq apply`"
+
+
+def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
+    """The module of a torch.export archive, with its example inputs.
+
+    Raises:
+        ModelError: if the archive is damaged, could run code, or was exported in training mode.
+    """
+    with path.open("rb") as file:
+        program, example_inputs = _read(file, str(path), trust=trust)
+    with _readable(str(path)):
+        _check_mode(program, path)
+    _replace_state(program, Tensor.contiguous)  # as a rebuilt module has them, so that both compute the same to the bit
+    module = _module_of(program, str(path))
+    return LoadedModel(
+        module, "export", sha256, path=path, example_inputs=example_inputs, program=None if trust else strip_program(program)
+    )
+
+
+def strip_program(program: ExportedProgram) -> bytes | None:
+    """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Changes `program`.
+
+    None if its constants make it larger than `read_program` takes.
+    """
+    _replace_state(program, _hollow)
+    drop_traces(program)
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer)
+    content = buffer.getvalue()
+    return None if len(content) > PROGRAM_BYTES else _compress(content)
+
+
+def drop_traces(program: ExportedProgram) -> None:
+    """Take out of `program` what is large and tells of the machine that exported: example inputs, and where each node came from."""
+    program.example_inputs = None
+    program._guards_code = []
+    for graph_module in _graph_modules(program):
+        for node in graph_module.graph.nodes:
+            node.meta.pop("stack_trace", None)
+
+
+def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:
+    """The module of a stripped program, as `read_program` gives it.
+
+    Raises:
+        FormatError: if `content` is damaged.
+        ModelError: if it could run code when loaded.
+    """
+    return _module_of(read_program(content, hollow=hollow), _STORED)
+
+
+def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
+    """The program that `strip_program` gave; every parameter and buffer of the state dict is zero, contiguous and writable.
+
+    Args:
+        content: the compressed program.
+        hollow: leave them without memory of their own, to be replaced.
+
+    Raises:
+        FormatError: if `content` is damaged.
+        ModelError: if it could run code when loaded.
+    """
+    program, _ = _read(io.BytesIO(_decompress(content)), _STORED, trust=False)
+    if not hollow:
+        _replace_state(program, torch.zeros_like)
+    return program
+
+
+def _read(file: IO[bytes], source: str, *, trust: bool) -> tuple[ExportedProgram, ExampleInputs | None]:
+    """The program of an archive, and its example inputs."""
+    with _quiet(), _readable(source):
+        if trust:
+            program = _deserialize(file)
+            return program, program.example_inputs or None
+        checked = checked_archive(file, source)
+        return _deserialize(cast("IO[bytes]", checked.file)), checked.example_inputs
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[None]:
+    """Turns what torch raises on an archive into ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
+        raise ModelError(f"{source} cannot be read as a torch.export archive ({first_line(error)}): export the model again") from error
+
+
+def _deserialize(file: IO[bytes]) -> ExportedProgram:
+    try:
+        return _load_model(file)
+    except NotImplementedError:  # an output type that torch does not know until transformers, if installed, is imported
+        importlib.import_module("transformers.modeling_outputs")
+        importlib.import_module("transformers.cache_utils")
+        file.seek(0)
+        return _load_model(file)
+
+
+def _load_model(file: IO[bytes]) -> ExportedProgram:
+    """What torch.export.load gives, which would log a traceback and hide the reason when it fails."""
+    program: ExportedProgram = load_pt2(file).exported_programs[MODEL]  # type: ignore[arg-type, unused-ignore]
+    return program
+
+
+def _module_of(program: ExportedProgram, source: str) -> nn.Module:
+    """The program's module; without its guards, which are generated code, the plain input checks speak more clearly."""
+    with _readable(source):
+        module: nn.Module = program.module(check_guards=False)
+    for part in module.modules():
+        part.training = False  # .eval() is refused by torch.export; the mode is fixed in the graph
+    return module
+
+
+def _check_mode(program: ExportedProgram, path: Path) -> None:
+    for graph_module in _graph_modules(program):
+        for node in graph_module.graph.nodes:
+            name = str(node.target)
+            trained = name == "aten.dropout.default" and node.args[1] > 0 and node.args[2]
+            if trained or (name == "aten.batch_norm.default" and node.args[5]):
+                raise ModelError(f"{path} was exported in training mode ({name} is active): export it after model.eval()")
+
+
+def _graph_modules(program: ExportedProgram) -> Iterator[torch.fx.GraphModule]:
+    return (part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule))
+
+
+def _hollow(tensor: Tensor) -> Tensor:
+    if tensor.numel() <= 1:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return torch.zeros(1, dtype=tensor.dtype).expand(tensor.shape)
+
+
+def _replace_state(program: ExportedProgram, make: Callable[[Tensor], Tensor]) -> None:
+    """Put `make(tensor)` for every tensor of the state dict; tensors that are one stay one."""
+    made: dict[object, Tensor] = {}
+    state = program.state_dict
+    for name, tensor in list(state.items()):
+        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.dtype) if tensor.numel() else name
+        if key not in made:
+            made[key] = make(tensor.detach())
+        state[name] = nn.Parameter(made[key], tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made[key]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark on weights of stride 0."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found in the group", category=UserWarning)
+        yield
+
+
+def _compress(content: bytes) -> bytes:
+    candidates = (lzma.compress(content, check=lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME), zlib.compress(content, 9))
+    return min(candidates, key=len)
+
+
+def _decompress(content: bytes) -> bytes:
+    """The archive of a stored program, unpacked as far as the limit."""
+    machine = lzma.LZMADecompressor(memlimit=PROGRAM_BYTES) if content.startswith(_XZ_MAGIC) else zlib.decompressobj()
+    try:
+        found = machine.decompress(content, PROGRAM_BYTES + 1)
+    except (lzma.LZMAError, zlib.error, EOFError, MemoryError) as error:
+        raise FormatError(_DAMAGED) from error
+    if len(found) > PROGRAM_BYTES:
+        raise FormatError(f"the program in the artifact unpacks to more than {PROGRAM_BYTES:,} bytes: give the original model as well")
+    if not machine.eof or machine.unused_data:
+        raise FormatError(_DAMAGED)
+    return found

@@ -1,0 +1,86 @@
+"""Loading a model: whatever the file is called, by what is in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from mpq.errors import ModelError, UsageError
+from mpq.files import sha256_of
+from mpq.models.memory.offload import LIMIT_BYTES, Offload
+from mpq.models.sources.checks import check_sound, state_sha256
+from mpq.models.sources.detect_kind import sniff
+from mpq.models.sources.exported_program import load_program
+from mpq.models.sources.huggingface import load_directory
+from mpq.models.sources.loaded import LoadedModel
+from mpq.models.sources.mapped_checkpoint import map_directory
+from mpq.models.sources.torch_files import load_safetensors, load_saved, load_torchscript
+
+_SELF_CONTAINED = {"export": "a torch.export archive", "torchscript": "TorchScript", "hf": "a Hugging Face directory"}
+
+
+def load_model(
+    path: str | Path,
+    *,
+    factory: str | None = None,
+    trust: bool = False,
+    offload: str | Path | None = None,
+    max_memory: int | None = None,
+) -> LoadedModel:
+    """The model at `path`, on the CPU and in eval mode.
+
+    Args:
+        path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module or a Hugging Face directory.
+        factory: "package.module:callable", called without arguments to make the module that a state dict fits.
+        trust: allow a file to run code of its own while it is loaded; without it such a file is refused.
+        offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/memory/offload.py`).
+            The module is to be analyzed only: its parameters are read-only, and to write to one ends the process.
+        max_memory: with `offload`, bytes of weights and of what the analysis makes that are in memory at once; None for 1 GiB.
+
+    Raises:
+        ModelError: if the file is missing, damaged, of another format, needs `trust`, or does not fit `factory`.
+        NumericsError: if a weight holds NaN or infinity.
+        UsageError: if `factory` cannot be used, or `offload` with a model that is no Hugging Face directory.
+    """
+    path = Path(path)
+    content = sniff(path)
+    if factory is not None and content in _SELF_CONTAINED:
+        raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and brings its own module: leave out --model {factory}")
+    if offload is not None and content != "hf":
+        raise UsageError(f"{path} is no Hugging Face directory, whose weights alone can stay in their files: leave out --offload")
+    store = None if offload is None else Offload(Path(offload), limit=LIMIT_BYTES if max_memory is None else max_memory)
+    loaded = _load(content, path, factory=factory, trust=trust) if store is None else _offloaded(path, store, trust=trust)
+    check_sound(loaded.module, str(path))
+    return loaded
+
+
+def from_module(module: nn.Module) -> LoadedModel:
+    """A model that is already in memory; it is used as it is, not copied.
+
+    Raises:
+        ModelError: if the module is in training mode, or has no values yet.
+        NumericsError: if a weight holds NaN or infinity.
+    """
+    if module.training:
+        raise ModelError("the model is in training mode: call model.eval() first")
+    check_sound(module, type(module).__name__)
+    return LoadedModel(module, "memory", state_sha256(module))
+
+
+def _offloaded(path: Path, offload: Offload, *, trust: bool) -> LoadedModel:
+    return replace(load_directory(path, trust=trust, build=lambda directory: map_directory(directory, offload)), offload=offload)
+
+
+def _load(content: str, path: Path, *, factory: str | None, trust: bool) -> LoadedModel:
+    if content == "hf":
+        return load_directory(path, trust=trust)
+    sha256 = sha256_of([path])
+    if content == "export":
+        return load_program(path, sha256=sha256, trust=trust)
+    if content == "torchscript":
+        return load_torchscript(path, sha256=sha256, trust=trust)
+    if content == "safetensors":
+        return load_safetensors(path, sha256=sha256, factory=factory)
+    return load_saved(path, sha256=sha256, factory=factory, trust=trust)

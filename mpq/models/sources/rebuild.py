@@ -1,0 +1,38 @@
+"""Making a module again without the model's file, from what an artifact carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from mpq.errors import FormatError, ModelError
+from mpq.models.sources.exported_program import rebuild_program
+from mpq.models.sources.huggingface import rebuild_directory
+
+
+def rebuild_module(
+    kind: str, *, program: bytes | None, config: dict[str, Any] | None, hollow: bool = False, most: int | None = None
+) -> nn.Module:
+    """The module of an "export" or "hf" model with zeros for weights, in eval mode, its state dict named as the original's.
+
+    Args:
+        kind: of the source model.
+        program: of an "export" model.
+        config: of an "hf" model.
+        hollow: leave the parameters without memory, to be replaced by `replace_tensor`.
+        most: parameters of an "hf" model that there are values for; None takes any number.
+
+    Raises:
+        FormatError: if what it is rebuilt from is missing or damaged.
+        ModelError: if the module of such a model cannot be rebuilt.
+    """
+    if kind == "export":
+        if program is None:
+            raise FormatError("the artifact carries no program: give the original model as well")
+        return rebuild_program(program, hollow=hollow)
+    if kind == "hf":
+        if config is None:
+            raise FormatError("the artifact carries no configuration: give the original model as well")
+        return rebuild_directory(config, hollow=hollow, most=most)
+    raise ModelError(f"a model of kind '{kind}' cannot be rebuilt from the artifact alone: give the original model as well")

@@ -1,0 +1,114 @@
+"""Files of torch.save, torch.jit.save and safetensors, each read without running any code of the file unless trusted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mpq.errors import ModelError
+from mpq.models.sources.loaded import LoadedModel
+from mpq.models.sources.state_dict import build_module, code_named_by_file, find_state, working_directory_importable
+from mpq.models.sources.tensors_only import HoldsCodeError, load_tensors, reason_of
+from mpq.models.sources.torchscript_guard import checked_script
+
+T = TypeVar("T")
+_jit_load: Callable[..., nn.Module] = torch.jit.load
+_AGAIN = "save or download the model again"
+
+
+def load_torchscript(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
+    """A TorchScript archive in eval mode.
+
+    Raises:
+        ModelError: if the archive is damaged, or could run code or reach files without `trust`.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is not supported", category=DeprecationWarning)
+        module: nn.Module = _read(lambda: _script(path, trust=trust), path, "TorchScript archive")
+    return LoadedModel(module.eval(), "torchscript", sha256, path=path)
+
+
+def _script(path: Path, *, trust: bool) -> nn.Module:
+    if trust:
+        return _jit_load(str(path), map_location="cpu")
+    with path.open("rb") as file:
+        return _jit_load(checked_script(file, str(path)), map_location="cpu")
+
+
+def load_saved(path: Path, *, sha256: str, factory: str | None, trust: bool) -> LoadedModel:
+    """What torch.save wrote: a state dict, or with `trust` a pickled module.
+
+    Raises:
+        ModelError: if the file is damaged, holds no model, or needs trust that was not given.
+    """
+    content = _unpickle(path) if trust else _load_weights(path)
+    if isinstance(content, nn.Module):
+        return LoadedModel(content.eval(), "pickle", sha256, path=path)
+    state = find_state(content)
+    if state is None:
+        raise ModelError(f"{path} holds {_described(content)} and not a model: give a state dict or a torch.export archive")
+    return LoadedModel(build_module(state, factory=factory, path=path), "state_dict", sha256, path=path, factory=factory)
+
+
+def load_safetensors(path: Path, *, sha256: str, factory: str | None) -> LoadedModel:
+    """A state dict in a .safetensors file.
+
+    Raises:
+        ModelError: if the file is damaged, or already a result of mpq.
+    """
+    state = _read(lambda: _load_tensors(path), path, ".safetensors file")
+    return LoadedModel(build_module(state, factory=factory, path=path), "state_dict", sha256, path=path, factory=factory)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        if "mpq" in (file.metadata() or {}):
+            raise ModelError(f"{path} is already an mpq artifact: run it with `mpq eval` or mpq.load, or give the original model")
+    return load_file(path)
+
+
+def _load_weights(path: Path) -> object:
+    try:
+        with path.open("rb") as file:
+            return load_tensors(file)
+    except HoldsCodeError as error:
+        raise ModelError(
+            f"{path} holds pickled Python objects ({error}), which run code when loaded: "
+            "save a torch.export archive or a state dict instead, "
+            "or add --trust if you trust the file, whose code then runs with your rights"
+        ) from error
+    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
+        raise _damaged(path, "file of torch.save", error) from error
+
+
+def _unpickle(path: Path) -> object:
+    with code_named_by_file(), working_directory_importable():
+        return _read(lambda: torch.load(path, weights_only=False, map_location="cpu"), path, "file of torch.save")
+
+
+def _read(load: Callable[[], T], path: Path, kind: str) -> T:
+    try:
+        return load()
+    except ModelError:
+        raise
+    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+        raise _damaged(path, kind, error) from error
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> ModelError:
+    return ModelError(f"{path} cannot be read as a {kind} ({reason_of(error)}): {_AGAIN}")
+
+
+def _described(content: object) -> str:
+    if isinstance(content, dict):
+        keys = ", ".join(str(key) for key in list(content)[:4])
+        return f"a dict with {keys}" if keys else "an empty dict"
+    return "a tensor" if isinstance(content, Tensor) else f"a {type(content).__name__}"

@@ -1,0 +1,179 @@
+"""Load: an artifact becomes a running model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from mpq.apply.shard_plan import opened
+from mpq.errors import FormatError, MismatchError, ModelError, UsageError
+from mpq.formats.stored import PARTS
+from mpq.models.layers.state_tensors import aliases_of, state_of
+from mpq.models.memory.malloc_trim import return_freed_memory
+from mpq.models.memory.replaced_tensors import replace_tensor
+from mpq.models.running.swap import tensor_of
+from mpq.models.sources.rebuild import rebuild_module
+from mpq.records.artifact import PROGRAM, ArtifactHeader
+from mpq.records.artifact_files import artifact_files, read_header
+from mpq.records.layer import Layer
+from mpq.tensors.kernels.choose import best_layout, is_plain
+from mpq.tensors.kernels.stored import stored_codes
+from mpq.tensors.matrix import from_matrix
+from mpq.tensors.packed import PackedTensor
+from mpq.tensors.quantized import unpack_weight
+
+
+def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
+    """The quantized model of an artifact, in eval mode.
+
+    Args:
+        artifact: path of the file, of the index of several files, or of the folder that holds them.
+        model: a module of the same architecture, whose parameters are overwritten in place (replaced, if `packed` or with `dtype`) and
+            which is returned. Not needed for torch.export and Hugging Face sources.
+        packed: keep the layers packed in memory, as `PackedTensor` parameters that multiply on their codes (`mpq show --kernels` says
+            how). Outputs are the same up to the order of sums. Without it the layers are ordinary tensors: the outputs that were
+            measured, at the speed and in the memory of the original, and weights that can be written and trained.
+        dtype: what the model computes in, for example torch.bfloat16, where the fastest packed kernels of most CPUs are: of all
+            floating-point parameters and buffers in its state dict. None: as in the original. A module whose code, or whose exported
+            graph, fixes another dtype fails when it is called.
+
+    Raises:
+        UsageError: if `dtype` is not a floating-point one.
+        FormatError: if the file is missing, damaged, or from a newer version.
+        ModelError: if the source needs `model` and none was given.
+        MismatchError: if `model` has other tensors than the artifact.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise UsageError(f"a model cannot compute in {dtype}: give a floating-point dtype, for example torch.bfloat16")
+    path = Path(artifact)
+    header = read_header(path)
+    with _opened(artifact_files(path), path) as file:
+        _check_parts(header, file, path)
+        module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
+        _fill(module, header, file, path, packed=packed, dtype=dtype)
+    if packed:
+        return_freed_memory()  # the layers were unpacked on the way, one after another
+    if module.training:
+        with suppress(NotImplementedError):  # the module of an exported program has its mode fixed
+            module.eval()
+    return module
+
+
+def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> nn.Module:
+    kind = str(header.model.get("kind"))
+    if kind == "hf":
+        return rebuild_module(kind, program=None, config=header.config, hollow=hollow, most=_values(header, file))
+    if PROGRAM in file.keys():  # noqa: SIM118
+        return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
+    raise ModelError(f"{path} holds weights only, its source is a {kind} model: build the module and call mpq.load(artifact, module)")
+
+
+def _values(header: ArtifactHeader, file: Any) -> int:
+    """How many weights and other values the artifact holds."""
+    parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
+    others: Iterator[int] = (math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name not in parts)  # noqa: SIM118
+    return sum(layer.weights for layer in header.layers) + sum(others)
+
+
+def _check_parts(header: ArtifactHeader, file: Any, path: Path) -> None:
+    """Refuse an artifact whose layers are not stored in the shapes that their schemes have."""
+    held = set(file.keys())
+    for layer in header.layers:
+        for part in header.schemes[layer.name].stored(layer.matrix):
+            name = f"{layer.name}.{part.part}"
+            if name not in held or tuple(file.get_slice(name).get_shape()) != part.shape:
+                raise FormatError(f"{path} is damaged ('{name}' is missing or has another shape): run `mpq apply` again")
+
+
+def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, packed: bool, dtype: torch.dtype | None) -> None:
+    """Overwrite or replace every tensor of `module`; everything is checked before the first one."""
+    layers = {layer.parameters[0]: layer for layer in header.layers}
+    parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
+    held = (set(file.keys()) - {PROGRAM} - parts) | set(layers)
+    state = state_of(module)
+    ties = _ties(module)
+    sources = {name: header.aliases.get(name) or next((tied for tied in ties.get(name, ()) if tied in held), name) for name in state}
+    _check_names(set(sources.values()), held, path)
+    for other, name in aliases_of(state).items():
+        if sources[other] != sources[name]:
+            raise MismatchError(f"'{other}' and '{name}' are one tensor in the model and two in {path}: give each its own")
+    for name, source in sources.items():
+        shape = layers[source].shape if source in layers else tuple(file.get_slice(source).get_shape())
+        if tuple(state[name].shape) != shape:
+            raise MismatchError(f"tensor '{name}' has shape {list(shape)} in the artifact and {list(state[name].shape)} in the model")
+    with torch.no_grad():
+        if packed or dtype is not None:
+            weight = _packed if packed else _dense
+            made = {source: weight(layer, header, file, dtype or getattr(torch, layer.dtype)) for source, layer in layers.items()}
+            _replace(module, sources, made | {source: _cast(file.get_tensor(source), dtype) for source in held - set(layers)})
+            return
+        for name, source in sources.items():
+            value = _weight(layers[source], header, file) if source in layers else file.get_tensor(source)
+            tensor_of(module, name).data.copy_(value)
+
+
+def _ties(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """All names of each parameter, itself first; a checkpoint that was never loaded holds a tied one under any of them."""
+    names: dict[int, list[str]] = {}
+    parameters = list(module.named_parameters(remove_duplicate=False))  # held, or one's identity could be given to another
+    for name, parameter in parameters:
+        names.setdefault(id(parameter), []).append(name)
+    return {name: (name, *group) for group in names.values() for name in group}
+
+
+def _replace(module: nn.Module, sources: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Put `tensors` in the place of those of `module`; tied ones are one parameter."""
+    buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    made: dict[str, Tensor] = {}
+    for name, source in sources.items():
+        if name not in buffers:
+            made.setdefault(source, nn.Parameter(tensors[source], requires_grad=False))
+        replace_tensor(module, name, made.get(source, tensors[source]))
+
+
+def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
+    strays = sorted(wanted ^ held)
+    if strays:
+        where = "the model" if strays[0] in wanted else str(path)
+        raise MismatchError(f"tensor '{strays[0]}' stands only in {where}: give a module of the architecture that was quantized")
+
+
+def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
+    scheme = header.schemes[layer.name]
+    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
+    return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
+
+
+def _dense(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
+    return _weight(layer, header, file).to(dtype)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy, for a view of the file would keep it open; of the wanted dtype, unless it holds whole numbers."""
+    return tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
+
+
+def _packed(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
+    scheme = header.schemes[layer.name]
+    # Copied, or they would be views of the file for as long as the model lives.
+    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
+    if is_plain(scheme, dtype):
+        return from_matrix(parts["values"].to(dtype), layer.shape, layer.axes)
+    codes = best_layout(stored_codes(parts, scheme, layer.matrix), len(layer.shape), dtype)
+    return PackedTensor(codes, layer.shape, layer.axes, dtype)
+
+
+@contextmanager
+def _opened(files: Sequence[Path], path: Path) -> Iterator[Any]:
+    try:
+        with opened(files) as file:
+            yield file
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise FormatError(f"{path} is damaged ({' '.join(str(error).split())}): run `mpq apply` again") from error

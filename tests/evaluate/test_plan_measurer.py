@@ -1,0 +1,84 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import mpq
+from mpq.errors import MismatchError, UsageError
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metrics import metric_named
+from mpq.records.sensitivity import Sensitivity
+from mpq.tensors.quantizers.rtn import RoundToNearest
+from tests.models.small import bits, data, mlp
+from tests.small import schemes
+
+PLAN = dict(zip("035", schemes("int2", "int4", "int8"), strict=True))
+
+
+def analyzed() -> Sensitivity:
+    return mpq.analyze(mlp(), data(), candidates=("2", "4", "8"), quantizer="rtn")
+
+
+def test_a_plan_is_measured_like_a_copy_with_all_its_weights_on_the_split_of_the_analysis() -> None:
+    table, module = analyzed(), mlp()
+    measurer = mpq.PlanMeasurer(module, data(), table)
+    copied, metric = copy.deepcopy(module), metric_named("kl_divergence")
+    with torch.no_grad():
+        for name, value in Variants(module, table.layers, RoundToNearest()).weights(PLAN).items():
+            copied.get_parameter(name).copy_(value)
+        for found, part in zip((measurer.calibration(PLAN), measurer.held_out(PLAN)), data().split(0.25, 0), strict=True):
+            expected = [metric.errors(metric.prepare([module(*b.args)]), [copied(*b.args)]) for b in part.batches]
+            assert found.tolist() == torch.cat(expected).tolist()
+
+
+def test_single_layers_are_measured_as_in_the_table() -> None:
+    table = analyzed()
+    measurer = mpq.PlanMeasurer(mlp(), data(), table)
+    for (name, scheme), errors in table.errors.items():
+        assert measurer.calibration({name: scheme}).tolist()[: len(errors)] == pytest.approx(errors.tolist(), rel=1e-5, abs=1e-12)
+
+
+def test_the_model_is_unchanged_between_measurements() -> None:
+    module = mlp()
+    before = bits(module)
+    measurer = mpq.PlanMeasurer(module, data(), analyzed())
+    measurer.calibration(PLAN)
+    measurer.held_out(PLAN)
+    assert bits(module) == before
+
+
+def test_another_model_and_other_data_are_refused() -> None:
+    table = analyzed()
+    with pytest.raises(MismatchError) as error:
+        mpq.PlanMeasurer(mlp(1), data(), table)
+    expected = f"the analysis was made with another model (sha256 {table.header.model['sha256'][:12]}…, this one has "
+    assert str(error.value).startswith(expected)
+    with pytest.raises(MismatchError, match=r"^the analysis was made with another data \(sha256 "):
+        mpq.PlanMeasurer(mlp(), data(seed=2), table)
+
+
+def test_a_search_with_the_real_model_returns_a_plan_within_its_budget() -> None:
+    table = analyzed()
+    found = mpq.search(table, "6bits", measurer=mpq.PlanMeasurer(mlp(), data(), table), trials=6)
+    assert found.plan.size.effective_bits <= 6
+    assert found.plan.evidence["measured"]["samples"] == {"calibration": 18, "held_out": 6}
+
+
+def test_a_figure_of_the_users_own_sees_the_quantized_model_and_the_model_stays() -> None:
+    table, module = analyzed(), mlp()
+    measurer = mpq.PlanMeasurer(module, data(), table)
+    before = module.get_parameter(table.layers[0].parameters[0]).detach().clone()
+
+    def own(model: nn.Module) -> torch.Tensor:
+        return (model.get_parameter(table.layers[0].parameters[0]) - before).abs().sum()
+
+    assert measurer.score(own, {}) == 0.0
+    assert measurer.score(own, PLAN) > 0.0
+    assert measurer.score(own, {}) == 0.0
+    with pytest.raises(UsageError, match=r"^the metric returned nan: it must return a finite number, or one for each sample$"):
+        measurer.score(lambda _: math.nan, {})
+    assert measurer.score(lambda _: [True, False], {}).tolist() == [1.0, 0.0]
+    with pytest.raises(UsageError, match=r"^the metric returned nothing: it must return a finite number, or one for each sample$"):
+        measurer.score(lambda _: [], {})

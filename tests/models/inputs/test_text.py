@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mpq.data.dataset import Data
+from mpq.errors import DataError, UsageError
+from mpq.models.inputs.load_data import load_data
+from mpq.models.sources.loaded import LoadedModel
+
+tokenizers = pytest.importorskip("tokenizers")
+transformers = pytest.importorskip("transformers")
+
+WORDS = ["<s>", "a", "b", "c", "d"]
+BOS = 0
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        logits: Tensor = self.embedding(input_ids) @ self.embedding.weight.T
+        return logits
+
+
+def save_tokenizer(folder: Path, *, bos: bool) -> Path:
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="a"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **({"bos_token": "<s>"} if bos else {}))
+    fast.save_pretrained(str(folder))
+    return folder
+
+
+def model_with(tokenizer: Path | None, **config: Any) -> LoadedModel:
+    return LoadedModel(Model(), "hf", "0", config={"vocab_size": 5, **config}, tokenizer=tokenizer)
+
+
+@pytest.fixture(name="model")
+def model_with_bos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    monkeypatch.chdir(tmp_path)
+    return model_with(save_tokenizer(tmp_path / "tokenizer", bos=True), max_position_embeddings=4)
+
+
+def write_lines(*records: object) -> None:
+    Path("text.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+
+
+def ids(data: Data) -> list[list[int]]:
+    rows: list[list[int]] = torch.cat([batch.kwargs["input_ids"] for batch in data.batches]).tolist()
+    return rows
+
+
+def test_documents_start_with_bos_and_are_cut_into_windows_of_the_models_positions(model: LoadedModel) -> None:
+    write_lines({"text": "a b c"}, {"text": "d d"}, {"text": "c"})
+    data = load_data("text.jsonl", model=model)
+    assert ids(data) == [[BOS, 1, 2, 3], [BOS, 4, 4, BOS]]
+    notes = "3 documents, each starting with BOS; the last 1 tokens fill no window and are dropped"
+    assert data.description == f"2 windows of input_ids [4]; {notes}"
+    assert data.ordered
+
+
+def test_a_text_file_is_one_document(model: LoadedModel) -> None:
+    Path("text.txt").write_text("a b c\n\nd a b\n")
+    assert ids(load_data("text.txt", model=model, seq_len=3)) == [[BOS, 1, 2], [3, 4, 1]]
+
+
+def test_a_tokenizer_without_bos_adds_none(model: LoadedModel, tmp_path: Path) -> None:
+    write_lines({"text": "a b"}, {"text": "c d"})
+    data = load_data("text.jsonl", model=model_with(save_tokenizer(tmp_path / "plain", bos=False), n_positions=4))
+    assert ids(data) == [[1, 2, 3, 4]]
+    assert data.description == "1 window of input_ids [4]; 2 documents, without BOS, for the tokenizer has none"
+
+
+def test_num_samples_takes_the_first_windows(model: LoadedModel) -> None:
+    write_lines(*[{"text": "a b c d"}] * 40)
+    data = load_data("text.jsonl", model=model, num_samples=2)
+    assert ids(data) == [[BOS, 1, 2, 3], [4, BOS, 1, 2]]
+    assert data.description == "2 windows of input_ids [4]; 2 documents, each starting with BOS"
+
+
+def test_the_default_window_is_at_most_512_tokens(model: LoadedModel) -> None:
+    Path("text.txt").write_text("a " * 600)
+    data = load_data("text.txt", model=model_with(model.tokenizer, max_position_embeddings=2048))
+    assert data.batches[0].kwargs["input_ids"].shape == (1, 512)
+
+
+def test_lines_are_selected_by_a_field(model: LoadedModel) -> None:
+    write_lines({"split": "train", "text": "a a a"}, {"split": "test", "text": "b b b"})
+    assert ids(load_data("text.jsonl?split=test", model=model)) == [[BOS, 2, 2, 2]]
+    with pytest.raises(DataError, match=r"^text.jsonl\?split=dev: no line has split=dev; its values are train, test$"):
+        load_data("text.jsonl?split=dev", model=model)
+    with pytest.raises(DataError, match=r"^text.jsonl\?part=dev: no line has part=dev; the fields are split, text$"):
+        load_data("text.jsonl?part=dev", model=model)
+
+
+def test_a_single_text_field_of_another_name_is_the_text(model: LoadedModel) -> None:
+    write_lines({"id": 3, "story": "a b c"})
+    assert ids(load_data("text.jsonl", model=model)) == [[BOS, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"a": "x", "b": "y"}', 'text.jsonl: the text fields are a, b; name the one to use "text"'),
+        ('{"a": 1}', 'text.jsonl: no field holds text; name the one to use "text"'),
+        ('{"a": "x"}\n{"a": 1}', 'text.jsonl, line 2: no text under "a"; every line must have it'),
+        ('{"a": "x"}\n[1]', "text.jsonl, line 2: not a JSON object; write one object per line"),
+        ('{"text": " "}', "text.jsonl holds no text: give at least one document"),
+        ('{"text": "a"}', "text.jsonl holds 2 tokens, fewer than one window of 4: give more text or a smaller --seq-len"),
+    ],
+)
+def test_lines_without_text_are_refused(model: LoadedModel, lines: str, message: str) -> None:
+    Path("text.jsonl").write_text(lines)
+    with pytest.raises(DataError) as caught:
+        load_data("text.jsonl", model=model)
+    assert str(caught.value) == message
+
+
+def test_a_damaged_line_is_named(model: LoadedModel) -> None:
+    Path("text.jsonl").write_text('{"text": "x"}\n{"text": "y\n')
+    with pytest.raises(DataError, match=r"^text.jsonl, line 2: not JSON \(.*\); write one object per line$"):
+        load_data("text.jsonl", model=model)
+
+
+def test_text_for_a_model_without_tokenizer_is_refused(model: LoadedModel) -> None:
+    Path("text.txt").write_text("a b c")
+    message = r"^text.txt is text, and the model has no tokenizer: give token ids, a .pt file with an integer tensor \[N, T\]$"
+    with pytest.raises(DataError, match=message):
+        load_data("text.txt", model=model_with(None))
+
+
+def test_lengths_out_of_range_are_refused(model: LoadedModel) -> None:
+    Path("text.txt").write_text("a b c d a b c d")
+    with pytest.raises(UsageError, match=r"^--seq-len 8 is longer than the model's 4 positions: give 4 or less$"):
+        load_data("text.txt", model=model, seq_len=8)
+    with pytest.raises(UsageError, match=r"^--seq-len 1 is too short: give 2 or more$"):
+        load_data("text.txt", model=model, seq_len=1)
+    with pytest.raises(UsageError, match=r"^--num-samples 0 is not a number of samples: give 1 or more$"):
+        load_data("text.txt", model=model, num_samples=0)
+    with pytest.raises(DataError, match=r"^text.txt\?a=b selects lines by 'a', but the file is plain text: leave out '\?a=b'$"):
+        load_data("text.txt?a=b", model=model)

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import nn
+
+from mpq.errors import NumericsError
+from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants, sixteen_bits
+from mpq.models.running.swap import tensor_of
+from mpq.tensors.matrix import to_matrix
+from mpq.tensors.quantizers.rtn import RoundToNearest
+from tests.models.layers.test_unquantized_tensors import batch_of
+from tests.models.small import MODELS, bits, mlp
+from tests.small import linear
+
+INT4 = parse_scheme("int4-g8")
+
+
+class Counting(RoundToNearest):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def round(self, *arguments):  # type: ignore[no-untyped-def]
+        self.count += 1
+        return super().round(*arguments)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("text", ["int4-g8", "int3-asym", "int8", "fp16", "bf16", "fp32"])
+def test_a_variant_has_the_parameters_shape_and_dtype_and_the_quantized_values(kind: str, text: str) -> None:
+    module = MODELS[kind][0]()
+    before = bits(module)
+    layers = discover(module, [batch_of(kind)]).layers
+    variants = Variants(module, layers, RoundToNearest())
+    for layer in layers:
+        weight = tensor_of(module, layer.parameters[0])
+        found = variants.weight(layer.name, parse_scheme(text))
+        assert (found.shape, found.dtype) == (weight.shape, weight.dtype)
+        quantized = RoundToNearest().quantize(to_matrix(weight.detach(), layer.axes), parse_scheme(text))
+        assert torch.equal(to_matrix(found, layer.axes), quantized.dequantize().to(weight.dtype).float())
+    assert bits(module) == before
+
+
+def test_a_variant_is_made_once_while_memory_allows() -> None:
+    module, quantizer = mlp(), Counting()
+    layers = discover(module, [batch_of("mlp")]).layers
+    variants = Variants(module, layers, quantizer)
+    for _ in range(3):
+        variants.weights({"0": INT4, "3": INT4})
+    assert quantizer.count == 2
+
+
+def test_the_least_recently_used_variant_is_dropped() -> None:
+    module, quantizer = mlp(), Counting()
+    layers = discover(module, [batch_of("mlp")]).layers
+    variants = Variants(module, layers, quantizer, cache_bytes=4 * (8 * 16 + 16 * 12))
+    for name in ("0", "3", "0", "5", "0", "3"):
+        variants.weight(name, INT4)
+    assert quantizer.count == 4
+
+
+def test_weights_are_named_by_their_canonical_parameter() -> None:
+    module = MODELS["tied"][0]()
+    layers = discover(module, [batch_of("tied")]).layers
+    found = Variants(module, layers, RoundToNearest()).weights({"embedding": INT4, "body": INT4})
+    assert list(found) == ["embedding.weight", "body.weight"]
+
+
+def test_errors_name_layer_and_scheme() -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("0.weight").mul_(1e7)
+    layers = discover(module, [batch_of("mlp")]).layers
+    with pytest.raises(NumericsError, match=r"^layer '0' at int4-g8: a scale of .* does not fit fp16 \(at most 65504\)"):
+        Variants(module, layers, RoundToNearest()).weight("0", INT4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "expected"),
+    [("float32", 65504.0, "fp16"), ("float32", 65536.0, "bf16"), ("float16", 1.0, "fp16"), ("bfloat16", 1e6, "bf16")],
+)
+def test_sixteen_bits_keep_the_layers_own_format_and_its_range(dtype: str, largest: float, expected: str) -> None:
+    module = nn.Sequential(nn.Linear(4, 4)).to(getattr(torch, dtype))
+    with torch.no_grad():
+        module.get_parameter("0.weight")[0, 0] = -largest
+    assert sixteen_bits(module, linear("0", 4, 4, dtype=dtype)) == expected

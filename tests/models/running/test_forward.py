@@ -1,0 +1,146 @@
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mpq.data.batch import Batch
+from mpq.errors import DataError, ModelError
+from mpq.models.running.forward import forward
+from mpq.models.running.output_kind import outputs_are_logits
+
+
+class Returns(nn.Module):
+    """Returns what it was made with, whatever it is given."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Any:
+        return self.output
+
+
+@dataclass
+class Detection:
+    boxes: Tensor
+    count: int
+    scores: list[Tensor]
+
+
+X = Batch((torch.zeros(2, 3),))
+A, B, IDS = torch.ones(2, 4), torch.zeros(2, 5), torch.zeros(2, 4, dtype=torch.int64)
+
+
+def shapes(output: Any) -> list[list[int]]:
+    return [list(tensor.shape) for tensor in forward(Returns(output), X)]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (A, [[2, 4]]),
+        ((A, IDS, [B]), [[2, 4], [2, 5]]),
+        ({"b": B, "a": A}, [[2, 5], [2, 4]]),
+        ({"loss": B, "logits": A, "past_key_values": (B, B)}, [[2, 4]]),
+        ({"last_hidden_state": A, "pooler_output": B}, [[2, 4]]),
+        ({"embedding": A, "past_key_values": (B, B)}, [[2, 4]]),
+        (OrderedDict(logits=None, boxes=B), [[2, 5]]),
+        (Detection(A, 3, [B]), [[2, 4], [2, 5]]),
+    ],
+)
+def test_outputs_are_floats_in_their_own_order(output: Any, expected: list[list[int]]) -> None:
+    assert shapes(output) == expected
+
+
+def test_no_gradients_are_recorded() -> None:
+    (output,) = forward(nn.Linear(3, 2), X)
+    assert not output.requires_grad
+
+
+def test_a_cache_is_not_asked_for_where_the_signature_knows_it() -> None:
+    class Cached(nn.Module):
+        def forward(self, x: Tensor, use_cache: bool = True) -> Tensor:
+            return torch.tensor(float(use_cache))
+
+    assert forward(Cached(), X)[0] == 0
+    assert forward(Cached(), Batch(X.args, {"use_cache": True}))[0] == 1
+
+
+def test_integers_alone_are_no_output() -> None:
+    with pytest.raises(
+        ModelError, match=r"^the model returns no floating-point tensor, so no error can be measured: wrap it to return its"
+    ):
+        forward(Returns(IDS), X)
+
+
+def test_a_wrong_shape_is_named_with_torchs_reason() -> None:
+    message = r"^the model does not accept a batch of float32 \[2, 3\]: mat1 and mat2 shapes cannot be multiplied \(2x3 and 4x2\)$"
+    with pytest.raises(DataError, match=message):
+        forward(nn.Linear(4, 2), X)
+
+
+def test_a_wrong_name_is_reported() -> None:
+    with pytest.raises(DataError, match=r"^the model does not accept a batch of y: float32 \[2, 4\]: .*unexpected keyword argument 'y'$"):
+        forward(nn.Linear(4, 2), Batch((), {"y": A}))
+
+
+def test_exported_programs_say_which_inputs_they_take() -> None:
+    program = torch.export.export(nn.Linear(4, 2), (torch.zeros(2, 4),)).module()
+    message = r": an exported program takes exactly the inputs that it was exported with, in number and nesting$"
+    with pytest.raises(DataError, match=message):
+        forward(program, Batch((A, A)))
+    assert len(forward(program, Batch((A,)))) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_torchscript_traceback_is_reduced_to_its_cause() -> None:
+    script = torch.jit.script(nn.Linear(4, 2))
+    with pytest.raises(DataError, match=r"float32 \[2, 3\]: mat1 and mat2 shapes cannot be multiplied \(2x3 and 4x2\)$"):
+        forward(script, X)
+
+
+def test_a_long_message_is_shortened() -> None:
+    class Talks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("word " * 200)
+
+    with pytest.raises(DataError) as caught:
+        forward(Talks(), X)
+    assert len(str(caught.value)) < 300
+
+
+def kind_of(output: Any, labels: Tensor | None = None) -> tuple[str, str]:
+    module, batch = Returns(output), Batch((torch.zeros(16, 3),), {}, labels)
+    found = outputs_are_logits(module, forward(module, batch), batch)
+    return found.kind, found.reason
+
+
+SCORES = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "reason"),
+    [
+        ({"logits": SCORES}, "logits", "the output is named logits (5 classes)"),
+        (SCORES, "logits", "the output looks like logits of 5 classes; use --metric relative_mse if it is not"),
+        (SCORES.softmax(-1), "probabilities", "every row of the output sums to one: probabilities of 5 classes"),
+        ({"last_hidden_state": SCORES}, "other", "the output is last_hidden_state, not logits"),
+        (nn.functional.normalize(SCORES), "other", "every row of the output has norm one: an embedding, not logits"),
+        (nn.functional.layer_norm(SCORES, [5]), "other", "all rows of the output have the same norm: normalised features, not logits"),
+        (SCORES.relu(), "other", "the output is never negative: features or independent probabilities, not logits"),
+        (SCORES[:, :1], "other", "an output of shape [16, 1] has no classes along its last dimension"),
+        (SCORES.reshape(16, 5, 1, 1), "other", "an output of shape [16, 5, 1, 1] has no classes along its last dimension"),
+        ((SCORES, SCORES), "other", "the model returns 2 tensors, so the first is not taken for logits"),
+    ],
+)
+def test_logits_are_told_from_other_outputs_with_a_reason(output: Any, kind: str, reason: str) -> None:
+    assert kind_of(output) == (kind, reason)
+
+
+def test_labels_that_index_the_output_prove_logits() -> None:
+    reason = "the labels are integers below 5, the last dimension of the output"
+    assert kind_of(SCORES.relu(), torch.arange(16) % 5) == ("logits", reason)
+    assert kind_of(SCORES.relu(), torch.arange(16) % 6)[0] == "other"

@@ -1,0 +1,64 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mpq.errors import NumericsError
+from mpq.models.running.metrics import metric_named
+from mpq.models.running.reference import Reference
+from tests.models.small import bits, data, inputs, mlp
+
+METRIC = metric_named("relative_mse")
+
+
+def test_errors_are_those_of_a_changed_copy_sample_by_sample() -> None:
+    module, samples = mlp(), data(20)
+    weights = {"3.weight": torch.ones(12, 16), "5.weight": torch.zeros(4, 12)}
+    changed = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, value in weights.items():
+            changed.get_parameter(name).copy_(value)
+        expected = [METRIC.errors(METRIC.prepare([module(*b.args)]), [changed(*b.args)]) for b in samples.batches]
+    assert torch.equal(Reference(module, samples, METRIC).errors(weights), torch.cat(expected))
+
+
+def test_the_module_is_as_it_was_between_measurements() -> None:
+    module = mlp()
+    before = bits(module)
+    reference = Reference(module, data(), METRIC)
+    reference.errors({"3.weight": torch.ones(12, 16)})
+    assert bits(module) == before
+    assert not reference.errors({}).any()
+
+
+def test_the_reference_runs_once_per_batch_when_there_is_memory_and_again_when_there_is_none() -> None:
+    weights = {"3.weight": torch.ones(12, 16)}
+    rich, poor = (Reference(mlp(), data(24), METRIC, cache_bytes=size) for size in (1 << 20, 200))
+    assert (rich.forwards, poor.forwards) == (3, 3)
+    assert torch.equal(rich.errors(weights), poor.errors(weights))
+    assert (rich.forwards, poor.forwards) == (6, 8)
+
+
+def test_an_output_that_is_not_finite_is_nan() -> None:
+    found = Reference(mlp(), data(), METRIC).errors({"5.weight": torch.full((4, 12), 3e38)})
+    assert found.isnan().any()
+    assert not found.isinf().any()
+
+
+def test_a_reference_that_is_not_finite_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).eval()
+    with torch.no_grad():
+        module.get_parameter("0.weight").fill_(3e38)
+    with pytest.raises(NumericsError) as error:
+        Reference(module, data(), METRIC)
+    message = "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
+    assert str(error.value) == message
+
+
+def test_outputs_that_the_caller_has_are_compared() -> None:
+    module, samples = mlp(), data()
+    outputs = (inputs(8, 4, seed=9),)
+    with torch.no_grad():
+        expected = METRIC.errors(METRIC.prepare([module(*samples.batches[1].args)]), outputs)
+    assert torch.equal(Reference(module, samples, METRIC).compared(1, outputs), expected)
