@@ -24,7 +24,8 @@ from torch import Tensor
 
 import mpq
 from mpq.cli.main import app
-from mpq.export.base import ExportError, Options
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
 from mpq.export.run import export
 
 Run = Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Arrows point down: `cli -> stages -> models -> tensors -> formats, errors`, and never from one stage to another."""
+"""Imports point down: a room imports only rooms of lower floors, and no two files import each other, directly or in a circle."""
 
 import ast
 from collections.abc import Iterator
@@ -9,78 +9,101 @@ import pytest
 import mpq
 
 ROOT = Path(mpq.__file__).parent
-BASE = {"errors", "formats", "registry", "schemes"}
-DATA = BASE | {"budget", "files", "records"}
-STAGES = {"analyze", "search", "apply", "evaluate", "check", "export", "report", "demo"}
-ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "formats": {"errors"},
-    "registry": {"errors"},
-    "schemes": {"formats"},
-    "budget": {"errors"},
-    "files": {"errors"},
-    "config": BASE,
-    "schemas": BASE | {"tensors", "models", "analyze"},  # their registries alone, which are without torch
-    "records": BASE | {"budget", "files"},
-    "tensors": BASE,
-    "models": DATA | {"tensors"},
-    **dict.fromkeys(STAGES, DATA | {"config", "tensors", "models"}),
-    "search": DATA | {"config"},
-    "cli": DATA | {"config", "schemas", "tensors", "models"} | STAGES,
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "limits"),
+    ("budget", "files", "formats", "patterns", "schemas", "schemes"),
+    ("config", "data", "records", "tensors"),
+    ("evidence", "models.memory"),
+    ("models.sources",),
+    ("models.running",),
+    ("models.inputs", "models.layers"),
+    ("activations", "calibration"),
+    ("gradients",),
+    ("recovery", "runtime"),
+    ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
+    ("cli",),
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+TORCH_FREE = (
+    "errors",
+    "limits",
+    "budget",
+    "files",
+    "formats",
+    "patterns",
+    "schemas",
+    "config",
+    "records",
+    "evidence",
+    "search",
+    "check",
+    "report",
+)
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in sorted(ROOT.rglob("*.py"))
 }
-EXCEPTIONS = {
-    "export/weights/reopen.py": {"mpq.runtime.load"},  # an exporter starts from the running model of an artifact
-    "export/source.py": {"mpq.apply.shard_plan"},  # which may lie in several files
-    "search/steer.py": {"mpq.models.select"},  # patterns over names, without torch
-}
-FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
 def room(module: str) -> str:
-    return module.split(".")[1] if "." in module else "mpq"
+    parts = module.split(".")[1:]
+    joined = ".".join(parts[:2])
+    return joined if joined in FLOOR_OF else parts[0]
 
 
-def imported(file: str) -> Iterator[str]:
-    """Modules of mpq that a file imports, also inside functions and for types alone."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+def imported(path: Path) -> Iterator[str]:
+    """Modules that a file imports, also inside functions and for types alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "mpq")
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: write imports in full"
-            if node.module == "mpq":
-                yield from (f"mpq.{alias.name}" for alias in node.names)
-            elif node.module is not None and node.module.startswith("mpq."):
-                yield node.module
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, f"{path}: write imports in full"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file not in ("__init__.py", "__main__.py")])
-def test_imports_point_down(file: str) -> None:
-    own = file.split("/")[0].removesuffix(".py")
-    assert own in ALLOWED, f"mpq/{file} belongs to no known room"
-    strays = sorted(m for m in imported(file) if room(m) not in ALLOWED[own] | {own} and m not in EXCEPTIONS.get(file, set()))
-    assert not strays, f"mpq/{file} imports {', '.join(strays)}"
+GRAPH = {module: {name for name in imported(path) if name in MODULES and name != module} for module, path in MODULES.items()}
 
 
-def test_the_order_of_the_rooms_has_no_circle() -> None:
-    left = dict(ALLOWED)
-    while left:
-        free = [name for name, below in left.items() if not below & set(left)]
-        assert free, f"circle among {', '.join(left)}"
-        for name in free:
-            del left[name]
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in ("mpq", "mpq.__main__", "mpq.models")])
+def test_imports_point_down(module: str) -> None:
+    own = room(module)
+    assert own in FLOOR_OF, f"{module} belongs to no known room"
+    strays = sorted(name for name in GRAPH[module] if room(name) != own and FLOOR_OF[room(name)] >= FLOOR_OF[own])
+    assert not strays, f"{module} imports {', '.join(strays)}"
 
 
-def test_only_the_package_itself_imports_from_every_room() -> None:
-    assert {room(module) for module in imported("__init__.py")} <= set(ALLOWED)
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Some modules that import each other in a circle; empty if there are none."""
+    left = {module: set(names) for module, names in graph.items()}
+    while free := [module for module, names in left.items() if not names & left.keys()]:
+        for module in free:
+            del left[module]
+    return sorted(left)
 
 
-@pytest.mark.parametrize("name", ["torch", "click"])
-def test_rooms_without_torch_never_name_it_and_click_is_named_nowhere(name: str) -> None:
-    quiet = {"errors", "formats", "registry", "schemes", "budget", "files", "config", "records", "search"}
-    for file in FILES:
-        own = file.split("/")[0].removesuffix(".py")
-        if name == "click" or own in quiet:
-            tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-            names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-            names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-            assert not any(found.split(".")[0] == name for found in names), f"mpq/{file} imports {name}"
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert not circle({module: names for module, names in GRAPH.items() if module != "mpq"})
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "mpq" and room(module) in TORCH_FREE])
+def test_torch_free_rooms_do_not_name_torch_at_the_top_of_a_file(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name.split(".")[0] == "torch"]
+
+
+def test_click_is_imported_nowhere() -> None:
+    """Typer brings its own copy of click."""
+    users = [module for module, path in MODULES.items() if any(name.split(".")[0] == "click" for name in imported(path))]
+    assert not users
+
+
+@pytest.mark.parametrize("package", [module for module, path in MODULES.items() if path.name == "__init__.py" and module != "mpq"])
+def test_every_room_says_what_it_takes_and_gives(package: str) -> None:
+    assert ast.get_docstring(ast.parse(MODULES[package].read_text(encoding="utf-8"))), f"{package} has no docstring"

@@ -1,0 +1,1 @@
+"""Takes a model and a plan, and writes an artifact of exactly the size that the plan predicts."""

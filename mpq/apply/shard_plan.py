@@ -6,23 +6,21 @@ checkpoint does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from mpq.errors import ApplyError, MismatchError
 from mpq.models.layers.discover import DTYPES as FLOATS
-from mpq.models.sources.checkpoint_files import DTYPES, StoredTensor, tensors_of
+from mpq.models.sources.checkpoint_files import StoredTensor, tensors_of
 from mpq.models.sources.huggingface import described_checkpoint
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_file import INDEX_VERSION
 from mpq.records.artifact_layout import entry, in_file_order, layer_entries
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
+from mpq.tensors.dtypes import TORCH_DTYPES
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,9 @@ def planned_shards(source: Path, files: Sequence[Path], plan: Plan, folder: Path
     held = {path: tensors_of(path) for path in files}
     by_name = {tensor.name: tensor for tensors in held.values() for tensor in tensors}
     layers = {layer.parameters[0]: layer for layer in (_layer(name, plan, by_name, source) for name in plan.layers)}
-    config = described_checkpoint(source, {t.name: DTYPES[t.dtype] for t in by_name.values()}) if plan.model.get("kind") == "hf" else {}
+    config = (
+        described_checkpoint(source, {t.name: TORCH_DTYPES[t.dtype] for t in by_name.values()}) if plan.model.get("kind") == "hf" else {}
+    )
     whole = ArtifactHeader(plan.model, plan.quantizer, tuple(layers.values()), plan.layers, {}, config)
     return [
         _shard(path, folder / f"model-{number:05}-of-{len(files):05}.mpq.safetensors", held[path], layers, whole)
@@ -80,32 +80,6 @@ def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
     names = {name: shard.output.name for shard in shards for name in shard.places}
     total = sum(shard.bytes for shard in shards)
     return {"metadata": {"mpq_index": INDEX_VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
-
-
-class Files:
-    """Several open safetensors files, read like one."""
-
-    def __init__(self, files: Sequence[Any]) -> None:
-        self._homes = {name: file for file in files for name in file.keys()}  # noqa: SIM118
-
-    def keys(self) -> list[str]:
-        """The names of all tensors."""
-        return list(self._homes)
-
-    def get_tensor(self, name: str) -> Any:
-        """A tensor."""
-        return self._homes[name].get_tensor(name)
-
-    def get_slice(self, name: str) -> Any:
-        """A tensor that is not yet read."""
-        return self._homes[name].get_slice(name)
-
-
-@contextmanager
-def opened(files: Sequence[Path]) -> Iterator[Files]:
-    """Several safetensors files as one."""
-    with ExitStack() as stack:
-        yield Files([stack.enter_context(safe_open(path, framework="pt")) for path in files])
 
 
 def _shard(path: Path, output: Path, tensors: list[StoredTensor], layers: Mapping[str, Layer], whole: ArtifactHeader) -> Shard:
@@ -127,7 +101,7 @@ def _layer(name: str, plan: Plan, tensors: Mapping[str, StoredTensor], source: P
     tensor = tensors.get(f"{name}.weight") or tensors.get(name)
     if tensor is None:
         raise ApplyError(f"the plan names '{name}', which no file of {source} holds under this name: apply with the model in memory")
-    dtype = FLOATS.get(DTYPES[tensor.dtype])
+    dtype = FLOATS.get(TORCH_DTYPES[tensor.dtype])
     if dtype is None:
         raise ApplyError(f"'{name}' is stored as {tensor.dtype}, not a floating-point weight: remove it from the plan")
     layer = Layer(name, (tensor.name,), tensor.shape, plan.axes.get(name, (0,)), dtype)

@@ -1,0 +1,1 @@
+"""Takes plans, artifacts and limits, and gives verdicts for CI. No torch."""

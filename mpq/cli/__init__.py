@@ -1,0 +1,1 @@
+"""One command per file: read the options, call the library, print. No arithmetic."""

@@ -16,39 +16,13 @@ import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from mpq.errors import MpqError
+from mpq.export.abilities import Abilities, ExportError
+from mpq.export.nearest_scheme import closest
 from mpq.export.output_place import check_place
-
-if TYPE_CHECKING:
-    from mpq.export.source import Source
-    from mpq.formats.scheme import Scheme
-
-
-class ExportError(MpqError):
-    """A plan or an artifact that a target cannot take, or a package that is not installed."""
-
-
-@dataclass(frozen=True)
-class Abilities:
-    """What a target can express, layer by layer.
-
-    Args:
-        bits: bits of symmetric codes.
-        asymmetric_bits: bits of codes with zero points.
-        group_sizes: allowed group sizes; None allows any.
-        whole_row: whether a row may be one group.
-        ragged: whether the last group of a row may be shorter.
-        floats: floating-point formats.
-    """
-
-    bits: tuple[int, ...]
-    asymmetric_bits: tuple[int, ...] = ()
-    group_sizes: tuple[int, ...] | None = None
-    whole_row: bool = True
-    ragged: bool = False
-    floats: tuple[str, ...] = ("fp16", "bf16", "fp32")
+from mpq.export.source import Source
+from mpq.formats.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -128,8 +102,6 @@ class Target(ABC):
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The scheme that the target takes for a layer that it `takes`: its own if it can; None if nothing holds its values."""
-        from mpq.export.nearest_scheme import closest
-
         return closest(scheme, matrix, self.abilities)
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mpq.export.base import ExportError
+from mpq.export.abilities import ExportError
 from mpq.formats.scheme import Scheme
 from mpq.records.fused_layers import fused_groups
 

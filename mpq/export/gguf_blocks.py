@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mpq.export.base import Abilities
+from mpq.export.abilities import Abilities
 from mpq.formats.scheme import Scheme
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mpq.export.base import Abilities
+from mpq.export.abilities import Abilities
 from mpq.formats.base import FloatStorage
 from mpq.formats.registry import formats
 from mpq.formats.scheme import Scheme

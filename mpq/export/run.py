@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpq.export.base import ExportError, Options, Target
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options, Target
 from mpq.export.nearest_scheme import without_idle_group
 from mpq.export.registry import target_named
 from mpq.export.source import Source, open_source

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.errors import FormatError
-from mpq.export.base import ExportError
+from mpq.export.abilities import ExportError
 from mpq.formats.scheme import Scheme
 from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact
 from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, read_header
@@ -96,7 +96,7 @@ class Source:
         """The artifact as one safetensors file, however many it has."""
         from safetensors import SafetensorError
 
-        from mpq.apply.shard_plan import opened
+        from mpq.records.open_artifact import opened
 
         try:
             with opened(artifact_files(self.path)) as file:

@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mpq.apply.shard_plan import opened
 from mpq.errors import FormatError, MismatchError, ModelError, UsageError
 from mpq.formats.stored import PARTS
 from mpq.models.layers.state_tensors import aliases_of, state_of
@@ -23,6 +22,7 @@ from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.layer import Layer
+from mpq.records.open_artifact import opened
 from mpq.tensors.kernels.choose import best_layout, is_plain
 from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpq.export.base import Abilities
+from mpq.export.abilities import Abilities
 from mpq.export.nearest_scheme import closest, widen
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.quantized import QuantizedWeight

@@ -1,0 +1,1 @@
+"""Plans as other quantizers read them, and their assignments read back."""

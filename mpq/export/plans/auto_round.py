@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mpq.export.base import Abilities, Options, Written
+from mpq.export.abilities import Abilities
+from mpq.export.base import Options, Written
 from mpq.export.plans.base import TextTarget, group_size, kept, quantized, remarks, write_json
 from mpq.export.source import Source
 from mpq.formats.scheme import Scheme

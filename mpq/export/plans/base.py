@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mpq.export.base import ExportError, Options, Target
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options, Target
 from mpq.export.source import Source
 from mpq.files import write_text
 from mpq.formats.scheme import Scheme

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mpq.export.base import Abilities, Options, Written
+from mpq.export.abilities import Abilities
+from mpq.export.base import Options, Written
 from mpq.export.plans.base import TextTarget, group_size, kept, most_common, quantized, remarks, write_json
 from mpq.export.source import Source
 from mpq.formats.scheme import Scheme

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpq.export.base import ExportError, Options, Target, Written
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options, Target, Written
 from mpq.export.gguf_blocks import ABILITIES, block_type
 from mpq.export.llama_names import gguf_name
 from mpq.export.source import Source

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from mpq.export.base import Abilities, Options, Written
+from mpq.export.abilities import Abilities
+from mpq.export.base import Options, Written
 from mpq.export.plans.base import TextTarget, quantized, remarks
 from mpq.export.source import Source
 from mpq.files import write_text

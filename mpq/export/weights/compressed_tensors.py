@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mpq.export.base import Abilities, ExportError, Options, Target, Written
+from mpq.export.abilities import Abilities, ExportError
+from mpq.export.base import Options, Target, Written
 from mpq.export.fused_schemes import check_fused
 from mpq.export.output_place import staged
 from mpq.export.plans.base import is_embedding

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from mpq.export.base import Abilities, ExportError, Options, Target, Written
+from mpq.export.abilities import Abilities, ExportError
+from mpq.export.base import Options, Target, Written
 from mpq.export.source import Source
 from mpq.export.weights.calls import Tokens, call_of, takes_tokens
 from mpq.export.weights.quiet import quiet

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from mpq.data.dataset import Batch
-from mpq.export.base import ExportError, Options
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
 from mpq.export.source import Source
 from mpq.models.inputs.load_data import load_data
 from mpq.models.sources.load import load_model

@@ -1,0 +1,1 @@
+"""Takes data and a model and gives batches that the model accepts, with the reason for every choice."""

@@ -16,21 +16,7 @@ from mpq.records.artifact import PROGRAM, rest_of
 from mpq.records.artifact_layout import TensorEntry, entry
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Rest
-
-SAFETENSORS_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+from mpq.tensors.dtypes import SAFETENSORS_DTYPES
 
 
 def rest_tensors(model: LoadedModel, layers: Sequence[Layer]) -> dict[str, Tensor]:

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from mpq.errors import ModelError
 from mpq.limits import SAFETENSORS_HEADER_BYTES
-from mpq.models.layers.unquantized_tensors import SAFETENSORS_DTYPES
 from mpq.models.sources.huggingface import weight_files
+from mpq.tensors.dtypes import TORCH_DTYPES
 
-DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class StoredTensor:
     @property
     def bytes(self) -> int:
         """Its size."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+        return math.prod(self.shape) * TORCH_DTYPES[self.dtype].itemsize
 
     def rows(self, file: int, first: int, count: int) -> Tensor:
         """`count` indices of the leading dimension from `first` on, read from an open file descriptor."""
-        found = torch.empty((count, *self.shape[1:]), dtype=DTYPES[self.dtype])
+        found = torch.empty((count, *self.shape[1:]), dtype=TORCH_DTYPES[self.dtype])
         read_into(file, found, self.start + first * (self.bytes // max(1, self.shape[0])))
         return found
 
@@ -103,7 +102,7 @@ def tensors_of(path: Path) -> list[StoredTensor]:
             for name, item in header.items()
             if name != "__metadata__"
         ]
-        unknown = next((tensor for tensor in found if tensor.dtype not in DTYPES), None)
+        unknown = next((tensor for tensor in found if tensor.dtype not in TORCH_DTYPES), None)
         if unknown is not None:
             raise ValueError(f"dtype {unknown.dtype} of '{unknown.name}'")
         if any(side < 0 for tensor in found for side in tensor.shape) or any(tensor.start + tensor.bytes > size for tensor in found):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mpq.errors import ModelError
 from mpq.models.memory.offload import Offload, note_uses
 from mpq.models.memory.replaced_tensors import replace_tensor
-from mpq.models.sources.checkpoint_files import DTYPES, StoredTensor, checkpoint_files, tensors_of
+from mpq.models.sources.checkpoint_files import StoredTensor, checkpoint_files, tensors_of
 from mpq.models.sources.huggingface import described_checkpoint, rebuild_directory
+from mpq.tensors.dtypes import TORCH_DTYPES
 
 _WITHOUT = "load it without --offload"
 _SHOWN = 4
@@ -27,7 +28,7 @@ def map_directory(directory: Path, offload: Offload) -> nn.Module:
             another dtype.
     """
     stored = {tensor.name: tensor for path in checkpoint_files(directory) for tensor in tensors_of(path)}
-    config = described_checkpoint(directory, {name: DTYPES[tensor.dtype] for name, tensor in stored.items()})
+    config = described_checkpoint(directory, {name: TORCH_DTYPES[tensor.dtype] for name, tensor in stored.items()})
     module = rebuild_directory({**config, "tensor_dtypes": {}}, hollow=True)
     files: dict[Path, mmap.mmap] = {}
     for names, tensor in _tied(module):
@@ -57,7 +58,7 @@ def _tied(module: nn.Module) -> list[tuple[list[str], Tensor]]:
 
 def _value(stored: StoredTensor, tensor: Tensor, files: dict[Path, mmap.mmap], offload: Offload) -> Tensor:
     """What is stored for `tensor`, mapped; `files` are those that are open, and is added to."""
-    dtype = DTYPES[stored.dtype]
+    dtype = TORCH_DTYPES[stored.dtype]
     if (tensor.dtype, tuple(tensor.shape)) != (dtype, stored.shape):
         there, here = _described(dtype, stored.shape), _described(tensor.dtype, tensor.shape)
         raise ModelError(f"'{stored.name}' is {there} in {stored.path} and {here} in the model: {_WITHOUT}")

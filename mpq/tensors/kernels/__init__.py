@@ -1,0 +1,1 @@
+"""Products with packed weights, chosen by format, shape and dtype."""

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mpq.data.dataset import Batch
-from mpq.export.base import ExportError
+from mpq.export.abilities import ExportError
 from mpq.export.run import export
 from mpq.export.source import open_source
 from mpq.formats.scheme import parse_scheme

@@ -10,7 +10,8 @@ from torch import Tensor
 import mpq
 from mpq.apply.shard_writer import apply_shards
 from mpq.data.dataset import Batch
-from mpq.export.base import ExportError, Options
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
 from mpq.export.run import export
 from mpq.export.weights.compressed_tensors import words
 from mpq.records.fused_layers import fused_groups

@@ -16,7 +16,8 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from mpq.export.base import ExportError, Options
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
 from mpq.export.source import Source
 from mpq.export.weights.calls import PREFIX, Tokens, call_of, takes_tokens
 from mpq.export.weights.executorch.weights import Signed, signed_codes, with_positive_scales

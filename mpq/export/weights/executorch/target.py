@@ -16,7 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mpq.export.base import Abilities, ExportError, Options, Target, Written, package
+from mpq.export.abilities import Abilities, ExportError
+from mpq.export.base import Options, Target, Written, package
 from mpq.export.nearest_scheme import closest, widen, without_idle_group
 from mpq.export.source import Source
 from mpq.export.weights.executorch.graph import Graph

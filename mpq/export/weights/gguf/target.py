@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpq.export.base import ExportError, Options, Target, Written, package
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options, Target, Written, package
 from mpq.export.gguf_blocks import ABILITIES, block_type, pack_blocks
 from mpq.export.llama_names import gguf_name
 from mpq.export.output_place import staged

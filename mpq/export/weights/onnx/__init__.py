@@ -1,0 +1,1 @@
+"""ONNX files: weights dequantized inside the graph."""

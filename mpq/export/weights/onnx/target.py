@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mpq.export.base import Abilities, ExportError, Options, Target, Written, package
+from mpq.export.abilities import Abilities, ExportError
+from mpq.export.base import Options, Target, Written, package
 from mpq.export.output_place import staged
 from mpq.export.source import Source
 from mpq.records.layer import Layer

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from mpq.export.base import ExportError, Options
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
 from mpq.export.source import Source
 from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module, sample

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.data.dataset import Batch
 from mpq.models.running.forward import call_errors, outputs_of
-from mpq.models.running.replay.run import Tape
+from mpq.models.running.replay.tape import Tape
 from mpq.records.layer import Layer
 
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.data.dataset import Batch
 from mpq.models.running.forward import forward
-from mpq.models.running.replay.run import Tape
+from mpq.models.running.replay.tape import Tape
 from mpq.records.layer import Layer
 
 

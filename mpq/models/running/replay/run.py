@@ -11,7 +11,6 @@ to the plain pass; this is checked once for each model, and replay is given up i
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -20,28 +19,11 @@ from torch import Tensor, fx, nn
 from mpq.data.dataset import Batch
 from mpq.models.running.forward import forward
 from mpq.models.running.reference import Reference
+from mpq.models.running.replay.graph import GraphTape, is_replayable
+from mpq.models.running.replay.modules import ModuleTape
+from mpq.models.running.replay.tape import Tape
 from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
-
-
-class Tape(ABC):
-    """What one reference pass leaves for replays; one tape holds one batch at a time."""
-
-    @abstractmethod
-    def record(self, batch: Batch) -> None:
-        """Run the reference on `batch` and keep what replays need."""
-
-    @abstractmethod
-    def run(self, batch: Batch, layer: Layer) -> tuple[Tensor, ...]:
-        """The outputs for the recorded batch with `layer` changed in place by the caller."""
-
-    @abstractmethod
-    def work(self, layer: Layer) -> float:
-        """Share of a whole forward pass, in floating-point operations, that a replay for `layer` runs; 1.0 before anything is recorded."""
-
-    @abstractmethod
-    def clear(self) -> None:
-        """Forget the recorded batch."""
 
 
 class Replay:
@@ -102,9 +84,6 @@ class Replay:
 
 def tape_for(module: nn.Module) -> Tape | None:
     """The tape that suits a model; None where only whole passes are safe."""
-    from mpq.models.running.replay.graph import GraphTape, is_replayable
-    from mpq.models.running.replay.modules import ModuleTape
-
     if isinstance(module, torch.jit.ScriptModule):
         return None
     if isinstance(module, fx.GraphModule):

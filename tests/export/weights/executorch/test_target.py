@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.data.dataset import Batch
-from mpq.export.base import ExportError
+from mpq.export.abilities import ExportError
 from mpq.export.run import Exported, export
 from mpq.export.weights.executorch.weights import fits_positive, with_positive_scales
 from mpq.formats.scheme import Scheme, parse_scheme

@@ -8,7 +8,7 @@ import torch
 
 import mpq
 from mpq.data.dataset import Batch
-from mpq.export.base import ExportError
+from mpq.export.abilities import ExportError
 from mpq.export.gguf_blocks import block_type, pack_blocks
 from mpq.export.llama_names import gguf_name
 from mpq.export.run import export

@@ -10,7 +10,8 @@ import mpq
 from mpq.data.dataset import Batch
 from mpq.demo import write_demo
 from mpq.errors import TrustError
-from mpq.export.base import ExportError, Options
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
 from mpq.export.run import export
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.inputs.load_data import load_data

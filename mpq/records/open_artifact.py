@@ -1,0 +1,36 @@
+"""An artifact in several safetensors files, read as if it were one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+
+class Files:
+    """Several open safetensors files, read like one."""
+
+    def __init__(self, files: Sequence[Any]) -> None:
+        self._homes = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+
+    def keys(self) -> list[str]:
+        """The names of all tensors."""
+        return list(self._homes)
+
+    def get_tensor(self, name: str) -> Any:
+        """A tensor."""
+        return self._homes[name].get_tensor(name)
+
+    def get_slice(self, name: str) -> Any:
+        """A tensor that is not yet read."""
+        return self._homes[name].get_slice(name)
+
+
+@contextmanager
+def opened(files: Sequence[Path]) -> Iterator[Files]:
+    """Several safetensors files as one."""
+    with ExitStack() as stack:
+        yield Files([stack.enter_context(safe_open(path, framework="pt")) for path in files])
