@@ -21,7 +21,6 @@ from mpq.models.sources.huggingface import weight_files
 from mpq.tensors.dtypes import TORCH_DTYPES
 
 
-
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of a safetensors file.
