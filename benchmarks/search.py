@@ -42,8 +42,8 @@ from mpq.demo import demo_files
 from mpq.evidence.paired_test import compare as paired
 from mpq.formats.scheme import Scheme
 from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
-from mpq.models.running.metrics import metric_named
 from mpq.models.running.reference import Reference
 from mpq.records.sensitivity import Errors
 from mpq.search.byte_limit import byte_limit
@@ -111,7 +111,7 @@ class Row:
         self.table, self.options, self.cells = table, options, cells
         self.measurer = mpq.PlanMeasurer(case.model, case.data, table)
         settings = table.header.settings
-        metric = metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
+        metric = comparison_from(settings)
         quantizer = quantizer_named(str(settings["quantizer"]))
         self._variants = Variants(
             case.model.module,

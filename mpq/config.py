@@ -33,11 +33,13 @@ class DataSettings:
         seq_len: tokens of a window, for text; None takes the model's own, at most 512.
         num_samples: only the first samples; None takes all.
         batch_size: samples at once; None chooses one.
+        mask: the input that says which positions are data; None looks for one (`data/masks.py`).
     """
 
     seq_len: int | None = None
     num_samples: int | None = None
     batch_size: int | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class AnalysisSettings:
         targets: patterns of layers to search; empty means all.
         ignore: patterns of layers to leave as they are.
         metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
+        outputs: names or globs of the model's outputs to compare, each optionally with a weight ("boxes=2"); empty compares all.
         quantizer: a quantizer's name, or "auto": the best of a few by measurement on this model.
         method: "measure", "fisher", "weight", or "auto": measure where that is affordable, else fisher.
         held_out: share of the samples that the analysis never sees, kept for the search's decision.
@@ -59,6 +62,7 @@ class AnalysisSettings:
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     metric: str = "auto"
+    outputs: tuple[str, ...] = ()
     quantizer: str = "auto"
     method: str = "auto"
     held_out: float = 0.25

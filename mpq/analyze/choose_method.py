@@ -13,7 +13,7 @@ from mpq.analyze.methods.measure import Measure
 from mpq.analyze.methods.registry import method_named
 from mpq.data.dataset import Data
 from mpq.errors import UsageError
-from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.metrics import Metric
 from mpq.models.running.operations import operations
 
 AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cores
@@ -55,7 +55,7 @@ def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, p
             Measure.name,
             f"method measure: measuring {pairs} figures takes about {work:.1e} operations, within the {AFFORDABLE:.0e} of auto",
         )
-    if not isinstance(metric, (KLDivergence, RelativeMSE)):
+    if not metric.has_projection:
         return Measure.name, f"method measure: {metric.name} has no gradient, although {pairs} figures take {work:.1e} operations"
     reason = f"measuring {pairs} figures would take {work:.1e} operations, more than the {AFFORDABLE:.0e} of auto; --method measure does it"
     return Fisher.name, f"method fisher: {reason}"

@@ -20,7 +20,7 @@ from mpq.data.dataset import Data
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
-from mpq.models.running.choose_metric import choose_metric
+from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
 from mpq.patterns import select
@@ -60,7 +60,7 @@ def prepare(
     parts = parts_of(earlier, data)
     splitting = {"held_out": settings.held_out, "seed": settings.seed, **parts}
     split = data.split_as(splitting)
-    metric, reason = choose_metric(model, split.first, settings.metric)
+    metric, reasons = choose_comparison(model.module, split.first.batches, metric=settings.metric, outputs=settings.outputs)
     discovery = discover(model.module, split.calibration.batches)
     layers = chosen_layers(discovery, settings)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
@@ -90,15 +90,14 @@ def prepare(
             "samples": {"calibration": split.calibration.samples, "held_out": split.held_out.samples},
         },
         settings={
-            "metric": metric.name,
-            "probabilities": getattr(metric, "probabilities", False),
+            **metric.settings(),
             "method": method,
             "quantizer": quantizer,
         },
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(reason, why, choice, *_added(parts), *_unreached(discovery), *too_large),
+        notes=(*reasons, why, choice, *_added(parts), *_unreached(discovery), *too_large),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)

@@ -59,7 +59,7 @@ def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) ->
         ("data", old.data.get("sha256"), new.data.get("sha256" if old.data.get("sha256") != new.data.get("grown_from") else "grown_from")),
         ("held-out share", old.data.get("held_out"), new.data.get("held_out")),
         ("seed", old.data.get("seed"), new.data.get("seed")),
-        *((name, old.settings.get(name), new.settings.get(name)) for name in new.settings),
+        *((name, old.settings.get(name), new.settings.get(name)) for name in new.settings if name in old.settings or name != "outputs"),
     ]
     for name, before, now in differences:
         if before != now:

@@ -22,7 +22,10 @@ from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.layers.unquantized_tensors import inventory, rest_tensors
+from mpq.models.running.choose_comparison import choose_comparison
+from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.metrics import Metric
 from mpq.models.running.swap import tensor_of
 from mpq.models.sources.load import from_module
@@ -32,7 +35,6 @@ from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
 from mpq.records.plan_budget import check_plan_budget
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
-from mpq.recovery.held_out import metric_on
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
 from mpq.tensors.matrix import to_matrix
@@ -203,7 +205,11 @@ def _packed(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:
 
 
 def _metric(plan: Plan, model: LoadedModel, split: Split) -> Metric:
-    return metric_on(model.module, split.held_out, plan.evidence.get("metric"))
+    recorded = plan.evidence.get("outputs")
+    if recorded:
+        return comparison_from({"outputs": recorded})
+    name = str(plan.evidence.get("metric"))
+    return choose_comparison(model.module, split.first.batches, metric=name if name in METRICS else "auto").comparison
 
 
 def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None, *, recovery: bool) -> Split | None:

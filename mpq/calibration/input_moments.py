@@ -28,10 +28,12 @@ from mpq.calibration.accumulate import Moments
 from mpq.calibration.operands import product
 from mpq.calibration.placement import Placement, place
 from mpq.data.dataset import Data
+from mpq.data.masks import padding_masks
 from mpq.models.layers.dispatch_watch import Watch
 from mpq.models.layers.operator_roles import Role, role
 from mpq.models.memory.regions import Origin, region
 from mpq.models.running.forward import forward
+from mpq.models.running.positions import kept_values
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.tensors.quantizers.base import Quantizer, Statistics
@@ -64,6 +66,7 @@ def collect_statistics(module: nn.Module, layers: Iterable[Layer], data: Data) -
     watch = InputWatch(module, wanted)
     with plain_kernels(module):
         for batch in data.batches:
+            watch.masks = padding_masks(batch)
             with watch.active():
                 forward(module, batch)
             watch.forget()
@@ -122,7 +125,12 @@ def statistics_for(
 
 
 class InputWatch(Watch):  # type: ignore[no-untyped-call]
-    """Watches the products with the weights of some layers and sums what multiplies them."""
+    """Watches the products with the weights of some layers and sums what multiplies them.
+
+    Attributes:
+        masks: which positions of the batch at hand are not padding; vectors at the others are left out.
+        looked_up: the numbers of the layers that are tables.
+    """
 
     def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(module, [tensor_of(module, layer.parameters[0]) for layer in layers])
@@ -131,6 +139,7 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
         self._reasons: dict[int, str] = {}
         self._refused: set[int] = set()
         self.looked_up: set[int] = set()
+        self.masks: list[Tensor] = []
         self._places: dict[tuple[Any, ...], Placement | str] = {}
         self._last: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
@@ -192,13 +201,18 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
     def _take(self, number: int, placed: Placement, group: int | None, vectors: Tensor) -> None:
         """Take in the vectors of one call, [groups, positions, values], that meet the weight of this number."""
         total = self._moments[number].at(placed, self._layers[number].matrix[1])
-        total.add(self._outer(vectors), vectors.shape[1], placed, group)
+        kept = self._kept(vectors)
+        total.add(self._outer(vectors, kept), vectors.shape[1] if kept is None else int(kept.sum()), placed, group)
 
-    def _outer(self, vectors: Tensor) -> Tensor:
+    def _kept(self, vectors: Tensor) -> Tensor | None:
+        """Which of the vectors are not padding, bool [positions]; None if all are data, or their positions are not those of a mask."""
+        return next((mask.flatten() for mask in self.masks if mask.numel() == vectors.shape[1]), None)
+
+    def _outer(self, vectors: Tensor, kept: Tensor | None) -> Tensor:
         """Sums of outer products, float32 [groups, values, values]; kept for the next call, since layers often share their input."""
         key = (vectors.data_ptr(), vectors.shape, vectors.stride(), vectors._version)
         if self._last is None or self._last[0] != key:
-            values = vectors.float()
+            values = vectors.float() if kept is None else kept_values(vectors.float(), kept.view(1, -1, 1))
             self._last = (key, vectors, values.mT @ values)
         return self._last[2]
 

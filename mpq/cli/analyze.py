@@ -11,7 +11,7 @@ from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
-from mpq.cli.options import BatchSize, Config, Factory, Json, NumSamples, SeqLen, Trust, default_of, merged
+from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeqLen, Trust, default_of, merged
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
@@ -20,7 +20,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
-_DATA = ("seq_len", "num_samples", "batch_size")
+_DATA = ("seq_len", "num_samples", "batch_size", "mask")
 _SHOWN = 12
 
 
@@ -49,6 +49,14 @@ def command(
         str | None,
         typer.Option(help=f"{either(METRICS)}; auto takes KL where the output is logits. [default: auto]"),
     ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WEIGHT]",
+            help="Outputs of the model to compare, by name or glob, each optionally with a weight. "
+            "[default: all that are not computed from others]",
+        ),
+    ] = None,
     quantizer: Annotated[
         str | None,
         typer.Option(help=f"How codes are chosen: {', '.join(QUANTIZERS)}; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
@@ -70,6 +78,7 @@ def command(
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
+    mask: Mask = None,
     factory: Factory = None,
     trust: Trust = False,
     offload: Annotated[
@@ -107,6 +116,7 @@ def command(
         "calib": calib,
         "candidates": candidates,
         "metric": metric,
+        "outputs": outputs,
         "quantizer": quantizer,
         "method": method,
         "targets": targets,
@@ -116,6 +126,7 @@ def command(
         "seq_len": seq_len,
         "num_samples": num_samples,
         "batch_size": batch_size,
+        "mask": mask,
     }
     choices = merged("analyze", config, options)
     given = choices.pop("calib", None)

@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table
 from mpq.cli.eval_artifact import evaluate_artifact
-from mpq.cli.options import BatchSize, Factory, Json, NumSamples, SeqLen, Trust
+from mpq.cli.options import BatchSize, Factory, Json, Mask, NumSamples, SeqLen, Trust
 from mpq.config import DataSettings
 
 
@@ -22,6 +22,11 @@ def command(
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
+    mask: Mask = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Outputs to compare, by name or glob. [default: all that are not computed from others]"),
+    ] = None,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -33,8 +38,8 @@ def command(
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
-    settings = DataSettings(seq_len, num_samples, batch_size)
-    found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, trust=trust)
+    settings = DataSettings(seq_len, num_samples, batch_size, mask)
+    found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust)
     if json:
         print_json(found.to_dict())
         return

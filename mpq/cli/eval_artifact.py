@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def evaluate_artifact(
-    artifact: Path, data: str, settings: DataSettings, *, reference: Path | None = None, factory: str | None = None, trust: bool = False
+    artifact: Path,
+    data: str,
+    settings: DataSettings,
+    *,
+    reference: Path | None = None,
+    factory: str | None = None,
+    outputs: Sequence[str] = (),
+    trust: bool = False,
 ) -> Evaluation:
     """The artifact beside the model that it was made from.
 
@@ -25,6 +33,7 @@ def evaluate_artifact(
         data: where the samples come from, as `mpq eval --data` takes it.
         settings: how they are read.
         reference: the unquantized model, if it is not where the artifact says.
+        outputs: those to compare; empty compares all.
         factory: what makes the module of a state dict, when the user names it.
         trust: allow a pickled reference, and what the artifact names as factory.
 
@@ -49,4 +58,4 @@ def evaluate_artifact(
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
     with progress("eval") as advance:
-        return evaluate(model, quantized, samples, on_progress=advance)
+        return evaluate(model, quantized, samples, outputs=outputs, on_progress=advance)

@@ -122,6 +122,7 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
         seq_len=settings.seq_len,
         num_samples=settings.num_samples,
         batch_size=settings.batch_size,
+        mask=settings.mask,
         seed=seed,
     )
 
@@ -131,7 +132,8 @@ def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any
     path, mark, rest = source.partition("?")
     if source != EXAMPLES and Path(path).exists():
         source = Path(os.path.relpath(Path(path).resolve(), output.parent.resolve())).as_posix() + mark + rest
-    return {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
+    read = {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
+    return read if settings.mask is None else read | {"mask": settings.mask}
 
 
 def reopen_model(
@@ -189,7 +191,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, t
         raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
     elif source != EXAMPLES and not trust:
         refuse_code(source, beside)
-    settings = DataSettings(facts.get("seq_len"), facts.get("num_samples"), facts.get("batch_size"))
+    settings = DataSettings(facts.get("seq_len"), facts.get("num_samples"), facts.get("batch_size"), facts.get("mask"))
     with code_named_by_file():
         data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
     if data.sha256 != facts["sha256"]:

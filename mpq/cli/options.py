@@ -37,6 +37,14 @@ SeqLen = Annotated[
 ]
 NumSamples = Annotated[int | None, typer.Option(help="Use only the first samples. [default: all]", rich_help_panel="Data")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples at once. [default: chosen by their size]", rich_help_panel="Data")]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The input that says which positions are data, such as attention_mask; others count in no figure. [default: found by name]",
+        rich_help_panel="Data",
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
 Dtype = Annotated[
     str | None,

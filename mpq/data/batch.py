@@ -7,7 +7,7 @@ all samples share) goes whole with every sample, and so does anything that is no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,21 +27,27 @@ class Batch:
         labels: one row per sample; never given to the model.
         sampled: for every leaf of (args, kwargs, labels), whether it holds one row per sample. Found by the leading dimension
             unless given; samples that are cut out of a batch keep its answer, so that a table of one row stays a table.
+        mask: which positions of each sample count, [samples, positions]; others are padding. None counts all. `data/masks.py` finds it.
 
     Raises:
-        DataError: if there is no tensor to count samples by, or the labels are of another number.
+        DataError: if there is no tensor to count samples by, or the labels or the mask are of another number.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     labels: Tensor | None = None
     sampled: tuple[bool, ...] = ()
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not any(tensor.ndim for tensor in self.tensors):
             raise DataError("a batch holds no tensor of samples: give tensors whose first dimension counts the samples")
         if self.labels is not None and (self.labels.ndim == 0 or len(self.labels) != self.size):
             raise DataError(f"{self.size} samples come with labels of shape {list(self.labels.shape)}: give one label per sample")
+        if self.mask is not None:
+            if self.mask.ndim < 2 or len(self.mask) != self.size:
+                raise DataError(f"{self.size} samples come with a mask of shape {list(self.mask.shape)}: give [samples, positions]")
+            object.__setattr__(self, "mask", self.mask.bool())
         if not self.sampled:
             size = self.size
             rows = (isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size for leaf in self.leaves)
@@ -81,16 +87,16 @@ class Batch:
     def in_dtype(self, dtype: torch.dtype) -> Batch:
         """The same with every floating-point tensor in `dtype`."""
         floats = (isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in self.leaves)
-        return self._rebuilt([leaf.to(dtype) if wanted else leaf for leaf, wanted in zip(self.leaves, floats, strict=True)])
+        return self._rebuilt([leaf.to(dtype) if wanted else leaf for leaf, wanted in zip(self.leaves, floats, strict=True)], self.mask)
 
     def _map(self, cut: Callable[[Tensor], Tensor]) -> Batch:
         leaves = [cut(leaf) if sampled else leaf for leaf, sampled in zip(self.leaves, self.sampled, strict=True)]
-        return self._rebuilt(leaves)
+        return self._rebuilt(leaves, None if self.mask is None else cut(self.mask))
 
-    def _rebuilt(self, leaves: list[Any]) -> Batch:
+    def _rebuilt(self, leaves: list[Any], mask: Tensor | None) -> Batch:
         structure = pytree.tree_structure((self.args, self.kwargs, self.labels))
         args, kwargs, labels = pytree.tree_unflatten(leaves, structure)
-        return Batch(args, kwargs, labels, self.sampled)
+        return replace(self, args=args, kwargs=kwargs, labels=labels, mask=mask)
 
 
 def regroup(batches: Iterable[Batch], batch_size: int) -> tuple[Batch, ...]:
@@ -115,7 +121,10 @@ def _shape(tensor: Tensor) -> str:
 
 def _joinable(left: Batch, right: Batch) -> bool:
     alike = pytree.tree_structure((left.args, left.kwargs, left.labels)) == pytree.tree_structure((right.args, right.kwargs, right.labels))
-    return alike and left.sampled == right.sampled and all(map(_same_kind, left.leaves, right.leaves, left.sampled))
+    masks = [None if batch.mask is None else batch.mask.shape[1:] for batch in (left, right)]
+    return (
+        alike and masks[0] == masks[1] and left.sampled == right.sampled and all(map(_same_kind, left.leaves, right.leaves, left.sampled))
+    )
 
 
 def _same_kind(left: Any, right: Any, sampled: bool) -> bool:
@@ -131,4 +140,6 @@ def _join(group: Sequence[Batch]) -> Batch:
     if len(group) == 1:
         return first
     columns = zip(*(batch.leaves for batch in group), strict=True)
-    return first._rebuilt([torch.cat(column) if sampled else column[0] for column, sampled in zip(columns, first.sampled, strict=True)])
+    joined = [torch.cat(column) if sampled else column[0] for column, sampled in zip(columns, first.sampled, strict=True)]
+    masks = [batch.mask for batch in group if batch.mask is not None]
+    return first._rebuilt(joined, torch.cat(masks) if masks else None)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def sha256_of_batches(batches: Iterable[Batch]) -> str:
-    """One hexadecimal SHA-256 over all arguments and labels, sample by sample."""
+    """One hexadecimal SHA-256 over all arguments, labels and masks, sample by sample."""
     columns: dict[str, _Column] = {}
     for batch in batches:
         leaves, _ = pytree.tree_flatten_with_path((batch.args, batch.kwargs, batch.labels))
         for (path, leaf), sampled in zip(leaves, batch.sampled, strict=True):
             columns.setdefault(pytree.keystr(path), _Column()).add(leaf, samples=sampled)
+        if batch.mask is not None:
+            columns.setdefault("mask", _Column()).add(batch.mask, samples=True)
     whole = hashlib.sha256()
     for name in sorted(columns):
         whole.update(f"{name}:{columns[name].hexdigest()}\n".encode())

@@ -14,7 +14,7 @@ from mpq.data.dataset import Data
 from mpq.errors import MismatchError, UsageError
 from mpq.formats.scheme import Scheme
 from mpq.gradients.slopes import slopes_at
-from mpq.models.running.choose_metric import recorded_metric
+from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.forward import first_line
 from mpq.models.running.reference import Reference
@@ -49,7 +49,7 @@ class PlanMeasurer:
                 raise MismatchError(f"the analysis was made with another {name} (sha256 {expected[:12]}…, this one has {found[:12]}…)")
         settings = table.header.settings
         split = data.split_as(table.header.data)
-        metric = recorded_metric(settings)
+        metric = comparison_from(settings)
         chosen = quantizer_named(quantizer or str(settings["quantizer"]))
         statistics = statistics_for(chosen, loaded.module, table.layers, split.first)
         self._module = loaded.module

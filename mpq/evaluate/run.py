@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from mpq.data.dataset import Batch, Data
 from mpq.errors import NumericsError
+from mpq.evaluate.answers import Answers
 from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.choose_comparison import choose_comparison
+from mpq.models.running.comparison import Comparison, Part
 from mpq.models.running.forward import forward
 from mpq.models.running.metric_registry import EVALUATED
-from mpq.models.running.metrics import metric_named
-from mpq.models.running.output_kind import labels_fit, outputs_are_logits
+from mpq.models.running.metrics import SUPPRESSED, KLDivergence, metric_named
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.evaluation import Evaluation, Figure
@@ -30,18 +32,20 @@ def evaluate(
     quantized: nn.Module | LoadedModel,
     data: Data | Iterable[Any],
     *,
+    outputs: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Figures of `quantized` beside those of `reference`.
 
-    Always: relative_mse and cosine. Where the output is logits or probabilities: kl_divergence (nats; mean, 95% quantile and maximum
-    over samples) and top1_agreement. With labels, or for a language model with its own next tokens: accuracy and loss (nats), and
-    perplexity for a language model.
+    Always: relative_mse and cosine, over all compared outputs and, where there are several, of each. Where an output is logits or
+    probabilities: kl_divergence (nats; mean, 95% quantile and maximum over samples) and top1_agreement. With labels, or for a language
+    model with its own next tokens: accuracy and loss (nats), and perplexity for a language model. Padding counts in none of them.
 
     Args:
         reference: the unquantized model.
         quantized: what `load` gave.
         data: what `load_data` gave, or batches as from a DataLoader.
+        outputs: names or globs of the outputs to compare; empty compares all that are not computed from others.
         on_progress: told after each batch.
 
     Raises:
@@ -50,72 +54,87 @@ def evaluate(
     """
     before, after = _module(reference), _module(quantized)
     samples = data if isinstance(data, Data) else fit_data(data, model=_loaded(reference), source="memory")
-    kind = outputs_are_logits(before, forward(before, samples.batches[0]), samples.batches[0]).kind
-    suited = [name for name, each in EVALUATED.items() if kind != "other" or not each.classes]
-    metrics = [metric_named(name, probabilities=kind == "probabilities") for name in suited]
-    errors: dict[str, list[Tensor]] = {metric.name: [] for metric in metrics}
-    tallies = (_Tally(probabilities=kind == "probabilities"), _Tally(probabilities=kind == "probabilities"))
+    comparison = choose_comparison(before, samples.batches, outputs=outputs).comparison
+    columns = [_Column(part, alone=len(comparison.parts) == 1, only_logits=_kl_parts(comparison) == 1) for part in comparison.parts]
     for done, batch in enumerate(samples.batches, start=1):
-        expected, found = forward(before, batch), forward(after, batch)
-        _check_finite(expected, "reference")
-        _check_finite(found, "quantized")
-        for metric in metrics:
-            errors[metric.name].append(metric.errors(metric.prepare(expected), found))
-        if kind != "other":
-            for tally, outputs in zip(tallies, (expected, found), strict=True):
-                tally.add(outputs[0], batch)
+        expected, found = comparison.picked(forward(before, batch)), comparison.picked(forward(after, batch))
+        for column, own, other in zip(columns, expected, found, strict=True):
+            column.add(own, other, batch)
         if on_progress is not None:
             on_progress(done, len(samples.batches), "evaluate")
-    joined = {name: torch.cat(parts) for name, parts in errors.items()}
-    return Evaluation((*_distances(joined), *_compared(*tallies)), samples.samples, samples.source)
+    return Evaluation(tuple(_figures(columns)), samples.samples, samples.source)
 
 
-class _Tally:
-    """Right answers and log-likelihood of one model, against labels or its own next tokens."""
+class _Column:
+    """The errors of one output over batches."""
 
-    def __init__(self, *, probabilities: bool) -> None:
-        self._probabilities = probabilities
-        self.answers = self.right = 0
-        self.loss = 0.0
-        self.language = False
+    def __init__(self, part: Part, *, alone: bool, only_logits: bool) -> None:
+        self.part, self._alone, self._only_logits = part, alone, only_logits
+        self.logits = part.metric == KLDivergence.name
+        suited = [name for name, each in EVALUATED.items() if self.logits or not each.classes]
+        self._metrics = [
+            part.made() if name == part.metric else metric_named(name, probabilities=part.probabilities, floor=part.floor)
+            for name in suited
+        ]
+        self.errors: dict[str, list[Tensor]] = {name: [] for name in suited}
+        self.answers = tuple(Answers(probabilities=part.probabilities) for _ in range(2))
 
-    def add(self, output: Tensor, batch: Batch) -> None:
-        """Count one batch; without labels and tokens nothing is counted."""
-        logits, targets = _targets(output, batch)
-        if targets is None:
-            return
-        self.language = self.language or logits.ndim == 3
-        flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1)
-        kept = wanted != -100
-        logs = flat.clamp(min=1e-30).log() if self._probabilities else torch.log_softmax(flat, -1)
-        chosen = logs.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        self.loss -= float(chosen[kept].double().sum())
-        self.right += int((flat.argmax(-1) == wanted)[kept].sum())
-        self.answers += int(kept.sum())
+    def add(self, expected: Tensor, found: Tensor, batch: Batch) -> None:
+        """Compare one batch."""
+        mask = batch.mask if self.part.mask else None
+        for metric in self._metrics:
+            before, after = (expected, found) if EVALUATED[metric.name].classes else self._visible(expected, found)
+            prepared = metric.prepare([before], mask)
+            errors = metric.errors(prepared, [after])
+            if not bool(torch.isfinite(errors).all()):
+                which = "quantized" if bool(torch.isfinite(metric.errors(prepared, [before])).all()) else "reference"
+                raise NumericsError(f"the {which} model gives NaN or infinity on this data: check the data's scale")
+            self.errors[metric.name].append(errors)
+        if self.logits:
+            for answers, output in zip(self.answers, (expected, found), strict=True):
+                answers.add(output, batch)
+
+    def joined(self, name: str) -> Tensor:
+        """The errors of all samples."""
+        return torch.cat(self.errors[name])
+
+    def figures(self) -> list[Figure]:
+        """One figure per metric, and its quantiles; named by the metric alone where only one output has such a figure."""
+        found: list[Figure] = []
+        for name in self.errors:
+            known = EVALUATED[name]
+            prefix = "" if self._alone or (known.classes and self._only_logits) else f"{self.part.output}."
+            values = self.joined(name)
+            found.append(_figure(name, values, prefix=prefix))
+            found += [Figure(prefix + label, float(torch.quantile(values, share))) for label, share in known.quantiles]
+        return found
+
+    def _visible(self, expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Both without the classes that the reference suppresses, whose huge values would hide all others."""
+        if not self.logits or self.part.probabilities:
+            return expected, found
+        kept = expected > expected.amax(-1, keepdim=True) - SUPPRESSED
+        return (expected, found) if bool(kept.all()) else (expected.where(kept, 0.0), found.where(kept, 0.0))
 
 
-def _targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """The logits that have an answer, and the answers: labels, or the next token of a language model."""
-    if labels_fit(output, batch.labels):
-        return output, batch.labels
-    tokens = batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
-    if batch.labels is not None or not isinstance(tokens, Tensor) or tokens.is_floating_point():
-        return output, None
-    fits = output.ndim == 3 and output.shape[:2] == tokens.shape and tokens.shape[1] > 1 and int(tokens.max()) < output.shape[-1]
-    return (output[:, :-1], tokens[:, 1:]) if fits else (output, None)
+def _kl_parts(comparison: Comparison) -> int:
+    return sum(part.metric == KLDivergence.name for part in comparison.parts)
 
 
-def _distances(errors: dict[str, Tensor]) -> list[Figure]:
-    found: list[Figure] = []
-    for name, values in errors.items():
-        mean, stderr = float(values.mean()), standard_error(values.numpy())
-        known = EVALUATED[name]
-        found.append(Figure(known.figure, 1 - mean if known.agreement else mean, stderr=stderr))
-        found += [Figure(label, float(torch.quantile(values, share))) for label, share in known.quantiles]
-    return found
+def _figures(columns: Sequence[_Column]) -> list[Figure]:
+    figures = [figure for column in columns for figure in column.figures()]
+    if len(columns) > 1:
+        over_all = [name for name, each in EVALUATED.items() if not each.classes]
+        figures += [_figure(name, torch.stack([column.joined(name) for column in columns]).mean(0)) for name in over_all]
+    return figures + next((found for column in columns if (found := _compared(*column.answers))), [])
 
 
-def _compared(before: _Tally, after: _Tally) -> list[Figure]:
+def _figure(name: str, values: Tensor, *, prefix: str = "") -> Figure:
+    known, mean = EVALUATED[name], float(values.mean())
+    return Figure(prefix + known.figure, 1 - mean if known.agreement else mean, stderr=standard_error(values.numpy()))
+
+
+def _compared(before: Answers, after: Answers) -> list[Figure]:
     if not after.answers:
         return []
     losses = before.loss / before.answers, after.loss / after.answers
@@ -132,8 +151,3 @@ def _module(model: nn.Module | LoadedModel) -> nn.Module:
 
 def _loaded(model: nn.Module | LoadedModel) -> LoadedModel:
     return model if isinstance(model, LoadedModel) else from_module(model)
-
-
-def _check_finite(outputs: tuple[Tensor, ...], which: str) -> None:
-    if not all(bool(torch.isfinite(output).all()) for output in outputs):
-        raise NumericsError(f"the {which} model gives NaN or infinity on this data: check the data's scale")

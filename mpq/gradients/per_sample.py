@@ -26,9 +26,10 @@ from torch.utils._pytree import tree_leaves
 from mpq.calibration.operands import DEFAULTS, each
 from mpq.data.dataset import Batch
 from mpq.errors import ModelError
-from mpq.gradients.projections import gradients_of, projected
-from mpq.models.running.forward import forward
-from mpq.models.running.metrics import Metric
+from mpq.gradients.projections import gradients_of
+from mpq.models.running.forward import Outputs, forward
+from mpq.models.running.metrics import Metric, Prepared
+from mpq.models.running.reference import sample_of
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.tensors.matrix import to_matrix
@@ -74,7 +75,7 @@ def project_batch(
         module: the unquantized model, whose samples do not influence each other.
         layers: whose products are wanted.
         batch: some samples.
-        metric: KL divergence or relative MSE.
+        metric: one that has a projection, as KL divergence and relative MSE.
         seeds: of the random numbers, one per sample.
         draws: number of backward passes.
         changes: gives the changes of a layer's matrix, float32 [changes, rows, columns].
@@ -90,26 +91,36 @@ def project_batch(
     with gradients_of(module, ()), torch.enable_grad():
         with seen:
             outputs = forward(module, batch, gradients=True)
-        if any(len(output) != batch.size for output in outputs):
-            raise NotSamplewiseError
-        reached = [output for output in outputs if output.requires_grad]
+        prepared = metric.prepare(outputs.detached(), batch.mask)
         for draw in range(draws):
-            directions = _directions(outputs, metric, generators)
+            directions = _directions(outputs, metric, prepared, generators)
+            reached = [
+                (output, each) for output, each in zip(outputs, directions, strict=True) if output.requires_grad and each is not None
+            ]
             with seen.received(receive(draw)):
-                torch.autograd.backward(
-                    reached, [each for each, output in zip(directions, outputs, strict=True) if output.requires_grad], draw + 1 < draws
-                )
+                torch.autograd.backward([output for output, _ in reached], [each for _, each in reached], draw + 1 < draws)
 
 
-def _directions(outputs: Sequence[Tensor], metric: Metric, generators: Sequence[torch.Generator]) -> list[Tensor]:
-    """The gradients of the samples' random projections with respect to the outputs."""
-    found = [torch.zeros_like(output) for output in outputs]
+def _directions(outputs: Outputs, metric: Metric, prepared: Prepared, generators: Sequence[torch.Generator]) -> list[Tensor | None]:
+    """The gradients of the samples' random projections with respect to the outputs; None for one that is not compared.
+
+    Raises:
+        NotSamplewiseError: if a compared output has no row per sample.
+    """
+    found: list[Tensor | None] = [None] * len(outputs)
     for index, generator in enumerate(generators):
-        own = [output[index : index + 1].detach().requires_grad_() for output in outputs]
-        gradients = torch.autograd.grad(projected(own, metric, generator, samples=1), own, allow_unused=True)
-        for into, gradient in zip(found, gradients, strict=True):
-            if gradient is not None:
-                into[index : index + 1] = gradient
+        rows = {name: (output[index : index + 1] if output.ndim else output) for name, output in zip(outputs.names, outputs, strict=True)}
+        own = {name: row.detach().requires_grad_() for name, row in rows.items()}
+        scalar = metric.project(sample_of(prepared, index), Outputs.of(own), generator)
+        gradients = torch.autograd.grad(scalar, list(own.values()), allow_unused=True)
+        for place, (output, gradient) in enumerate(zip(outputs, gradients, strict=True)):
+            if gradient is None:
+                continue
+            if not output.ndim or len(output) != len(generators):
+                raise NotSamplewiseError
+            into = found[place] = torch.zeros_like(output) if found[place] is None else found[place]
+            assert into is not None
+            into[index : index + 1] = gradient
     return found
 
 

@@ -13,7 +13,6 @@ The error of several changed layers together is the mean of (sum of v)^2: the sa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -21,10 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.dataset import Batch
-from mpq.errors import ModelError, NumericsError
 from mpq.gradients.error_gradients import differentiable
 from mpq.models.running.forward import forward
-from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.metrics import Metric
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 
@@ -44,7 +42,7 @@ def project(
         module: the unquantized model.
         layers: whose gradients are wanted.
         sample: one sample, or a batch that the model takes whole; then the figure is a mean over its samples.
-        metric: KL divergence or relative MSE.
+        metric: one that has a projection, as KL divergence and relative MSE.
         draws: number of backward passes.
         seed: of the random numbers.
         receive: gives, for the number of a draw, what is called with each layer's gradient.
@@ -55,43 +53,12 @@ def project(
     """
     with gradients_of(module, layers) as collect, torch.enable_grad():
         outputs = forward(module, sample, gradients=True)
+        prepared = metric.prepare(outputs.detached(), sample.mask)
         generator = torch.Generator().manual_seed(seed)
         for draw in range(draws):
-            scalar = projected(outputs, metric, generator, samples=sample.size)
+            scalar = metric.project(prepared, outputs, generator)
             with collect(receive(draw)):
                 scalar.backward(retain_graph=draw + 1 < draws)  # type: ignore[no-untyped-call]
-
-
-def projected(outputs: Sequence[Tensor], metric: Metric, generator: torch.Generator, *, samples: int) -> Tensor:
-    """A scalar whose derivative along a change, squared, has the metric's error as its mean."""
-    if isinstance(metric, KLDivergence):
-        logits = metric.logits(outputs)
-        if not bool(torch.isfinite(logits).all()):
-            raise NumericsError(
-                "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
-            )
-        probabilities = torch.softmax(logits.detach(), -1)
-        noise = probabilities.sqrt() * random_signs(logits.shape, generator)
-        direction = noise - probabilities * noise.sum(-1, keepdim=True)
-        positions = logits.shape[0] * logits.shape[1]
-        scalar: Tensor = (direction * logits).sum() / (2 * positions) ** 0.5
-        return scalar
-    if isinstance(metric, RelativeMSE):
-        total: Tensor = torch.zeros(())
-        for output in outputs:
-            flat = output.float().reshape(len(output), -1)
-            noise = random_signs(flat.shape, generator) / flat.detach().norm(dim=-1, keepdim=True).clamp(min=1e-30)
-            total = total + (noise * flat).sum()
-        return total.div((samples * len(outputs)) ** 0.5)
-    raise ModelError(f"metric {metric.name} has no gradient: use --method measure, or --metric kl_divergence or relative_mse")
-
-
-def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Independent +1 and -1 with equal chances, float32; 32 of them from each random number."""
-    count = math.prod(shape)
-    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), generator=generator, dtype=torch.int32)
-    bits = (words >> torch.arange(32, dtype=torch.int32)) & 1
-    return bits.reshape(-1)[:count].view(list(shape)).float().mul_(2).sub_(1)
 
 
 @contextmanager

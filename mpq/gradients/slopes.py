@@ -17,10 +17,11 @@ from torch import Tensor
 from mpq.data.dataset import Batch
 from mpq.errors import ModelError, MpqError
 from mpq.formats.scheme import Scheme
-from mpq.gradients.projections import Receive, gradients_of, projected
+from mpq.gradients.projections import Receive, gradients_of
 from mpq.gradients.weight_changes import Changes
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.forward import first_line, forward
+from mpq.models.running.metrics import Prepared
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
@@ -95,7 +96,7 @@ class _Figures:
             yield (layer.name, scheme), product
 
 
-def _add(found: _Figures, reference: Reference, layers: Sequence[Layer], sample: Batch, prepared: tuple[Tensor, ...]) -> None:
+def _add(found: _Figures, reference: Reference, layers: Sequence[Layer], sample: Batch, prepared: Prepared) -> None:
     """The figures of one sample; the plan's weights are in place."""
     with gradients_of(reference.module, layers) as collect, torch.enable_grad():
         outputs = forward(reference.module, sample, gradients=True)
@@ -106,7 +107,7 @@ def _add(found: _Figures, reference: Reference, layers: Sequence[Layer], sample:
             error.backward(retain_graph=True)  # type: ignore[no-untyped-call]
         generator = torch.Generator().manual_seed(found.seen)
         for draw in range(DRAWS):
-            scalar = projected(outputs, reference.metric, generator, samples=sample.size)
+            scalar = reference.metric.project(prepared, outputs, generator)
             with collect(found.take_second(draw)):
                 scalar.backward(retain_graph=draw + 1 < DRAWS)  # type: ignore[no-untyped-call]
     found.seen += 1

@@ -44,6 +44,8 @@ class DataFacts(Struct):
     seq_len: Count | None = None
     num_samples: Count | None = None
     batch_size: Count | None = None
+    mask: Text | None = None
+    seed_each_forward: bool = False
     parts: Annotated[
         list[Count],
         Meta(description="numbers of samples in the order in which they were added to the analysis; each part is split by itself"),

@@ -10,6 +10,7 @@ from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document
 from mpq.reading.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Sha256, Size, Text
 from mpq.records.facts import DataFacts, ModelFacts, RestFacts
+from mpq.records.sensitivity_file import OutputFacts
 from mpq.shown import shown
 
 VERSION = 2  # of a plan that names its analysis; one that does not is version 1
@@ -91,6 +92,7 @@ class EvidenceFacts(Struct):
 
     assignment: Annotated[Text, Meta(description="digest of the layers that the evidence was found for")] = ""
     metric: Text = ""
+    outputs: Annotated[list[OutputFacts], Meta(description="the compared outputs, where they are not the main one alone")] = []
     predicted: Number | None = None
     measured: MeasuredFacts | UnsetType = UNSET
     best_uniform: UniformFacts | UnsetType = UNSET

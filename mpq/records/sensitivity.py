@@ -39,6 +39,7 @@ from mpq.records.sensitivity_file import VERSION, HeaderLine, header_line, recor
 from mpq.shown import shown
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
+MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # what a model that returns more is compared by anyway
 _NONE: Errors = np.empty(0)
 
 
@@ -138,6 +139,13 @@ class Sensitivity:
     def layers(self) -> tuple[Layer, ...]:
         """The searched layers in the order of the forward pass."""
         return self.header.layers
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """What a plan's evidence says of the comparison: the metric, and the outputs where they are not the main one alone."""
+        outputs = self.header.settings.get("outputs", [])
+        plain = len(outputs) < 2 and all(each["output"] in MAIN_OUTPUTS and each["weight"] == 1 for each in outputs)
+        return {"metric": self.metric} | ({} if plain else {"outputs": outputs})
 
     @property
     def metric(self) -> str:

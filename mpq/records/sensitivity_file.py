@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from mpq.errors import FormatError
 from mpq.reading.documents import Document, json_document
-from mpq.reading.fields import Count, Name, Number, SchemeText, Size, Text
+from mpq.reading.fields import Count, Name, Number, Positive, SchemeText, Size, Text
 from mpq.reading.validate import validated
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
 
@@ -20,6 +20,17 @@ _MOST = 1e150  # its square is a float, too
 Figure = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
 
 
+class OutputFacts(Struct, forbid_unknown_fields=True):
+    """A compared output."""
+
+    output: Name
+    metric: Text
+    weight: Positive = 1.0
+    probabilities: bool = False
+    floor: Positive = 1e-30
+    mask: Literal["positions", "classes"] | None = "positions"
+
+
 class SettingsFacts(Struct):
     """What an analysis was asked to do."""
 
@@ -27,6 +38,7 @@ class SettingsFacts(Struct):
     method: Text
     quantizer: Text
     probabilities: bool = False
+    outputs: list[OutputFacts] = []
 
 
 class HeaderLine(Struct):

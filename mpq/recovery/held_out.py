@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from mpq.data.dataset import Data
 from mpq.evidence.paired_test import Comparison, compare
-from mpq.models.running.forward import forward
-from mpq.models.running.metrics import Metric, RelativeMSE, metric_for
-from mpq.models.running.output_kind import outputs_are_logits
+from mpq.models.running.comparison import by_relative_error
+from mpq.models.running.metrics import Metric
 from mpq.models.running.reference import Reference
 from mpq.records.sensitivity import standard_error
 from mpq.recovery.base import Decision, Proposal, State, Step, Task
@@ -62,7 +59,7 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
     better, details = first.compared.better, dict(proposal.details)
     figures = f"{first.figures} on {held_out.samples} held-out samples"
     if step.outputs_decide and not better and not first.compared.worse:
-        outputs = _judged(task, before, after, held_out, RelativeMSE())
+        outputs = _judged(task, before, after, held_out, by_relative_error(task.metric))
         if better := outputs.compared.better:
             details |= {"decided_by": outputs.metric, "outputs_before": outputs.means[0], "outputs_after": outputs.means[1]}
             figures += f", no significant difference; {outputs.figures}, which decides"
@@ -80,12 +77,6 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
         proposal.stopped,
         details,
     )
-
-
-def metric_on(module: nn.Module, data: Data, name: str | None) -> Metric:
-    """The metric of an analysis; without a name the one that fits the model's output."""
-    batch = data.batches[0]
-    return metric_for(outputs_are_logits(module, forward(module, batch), batch).kind, name)
 
 
 def _judged(task: Task, before: State, after: State, data: Data, metric: Metric) -> Verdict:

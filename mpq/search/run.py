@@ -29,7 +29,18 @@ from mpq.search.storage import storage_failures
 from mpq.search.study import Measured, Study
 from mpq.search.study_name import study_name
 
-_READING = ("source", "sha256", "seq_len", "num_samples", "batch_size", "held_out", "seed", "parts")  # what reads and splits the data again
+_READING = (
+    "source",
+    "sha256",
+    "seq_len",
+    "num_samples",
+    "batch_size",
+    "mask",
+    "seed_each_forward",
+    "held_out",
+    "seed",
+    "parts",
+)  # what reads and splits the data again
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ class _Run:
         if self.quadratic is not None and self.quadratic.choice != choice:
             choice = self.quadratic.choice
             reason = "quadratic: the best plan found with interactions, which predicted the self-check's plans better; no plan was measured"
-        evidence = {"metric": self.table.metric, "predicted": rounded(self.problem.error(choice))} | self._proof()
+        evidence = {**self.table.compared, "predicted": rounded(self.problem.error(choice))} | self._proof()
         return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0)
 
     def measured(self, measurer: Measurer) -> SearchResult:
@@ -182,7 +193,7 @@ class _Run:
         measured = {key: row[key] for key in ("calibration", "calibration_stderr", "held_out", "held_out_stderr")}
         samples = {"calibration": len(best.calibration), "held_out": len(best.held_out)}
         uniforms = sorted((f for f in finalists if f.uniform), key=lambda f: float(f.held_out.mean()))
-        evidence: dict[str, Any] = {"metric": self.table.metric, "predicted": row["predicted"], "measured": measured | {"samples": samples}}
+        evidence: dict[str, Any] = {**self.table.compared, "predicted": row["predicted"], "measured": measured | {"samples": samples}}
         if uniforms:
             top = uniforms[0].row()
             evidence["best_uniform"] = {"scheme": top["name"], "effective_bits": top["effective_bits"], "held_out": top["held_out"]}

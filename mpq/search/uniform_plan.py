@@ -37,7 +37,7 @@ def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = 
     if chosen == own and schemes.items() <= table.errors.keys():
         predicted = math.fsum(table.mean(name, each) for name, each in schemes.items())
     reason = f"uniform {scheme}, as asked"
-    evidence: dict[str, Any] = {"assignment": plan.assignment, "metric": table.metric, "predicted": rounded(predicted)}
+    evidence: dict[str, Any] = {"assignment": plan.assignment, **table.compared, "predicted": rounded(predicted)}
     evidence |= {} if measurer is None else {"measured": _measured(measurer, schemes)}
     plan = replace(plan, evidence=evidence | {"decision": reason})
     notes = [*_exceptions(table, schemes, scheme), *([] if math.isfinite(predicted) else [_unpredicted(chosen, own)])]

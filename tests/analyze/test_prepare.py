@@ -92,6 +92,11 @@ def test_the_metric_follows_the_output(end: nn.Module, metric: str, probabilitie
     assert header.notes[0].startswith(f"metric {metric}: ")
 
 
+def test_a_metric_that_was_asked_for_is_taken() -> None:
+    header = prepared(metric="cosine").header
+    assert (header.settings["metric"], header.notes[0]) == ("cosine", "metric cosine: as asked")
+
+
 class Idle(nn.Module):
     def __init__(self) -> None:
         super().__init__()

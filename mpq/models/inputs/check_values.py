@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError
-from mpq.models.running.forward import forward
-from mpq.models.running.output_kind import out_of_range, outputs_are_logits
+from mpq.models.running.forward import forward, named
+from mpq.models.running.output_kind import kind_of, out_of_range
 from mpq.models.sources.loaded import LoadedModel
 
 
@@ -43,13 +43,20 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
     if first.labels is None or not is_integer(first.labels):
         return
     trial = Batch(first.args, first.kwargs)
-    outputs = forward(model.module, trial)
-    if first.labels.shape != outputs[0].shape[:-1] or outputs_are_logits(model, outputs, trial).kind == "other":
+    outputs = named(forward(model.module, trial))
+    fitting = [
+        output for name, output in outputs.items() if first.labels.shape == output.shape[:-1] and _has_classes(name, output, len(outputs))
+    ]
+    if not fitting:
         return
-    classes = outputs[0].shape[-1]
+    classes = fitting[0].shape[-1]
     for labels in (batch.labels for batch in batches if batch.labels is not None):
         if len(wrong := labels[out_of_range(labels, classes)]):
             raise DataError(f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}")
+
+
+def _has_classes(name: str, output: Tensor, outputs: int) -> bool:
+    return kind_of(name, output, None, alone=outputs == 1, named=name != "output").kind != "other"
 
 
 def is_integer(tensor: Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from mpq.data.batch import Batch, regroup
 from mpq.data.dataset import Data, make_data
 from mpq.data.interpret import interpretations
+from mpq.data.masks import with_masks
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values, is_integer
 from mpq.models.running.forward import accepted, described, forward
@@ -40,6 +41,7 @@ def fit_data(
     source: str,
     num_samples: int | None = None,
     batch_size: int | None = None,
+    mask: str | None = None,
     ordered: bool = False,
     notes: Sequence[str] = (),
 ) -> Data:
@@ -51,6 +53,7 @@ def fit_data(
         source: the file or callable, for messages.
         num_samples: only the first ones; None takes all.
         batch_size: None chooses one that is quick on a CPU, or keeps the batches of an iterable.
+        mask: the input that says which positions are data; None looks for one.
         ordered: windows of running text.
         notes: for the description.
 
@@ -65,9 +68,11 @@ def fit_data(
         fit = _fit(content, model, num_samples=num_samples, batch_size=batch_size)
         check_values(fit.batches, model)
         check_labels(fit.batches, model)
+        batches, note = with_masks(fit.batches, mask)
+        masked = [note] if note else []
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    return make_data(fit.batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, notes=[*notes, *fit.notes])
+    return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, notes=[*notes, *fit.notes, *masked])
 
 
 def _fit(content: Any, model: LoadedModel, *, num_samples: int | None, batch_size: int | None) -> _Fit:
@@ -149,7 +154,7 @@ def _named(batch: Batch, model: LoadedModel) -> Batch:
         return batch
     if not is_integer(batch.args[0]) or "input_ids" not in accepted(model.module):
         return batch
-    return Batch((), {"input_ids": batch.args[0]}, batch.labels)
+    return replace(batch, args=(), kwargs={"input_ids": batch.args[0]}, sampled=())
 
 
 def _casts(model: LoadedModel, batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]:
@@ -170,13 +175,13 @@ def _cast(batch: Batch, chosen: Callable[[Tensor], bool], dtype: torch.dtype) ->
     args, kwargs = pytree.tree_map(
         lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and chosen(leaf) else leaf, (batch.args, batch.kwargs)
     )
-    return Batch(args, kwargs, batch.labels, batch.sampled)
+    return replace(batch, args=args, kwargs=kwargs)
 
 
 def _with_int64_labels(batch: Batch) -> Batch:
     if batch.labels is None or not is_integer(batch.labels):
         return batch
-    return Batch(batch.args, batch.kwargs, batch.labels.to(torch.int64), batch.sampled)
+    return replace(batch, labels=batch.labels.to(torch.int64))
 
 
 def _first(batches: list[Batch], num_samples: int | None) -> list[Batch]:

@@ -45,6 +45,7 @@ def load_data(
     seq_len: int | None = None,
     num_samples: int | None = None,
     batch_size: int | None = None,
+    mask: str | None = None,
     seed: int = 0,
 ) -> Data:
     """The data that `source` names, fitted to `model`.
@@ -55,6 +56,7 @@ def load_data(
         seq_len: tokens per window of text; None means the model's positions, at most 512.
         num_samples: only the first samples or windows; None takes all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
+        mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         seed: of torch, while a callable makes its data.
 
     Raises:
@@ -70,7 +72,7 @@ def load_data(
             raise UsageError(f"--seq-len {seq_len} applies to text, and {source} holds tensors: leave it out")
         if only is not None:
             raise UsageError(f"{source} selects lines, but the file holds tensors: leave out '?{only[0]}={only[1]}'")
-        return fit_data(content, model=model, source=source, num_samples=num_samples, batch_size=batch_size)
+        return fit_data(content, model=model, source=source, num_samples=num_samples, batch_size=batch_size, mask=mask)
     if num_samples is not None and num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
     batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only)

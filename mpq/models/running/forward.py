@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +20,39 @@ _LONGEST = 200
 _CACHES = ("past_key_values", "cache_params", "mems")
 
 
-def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> tuple[Tensor, ...]:
+class Outputs(tuple[Tensor, ...]):
+    """A model's floating-point outputs in their own order, with their names.
+
+    Attributes:
+        names: the path to each output in what the model returns: "logits", "0", "boxes.1"; "output" where it returns one tensor.
+    """
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Tensor]) -> Outputs:
+        """Outputs from tensors by name."""
+        made = cls(found.values())
+        made.names = tuple(found)
+        return made
+
+    def detached(self) -> Outputs:
+        """The same values, outside of any graph of gradients."""
+        return Outputs.of({name: tensor.detach() for name, tensor in zip(self.names, self, strict=True)})
+
+
+def named(outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Outputs by name; those of a plain sequence are called by their places, a single one "output"."""
+    places = ("output",) if len(outputs) == 1 else tuple(map(str, range(len(outputs))))
+    names = outputs.names if isinstance(outputs, Outputs) else places
+    return dict(zip(names, outputs, strict=True))
+
+
+def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outputs:
     """The floating-point outputs of `module` for `batch`, without gradients unless they are asked for.
 
-    Tuples, lists and mappings are walked in their own order. Of an output with a field "logits" only that field is taken, else only
-    "last_hidden_state" if there is one; caches are never asked for nor returned.
+    Tuples, lists, mappings and dataclasses are walked in their own order; caches are never asked for nor returned. Which outputs count
+    is for the caller to say (`models/running/comparison.py`).
 
     Raises:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
@@ -33,17 +61,16 @@ def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> tupl
     return outputs_of(call(module, batch, gradients=gradients))
 
 
-def outputs_of(result: Any) -> tuple[Tensor, ...]:
+def outputs_of(result: Any) -> Outputs:
     """The floating-point tensors of what a model returned, as `forward` gives them.
 
     Raises:
         ModelError: if there is none.
     """
-    _, outputs = main_output(result)
-    tensors = tuple(tensor for tensor in _tensors(outputs) if tensor.is_floating_point())
-    if not tensors:
+    found = {name or "output": tensor for name, tensor in _tensors(result, "") if tensor.is_floating_point()}
+    if not found:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
-    return tensors
+    return Outputs.of(found)
 
 
 def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
@@ -118,16 +145,17 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in `value` with its path."""
     if isinstance(value, Tensor):
-        yield value
+        yield path, value
         return
     fields = _fields(value)
-    if fields is not None:
-        value = [field for name, field in fields.items() if name not in _CACHES]
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
+    if fields is None and isinstance(value, (list, tuple)):
+        fields = {str(place): item for place, item in enumerate(value)}
+    for name, item in (fields or {}).items():
+        if name not in _CACHES:
+            yield from _tensors(item, f"{path}.{name}" if path else name)
 
 
 def _described(value: Any) -> str:

@@ -1,87 +1,171 @@
-"""Metrics: the error of a changed model's outputs against the reference's, one figure per sample, zero when they are equal.
+"""Metrics: the error of a changed model's outputs against the reference's, one value per sample, zero when they are equal.
 
-    kl_divergence   nats; KL(reference || quantized) over the last dimension, mean over the positions of a sample
+    kl_divergence   nats; KL(reference || quantized) over the last dimension, mean over the positions of a sample that count
     relative_mse    squared error over the reference's squared norm, per sample, mean over the outputs
     top1            share of positions whose arg max differs
     cosine          1 - cosine similarity of a sample's outputs
 
-Metrics are prepared once per batch of the reference, so that a measurement pays only for its own outputs.
+Metrics are prepared once per batch of the reference, so that a measurement pays only for its own outputs. Padding, where the batch has
+a mask, counts in none of them (`data/masks.py`).
+
+Classes whose logit is far below the largest of its row (-inf, the dtype's minimum, -1e4) are suppressed: the reference gives them
+probability zero, so they carry no information. KL is that over the other classes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from mpq.errors import ModelError, NumericsError
 from mpq.models.running.metric_registry import METRICS
+from mpq.models.running.positions import flat, kept_values, position_weights, random_signs
 
 Outputs = Sequence[Tensor]
+Prepared = tuple[Any, ...]
+"""Tensors with one row per sample, possibly in nested tuples."""
+SUPPRESSED = 1000.0  # nats below the largest logit of a row: such a class has probability zero in every dtype
 
 
 class Metric(ABC):
     """An error per sample; `prepare` is called once per batch, `errors` once per measurement."""
 
-    name: ClassVar[str]
+    name: str
     unit: ClassVar[str] = ""
+    has_projection: ClassVar[bool] = False
+    """Whether `project` works, as second-order methods need."""
 
     @abstractmethod
-    def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
-        """What is kept of the reference's outputs."""
+    def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
+        """What is kept of the reference's outputs; `mask` says which positions count, bool [samples, positions]."""
 
     @abstractmethod
-    def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
+    def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
         """The error of each sample, float64 [samples]; not finite where an output is not."""
+
+    def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
+        """A random scalar whose derivative along a small change, squared, has the metric's mean error over the samples as its mean.
+
+        Args:
+            prepared: of the reference, for the same samples.
+            outputs: around which the metric is expanded.
+            generator: of the random signs.
+
+        Raises:
+            ModelError: if the metric has no quadratic form.
+        """
+        raise ModelError(f"metric {self.name} has no gradient: use --method measure, or --metric kl_divergence or relative_mse")
 
 
 class KLDivergence(Metric):
-    """KL(reference || quantized) in nats, with logits (or probabilities) in the last dimension of the first output."""
+    """KL(reference || quantized) in nats, with logits (or probabilities) in the last dimension of the first output.
+
+    Args:
+        probabilities: whether the output is probabilities.
+        over_positions: whether the classes are the positions themselves, as where an answer starts; then padding is no class.
+    """
 
     name = "kl_divergence"
     unit = "nats"
+    has_projection = True
 
-    def __init__(self, *, probabilities: bool = False) -> None:
-        self.probabilities = probabilities
+    def __init__(self, *, probabilities: bool = False, over_positions: bool = False) -> None:
+        self.probabilities, self.over_positions = probabilities, over_positions
 
-    def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
-        """Probabilities [samples, positions, classes] and negative entropy [samples, positions]."""
-        logits = self.logits(reference)
-        probabilities = torch.softmax(logits, -1)
-        return probabilities, _cross(probabilities, logits)
+    def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
+        """Probabilities [samples, positions, classes] and negative entropy [samples, positions].
 
-    def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
-        """KL of each sample, mean over its positions."""
-        probabilities, negative_entropy = prepared
-        return (negative_entropy - _cross(probabilities, self.logits(outputs))).double().mean(-1)
+        Then, where positions are padding, the weight of each position [samples, positions]; and where classes are suppressed, which are
+        allowed, bool [samples, positions, classes].
+        """
+        first = self._logits(reference)
+        weights = position_weights(first, reference[0], mask)
+        allowed = allowed_classes(first)
+        if mask is not None and self.over_positions:
+            allowed = mask.unsqueeze(1) if allowed is None else allowed & mask.unsqueeze(1)
+        logits = _centred(first, allowed)
+        probabilities = torch.softmax(logits if allowed is None else logits.masked_fill(~allowed, -torch.inf), -1)
+        kept = probabilities, _cross(probabilities, logits, allowed)
+        return (*kept, *(extra for extra in (weights, allowed) if extra is not None))
 
-    def logits(self, outputs: Outputs) -> Tensor:
-        """The first output as centred float32 logits [samples, positions, classes]."""
+    def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
+        """KL of each sample, mean over the positions that count."""
+        probabilities, negative_entropy = prepared[:2]
+        weights, allowed = _extras(prepared[2:])
+        logits = _centred(self._logits(outputs, probabilities.shape), allowed)
+        divergence = (negative_entropy - _cross(probabilities, logits, allowed)).double()
+        return divergence.mean(-1) if weights is None else (kept_values(divergence, weights > 0) * weights).sum(-1)
+
+    def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
+        """The Fisher information's square root times random signs, along the logits."""
+        weights, allowed = _extras(prepared[2:])
+        logits = _centred(self._logits(outputs), allowed)
+        if not bool(torch.isfinite(logits).all()):
+            raise NumericsError(
+                "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
+            )
+        masked = logits.detach() if allowed is None else logits.detach().masked_fill(~allowed, -torch.inf)
+        probabilities = torch.softmax(masked, -1)
+        noise = probabilities.sqrt() * random_signs(logits.shape, generator)
+        direction = noise - probabilities * noise.sum(-1, keepdim=True)
+        samples, positions = logits.shape[:2]
+        if weights is None:
+            scalar: Tensor = (direction * logits).sum() / (2 * samples * positions) ** 0.5
+            return scalar
+        weighted: Tensor = (direction * logits * weights.float().sqrt().unsqueeze(-1)).sum() / (2 * samples) ** 0.5
+        return weighted
+
+    def _logits(self, outputs: Outputs, shape: torch.Size | None = None) -> Tensor:
+        """The first output as float32 [samples, positions, classes], of `shape` where that is known."""
         first = outputs[0].float()
         if self.probabilities:
             first = first.clamp(min=1e-30).log()
-        logits = first.reshape(len(first), -1, first.shape[-1])
-        return logits - logits.mean(-1, keepdim=True)  # only differences count; centred, the sums below lose fewer digits
+        found = first.reshape(len(first), -1, first.shape[-1])
+        if shape is not None and found.shape != shape:
+            raise shape_error(outputs[0].shape, shape)
+        return found
 
 
 class RelativeMSE(Metric):
-    """Squared error over the reference's squared norm, per sample, mean over the outputs."""
+    """Squared error over the reference's squared norm, per sample, mean over the outputs.
+
+    Args:
+        floor: the least squared norm that is divided by, so that a silent sample does not outweigh all others.
+    """
 
     name = "relative_mse"
+    has_projection = True
 
-    def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
-        """The outputs, each [samples, values]."""
-        return tuple(_flat(output) for output in reference)
+    def __init__(self, *, floor: float = 1e-30) -> None:
+        self.floor = floor
 
-    def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
+    def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
+        """The outputs, each [samples, values], zero where positions are padding; then the mask, if there is one."""
+        kept = tuple(flat(output, mask) for output in reference)
+        return kept if mask is None else (*kept, mask)
+
+    def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
         """Relative squared error of each sample."""
+        expected, mask = _split(prepared)
         shares = []
-        for expected, output in zip(prepared, outputs, strict=True):
-            power = expected.double().square().sum(-1).clamp(min=1e-30)
-            shares.append((_flat(output) - expected).double().square().sum(-1) / power)
+        for before, output in zip(expected, outputs, strict=True):
+            power = before.double().square().sum(-1).clamp(min=self.floor)
+            shares.append((_alike(flat(output, mask), before) - before).double().square().sum(-1) / power)
         return torch.stack(shares).mean(0)
+
+    def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
+        """Random signs over the norm of each sample's output."""
+        _, mask = _split(prepared)
+        total: Tensor = torch.zeros(())
+        for output in outputs:
+            values = flat(output, mask)
+            noise = random_signs(values.shape, generator) / values.detach().norm(dim=-1, keepdim=True).clamp(min=self.floor**0.5)
+            total = total + (noise * values).sum()
+        return total.div((len(outputs[0]) * len(outputs)) ** 0.5)
 
 
 class Top1Disagreement(Metric):
@@ -89,14 +173,24 @@ class Top1Disagreement(Metric):
 
     name = "top1"
 
-    def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
-        """Arg max [samples, positions]."""
-        return (self._choices(reference),)
+    def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
+        """Arg max [samples, positions]; then, where positions are padding, their weights, and where classes are suppressed, which are not."""
+        choices = self._choices(reference)
+        extras = position_weights(choices, reference[0], mask), allowed_classes(self._rows(reference))
+        return (choices, *(extra for extra in extras if extra is not None))
 
-    def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
+    def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
         """Share of each sample's positions that changed."""
-        share = (self._choices(outputs) != prepared[0]).double().mean(-1)
-        return torch.where(torch.isfinite(_flat(outputs[0])).all(-1), share, torch.nan)
+        weights, allowed = _extras(prepared[1:])
+        changed = (_alike(self._choices(outputs), prepared[0]) != prepared[0]).double()
+        sound = self._rows(outputs).isfinite()
+        sound = (sound if allowed is None else sound | ~allowed).all(-1)
+        if weights is None:
+            return torch.where(sound.all(-1), changed.mean(-1), torch.nan)
+        return torch.where((sound | (weights == 0)).all(-1), (changed * weights).sum(-1), torch.nan)
+
+    def _rows(self, outputs: Outputs) -> Tensor:
+        return outputs[0].reshape(len(outputs[0]), -1, outputs[0].shape[-1])
 
     def _choices(self, outputs: Outputs) -> Tensor:
         return outputs[0].argmax(-1).reshape(len(outputs[0]), -1)
@@ -107,40 +201,77 @@ class CosineDistance(Metric):
 
     name = "cosine"
 
-    def prepare(self, reference: Outputs) -> tuple[Tensor, ...]:
-        """All outputs [samples, values]."""
-        return (torch.cat([_flat(output) for output in reference], -1),)
+    def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
+        """All outputs [samples, values], and the mask, if there is one."""
+        kept = (torch.cat([flat(output, mask) for output in reference], -1),)
+        return kept if mask is None else (*kept, mask)
 
-    def errors(self, prepared: tuple[Tensor, ...], outputs: Outputs) -> Tensor:
+    def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
         """Cosine distance of each sample."""
-        found = torch.cat([_flat(output) for output in outputs], -1)
-        return 1 - torch.nn.functional.cosine_similarity(prepared[0].double(), found.double(), dim=-1)
+        (expected,), mask = _split(prepared)
+        found = _alike(torch.cat([flat(output, mask) for output in outputs], -1), expected)
+        return 1 - torch.nn.functional.cosine_similarity(expected.double(), found.double(), dim=-1)
 
 
-def metric_for(kind: str, name: str | None = None) -> Metric:
-    """The metric called `name`, or the one that fits outputs of a kind; see `models/running/output_kind.py` for the kinds.
+def metric_named(name: str, *, probabilities: bool = False, floor: float = 1e-30) -> Metric:
+    """The metric called `name`.
 
-    Raises:
-        UsageError: if there is no such metric; the message lists them.
-    """
-    return metric_named(name or ("relative_mse" if kind == "other" else "kl_divergence"), probabilities=kind == "probabilities")
-
-
-def metric_named(name: str, *, probabilities: bool = False) -> Metric:
-    """The metric called `name`; `probabilities` says that the model's outputs are probabilities rather than logits.
+    Args:
+        name: of the metric.
+        probabilities: whether the model's outputs are probabilities rather than logits.
+        floor: see `RelativeMSE`.
 
     Raises:
         UsageError: if there is none; the message lists them.
     """
     if name == KLDivergence.name:
         return KLDivergence(probabilities=probabilities)
+    if name == RelativeMSE.name:
+        return RelativeMSE(floor=floor)
     return METRICS.kind(name)()
 
 
-def _cross(probabilities: Tensor, logits: Tensor) -> Tensor:
+def allowed_classes(logits: Tensor) -> Tensor | None:
+    """Which classes are not suppressed, bool of the same shape; None if none is."""
+    allowed = logits > logits.amax(-1, keepdim=True) - SUPPRESSED
+    return None if bool(allowed.all()) or bool(logits.isnan().any()) else allowed
+
+
+def shape_error(found: Sequence[int], expected: Sequence[int]) -> ModelError:
+    """What is raised where the quantized model's output has another shape than the reference's."""
+    return ModelError(
+        f"an output's shape depends on its values ({list(expected)} in the reference, {list(found)} with quantized weights), so the two "
+        "cannot be compared: choose outputs of fixed shape with --outputs, or give a metric of your own"
+    )
+
+
+def _centred(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Logits less their mean over the allowed classes, zero elsewhere: only differences count, and the sums below lose fewer digits."""
+    if allowed is None:
+        return logits - logits.mean(-1, keepdim=True)
+    values = kept_values(logits, allowed)
+    return kept_values(values - values.sum(-1, keepdim=True) / allowed.sum(-1, keepdim=True), allowed)
+
+
+def _cross(probabilities: Tensor, logits: Tensor, allowed: Tensor | None) -> Tensor:
     """Expected log-probability [samples, positions]; both terms of the divergence go this way, so equal outputs give exactly zero."""
-    return torch.einsum("spc,spc->sp", probabilities, logits) - torch.logsumexp(logits, -1)
+    total = torch.logsumexp(logits if allowed is None else logits.masked_fill(~allowed, -torch.inf), -1)
+    return torch.einsum("spc,spc->sp", probabilities, logits) - total
 
 
-def _flat(output: Tensor) -> Tensor:
-    return output.float().reshape(len(output), -1)
+def _extras(kept: Prepared) -> tuple[Tensor | None, Tensor | None]:
+    """The weights of positions and the allowed classes among what is kept behind the values, each None where all count."""
+    weights = next((extra for extra in kept if extra.dtype != torch.bool), None)
+    return weights, next((extra for extra in kept if extra.dtype == torch.bool), None)
+
+
+def _split(prepared: Prepared) -> tuple[Prepared, Tensor | None]:
+    """The kept outputs and the mask."""
+    masked = prepared[-1].dtype == torch.bool
+    return (prepared[:-1], prepared[-1]) if masked else (prepared, None)
+
+
+def _alike(found: Tensor, expected: Tensor) -> Tensor:
+    if found.shape != expected.shape:
+        raise shape_error(found.shape, expected.shape)
+    return found

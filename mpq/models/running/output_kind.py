@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mpq.data.batch import Batch
-from mpq.models.running.forward import call, main_output
+from mpq.data.masks import IGNORED_LABEL
+from mpq.models.running.metrics import SUPPRESSED, allowed_classes
 
-if TYPE_CHECKING:
-    from mpq.models.sources.loaded import LoadedModel
-
-IGNORED_LABEL = -100  # torch's convention for "no label here"
 _TOLERANCE = 1e-3
 _ROWS = 1024  # enough to tell
 _MANY_ROWS = 8  # fewer rows may have one norm by chance
@@ -23,7 +18,7 @@ _MANY_ROWS = 8  # fewer rows may have one norm by chance
 
 @dataclass(frozen=True)
 class OutputKind:
-    """What the first output is.
+    """What an output is.
 
     Args:
         kind: "logits", "probabilities" (softmax already taken), or "other"; classes lie along the last dimension.
@@ -34,24 +29,25 @@ class OutputKind:
     reason: str
 
 
-def outputs_are_logits(model: LoadedModel | nn.Module, outputs: Sequence[Tensor], batch: Batch) -> OutputKind:
-    """What the first of `outputs` is, as far as names, labels and values tell.
+def kind_of(name: str, output: Tensor, labels: Tensor | None, *, alone: bool, named: bool) -> OutputKind:
+    """What an output is, as far as its name, the labels and its values tell.
 
     Args:
-        model: the model; it is called once more, for the names of its outputs.
-        outputs: what `forward` gave for `batch`.
-        batch: inputs, with labels if there are any.
+        name: of the output.
+        output: its values for some samples.
+        labels: of these samples, if there are any.
+        alone: whether it is the only output that is compared; of several, only those named logits are taken for logits.
+        named: whether the name says anything.
     """
-    module = model if isinstance(model, nn.Module) else model.module
-    name, _ = main_output(call(module, batch))
-    first = outputs[0].detach().float()
-    if name == "last_hidden_state":
+    values = output.detach().float()
+    last = name.rpartition(".")[2]
+    if last == "last_hidden_state":
         return OutputKind("other", "the output is last_hidden_state, not logits")
-    if len(outputs) > 1:
-        return OutputKind("other", f"the model returns {len(outputs)} tensors, so the first is not taken for logits")
-    if first.ndim not in (2, 3) or first.shape[-1] < 2:
-        return OutputKind("other", f"an output of shape {list(first.shape)} has no classes along its last dimension")
-    return _by_values(first, name, batch.labels)
+    if not alone and not last.endswith("logits"):
+        return OutputKind("other", "one of several outputs, and not named logits")
+    if values.ndim not in (2, 3) or values.shape[-1] < 2:
+        return OutputKind("other", f"an output of shape {list(values.shape)} has no classes along its last dimension")
+    return _by_values(values, last if named else None, labels)
 
 
 def labels_fit(outputs: Tensor, labels: Tensor | None) -> bool:
@@ -69,22 +65,26 @@ def out_of_range(labels: Tensor, classes: int) -> Tensor:
 def _by_values(first: Tensor, name: str | None, labels: Tensor | None) -> OutputKind:
     classes = first.shape[-1]
     rows = first.reshape(-1, classes)[:_ROWS]
+    allowed = allowed_classes(rows)
+    hidden = torch.zeros_like(rows, dtype=torch.bool) if allowed is None else ~allowed & (rows < -SUPPRESSED)
+    rows = rows.masked_fill(hidden, 0.0)  # suppressed classes say nothing of the others
     if _all_close(rows.sum(-1), 1.0) and bool((rows >= 0).all()):
         return OutputKind("probabilities", f"every row of the output sums to one: probabilities of {classes} classes")
-    if name == "logits":
-        return OutputKind("logits", f"the output is named logits ({classes} classes)")
+    if name is not None and name.endswith("logits"):
+        return OutputKind("logits", f"the output is named {name} ({classes} classes)")
     if _all_close(rows.norm(dim=-1), 1.0):
         return OutputKind("other", "every row of the output has norm one: an embedding, not logits")
     if labels_fit(first, labels):
         return OutputKind("logits", f"the labels are integers below {classes}, the last dimension of the output")
-    return _by_range(rows)
+    return _by_range(rows, hidden)
 
 
-def _by_range(rows: Tensor) -> OutputKind:
-    norms, low, high = rows.norm(dim=-1), float(rows.min()), float(rows.max())
+def _by_range(rows: Tensor, hidden: Tensor) -> OutputKind:
+    seen = rows[~hidden]
+    norms, low, high = rows.norm(dim=-1), float(seen.min()), float(seen.max())
     if len(rows) >= _MANY_ROWS and _all_close(norms / norms.mean(), 1.0):
         return OutputKind("other", "all rows of the output have the same norm: normalised features, not logits")
-    if low >= 0 and (high <= 1 or bool((rows == 0).any())):
+    if low >= 0 and (high <= 1 or bool((seen == 0).any())):
         return OutputKind("other", "the output is never negative: features or independent probabilities, not logits")
     return OutputKind("logits", f"the output looks like logits of {rows.shape[-1]} classes; use --metric relative_mse if it is not")
 

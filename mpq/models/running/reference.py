@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from mpq.data.dataset import Batch, Data
 from mpq.errors import NumericsError
 from mpq.models.memory.offload import Offload, used
 from mpq.models.running.forward import forward
-from mpq.models.running.metrics import Metric
+from mpq.models.running.metrics import Metric, Prepared
 from mpq.models.running.swap import swapped
 
 CACHE_BYTES = 2 << 30
@@ -39,14 +40,14 @@ class Reference:
     ) -> None:
         self.module, self.data, self.metric = module, data, metric
         self.forwards = 0
-        self._cache: list[tuple[Tensor, ...] | None] = []
+        self._cache: list[Prepared | None] = []
         held = 0
         for batch in data.batches:
             prepared = self._prepare(batch)
             if offload is not None:
-                self._cache.append(tuple(offload.keep(tensor) for tensor in prepared))
+                self._cache.append(pytree.tree_map(offload.keep, prepared))
                 continue
-            held += sum(tensor.numel() * tensor.element_size() for tensor in prepared)
+            held += sum(tensor.numel() * tensor.element_size() for tensor in pytree.tree_leaves(prepared))
             self._cache.append(prepared if held <= cache_bytes else None)
 
     def errors(self, weights: Mapping[str, Tensor]) -> Tensor:
@@ -65,7 +66,7 @@ class Reference:
         """The error of each sample of one batch, from outputs that the caller has; the module must be as it was given."""
         return self._errors(self.prepared(index), outputs)
 
-    def singles(self, index: int) -> list[tuple[Batch, tuple[Tensor, ...]]]:
+    def singles(self, index: int) -> list[tuple[Batch, Prepared]]:
         """The samples of one batch, each with what the metric keeps of it; the module must be as it was given.
 
         Where the model takes only one batch size, the batch stays whole.
@@ -73,24 +74,31 @@ class Reference:
         batch, prepared = self.data.batches[index], self.prepared(index)
         if self.data.fixed_batch:
             return [(batch, prepared)]
-        return [(batch.select([each]), tuple(tensor[each : each + 1] for tensor in prepared)) for each in range(batch.size)]
+        return [(batch.select([each]), sample_of(prepared, each)) for each in range(batch.size)]
 
-    def prepared(self, index: int) -> tuple[Tensor, ...]:
+    def prepared(self, index: int) -> Prepared:
         """What the metric keeps of the reference's outputs for one batch; the module must be as it was given."""
         kept = self._cache[index] or self._prepare(self.data.batches[index])
-        for tensor in kept:
+        for tensor in pytree.tree_leaves(kept):
             used(tensor)
         return kept
 
-    def _errors(self, prepared: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Tensor:
+    def _errors(self, prepared: Prepared, outputs: tuple[Tensor, ...]) -> Tensor:
         errors = self.metric.errors(prepared, outputs)
         return torch.where(torch.isfinite(errors), errors, torch.nan)
 
-    def _prepare(self, batch: Batch) -> tuple[Tensor, ...]:
+    def _prepare(self, batch: Batch) -> Prepared:
         outputs = forward(self.module, batch)
         self.forwards += 1
-        if not all(bool(torch.isfinite(output).all()) for output in outputs):
+        prepared = self.metric.prepare(outputs, batch.mask)
+        if not bool(torch.isfinite(self.metric.errors(prepared, outputs)).all()):
             raise NumericsError(
                 "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
             )
-        return self.metric.prepare(outputs)
+        return prepared
+
+
+def sample_of(prepared: Prepared, place: int) -> Prepared:
+    """What a metric keeps of one sample of a batch."""
+    one: Prepared = pytree.tree_map(lambda tensor: tensor[place : place + 1], prepared)
+    return one

@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-def load(content: object, model: LoadedModel, **options: int) -> Data:
+def load(content: object, model: LoadedModel, **options: Any) -> Data:
     torch.save(content, "calibration.pt")
     return load_data("calibration.pt", model=model, **options)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError
-from mpq.models.running.forward import forward
-from mpq.models.running.output_kind import outputs_are_logits
+from mpq.models.running import output_kind
+from mpq.models.running.forward import forward, named
 
 
 class Returns(nn.Module):
@@ -44,8 +44,8 @@ def shapes(output: Any) -> list[list[int]]:
         (A, [[2, 4]]),
         ((A, IDS, [B]), [[2, 4], [2, 5]]),
         ({"b": B, "a": A}, [[2, 5], [2, 4]]),
-        ({"loss": B, "logits": A, "past_key_values": (B, B)}, [[2, 4]]),
-        ({"last_hidden_state": A, "pooler_output": B}, [[2, 4]]),
+        ({"loss": B, "logits": A, "past_key_values": (B, B)}, [[2, 5], [2, 4]]),
+        ({"last_hidden_state": A, "pooler_output": B}, [[2, 4], [2, 5]]),
         ({"embedding": A, "past_key_values": (B, B)}, [[2, 4]]),
         (OrderedDict(logits=None, boxes=B), [[2, 5]]),
         (Detection(A, 3, [B]), [[2, 4], [2, 5]]),
@@ -114,7 +114,9 @@ def test_a_long_message_is_shortened() -> None:
 
 def kind_of(output: Any, labels: Tensor | None = None) -> tuple[str, str]:
     module, batch = Returns(output), Batch((torch.zeros(16, 3),), {}, labels)
-    found = outputs_are_logits(module, forward(module, batch), batch)
+    outputs = named(forward(module, batch))
+    name, first = next(iter(outputs.items()))
+    found = output_kind.kind_of(name, first, batch.labels, alone=len(outputs) == 1, named=name != "output")
     return found.kind, found.reason
 
 
@@ -133,7 +135,7 @@ SCORES = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
         (SCORES.relu(), "other", "the output is never negative: features or independent probabilities, not logits"),
         (SCORES[:, :1], "other", "an output of shape [16, 1] has no classes along its last dimension"),
         (SCORES.reshape(16, 5, 1, 1), "other", "an output of shape [16, 5, 1, 1] has no classes along its last dimension"),
-        ((SCORES, SCORES), "other", "the model returns 2 tensors, so the first is not taken for logits"),
+        ((SCORES, SCORES), "other", "one of several outputs, and not named logits"),
     ],
 )
 def test_logits_are_told_from_other_outputs_with_a_reason(output: Any, kind: str, reason: str) -> None:

@@ -1,0 +1,60 @@
+"""Right answers and log-likelihood of one model, against labels or its own next tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mpq.data.batch import Batch
+from mpq.data.masks import IGNORED_LABEL, labels_are_next_tokens
+from mpq.models.running.output_kind import labels_fit
+
+
+class Answers:
+    """Counts over batches; padding and labels of -100 are not counted.
+
+    Args:
+        probabilities: whether outputs are probabilities rather than logits.
+    """
+
+    def __init__(self, *, probabilities: bool) -> None:
+        self._probabilities = probabilities
+        self.answers = self.right = 0
+        self.loss = 0.0
+        self.language = False
+
+    def add(self, output: Tensor, batch: Batch) -> None:
+        """Count one batch; without labels and tokens nothing is counted."""
+        logits, targets, kept = _targets(output, batch)
+        if targets is None:
+            return
+        self.language = self.language or logits.ndim == 3
+        flat, wanted, counts = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), kept.reshape(-1)
+        logs = flat.clamp(min=1e-30).log() if self._probabilities else torch.log_softmax(flat, -1)
+        chosen = logs.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        self.loss -= float(chosen[counts].double().sum())
+        self.right += int((flat.argmax(-1) == wanted)[counts].sum())
+        self.answers += int(counts.sum())
+
+
+def _targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The logits that have an answer, the answers, and which of them count: labels, or the next token of a language model.
+
+    Labels that repeat the token ids are those of a causal model, where the answer to one position stands at the next.
+    """
+    shifted = labels_are_next_tokens(batch)
+    if labels_fit(output, batch.labels) and batch.labels is not None and not shifted:
+        kept = batch.labels != IGNORED_LABEL
+        masked = batch.mask is not None and batch.mask.shape == kept.shape
+        return output, batch.labels, kept & batch.mask if masked and batch.mask is not None else kept
+    tokens = batch.labels if shifted else batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
+    nothing = torch.zeros(0, dtype=torch.bool)
+    if (batch.labels is not None and not shifted) or not isinstance(tokens, Tensor) or tokens.is_floating_point():
+        return output, None, nothing
+    fits = output.ndim == 3 and output.shape[:2] == tokens.shape and tokens.shape[1] > 1 and int(tokens.max()) < output.shape[-1]
+    if not fits:
+        return output, None, nothing
+    kept = tokens[:, 1:] != IGNORED_LABEL
+    if batch.mask is not None and batch.mask.shape == tokens.shape:
+        kept = kept & batch.mask[:, :-1] & (kept if shifted else batch.mask[:, 1:])
+    return output[:, :-1], tokens[:, 1:], kept

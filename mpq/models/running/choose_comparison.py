@@ -1,0 +1,196 @@
+"""Which outputs are compared, and how, when the user did not say; with the reason for each choice.
+
+Every output counts but those that other outputs are made of (hidden states next to logits) and those without a row per sample. What is
+left out is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.batch import Batch
+from mpq.errors import DataError, ModelError, UsageError
+from mpq.models.running.comparison import Comparison, Part, floor_of, spread
+from mpq.models.running.forward import forward, named
+from mpq.models.running.metrics import KLDivergence, RelativeMSE
+from mpq.models.running.output_kind import OutputKind, kind_of
+from mpq.models.running.positions import flat
+
+INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
+"""Outputs that heads are computed from, or that are computed from heads; also with "encoder_" or "decoder_" in front."""
+OVER_POSITIONS = ("start_logits", "end_logits")
+_SAMPLES = 256  # whose outputs give floors and spreads
+
+
+class Chosen(NamedTuple):
+    """A comparison, and what was decided, as sentences for people."""
+
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: str = "auto", outputs: Sequence[str] = ()) -> Chosen:
+    """The outputs of `module` to compare and the metric of each.
+
+    Args:
+        module: the unquantized model.
+        batches: calibration samples; the first ones are run.
+        metric: a metric's name; "auto" takes KL divergence where an output is logits or probabilities, else the relative error.
+        outputs: names or globs of outputs, each optionally with a weight: "logits", "boxes=2". Empty chooses.
+
+    Raises:
+        UsageError: if a name of `outputs` matches nothing, or the metric is unknown.
+        ModelError: if an output has no row per sample.
+    """
+    batch = batches[0]
+    found = named(forward(module, batch))
+    weights = _asked(found, outputs) if outputs else _default(found)
+    _check_rows(found, weights, batch, asked=bool(outputs))
+    several = len(weights) > 1
+    kinds = {name: kind_of(name, found[name], batch.labels, alone=not several, named=found.keys() != {"output"}) for name in weights}
+    parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
+    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(found, weights)
+    if several or any(part.metric == RelativeMSE.name for part in parts):
+        parts, more = _scaled(module, batches, parts, weights)
+        notes += more
+    return Chosen(Comparison(parts), tuple(notes))
+
+
+def _asked(found: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, float]:
+    """The weight of each output that was asked for."""
+    weights: dict[str, float] = {}
+    for text in outputs:
+        pattern, _, number = text.partition("=")
+        names = [name for name in found if name == pattern or fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
+        if not names:
+            raise UsageError(f"no output is called '{pattern}': the model returns {', '.join(found)}")
+        try:
+            weight = float(number or 1)
+        except ValueError:
+            weight = -1.0
+        if not 0 < weight < float("inf"):
+            raise UsageError(f"the weight in '{text}' is not a positive number: write for example {pattern}=2")
+        weights |= dict.fromkeys(names, weight)
+    return weights
+
+
+def _default(found: Mapping[str, Tensor]) -> dict[str, float]:
+    rows = [name for name, tensor in found.items() if tensor.ndim] or list(found)
+    heads = [name for name in rows if not _is_intermediate(name)]
+    main = heads or [name for name in rows if name == "last_hidden_state"] or rows
+    return dict.fromkeys(main, 1.0)
+
+
+def _is_intermediate(name: str) -> bool:
+    return name.partition(".")[0].removeprefix("encoder_").removeprefix("decoder_") in INTERMEDIATE
+
+
+def _check_rows(found: Mapping[str, Tensor], names: Iterable[str], batch: Batch, *, asked: bool) -> None:
+    for name in names:
+        shape = list(found[name].shape)
+        if not shape or shape[0] != batch.size:
+            others = [other for other, tensor in found.items() if tensor.ndim and len(tensor) == batch.size]
+            advice = f"choose others with --outputs ({', '.join(others)})" if others else "wrap the model to return an earlier tensor"
+            raise ModelError(
+                f"output '{name}' has shape {shape} for {batch.size} samples, so its rows are not samples; "
+                f"{'it cannot be compared' if asked else 'if its shape depends on values, as with detections, it cannot be compared'}: "
+                f"{advice}, or give a metric of your own"
+            )
+
+
+def _mask_of(module: nn.Module, batch: Batch, name: str, output: Tensor) -> str | None:
+    """What a mask applies to in this output."""
+    if batch.mask is None:
+        return "positions"
+    if name in OVER_POSITIONS:
+        return "classes"
+    if output.shape == batch.mask.shape and not _follows_positions(module, batch, name):
+        return None
+    return "positions"
+
+
+def _follows_positions(module: nn.Module, batch: Batch, name: str) -> bool:
+    """Whether an output [samples, n] with as many values as positions has one for each position: it then has fewer for shorter samples."""
+    assert batch.mask is not None
+    length = batch.mask.shape[1]
+
+    def shorter(value: object) -> object:
+        cut = isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] == length
+        return value[:, :-1] if isinstance(value, Tensor) and cut else value
+
+    kwargs = {key: shorter(value) for key, value in batch.kwargs.items()}
+    try:
+        found = named(forward(module, replace(batch, args=tuple(map(shorter, batch.args)), kwargs=kwargs, mask=None, sampled=())))
+    except (DataError, ModelError):  # a fixed length: nothing is known, and masking values of an embedding would be worse
+        return False
+    return name in found and found[name].shape[1:] == (length - 1,)
+
+
+def _part(name: str, kind: OutputKind, metric: str, mask: str | None) -> Part:
+    fitting = RelativeMSE.name if kind.kind == "other" else KLDivergence.name
+    chosen = fitting if metric == "auto" else metric
+    return Part(name, chosen, probabilities=kind.kind == "probabilities", mask=mask)
+
+
+def _reason(part: Part, kind: OutputKind, *, asked: bool) -> str:
+    of = "" if part.output == "output" else f" of output '{part.output}'"
+    return f"metric {part.metric}{of}: {'as asked' if asked else kind.reason}"
+
+
+def _left_out(found: Mapping[str, Tensor], names: Mapping[str, float]) -> list[str]:
+    others = [name for name in found if name not in names]
+    if not others:
+        return []
+    shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    return [f"outputs not compared: {shown} (computed with the others, or no row per sample); --outputs chooses"]
+
+
+def _scaled(
+    module: nn.Module, batches: Sequence[Batch], parts: Sequence[Part], weights: Mapping[str, float]
+) -> tuple[list[Part], list[str]]:
+    """The parts with their floors and weights, from the reference's outputs on the first samples; and what to say of them."""
+    seen: list[list[Tensor]] = []
+    used: list[Batch] = []
+    for batch in batches:
+        if sum(one.size for one in used) >= _SAMPLES:
+            break
+        outputs = named(forward(module, batch))
+        seen.append([outputs[part.output].detach() for part in parts])
+        used.append(batch)
+    made: list[Part] = []
+    notes: list[str] = []
+    shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    for place, part in enumerate(parts):
+        own, masks = [outputs[place] for outputs in seen], [batch.mask if part.mask else None for batch in used]
+        if part.metric == RelativeMSE.name:
+            part, note = _floored(part, own, masks)
+            notes += note
+        if len(parts) > 1:
+            scale = spread(part.made(), own, masks)
+            part = replace(part, weight=_rounded(shares[part.output] / scale) if scale > 0 else 0.0)
+        made.append(part)
+    if len(parts) > 1:
+        listed = ", ".join(f"{part.output} {shares[part.output]:.0%}, {part.metric} times {part.weight:.4g}" for part in made)
+        notes.append(f"the error is a share of the outputs' spread: {listed}")
+        silent = [part.output for part in made if not part.weight]
+        notes += [f"{', '.join(silent)}: the same for all samples, so not compared"] if silent else []
+    return made, notes
+
+
+def _floored(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Part, list[str]]:
+    powers = torch.cat([flat(output, mask).double().square().sum(-1) for output, mask in zip(outputs, masks, strict=True)])
+    floor = _rounded(floor_of(powers))
+    below = int((powers < floor).sum())
+    note = f"{below} of {len(powers)} samples have an output of nearly zero: relative errors divide by at least {floor:.3g} (squared norm)"
+    return replace(part, floor=floor), [note] if below else []
+
+
+def _rounded(value: float) -> float:
+    """Six digits, so that the record does not hang on the last bit of a sum."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,167 @@
+"""How the outputs of two models are compared: which of them, each by which metric, and with what weight.
+
+A model with one output is compared by that output's metric, in its unit. A model with several is compared in all of them. Errors in nats
+and relative errors cannot be added as they are, so each is divided by the same metric's spread of the reference itself: how far the
+reference's outputs on single samples are from their mean over all samples. Then "0.01" means one per cent of what the output tells about
+its input, and every output has an equal share, unless the user gives weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.errors import ModelError, UsageError
+from mpq.models.running.forward import named
+from mpq.models.running.metrics import KLDivergence, Metric, Prepared, RelativeMSE, metric_named
+
+COMBINED = "combined"
+FLOOR = 0.01
+"""A sample's squared norm is taken as at least this share of the upper quartile over the samples, when a relative error divides by it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One compared output.
+
+    Args:
+        output: its name, as `forward` gives it.
+        metric: name of the metric.
+        weight: its errors count times this.
+        probabilities: whether the output is probabilities rather than logits.
+        floor: the least squared norm of a sample, for relative errors.
+        mask: what the batch's mask applies to: "positions" of the output, its "classes" (one distribution over the positions), or None.
+    """
+
+    output: str
+    metric: str
+    weight: float = 1.0
+    probabilities: bool = False
+    floor: float = 1e-30
+    mask: str | None = "positions"
+
+    def made(self) -> Metric:
+        """The metric itself.
+
+        Raises:
+            UsageError: if there is none of that name.
+        """
+        if self.metric == KLDivergence.name:
+            return KLDivergence(probabilities=self.probabilities, over_positions=self.mask == "classes")
+        return metric_named(self.metric, probabilities=self.probabilities, floor=self.floor)
+
+
+class Comparison(Metric):
+    """The weighted sum of the errors of several outputs; with one output, its metric.
+
+    Args:
+        parts: the compared outputs.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        if not parts:
+            raise UsageError("no output is compared: choose at least one with --outputs")
+        self.parts = tuple(parts)
+        self.metrics = tuple(part.made() for part in parts)
+        names = {part.metric for part in parts}
+        self.name = names.pop() if len(names) == 1 else COMBINED
+        self.has_projection = all(metric.has_projection for metric in self.metrics)  # type: ignore[misc]
+
+    def picked(self, outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The compared ones of a model's outputs, in the order of `parts`.
+
+        Raises:
+            ModelError: if one is missing, which happens where a model's outputs depend on its values.
+        """
+        by_name = named(outputs)
+        missing = next((part.output for part in self.parts if part.output not in by_name), None)
+        if missing is not None:
+            raise ModelError(
+                f"the model returned no output '{missing}' this time (it returned {', '.join(by_name)}): choose others with --outputs"
+            )
+        return tuple(by_name[part.output] for part in self.parts)
+
+    def prepare(self, reference: Sequence[Tensor], mask: Tensor | None = None) -> Prepared:
+        """What each part keeps."""
+        picked = self.picked(reference)
+        masks = [mask if part.mask else None for part in self.parts]
+        return tuple(metric.prepare([one], own) for metric, one, own in zip(self.metrics, picked, masks, strict=True))
+
+    def errors(self, prepared: Prepared, outputs: Sequence[Tensor]) -> Tensor:
+        """The weighted sum over the parts, of each sample."""
+        return self.errors_by_part(prepared, outputs).sum(0)
+
+    def errors_by_part(self, prepared: Prepared, outputs: Sequence[Tensor]) -> Tensor:
+        """The weighted error of each part and sample, float64 [parts, samples]."""
+        found = []
+        for part, metric, kept, one in zip(self.parts, self.metrics, prepared, self.picked(outputs), strict=True):
+            try:
+                found.append(part.weight * metric.errors(kept, [one]))
+            except ModelError as error:
+                raise ModelError(f"output '{part.output}': {error}") from error
+        return torch.stack(found)
+
+    def project(self, prepared: Prepared, outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+        """The sum of the parts' projections: their random signs are independent, so their squares add up."""
+        parts = zip(self.parts, self.metrics, prepared, self.picked(outputs), strict=True)
+        found = [part.weight**0.5 * metric.project(kept, [one], generator) for part, metric, kept, one in parts]
+        total: Tensor = torch.stack(found).sum() if len(found) > 1 else found[0]
+        return total
+
+    def settings(self) -> dict[str, Any]:
+        """The comparison as an analysis records it."""
+        first = self.parts[0]
+        return {"metric": self.name, "probabilities": first.probabilities, "outputs": [asdict(part) for part in self.parts]}
+
+
+def by_relative_error(metric: Metric) -> Metric:
+    """The same outputs, all compared by their relative error."""
+    if not isinstance(metric, Comparison):
+        return RelativeMSE()
+    share = 1 / len(metric.parts)
+    return Comparison([Part(part.output, RelativeMSE.name, share, mask="positions" if part.mask else None) for part in metric.parts])
+
+
+def comparison_from(settings: Mapping[str, Any]) -> Comparison | Metric:
+    """The comparison that an analysis recorded; one from before outputs were recorded compares the main output.
+
+    Raises:
+        UsageError: if a metric is unknown.
+    """
+    parts = settings.get("outputs")
+    if parts:
+        return Comparison([Part(**part) for part in parts])
+    return metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
+
+
+def floor_of(powers: Tensor) -> float:
+    """The least squared norm that a relative error divides by, from the squared norms of all samples [samples]."""
+    typical = float(torch.quantile(powers.double(), 0.75)) or float(powers.double().mean())
+    return max(1e-30, FLOOR * typical)
+
+
+def spread(metric: Metric, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> float:
+    """How far an output's values on single samples are from their mean, by `metric`: the error of a model that knows no input.
+
+    Args:
+        metric: of one output.
+        outputs: that output on several batches.
+        masks: of the batches.
+    """
+    mean = torch.cat(
+        [output.detach().float().flatten(0, -2) if isinstance(metric, KLDivergence) else output.detach().float() for output in outputs]
+    )
+    if isinstance(metric, KLDivergence):
+        mean = mean if metric.probabilities else torch.softmax(mean, -1)
+        center = mean.mean(0) if metric.probabilities else mean.mean(0).clamp(min=1e-30).log()
+    else:
+        center = mean.mean(0)
+    errors = [
+        metric.errors(metric.prepare([output], mask), [center.expand(output.shape).to(output.dtype)])
+        for output, mask in zip(outputs, masks, strict=True)
+    ]
+    return float(torch.cat(errors).mean())

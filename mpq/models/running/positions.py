@@ -1,0 +1,57 @@
+"""Positions of outputs: which ones count, and random signs over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
+    """`mask` [samples, positions...] in the dimensions of `output`; None where the output has other positions.
+
+    Positions come right after the samples, or, as in maps of classes [samples, classes, height, width], after the channels.
+    """
+    if output.shape[: mask.ndim] == mask.shape:
+        return mask.reshape(*mask.shape, *[1] * (output.ndim - mask.ndim))
+    if mask.ndim > 2 and output.ndim == mask.ndim + 1 and output.shape[2:] == mask.shape[1:] and len(output) == len(mask):
+        return mask.unsqueeze(1)
+    return None
+
+
+def kept_values(values: Tensor, mask: Tensor) -> Tensor:
+    """`values`, zero where `mask` is false, whatever stood there; gradients do not flow through those."""
+    return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
+
+
+def flat(output: Tensor, mask: Tensor | None = None) -> Tensor:
+    """An output as float32 [samples, values], zero at positions that do not count."""
+    values = output.float()
+    wide = None if mask is None else expanded(mask, output)
+    if wide is not None:
+        values = kept_values(values, wide)
+    return values.reshape(len(output), -1)
+
+
+def position_weights(rows: Tensor, output: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The weight of each position, float64 [samples, positions], that sums to one for each sample; None where all count alike.
+
+    Args:
+        rows: [samples, positions, ...], what is weighed.
+        output: the tensor that `rows` was made of; its last dimension is no position.
+        mask: [samples, positions...] or None.
+    """
+    if mask is None or output.shape[:-1] != mask.shape:
+        return None
+    kept = mask.reshape(len(mask), -1).double()
+    return kept / kept.sum(-1, keepdim=True).clamp(min=1) if kept.shape == rows.shape[:2] else None
+
+
+def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Independent +1 and -1 with equal chances, float32; 32 of them from each random number."""
+    count = math.prod(shape)
+    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), generator=generator, dtype=torch.int32)
+    bits = (words >> torch.arange(32, dtype=torch.int32)) & 1
+    return bits.reshape(-1)[:count].view(list(shape)).float().mul_(2).sub_(1)
