@@ -74,8 +74,9 @@ def test_a_named_mask_wins_and_an_unknown_name_lists_what_there_is() -> None:
 
 def test_a_batch_keeps_its_own_mask_through_cutting_and_joining() -> None:
     batch = Batch((IDS,), mask=REAL)
-    assert batch.select([1]).mask is not None
-    assert torch.equal(batch.select([1]).mask, REAL[1:])
+    mask = batch.select([1]).mask
+    assert mask is not None
+    assert torch.equal(mask, REAL[1:])
     assert found(batch)[0] is batch.mask
 
 

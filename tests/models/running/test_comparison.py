@@ -103,7 +103,7 @@ def test_suppressed_classes_change_no_divergence_and_not_the_choice_of_it(low: f
     moved, metric = X + 0.1 * X.square(), KLDivergence()
     expected = metric.errors(metric.prepare([X]), [moved])
     found = metric.errors(metric.prepare([masked]), [torch.cat([moved, masked[:, 6:] * 1.01], 1)])
-    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_class_that_only_the_quantized_model_suppresses_is_no_finite_error() -> None:
@@ -124,7 +124,7 @@ def test_padding_counts_in_no_error_and_no_projection(kind: type[KLDivergence] |
         alone = kind().errors(kind().prepare([own]), [own + noise[sample : sample + 1, :length]])
         assert float(found[sample]) == pytest.approx(float(alone), rel=1e-5)
     leaf = rows.clone().requires_grad_()
-    kind().project(kind().prepare([rows], mask), [leaf], torch.Generator().manual_seed(4)).backward()
+    kind().project(kind().prepare([rows], mask), [leaf], torch.Generator().manual_seed(4)).backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     assert not leaf.grad[~mask].any()
     assert leaf.grad[mask].abs().min() > 0
@@ -142,7 +142,7 @@ def test_the_mean_square_of_a_projection_is_the_error(masked: bool) -> None:
     generator, squares = torch.Generator().manual_seed(7), []
     for _ in range(2000):
         leaf = rows.clone().requires_grad_()
-        comparison.project(prepared, Outputs.of({"a": leaf, "b": leaf[..., :2]}), generator).backward()
+        comparison.project(prepared, Outputs.of({"a": leaf, "b": leaf[..., :2]}), generator).backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
         squares.append(float((leaf.grad * change).sum()) ** 2)
     assert sum(squares) / len(squares) == pytest.approx(expected, rel=0.1)
