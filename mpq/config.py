@@ -34,12 +34,14 @@ class DataSettings:
         num_samples: only the first samples; None takes all.
         batch_size: samples at once; None chooses one.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
+        seed_each_forward: whether every call of the model begins with the same random numbers.
     """
 
     seq_len: int | None = None
     num_samples: int | None = None
     batch_size: int | None = None
     mask: str | None = None
+    seed_each_forward: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def analyze(
     settings: AnalysisSettings | None = None,
     output: Path | str | None = None,
     reading: dict[str, object] | None = None,
+    seed_each_forward: bool = False,
     on_progress: Progress | None = None,
     **choices: Any,
 ) -> Sensitivity:
@@ -51,6 +52,7 @@ def analyze(
         **choices: its fields one by one, for example candidates=("2..8", "16"), metric="relative_mse", quantizer="rtn".
         output: file to keep as the journal; an unfinished analysis found there is resumed.
         reading: how `data` was read, kept in the header.
+        seed_each_forward: begin every call of the model with the same random numbers, where `data` is batches and the model draws some.
         on_progress: told after each measurement.
 
     Raises:
@@ -63,7 +65,7 @@ def analyze(
     if path is not None:
         refuse_special(path)
     with held(path, work=WORK) if path is not None else nullcontext():
-        return _analyze(model, data, chosen, path, reading, on_progress or (lambda *_: None))
+        return _analyze(model, data, chosen, path, reading, seed_each_forward, on_progress or (lambda *_: None))
 
 
 def _analyze(
@@ -72,10 +74,11 @@ def _analyze(
     chosen: AnalysisSettings,
     path: Path | None,
     reading: dict[str, object] | None,
+    seed_each_forward: bool,
     on_progress: Progress,
 ) -> Sensitivity:
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
-    samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory")
+    samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory", seed_each_forward=seed_each_forward)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
     prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier)
     table, journal = open_journal(prepared.header, path)
@@ -101,7 +104,8 @@ def _analyze(
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
-        context.record([{"finish": {"cost": cost, "check": check, **without, **parts}}])
+        notes = {"notes": context.notes} if context.notes else {}
+        context.record([{"finish": {"cost": cost, "check": check, **without, **notes, **parts}}])
     return table
 
 

@@ -11,7 +11,7 @@ from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
-from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeqLen, Trust, default_of, merged
+from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust, default_of, merged
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
@@ -20,7 +20,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
-_DATA = ("seq_len", "num_samples", "batch_size", "mask")
+_DATA = ("seq_len", "num_samples", "batch_size", "mask", "seed_each_forward")
 _SHOWN = 12
 
 
@@ -79,6 +79,7 @@ def command(
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
     mask: Mask = None,
+    seed_each_forward: SeedEachForward = False,
     factory: Factory = None,
     trust: Trust = False,
     offload: Annotated[
@@ -127,6 +128,7 @@ def command(
         "num_samples": num_samples,
         "batch_size": batch_size,
         "mask": mask,
+        "seed_each_forward": seed_each_forward or None,
     }
     choices = merged("analyze", config, options)
     given = choices.pop("calib", None)
@@ -156,7 +158,14 @@ def command(
     with removed_if_bare(target), progress("analyze") as advance:
         table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
-    for note in (*table.notes, *table.header.notes, *fallbacks, *inversion_lines(table), *self_check_lines(table.finish)):
+    for note in (
+        *table.notes,
+        *table.header.notes,
+        *(table.finish or {}).get("notes", ()),
+        *fallbacks,
+        *inversion_lines(table),
+        *self_check_lines(table.finish),
+    ):
         say(note)
     if offload is not None:
         say(peak_line(table.finish))

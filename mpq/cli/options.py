@@ -45,6 +45,12 @@ Mask = Annotated[
         rich_help_panel="Data",
     ),
 ]
+SeedEachForward = Annotated[
+    bool,
+    typer.Option(
+        "--seed-each-forward", help="For models that draw random numbers: begin every call with the same seed.", rich_help_panel="Data"
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
 Dtype = Annotated[
     str | None,

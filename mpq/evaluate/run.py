@@ -16,6 +16,7 @@ from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import Comparison, Part
 from mpq.models.running.forward import forward
+from mpq.models.running.habits import examine, habits_of
 from mpq.models.running.metric_registry import EVALUATED
 from mpq.models.running.metrics import SUPPRESSED, KLDivergence, metric_named
 from mpq.models.sources.load import from_module
@@ -54,6 +55,8 @@ def evaluate(
     """
     before, after = _module(reference), _module(quantized)
     samples = data if isinstance(data, Data) else fit_data(data, model=_loaded(reference), source="memory")
+    habits = habits_of(before)
+    examine(after, samples.batches, lambda batch: forward(after, batch), seed=habits is not None and habits.seed is not None)
     comparison = choose_comparison(before, samples.batches, outputs=outputs).comparison
     columns = [_Column(part, alone=len(comparison.parts) == 1, only_logits=_kl_parts(comparison) == 1) for part in comparison.parts]
     for done, batch in enumerate(samples.batches, start=1):

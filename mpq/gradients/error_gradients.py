@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import ModelError
+from mpq.gradients.recomputation import without_recomputation
 from mpq.models.running.forward import first_line, forward
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped, tensor_of
@@ -25,7 +26,8 @@ def differentiable(module: nn.Module, wanted: Iterable[Tensor]) -> Iterator[None
         for tensor in tensors:
             tensor.requires_grad_(id(tensor) in chosen)
             tensor.grad = None
-        yield
+        with without_recomputation():
+            yield
     finally:
         for tensor, flag, gradient in before:
             tensor.requires_grad_(flag)

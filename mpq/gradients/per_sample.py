@@ -153,7 +153,7 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         layers = [self._layers[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self._layers]
-        if not layers or getattr(func, "__name__", "") == "__get__":
+        if not layers or not torch.is_grad_enabled() or getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
         operation, names = _KNOWN.get(func, ("", ()))
         arguments = dict(zip(names, args, strict=False)) | kwargs

@@ -76,6 +76,7 @@ class FinishFacts(Struct):
     cost: dict[Name, Number] = {}
     check: CheckFacts | UnsetType = UNSET
     fallbacks: dict[Name, Text] = {}
+    notes: list[Text] = []
     parts: list[Count] = []
 
 

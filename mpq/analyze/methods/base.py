@@ -37,6 +37,7 @@ class Context:
         save: writes records to the journal, if there is one.
         on_progress: told as the work goes on.
         cost: what the method reports of its own work, for example forward passes.
+        notes: what the user should know of how figures were found.
     """
 
     model: LoadedModel
@@ -46,6 +47,7 @@ class Context:
     save: Callable[[Sequence[dict[str, Any]]], None]
     on_progress: Progress
     cost: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def record(self, records: Sequence[dict[str, Any]]) -> None:
         """Save records, then add them to the table."""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mpq.analyze.methods.base import Context, Method, finite
+from mpq.analyze.methods.measure import Measure
 from mpq.data.dataset import Batch, Data
 from mpq.formats.scheme import Scheme
 from mpq.gradients.per_sample import NotSamplewiseError, ReceiveRows, project_batch, row_products
@@ -53,12 +54,15 @@ class Fisher(Method):
         ]
         found = _Products(context, layers)
         done = begin
+        reached = {pair for pair, errors in context.table.errors.items() if errors.any()}
         for position, batch in _units(data, begin):
             products = found.of(batch, position)
-            context.record(_records(products, wanted, position, batch.size, context))
+            reached |= {pair for pair, figures in products.items() if bool(figures.any())}
+            context.record(_records(products, wanted, position, batch.size, context, reached))
             done += batch.size
             context.on_progress(done - begin, data.samples - begin, "samples")
         context.cost |= found.cost
+        _measure_the_others(context, reached)
         share = _blend(context.table, context.prepared.calibration.fixed_batch or 1)
         if context.table.blend != (share, DRAWS):  # else the line is there, from an analysis that was killed right after it
             context.record([{"blend": share, "draws": DRAWS}])
@@ -190,17 +194,51 @@ def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
         start += batch.size
 
 
-def _records(products: Products, wanted: Mapping[str, Sequence[Scheme]], first: int, size: int, context: Context) -> list[dict[str, Any]]:
-    """One record per pair for samples `first` and on; a sample that no gradient reached counts as no error."""
+def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]]) -> None:
+    """Measure the layers that no gradient reaches; what lies before an arg max or a detached tensor has an effect all the same."""
+    blind = [
+        layer.name
+        for layer in context.table.layers
+        if not any((layer.name, s) in reached for s in context.table.header.candidates[layer.name])
+    ]
+    if blind:
+        context.notes.append(
+            f"measured instead, for no gradient reaches them: {', '.join(blind[:5])}"
+            + (f" and {len(blind) - 5} more" if len(blind) > 5 else "")
+        )
+        Measure().run(context)
+
+
+def _records(
+    products: Products,
+    wanted: Mapping[str, Sequence[Scheme]],
+    first: int,
+    size: int,
+    context: Context,
+    reached: set[tuple[str, Scheme]],
+) -> list[dict[str, Any]]:
+    """One record per pair for samples `first` and on; a sample that no gradient reached counts as no error.
+
+    Pairs that none has reached yet are left out; once one is reached, earlier samples follow as zeros.
+    """
     repeats = context.prepared.calibration.fixed_batch or 1
     zero = torch.zeros(size // repeats, DRAWS, 2, dtype=torch.float64)
     records = []
     for name, schemes in wanted.items():
         for scheme in schemes:
-            skip = max(0, context.table.count(name, scheme) - first)  # figures that an earlier run has already
-            figures = products.get((name, scheme), zero)
+            if not any((name, other) in reached for other in schemes):
+                continue
+            known = context.table.count(name, scheme)
+            skip = max(0, known - first)  # figures that an earlier run has already
+            missed = torch.zeros(max(0, first - known) // repeats, DRAWS, 2, dtype=torch.float64)
+            figures = torch.cat([missed, products.get((name, scheme), zero)])
             errors = figures[..., 1].mean(1).repeat_interleave(repeats)
             if skip < len(errors):
-                record = {"layer": name, "scheme": str(scheme), "first": first + skip, "errors": finite(errors[skip:])}
+                record = {
+                    "layer": name,
+                    "scheme": str(scheme),
+                    "first": known,
+                    "errors": finite(errors[skip:]),
+                }
                 records.append(record | {"products": finite(figures[skip // repeats :, :, 0].reshape(-1))})
     return records

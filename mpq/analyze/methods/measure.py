@@ -54,6 +54,7 @@ class Measure(Method):
                 done += 1
                 context.on_progress(done, total, f"{layer.name} {scheme}")
         replay.clear()
+        context.notes += [replay.given_up] if replay.given_up else []
         context.cost |= replay.cost
 
     @staticmethod

@@ -18,6 +18,8 @@ from mpq.data.masks import with_masks
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values, is_integer
 from mpq.models.running.forward import accepted, described, forward
+from mpq.models.running.habits import examine
+from mpq.models.running.kept_state import copied
 from mpq.models.sources.loaded import LoadedModel
 
 _LARGE_SAMPLE = 1_000_000  # elements
@@ -42,6 +44,7 @@ def fit_data(
     num_samples: int | None = None,
     batch_size: int | None = None,
     mask: str | None = None,
+    seed_each_forward: bool = False,
     ordered: bool = False,
     notes: Sequence[str] = (),
 ) -> Data:
@@ -54,6 +57,7 @@ def fit_data(
         num_samples: only the first ones; None takes all.
         batch_size: None chooses one that is quick on a CPU, or keeps the batches of an iterable.
         mask: the input that says which positions are data; None looks for one.
+        seed_each_forward: whether every call of the model begins with the same random numbers.
         ordered: windows of running text.
         notes: for the description.
 
@@ -70,9 +74,10 @@ def fit_data(
         check_labels(fit.batches, model)
         batches, note = with_masks(fit.batches, mask)
         masked = [note] if note else []
+        habits = examine(model.module, batches, lambda batch: forward(model.module, batch), seed=seed_each_forward)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, notes=[*notes, *fit.notes, *masked])
+    return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, notes=[*notes, *fit.notes, *masked, *habits])
 
 
 def _fit(content: Any, model: LoadedModel, *, num_samples: int | None, batch_size: int | None) -> _Fit:
@@ -94,7 +99,7 @@ def _fit(content: Any, model: LoadedModel, *, num_samples: int | None, batch_siz
 def _fit_size(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: str, model: LoadedModel, wanted: int) -> _Fit:
     size, fixed = _accepted_size(regroup(batches, wanted)[0], cast, model, wanted)
     for batch in _one_of_each_shape(batches) if fixed is None else ():
-        forward(model.module, cast(batch))
+        forward(model.module, _own(cast(batch)))
     grouped = regroup([cast(_with_int64_labels(batch)) for batch in batches], size)
     notes = [note] if note else []
     if fixed is not None:
@@ -117,7 +122,7 @@ def _accepted_size(batch: Batch, cast: Callable[[Batch], Batch], model: LoadedMo
         if size > batch.size:
             return False
         try:
-            forward(model.module, cast(batch.narrow(0, size)))
+            forward(model.module, _own(cast(batch.narrow(0, size))))
         except DataError as error:
             failures[size] = error
             return False
@@ -133,6 +138,11 @@ def _accepted_size(batch: Batch, cast: Callable[[Batch], Batch], model: LoadedMo
     if example is not None and example > batch.size and _LEADING.search(str(failures[1])):
         raise DataError(f"the model takes exactly {example} samples at once, and there are {batch.size}: give at least {example}")
     raise failures.get(example or 1, failures[1])
+
+
+def _own(batch: Batch) -> Batch:
+    """A copy of the inputs, for a model that may write into them."""
+    return replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs))
 
 
 def _largest(most: int, accepts: Callable[[int], bool], wanted: int) -> int:

@@ -46,6 +46,7 @@ def load_data(
     num_samples: int | None = None,
     batch_size: int | None = None,
     mask: str | None = None,
+    seed_each_forward: bool = False,
     seed: int = 0,
 ) -> Data:
     """The data that `source` names, fitted to `model`.
@@ -57,6 +58,7 @@ def load_data(
         num_samples: only the first samples or windows; None takes all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
+        seed_each_forward: begin every call of the model with the same random numbers, for models that draw some.
         seed: of torch, while a callable makes its data.
 
     Raises:
@@ -72,11 +74,21 @@ def load_data(
             raise UsageError(f"--seq-len {seq_len} applies to text, and {source} holds tensors: leave it out")
         if only is not None:
             raise UsageError(f"{source} selects lines, but the file holds tensors: leave out '?{only[0]}={only[1]}'")
-        return fit_data(content, model=model, source=source, num_samples=num_samples, batch_size=batch_size, mask=mask)
+        return fit_data(
+            content,
+            model=model,
+            source=source,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            mask=mask,
+            seed_each_forward=seed_each_forward,
+        )
     if num_samples is not None and num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
     batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only)
-    return fit_data(batch, model=model, source=source, batch_size=batch_size, ordered=True, notes=notes)
+    return fit_data(
+        batch, model=model, source=source, batch_size=batch_size, ordered=True, notes=notes, seed_each_forward=seed_each_forward
+    )
 
 
 def example_data(model: LoadedModel) -> Data:

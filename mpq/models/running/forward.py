@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, MpqError
+from mpq.models.running.habits import minded
 
 MAIN_OUTPUTS = ("logits", "last_hidden_state")
 _SHOWN = 4
@@ -79,11 +80,11 @@ def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
     Raises:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
     """
-    kwargs = dict(batch.kwargs)
-    if "use_cache" in accepted(module):
-        kwargs.setdefault("use_cache", False)
-    with call_errors(batch), torch.set_grad_enabled(gradients):
-        return module(*batch.args, **kwargs)
+    with minded(module, batch) as given, call_errors(batch), torch.set_grad_enabled(gradients):
+        kwargs = dict(given.kwargs)
+        if "use_cache" in accepted(module):
+            kwargs.setdefault("use_cache", False)
+        return module(*given.args, **kwargs)
 
 
 @contextmanager

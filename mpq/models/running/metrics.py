@@ -174,7 +174,7 @@ class Top1Disagreement(Metric):
     name = "top1"
 
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
-        """Arg max [samples, positions]; then, where positions are padding, their weights, and where classes are suppressed, which are not."""
+        """Arg max [samples, positions]; then the weights of positions and the allowed classes, as for the divergence."""
         choices = self._choices(reference)
         extras = position_weights(choices, reference[0], mask), allowed_classes(self._rows(reference))
         return (choices, *(extra for extra in extras if extra is not None))

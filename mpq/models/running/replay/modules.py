@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.data.dataset import Batch
@@ -29,12 +29,14 @@ class _Call:
     flops: float = 0.0
     output: Any = None
     versions: list[int] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    fills_inputs: bool = False
 
     @property
     def reusable(self) -> bool:
-        """Whether the output holds nothing but tensors in plain containers, none of which was changed after the call."""
+        """Whether the output is all that the call did, and nothing but tensors in plain containers, none changed after the call."""
         tensors = _tensors(self.output)
-        return tensors is not None and [tensor._version for tensor in tensors] == self.versions
+        return not self.fills_inputs and tensors is not None and [tensor._version for tensor in tensors] == self.versions
 
 
 class ModuleTape(Tape):
@@ -88,20 +90,22 @@ class ModuleTape(Tape):
     def _pass(self, batch: Batch, flops: Callable[[], int]) -> None:
         self._calls, stack, ticks = [], list[int](), iter(range(1 << 60))
 
-        def enter(module: nn.Module, _: Any) -> None:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             call = _Call(self._names[id(module)], module, stack[-1] if stack else None, next(ticks), flops=-float(flops()))
+            call.inputs = [id(leaf) for leaf in tree_leaves((args, kwargs))]
             stack.append(len(self._calls))
             self._calls.append(call)
 
-        def leave(_: nn.Module, __: Any, output: Any) -> None:
+        def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             call = self._calls[stack.pop()]
-            call.end, call.output = next(ticks), output
+            call.fills_inputs = call.inputs != [id(leaf) for leaf in tree_leaves((args, kwargs))]
+            call.end, call.output = next(ticks), _copied(output)
             call.flops += float(flops())
             call.versions = [tensor._version for tensor in _tensors(output) or ()]
 
         children = [child for child in self._module.modules() if child is not self._module]
-        handles = [child.register_forward_pre_hook(enter) for child in children] + [
-            child.register_forward_hook(leave) for child in children
+        handles = [child.register_forward_pre_hook(enter, with_kwargs=True) for child in children] + [
+            child.register_forward_hook(leave, with_kwargs=True) for child in children
         ]
         try:
             forward(self._module, batch)
@@ -118,12 +122,17 @@ def _tensors(value: Any) -> list[Tensor] | None:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
+def _copied(output: Any) -> Any:
+    """The same tensors in containers of their own, which nobody else writes into."""
+    return tree_map(lambda leaf: leaf, output)
+
+
 @contextmanager
 def _replaced(calls: list[_Call]) -> Iterator[None]:
     """Modules that return their recorded output inside the `with`."""
     try:
         for call in calls:
-            call.module.__dict__["forward"] = lambda *_, _output=call.output, **__: _output
+            call.module.__dict__["forward"] = lambda *_, _output=call.output, **__: _copied(_output)
         yield
     finally:
         for call in calls:

@@ -1,0 +1,188 @@
+"""What a model does besides giving outputs: it keeps state between calls, changes its inputs, or draws random numbers.
+
+Each of these would be measured as the error of quantization. `examine` finds them by running the model twice on one batch, with another
+batch in between. State is put back before every call, inputs are given as copies, and a random model is refused unless every call is to
+begin from the same seed. What was found is remembered for the module, and `call` in `forward.py` acts by it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mpq.data.batch import Batch
+from mpq.errors import ModelError
+from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, same_values, state_names
+
+SEED = 0
+_TOLERANCE = 1e-5  # relative; sums may be taken in another order by another thread
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What calls of a module must see to.
+
+    Args:
+        state: what is put back before every call.
+        changes_inputs: whether the model writes into what it is given.
+        seed: with which every call begins; None leaves the random state alone.
+    """
+
+    state: State = field(default_factory=dict)
+    changes_inputs: bool = False
+    seed: int | None = None
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, Habits] = WeakKeyDictionary()
+
+
+def habits_of(module: nn.Module) -> Habits | None:
+    """What `examine` found, or None if calls need no care."""
+    return _KNOWN.get(module)
+
+
+@contextmanager
+def minded(module: nn.Module, batch: Batch) -> Iterator[Batch]:
+    """The batch to give to `module`, which is as it was found, and random numbers from its seed, inside the `with`."""
+    habits = _KNOWN.get(module)
+    if habits is None:
+        yield batch
+        return
+    restore_state(module, habits.state)
+    given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs)) if habits.changes_inputs else batch
+    if habits.seed is None:
+        yield given
+        return
+    with seeded(habits.seed):
+        yield given
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of torch, NumPy and Python that begin with `seed` inside the `with`, and go on as before after it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], Sequence[Tensor]], *, seed: bool = False) -> list[str]:
+    """Find the habits of a module, remember them, and say what was found.
+
+    Args:
+        module: in eval mode; left in the state in which it was found.
+        batches: the first two are run.
+        run: gives the module's outputs, minding its habits.
+        seed: whether every call is to begin from the same random numbers.
+
+    Raises:
+        ModelError: if outputs differ although state and seed are minded, or for want of a seed.
+    """
+    _KNOWN.pop(module, None)
+    first = replace(batches[0], args=copied(batches[0].args), kwargs=copied(batches[0].kwargs))
+    before = kept_state(module)
+    outputs = [output.detach().clone() for output in run(first)]
+    state = changed_state(module, before)
+    touched = any(not same_values(now, old) for now, old in zip(first.tensors, batches[0].tensors, strict=True))
+    habits = Habits(state, touched, SEED if seed else None)
+    if state or touched or seed:
+        _KNOWN[module] = habits
+    if seed:
+        outputs = [output.detach().clone() for output in run(batches[0])]
+    if len(batches) > 1:
+        run(batches[1])
+    again = run(batches[0])
+    restore_state(module, state)
+    if not _alike(outputs, again):
+        raise ModelError(_reason(module, batches[0], run, seed=seed))
+    return _notes(habits)
+
+
+def _notes(habits: Habits) -> list[str]:
+    notes = []
+    if habits.state:
+        notes.append(f"the model keeps state between calls ({_listed(state_names(habits.state))}), which is put back before every call")
+    if habits.changes_inputs:
+        notes.append("the model writes into its inputs, so every call gets a copy")
+    if habits.seed is not None:
+        notes.append(f"every call begins with the random seed {habits.seed}")
+    return notes
+
+
+def _reason(module: nn.Module, batch: Batch, run: Callable[[Batch], Sequence[Tensor]], *, seed: bool) -> str:
+    places = _random_places(module, batch, run)
+    where = f" (random numbers are drawn in {_listed(places)})" if places else ""
+    if seed:
+        return (
+            f"the model gives other outputs for the same inputs and the same random seed{where}: make it repeatable before it is measured"
+        )
+    advice = (
+        "add --seed-each-forward to begin every call with the same seed" if places else "make it repeatable, or add --seed-each-forward"
+    )
+    return f"the model gives other outputs each time it runs on the same inputs{where}: {advice}"
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes in which modules random numbers are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stack: list[str] = []
+        self.found: dict[str, None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            name = str(func).removeprefix("aten.").partition(".")[0]
+            self.found.setdefault(f"'{self.stack[-1]}' by {name}" if self.stack and self.stack[-1] else f"the model by {name}")
+        return func(*args, **(kwargs or {}))
+
+
+def _random_places(module: nn.Module, batch: Batch, run: Callable[[Batch], Sequence[Tensor]]) -> list[str]:
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    watch, handles = _Watch(), []
+
+    def leave(*_: Any) -> None:
+        watch.stack.pop()
+
+    for name, child in module.named_modules():
+        handles.append(child.register_forward_pre_hook(lambda *_, name=name: watch.stack.append(name)))
+        handles.append(child.register_forward_hook(leave))
+    try:
+        with watch:
+            run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(watch.found)
+
+
+def _alike(outputs: Sequence[Tensor], again: Sequence[Tensor]) -> bool:
+    if len(outputs) != len(again):
+        return False
+    for before, now in zip(outputs, again, strict=True):
+        finite = before[before.isfinite()].abs()
+        scale = float(finite.max()) if finite.numel() else 0.0
+        if before.shape != now.shape or not torch.allclose(now, before, rtol=_TOLERANCE, atol=_TOLERANCE * 0.1 * scale, equal_nan=True):
+            return False
+    return True
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,159 @@
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mpq.data.batch import Batch
+from mpq.errors import ModelError
+from mpq.models.running.forward import forward
+from mpq.models.running.habits import examine, habits_of
+from mpq.models.running.kept_state import kept_state, state_names
+
+X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+BATCHES = [Batch((X,)), Batch((X + 1,))]
+
+
+class Recurrent(nn.Module):
+    """Adds what it saw last, kept in a buffer, an attribute, or a list."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.linear, self.place = nn.Linear(4, 3), place
+        self.memory: Tensor
+        self.register_buffer("memory", torch.zeros(3))
+        self.last = torch.zeros(3)
+        self.history = [torch.zeros(3)]
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        before = {"buffer": self.memory, "attribute": self.last, "list": self.history[-1]}[self.place]
+        found: Tensor = self.linear(x) + before
+        seen = found.detach().mean(0)
+        if self.place == "buffer":
+            self.memory.copy_(seen)
+        elif self.place == "attribute":
+            self.last = seen
+        else:
+            self.history.append(seen)
+        return found
+
+
+class Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.last = torch.zeros(3)
+        self.count = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.linear(x) + self.last
+        self.last = found.mean(0)
+        self.count += 1
+        return found
+
+
+class Noisy(nn.Module):
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.linear, self.drop, self.source = nn.Linear(4, 3), nn.Dropout(), source
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.linear(x)
+        if self.source == "dropout":
+            return nn.functional.dropout(found, 0.5, training=True)
+        if self.source == "numpy":
+            return found + float(np.random.rand())
+        return found + torch.randn_like(found)
+
+
+class Writes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.linear(x.mul_(2))
+        return found
+
+
+def examined(module: nn.Module, **options: Any) -> list[str]:
+    return examine(module.eval(), BATCHES, lambda batch: forward(module, batch), **options)
+
+
+@pytest.fixture(autouse=True)
+def _same_inputs() -> Iterator[None]:
+    before = X.clone()
+    yield
+    assert torch.equal(X, before)
+
+
+@pytest.mark.parametrize(("place", "names"), [("buffer", "calls, memory"), ("attribute", "calls, last"), ("list", "calls, history")])
+def test_state_is_named_and_put_back_before_every_call(place: str, names: str) -> None:
+    module = Recurrent(place).eval()
+    expected = module.linear(X).detach()
+    (note,) = examined(module)
+    assert sorted(note[note.index("(") + 1 : note.index(")")].split(", ")) == names.split(", ")
+    for _ in range(3):
+        forward(module, BATCHES[1])
+        assert torch.equal(forward(module, BATCHES[0])[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_attributes_of_torchscript_are_state_too() -> None:
+    module: nn.Module = torch.jit.script(Scripted().eval())  # type: ignore[no-untyped-call]
+    assert {"last", "count"} <= set(state_names(kept_state(module)))
+    (note,) = examined(module)
+    assert "keeps state between calls (last, count)" in note
+    first = forward(module, BATCHES[0])[0]
+    forward(module, BATCHES[1])
+    assert torch.equal(forward(module, BATCHES[0])[0], first)
+
+
+@pytest.mark.parametrize(("source", "place"), [("dropout", "the model by bernoulli"), ("randn", "the model by randn_like")])
+def test_a_random_model_is_refused_with_the_place_and_the_way_out(source: str, place: str) -> None:
+    with pytest.raises(ModelError, match=rf"other outputs each time .*{place}.*add --seed-each-forward"):
+        examined(Noisy(source))
+
+
+def test_the_module_that_draws_is_named() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), Noisy("randn"))
+    with pytest.raises(ModelError, match="'1' by randn_like"):
+        examined(module)
+
+
+@pytest.mark.parametrize("source", ["dropout", "randn", "numpy"])
+def test_a_seed_makes_it_repeatable_and_leaves_the_random_state_alone(source: str) -> None:
+    module = Noisy(source)
+    assert examined(module, seed=True) == ["every call begins with the random seed 0"]
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(forward(module, BATCHES[0])[0], forward(module, BATCHES[0])[0])
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_randomness_that_no_seed_reaches_is_refused() -> None:
+    draws = iter(torch.randn(100).tolist())
+
+    class Foreign(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.add(next(draws))
+
+    with pytest.raises(ModelError, match="and the same random seed"):
+        examined(Foreign(), seed=True)
+
+
+def test_inputs_that_a_model_writes_into_are_copied() -> None:
+    module = Writes().eval()
+    assert examined(module) == ["the model writes into its inputs, so every call gets a copy"]
+    assert torch.equal(forward(module, BATCHES[0])[0], forward(module, BATCHES[0])[0])
+
+
+def test_an_ordinary_model_needs_no_care() -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 2))
+    assert examined(module) == []
+    assert habits_of(module) is None
