@@ -37,12 +37,13 @@ def restore_state(module: nn.Module, state: Mapping[tuple[str, str], Any]) -> No
     owners = dict(module.named_modules())
     for (path, name), value in state.items():
         owner = owners[path]
-        if name in owner._buffers and isinstance(value, Tensor):
-            present = owner._buffers[name]
-            if present is not None and present.shape == value.shape and present.dtype == value.dtype:
+        buffers = dict(owner.named_buffers(recurse=False))
+        if name in buffers and isinstance(value, Tensor):
+            present = buffers[name]
+            if present.shape == value.shape and present.dtype == value.dtype:
                 present.detach().copy_(value)
             else:
-                owner._buffers[name] = copied(value)
+                setattr(owner, name, copied(value))
         elif isinstance(owner, torch.jit.ScriptModule):
             owner._c.setattr(name, copied(value))
         else:
@@ -80,7 +81,8 @@ def _scripted(owner: Any) -> Iterator[tuple[str, Any]]:
     """Attributes of a TorchScript module that are neither parameters, buffers nor submodules."""
     text = owner._c.dump_to_str(False, True, False)
     start = text.find("attributes {")
-    known = {*owner._parameters, *owner._buffers, *owner._modules, "training"}
+    tensors = (*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False))
+    known = {"training", *(name for name, _ in (*tensors, *owner.named_children()))}
     for name in dict.fromkeys(_ATTRIBUTE.findall(text[start : text.find("\n  }", start)])):
         if name not in known and owner._c.hasattr(name):
             yield name, owner._c.getattr(name)

@@ -104,7 +104,7 @@ def test_state_is_named_and_put_back_before_every_call(place: str, names: str) -
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_attributes_of_torchscript_are_state_too() -> None:
-    module: nn.Module = torch.jit.script(Scripted().eval())  # type: ignore[no-untyped-call]
+    module: nn.Module = torch.jit.script(Scripted().eval())
     assert {"last", "count"} <= set(state_names(kept_state(module)))
     (note,) = examined(module)
     assert "keeps state between calls (last, count)" in note

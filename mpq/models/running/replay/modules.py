@@ -130,10 +130,13 @@ def _copied(output: Any) -> Any:
 @contextmanager
 def _replaced(calls: list[_Call]) -> Iterator[None]:
     """Modules that return their recorded output inside the `with`."""
+    own = [call.module.__dict__.get("forward") for call in calls]  # some libraries wrap a module's forward in place
     try:
         for call in calls:
             call.module.__dict__["forward"] = lambda *_, _output=call.output, **__: _copied(_output)
         yield
     finally:
-        for call in calls:
+        for call, forward_of_its_own in zip(calls, own, strict=True):
             call.module.__dict__.pop("forward", None)
+            if forward_of_its_own is not None:
+                call.module.__dict__["forward"] = forward_of_its_own
