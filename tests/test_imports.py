@@ -10,9 +10,13 @@ import mpq
 
 ROOT = Path(mpq.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "limits"),
-    ("budget", "files", "formats", "patterns", "schemas", "schemes"),
-    ("config", "data", "records", "tensors"),
+    ("limits",),
+    ("shown",),
+    ("errors",),
+    ("formats", "patterns", "registry", "writing"),
+    ("budget", "files"),
+    ("reading",),
+    ("config", "config_file", "data", "records", "tensors"),
     ("evidence", "models.memory"),
     ("models.sources",),
     ("models.running",),
@@ -21,23 +25,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("gradients",),
     ("recovery", "runtime"),
     ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
+    ("schemas",),
     ("cli",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TORCH_FREE = (
-    "errors",
-    "limits",
-    "budget",
-    "files",
-    "formats",
-    "patterns",
-    "schemas",
-    "config",
-    "records",
-    "evidence",
-    "search",
-    "check",
-    "report",
+    *("limits", "shown", "errors", "formats", "patterns", "registry", "writing", "budget", "files", "reading", "config", "config_file"),
+    *("records", "evidence", "search", "check", "report", "schemas"),
 )
 MODULES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in sorted(ROOT.rglob("*.py"))

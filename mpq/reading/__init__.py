@@ -1,0 +1,1 @@
+"""Text documents that mpq may not have written, read within limits and validated against one definition per kind of file. No torch."""
