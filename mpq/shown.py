@@ -11,6 +11,7 @@ import reprlib
 
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
 
+_LONGEST = 200  # characters of the first line of an error
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufe00-\ufe0f\ufeff\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e0fff]"
@@ -54,6 +55,22 @@ def cut(text: str, most: int) -> str:
 def one_line(text: str) -> str:
     """A message: one line, printable, of bounded length."""
     return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)
+
+
+def first_line(error: BaseException) -> str:
+    """The sentence of an error's message that says what is wrong, shortened, without a final full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = lines[0]
+    if "TorchScript interpreter" in text:  # a traceback through the script; the cause is its last line
+        text = lines[-1].removeprefix("RuntimeError: ")
+    elif "exported input tree spec" in text:
+        text = "an exported program takes exactly the inputs that it was exported with, in number and nesting"
+    elif text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
+    text = text.partition(". ")[0].rstrip(".")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def json_escaped(text: str) -> str:

@@ -14,10 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mpq.data.numpy_files import check_unpacked, read_array
+from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.errors import DataError
 from mpq.files import first_bytes
-from mpq.models.sources.numpy_files import check_unpacked, read_array
-from mpq.models.sources.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.shown import shown_bare
 
 READABLE = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"

@@ -16,13 +16,13 @@ from mpq.formats.scheme import Scheme
 from mpq.gradients.slopes import slopes_at
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
-from mpq.models.running.forward import first_line
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.sensitivity import Errors, Sensitivity
 from mpq.records.slopes import Slopes
+from mpq.shown import first_line
 from mpq.tensors.quantizers.registry import quantizer_named
 
 

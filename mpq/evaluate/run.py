@@ -14,11 +14,11 @@ from mpq.errors import NumericsError
 from mpq.evaluate.answers import Answers
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.running.choose_comparison import choose_comparison
-from mpq.models.running.comparison import Comparison, Part
+from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
 from mpq.models.running.metric_registry import EVALUATED
-from mpq.models.running.metrics import SUPPRESSED, KLDivergence, metric_named
+from mpq.models.running.metrics import SUPPRESSED, KLDivergence
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.evaluation import Evaluation, Figure

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mpq.errors import ModelError
 from mpq.gradients.recomputation import without_recomputation
-from mpq.models.running.forward import first_line, forward
+from mpq.models.running.forward import forward
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped, tensor_of
+from mpq.shown import first_line
 
 
 @contextmanager

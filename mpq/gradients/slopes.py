@@ -20,12 +20,13 @@ from mpq.formats.scheme import Scheme
 from mpq.gradients.projections import Receive, gradients_of
 from mpq.gradients.weight_changes import Changes
 from mpq.models.running.fake_quantized import Variants
-from mpq.models.running.forward import first_line, forward
+from mpq.models.running.forward import forward
 from mpq.models.running.metrics import Prepared
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
 from mpq.records.slopes import Pair, Slopes
+from mpq.shown import first_line
 
 DRAWS = 1
 MOST_BYTES = 8 << 30  # of changes

@@ -12,7 +12,7 @@ from mpq.cli.console import fallback_lines
 from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import MismatchError, NumericsError, UsageError
 from mpq.formats.scheme import Scheme
-from mpq.models.running.metrics import metric_named
+from mpq.models.running.comparison import metric_named
 from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, read_sensitivity

@@ -7,8 +7,8 @@ from torch import nn
 
 import mpq
 from mpq.errors import MismatchError, UsageError
+from mpq.models.running.comparison import metric_named
 from mpq.models.running.fake_quantized import Variants
-from mpq.models.running.metrics import metric_named
 from mpq.records.sensitivity import Sensitivity
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.models.small import bits, data, mlp

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 import mpq
 from mpq.data.dataset import Data, make_data
 from mpq.errors import ModelError
+from mpq.models.running.comparison import metric_named
 from mpq.models.running.fake_quantized import Variants
-from mpq.models.running.metrics import metric_named
 from mpq.models.running.reference import Reference
 from mpq.records.sensitivity import Sensitivity
 from mpq.tensors.quantizers.rtn import RoundToNearest

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mpq.data.inert_pickle import named_globals, scan_pickle
+from mpq.data.tensors_only import load_tensors, reason_of
 from mpq.models.sources.allowed_operators import is_allowed, refused_names
-from mpq.models.sources.inert_pickle import named_globals, scan_pickle
-from mpq.models.sources.tensors_only import load_tensors, reason_of
 from tests.hostile import records_of, saved
 
 

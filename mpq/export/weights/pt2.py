@@ -23,9 +23,9 @@ from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module
 from mpq.files import atomic_write
 from mpq.formats.scheme import Scheme
-from mpq.models.running.forward import first_line
 from mpq.models.sources.exported_program import drop_traces
 from mpq.records.layer import Layer
+from mpq.shown import first_line
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.graph import dequantize, padded
 from mpq.tensors.matrix import from_matrix

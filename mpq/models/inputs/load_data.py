@@ -30,9 +30,9 @@ from mpq.data.dataset import Data
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.inputs.text import windows
-from mpq.models.running.forward import first_line
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import named, working_directory_importable
+from mpq.shown import first_line
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _SELECTION = re.compile(r"(?P<path>.+)\?(?P<field>[^?=]+)=(?P<value>[^?]*)")

@@ -17,11 +17,30 @@ from torch import Tensor
 
 from mpq.errors import ModelError, UsageError
 from mpq.models.running.forward import named
-from mpq.models.running.metrics import KLDivergence, Metric, Prepared, RelativeMSE, metric_named
+from mpq.models.running.metric_registry import METRICS
+from mpq.models.running.metrics import KLDivergence, Metric, Prepared, RelativeMSE
 
 COMBINED = "combined"
 FLOOR = 0.01
 """A sample's squared norm is taken as at least this share of the upper quartile over the samples, when a relative error divides by it."""
+
+
+def metric_named(name: str, *, probabilities: bool = False, floor: float = 1e-30) -> Metric:
+    """The metric called `name`.
+
+    Args:
+        name: of the metric.
+        probabilities: whether the model's outputs are probabilities rather than logits.
+        floor: see `RelativeMSE`.
+
+    Raises:
+        UsageError: if there is none; the message lists them.
+    """
+    if name == KLDivergence.name:
+        return KLDivergence(probabilities=probabilities)
+    if name == RelativeMSE.name:
+        return RelativeMSE(floor=floor)
+    return METRICS.kind(name)()
 
 
 @dataclass(frozen=True)

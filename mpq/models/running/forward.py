@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, MpqError
 from mpq.models.running.habits import minded
+from mpq.shown import first_line
 
 MAIN_OUTPUTS = ("logits", "last_hidden_state")
 _SHOWN = 4
-_LONGEST = 200
 _CACHES = ("past_key_values", "cache_params", "mems")
 
 
@@ -110,22 +110,6 @@ def described(batch: Batch) -> str:
     parts = [_described(value) for value in batch.args]
     parts += [f"{name}: {_described(value)}" for name, value in batch.kwargs.items()]
     return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
-
-
-def first_line(error: BaseException) -> str:
-    """The sentence of an error's message that says what is wrong, shortened, without a final full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = lines[0]
-    if "TorchScript interpreter" in text:  # a traceback through the script; the cause is its last line
-        text = lines[-1].removeprefix("RuntimeError: ")
-    elif "exported input tree spec" in text:
-        text = "an exported program takes exactly the inputs that it was exported with, in number and nesting"
-    elif text.endswith(":") and len(lines) > 1:
-        text = f"{text} {lines[1]}"
-    text = text.partition(". ")[0].rstrip(".")
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def accepted(module: nn.Module) -> Mapping[str, inspect.Parameter]:

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ModelError, NumericsError
-from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.positions import flat, kept_values, position_weights, random_signs
 
 Outputs = Sequence[Tensor]
@@ -211,24 +210,6 @@ class CosineDistance(Metric):
         (expected,), mask = _split(prepared)
         found = _alike(torch.cat([flat(output, mask) for output in outputs], -1), expected)
         return 1 - torch.nn.functional.cosine_similarity(expected.double(), found.double(), dim=-1)
-
-
-def metric_named(name: str, *, probabilities: bool = False, floor: float = 1e-30) -> Metric:
-    """The metric called `name`.
-
-    Args:
-        name: of the metric.
-        probabilities: whether the model's outputs are probabilities rather than logits.
-        floor: see `RelativeMSE`.
-
-    Raises:
-        UsageError: if there is none; the message lists them.
-    """
-    if name == KLDivergence.name:
-        return KLDivergence(probabilities=probabilities)
-    if name == RelativeMSE.name:
-        return RelativeMSE(floor=floor)
-    return METRICS.kind(name)()
 
 
 def allowed_classes(logits: Tensor) -> Tensor | None:

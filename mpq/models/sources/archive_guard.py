@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from mpq.data.tensors_only import load_tensors
+from mpq.data.zip_records import Records
 from mpq.errors import ModelError
 from mpq.limits import GRAPH_BYTES, SHOWN_TEXT
 from mpq.models.sources.allowed_operators import is_allowed
 from mpq.models.sources.clean_archive import CleanArchive
-from mpq.models.sources.tensors_only import load_tensors
-from mpq.models.sources.zip_records import Records
 
 MODEL = "model"  # the only program of an archive that is read
 _OTHERS = re.compile(r"\.data/(version|serialization_id)|version|byteorder|\.format_version|\.storage_alignment|extra/.+")

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import IO, Any
 
-from mpq.models.sources.zip_records import Records
+from mpq.data.zip_records import Records
 
 _FOLDER = "archive"
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")

@@ -23,9 +23,9 @@ from torch.export.pt2_archive._package import load_pt2
 
 from mpq.errors import FormatError, ModelError
 from mpq.limits import PROGRAM_BYTES
-from mpq.models.running.forward import first_line
 from mpq.models.sources.archive_guard import MODEL, checked_archive
 from mpq.models.sources.loaded import LoadedModel
+from mpq.shown import first_line
 
 ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]
 _XZ_MAGIC = b"\xfd7zXZ"

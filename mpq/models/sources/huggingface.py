@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpq.data.tensors_only import HoldsCodeError, check_tensors_only, reason_of
 from mpq.errors import ModelError
 from mpq.files import sha256_of
 from mpq.limits import CONFIG_BYTES, INDEX_BYTES
 from mpq.models.memory.replaced_tensors import fill_hollow, hollow_parameters
 from mpq.models.sources.loaded import LoadedModel
-from mpq.models.sources.tensors_only import HoldsCodeError, check_tensors_only, reason_of
 from mpq.shown import shown_bare
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")

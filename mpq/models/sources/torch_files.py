@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.errors import ModelError
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import build_module, code_named_by_file, find_state, working_directory_importable
-from mpq.models.sources.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.models.sources.torchscript_guard import checked_script
 
 T = TypeVar("T")

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from typing import IO, Any
 
+from mpq.data.inert_pickle import Inert, PickleContent, scan_pickle
+from mpq.data.tensors_only import check_storages, storage_count
+from mpq.data.zip_records import RecordError, Records
 from mpq.errors import ModelError
 from mpq.limits import CODE_BYTES, PICKLE_BYTES, SHOWN_TEXT
 from mpq.models.sources.allowed_operators import PRIMITIVES, refused_names
 from mpq.models.sources.clean_archive import CleanArchive
-from mpq.models.sources.inert_pickle import Inert, PickleContent, scan_pickle
-from mpq.models.sources.tensors_only import check_storages, storage_count
-from mpq.models.sources.zip_records import RecordError, Records
 
 _CODE = re.compile(r"code/__torch__(/\w+)*\.py")
 _PICKLES = {"data.pkl": "data", "constants.pkl": "constants"}

@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 
 from mpq.errors import UsageError
+from mpq.models.running.comparison import metric_named
 from mpq.models.running.metric_registry import METRICS
-from mpq.models.running.metrics import KLDivergence, Metric, metric_named
+from mpq.models.running.metrics import KLDivergence, Metric
 from tests.models.small import inputs
 
 

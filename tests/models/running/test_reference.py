@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mpq.errors import NumericsError
-from mpq.models.running.metrics import metric_named
+from mpq.models.running.comparison import metric_named
 from mpq.models.running.reference import Reference
 from tests.models.small import bits, data, inputs, mlp
 

@@ -23,7 +23,7 @@ from mpq.export.weights.calls import PREFIX, Tokens, call_of, takes_tokens
 from mpq.export.weights.executorch.weights import Signed, signed_codes, with_positive_scales
 from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module
-from mpq.models.running.forward import first_line
+from mpq.shown import first_line
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import QuantizedWeight
 

@@ -25,7 +25,7 @@ from mpq.export.weights.executorch.weights import fits_positive
 from mpq.export.weights.quiet import quiet
 from mpq.files import atomic_write
 from mpq.formats.scheme import Scheme
-from mpq.models.running.forward import first_line
+from mpq.shown import first_line
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 

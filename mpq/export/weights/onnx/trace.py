@@ -20,9 +20,10 @@ from mpq.export.base import Options
 from mpq.export.source import Source
 from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module, sample
-from mpq.models.running.forward import first_line, main_output
+from mpq.models.running.forward import main_output
 from mpq.models.sources.exported_program import read_program
 from mpq.records.artifact import PROGRAM
+from mpq.shown import first_line
 
 OPSET = 21  # the first with 4-bit integers and scales per block
 PREFIX = "traced."  # of every parameter of a traced module

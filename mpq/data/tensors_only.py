@@ -15,9 +15,9 @@ from typing import IO, Any
 import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from mpq.data.inert_pickle import Inert, PickleContent, named_globals, scan_pickle
+from mpq.data.zip_records import RecordError, Records
 from mpq.limits import PICKLE_BYTES, SHOWN_TEXT
-from mpq.models.sources.inert_pickle import Inert, PickleContent, named_globals, scan_pickle
-from mpq.models.sources.zip_records import RecordError, Records
 
 _KNOWN = re.compile(r"data\.pkl|byteorder|version|\.data/\w+|data/\w+|\.format_version|\.storage_alignment")
 _LONGEST = 160
