@@ -1,6 +1,6 @@
 """Statistics: the second moment of what multiplies each layer's weight, collected while the model runs on calibration data.
 
-The model is watched at the level of ATen ops, as when its layers were found (`models/layers/dispatch_watch.py`), so it does not matter whether a weight
+The model is watched at the level of ATen ops, as when its layers were found (`models/layers`), so it does not matter whether a weight
 stands in a module, a bare parameter, an exported program or TorchScript. Each product with a weight gives the vectors x that
 its rows meet (`calibration/operands.py`); their outer products are summed in float64, in the column order of the weight's matrix. Fused
 kernels that hide their products (recurrent layers, attention) are asked to run in their plain form meanwhile.

@@ -1,4 +1,4 @@
-"""What plans, sensitivity files and artifacts say of the model and the data they come from, as definitions for `reading/validate.py`. No torch."""
+"""What plans, sensitivity files and artifacts say of their model and data, as definitions for `reading/validate.py`. No torch."""
 
 from __future__ import annotations
 

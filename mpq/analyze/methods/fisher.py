@@ -1,6 +1,6 @@
 """Fisher: all layers and schemes from a few backward passes per sample, by the second-order expansion of the metric.
 
-See `gradients/projections.py` for the mathematics. Each draw gives one signed figure v per (layer, scheme), with E[v^2] the error of the pair
+The mathematics is in `gradients/projections.py`. Each draw gives one signed value v per (layer, scheme), with E[v^2] the error of the pair
 and E[(sum of v)^2] that of a whole plan. But one v^2 has a standard deviation of 1.4 times its mean, so the error of a pair is taken
 otherwise: v is the sum of a part from each row of the weight's matrix, and rows are rounded independently of each other, so products of
 parts of different rows vanish on average over the many ways to round. The sum over rows of the squares of their parts has the same mean as

@@ -1,6 +1,6 @@
 """Measure: one layer takes one scheme, everything else stays at reference, and the error at the output is measured.
 
-Batch by batch, so that what the changed layer cannot reach is computed once per batch and replayed (`models/running/replay/run.py`), and so that
+Batch by batch, so that what the changed layer cannot reach is computed once per batch and replayed (`models/running/replay`), and so that
 samples go where they matter: after the first quarter of the samples, a pair whose error is known to be negligible - its mean and two
 standard errors below `NEGLIGIBLE` of the median over layers of their largest error - gets no more batches.
 """

@@ -35,7 +35,7 @@ def load_model(
         path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module or a Hugging Face directory.
         factory: "package.module:callable", called without arguments to make the module that a state dict fits.
         trust: allow a file to run code of its own while it is loaded; without it such a file is refused.
-        offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/memory/offload.py`).
+        offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/memory`).
             The module is to be analyzed only: its parameters are read-only, and to write to one ends the process.
         max_memory: with `offload`, bytes of weights and of what the analysis makes that are in memory at once; None for 1 GiB.
 

@@ -70,7 +70,7 @@ def test_an_export_archive_is_recognised_by_content_and_brings_its_example_input
 
 def test_the_program_is_the_same_bytes_in_every_process_and_holds_no_weights_and_no_paths(archive: Path) -> None:
     loaded = load_model(archive)
-    code = f"import hashlib; from mpq.models.sources.load import load_model; print(hashlib.sha256(load_model({str(archive)!r}).program).hexdigest())"
+    code = f"import hashlib, mpq; print(hashlib.sha256(mpq.load_model({str(archive)!r}).program).hexdigest())"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])}
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert loaded.program is not None
