@@ -10,6 +10,7 @@ import yaml
 
 from mpq.records.plan import read_plan
 from mpq.records.sensitivity import first_line_sha256, read_sensitivity
+from mpq.writing.checksums import sealed
 from tests.cli.typed import done, refused, typed
 
 NAMED = "model.sensitivity.jsonl"
@@ -21,7 +22,8 @@ def changed(file: Path, name: str, **settings: str) -> Path:
     header = json.loads(first)
     header["settings"] |= settings
     path = file.with_name(name)
-    path.write_text("\n".join([json.dumps(header, separators=(",", ":")), *lines]) + "\n")
+    header.pop("crc", None)
+    path.write_text("\n".join([sealed(header).decode().rstrip(), *lines]) + "\n")
     return path
 
 
