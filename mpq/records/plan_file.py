@@ -85,6 +85,7 @@ class FinalistFacts(Struct):
     calibration_stderr: Number | None
     held_out: Number | None
     held_out_stderr: Number | None
+    expected: Annotated[Number | None, Meta(description="by all evidence together")] = None
 
 
 class EvidenceFacts(Struct):
@@ -101,6 +102,10 @@ class EvidenceFacts(Struct):
     costs: Annotated[dict[Name, CostFacts], Meta(description="what the search limited besides the size")] = {}
     asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
     decision: Text = ""
+    probability: Annotated[
+        Number | None,
+        Meta(description="that the plan's error is below that of the best uniform plan, or of the best mixed one if it is uniform"),
+    ] = None
     finalists: list[FinalistFacts] = []
 
 
