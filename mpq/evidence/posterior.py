@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 from mpq.evidence.paired_test import Errors
 
@@ -75,7 +75,7 @@ class Posterior:
         gain = float(self.mean[other] - self.mean[plan])
         if variance <= 1e-18:
             return 0.5 if gain == 0 else float(gain > 0)
-        return float(norm.cdf(gain / math.sqrt(variance)))
+        return NormalDist().cdf(gain / math.sqrt(variance))
 
 
 def posterior(plans: Sequence[Evidence], *, spread: float | None = None) -> Posterior:
@@ -114,7 +114,7 @@ def samples_to_tell(better: Errors, worse: Errors) -> int | None:
     if count < 2 or mean <= 0:
         return None
     deviation = float(difference.std(ddof=1))
-    needed = math.ceil((float(norm.ppf(0.95)) * deviation / mean) ** 2)
+    needed = math.ceil((NormalDist().inv_cdf(0.95) * deviation / mean) ** 2)
     return needed if needed > count else None
 
 
