@@ -112,8 +112,8 @@ class EvidenceFacts(Struct):
 class AnalysisFacts(Struct):
     """A sensitivity file, by name and by what it says first."""
 
-    path: Annotated[Text, Meta(description="its file name")] = ""
-    sha256: Annotated[Sha256, Meta(description="of its first line")] = ""
+    sha256: Annotated[Sha256, Meta(description="of its first line")]
+    path: Annotated[Text | None, Meta(description="its file name")] = None
 
 
 class PlanFile(Struct, forbid_unknown_fields=True):
