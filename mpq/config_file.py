@@ -27,6 +27,7 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
         Text | None,
         Meta(description="what is measured at the output"),
     ] = None
+    outputs: Annotated[_Some | None, Meta(description="outputs to compare, by name or glob, each optionally with a weight: boxes=2")] = None
     quantizer: Annotated[Text | None, Meta(description="how codes are chosen")] = None
     method: Annotated[Text | None, Meta(description="how sensitivities are found")] = None
     held_out: Annotated[Share | None, Meta(description="share of the samples kept for the search's decision")] = None
@@ -34,6 +35,8 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     seq_len: _SeqLen | None = None
     num_samples: _NumSamples | None = None
     batch_size: Annotated[Count | None, Meta(description="samples at once")] = None
+    mask: Annotated[Text | None, Meta(description="the input that says which positions are data")] = None
+    seed_each_forward: Annotated[bool | None, Meta(description="begin every call of the model with the same random seed")] = None
 
 
 class SearchSection(Struct, forbid_unknown_fields=True):

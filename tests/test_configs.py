@@ -51,7 +51,7 @@ def test_the_ci_budget_passes_and_fails(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     write_demo("digits", tmp_path)
     done("analyze model.pt2 --calib calibration.pt --num-samples 16")
-    for budget, code, words in (("4.5bits", 0, ("ok ", "ok ")), ("14bits", 1, ("FAIL", "ok "))):
+    for budget, code, words in (("4.5bits", 0, ("ok ", "ok ", "ok ")), ("14bits", 1, ("ok ", "FAIL", "ok "))):
         done(f"search --budget {budget} --trials 1")
         ran = typed(f"check plan.yaml --config {CONFIGS / 'ci_budget.yaml'}")
         assert ran.code == code

@@ -85,6 +85,7 @@ class FinalistFacts(Struct):
     calibration_stderr: Number | None
     held_out: Number | None
     held_out_stderr: Number | None
+    expected: Annotated[Number | None, Meta(description="by all evidence together")] = None
 
 
 class EvidenceFacts(Struct):
@@ -101,14 +102,18 @@ class EvidenceFacts(Struct):
     costs: Annotated[dict[Name, CostFacts], Meta(description="what the search limited besides the size")] = {}
     asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
     decision: Text = ""
+    probability: Annotated[
+        Number | None,
+        Meta(description="that the plan's error is below that of the best uniform plan, or of the best mixed one if it is uniform"),
+    ] = None
     finalists: list[FinalistFacts] = []
 
 
 class AnalysisFacts(Struct):
     """A sensitivity file, by name and by what it says first."""
 
-    path: Annotated[Text, Meta(description="its file name")] = ""
-    sha256: Annotated[Sha256, Meta(description="of its first line")] = ""
+    sha256: Annotated[Sha256, Meta(description="of its first line")]
+    path: Annotated[Text | None, Meta(description="its file name")] = None
 
 
 class PlanFile(Struct, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""Finals: the decision among finalists, uniform plans included, on samples that no stage has seen. No torch."""
+"""The decision among finalists, uniform plans included: the least expected error by all evidence together. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from mpq.evidence.paired_test import compare
+from mpq.evidence.posterior import Evidence, posterior, samples_to_tell
 from mpq.records.sensitivity import Errors, standard_error
+
+TUNED = frozenset({"slopes", "knobs", "learn", "swaps", "lowest"})
+"""Finalists that were chosen for their error on the calibration samples."""
+
+
+_ALIKE = 1e-9  # relative
 
 
 @dataclass(frozen=True)
@@ -48,35 +55,70 @@ class Finalist:
         }
 
 
-def decide(finalists: Sequence[Finalist]) -> tuple[Finalist, str]:
-    """The plan to return, and why.
+@dataclass(frozen=True)
+class Decision:
+    """The plan to return.
 
-    Mixed plans stand in the order in which the stages found them. A later one replaces an earlier one if it is better on the held-out
-    samples, and at the 30% level on calibration and held-out samples together: neither is the safer choice, so that proof is not asked
-    for. The best mixed plan replaces the best uniform one only if it is better on the held-out samples alone beyond noise.
+    Args:
+        best: the finalist.
+        reason: why, for people.
+        expected: the expected error of each finalist, in their order; infinite where outputs are not finite.
+        probability: that the plan's error is below that of the best uniform plan, or where it is uniform, that of the best mixed one.
     """
-    mixed = [finalist for finalist in finalists if not finalist.uniform]
-    uniform = min((finalist for finalist in finalists if finalist.uniform), key=lambda f: _mean(f.held_out), default=None)
-    best = mixed[0]
-    for challenger in mixed[1:]:
-        together = compare(_joined(challenger), _joined(best))
-        if compare(challenger.held_out, best.held_out).difference < 0 and together.promising:
-            best = challenger
-    if uniform is None:
-        return best, f"{best.name}: no uniform plan fits the budget"
-    against = compare(best.held_out, uniform.held_out)
-    if uniform.choice == best.choice:
-        return best, f"{best.name}: the same plan as uniform {uniform.name}"
-    ratio = _mean(best.held_out) / _mean(uniform.held_out) if _mean(uniform.held_out) else math.inf
-    if against.better:
-        return best, f"{best.name}: {ratio:.3g} of the held-out error of the best uniform plan ({uniform.name}), beyond noise"
-    relation = "no better" if against.difference < 0 else "worse"
-    text = f"the best mixed plan ({best.name}) is {relation} on held-out samples within noise ({ratio:.3g} of its error)"
-    return uniform, f"uniform {uniform.name}: {text}"
+
+    best: Finalist
+    reason: str
+    expected: tuple[float, ...]
+    probability: float | None
 
 
-def _joined(finalist: Finalist) -> Errors:
-    return np.concatenate([finalist.calibration, finalist.held_out])
+def decide(finalists: Sequence[Finalist], *, spread: float | None = None) -> Decision:
+    """The plan of the least expected error, all evidence together (`evidence/posterior.py`), and why.
+
+    Args:
+        finalists: in the order in which the stages found them, the plan that is optimal for the table first.
+        spread: of the table's predictions, from the self-check of the analysis.
+    """
+    sound = [finalist for finalist in finalists if np.isfinite(finalist.calibration).all() and np.isfinite(finalist.held_out).all()]
+    if not sound:
+        return Decision(finalists[0], f"{finalists[0].name}: no plan has finite outputs", (math.inf,) * len(finalists), None)
+    found = posterior([Evidence(f.predicted, f.calibration, f.held_out, f.name in TUNED) for f in sound], spread=spread)
+    expected = {id(finalist): float(value) for finalist, value in zip(sound, found.expected, strict=True)}
+    least = min(expected.values()) * (1 + _ALIKE)
+    best = next(finalist for finalist in sound if expected[id(finalist)] <= least)  # of equals the first
+    rivals = [finalist for finalist in sound if finalist.uniform != best.uniform]
+    rival = min(rivals, key=lambda finalist: expected[id(finalist)], default=None)
+    values = tuple(expected.get(id(finalist), math.inf) for finalist in finalists)
+    if rival is None:
+        only = "no uniform plan fits the budget" if not best.uniform else "no mixed plan fits the budget"
+        return Decision(best, f"{_named(best)}: {only}", values, None)
+    if rival.choice == best.choice:
+        mixed, uniform = (rival, best) if best.uniform else (best, rival)
+        return Decision(mixed, f"{mixed.name}: the same plan as uniform {uniform.name}", values, None)
+    chance = found.probability(sound.index(best), sound.index(rival))
+    ratio = expected[id(best)] / expected[id(rival)] if expected[id(rival)] else 1.0
+    of = f"the best uniform plan's ({rival.name})" if rival.uniform else f"the best mixed plan's ({rival.name})"
+    reason = f"{_named(best)}: expected error {ratio:.3g} of {of}, smaller with probability {_percent(chance)}"
+    return Decision(best, reason + _doubt(best, rival), values, chance)
+
+
+def _named(finalist: Finalist) -> str:
+    return f"uniform {finalist.name}" if finalist.uniform else finalist.name
+
+
+def _percent(chance: float) -> str:
+    return "over 99.9%" if chance > 0.999 else f"{chance:.1%}" if chance > 0.99 else f"{chance:.0%}"
+
+
+def _doubt(best: Finalist, rival: Finalist) -> str:
+    """What to say of held-out samples that cannot tell two plans apart by themselves."""
+    count = len(best.held_out)
+    needed = samples_to_tell(best.held_out, rival.held_out)
+    if compare(best.held_out, rival.held_out).better:
+        return ""
+    if needed is None:
+        return f"; the {count} held-out samples alone do not say so"
+    return f"; the {count} held-out samples alone are too few to tell, about {needed:,} would do"
 
 
 def rounded(value: float, digits: int = 4) -> float | None:

@@ -17,7 +17,7 @@ from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.search.byte_limit import byte_limit
 from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
-from mpq.search.final_decision import Finalist, decide, rounded
+from mpq.search.final_decision import Decision, Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
 from mpq.search.problem import Problem, check_feasible
 from mpq.search.remarks import remarks
@@ -184,11 +184,18 @@ class _Run:
             bits = self._plan(found.choice, {}).size.effective_bits
             predicted = self.problem.error(found.choice)
             finalists.append(Finalist(name, found.choice, uniform, bits, predicted, found.errors, held[found.choice]))
-        best, reason = decide(finalists)
-        plan = self._plan(best.choice, self._evidence(best, finalists, reason), uniform=best.uniform)
-        return SearchResult(plan, tuple(finalists), reason, measurements, self._notes)
+        decision = decide(finalists, spread=self._spread())
+        best = decision.best
+        plan = self._plan(best.choice, self._evidence(decision, finalists), uniform=best.uniform)
+        return SearchResult(plan, tuple(finalists), decision.reason, measurements, self._notes)
 
-    def _evidence(self, best: Finalist, finalists: Sequence[Finalist], reason: str) -> dict[str, Any]:
+    def _spread(self) -> float | None:
+        """How far the table's predictions of whole plans were off in the analysis's self-check, beyond a common factor."""
+        check = (self.table.finish or {}).get("check", {}).get("additive", {})
+        return check.get("spread")
+
+    def _evidence(self, decision: Decision, finalists: Sequence[Finalist]) -> dict[str, Any]:
+        best = decision.best
         row = best.row()
         measured = {key: row[key] for key in ("calibration", "calibration_stderr", "held_out", "held_out_stderr")}
         samples = {"calibration": len(best.calibration), "held_out": len(best.held_out)}
@@ -198,8 +205,11 @@ class _Run:
             top = uniforms[0].row()
             evidence["best_uniform"] = {"scheme": top["name"], "effective_bits": top["effective_bits"], "held_out": top["held_out"]}
         evidence |= self._proof()
-        evidence["decision"] = reason
-        evidence["finalists"] = [finalist.row() for finalist in finalists]
+        evidence["decision"] = decision.reason
+        if decision.probability is not None:
+            evidence["probability"] = rounded(decision.probability)
+        expected = zip(finalists, decision.expected, strict=True)
+        evidence["finalists"] = [finalist.row() | {"expected": rounded(value)} for finalist, value in expected]
         return evidence
 
     def _proof(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _BUSY = re.compile(
     r"already exists|locked|duplicate|unique|alembic_version|pg_type|deadlock|serializ|concurrent|AssertionError", re.IGNORECASE
 )
 _DRIVERS = {"postgresql": "pip install 'mpq[postgresql]'"}
+_LOGIN = re.compile(r"(//[^:/@\s]*:)[^/\s]*@")  # in what a driver says of a URL that it made itself
 _TELLING = 4  # characters of a part of a password that is hidden, too
 
 
@@ -107,4 +108,4 @@ def _with_driver(url: str) -> str:
 def _reason(error: BaseException, url: str) -> str:
     """The first line of what a driver says, without passwords."""
     line = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
-    return without_password(line, url)
+    return _LOGIN.sub(r"\1***@", without_password(line, url))

@@ -47,7 +47,17 @@ def test_a_measured_plan_carries_its_evidence() -> None:
     found = measured()
     evidence = found.plan.evidence
     assert found.plan.evidence_is_current
-    assert list(evidence) == ["assignment", "metric", "predicted", "measured", "best_uniform", "optimality_gap", "decision", "finalists"]
+    assert list(evidence) == [
+        "assignment",
+        "metric",
+        "predicted",
+        "measured",
+        "best_uniform",
+        "optimality_gap",
+        "decision",
+        "probability",
+        "finalists",
+    ]
     assert evidence["measured"]["samples"] == {"calibration": 24, "held_out": 16}
     assert evidence["decision"] == found.reason
     assert evidence["finalists"][0]["name"] == "exact"
