@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -34,6 +34,7 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     seq_len: _SeqLen | None = None
     num_samples: _NumSamples | None = None
     batch_size: Annotated[Count | None, Meta(description="samples at once")] = None
+    split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out")] = None
 
 
 class SearchSection(Struct, forbid_unknown_fields=True):

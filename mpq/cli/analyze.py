@@ -11,7 +11,7 @@ from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
-from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust, default_of, merged
+from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Split, Trust, default_of, merged
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
@@ -20,7 +20,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
-_DATA = ("seq_len", "num_samples", "batch_size", "mask", "seed_each_forward")
+_DATA = ("seq_len", "num_samples", "batch_size", "mask", "seed_each_forward", "split")
 _SHOWN = 12
 
 
@@ -80,6 +80,7 @@ def command(
     batch_size: BatchSize = None,
     mask: Mask = None,
     seed_each_forward: SeedEachForward = False,
+    split: Split = None,
     factory: Factory = None,
     trust: Trust = False,
     offload: Annotated[
@@ -129,6 +130,7 @@ def command(
         "batch_size": batch_size,
         "mask": mask,
         "seed_each_forward": seed_each_forward or None,
+        "split": split,
     }
     choices = merged("analyze", config, options)
     given = choices.pop("calib", None)

@@ -124,6 +124,7 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
         batch_size=settings.batch_size,
         mask=settings.mask,
         seed_each_forward=settings.seed_each_forward,
+        split=settings.split,
         seed=seed,
     )
 

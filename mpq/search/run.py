@@ -39,6 +39,8 @@ _READING = (
     "seed_each_forward",
     "held_out",
     "seed",
+    "split",
+    "gap",
     "parts",
 )  # what reads and splits the data again
 
