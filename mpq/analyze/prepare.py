@@ -94,6 +94,7 @@ def prepare(
             **metric.settings(),
             "method": method,
             "quantizer": quantizer,
+            **({"weight_errors": "scaled"} if method == WeightOnly.name else {}),  # an analysis with bare ones is another
         },
         layers=tuple(layers),
         candidates=candidates,

@@ -73,6 +73,7 @@ def split_of(earlier: SensitivityHeader | None, data: Data, parts: Mapping[str, 
 def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) -> None:
     differences: list[tuple[str, Any, Any]] = [
         ("model", old.model.get("sha256"), new.model.get("sha256")),
+        ("data source", _named(old), _named(new)),
         ("data", old.data.get("sha256"), new.data.get("sha256" if old.data.get("sha256") != new.data.get("grown_from") else "grown_from")),
         ("held-out share", old.data.get("held_out"), new.data.get("held_out")),
         ("seed", old.data.get("seed"), new.data.get("seed")),
@@ -85,6 +86,10 @@ def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) ->
                 f"{path} holds an analysis with another {name} ({_short(before)}, now {_short(now)}): "
                 "delete it, or write elsewhere with --output"
             )
+
+
+def _named(header: SensitivityHeader) -> str:
+    return "some data" if header.data else "none"
 
 
 def _short(value: object) -> str:

@@ -232,6 +232,10 @@ class Job:
     def _opened(self, quantizer: str | None) -> PlanMeasurer:
         from mpq.evaluate.plan_measurer import PlanMeasurer
 
+        if not self._table.header.data:
+            raise UsageError(
+                f"{self._source.name} was made without data, so plans cannot be measured: add --trials 0, or analyze with --calib"
+            )
         loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
         data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
         return PlanMeasurer(loaded, data, self._table, quantizer=quantizer)

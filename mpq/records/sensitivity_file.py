@@ -46,7 +46,7 @@ class HeaderLine(Struct):
 
     mpq_sensitivity: Literal[1]
     model: ModelFacts
-    data: DataFacts
+    data: DataFacts | None
     settings: SettingsFacts
     rest: RestFacts
     layers: list[NamedLayerFacts]
