@@ -21,6 +21,7 @@ from mpq.data.split_rule import POSITION
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.running.certainty import certainty_note
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
@@ -79,6 +80,7 @@ def prepare(
         metric=metric,
         data_free=offloaded or method == WeightOnly.name,
     )
+    caution = certainty_note(model.module, split.first.batches, metric)
     source, counts = source_of(model, path), _counts(split, data)
     header = SensitivityHeader(
         model=source,
@@ -89,6 +91,7 @@ def prepare(
             **(reading or {}),
             **splitting,
             "samples": counts,
+            **({"caution": caution} if caution else {}),
         },
         settings={
             **metric.settings(),
@@ -99,7 +102,16 @@ def prepare(
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(*reasons, why, choice, *_split_notes(splitting, counts), *_added(parts), *_unreached(discovery), *too_large),
+        notes=(
+            *reasons,
+            why,
+            choice,
+            *_split_notes(splitting, counts),
+            *([caution] if caution else []),
+            *_added(parts),
+            *_unreached(discovery),
+            *too_large,
+        ),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)

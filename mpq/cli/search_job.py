@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.budget import Budget
-from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.console import figure, print_json, print_table, progress, say, warn
 from mpq.cli.explain import print_explanation
 from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.config import SearchSettings
@@ -201,6 +201,8 @@ class Job:
             )
         for note in result.notes:
             say(note)
+        if "caution" in self._table.header.data:
+            warn(str(self._table.header.data["caution"]))
         say(f"chosen: {result.reason}")
         gap, measured = result.plan.evidence.get("optimality_gap"), result.plan.evidence.get("measured")
         if gap is not None:

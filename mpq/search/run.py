@@ -42,6 +42,7 @@ _READING = (
     "split",
     "gap",
     "parts",
+    "caution",
 )  # what reads and splits the data again
 
 
