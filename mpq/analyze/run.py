@@ -17,6 +17,7 @@ from mpq.analyze.methods.registry import method_named
 from mpq.analyze.prepare import prepare
 from mpq.analyze.resume import open_journal
 from mpq.analyze.selfcheck import self_check
+from mpq.analyze.unseen_rows import unseen_notes, unseen_rows
 from mpq.analyze.without_data import analyze_without_data
 from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
 from mpq.config import AnalysisSettings, settings_from
@@ -102,13 +103,16 @@ def _analyze(
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
         context.cost["method_seconds"] = time.monotonic() - began
+        unseen = unseen_rows(context) if loaded.offload is None else {}
+        context.notes += unseen_notes(unseen)
         check = self_check(context)
         context.cost["peak_memory_bytes"] = peak_memory()
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
         notes = {"notes": context.notes} if context.notes else {}
-        context.record([{"finish": {"cost": cost, "check": check, **without, **notes, **parts}}])
+        tables = {"unseen_rows": unseen} if unseen else {}
+        context.record([{"finish": {"cost": cost, "check": check, **tables, **without, **notes, **parts}}])
     return table
 
 

@@ -211,6 +211,9 @@ class Job:
         elif measured is not None:
             held_out = figure(measured["held_out"], measured["held_out_stderr"])
             say(f"{self._table.metric}: {held_out} on held-out samples, measured on the model")
+        added = result.plan.evidence.get("unseen_rows")
+        if added is not None:
+            say(f"unseen rows add {figure(added)} to the predicted {figure(result.plan.evidence['predicted'])}")
         for name, cost in result.plan.evidence.get("costs", {}).items():
             say(f"{name}: {cost['total']:.6g} of at most {cost['most']:g}")
         asked = result.plan.evidence.get("asked", [])

@@ -97,7 +97,7 @@ def test_an_analysis_without_data_resumes_and_is_not_that_with_data(tmp_path: Pa
         ),
     ],
 )
-def test_what_needs_data_is_refused_without(choices: dict[str, str], message: str) -> None:
+def test_what_needs_data_is_refused_without(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         mpq.analyze(mlp(), None, **choices)
 
@@ -112,7 +112,7 @@ def test_modules_say_how_their_weights_are_laid_out() -> None:
     assert [layer.name for layer in assume(experts()).layers] == ["up", "down", "gate"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit itself
-        scripted = torch.jit.trace(up_and_down(), torch.zeros(1, 2, 8, 8))
+        scripted: nn.Module = torch.jit.trace(up_and_down(), torch.zeros(1, 2, 8, 8))  # type: ignore[no-untyped-call]
     assert {layer.name: layer.axes for layer in assume(scripted).layers} == {"down": (0,), "up": (1,)}
     recurrent = assume(nn.LSTM(4, 8))
     assert {layer.operator for layer in recurrent.layers} == {"recurrent"}
