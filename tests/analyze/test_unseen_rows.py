@@ -9,13 +9,14 @@ from torch import Tensor, nn
 import mpq
 from mpq.calibration.rows import row_counts
 from mpq.data.batch import Batch
+from mpq.data.dataset import data_from_batches
 from mpq.evidence.prediction import unseen_rows
 from mpq.formats.scheme import parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.reference import Reference
 from mpq.search.run import search
-from tests.models.small import data, data_from_batches, mlp
+from tests.models.small import data, mlp
 
 ROWS = 40
 INT3 = parse_scheme("int3")
@@ -65,16 +66,21 @@ def test_rows_are_counted_as_often_as_they_are_looked_up(model: nn.Module) -> No
 
 
 def test_padding_reaches_no_row() -> None:
-    class Masked(Words):
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = Words()
+
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-            return super().forward(input_ids) * attention_mask[..., None]
+            logits: Tensor = self.words(input_ids)
+            return logits * attention_mask[..., None]
 
     ids, model = tokens(), Masked().eval()
     mask = torch.ones_like(ids)
     mask[:, 4:] = 0
     batch = Batch((), {"input_ids": ids, "attention_mask": mask}, mask=mask.bool())
     counts = row_counts(model, discover(model, [batch]).layers, [batch])
-    assert counts["table"].tolist() == torch.bincount(ids[:, :4].flatten(), minlength=ROWS).tolist()
+    assert counts["words.table"].tolist() == torch.bincount(ids[:, :4].flatten(), minlength=ROWS).tolist()
 
 
 def test_the_term_is_what_rows_seen_once_say_of_rows_never_seen() -> None:

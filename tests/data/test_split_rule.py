@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.data.batch import Batch
-from mpq.data.dataset import Data, make_data
+from mpq.data.dataset import Data, data_from_batches, make_data
 from mpq.data.split_rule import SplitRule, rule_for
 from mpq.errors import MismatchError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.sources.load import from_module
 from mpq.records.sensitivity import read_sensitivity
-from tests.models.small import data_from_batches, inputs, mlp, tied
+from tests.models.small import inputs, mlp, tied
 
 IDS = torch.arange(40 * 6).reshape(40, 6) % 11
 STREAM = torch.randint(0, 11, (200,), generator=torch.Generator().manual_seed(0))
@@ -161,5 +161,5 @@ class LastToken(nn.Module):
 
 
 def test_windows_from_a_loader_are_split_by_position_too() -> None:
-    data = fit_data(list(STREAM.unfold(0, 8, 2).split(16)), model=from_module(LastToken().eval()), source="memory")
+    data = fit_data(list(torch.split(STREAM.unfold(0, 8, 2), 16)), model=from_module(LastToken().eval()), source="memory")
     assert data.splitting == SplitRule("position", 4)

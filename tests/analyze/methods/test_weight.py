@@ -55,7 +55,8 @@ def test_a_model_whose_outputs_do_not_depend_on_its_weights_is_refused() -> None
             self.body = nn.Linear(8, 8)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + 0 * self.body(x)
+            same: torch.Tensor = x + 0 * self.body(x)
+            return same
 
     with pytest.raises(ModelError, match=r"^no change of a weight reaches the outputs, so weight errors cannot be put in relative_mse"):
         mpq.analyze(Silent().eval(), data(24), method="weight", metric="relative_mse", **CHOICES)
