@@ -35,6 +35,7 @@ class DataSettings:
         batch_size: samples at once; None chooses one.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         seed_each_forward: whether every call of the model begins with the same random numbers.
+        split: "position" or "random"; None takes position for windows of token ids, else random.
     """
 
     seq_len: int | None = None
@@ -42,6 +43,7 @@ class DataSettings:
     batch_size: int | None = None
     mask: str | None = None
     seed_each_forward: bool = False
+    split: str | None = None
 
 
 @dataclass(frozen=True)

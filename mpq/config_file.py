@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -37,6 +37,7 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     batch_size: Annotated[Count | None, Meta(description="samples at once")] = None
     mask: Annotated[Text | None, Meta(description="the input that says which positions are data")] = None
     seed_each_forward: Annotated[bool | None, Meta(description="begin every call of the model with the same random seed")] = None
+    split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out")] = None
 
 
 class SearchSection(Struct, forbid_unknown_fields=True):

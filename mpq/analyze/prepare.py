@@ -13,13 +13,15 @@ from mpq.analyze.candidates import candidates_for, expand
 from mpq.analyze.choose_method import choose_method
 from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.methods.weight import WeightOnly
-from mpq.analyze.resume import parts_of
+from mpq.analyze.resume import parts_of, split_of
 from mpq.analyze.task import Prepared
 from mpq.config import AnalysisSettings
-from mpq.data.dataset import Data
+from mpq.data.dataset import Data, Split
+from mpq.data.split_rule import POSITION
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.running.certainty import certainty_note
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
@@ -58,7 +60,7 @@ def prepare(
     if settings.quantizer != "auto":
         quantizer_named(settings.quantizer)  # refused before the model runs
     parts = parts_of(earlier, data)
-    splitting = {"held_out": settings.held_out, "seed": settings.seed, **parts}
+    splitting = {"held_out": settings.held_out, "seed": settings.seed, **split_of(earlier, data, parts), **parts}
     split = data.split_as(splitting)
     metric, reasons = choose_comparison(model.module, split.first.batches, metric=settings.metric, outputs=settings.outputs)
     discovery = discover(model.module, split.calibration.batches)
@@ -78,7 +80,8 @@ def prepare(
         metric=metric,
         data_free=offloaded or method == WeightOnly.name,
     )
-    source = source_of(model, path)
+    caution = certainty_note(model.module, split.first.batches, metric)
+    source, counts = source_of(model, path), _counts(split, data)
     header = SensitivityHeader(
         model=source,
         data={
@@ -87,17 +90,28 @@ def prepare(
             "description": data.description,
             **(reading or {}),
             **splitting,
-            "samples": {"calibration": split.calibration.samples, "held_out": split.held_out.samples},
+            "samples": counts,
+            **({"caution": caution} if caution else {}),
         },
         settings={
             **metric.settings(),
             "method": method,
             "quantizer": quantizer,
+            **({"weight_errors": "scaled"} if method == WeightOnly.name else {}),  # an analysis with bare ones is another
         },
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(*reasons, why, choice, *_added(parts), *_unreached(discovery), *too_large),
+        notes=(
+            *reasons,
+            why,
+            choice,
+            *_split_notes(splitting, counts),
+            *([caution] if caution else []),
+            *_added(parts),
+            *_unreached(discovery),
+            *too_large,
+        ),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)
@@ -113,6 +127,21 @@ def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Laye
         kind = PatternError if settings.targets or settings.ignore else ModelError
         raise kind("no layer is left to search: widen --targets or narrow --ignore")
     return layers
+
+
+def _counts(split: Split, data: Data) -> dict[str, int]:
+    """Numbers of samples on both sides, and of those on neither."""
+    found = {"calibration": split.calibration.samples, "held_out": split.held_out.samples}
+    unused = data.samples - sum(found.values())
+    return found | ({"unused": unused} if unused else {})
+
+
+def _split_notes(splitting: Mapping[str, Any], counts: Mapping[str, int]) -> list[str]:
+    if splitting.get("split") != POSITION:
+        return []
+    unused = counts.get("unused", 0)
+    gap = f", and {unused} between both parts {'is' if unused == 1 else 'are'} not used" if unused else ""
+    return [f"split by position: the last {counts['held_out']} samples are held out{gap}; --split random mixes them"]
 
 
 def _added(parts: Mapping[str, Any]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mpq.data.dataset import Data
+from mpq.data.split_rule import SplitRule
 from mpq.errors import MismatchError
 from mpq.files import Journal, atomic_write, journal_line
 from mpq.records.sensitivity import Sensitivity, SensitivityHeader, read_sensitivity
@@ -53,12 +55,29 @@ def parts_of(earlier: SensitivityHeader | None, data: Data) -> dict[str, Any]:
     return {"parts": [*earlier.data.get("parts", [before]), data.samples - before], "grown_from": sha256}
 
 
+def split_of(earlier: SensitivityHeader | None, data: Data, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """How the samples are split, for the `data` of a header: as in the analysis that goes on, unless the user chose.
+
+    Args:
+        earlier: the header of the analysis that may go on.
+        data: all samples now.
+        parts: what `parts_of` says of them.
+    """
+    rule: SplitRule = data.splitting
+    known = (data.sha256, parts.get("grown_from"))
+    if earlier is None or rule.asked or earlier.data.get("sha256") not in known:
+        return rule.facts()
+    return {name: earlier.data[name] for name in ("split", "gap") if name in earlier.data}
+
+
 def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) -> None:
     differences: list[tuple[str, Any, Any]] = [
         ("model", old.model.get("sha256"), new.model.get("sha256")),
+        ("data source", _named(old), _named(new)),
         ("data", old.data.get("sha256"), new.data.get("sha256" if old.data.get("sha256") != new.data.get("grown_from") else "grown_from")),
         ("held-out share", old.data.get("held_out"), new.data.get("held_out")),
         ("seed", old.data.get("seed"), new.data.get("seed")),
+        ("split", old.data.get("split", "that of an earlier version"), new.data.get("split", "that of an earlier version")),
         *((name, old.settings.get(name), new.settings.get(name)) for name in new.settings if name in old.settings or name != "outputs"),
     ]
     for name, before, now in differences:
@@ -67,6 +86,10 @@ def _refuse_other(old: SensitivityHeader, new: SensitivityHeader, path: Path) ->
                 f"{path} holds an analysis with another {name} ({_short(before)}, now {_short(now)}): "
                 "delete it, or write elsewhere with --output"
             )
+
+
+def _named(header: SensitivityHeader) -> str:
+    return "some data" if header.data else "none"
 
 
 def _short(value: object) -> str:

@@ -17,6 +17,8 @@ from mpq.analyze.methods.registry import method_named
 from mpq.analyze.prepare import prepare
 from mpq.analyze.resume import open_journal
 from mpq.analyze.selfcheck import self_check
+from mpq.analyze.unseen_rows import unseen_notes, unseen_rows
+from mpq.analyze.without_data import analyze_without_data
 from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
 from mpq.config import AnalysisSettings, settings_from
 from mpq.data.dataset import Data
@@ -34,7 +36,7 @@ WORK = "analysis"  # as messages call it
 
 def analyze(
     model: nn.Module | LoadedModel,
-    data: Data | Iterable[Any],
+    data: Data | Iterable[Any] | None,
     *,
     settings: AnalysisSettings | None = None,
     output: Path | str | None = None,
@@ -47,7 +49,7 @@ def analyze(
 
     Args:
         model: an `nn.Module` in eval mode, or what `load_model` gave. It is unchanged afterwards.
-        data: what `load_data` gave, or batches as from a DataLoader; a share is held out for the search.
+        data: what `load_data` gave, or batches as from a DataLoader; a share is held out for the search. Method "weight" takes None too.
         settings: the choices as one object; without it
         **choices: its fields one by one, for example candidates=("2..8", "16"), metric="relative_mse", quantizer="rtn".
         output: file to keep as the journal; an unfinished analysis found there is resumed.
@@ -70,7 +72,7 @@ def analyze(
 
 def _analyze(
     model: nn.Module | LoadedModel,
-    data: Data | Iterable[Any],
+    data: Data | Iterable[Any] | None,
     chosen: AnalysisSettings,
     path: Path | None,
     reading: dict[str, object] | None,
@@ -78,6 +80,8 @@ def _analyze(
     on_progress: Progress,
 ) -> Sensitivity:
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
+    if data is None:
+        return analyze_without_data(loaded, chosen, output=path, path=_relative(loaded.path, path), on_progress=on_progress)
     samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory", seed_each_forward=seed_each_forward)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
     prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier)
@@ -99,13 +103,16 @@ def _analyze(
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
         context.cost["method_seconds"] = time.monotonic() - began
+        unseen = unseen_rows(context) if loaded.offload is None else {}
+        context.notes += unseen_notes(unseen)
         check = self_check(context)
         context.cost["peak_memory_bytes"] = peak_memory()
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
         notes = {"notes": context.notes} if context.notes else {}
-        context.record([{"finish": {"cost": cost, "check": check, **without, **notes, **parts}}])
+        tables = {"unseen_rows": unseen} if unseen else {}
+        context.record([{"finish": {"cost": cost, "check": check, **tables, **without, **notes, **parts}}])
     return table
 
 

@@ -9,9 +9,9 @@ import typer
 
 from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
-from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
+from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
-from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust, default_of, merged
+from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Split, Trust, default_of, merged
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
@@ -20,8 +20,9 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
-_DATA = ("seq_len", "num_samples", "batch_size", "mask", "seed_each_forward")
+_DATA = ("seq_len", "num_samples", "batch_size", "mask", "seed_each_forward", "split")
 _SHOWN = 12
+WITHOUT_DATA = "weight"  # the method that does without
 
 
 def command(
@@ -80,6 +81,7 @@ def command(
     batch_size: BatchSize = None,
     mask: Mask = None,
     seed_each_forward: SeedEachForward = False,
+    split: Split = None,
     factory: Factory = None,
     trust: Trust = False,
     offload: Annotated[
@@ -129,6 +131,7 @@ def command(
         "batch_size": batch_size,
         "mask": mask,
         "seed_each_forward": seed_each_forward or None,
+        "split": split,
     }
     choices = merged("analyze", config, options)
     given = choices.pop("calib", None)
@@ -146,17 +149,21 @@ def command(
     from mpq.analyze.choose_method import refuse_offloaded
     from mpq.analyze.run import analyze
     from mpq.evidence.inversions import inversion_lines
+    from mpq.evidence.self_check import self_check_lines, self_check_warnings
     from mpq.models.sources.load import load_model
 
     if offload is not None:
         refuse_offloaded(settings.method)
     loaded = load_model(model, factory=factory, trust=trust, offload=offload, max_memory=limit)
-    source = calibration_source(given, loaded)
+    source = calibration_source(given, loaded, needed=settings.method != WITHOUT_DATA)
     check_output(target, inputs=(source,))
-    data = read_data(source, loaded, reading, seed=settings.seed)
-    say(f"model: {model} ({loaded.kind}); data: {data.description}")
+    data = None if source is None else read_data(source, loaded, reading, seed=settings.seed)
+    say(f"model: {model} ({loaded.kind}); data: {'none' if data is None else data.description}")
+    read = None if source is None else how_read(source, reading, target)
     with removed_if_bare(target), progress("analyze") as advance:
-        table = analyze(loaded, data, settings=settings, output=target, reading=how_read(source, reading, target), on_progress=advance)
+        table = analyze(loaded, data, settings=settings, output=target, reading=read, on_progress=advance)
+    for line in self_check_warnings(table.finish):
+        warn(line)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
     for note in (
         *table.notes,
@@ -178,4 +185,5 @@ def command(
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
-    say(f"next: mpq search{named} --budget 4.5bits")
+    unmeasured = " --trials 0" if data is None else ""
+    say(f"next: mpq search{named} --budget 4.5bits{unmeasured}")

@@ -177,15 +177,3 @@ def peak_line(finish: Mapping[str, Any] | None) -> str:
     """How much memory an analysis took: "peak memory 412 MB, with Python and torch"."""
     peak = (finish or {}).get("cost", {}).get("peak_memory_bytes", 0)
     return f"peak memory {peak / 1e6:.0f} MB, with Python and torch" if peak else "peak memory: this system does not tell it"
-
-
-def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
-    """What an analysis found out about itself, for people: "self-check on 12 random plans, additive: rank correlation 0.937, bias -9%"."""
-    check = (finish or {}).get("check", {})
-    lines = []
-    for model in ("additive", "interactions"):
-        found = check.get(model)
-        if found and found["rank"] is not None and found["bias"] is not None:
-            bias = f"predicts {math.exp(found['bias']):.2f} of the measured error"
-            lines.append(f"self-check on {check['plans']} random plans, {model}: rank correlation {found['rank']:.3f}, {bias}")
-    return lines

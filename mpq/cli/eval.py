@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mpq.cli.console import figure, print_json, print_table
+from mpq.cli.console import figure, print_json, print_table, warn
 from mpq.cli.eval_artifact import evaluate_artifact
+from mpq.cli.find_plan import plan_of
 from mpq.cli.options import BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust
 from mpq.config import DataSettings
+from mpq.evaluate.beyond_plan import beyond_plan
 
 
 def command(
@@ -19,6 +21,10 @@ def command(
         str, typer.Option("--data", metavar="FILE", help="Inputs, with labels where there are any; read as by `mpq analyze --calib`.")
     ],
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The artifact's plan, to compare with its held-out error. [default: found beside it]"),
+    ] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
@@ -40,7 +46,10 @@ def command(
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
     settings = DataSettings(seq_len, num_samples, batch_size, mask, seed_each_forward)
+    known = plan_of(artifact, given=plan)
     found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust)
+    if known is not None and (line := beyond_plan(found, known[1].evidence, plan=known[0].name)) is not None:
+        warn(line)
     if json:
         print_json(found.to_dict())
         return

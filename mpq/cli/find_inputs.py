@@ -63,8 +63,10 @@ def removed_if_bare(path: Path) -> Iterator[None]:
         raise
 
 
-def calibration_source(given: str | None, model: LoadedModel) -> str:
+def calibration_source(given: str | None, model: LoadedModel, *, needed: bool = True) -> str | None:
     """Where the calibration data comes from: as given, else a file called calibration.* beside the model or here, else example inputs.
+
+    Without any, and where none is `needed`, None.
 
     Raises:
         DataError: if there is nothing to take.
@@ -81,6 +83,8 @@ def calibration_source(given: str | None, model: LoadedModel) -> str:
     if model.example_inputs is not None:
         warn("no calibration data given: using the example inputs of the exported program; --calib FILE gives better figures")
         return EXAMPLES
+    if not needed:
+        return None
     raise DataError("no calibration data: give --calib FILE, for example a .pt with a tensor of inputs, or text for a language model")
 
 
@@ -124,6 +128,7 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
         batch_size=settings.batch_size,
         mask=settings.mask,
         seed_each_forward=settings.seed_each_forward,
+        split=settings.split,
         seed=seed,
     )
 

@@ -51,6 +51,14 @@ SeedEachForward = Annotated[
         "--seed-each-forward", help="For models that draw random numbers: begin every call with the same seed.", rich_help_panel="Data"
     ),
 ]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="position|random",
+        help="How samples are held out: the last ones, after a gap, or at random. [default: position for windows of tokens, else random]",
+        rich_help_panel="Data",
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
 Dtype = Annotated[
     str | None,

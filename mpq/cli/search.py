@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
-from mpq.cli.console import say
+from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
 from mpq.cli.options import Config, Factory, Json, Trust, default_of, merged
 from mpq.cli.search_job import Job, Quality, starting_schemes
@@ -127,12 +127,15 @@ def command(
     budgets: list[Budget | None] = [None] if wanted is None and asked else [*_budgets(wanted, scope)]
     source = sensitivity or only_analysis(Path())
 
+    from mpq.evidence.self_check import self_check_warnings
     from mpq.records.sensitivity import read_sensitivity
     from mpq.search.quality import read_drop
 
     quality = Quality(None if limit is None else float(limit), None if drop is None else read_drop(str(drop)), own)
 
     table = read_sensitivity(source)
+    for line in self_check_warnings(table.finish):
+        warn(line)
     for note in table.notes:
         say(note)
     if len(budgets) < 2:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.budget import Budget
-from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.console import figure, print_json, print_table, progress, say, warn
 from mpq.cli.explain import print_explanation
 from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.config import SearchSettings
@@ -201,6 +201,8 @@ class Job:
             )
         for note in result.notes:
             say(note)
+        if "caution" in self._table.header.data:
+            warn(str(self._table.header.data["caution"]))
         say(f"chosen: {result.reason}")
         gap, measured = result.plan.evidence.get("optimality_gap"), result.plan.evidence.get("measured")
         if gap is not None:
@@ -209,6 +211,9 @@ class Job:
         elif measured is not None:
             held_out = figure(measured["held_out"], measured["held_out_stderr"])
             say(f"{self._table.metric}: {held_out} on held-out samples, measured on the model")
+        added = result.plan.evidence.get("unseen_rows")
+        if added is not None:
+            say(f"unseen rows add {figure(added)} to the predicted {figure(result.plan.evidence['predicted'])}")
         for name, cost in result.plan.evidence.get("costs", {}).items():
             say(f"{name}: {cost['total']:.6g} of at most {cost['most']:g}")
         asked = result.plan.evidence.get("asked", [])
@@ -232,6 +237,10 @@ class Job:
     def _opened(self, quantizer: str | None) -> PlanMeasurer:
         from mpq.evaluate.plan_measurer import PlanMeasurer
 
+        if not self._table.header.data:
+            raise UsageError(
+                f"{self._source.name} was made without data, so plans cannot be measured: add --trials 0, or analyze with --calib"
+            )
         loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
         data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
         return PlanMeasurer(loaded, data, self._table, quantizer=quantizer)

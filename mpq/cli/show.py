@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say, self_check_lines
+from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say
 from mpq.cli.options import Dtype, Json, dtype_of
 from mpq.errors import UsageError
 
@@ -139,6 +139,7 @@ def _artifact(file: Path) -> Shown:
 
 def _sensitivity(file: Path) -> Shown:
     from mpq.evidence.inversions import inversion_lines
+    from mpq.evidence.self_check import self_check_lines, self_check_warnings
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(file)
@@ -146,9 +147,12 @@ def _sensitivity(file: Path) -> Shown:
     samples = header.data.get("samples", {"calibration": "?", "held_out": "?"})
     facts = {
         "file": f"{file}, the sensitivities of {header.model.get('path') or 'a model in memory'}",
+        **({"warning": " ".join(warned)} if (warned := self_check_warnings(table.finish)) else {}),
         "figures": f"{len(table.errors)} measured, {len(table.missing)} missing",
         "metric": f"{table.metric}, method {header.settings['method']}, quantizer {header.settings['quantizer']}",
-        "data": f"{header.data.get('description', '')}; {samples['calibration']} for calibration, {samples['held_out']} held out",
+        "data": f"{header.data['description']}; {samples['calibration']} for calibration, {samples['held_out']} held out"
+        if "description" in header.data
+        else "none",
     }
     for number, line in enumerate(fallback_lines((table.finish or {}).get("fallbacks", {})), start=1):
         facts[f"fallback {number}"] = line

@@ -13,6 +13,7 @@ from mpq.data.batch import Batch as Batch
 from mpq.data.batch import regroup
 from mpq.data.hashing import sha256_of_batches
 from mpq.data.interpret import interpretations
+from mpq.data.split_rule import POSITION, SplitRule, rule_in
 from mpq.errors import DataError, UsageError
 
 
@@ -25,8 +26,9 @@ class Data:
         sha256: over shapes, dtypes and contents of all samples, however they are batched.
         source: the file or callable, for messages and records.
         description: for people, for example "512 samples of [3, 32, 32]".
-        ordered: windows of running text: neighbours depend on each other, so a split is by position.
+        ordered: windows cut from running text.
         fixed_batch: the only number of samples that the model takes at once; None if it takes any.
+        rule: how it is split; None splits windows of text by position and all else at random.
     """
 
     batches: tuple[Batch, ...]
@@ -35,17 +37,23 @@ class Data:
     description: str
     ordered: bool = False
     fixed_batch: int | None = None
+    rule: SplitRule | None = None
 
     @property
     def samples(self) -> int:
         """Number of samples in all batches."""
         return sum(batch.size for batch in self.batches)
 
+    @property
+    def splitting(self) -> SplitRule:
+        """How it is split."""
+        return self.rule or rule_in({}, text=self.ordered)
+
     def split(self, held_out: float, seed: int, parts: Sequence[int] = ()) -> tuple[Data, Data]:
         """A part to work with and a held-out part of about `held_out` of the samples, the same for the same seed.
 
-        Running text is split by position: its last part is held out. All else is split by a random permutation of the samples, or
-        of whole batches where the model takes only one batch size.
+        By position, the last part is held out, and a gap before it is used on neither side where there are enough samples. At random,
+        samples are permuted, or whole batches where the model takes only one batch size. See `data/split_rule.py`.
 
         Args:
             held_out: share of the samples.
@@ -61,27 +69,30 @@ class Data:
             raise UsageError(f"{held_out} is not a share to hold out: give a number between 0 and 1, for example 0.2")
         count = len(self.batches) if self.fixed_batch else self.samples
         if count < 2:
-            unit = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
+            number = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
             alone = f" (the model takes exactly {self.fixed_batch} at once)" if self.fixed_batch else ""
-            raise DataError(f"{self.source}: {unit}{alone} cannot be split into a calibration and a held-out part: give more samples")
+            raise DataError(f"{self.source}: {number}{alone} cannot be split into a calibration and a held-out part: give more samples")
         sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no sample runs again with new ones
-        begin = 0
-        for size in [part // (self.fixed_batch or 1) for part in parts] or [count]:
-            for side, indices in zip(sides, _split_indices(size, held_out, None if self.ordered else seed), strict=True):
-                side += self._at([begin + index for index in indices]).batches if indices else ()
+        rule, begin, unit = self.splitting, 0, self.fixed_batch or 1
+        gap = -(-rule.gap // unit)
+        for size in [part // unit for part in parts] or [count]:
+            indices = _by_position(size, held_out, gap, first=begin == 0) if rule.by == POSITION else _at_random(size, held_out, seed)
+            for side, found in zip(sides, indices, strict=True):
+                side += self._at([begin + index for index in found]).batches if found else ()
             begin += size
-        kept, held = (make_data(side, source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch) for side in sides)
+        kept, held = (self._made(side) for side in sides)
         return kept, held
 
     def split_as(self, facts: Mapping[str, Any]) -> Split:
-        """The split that an analysis noted in its header's `data`: held_out, seed and, where samples were added to it, parts.
+        """The split that an analysis noted in its header's `data`: held_out, seed, split and, where samples were added to it, parts.
 
         Raises:
             UsageError, DataError: as `split`.
         """
         share, seed, parts = float(facts["held_out"]), int(facts["seed"]), [int(part) for part in facts.get("parts", ())]
-        calibration, held_out = self.split(share, seed, parts)
-        first = self.first(parts[0]).split(share, seed)[0] if parts else calibration
+        noted = replace(self, rule=rule_in(facts, text=self.ordered))
+        calibration, held_out = noted.split(share, seed, parts)
+        first = noted.first(parts[0]).split(share, seed)[0] if parts else calibration
         return Split(calibration, held_out, first)
 
     def rebatch(self, batch_size: int) -> Data:
@@ -123,7 +134,11 @@ class Data:
 
     def _with(self, pieces: Sequence[Batch]) -> Data:
         size = self.fixed_batch or max(batch.size for batch in self.batches)
-        return make_data(regroup(pieces, size), source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch)
+        return self._made(regroup(pieces, size))
+
+    def _made(self, batches: Sequence[Batch]) -> Data:
+        """Some of the samples, with all else as it is."""
+        return make_data(batches, source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch, rule=self.rule)
 
 
 class Split(NamedTuple):
@@ -142,7 +157,13 @@ class Split(NamedTuple):
 
 
 def make_data(
-    batches: Sequence[Batch], *, source: str, ordered: bool = False, fixed_batch: int | None = None, notes: Sequence[str] = ()
+    batches: Sequence[Batch],
+    *,
+    source: str,
+    ordered: bool = False,
+    fixed_batch: int | None = None,
+    rule: SplitRule | None = None,
+    notes: Sequence[str] = (),
 ) -> Data:
     """Data with its hash and description; `notes` are appended to the description.
 
@@ -157,7 +178,7 @@ def make_data(
     more = f" and {len(shapes) - 1} other shape{'s' if len(shapes) > 2 else ''}" if len(shapes) > 1 else ""
     text = f"{samples} {unit}{'s' if samples > 1 else ''} of {shapes[0]}{more}"
     description = "; ".join([text, *notes])
-    return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch)
+    return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch, rule)
 
 
 def data_from_batches(batches: Iterable[Any]) -> Data:
@@ -173,10 +194,24 @@ def data_from_batches(batches: Iterable[Any]) -> Data:
     return make_data([batch for batch in next(interpretations(batches)) if batch.size], source="memory")
 
 
-def _split_indices(count: int, held_out: float, seed: int | None) -> tuple[list[int], list[int]]:
-    """Positions of the kept and of the held-out pieces, both in ascending order; without a seed the last ones are held out."""
-    held = min(count - 1, max(1, math.floor(held_out * count + 0.5)))
-    if seed is None:
-        return list(range(count - held)), list(range(count - held, count))
+def _held(count: int, share: float) -> int:
+    return min(count - 1, max(1, math.floor(share * count + 0.5)))
+
+
+def _by_position(count: int, held_out: float, gap: int, *, first: bool) -> tuple[list[int], list[int]]:
+    """Positions of the kept and of the held-out pieces: the last ones are held out.
+
+    Of gaps of `gap` pieces, one lies between the sides, and in a part that is not the `first` another one before it, after the held-out
+    pieces of the part before. Each takes at most a quarter of the pieces, and never the last one of a side.
+    """
+    held = _held(count, held_out)
+    gap = min(gap, max(count // 4, 1 if first else 0), count - held - 1)
+    begin = 0 if first else min(gap, count - held - gap - 1)
+    return list(range(begin, count - held - gap)), list(range(count - held, count))
+
+
+def _at_random(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+    """Positions of the kept and of the held-out pieces, both in ascending order."""
+    held = _held(count, held_out)
     order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return sorted(order[held:]), sorted(order[:held])

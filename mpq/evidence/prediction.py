@@ -33,6 +33,13 @@ def additive(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float:
     return math.fsum(table.mean(name, scheme) for name, scheme in schemes.items())
 
 
+def unseen_rows(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | None:
+    """What rows of lookup tables that calibration never reached add to a prediction; None without such tables."""
+    known = (table.finish or {}).get("unseen_rows", {})
+    found = [float(facts["adds"][str(schemes[name])]) for name, facts in known.items() if str(schemes.get(name)) in facts["adds"]]
+    return math.fsum(found) if found else None
+
+
 def interactions(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | None:
     """The error with interactions; None if the table has no signed figures for some layer."""
     pairs = list(schemes.items())

@@ -31,6 +31,7 @@ class SampleCounts(Struct):
 
     calibration: Size
     held_out: Size
+    unused: Annotated[Size, Meta(description="in the gap between them")] = 0
 
 
 class DataFacts(Struct):
@@ -46,12 +47,15 @@ class DataFacts(Struct):
     batch_size: Count | None = None
     mask: Text | None = None
     seed_each_forward: bool = False
+    split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out; missing in older files")] = None
+    gap: Annotated[Size, Meta(description="of a split by position: samples between both sides that are used on neither")] = 0
     parts: Annotated[
         list[Count],
         Meta(description="numbers of samples in the order in which they were added to the analysis; each part is split by itself"),
     ] = []
     grown_from: Sha256 | None = None
     samples: SampleCounts | UnsetType = UNSET
+    caution: Annotated[Text | None, Meta(description="why errors on other data may be larger")] = None
 
 
 class RestFacts(Struct, forbid_unknown_fields=True):

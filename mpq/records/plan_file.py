@@ -95,6 +95,7 @@ class EvidenceFacts(Struct):
     metric: Text = ""
     outputs: Annotated[list[OutputFacts], Meta(description="the compared outputs, where they are not the main one alone")] = []
     predicted: Number | None = None
+    unseen_rows: Annotated[Number | None, Meta(description="what rows of tables that calibration never reached add to it")] = None
     measured: MeasuredFacts | UnsetType = UNSET
     best_uniform: UniformFacts | UnsetType = UNSET
     optimality_gap: Number | None = None

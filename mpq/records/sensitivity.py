@@ -67,7 +67,7 @@ class SensitivityHeader:
     Args:
         model: path, sha256, kind and, for a state dict, factory.
         data: source, sha256, description, and how it was read and split; `parts`, where samples were added to an analysis, are their
-            numbers in order, and `grown_from` is the sha256 of the samples before the last.
+            numbers in order, and `grown_from` is the sha256 of the samples before the last. Empty for an analysis without data.
         settings: metric, method, quantizer, seed; a change of any of them makes another table.
         layers: the searched layers in the order of the forward pass.
         candidates: schemes by layer name.
@@ -92,7 +92,7 @@ class SensitivityHeader:
         return {
             "mpq_sensitivity": VERSION,
             "model": self.model,
-            "data": self.data,
+            "data": self.data or None,
             "settings": self.settings,
             "rest": rest,
             "notes": list(self.notes),
@@ -315,7 +315,7 @@ def _header(document: Document, path: Path) -> SensitivityHeader:
     layers = layers_in(document, ((layer.name, layer, ("layers", number)) for number, layer in enumerate(file.layers)))
     return SensitivityHeader(
         model=data["model"],
-        data=data["data"],
+        data=data["data"] or {},
         settings=data["settings"],
         layers=layers,
         candidates={layer.name: tuple(scheme_in(document, text, "layers") for text in layer.candidates) for layer in file.layers},

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from mpq.errors import FormatError
 from mpq.reading.documents import Document, json_document
-from mpq.reading.fields import Count, Name, Number, Positive, SchemeText, Size, Text
+from mpq.reading.fields import Count, Name, Number, Positive, SchemeText, Share, Size, Text
 from mpq.reading.validate import validated
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
 
@@ -46,7 +46,7 @@ class HeaderLine(Struct):
 
     mpq_sensitivity: Literal[1]
     model: ModelFacts
-    data: DataFacts
+    data: DataFacts | None
     settings: SettingsFacts
     rest: RestFacts
     layers: list[NamedLayerFacts]
@@ -70,11 +70,21 @@ class CheckFacts(Struct):
     interactions: QualityFacts | UnsetType = UNSET
 
 
+class TableFacts(Struct):
+    """A lookup table of which calibration reaches only some rows."""
+
+    rows: Count
+    reached: Size
+    share: Share
+    adds: dict[SchemeText, Positive] = {}
+
+
 class FinishFacts(Struct):
     """The end of an analysis."""
 
     cost: dict[Name, Number] = {}
     check: CheckFacts | UnsetType = UNSET
+    unseen_rows: dict[Name, TableFacts] = {}
     fallbacks: dict[Name, Text] = {}
     notes: list[Text] = []
     parts: list[Count] = []

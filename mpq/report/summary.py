@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpq.evidence.self_check import self_check_warnings
 from mpq.models.running.metric_registry import METRICS
 from mpq.report.report_input import Subject
 from mpq.report.rows import NOISE, Facts
@@ -53,6 +54,10 @@ def warnings(subject: Subject) -> list[str]:
     found = []
     if subject.plan is not None and subject.plan.evidence and not subject.plan.evidence_is_current:
         found.append("The layers were edited after the plan was measured: its measurements are left out. Run mpq search or mpq eval again.")
+    if subject.table is not None:
+        found += [f"{line[0].upper()}{line[1:]}." for line in self_check_warnings(subject.table.finish)]
+    caution = (subject.plan.data if subject.plan else subject.table.header.data if subject.table else {}).get("caution")
+    found += [f"{str(caution)[0].upper()}{str(caution)[1:]}."] if caution else []
     if subject.table is not None and subject.table.missing:
         missing, whole = len(subject.table.missing), len(subject.table.missing) + len(subject.table.errors)
         found.append(f"The analysis is unfinished: {missing:,} of {whole:,} figures are missing. Run mpq analyze again; it resumes.")

@@ -11,7 +11,7 @@ from typing import Any
 from mpq.budget import Budget, Scope
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError, UsageError
-from mpq.evidence.prediction import interactions_help
+from mpq.evidence.prediction import interactions_help, unseen_rows
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
 from mpq.search.byte_limit import byte_limit
@@ -39,7 +39,10 @@ _READING = (
     "seed_each_forward",
     "held_out",
     "seed",
+    "split",
+    "gap",
     "parts",
+    "caution",
 )  # what reads and splits the data again
 
 
@@ -146,7 +149,7 @@ class _Run:
         if self.quadratic is not None and self.quadratic.choice != choice:
             choice = self.quadratic.choice
             reason = "quadratic: the best plan found with interactions, which predicted the self-check's plans better; no plan was measured"
-        evidence = {**self.table.compared, "predicted": rounded(self.problem.error(choice))} | self._proof()
+        evidence = {**self.table.compared, "predicted": rounded(self.problem.error(choice))} | self._unseen(choice) | self._proof()
         return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0)
 
     def measured(self, measurer: Measurer) -> SearchResult:
@@ -200,7 +203,8 @@ class _Run:
         measured = {key: row[key] for key in ("calibration", "calibration_stderr", "held_out", "held_out_stderr")}
         samples = {"calibration": len(best.calibration), "held_out": len(best.held_out)}
         uniforms = sorted((f for f in finalists if f.uniform), key=lambda f: float(f.held_out.mean()))
-        evidence: dict[str, Any] = {**self.table.compared, "predicted": row["predicted"], "measured": measured | {"samples": samples}}
+        evidence: dict[str, Any] = {**self.table.compared, "predicted": row["predicted"], **self._unseen(best.choice)}
+        evidence["measured"] = measured | {"samples": samples}
         if uniforms:
             top = uniforms[0].row()
             evidence["best_uniform"] = {"scheme": top["name"], "effective_bits": top["effective_bits"], "held_out": top["held_out"]}
@@ -211,6 +215,11 @@ class _Run:
         expected = zip(finalists, decision.expected, strict=True)
         evidence["finalists"] = [finalist.row() | {"expected": rounded(value)} for finalist, value in expected]
         return evidence
+
+    def _unseen(self, choice: tuple[int, ...]) -> dict[str, Any]:
+        """What unseen rows of tables add to the prediction, where there are any."""
+        added = unseen_rows(self.table, self.problem.schemes(choice))
+        return {} if added is None else {"unseen_rows": rounded(added)}
 
     def _proof(self) -> dict[str, Any]:
         """What is proven: the gap of the additive model, and the best plan and the bound of the quadratic one where there is one."""

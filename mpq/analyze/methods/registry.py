@@ -14,7 +14,7 @@ METHODS: Registry[Method] = Registry(
     {
         "measure": ("mpq.analyze.methods.measure:Measure", "run the model"),
         "fisher": ("mpq.analyze.methods.fisher:Fisher", "gradients"),
-        "weight": ("mpq.analyze.methods.weight:WeightOnly", "no data"),
+        "weight": ("mpq.analyze.methods.weight:WeightOnly", "weights alone"),
     },
     also=("auto",),
 )

@@ -1,26 +1,78 @@
-"""Weight: a data-free first look, by the relative squared error of the weights.
+"""Weight: a first look, by the relative squared error of the weights.
 
-A layer's figure is its relative weight error, |W - Q|^2 / |W|^2, as if every layer passed on the relative error of its weights alike.
-It says which formats are coarse, not which layers the model depends on: good for a first look, and for models without data.
+A layer's relative weight error, |W - Q|^2 / |W|^2, counts as if every layer passed on the relative error of its weights alike. It says
+which formats are coarse, not which layers the model depends on. It is not in the unit of the metric, and usually far larger; so one
+factor, the geometric mean of measured over weight error of a few layers, brings it there. How much the single factors vary is said.
+Without data there is no metric, and the weight errors stay what they are (`analyze/without_data.py`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
 from mpq.analyze.methods.base import Context, Method
+from mpq.errors import ModelError
+from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.reference import Reference
 from mpq.models.running.swap import tensor_of
+from mpq.records.layer import Layer
+
+_PAIRS = 8
+_SAMPLES = 32
+_PROBE = parse_scheme("int4")
 
 
 class WeightOnly(Method):
-    """Relative weight errors; no forward pass."""
+    """Relative weight errors, in the unit of the metric by one measured factor."""
 
     name = "weight"
 
     def run(self, context: Context) -> None:
         """Fill what the table misses."""
         missing = context.table.missing
+        factor = _factor(context) if missing else 1.0
         for done, (layer, scheme) in enumerate(missing, start=1):
-            weight = tensor_of(context.model.module, layer.parameters[0]).detach().double()
-            changed = context.variants.weight(layer.name, scheme).double()
-            share = float((changed - weight).square().sum() / weight.square().sum().clamp(min=1e-300))
-            context.record([{"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [float(f"{share:.6g}")]}])
+            error = factor * weight_error(context.variants, layer, scheme)
+            context.record([{"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [float(f"{error:.6g}")]}])
             context.on_progress(done, len(missing), f"{layer.name} {scheme}")
+
+
+def weight_error(variants: Variants, layer: Layer, scheme: Scheme) -> float:
+    """|W - Q|^2 / |W|^2."""
+    weight = tensor_of(variants.module, layer.parameters[0]).detach().double()
+    changed = variants.weight(layer.name, scheme).double()
+    return float((changed - weight).square().sum() / weight.square().sum().clamp(min=1e-300))
+
+
+def _factor(context: Context) -> float:
+    """What weight errors are multiplied by; the same for all layers, so that an analysis that goes on finds it again."""
+    layers, metric = _spread_out(context.table.layers), context.prepared.metric
+    reference = Reference(context.model.module, context.prepared.first.first(_SAMPLES), metric, offload=context.model.offload)
+    ratios = []
+    for layer in layers:
+        measured = float(reference.errors(context.variants.weights({layer.name: _PROBE})).mean())
+        own = weight_error(context.variants, layer, _PROBE)
+        if own > 0 and measured > 0 and math.isfinite(measured):
+            ratios.append(math.log(measured / own))
+    context.cost["forward_passes"] = reference.forwards
+    if not ratios:
+        raise ModelError(
+            f"no change of a weight reaches the outputs, so weight errors cannot be put in {metric.name}: use --method measure"
+        )
+    factor = math.exp(float(np.mean(ratios)))
+    spread = math.exp(float(np.std(ratios)))
+    context.notes.append(
+        f"method weight: weight errors times {factor:.3g} stand for {metric.name}; measured on {len(ratios)} "
+        f"layer{'s' if len(ratios) > 1 else ''} at {_PROBE}, this factor varies by {spread:.2g} times from layer to layer"
+    )
+    return float(f"{factor:.6g}")
+
+
+def _spread_out(layers: Sequence[Layer]) -> list[Layer]:
+    """A few layers, evenly from the first to the last."""
+    places = np.linspace(0, len(layers) - 1, min(_PAIRS, len(layers))).round().astype(int)
+    return [layers[place] for place in dict.fromkeys(places.tolist())]

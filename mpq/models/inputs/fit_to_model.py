@@ -15,6 +15,7 @@ from mpq.data.batch import Batch, regroup
 from mpq.data.dataset import Data, make_data
 from mpq.data.interpret import interpretations
 from mpq.data.masks import with_masks
+from mpq.data.split_rule import rule_for
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values, is_integer
 from mpq.models.running.forward import accepted, described, forward
@@ -45,6 +46,7 @@ def fit_data(
     batch_size: int | None = None,
     mask: str | None = None,
     seed_each_forward: bool = False,
+    split: str | None = None,
     ordered: bool = False,
     notes: Sequence[str] = (),
 ) -> Data:
@@ -58,12 +60,13 @@ def fit_data(
         batch_size: None chooses one that is quick on a CPU, or keeps the batches of an iterable.
         mask: the input that says which positions are data; None looks for one.
         seed_each_forward: whether every call of the model begins with the same random numbers.
-        ordered: windows of running text.
+        split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
+        ordered: windows cut from running text.
         notes: for the description.
 
     Raises:
         DataError: if there is no sample, the model does not accept it, it holds NaN, or a label or token id is out of range.
-        UsageError: if a number is not positive.
+        UsageError: if a number is not positive, or `split` is unknown.
     """
     for value, option in ((num_samples, "num-samples"), (batch_size, "batch-size")):
         if value is not None and value < 1:
@@ -77,7 +80,8 @@ def fit_data(
         habits = examine(model.module, batches, lambda batch: forward(model.module, batch), seed=seed_each_forward)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, notes=[*notes, *fit.notes, *masked, *habits])
+    rule, told = rule_for(batches, asked=split, text=ordered), [*notes, *fit.notes, *masked, *habits]
+    return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, rule=rule, notes=told)
 
 
 def _fit(content: Any, model: LoadedModel, *, num_samples: int | None, batch_size: int | None) -> _Fit:

@@ -47,6 +47,7 @@ def load_data(
     batch_size: int | None = None,
     mask: str | None = None,
     seed_each_forward: bool = False,
+    split: str | None = None,
     seed: int = 0,
 ) -> Data:
     """The data that `source` names, fitted to `model`.
@@ -59,6 +60,7 @@ def load_data(
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         seed_each_forward: begin every call of the model with the same random numbers, for models that draw some.
+        split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
         seed: of torch, while a callable makes its data.
 
     Raises:
@@ -82,12 +84,20 @@ def load_data(
             batch_size=batch_size,
             mask=mask,
             seed_each_forward=seed_each_forward,
+            split=split,
         )
     if num_samples is not None and num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
     batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only)
     return fit_data(
-        batch, model=model, source=source, batch_size=batch_size, ordered=True, notes=notes, seed_each_forward=seed_each_forward
+        batch,
+        model=model,
+        source=source,
+        batch_size=batch_size,
+        seed_each_forward=seed_each_forward,
+        split=split,
+        ordered=True,
+        notes=notes,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,11 +61,25 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
     uses = _watched(module, [weight.tensor for weight in weights], batches)
     heaviest = {number: _heaviest(weights[number], found) for number, found in uses.items()}
     layers = [_layer(weights[number], use, found) for number, found in uses.items() if (use := heaviest[number])]
+    unreached = [_unreached(weight, weights, heaviest) for number, weight in enumerate(weights) if number not in uses and _is_layer(weight)]
+    return _discovery(state, layers, unreached)
+
+
+def discovery_of(module: nn.Module, use_by: Callable[[nn.Module], Use]) -> Discovery:
+    """The layers of `module` without running it: all its weights, each used as `use_by` says of the module that owns it.
+
+    Raises:
+        ModelError: as `discover`.
+    """
+    state = state_of(module)
+    return _discovery(state, [_layer(weight, use_by(weight.owner), ()) for weight in _weights(module, state) if _is_layer(weight)], [])
+
+
+def _discovery(state: dict[str, Tensor], layers: Sequence[Layer], unreached: Sequence[Layer]) -> Discovery:
     if not layers:
         raise ModelError(
             "the model has no weight to quantize: its forward pass consumes no floating-point parameter of two or more dimensions"
         )
-    unreached = [_unreached(weight, weights, heaviest) for number, weight in enumerate(weights) if number not in uses and _is_layer(weight)]
     _check_overlaps([*layers, *unreached], state)
     searched = {layer.parameters[0] for layer in [*layers, *unreached]}
     aliases = aliases_of(state)

@@ -1,0 +1,102 @@
+"""An analysis without any data: relative weight errors, of layers that the classes of the modules show.
+
+Nothing is run, so nothing is known of the model's outputs: the values compare formats, and weigh all layers alike.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import closing, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from mpq.analyze.candidates import candidates_for, expand
+from mpq.analyze.choose_quantizer import CONTENDERS
+from mpq.analyze.methods.base import Progress
+from mpq.analyze.methods.weight import WeightOnly, weight_error
+from mpq.analyze.prepare import chosen_layers
+from mpq.analyze.resume import open_journal
+from mpq.config import AnalysisSettings
+from mpq.errors import UsageError
+from mpq.models.layers.assume import assume
+from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
+from mpq.models.sources.loaded import LoadedModel
+from mpq.records.sensitivity import Sensitivity, SensitivityHeader
+from mpq.tensors.quantizers.registry import quantizer_named
+
+METRIC = "weight_error"
+_ASSUMED = "no data: every weight of two or more dimensions is taken as used, with its outputs where the class of its module has them"
+_MEANING = "metric weight_error: |W - Q|^2 / |W|^2 of each layer; it compares formats, and says nothing of the model's outputs"
+
+
+def analyze_without_data(
+    model: LoadedModel, settings: AnalysisSettings, *, output: Path | None, path: str | None, on_progress: Progress
+) -> Sensitivity:
+    """The relative weight error of every layer under every candidate.
+
+    Args:
+        model: the unquantized model; it is not run.
+        settings: the user's choices.
+        output: the journal; None keeps none.
+        path: how to find the model from the folder of the sensitivity file.
+        on_progress: told after each value.
+
+    Raises:
+        UsageError: if something was asked for that needs data.
+        MpqError: as `prepare`.
+    """
+    header = _header(model, settings, path)
+    table, journal = open_journal(header, output)
+    if table.finished:
+        return table
+    variants = Variants(model.module, table.layers, quantizer_named(str(header.settings["quantizer"])), offload=model.offload)
+    with closing(journal) if journal is not None else nullcontext():
+
+        def record(line: dict[str, object]) -> None:
+            if journal is not None:
+                journal.append(line)
+            table.read(line)
+
+        missing = table.missing
+        for done, (layer, scheme) in enumerate(missing, start=1):
+            error = float(f"{weight_error(variants, layer, scheme):.6g}")
+            record({"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [error]})
+            on_progress(done, len(missing), f"{layer.name} {scheme}")
+        record({"finish": {"cost": {}}})
+    return table
+
+
+def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) -> SensitivityHeader:
+    wanted = expand(settings.candidates)
+    quantizer = _quantizer(settings)
+    discovery = assume(model.module)
+    layers = chosen_layers(discovery, settings)
+    offered = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
+    candidates, too_large = storable_candidates(model.module, layers, offered)
+    source = source_of(model, path)
+    return SensitivityHeader(
+        model=source,
+        data={},
+        settings={"metric": METRIC, "probabilities": False, "method": WeightOnly.name, "quantizer": quantizer},
+        layers=tuple(layers),
+        candidates=candidates,
+        rest=inventory(model, layers, source=source, quantizer=quantizer),
+        notes=(_ASSUMED, _MEANING, *too_large),
+        versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
+    )
+
+
+def _quantizer(settings: AnalysisSettings) -> str:
+    """The quantizer, where nothing was asked for that needs data."""
+    if settings.method != WeightOnly.name:
+        raise UsageError(f"--method {settings.method} needs data: give --calib FILE, or --method {WeightOnly.name}, which does without")
+    if settings.metric not in ("auto", METRIC) or settings.outputs:
+        raise UsageError(f"--metric and --outputs need data: give --calib FILE; without, the metric is {METRIC}")
+    if settings.quantizer == "auto":
+        return CONTENDERS[0]
+    if quantizer_named(settings.quantizer).needs_statistics:
+        raise UsageError(f"--quantizer {settings.quantizer} needs data: give --calib FILE, or --quantizer {CONTENDERS[0]}")
+    return settings.quantizer

@@ -1,0 +1,39 @@
+"""Finds the plan that an artifact was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpq.errors import MismatchError, MpqError
+from mpq.records.artifact import ArtifactHeader
+from mpq.records.artifact_files import read_header
+from mpq.records.plan import Plan, read_plan
+
+
+def plan_of(artifact: Path, *, given: Path | None = None) -> tuple[Path, Plan] | None:
+    """The plan in `given`, else one in the artifact's folder with its model and schemes, and with evidence; None if there is none.
+
+    Raises:
+        MismatchError: if the plan that was given is not that of the artifact.
+        MpqError: if it cannot be read.
+    """
+    if not artifact.exists():
+        return None
+    header = read_header(artifact)
+    if given is not None:
+        plan = read_plan(given)
+        if not _fits(plan, header):
+            raise MismatchError(f"{given} is not the plan of {artifact.name}: its model or schemes are others")
+        return given, plan
+    for path in sorted(artifact.resolve().parent.glob("*.yaml")):
+        try:
+            plan = read_plan(path)
+        except MpqError:  # another kind of file
+            continue
+        if _fits(plan, header) and plan.evidence_is_current:
+            return path, plan
+    return None
+
+
+def _fits(plan: Plan, header: ArtifactHeader) -> bool:
+    return plan.model.get("sha256") == header.model.get("sha256") and plan.layers == dict(header.schemes)

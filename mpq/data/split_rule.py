@@ -1,0 +1,107 @@
+"""How samples are split: at random, or by position where neighbours belong together.
+
+Windows of running text continue each other, so a random split puts windows of one story on both sides, and held-out figures come out too
+low. They are split by position: the last windows are held out, and a gap of one window, or of all that overlap where windows do, is used
+on neither side. Other samples are split by a random permutation, for files are often sorted by class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.data.batch import Batch
+from mpq.data.masks import IGNORED_LABEL
+from mpq.errors import UsageError
+
+POSITION, RANDOM = "position", "random"
+SPLITS = (POSITION, RANDOM)
+_PAIRS = 8  # of neighbours that are looked at for an overlap
+_LEAST_OVERLAP = 2  # columns; one in common may be an end of text that every window has
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """One way to split.
+
+    Args:
+        by: "position" or "random".
+        gap: samples between the two sides that are used on neither; of a split by position.
+        asked: whether the user chose it.
+    """
+
+    by: str
+    gap: int = 0
+    asked: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """What the `data` of an analysis notes of it."""
+        return {"split": self.by} | ({"gap": self.gap} if self.by == POSITION else {})
+
+
+def rule_for(batches: Sequence[Batch], *, asked: str | None = None, text: bool = False) -> SplitRule:
+    """The rule for some samples.
+
+    Args:
+        batches: all samples.
+        asked: "position" or "random"; None takes position for windows of running text, else random.
+        text: whether they are windows cut from text.
+
+    Raises:
+        UsageError: if `asked` is neither.
+    """
+    if asked not in (None, *SPLITS):
+        raise UsageError(f"--split {asked} is unknown: use {' or '.join(SPLITS)}")
+    by = asked or (POSITION if text or are_token_windows(batches) else RANDOM)
+    return SplitRule(by, _gap(batches) if by == POSITION else 0, asked is not None)
+
+
+def rule_in(facts: Mapping[str, Any], *, text: bool) -> SplitRule:
+    """The rule that an analysis noted; of one made before it was noted, that of its time: text by position without a gap, else random."""
+    if facts.get("split") is None:
+        return SplitRule(POSITION if text else RANDOM)
+    return SplitRule(str(facts["split"]), int(facts.get("gap", 0)))
+
+
+def are_token_windows(batches: Sequence[Batch]) -> bool:
+    """Whether samples are windows of token ids [N, T], without padding and without a label for each window."""
+    return all(_is_token_window(batch) for batch in batches)
+
+
+def _is_token_window(batch: Batch) -> bool:
+    ids = [tensor for tensor in batch.tensors if tensor.ndim == 2 and tensor.shape[1] > 1 and _is_integer(tensor)]
+    if not ids or len(ids) < len(batch.tensors) or batch.mask is not None:
+        return False
+    labels = batch.labels
+    return labels is None or (labels.shape == ids[0].shape and not bool((labels == IGNORED_LABEL).any()))
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _gap(batches: Sequence[Batch]) -> int:
+    """Samples to leave out between the sides: one, and those that share values where neighbours overlap."""
+    first = max(batches, key=lambda batch: batch.size)
+    series = next((tensor for tensor in first.tensors if tensor.ndim > 1 and len(tensor) == first.size), None)
+    if series is None or len(series) < 2:
+        return 1
+    for dim in dict.fromkeys((1, series.ndim - 1)):
+        length = series.shape[dim]
+        step = next((each for each in range(1, length - _LEAST_OVERLAP + 1) if _overlap(series, dim, each)), length)
+        if step < length:
+            return math.ceil(length / step)
+    return 1
+
+
+def _overlap(series: Tensor, dim: int, step: int) -> bool:
+    """Whether each sample continues its neighbour's values from `step` on; values that are all alike show nothing."""
+    length = series.shape[dim] - step
+    pairs = [(left.narrow(dim - 1, step, length), right.narrow(dim - 1, 0, length)) for left, right in pairwise(series[: _PAIRS + 1])]
+    return all(torch.equal(left, right) for left, right in pairs) and any(bool((left != left.flatten()[0]).any()) for left, _ in pairs)

@@ -1,0 +1,37 @@
+"""Whether an evaluation finds a much larger error than the plan's own held-out samples did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mpq.models.running.metric_registry import EVALUATED
+from mpq.records.evaluation import Evaluation
+
+TIMES = 3.0
+
+
+def beyond_plan(found: Evaluation, evidence: Mapping[str, Any], *, plan: str) -> str | None:
+    """What to say where the error is more than `TIMES` the held-out error in the plan's evidence; None where it is not, or unknown.
+
+    Args:
+        found: the evaluation of the artifact.
+        evidence: of the plan.
+        plan: its file name.
+    """
+    known = EVALUATED.get(str(evidence.get("metric")))
+    held_out = (evidence.get("measured") or {}).get("held_out")
+    figure = None if known is None else next((each for each in found.figures if each.name == known.figure), None)
+    if known is None or figure is None or held_out is None or held_out <= 0:
+        return None
+    error = 1 - figure.quantized if known.agreement else figure.quantized
+    if not error > TIMES * held_out:
+        return None
+    return (
+        f"{evidence['metric']} is {error:.3g} on this data, {_times(error / held_out)} times the {held_out:.3g} on the held-out samples "
+        f"of {plan}: these are unlike the calibration data. If that was training data, take validation data, and analyze again"
+    )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"

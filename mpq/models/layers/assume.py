@@ -1,0 +1,30 @@
+"""The layers of a model that is not run: every parameter of two or more dimensions, laid out as the class of its module says.
+
+Without a forward pass nothing shows which weights the model uses, or how. So all of them count as used, but for norms and biases; a
+transposed convolution has its outputs along the second dimension, everything else along the first.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mpq.models.layers.discover import Discovery, discovery_of
+from mpq.models.layers.dispatch_watch import Use
+
+_OPERATORS = {"Embedding": "embedding", "Conv": "conv", "Linear": "linear", "RNN": "recurrent", "LSTM": "recurrent", "GRU": "recurrent"}
+
+
+def assume(module: nn.Module) -> Discovery:
+    """The layers of `module`, by the classes of its modules.
+
+    Raises:
+        ModelError: as `discover`.
+    """
+    return discovery_of(module, assumed_use)
+
+
+def assumed_use(owner: nn.Module) -> Use:
+    """How a module of this class uses its weight."""
+    name: str = getattr(owner, "original_name", type(owner).__name__)  # the first in TorchScript
+    operator = next((operator for part, operator in _OPERATORS.items() if part in name), "other")
+    return Use(operator, (1,) if "ConvTranspose" in name else (0,), on_data=True)

@@ -1,0 +1,125 @@
+"""Rows of tables that calibration never looks up."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mpq
+from mpq.calibration.rows import row_counts
+from mpq.data.batch import Batch
+from mpq.data.dataset import data_from_batches
+from mpq.evidence.prediction import unseen_rows
+from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.comparison import comparison_from
+from mpq.models.running.reference import Reference
+from mpq.search.run import search
+from tests.models.small import data, mlp
+
+ROWS = 40
+INT3 = parse_scheme("int3")
+CHOICES: dict[str, Any] = {"candidates": ("3", "8"), "quantizer": "rtn", "method": "measure"}
+
+
+class Words(nn.Module):
+    """Tokens in, logits out; the head is the table where `tied`."""
+
+    def __init__(self, *, tied: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.Embedding(ROWS, 32), nn.Linear(32, ROWS, bias=False)
+        self.table.weight.data *= torch.linspace(0.3, 3, ROWS)[:, None]
+        if tied:
+            self.head.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.tanh(self.table(ids)))
+        return logits
+
+
+class Bags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.head = nn.EmbeddingBag(ROWS, 32), nn.Linear(32, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.table(ids))
+        return logits
+
+
+def tokens(count: int = 32) -> Tensor:
+    """Token ids in the manner of words: few are frequent, many are rare, and those from 35 on never occur."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.multinomial(1 / torch.arange(1, 36) ** 1.6, count * 6, replacement=True, generator=generator).reshape(count, 6)
+
+
+@pytest.mark.parametrize("model", [Words(), Words(tied=True), Bags()], ids=["table", "tied to the head", "bags"])
+def test_rows_are_counted_as_often_as_they_are_looked_up(model: nn.Module) -> None:
+    ids = tokens()
+    batches = [Batch((ids[:20],)), Batch((ids[20:],))]
+    counts = row_counts(model.eval(), discover(model, batches).layers, batches)
+    assert list(counts) == ["table"]
+    assert counts["table"].tolist() == torch.bincount(ids.flatten(), minlength=ROWS).tolist()
+
+
+def test_padding_reaches_no_row() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = Words()
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            logits: Tensor = self.words(input_ids)
+            return logits * attention_mask[..., None]
+
+    ids, model = tokens(), Masked().eval()
+    mask = torch.ones_like(ids)
+    mask[:, 4:] = 0
+    batch = Batch((), {"input_ids": ids, "attention_mask": mask}, mask=mask.bool())
+    counts = row_counts(model, discover(model, [batch]).layers, [batch])
+    assert counts["words.table"].tolist() == torch.bincount(ids[:, :4].flatten(), minlength=ROWS).tolist()
+
+
+def test_the_term_is_what_rows_seen_once_say_of_rows_never_seen() -> None:
+    model, samples = Words().eval(), data_from_batches(tokens())
+    table = mpq.analyze(model, samples, **CHOICES)
+    calibration = samples.split_as(table.header.data).calibration
+    counts = torch.bincount(torch.cat([batch.args[0].flatten() for batch in calibration.batches]), minlength=ROWS)
+    facts = (table.finish or {})["unseen_rows"]["table"]
+    once = (counts == 1).nonzero().flatten()
+    assert (facts["rows"], facts["reached"]) == (ROWS, int((counts > 0).sum()))
+    assert facts["share"] == pytest.approx(len(once) / int(counts.sum()), rel=1e-5)
+
+    weight = model.table.weight.detach().clone()
+    scale = weight.abs().amax(1, keepdim=True) / 3
+    changed = weight.clone()
+    changed[once] = ((weight / scale).round().clamp(-4, 3) * scale)[once]
+    error = float(Reference(model, calibration, comparison_from(table.header.settings)).errors({"table.weight": changed}).mean())
+    expected = max(0.0, error - facts["share"] * table.mean("table", INT3))
+    assert facts["adds"]["int3"] == pytest.approx(expected, rel=0.05)
+    assert expected > 0
+
+
+def test_the_term_is_printed_and_stands_beside_the_prediction_which_stays() -> None:
+    table = mpq.analyze(Words().eval(), data_from_batches(tokens()), **CHOICES)
+    facts = (table.finish or {})["unseen_rows"]["table"]
+    (note,) = [note for note in (table.finish or {})["notes"] if "of the rows of" in note]
+    reach = f"calibration reaches {facts['reached'] / ROWS:.1%} of the rows of table ({facts['reached']} of {ROWS})"
+    assert note.startswith(
+        f"{reach}; about {facts['share']:.1%} of new lookups hit others: unseen rows add {facts['adds']['int3']:.3g} at int3"
+    )
+    evidence = search(table, "4bits").plan.evidence
+    assert evidence["unseen_rows"] == pytest.approx(unseen_rows(table, search(table, "4bits").plan.layers), rel=1e-3)
+    alone = {"table": INT3, "head": INT3}
+    assert unseen_rows(table, alone) == facts["adds"]["int3"]
+
+
+def test_models_without_tables_or_with_all_rows_reached_have_no_term() -> None:
+    assert "unseen_rows" not in (mpq.analyze(mlp(), data(24), **CHOICES).finish or {})
+    ids = torch.arange(ROWS).repeat(8).reshape(-1, 8)
+    table = mpq.analyze(Words().eval(), data_from_batches(ids), **CHOICES)
+    assert "unseen_rows" not in (table.finish or {})
+    assert unseen_rows(table, {"table": INT3}) is None
