@@ -103,7 +103,7 @@ def posterior(plans: Sequence[Evidence], *, spread: float | None = None) -> Post
     common = np.eye(size) - 1 / size  # a factor that all predictions share says nothing
     precision += common / deviation**2
     weighted += common @ predictions / deviation**2
-    covariance = np.linalg.inv(precision)
+    covariance: Matrix = np.linalg.inv(precision).astype(np.float64)
     return Posterior(covariance @ weighted, covariance)
 
 

@@ -195,7 +195,8 @@ class _Run:
     def _spread(self) -> float | None:
         """How far the table's predictions of whole plans were off in the analysis's self-check, beyond a common factor."""
         check = (self.table.finish or {}).get("check", {}).get("additive", {})
-        return check.get("spread")
+        spread = check.get("spread")
+        return None if spread is None else float(spread)
 
     def _evidence(self, decision: Decision, finalists: Sequence[Finalist]) -> dict[str, Any]:
         best = decision.best
