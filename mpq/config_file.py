@@ -34,6 +34,8 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     seq_len: _SeqLen | None = None
     num_samples: _NumSamples | None = None
     batch_size: Annotated[Count | None, Meta(description="samples at once")] = None
+    batch_axis: Annotated[Text | None, Meta(description="axis of the inputs that counts samples, or none")] = None
+    text_field: Annotated[Text | None, Meta(description="the field that holds the text")] = None
 
 
 class SearchSection(Struct, forbid_unknown_fields=True):

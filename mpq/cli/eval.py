@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table
 from mpq.cli.eval_artifact import evaluate_artifact
-from mpq.cli.options import BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust
+from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
 from mpq.config import DataSettings
 
 
@@ -23,6 +23,8 @@ def command(
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
     mask: Mask = None,
+    batch_axis: BatchAxis = None,
+    text_field: TextField = None,
     seed_each_forward: SeedEachForward = False,
     outputs: Annotated[
         list[str] | None,
@@ -39,7 +41,7 @@ def command(
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
-    settings = DataSettings(seq_len, num_samples, batch_size, mask, seed_each_forward)
+    settings = DataSettings(seq_len, num_samples, batch_size, mask, seed_each_forward, batch_axis, text_field)
     found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust)
     if json:
         print_json(found.to_dict())

@@ -45,6 +45,8 @@ class DataFacts(Struct):
     num_samples: Count | None = None
     batch_size: Count | None = None
     mask: Text | None = None
+    batch_axis: Annotated[Text | None, Meta(description="axis of the inputs that counts samples, or none: each batch is one sample")] = None
+    text_field: Text | None = None
     seed_each_forward: bool = False
     parts: Annotated[
         list[Count],

@@ -46,6 +46,8 @@ def load_data(
     num_samples: int | None = None,
     batch_size: int | None = None,
     mask: str | None = None,
+    batch_axis: int | str | None = None,
+    text_field: str | None = None,
     seed_each_forward: bool = False,
     seed: int = 0,
 ) -> Data:
@@ -58,6 +60,8 @@ def load_data(
         num_samples: only the first samples or windows; None takes all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
+        batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
+        text_field: the field that holds the text, in files of records; None looks for one.
         seed_each_forward: begin every call of the model with the same random numbers, for models that draw some.
         seed: of torch, while a callable makes its data.
 
@@ -81,6 +85,7 @@ def load_data(
             num_samples=num_samples,
             batch_size=batch_size,
             mask=mask,
+            batch_axis=batch_axis,
             seed_each_forward=seed_each_forward,
         )
     if num_samples is not None and num_samples < 1:
