@@ -6,7 +6,8 @@ A source is one of
                                 input fewer), a dict of keyword arguments (its "labels" are labels), or a list of these
     calibration.npz .npy .safetensors
     stories.txt                 running text, for a language model with a tokenizer
-    stories.jsonl               {"text": ...} per line, one document each
+    stories.jsonl               {"text": ...} per line, one document each;
+                                for encoders a document, or a line of plain text, is one sample
     stories.jsonl?split=train   only the lines whose field "split" is "train"
     package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
 
@@ -29,7 +30,7 @@ from mpq.data.batch import Batch
 from mpq.data.dataset import Data
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
-from mpq.models.inputs.text import windows
+from mpq.models.inputs.text import is_encoder, padded_documents, windows
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import named, working_directory_importable
 from mpq.shown import first_line
@@ -90,7 +91,21 @@ def load_data(
         )
     if num_samples is not None and num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
-    batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only)
+    if is_encoder(model):
+        documents, notes = padded_documents(
+            path,
+            source=source,
+            model=model,
+            seq_len=seq_len,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            only=only,
+            field=text_field,
+        )
+        return fit_data(
+            documents, model=model, source=source, mask=mask, batch_axis=batch_axis or 0, notes=notes, seed_each_forward=seed_each_forward
+        )
+    batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only, field=text_field)
     return fit_data(
         batch, model=model, source=source, batch_size=batch_size, ordered=True, notes=notes, seed_each_forward=seed_each_forward
     )
