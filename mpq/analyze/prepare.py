@@ -15,6 +15,7 @@ from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.methods.weight import WeightOnly
 from mpq.analyze.resume import parts_of
 from mpq.analyze.task import Prepared
+from mpq.analyze.unused import unused_layers
 from mpq.config import AnalysisSettings
 from mpq.data.dataset import Data
 from mpq.errors import ModelError, PatternError
@@ -63,6 +64,10 @@ def prepare(
     metric, reasons = choose_comparison(model.module, split.first.batches, metric=settings.metric, outputs=settings.outputs)
     discovery = discover(model.module, split.calibration.batches)
     layers = chosen_layers(discovery, settings)
+    unused = [] if model.offload is not None else unused_layers(model.module, layers, split.first.batches, metric)
+    layers = [layer for layer in layers if layer not in unused]
+    if not layers:
+        raise ModelError("no compared output depends on any layer: choose other outputs with --outputs")
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -97,7 +102,7 @@ def prepare(
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(*reasons, why, choice, *_added(parts), *_unreached(discovery), *too_large),
+        notes=(*reasons, why, choice, *_added(parts), *_unreached(discovery), *_unused(unused), *too_large),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)
@@ -121,6 +126,14 @@ def _added(parts: Mapping[str, Any]) -> list[str]:
         return []
     kept = f"these keep their figures, and method, quantizer and statistics stay those of the first {sizes[0]}"
     return [f"{sizes[-1]} samples added to {sum(sizes[:-1])}: {kept}"]
+
+
+def _unused(layers: list[Layer]) -> list[str]:
+    names = [layer.name for layer in layers]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"no compared output depends on them, so left as they are: {shown}"]
 
 
 def _unreached(discovery: Discovery) -> list[str]:

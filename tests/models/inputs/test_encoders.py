@@ -92,6 +92,18 @@ def test_the_field_that_holds_the_text_is_chosen(tokenizer: Path) -> None:
         load_data("text.jsonl", model=model, text_field="none")
 
 
+def test_a_pooler_whose_output_is_not_compared_is_not_searched(tokenizer: Path) -> None:
+    write("a b c", "d", "a b", "c d")
+    model = encoder(tokenizer)
+    data = load_data("text.jsonl", model=model)
+    for method in ("measure", "fisher"):
+        table = mpq.analyze(model, data, candidates=("4",), quantizer="rtn", method=method)
+        assert not [layer.name for layer in table.layers if "pooler" in layer.name]
+        assert "no compared output depends on them, so left as they are: pooler.dense" in table.header.notes
+    asked = mpq.analyze(model, data, candidates=("4",), quantizer="rtn", method="measure", outputs=("pooler_output",))
+    assert [layer.name for layer in asked.layers if "pooler" in layer.name] == ["pooler.dense"]
+
+
 @pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification", "BertForMaskedLM", "T5EncoderModel"])
 def test_no_decoding_is_timed_for_models_that_do_not_decode(kind: str) -> None:
     if kind.startswith("T5"):

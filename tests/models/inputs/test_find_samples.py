@@ -133,7 +133,7 @@ def graph(nodes: int) -> tuple[Tensor, Tensor]:
 
 def adjacent(nodes: int, layout: str) -> tuple[Tensor, Tensor]:
     matrix = (torch.rand(nodes, nodes) < 0.5).float()
-    return torch.randn(nodes, 8), {"dense": matrix.clone, "coo": matrix.to_sparse, "csr": matrix.to_sparse_csr}[layout]()
+    return torch.randn(nodes, 8), matrix.to_sparse() if layout == "coo" else matrix
 
 
 def bags() -> tuple[Tensor, Tensor]:
