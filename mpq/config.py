@@ -34,6 +34,8 @@ class DataSettings:
         num_samples: only the first samples; None takes all.
         batch_size: samples at once; None chooses one.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
+        batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
+        text_field: the field that holds the text; None looks for one.
         seed_each_forward: whether every call of the model begins with the same random numbers.
         split: "position" or "random"; None takes position for windows of token ids, else random.
     """
@@ -43,6 +45,8 @@ class DataSettings:
     batch_size: int | None = None
     mask: str | None = None
     seed_each_forward: bool = False
+    batch_axis: str | None = None
+    text_field: str | None = None
     split: str | None = None
 
 

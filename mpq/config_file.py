@@ -38,6 +38,8 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     mask: Annotated[Text | None, Meta(description="the input that says which positions are data")] = None
     seed_each_forward: Annotated[bool | None, Meta(description="begin every call of the model with the same random seed")] = None
     split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out")] = None
+    batch_axis: Annotated[Text | None, Meta(description="axis of the inputs that counts samples, or none")] = None
+    text_field: Annotated[Text | None, Meta(description="the field that holds the text")] = None
 
 
 class SearchSection(Struct, forbid_unknown_fields=True):

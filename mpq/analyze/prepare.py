@@ -15,6 +15,7 @@ from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.methods.weight import WeightOnly
 from mpq.analyze.resume import parts_of, split_of
 from mpq.analyze.task import Prepared
+from mpq.analyze.unused import unused_layers
 from mpq.config import AnalysisSettings
 from mpq.data.dataset import Data, Split
 from mpq.data.split_rule import POSITION
@@ -65,6 +66,10 @@ def prepare(
     metric, reasons = choose_comparison(model.module, split.first.batches, metric=settings.metric, outputs=settings.outputs)
     discovery = discover(model.module, split.calibration.batches)
     layers = chosen_layers(discovery, settings)
+    unused = [] if model.offload is not None else unused_layers(model.module, layers, split.first.batches, metric)
+    layers = [layer for layer in layers if layer not in unused]
+    if not layers:
+        raise ModelError("no compared output depends on any layer: choose other outputs with --outputs")
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -110,6 +115,7 @@ def prepare(
             *([caution] if caution else []),
             *_added(parts),
             *_unreached(discovery),
+            *_unused(unused),
             *too_large,
         ),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
@@ -150,6 +156,14 @@ def _added(parts: Mapping[str, Any]) -> list[str]:
         return []
     kept = f"these keep their figures, and method, quantizer and statistics stay those of the first {sizes[0]}"
     return [f"{sizes[-1]} samples added to {sum(sizes[:-1])}: {kept}"]
+
+
+def _unused(layers: list[Layer]) -> list[str]:
+    names = [layer.name for layer in layers]
+    if not names:
+        return []
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"no compared output depends on them, so left as they are: {shown}"]
 
 
 def _unreached(discovery: Discovery) -> list[str]:

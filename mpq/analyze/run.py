@@ -42,6 +42,7 @@ def analyze(
     output: Path | str | None = None,
     reading: dict[str, object] | None = None,
     seed_each_forward: bool = False,
+    batch_axis: int | str | None = None,
     on_progress: Progress | None = None,
     **choices: Any,
 ) -> Sensitivity:
@@ -55,6 +56,7 @@ def analyze(
         output: file to keep as the journal; an unfinished analysis found there is resumed.
         reading: how `data` was read, kept in the header.
         seed_each_forward: begin every call of the model with the same random numbers, where `data` is batches and the model draws some.
+        batch_axis: the axis of the inputs that counts samples, where `data` is batches; "none" makes each batch one sample.
         on_progress: told after each measurement.
 
     Raises:
@@ -66,23 +68,25 @@ def analyze(
     path = None if output is None else Path(output)
     if path is not None:
         refuse_special(path)
+    loaded = model if isinstance(model, LoadedModel) else from_module(model)
+    if data is not None and not isinstance(data, Data):
+        data = fit_data(data, model=loaded, source="memory", seed_each_forward=seed_each_forward, batch_axis=batch_axis)
+        chosen_so = {"batch_axis": None if batch_axis is None else str(batch_axis), "seed_each_forward": seed_each_forward}
+        reading = {**(reading or {}), **{name: value for name, value in chosen_so.items() if value}}
     with held(path, work=WORK) if path is not None else nullcontext():
-        return _analyze(model, data, chosen, path, reading, seed_each_forward, on_progress or (lambda *_: None))
+        return _analyze(loaded, data, chosen, path, reading, on_progress or (lambda *_: None))
 
 
 def _analyze(
-    model: nn.Module | LoadedModel,
-    data: Data | Iterable[Any] | None,
+    loaded: LoadedModel,
+    samples: Data | None,
     chosen: AnalysisSettings,
     path: Path | None,
     reading: dict[str, object] | None,
-    seed_each_forward: bool,
     on_progress: Progress,
 ) -> Sensitivity:
-    loaded = model if isinstance(model, LoadedModel) else from_module(model)
-    if data is None:
+    if samples is None:
         return analyze_without_data(loaded, chosen, output=path, path=_relative(loaded.path, path), on_progress=on_progress)
-    samples = data if isinstance(data, Data) else fit_data(data, model=loaded, source="memory", seed_each_forward=seed_each_forward)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
     prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier)
     table, journal = open_journal(prepared.header, path)

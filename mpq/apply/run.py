@@ -219,12 +219,18 @@ def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] 
     return None
 
 
+def _fitted(plan: Plan, model: LoadedModel, data: Iterable[Any]) -> Data:
+    """Batches, read as those of the analysis were."""
+    axis, seeded = plan.data.get("batch_axis"), bool(plan.data.get("seed_each_forward"))
+    return fit_data(data, model=model, source="memory", batch_axis=axis, seed_each_forward=seeded)
+
+
 def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Split:
     """The data that the plan was made with, split as it was then."""
     if data is None:
         source = plan.data.get("source", "the data of the analysis")
         raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): give it as data")
-    samples = data if isinstance(data, Data) else fit_data(data, model=model, source="memory")
+    samples = data if isinstance(data, Data) else _fitted(plan, model, data)
     if samples.sha256 != plan.data.get("sha256"):
         expected = str(plan.data.get("sha256"))[:12]
         raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")

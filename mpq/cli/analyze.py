@@ -11,7 +11,22 @@ from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
-from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Split, Trust, default_of, merged
+from mpq.cli.options import (
+    BatchAxis,
+    BatchSize,
+    Config,
+    Factory,
+    Json,
+    Mask,
+    NumSamples,
+    SeedEachForward,
+    SeqLen,
+    Split,
+    TextField,
+    Trust,
+    default_of,
+    merged,
+)
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
@@ -20,7 +35,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
-_DATA = ("seq_len", "num_samples", "batch_size", "mask", "seed_each_forward", "split")
+_DATA = ("seq_len", "num_samples", "batch_size", "mask", "batch_axis", "text_field", "seed_each_forward", "split")
 _SHOWN = 12
 WITHOUT_DATA = "weight"  # the method that does without
 
@@ -80,6 +95,8 @@ def command(
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
     mask: Mask = None,
+    batch_axis: BatchAxis = None,
+    text_field: TextField = None,
     seed_each_forward: SeedEachForward = False,
     split: Split = None,
     factory: Factory = None,
@@ -130,6 +147,8 @@ def command(
         "num_samples": num_samples,
         "batch_size": batch_size,
         "mask": mask,
+        "batch_axis": batch_axis,
+        "text_field": text_field,
         "seed_each_forward": seed_each_forward or None,
         "split": split,
     }

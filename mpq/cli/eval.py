@@ -10,7 +10,7 @@ import typer
 from mpq.cli.console import figure, print_json, print_table, warn
 from mpq.cli.eval_artifact import evaluate_artifact
 from mpq.cli.find_plan import plan_of
-from mpq.cli.options import BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust
+from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
 from mpq.config import DataSettings
 from mpq.evaluate.beyond_plan import beyond_plan
 
@@ -29,6 +29,8 @@ def command(
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
     mask: Mask = None,
+    batch_axis: BatchAxis = None,
+    text_field: TextField = None,
     seed_each_forward: SeedEachForward = False,
     outputs: Annotated[
         list[str] | None,
@@ -45,7 +47,15 @@ def command(
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
-    settings = DataSettings(seq_len, num_samples, batch_size, mask, seed_each_forward)
+    settings = DataSettings(
+        seq_len=seq_len,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        mask=mask,
+        seed_each_forward=seed_each_forward,
+        batch_axis=batch_axis,
+        text_field=text_field,
+    )
     known = plan_of(artifact, given=plan)
     found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust)
     if known is not None and (line := beyond_plan(found, known[1].evidence, plan=known[0].name)) is not None:

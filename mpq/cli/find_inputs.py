@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,8 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
         num_samples=settings.num_samples,
         batch_size=settings.batch_size,
         mask=settings.mask,
+        batch_axis=settings.batch_axis,
+        text_field=settings.text_field,
         seed_each_forward=settings.seed_each_forward,
         split=settings.split,
         seed=seed,
@@ -139,7 +142,9 @@ def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any
     if source != EXAMPLES and Path(path).exists():
         source = Path(os.path.relpath(Path(path).resolve(), output.parent.resolve())).as_posix() + mark + rest
     read = {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
-    chosen = {name: getattr(settings, name) for name in ("mask", "seed_each_forward") if getattr(settings, name)}
+    chosen = {
+        name: getattr(settings, name) for name in ("mask", "batch_axis", "text_field", "seed_each_forward") if getattr(settings, name)
+    }
     return read | chosen
 
 
@@ -198,9 +203,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, t
         raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
     elif source != EXAMPLES and not trust:
         refuse_code(source, beside)
-    settings = DataSettings(
-        facts.get("seq_len"), facts.get("num_samples"), facts.get("batch_size"), facts.get("mask"), bool(facts.get("seed_each_forward"))
-    )
+    settings = DataSettings(**{each.name: facts[each.name] for each in fields(DataSettings) if facts.get(each.name) is not None})
     with code_named_by_file():
         data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
     if data.sha256 != facts["sha256"]:

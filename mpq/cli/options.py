@@ -45,6 +45,20 @@ Mask = Annotated[
         rich_help_panel="Data",
     ),
 ]
+BatchAxis = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|none",
+        help="The axis of the inputs that counts samples; none: each batch is one sample, as a graph is. [default: found by trying]",
+        rich_help_panel="Data",
+    ),
+]
+TextField = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The field that holds the text, in JSONL, parquet and datasets. [default: found]", rich_help_panel="Data"
+    ),
+]
 SeedEachForward = Annotated[
     bool,
     typer.Option(

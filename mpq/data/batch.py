@@ -1,12 +1,13 @@
 """One batch: what a call of the model takes, and how batches are cut and joined.
 
-A sample is one index of the leading dimension. A tensor of a batch whose leading dimension is not the batch's (a table that
-all samples share) goes whole with every sample, and so does anything that is not a tensor.
+A sample is one index of the axis that counts samples, the leading one unless said otherwise. A tensor of a batch without that many
+samples (a table that all samples share) goes whole with every sample, and so does anything that is not a tensor. Where no axis counts
+samples (a graph, bags of words, packed sequences), the whole batch is one sample, which is never cut nor joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from mpq.data.sparse import same_tensors
 from mpq.errors import DataError
 
 
@@ -24,10 +26,14 @@ class Batch:
     Args:
         args: positional arguments; tensors may lie inside tuples, lists and dicts.
         kwargs: keyword arguments.
-        labels: one row per sample; never given to the model.
+        labels: one row per sample, or, where the whole batch is one sample, of its output's shape; never given to the model.
         sampled: for every leaf of (args, kwargs, labels), whether it holds one row per sample. Found by the leading dimension
             unless given; samples that are cut out of a batch keep its answer, so that a table of one row stays a table.
         mask: which positions of each sample count, [samples, positions]; others are padding. None counts all. `data/masks.py` finds it.
+        whole: whether the batch is one sample: its size is 1, and it is never cut nor joined.
+        axis: of the tensors, that counts the samples. A tensor without that many there, but that many rows, is cut along its rows.
+        axes: for every leaf, the axis of its samples; found from `axis` together with `sampled`.
+        output_axes: the axis of the samples in outputs by name, where it is not the same as found by `axis` and the number of samples.
 
     Raises:
         DataError: if there is no tensor to count samples by, or the labels or the mask are of another number.
@@ -38,20 +44,33 @@ class Batch:
     labels: Tensor | None = None
     sampled: tuple[bool, ...] = ()
     mask: Tensor | None = None
+    whole: bool = False
+    axis: int = 0
+    output_axes: Mapping[str, int] = field(default_factory=dict)
+    axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not any(tensor.ndim for tensor in self.tensors):
-            raise DataError("a batch holds no tensor of samples: give tensors whose first dimension counts the samples")
-        if self.labels is not None and (self.labels.ndim == 0 or len(self.labels) != self.size):
+        if not any(tensor.ndim > (0 if self.whole else self.axis) for tensor in self.tensors):
+            where = "first dimension counts the samples" if self.axis == 0 else f"dimension {self.axis} counts the samples"
+            raise DataError(f"a batch holds no tensor of samples: give tensors whose {where}")
+        if not self.whole and self.labels is not None and (self.labels.ndim == 0 or len(self.labels) != self.size):
             raise DataError(f"{self.size} samples come with labels of shape {list(self.labels.shape)}: give one label per sample")
         if self.mask is not None:
-            if self.mask.ndim < 2 or len(self.mask) != self.size:
-                raise DataError(f"{self.size} samples come with a mask of shape {list(self.mask.shape)}: give [samples, positions]")
-            object.__setattr__(self, "mask", self.mask.bool())
+            mask = self.mask.unsqueeze(0) if self.whole and self.mask.ndim == 1 else self.mask
+            if mask.ndim < 2 or len(mask) != self.size:
+                raise DataError(f"{self.size} samples come with a mask of shape {list(mask.shape)}: give [samples, positions]")
+            object.__setattr__(self, "mask", mask.bool())
         if not self.sampled:
-            size = self.size
-            rows = (isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size for leaf in self.leaves)
-            object.__setattr__(self, "sampled", tuple(rows))
+            *given, _ = self.leaves
+            axes = [*map(self._axis_of, given), 0 if self.labels is not None else -1]
+            object.__setattr__(self, "axes", tuple(max(axis, 0) for axis in axes))
+            object.__setattr__(self, "sampled", tuple(not self.whole and axis >= 0 for axis in axes))
+
+    def _axis_of(self, leaf: Any) -> int:
+        """The axis of a leaf that has as many entries as there are samples, -1 if there is none."""
+        if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:  # a sparse matrix is an adjacency more often than rows
+            return -1
+        return next((axis for axis in (self.axis, 0) if leaf.ndim > axis and leaf.shape[axis] == self.size), -1)
 
     @property
     def leaves(self) -> list[Any]:
@@ -65,33 +84,84 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of samples: the leading dimension of the first tensor that has one."""
-        return next(len(tensor) for tensor in self.tensors if tensor.ndim)
+        """Number of samples: the length of the axis that counts them in the first tensor that has it; 1 for a whole batch."""
+        return 1 if self.whole else next(tensor.shape[self.axis] for tensor in self.tensors if tensor.ndim > self.axis)
+
+    @property
+    def answers(self) -> Tensor | None:
+        """The labels, one row per sample also for a whole batch."""
+        return self.labels.unsqueeze(0) if self.whole and self.labels is not None else self.labels
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """One of the batch's tensors with its samples in the leading dimension."""
+        if self.whole:
+            return tensor.unsqueeze(0)
+        axis = next((axis for leaf, axis in zip(self.leaves, self.axes, strict=True) if leaf is tensor), 0)
+        return tensor.movedim(axis, 0) if axis else tensor
 
     @property
     def shapes(self) -> str:
         """Shape of one sample, for people: "[3, 32, 32]", or "input_ids [16], attention_mask [16]"."""
-        given = [_shape(leaf) for leaf in pytree.tree_leaves(self.args) if isinstance(leaf, Tensor)]
-        named = [f"{name} {_shape(leaf)}" for name, leaf in self.kwargs.items() if isinstance(leaf, Tensor)]
+        given = [self._shape(leaf) for leaf in pytree.tree_leaves(self.args) if isinstance(leaf, Tensor)]
+        named = [f"{name} {self._shape(leaf)}" for name, leaf in self.kwargs.items() if isinstance(leaf, Tensor)]
         return ", ".join(given + named)
 
+    def _shape(self, tensor: Tensor) -> str:
+        return str(list(tensor.shape) if self.whole else list(self.rows(tensor).shape[1:]))
+
     def select(self, indices: Sequence[int] | Tensor) -> Batch:
-        """The samples at `indices`, in that order."""
+        """The samples at `indices`, in that order.
+
+        Raises:
+            DataError: if the batch is one sample, and another choice than this one.
+        """
         index = torch.as_tensor(indices, dtype=torch.int64)
-        return self._map(lambda tensor: tensor.index_select(0, index.to(tensor.device)))
+        if self.whole:
+            return self._one(index.tolist())
+        return self._map(lambda tensor, axis: tensor.index_select(axis, index.to(tensor.device)))
 
     def narrow(self, start: int, length: int) -> Batch:
-        """The `length` samples from `start` on, as views."""
-        return self._map(lambda tensor: tensor.narrow(0, start, length))
+        """The `length` samples from `start` on, as views.
+
+        Raises:
+            DataError: as `select`.
+        """
+        if self.whole:
+            return self._one(list(range(start, start + length)))
+        return self._map(lambda tensor, axis: tensor.narrow(axis, start, length))
+
+    def as_whole(self) -> Batch:
+        """The same as one sample."""
+        return replace(self, sampled=(), axis=0, whole=True, output_axes={}, mask=None)
+
+    def along(self, axis: int) -> Batch:
+        """The same with samples counted along `axis`."""
+        return replace(self, sampled=(), axis=axis, output_axes={}, mask=None)
+
+    def with_states(self) -> Batch:
+        """The same, where tensors whose second dimension alone counts the samples hold one entry each, as states of recurrent layers do."""
+        places = [
+            isinstance(leaf, Tensor) and not sampled and leaf.layout == torch.strided and leaf.ndim > 1 and leaf.shape[1] == self.size
+            for leaf, sampled in zip(self.leaves, self.sampled, strict=True)
+        ]
+        sampled = tuple(sampled or place for sampled, place in zip(self.sampled, places, strict=True))
+        axes = tuple(1 if place else axis for axis, place in zip(self.axes, places, strict=True))
+        return replace(self, sampled=sampled, axes=axes, output_axes={}, mask=None)
 
     def in_dtype(self, dtype: torch.dtype) -> Batch:
         """The same with every floating-point tensor in `dtype`."""
         floats = (isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in self.leaves)
         return self._rebuilt([leaf.to(dtype) if wanted else leaf for leaf, wanted in zip(self.leaves, floats, strict=True)], self.mask)
 
-    def _map(self, cut: Callable[[Tensor], Tensor]) -> Batch:
-        leaves = [cut(leaf) if sampled else leaf for leaf, sampled in zip(self.leaves, self.sampled, strict=True)]
-        return self._rebuilt(leaves, None if self.mask is None else cut(self.mask))
+    def _one(self, indices: list[int]) -> Batch:
+        if indices != [0]:
+            raise DataError("the batch is one sample, which is not cut or repeated")
+        return self
+
+    def _map(self, cut: Callable[[Tensor, int], Tensor]) -> Batch:
+        parts = zip(self.leaves, self.sampled, self.axes, strict=True)
+        leaves = [cut(leaf, axis) if sampled else leaf for leaf, sampled, axis in parts]
+        return self._rebuilt(leaves, None if self.mask is None else cut(self.mask, 0))
 
     def _rebuilt(self, leaves: list[Any], mask: Tensor | None) -> Batch:
         structure = pytree.tree_structure((self.args, self.kwargs, self.labels))
@@ -115,24 +185,28 @@ def regroup(batches: Iterable[Batch], batch_size: int) -> tuple[Batch, ...]:
     return tuple(_join(group) for group in groups)
 
 
-def _shape(tensor: Tensor) -> str:
-    return str(list(tensor.shape[1:]))
-
-
 def _joinable(left: Batch, right: Batch) -> bool:
+    if left.whole or right.whole or left.axes != right.axes:
+        return False
     alike = pytree.tree_structure((left.args, left.kwargs, left.labels)) == pytree.tree_structure((right.args, right.kwargs, right.labels))
     masks = [None if batch.mask is None else batch.mask.shape[1:] for batch in (left, right)]
     return (
-        alike and masks[0] == masks[1] and left.sampled == right.sampled and all(map(_same_kind, left.leaves, right.leaves, left.sampled))
+        alike
+        and masks[0] == masks[1]
+        and left.sampled == right.sampled
+        and all(map(_same_kind, left.leaves, right.leaves, left.sampled, left.axes))
     )
 
 
-def _same_kind(left: Any, right: Any, sampled: bool) -> bool:
+def _same_kind(left: Any, right: Any, sampled: bool, axis: int) -> bool:
     if not isinstance(left, Tensor) or not isinstance(right, Tensor):
         return type(left) is type(right) and bool(left == right)
     if left.dtype != right.dtype:
         return False
-    return left.shape[1:] == right.shape[1:] if sampled else torch.equal(left, right)
+    if not sampled:
+        return same_tensors(left, right)
+    one, other = ((*tensor.shape[:axis], *tensor.shape[axis + 1 :]) for tensor in (left, right))
+    return one == other
 
 
 def _join(group: Sequence[Batch]) -> Batch:
@@ -140,6 +214,7 @@ def _join(group: Sequence[Batch]) -> Batch:
     if len(group) == 1:
         return first
     columns = zip(*(batch.leaves for batch in group), strict=True)
-    joined = [torch.cat(column) if sampled else column[0] for column, sampled in zip(columns, first.sampled, strict=True)]
+    parts = zip(columns, first.sampled, first.axes, strict=True)
+    joined = [torch.cat(column, axis) if sampled else column[0] for column, sampled, axis in parts]
     masks = [batch.mask for batch in group if batch.mask is not None]
     return first._rebuilt(joined, torch.cat(masks) if masks else None)

@@ -71,6 +71,11 @@ class Data:
         if count < 2:
             number = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
             alone = f" (the model takes exactly {self.fixed_batch} at once)" if self.fixed_batch else ""
+            if self.batches[0].whole:
+                raise DataError(
+                    f"{self.source}: one batch is one sample here, and one sample cannot be split into a calibration and a held-out part: "
+                    "give a list of batches, or --batch-axis N if axis N counts samples"
+                )
             raise DataError(f"{self.source}: {number}{alone} cannot be split into a calibration and a held-out part: give more samples")
         sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no sample runs again with new ones
         rule, begin, unit = self.splitting, 0, self.fixed_batch or 1
@@ -174,9 +179,11 @@ def make_data(
     if samples == 0:
         raise DataError(f"{source} holds no samples: give at least one")
     shapes = list(dict.fromkeys(batch.shapes for batch in batches))
+    whole = any(batch.whole for batch in batches)
     unit = "window" if ordered else "sample"
     more = f" and {len(shapes) - 1} other shape{'s' if len(shapes) > 2 else ''}" if len(shapes) > 1 else ""
-    text = f"{samples} {unit}{'s' if samples > 1 else ''} of {shapes[0]}{more}"
+    counted = f"{samples} batch{'es' if samples > 1 else ''}" if whole else f"{samples} {unit}{'s' if samples > 1 else ''}"
+    text = f"{counted} of {shapes[0]}{more}"
     description = "; ".join([text, *notes])
     return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch, rule)
 

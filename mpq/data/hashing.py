@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from mpq.data.sparse import parts_of
+
 if TYPE_CHECKING:
     from mpq.data.batch import Batch
 
@@ -20,7 +22,11 @@ def sha256_of_batches(batches: Iterable[Batch]) -> str:
     for batch in batches:
         leaves, _ = pytree.tree_flatten_with_path((batch.args, batch.kwargs, batch.labels))
         for (path, leaf), sampled in zip(leaves, batch.sampled, strict=True):
-            columns.setdefault(pytree.keystr(path), _Column()).add(leaf, samples=sampled)
+            column = columns.setdefault(pytree.keystr(path), _Column())
+            if batch.whole:
+                column.add_whole(leaf)
+            else:
+                column.add(batch.rows(leaf) if sampled else leaf, samples=sampled)
         if batch.mask is not None:
             columns.setdefault("mask", _Column()).add(batch.mask, samples=True)
     whole = hashlib.sha256()
@@ -30,7 +36,7 @@ def sha256_of_batches(batches: Iterable[Batch]) -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> Any:
-    """The contents of `tensor` as a flat array of bytes, in row order."""
+    """The contents of `tensor`, which is not sparse, as a flat array of bytes, in row order."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
@@ -52,6 +58,12 @@ class _Column:
             self._digest.update(tensor_bytes(leaf))
             self._samples += len(leaf)
 
+    def add_whole(self, leaf: Any) -> None:
+        """Take the value of a batch that is one sample."""
+        self._close_run()
+        self._kind = f"whole {_content(leaf)}"
+        self._samples = 1
+
     def hexdigest(self) -> str:
         """The hash of all that was added."""
         self._close_run()
@@ -64,5 +76,6 @@ class _Column:
 
 def _content(leaf: Any) -> str:
     if isinstance(leaf, Tensor):
-        return f"{leaf.dtype} {list(leaf.shape)} {hashlib.sha256(tensor_bytes(leaf)).hexdigest()}"
+        parts = b"".join(tensor_bytes(part).tobytes() for part in parts_of(leaf))
+        return f"{leaf.dtype} {list(leaf.shape)} {hashlib.sha256(parts).hexdigest()}"
     return repr(leaf)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError
@@ -53,6 +54,8 @@ def readings(item: Any) -> Iterator[Batch]:
         yield Batch((item,))
     elif isinstance(item, Mapping) and item:
         yield from _readings_of_mapping({str(name): value for name, value in item.items()})
+    elif isinstance(item, PackedSequence):
+        yield Batch((item,), whole=True)
     elif isinstance(item, (tuple, list)) and item:
         yield from _readings_of_tuple(tuple(item))
     else:
@@ -86,7 +89,7 @@ def _readings_of_tuple(item: tuple[Any, ...]) -> Iterator[Batch]:
 
 
 def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:
-    if isinstance(content, (Tensor, Mapping, Batch)):
+    if isinstance(content, (Tensor, Mapping, Batch, PackedSequence)):
         yield [content]
     elif isinstance(content, (tuple, list)):
         items = list(content)

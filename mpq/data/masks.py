@@ -1,12 +1,14 @@
 """Which positions of a sample are data, and which are padding.
 
 Padding is found in what the model is given anyway: a mask of the batch (`attention_mask`: 1 is data; `key_padding_mask` and its kin of
-`torch.nn`: True is padding), and labels of -100. Positions that are not data count in no figure: no error, no metric, no statistics.
+`torch.nn`: True is padding), lengths of padded sequences (`lengths`, `input_lengths` and their kin), and labels of -100. Positions that
+are not data count in no figure: no error, no metric, no statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,23 +23,29 @@ KEEPS = ("decoder_attention_mask", "attention_mask", "padding_mask", "mask")
 DROPS = ("tgt_key_padding_mask", "key_padding_mask", "src_key_padding_mask")
 """Names of masks that are true where there is padding, as in `torch.nn`."""
 
+_LENGTHS = re.compile(r"(\w+_)?(len|lens|length|lengths)")
+"""Names of inputs that hold one number per sample: how many of its positions are data."""
 
-def with_masks(batches: Sequence[Batch], name: str | None = None) -> tuple[list[Batch], str]:
+
+def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters: Sequence[str] = ()) -> tuple[list[Batch], str]:
     """The batches with their masks, and a note on what was found; empty if all positions count.
 
-    A batch that brings a mask of its own keeps it. Samples without any position that counts are dropped.
+    A batch that brings a mask of its own keeps it; one that is a single sample has none unless it is named. Samples without any position
+    that counts are dropped.
 
     Args:
         batches: what the model is given.
         name: the input that is the mask; None looks for one.
+        parameters: names of the model's parameters, by which positional inputs are known.
 
     Raises:
         DataError: if `name` is not an input of the batches, or no position counts at all.
     """
     sources: dict[str, None] = {}
     found, dropped = [], 0
+    longest = _longest(batches, parameters)
     for batch in batches:
-        masked, source = _masked(batch, name)
+        masked, source = _masked(batch, name, parameters, longest)
         sources |= dict.fromkeys(source)
         if masked.mask is not None and not bool(masked.mask.flatten(1).any(1).all()):
             kept = masked.mask.flatten(1).any(1).nonzero().squeeze(1)
@@ -59,17 +67,19 @@ def padding_masks(batch: Batch) -> list[Tensor]:
 
     Tokens that merely have no label are data for the layers that read them.
     """
-    found = [mask for _, mask in _given_all(batch) if not bool(mask.all())]
+    found = [mask for _, mask in _given_all(batch, (), {}) if not bool(mask.all())]
     own = batch.mask is not None and (batch.labels is None or not bool((batch.labels == IGNORED_LABEL).any()))
-    return found or ([batch.mask] if own and batch.mask is not None else [])
+    found = found or ([batch.mask] if own and batch.mask is not None else [])
+    return [mask.transpose(0, 1) for mask in found] if batch.axis == 1 else found  # in the order of the model's own tensors
 
 
-def _masked(batch: Batch, name: str | None) -> tuple[Batch, list[str]]:
+def _masked(batch: Batch, name: str | None, parameters: Sequence[str], longest: Mapping[str, int]) -> tuple[Batch, list[str]]:
     """The batch with its mask, and the names of what it was made from."""
     if batch.mask is not None and name is None:
         return batch, ["its own mask"]
-    parts = dict(_given(batch, name))
-    if batch.labels is not None and batch.labels.ndim > 1 and bool((batch.labels == IGNORED_LABEL).any()):
+    parts = dict(_given(batch, name, parameters, longest))
+    labels = batch.answers
+    if labels is not None and labels.ndim > 1 and bool((labels == IGNORED_LABEL).any()):
         parts["labels of -100"] = _labelled(batch)
     shapes = {mask.shape for mask in parts.values()}
     if len(shapes) > 1:  # a mask of the encoder's positions and labels of the decoder's: the labels belong to the output
@@ -80,24 +90,64 @@ def _masked(batch: Batch, name: str | None) -> tuple[Batch, list[str]]:
     return replace(batch, mask=None if bool(mask.all()) else mask), list(parts)
 
 
-def _given(batch: Batch, name: str | None) -> list[tuple[str, Tensor]]:
-    if name is not None:
-        mask = batch.kwargs.get(name)
-        if not isinstance(mask, Tensor) or mask.ndim < 2 or len(mask) != batch.size:
-            known = ", ".join(key for key, value in batch.kwargs.items() if isinstance(value, Tensor) and value.ndim > 1)
-            raise DataError(f"'{name}' is not a mask of this data: name an input of shape [samples, positions] (here: {known or 'none'})")
-        return [(name, mask.logical_not() if name in DROPS else mask.bool())]
-    return _given_all(batch)[:1]
+def _given(batch: Batch, name: str | None, parameters: Sequence[str], longest: Mapping[str, int]) -> list[tuple[str, Tensor]]:
+    if name is None:
+        return _given_all(batch, parameters, longest)[:1]
+    inputs = _inputs(batch, parameters)
+    mask = inputs.get(name)
+    if name in longest and mask is not None and (lengths := _of_lengths(batch, mask, inputs.values(), longest[name])) is not None:
+        return [(name, lengths)]
+    mask = None if mask is None else mask if batch.whole and mask.ndim > 1 and len(mask) == 1 else batch.rows(mask)
+    if mask is None or mask.ndim < 2 or len(mask) != batch.size:
+        known = ", ".join(key for key, value in inputs.items() if value.ndim > 1)
+        raise DataError(f"'{name}' is not a mask of this data: name an input of shape [samples, positions] (here: {known or 'none'})")
+    return [(name, mask.logical_not() if name in DROPS else mask.bool())]
 
 
-def _given_all(batch: Batch) -> list[tuple[str, Tensor]]:
-    """Every mask among the inputs, true where there is data."""
-    found = []
+def _given_all(batch: Batch, parameters: Sequence[str], longest: Mapping[str, int]) -> list[tuple[str, Tensor]]:
+    """Every mask among the inputs, true where there is data; `longest` are the greatest lengths by name."""
+    if batch.whole:
+        return []
+    found, inputs = [], _inputs(batch, parameters)
     for key in (*KEEPS, *DROPS):
-        mask = batch.kwargs.get(key)
-        if isinstance(mask, Tensor) and mask.shape[:1] == (batch.size,) and mask.ndim == 2 and _is_binary(mask):
+        mask = batch.rows(inputs[key]) if key in inputs else None
+        if mask is not None and mask.shape[:1] == (batch.size,) and mask.ndim == 2 and _is_binary(mask):
             found.append((key, mask.logical_not() if key in DROPS else mask.bool()))
+    for key, most in longest.items():
+        lengths = _of_lengths(batch, inputs[key], inputs.values(), most) if key in inputs else None
+        found += [] if lengths is None else [(key, lengths)]
     return found
+
+
+def _inputs(batch: Batch, parameters: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors that the model is given, by name; positional ones by the names of its parameters."""
+    given = dict(zip(parameters, batch.args, strict=False)) | batch.kwargs
+    return {name: value for name, value in given.items() if isinstance(value, Tensor)}
+
+
+def _longest(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, int]:
+    """The greatest length of each input that holds lengths of padded sequences, by its name."""
+    found: dict[str, int] = {}
+    for batch in batches:
+        for name, value in _inputs(batch, parameters).items():
+            integers = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
+            if _LENGTHS.fullmatch(name) and integers and not batch.whole and value.shape == (batch.size,):
+                found[name] = max(found.get(name, 0), int(value.max()))
+    return found
+
+
+def _of_lengths(batch: Batch, lengths: Tensor, inputs: Iterable[Tensor], longest: int) -> Tensor | None:
+    """The mask that lengths of padded sequences stand for; None if no input has that many positions.
+
+    Positions are the first dimension of another input that is as long as the longest sequence, else the first that is longer.
+    """
+    if lengths.shape != (batch.size,):
+        return None
+    sizes = [size for tensor in inputs if tensor is not lengths for size in batch.rows(tensor).shape[1:3]]
+    positions = longest if longest in sizes else next((size for size in sizes if size > longest), None)
+    if positions is None or int(lengths.min()) < 0:
+        return None
+    return torch.arange(positions) < lengths.unsqueeze(1)
 
 
 def _is_binary(mask: Tensor) -> bool:
@@ -106,9 +156,9 @@ def _is_binary(mask: Tensor) -> bool:
 
 def _labelled(batch: Batch) -> Tensor:
     """Where an output position has a label: the label stands at the position itself, or, in the manner of causal models, at the next."""
-    assert batch.labels is not None
-    kept = batch.labels != IGNORED_LABEL
-    return torch.cat([kept[:, 1:], torch.zeros_like(kept[:, :1])], 1) if labels_are_next_tokens(batch) else kept
+    assert batch.answers is not None
+    kept = batch.answers != IGNORED_LABEL
+    return torch.cat([kept[..., 1:], torch.zeros_like(kept[..., :1])], -1) if labels_are_next_tokens(batch) else kept
 
 
 def labels_are_next_tokens(batch: Batch) -> bool:

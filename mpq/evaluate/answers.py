@@ -43,10 +43,11 @@ def _targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None, Tenso
     Labels that repeat the token ids are those of a causal model, where the answer to one position stands at the next.
     """
     shifted = labels_are_next_tokens(batch)
-    if labels_fit(output, batch.labels) and batch.labels is not None and not shifted:
-        kept = batch.labels != IGNORED_LABEL
+    labels = batch.answers
+    if labels_fit(output, labels) and labels is not None and not shifted:
+        kept = labels != IGNORED_LABEL
         masked = batch.mask is not None and batch.mask.shape == kept.shape
-        return output, batch.labels, kept & batch.mask if masked and batch.mask is not None else kept
+        return output, labels, kept & batch.mask if masked and batch.mask is not None else kept
     tokens = batch.labels if shifted else batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
     nothing = torch.zeros(0, dtype=torch.bool)
     if (batch.labels is not None and not shifted) or not isinstance(tokens, Tensor) or tokens.is_floating_point():

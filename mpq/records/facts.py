@@ -46,6 +46,8 @@ class DataFacts(Struct):
     num_samples: Count | None = None
     batch_size: Count | None = None
     mask: Text | None = None
+    batch_axis: Annotated[Text | None, Meta(description="axis of the inputs that counts samples, or none: each batch is one sample")] = None
+    text_field: Text | None = None
     seed_each_forward: bool = False
     split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out; missing in older files")] = None
     gap: Annotated[Size, Meta(description="of a split by position: samples between both sides that are used on neither")] = 0

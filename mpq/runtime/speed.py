@@ -83,19 +83,21 @@ def latencies(
 def tokens_per_second(
     reference: nn.Module, packed: nn.Module, *, vocabulary: int, tokens: int = 64, rounds: int = 3, unpacked: nn.Module | None = None
 ) -> Pair | None:
-    """Greedy decoding with a cache, one sequence: tokens per second from the median step of the best round; None without a cache.
+    """Greedy decoding with a cache, one sequence: tokens per second from the median step of the best round.
+
+    None for a model that does not decode with a cache, as an encoder.
 
     Args:
-        reference: a causal language model of Hugging Face.
+        reference: a model of Hugging Face.
         packed: the packed one.
         vocabulary: number of tokens, to make a prompt of.
         tokens: to decode in each round.
         rounds: of each model, in turn.
         unpacked: the packed model with ordinary weights.
     """
-    if "past_key_values" not in accepted(reference):
-        return None
     prompt = torch.arange(1, _PROMPT + 1).remainder(vocabulary).unsqueeze(0)
+    if not _decodes(reference, prompt):
+        return None
     models = [model for model in (reference, packed, unpacked) if model is not None]
     steps = [min(found) for found in zip(*((_step(model, prompt, tokens) for model in models) for _ in range(rounds)), strict=True)]
     rates = [1 / step for step in steps]
@@ -112,6 +114,18 @@ def fastest(calls: Sequence[Callable[[], Any]], *, seconds: float, clock: Callab
             best[number] = min(best[number], clock() - start)
         rounds += 1
     return best
+
+
+def _decodes(module: nn.Module, prompt: torch.Tensor) -> bool:
+    """Whether a model gives logits of the next token and a cache."""
+    if not {"past_key_values", "use_cache"} <= set(accepted(module)):
+        return False
+    try:
+        found = call(module, Batch((), {"input_ids": prompt, "use_cache": True}))
+    except DataError:  # it needs more than tokens
+        return False
+    logits = getattr(found, "logits", None)
+    return isinstance(logits, torch.Tensor) and logits.ndim == 3 and getattr(found, "past_key_values", None) is not None
 
 
 def _step(module: Any, prompt: torch.Tensor, tokens: int) -> float:

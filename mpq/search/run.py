@@ -37,6 +37,8 @@ _READING = (
     "batch_size",
     "mask",
     "seed_each_forward",
+    "batch_axis",
+    "text_field",
     "held_out",
     "seed",
     "split",

@@ -62,7 +62,7 @@ def test_decoding_feeds_each_token_back() -> None:
     found = tokens_per_second(model, model, vocabulary=40, tokens=5, rounds=1)
     assert found is not None
     assert found.reference > 0
-    assert lengths == [8, 1, 1, 1, 1, 1] * 2
+    assert lengths == [8, *[8, 1, 1, 1, 1, 1] * 2]  # the first call asks whether it decodes
 
 
 def test_loading_counts_the_memory_that_is_held() -> None:

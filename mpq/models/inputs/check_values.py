@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch
+from mpq.data.sparse import parts_of
 from mpq.errors import DataError
 from mpq.models.running.forward import forward, named
 from mpq.models.running.output_kind import kind_of, out_of_range
@@ -39,14 +40,11 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
     Raises:
         DataError: naming the label and the number of classes.
     """
-    first = batches[0]
-    if first.labels is None or not is_integer(first.labels):
+    first, labels = batches[0], batches[0].answers
+    if labels is None or not is_integer(labels):
         return
-    trial = Batch(first.args, first.kwargs)
-    outputs = named(forward(model.module, trial))
-    fitting = [
-        output for name, output in outputs.items() if first.labels.shape == output.shape[:-1] and _has_classes(name, output, len(outputs))
-    ]
+    outputs = named(forward(model.module, first))
+    fitting = [output for name, output in outputs.items() if labels.shape == output.shape[:-1] and _has_classes(name, output, len(outputs))]
     if not fitting:
         return
     classes = fitting[0].shape[-1]
@@ -65,8 +63,12 @@ def is_integer(tensor: Tensor) -> bool:
 
 
 def _samples_with_nan(batch: Batch) -> int:
+    if batch.whole:
+        leaves = [leaf for leaf in batch.leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        return int(any(bool(parts_of(leaf)[-1].isnan().any()) for leaf in leaves))
     bad = torch.zeros(batch.size, dtype=torch.bool)
     for leaf, sampled in zip(batch.leaves, batch.sampled, strict=True):
         if sampled and leaf.is_floating_point():
-            bad |= leaf.isnan().flatten(1).any(dim=1) if leaf.ndim > 1 else leaf.isnan()
+            rows = batch.rows(leaf)
+            bad |= rows.isnan().flatten(1).any(dim=1) if rows.ndim > 1 else rows.isnan()
     return int(bad.sum())

@@ -6,7 +6,8 @@ A source is one of
                                 input fewer), a dict of keyword arguments (its "labels" are labels), or a list of these
     calibration.npz .npy .safetensors
     stories.txt                 running text, for a language model with a tokenizer
-    stories.jsonl               {"text": ...} per line, one document each
+    stories.jsonl               {"text": ...} per line, one document each;
+                                for encoders a document, or a line of plain text, is one sample
     stories.jsonl?split=train   only the lines whose field "split" is "train"
     package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
 
@@ -29,7 +30,7 @@ from mpq.data.batch import Batch
 from mpq.data.dataset import Data
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
-from mpq.models.inputs.text import windows
+from mpq.models.inputs.text import is_encoder, padded_documents, windows
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import named, working_directory_importable
 from mpq.shown import first_line
@@ -46,6 +47,8 @@ def load_data(
     num_samples: int | None = None,
     batch_size: int | None = None,
     mask: str | None = None,
+    batch_axis: int | str | None = None,
+    text_field: str | None = None,
     seed_each_forward: bool = False,
     split: str | None = None,
     seed: int = 0,
@@ -59,6 +62,8 @@ def load_data(
         num_samples: only the first samples or windows; None takes all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
+        batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
+        text_field: the field that holds the text, in files of records; None looks for one.
         seed_each_forward: begin every call of the model with the same random numbers, for models that draw some.
         split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
         seed: of torch, while a callable makes its data.
@@ -83,12 +88,27 @@ def load_data(
             num_samples=num_samples,
             batch_size=batch_size,
             mask=mask,
+            batch_axis=batch_axis,
             seed_each_forward=seed_each_forward,
             split=split,
         )
     if num_samples is not None and num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
-    batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only)
+    if is_encoder(model):
+        documents, notes = padded_documents(
+            path,
+            source=source,
+            model=model,
+            seq_len=seq_len,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            only=only,
+            field=text_field,
+        )
+        return fit_data(
+            documents, model=model, source=source, mask=mask, batch_axis=batch_axis or 0, notes=notes, seed_each_forward=seed_each_forward
+        )
+    batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only, field=text_field)
     return fit_data(
         batch,
         model=model,

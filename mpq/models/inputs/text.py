@@ -1,4 +1,4 @@
-"""Text for language models: documents, their tokens, and windows of equal length.
+"""Text for language models: documents, their tokens, and windows of equal length; for encoders, one document is one sample.
 
 Every document starts with the tokenizer's BOS, if it has one; all documents are concatenated and cut into windows of
 `seq_len` tokens, as GPTQ and its successors calibrate (Frantar et al. 2022). A JSONL file holds one document per line.
@@ -16,15 +16,25 @@ import torch
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError, UsageError
+from mpq.models.running.forward import accepted
 from mpq.models.sources.loaded import LoadedModel
 
 DEFAULT_SEQ_LEN = 512
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
 _DOCUMENTS_AT_ONCE = 64
+_BATCH = 8
+_ENCODED = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def windows(
-    path: Path, *, source: str, model: LoadedModel, seq_len: int | None, num_samples: int | None, only: tuple[str, str] | None
+    path: Path,
+    *,
+    source: str,
+    model: LoadedModel,
+    seq_len: int | None,
+    num_samples: int | None,
+    only: tuple[str, str] | None,
+    field: str | None = None,
 ) -> tuple[Batch, list[str]]:
     """All windows of the text in `path` as one batch of "input_ids", and notes on how they were cut.
 
@@ -35,12 +45,13 @@ def windows(
         seq_len: tokens of a window; None means the model's positions, at most 512.
         num_samples: the number of windows to stop at; None takes all.
         only: a field and its value; other lines of the JSONL are left out.
+        field: of the JSONL, that holds the text; None looks for one.
 
     Raises:
         DataError: if the model has no tokenizer, the file is not text, or the text is shorter than one window.
         UsageError: if the model has fewer than `seq_len` positions.
     """
-    documents = read_documents(path, source, only=only)
+    documents = read_documents(path, source, only=only, field=field)
     if model.tokenizer is None:
         raise DataError(f"{source} is text, and the model has no tokenizer: give token ids, a .pt file with an integer tensor [N, T]")
     length = _window_length(model, seq_len)
@@ -58,8 +69,60 @@ def windows(
     return Batch((), {"input_ids": kept}), notes
 
 
-def read_documents(path: Path, source: str, *, only: tuple[str, str] | None = None) -> list[str]:
-    """The documents of a JSONL file, or the whole of a text file as one document.
+def is_encoder(model: LoadedModel) -> bool:
+    """Whether a model of Hugging Face does not generate text, so that it reads whole documents and no windows of running text."""
+    generates = getattr(model.module, "can_generate", None)
+    return model.tokenizer is not None and callable(generates) and not generates()
+
+
+def padded_documents(
+    path: Path,
+    *,
+    source: str,
+    model: LoadedModel,
+    seq_len: int | None,
+    num_samples: int | None,
+    batch_size: int | None,
+    only: tuple[str, str] | None,
+    field: str | None = None,
+) -> tuple[list[Batch], list[str]]:
+    """One sample for each document, or each line of plain text, with its special tokens, padded to the longest of its batch; and notes.
+
+    Args:
+        path: UTF-8 text, or JSONL.
+        source: how the user wrote it, for messages.
+        model: gives the tokenizer and the number of positions.
+        seq_len: tokens at most; None means the model's positions, at most 512.
+        num_samples: the number of documents to stop at; None takes all.
+        batch_size: documents of a batch; None means 8.
+        only: a field and its value; other lines of the JSONL are left out.
+        field: of the JSONL, that holds the text; None looks for one.
+
+    Raises:
+        DataError: if the file is not text, or the tokenizer cannot be loaded.
+        UsageError: if the model has fewer than `seq_len` positions.
+    """
+    documents = read_documents(path, source, only=only, field=field, by_line=True)[:num_samples]
+    length, size = _window_length(model, seq_len), batch_size or _BATCH
+    assert model.tokenizer is not None
+    tokenizer = _load_tokenizer(model.tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token will do
+    known, batches = accepted(model.module), []
+    for start in range(0, len(documents), size):
+        made = tokenizer(documents[start : start + size], truncation=True, max_length=length, padding=True, return_tensors="pt")
+        batches.append(Batch((), {name: made[name] for name in _ENCODED if name in made and name in known}))
+    cut = sum(len(ids) > length for ids in tokenizer(documents, truncation=False, verbose=False)["input_ids"])
+    notes = ["one document is one sample, with its special tokens, padded to the longest of its batch"]
+    return batches, notes + ([f"{cut} documents are cut to {length} tokens"] if cut else [])
+
+
+def read_documents(
+    path: Path, source: str, *, only: tuple[str, str] | None = None, field: str | None = None, by_line: bool = False
+) -> list[str]:
+    """The documents of a JSONL file, or the whole of a text file as one document; of its lines, `by_line`.
+
+    The text is in `field`, or in "text", or in the only field that holds text.
 
     Raises:
         DataError: if the file is neither, a line is damaged, or nothing is left to read.
@@ -74,9 +137,11 @@ def read_documents(path: Path, source: str, *, only: tuple[str, str] | None = No
     if not _is_jsonl(text):
         if only is not None:
             raise DataError(f"{source} selects lines by '{only[0]}', but the file is plain text: leave out '?{only[0]}={only[1]}'")
-        documents = [text]
+        if field is not None:
+            raise DataError(f"{source} is plain text and has no field '{field}': leave --text-field out")
+        documents = text.splitlines() if by_line else [text]
     else:
-        documents = _jsonl_documents(text, source, only)
+        documents = _jsonl_documents(text, source, only, field)
     documents = [document for document in documents if document.strip()]
     if not documents:
         raise DataError(f"{source} holds no text: give at least one document")
@@ -91,11 +156,11 @@ def _is_jsonl(text: str) -> bool:
         return False
 
 
-def _jsonl_documents(text: str, source: str, only: tuple[str, str] | None) -> list[str]:
+def _jsonl_documents(text: str, source: str, only: tuple[str, str] | None, field: str | None) -> list[str]:
     records = list(_records(text, source))
     if only is not None:
         records = _selected(records, source, only)
-    key = _text_key(records[0][1], source)
+    key = field or _text_key(records[0][1], source)
     documents = []
     for number, record in records:
         if not isinstance(record.get(key), str):
@@ -133,7 +198,7 @@ def _text_key(record: dict[str, Any], source: str) -> str:
         return "text"
     if len(strings) != 1:
         keys = f"the text fields are {', '.join(strings)}" if strings else "no field holds text"
-        raise DataError(f'{source}: {keys}; name the one to use "text"')
+        raise DataError(f"{source}: {keys}; choose one with --text-field")
     return strings[0]
 
 

@@ -50,10 +50,10 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
     """
     batch = batches[0]
     found = named(forward(module, batch))
-    weights = _asked(found, outputs) if outputs else _default(found)
+    weights = _asked(found, outputs) if outputs else dict.fromkeys(compared_by_default(found), 1.0)
     _check_rows(found, weights, batch, asked=bool(outputs))
     several = len(weights) > 1
-    kinds = {name: kind_of(name, found[name], batch.labels, alone=not several, named=found.keys() != {"output"}) for name in weights}
+    kinds = {name: kind_of(name, found[name], batch.answers, alone=not several, named=found.keys() != {"output"}) for name in weights}
     parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
     notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(found, weights)
     if several or any(part.metric == RelativeMSE.name for part in parts):
@@ -80,11 +80,11 @@ def _asked(found: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, flo
     return weights
 
 
-def _default(found: Mapping[str, Tensor]) -> dict[str, float]:
+def compared_by_default(found: Mapping[str, Tensor]) -> list[str]:
+    """The outputs that count where the user names none: all but those that others are computed from."""
     rows = [name for name, tensor in found.items() if tensor.ndim] or list(found)
     heads = [name for name in rows if not _is_intermediate(name)]
-    main = heads or [name for name in rows if name == "last_hidden_state"] or rows
-    return dict.fromkeys(main, 1.0)
+    return heads or [name for name in rows if name == "last_hidden_state"] or rows
 
 
 def _is_intermediate(name: str) -> bool:

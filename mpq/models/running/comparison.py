@@ -157,6 +157,13 @@ def comparison_from(settings: Mapping[str, Any]) -> Comparison | Metric:
     return metric_named(str(settings["metric"]), probabilities=bool(settings["probabilities"]))
 
 
+def _in_rows(output: Tensor, *, by_position: bool, alike: bool) -> Tensor:
+    """An output in rows of which the mean over several is taken: of positions, samples, or single values where nothing else is alike."""
+    if by_position:
+        return output.flatten(0, -2)
+    return output if alike else output.flatten()
+
+
 def floor_of(powers: Tensor) -> float:
     """The least squared norm that a relative error divides by, from the squared norms of all samples [samples]."""
     typical = float(torch.quantile(powers.double(), 0.75)) or float(powers.double().mean())
@@ -171,9 +178,9 @@ def spread(metric: Metric, outputs: Sequence[Tensor], masks: Sequence[Tensor | N
         outputs: that output on several batches.
         masks: of the batches.
     """
-    mean = torch.cat(
-        [output.detach().float().flatten(0, -2) if isinstance(metric, KLDivergence) else output.detach().float() for output in outputs]
-    )
+    alike = len({output.shape[1:] for output in outputs}) == 1  # batches that are one sample each may have any number of rows
+    by_position = isinstance(metric, KLDivergence) or (not alike and len({output.shape[-1] for output in outputs}) == 1)
+    mean = torch.cat([_in_rows(output.detach().float(), by_position=by_position, alike=alike) for output in outputs])
     if isinstance(metric, KLDivergence):
         mean = mean if metric.probabilities else torch.softmax(mean, -1)
         center = mean.mean(0) if metric.probabilities else mean.mean(0).clamp(min=1e-30).log()

@@ -52,18 +52,21 @@ def named(outputs: Sequence[Tensor]) -> dict[str, Tensor]:
 def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outputs:
     """The floating-point outputs of `module` for `batch`, without gradients unless they are asked for.
 
-    Tuples, lists, mappings and dataclasses are walked in their own order; caches are never asked for nor returned. Which outputs count
-    is for the caller to say (`models/running/comparison.py`).
+    Whatever the axis of the samples is in the model, they are in the leading dimension here. Tuples, lists, mappings and dataclasses are
+    walked in their own order; caches are never asked for nor returned. Which outputs count is for the caller to say
+    (`models/running/comparison.py`).
 
     Raises:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
         ModelError: if no output is a floating-point tensor.
     """
-    return outputs_of(call(module, batch, gradients=gradients))
+    return outputs_of(call(module, batch, gradients=gradients), batch)
 
 
-def outputs_of(result: Any) -> Outputs:
-    """The floating-point tensors of what a model returned, as `forward` gives them.
+def outputs_of(result: Any, batch: Batch) -> Outputs:
+    """The floating-point tensors of what a model returned for `batch`, as `forward` gives them.
+
+    The samples are in the leading dimension, wherever the model has them; a batch that is one sample gets a leading dimension of one.
 
     Raises:
         ModelError: if there is none.
@@ -71,7 +74,16 @@ def outputs_of(result: Any) -> Outputs:
     found = {name or "output": tensor for name, tensor in _tensors(result, "") if tensor.is_floating_point()}
     if not found:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
-    return Outputs.of(found)
+    return Outputs.of({name: _by_sample(name, tensor, batch) for name, tensor in found.items()})
+
+
+def _by_sample(name: str, output: Tensor, batch: Batch) -> Tensor:
+    if batch.whole:
+        return output.unsqueeze(0)
+    if name in batch.output_axes:
+        return output.movedim(batch.output_axes[name], 0)
+    rows = batch.axis and output.ndim > batch.axis and output.shape[batch.axis] == batch.size
+    return output.movedim(batch.axis, 0) if rows else output
 
 
 def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:

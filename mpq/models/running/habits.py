@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpq.data.batch import Batch
+from mpq.data.sparse import same_tensors
 from mpq.errors import ModelError
-from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, same_values, state_names
+from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, state_names
 
 SEED = 0
 _TOLERANCE = 1e-5  # relative; sums may be taken in another order by another thread
@@ -99,7 +100,7 @@ def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], 
     before = kept_state(module)
     outputs = [output.detach().clone() for output in run(first)]
     state = changed_state(module, before)
-    touched = any(not same_values(now, old) for now, old in zip(first.tensors, batches[0].tensors, strict=True))
+    touched = any(not same_tensors(now, old) for now, old in zip(first.tensors, batches[0].tensors, strict=True))
     habits = Habits(state, touched, SEED if seed else None)
     if state or touched or seed:
         _KNOWN[module] = habits

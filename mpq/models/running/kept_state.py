@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mpq.data.sparse import same_tensors
+
 State = dict[tuple[str, str], Any]
 """Values by the name of a module and that of its buffer or attribute."""
 _PLAIN = (Tensor, bool, int, float, complex, str, bytes, torch.dtype, torch.device, type(None))
@@ -60,13 +62,6 @@ def copied(value: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, value)
 
 
-def same_values(left: Tensor, right: Tensor) -> bool:
-    """Whether two tensors hold the same, NaN being NaN."""
-    if left.shape != right.shape or left.dtype != right.dtype:
-        return False
-    return torch.equal(left, right) or bool(((left == right) | (left.isnan() & right.isnan())).all())
-
-
 def _values(module: nn.Module) -> Iterator[tuple[tuple[str, str], Any]]:
     for path, owner in module.named_modules():
         scripted = isinstance(owner, torch.jit.ScriptModule)
@@ -98,6 +93,6 @@ def _same(now: Any, before: Any) -> bool:
     if left[1] != right[1]:
         return False
     return all(
-        same_values(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else type(a) is type(b) and a == b
+        same_tensors(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else type(a) is type(b) and a == b
         for a, b in zip(left[0], right[0], strict=True)
     )

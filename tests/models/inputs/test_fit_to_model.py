@@ -74,10 +74,11 @@ def test_data_in_memory_is_fitted_to_the_model() -> None:
     assert data.batches[0].args[0].dtype == torch.float32
 
 
-def test_recurrent_states_that_do_not_lead_with_samples_keep_the_batch_whole() -> None:
+def test_states_of_recurrent_layers_are_cut_along_their_second_axis() -> None:
     states = (torch.zeros(1, 6, 4), torch.zeros(1, 6, 4))
     data = fit_data(
         [(torch.randn(6, 5, 3), states), (torch.randn(6, 5, 3), states)], model=in_memory(nn.LSTM(3, 4, batch_first=True)), source="m"
     )
-    assert ([batch.size for batch in data.batches], data.fixed_batch) == ([6, 6], 6)
-    assert [part.samples for part in data.split(0.5, seed=0)] == [6, 6]
+    assert ([batch.size for batch in data.batches], data.fixed_batch) == ([6, 6], None)
+    assert [list(tensor.shape) for tensor in data.batches[0].select([4]).tensors] == [[1, 5, 3], [1, 1, 4], [1, 1, 4]]
+    assert "states of recurrent layers are cut along axis 1" in data.description

@@ -106,8 +106,8 @@ def test_a_single_text_field_of_another_name_is_the_text(model: LoadedModel) -> 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"a": "x", "b": "y"}', 'text.jsonl: the text fields are a, b; name the one to use "text"'),
-        ('{"a": 1}', 'text.jsonl: no field holds text; name the one to use "text"'),
+        ('{"a": "x", "b": "y"}', "text.jsonl: the text fields are a, b; choose one with --text-field"),
+        ('{"a": 1}', "text.jsonl: no field holds text; choose one with --text-field"),
         ('{"a": "x"}\n{"a": 1}', 'text.jsonl, line 2: no text under "a"; every line must have it'),
         ('{"a": "x"}\n[1]', "text.jsonl, line 2: not a JSON object; write one object per line"),
         ('{"text": " "}', "text.jsonl holds no text: give at least one document"),

@@ -66,7 +66,7 @@ class GraphTape(Tape):
     def run(self, batch: Batch, layer: Layer) -> tuple[Tensor, ...]:
         """The outputs with `layer` changed in place by the caller."""
         kept = self._kept(layer)
-        return outputs_of(self._run(batch, {node: self._values[node] for node in kept if node in self._values}))
+        return outputs_of(self._run(batch, {node: self._values[node] for node in kept if node in self._values}), batch)
 
     def work(self, layer: Layer) -> float:
         """Share of a whole forward pass, in floating-point operations, that a replay for `layer` runs."""

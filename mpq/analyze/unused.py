@@ -1,0 +1,66 @@
+"""Layers that no compared output depends on, such as a pooler beside the hidden states: nothing is known of them, so they are not searched.
+
+A layer is left out only if both say so: no gradient of the compared outputs reaches it, and other weights in its place change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.batch import Batch
+from mpq.errors import MpqError
+from mpq.gradients.projections import gradients_of
+from mpq.models.running.comparison import Comparison
+from mpq.models.running.forward import forward
+from mpq.models.running.swap import swapped, tensor_of
+from mpq.records.layer import Layer
+
+
+def unused_layers(module: nn.Module, layers: Sequence[Layer], batches: Sequence[Batch], comparison: Comparison) -> list[Layer]:
+    """The layers whose weights the compared outputs do not depend on, on any of `batches`.
+
+    Args:
+        module: the unquantized model; unchanged.
+        layers: that are to be searched.
+        batches: calibration samples; gradients are of the first ones, the layers that they do not reach are changed on all.
+        comparison: says which outputs are compared.
+    """
+    suspects = _without_gradient(module, layers, batches[0], comparison)
+    for batch in batches if suspects else ():
+        before = comparison.picked(forward(module, batch))
+        suspects = [layer for layer in suspects if _changes_nothing(module, layer, batch, comparison, before)]
+    return suspects
+
+
+def _without_gradient(module: nn.Module, layers: Sequence[Layer], batch: Batch, comparison: Comparison) -> list[Layer]:
+    """The layers that no gradient reaches; all of them where the model gives none at all."""
+    reached: set[str] = set()
+    try:
+        with gradients_of(module, layers) as collect, torch.enable_grad():
+            picked = comparison.picked(forward(module, batch, gradients=True))
+            wanted = [output for output in picked if output.requires_grad]
+            with collect(lambda layer, _: reached.add(layer.name)):
+                torch.autograd.backward(wanted, [torch.ones_like(output) for output in wanted])
+    except (MpqError, RuntimeError):  # recorded programs and integer paths may refuse to be differentiated
+        pass
+    return [layer for layer in layers if layer.name not in reached]
+
+
+def _changes_nothing(module: nn.Module, layer: Layer, batch: Batch, comparison: Comparison, before: Sequence[Tensor]) -> bool:
+    weights = {}
+    for name in layer.parameters:
+        own = tensor_of(module, name).detach()
+        noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(0)).to(own.dtype).to(own.device)
+        weights[name] = -own + 10 * own.float().std().to(own.dtype).clamp(min=0.1) * noise
+    try:
+        with swapped(module, weights):
+            after = comparison.picked(forward(module, batch))
+    except MpqError:
+        return False
+    return all(
+        one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+        for one, other in zip(before, after, strict=True)
+    )

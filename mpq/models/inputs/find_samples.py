@@ -1,0 +1,161 @@
+"""What a sample is: found by running rows of a batch together and alone, not assumed.
+
+Rows of the leading axis are samples where each gives the same outputs alone as with others. Where it does not, because rows are steps of
+time, nodes of a graph or words of bags, another axis may count the samples, or the whole batch is one. Differences below what other
+kernels for another batch size give away do not count, nor do those at padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from operator import methodcaller
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.batch import Batch
+from mpq.data.masks import with_masks
+from mpq.errors import DataError, ModelError
+from mpq.models.running.choose_comparison import compared_by_default
+from mpq.models.running.forward import accepted, forward, named
+from mpq.models.running.kept_state import changed_state, copied, kept_state, restore_state
+
+_TOLERANCE = 1e-4  # of a row's difference, relative to the rows; 16-bit models give away more
+_STEPS = 16  # of the outputs' own precision
+_MORE_ROWS = 8  # that are compared where two differ
+_HUGE = 1e4  # such values mask others, and would hide their differences
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Whether rows are samples.
+
+    Args:
+        problem: why they are not, to be put after "for"; empty if they are.
+        output_axes: outputs whose samples are along another axis than that of the inputs, by name.
+    """
+
+    problem: str = ""
+    output_axes: Mapping[str, int] = field(default_factory=dict)
+
+
+def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) -> Rows:
+    """Whether each sample of `batch` gives the same outputs alone as with others; with one sample nothing is known, so it does.
+
+    Args:
+        module: in eval mode; left in the state in which it was found.
+        batch: its first and its last sample are run together and alone, more of them if they differ.
+            A model that gives other outputs each time says nothing of its rows; it is refused later.
+        mask: the input that says which positions are data; None looks for one.
+    """
+    (batch,), _ = with_masks([batch], mask, parameters=list(accepted(module)))
+    if batch.size < 2:
+        return Rows()
+    found = _compared(module, batch.select([0, batch.size - 1]))
+    if found.problem and batch.size > 2:
+        step = max(1, (batch.size - 1) // (_MORE_ROWS - 1))
+        found = _compared(module, batch.select(list(range(0, batch.size, step))[-_MORE_ROWS:]))
+    return found if not found.problem or _is_repeatable(module, batch) else Rows()
+
+
+def others_matter(module: nn.Module, batch: Batch) -> bool:
+    """Whether outputs of a batch that cannot be cut change where only the first row does."""
+    indices = [1, *range(1, batch.size)]
+    before, after = _raw(module, batch), _raw(module, batch.select(indices))
+    return any(
+        len(one) != batch.size or one.shape != other.shape or _difference([one[1:]], [other[1:]]) > _tolerance(one)
+        for one, other in ((before[name], after[name]) for name in compared_by_default(before) if name in after)
+    )
+
+
+def _compared(module: nn.Module, together: Batch) -> Rows:
+    try:
+        joint = _raw(module, together)
+        alone = [_raw(module, together.narrow(place, 1)) for place in range(together.size)]
+    except (DataError, ModelError) as error:
+        return Rows(str(error))
+    axes = {name: _sample_axes(joint[name], [one[name] for one in alone if name in one], together) for name in joint}
+    heads = compared_by_default(joint)
+    if any(len(axes[name]) > 1 for name in heads):
+        return Rows("an output compares the samples of a batch with each other")
+    chosen = {name: found[0] for name, found in axes.items() if found}
+    if not any(name in chosen for name in heads):
+        pooled = all(joint[name].shape == one[name].shape for one in alone for name in heads if name in one)
+        return Rows("no output has a row per sample") if pooled else Rows()
+    other = {name: axis for name, axis in chosen.items() if axis != together.axis}
+    worst = max((_apart(joint[name], alone, name, chosen[name], together.mask) for name in heads if name in chosen), default=0.0)
+    if worst > 0:
+        return Rows(f"its rows influence each other (one alone gives outputs that are {worst:.2g} away, relative to their size)")
+    return Rows("", other)
+
+
+def _sample_axes(joint: Tensor, alone: list[Tensor], batch: Batch) -> list[int]:
+    """The axes along which an output has as many entries as there are samples, one for a sample alone."""
+    if any(one.ndim != joint.ndim for one in alone) or not alone:
+        return []
+    return [axis for axis, size in enumerate(joint.shape) if size == batch.size and all(one.shape[axis] == 1 for one in alone)]
+
+
+def _apart(joint: Tensor, alone: list[dict[str, Tensor]], name: str, axis: int, mask: Tensor | None) -> float:
+    """How far the rows of an output are from those of samples alone, relative to their size; 0 within the tolerance."""
+    pairs = [
+        _kept(row, one[name].movedim(axis, 0)[0], None if mask is None else mask[place])
+        for place, (row, one) in enumerate(zip(joint.movedim(axis, 0), alone, strict=True))
+    ]
+    if any(left.shape != right.shape for left, right in pairs):
+        return 1.0
+    found = _difference([left for left, _ in pairs], [right for _, right in pairs])
+    return found if found > _tolerance(joint) else 0.0
+
+
+def _kept(row: Tensor, alone: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What counts of a row in company and alone; a batch may be as long as its longest sample."""
+    if mask is None or not row.ndim:
+        return row, alone
+    shortest = min(len(row), len(alone))
+    if row.shape[1:] != alone.shape[1:] or mask.ndim != 1 or len(row) > len(mask) or bool(mask[shortest:].any()):
+        return row, alone
+    counted = mask[:shortest]
+    return row[:shortest][counted], alone[:shortest][counted]
+
+
+def _difference(left: list[Tensor], right: list[Tensor]) -> float:
+    """The norm of the differences over the norm of the values; entries that are the same, infinite ones too, differ by nothing."""
+    one, other = (torch.cat([part.detach().double().flatten() for part in parts]) for parts in (left, right))
+    same = (one == other) | (one.isnan() & other.isnan())
+    seen = other.abs() < _HUGE
+    if bool(seen.any()):
+        one, other, same = one[seen], other[seen], same[seen]
+    change = (one - other).masked_fill(same, 0.0).norm()
+    return float(change / other.nan_to_num().norm().clamp(min=1e-30)) if bool(change) else 0.0
+
+
+def _tolerance(output: Tensor) -> float:
+    return max(_TOLERANCE, _STEPS * torch.finfo(output.dtype).eps)
+
+
+def _is_repeatable(module: nn.Module, batch: Batch) -> bool:
+    """Whether the model gives the same outputs twice."""
+    first, again = (_raw(module, batch.narrow(0, 1)) for _ in range(2))
+    return all(name in again and _difference([one], [again[name]]) <= _tolerance(one) for name, one in first.items())
+
+
+def _raw(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The outputs as the model returns them, from the state in which it is."""
+    given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs), whole=True, mask=None)
+    before = kept_state(module)
+    try:
+        return {name: output[0].clone() for name, output in named(forward(module, given)).items()}
+    finally:
+        restore_state(module, changed_state(module, before))
+
+
+def arrangements(batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]:
+    """Other ways to find samples in a batch than along its leading axis, likeliest first, each with what to say of it."""
+    if any(batch.with_states().sampled) and batch.with_states().sampled != batch.sampled:
+        yield Batch.with_states, "states of recurrent layers are cut along axis 1"
+    for axis in (1, 2):
+        if any(tensor.ndim > axis and tensor.shape[axis] > 1 for tensor in batch.tensors):
+            told = f"samples are counted along axis {axis}, for along axis 0 they are not independent; --batch-axis chooses"
+            yield methodcaller("along", axis), told
