@@ -18,7 +18,7 @@ from mpq.data.masks import with_masks
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values, is_integer
 from mpq.models.running.forward import accepted, described, forward
-from mpq.models.running.habits import examine
+from mpq.models.running.habits import as_found, examine
 from mpq.models.running.kept_state import copied
 from mpq.models.sources.loaded import LoadedModel
 
@@ -69,7 +69,8 @@ def fit_data(
         if value is not None and value < 1:
             raise UsageError(f"--{option} {value} is not a number of samples: give 1 or more")
     try:
-        fit = _fit(content, model, num_samples=num_samples, batch_size=batch_size)
+        with as_found(model.module):
+            fit = _fit(content, model, num_samples=num_samples, batch_size=batch_size)
         check_values(fit.batches, model)
         check_labels(fit.batches, model)
         batches, note = with_masks(fit.batches, mask)
