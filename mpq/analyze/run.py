@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from mpq.analyze.coverage import coverage_of
 from mpq.analyze.methods.base import Context, Progress
 from mpq.analyze.methods.registry import method_named
 from mpq.analyze.prepare import prepare
@@ -105,7 +106,8 @@ def _analyze(
         without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
         notes = {"notes": context.notes} if context.notes else {}
-        context.record([{"finish": {"cost": cost, "check": check, **without, **notes, **parts}}])
+        coverage = coverage_of(loaded, prepared).to_dict()
+        context.record([{"finish": {"cost": cost, "check": check, "coverage": coverage, **without, **notes, **parts}}])
     return table
 
 

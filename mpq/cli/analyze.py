@@ -147,6 +147,7 @@ def command(
     from mpq.analyze.run import analyze
     from mpq.evidence.inversions import inversion_lines
     from mpq.models.sources.load import load_model
+    from mpq.records.coverage import coverage_lines
 
     if offload is not None:
         refuse_offloaded(settings.method)
@@ -171,11 +172,14 @@ def command(
         say(peak_line(table.finish))
     frame = table.frame()
     if json:
-        print_json({"output": str(target), "layers": len(table.layers), "finish": table.finish, "table": frame.to_dict("records")})
+        facts = {"output": str(target), "layers": len(table.layers), "finish": table.finish}
+        print_json({**facts, "coverage": (table.finish or {}).get("coverage"), "table": frame.to_dict("records")})
         return
     worst = frame.sort_values("error", ascending=False).head(_SHOWN).to_dict("records")
     rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
+    for line in coverage_lines(table.finish):
+        say(line)
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
     say(f"next: mpq search{named} --budget 4.5bits")

@@ -70,11 +70,27 @@ class CheckFacts(Struct):
     interactions: QualityFacts | UnsetType = UNSET
 
 
+class CoverageFacts(Struct):
+    """What an analysis saw of the model and the data; see `records/coverage.py`."""
+
+    layers: Size
+    searched_bytes: Size
+    left_out: Size
+    left_out_bytes: Size
+    outputs: Size
+    outputs_returned: Size
+    positions: Size
+    positions_given: Size
+    calibration: Size
+    held_out: Size
+
+
 class FinishFacts(Struct):
     """The end of an analysis."""
 
     cost: dict[Name, Number] = {}
     check: CheckFacts | UnsetType = UNSET
+    coverage: CoverageFacts | UnsetType = UNSET
     fallbacks: dict[Name, Text] = {}
     notes: list[Text] = []
     parts: list[Count] = []
