@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Encoder(nn.Module):
         return {"logits": self.linear(found), "last_hidden_state": found, "tokens": input_ids}
 
 
-def analyzed(path: Path | None = None, **choices: object) -> Sensitivity:
+def analyzed(path: Path | None = None, **choices: Any) -> Sensitivity:
     torch.manual_seed(0)
     module = Encoder().eval()
     data = fit_data({"input_ids": IDS, "attention_mask": MASK}, model=from_module(module), source="memory")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ class Cell(nn.Module):
     def __init__(self, *, learned: bool) -> None:
         super().__init__()
         self.rnn, self.head = nn.GRUCell(4, 6), nn.Linear(6, 3)
+        self.state: Tensor
         self.register_buffer("state", torch.ones(1, 6) if learned else torch.zeros(1, 6))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,7 +28,7 @@ class Cell(nn.Module):
         return scores
 
 
-def analyzed(module: nn.Module, **choices: object) -> mpq.Sensitivity:
+def analyzed(module: nn.Module, **choices: Any) -> mpq.Sensitivity:
     data = fit_data([X[:8], X[8:]], model=from_module(module), source="memory")
     return mpq.analyze(module, data, candidates=("2", "8"), quantizer="rtn", method="measure", **choices)
 

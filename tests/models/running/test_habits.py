@@ -184,12 +184,12 @@ class Streaming(nn.Module):
 @pytest.mark.parametrize("scripted", [False, True])
 def test_fitting_data_leaves_no_state_behind_that_later_calls_begin_with(scripted: bool) -> None:
     """Fitting runs single samples and whole batches; the last of them must not become the state that is put back."""
-    module: nn.Module = torch.jit.script(Streaming()) if scripted else Streaming()
-    module.eval()
+    own = Streaming().eval()
+    linear, module = own.linear, torch.jit.script(own) if scripted else own
     x = torch.randn(10, 4, generator=torch.Generator().manual_seed(1))
-    fresh = [torch.cat([torch.zeros(len(part), 2), part], 1) for part in x.split(4)]
+    fresh = [torch.cat([torch.zeros(len(part), 2), part], 1) for part in torch.split(x, 4)]
     with torch.no_grad():
-        wanted = [module.linear(part) for part in fresh]
+        wanted = [linear(part) for part in fresh]
     data = fit_data([x[:4], x[4:8], x[8:]], model=from_module(module), source="memory")
     assert "keeps state between calls" in data.description
     for _ in range(2):
@@ -204,7 +204,7 @@ def test_state_of_a_model_that_was_used_before_is_found_by_the_batch_of_another_
     x = torch.randn(10, 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         module(x[:4])
-    examine(module, [Batch((part,)) for part in x.split(4)], lambda batch: forward(module, batch))
+    examine(module, [Batch((part,)) for part in torch.split(x, 4)], lambda batch: forward(module, batch))
     known = habits_of(module)
     assert known is not None
     assert set(state_names(known.state)) == {"context", "last_size"}
