@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -22,6 +22,7 @@ from mpq.data.split_rule import POSITION
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.layers.without_effect import without_effect
 from mpq.models.running.certainty import certainty_note
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
@@ -70,6 +71,10 @@ def prepare(
     layers = [layer for layer in layers if layer not in unused]
     if not layers:
         raise ModelError("no compared output depends on any layer: choose other outputs with --outputs")
+    idle = without_effect(model.module, layers, split.calibration.batches)
+    layers = [layer for layer in layers if layer not in idle]
+    if not layers:
+        raise ModelError(f"no layer is left to search: {_idle(idle)[0]}")
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -116,6 +121,7 @@ def prepare(
             *_added(parts),
             *_unreached(discovery),
             *_unused(unused),
+            *_idle(idle),
             *too_large,
         ),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
@@ -159,16 +165,21 @@ def _added(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _unused(layers: list[Layer]) -> list[str]:
-    names = [layer.name for layer in layers]
-    if not names:
-        return []
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"no compared output depends on them, so left as they are: {shown}"]
+    return [f"no compared output depends on them, so left as they are: {_some(layers)}"] if layers else []
 
 
 def _unreached(discovery: Discovery) -> list[str]:
-    names = [layer.name for layer in discovery.unreached]
-    if not names:
+    return [f"never reached by the calibration data, so left as they are: {_some(discovery.unreached)}"] if discovery.unreached else []
+
+
+def _idle(layers: Sequence[Layer]) -> list[str]:
+    if not layers:
         return []
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"never reached by the calibration data, so left as they are: {shown}"]
+    why = "the state that they work on is put back before every call, and has no effect then"
+    advice = "to search them, wrap the model in a module that runs whole sequences"
+    return [f"no effect on the outputs of a single call, so left as they are ({why}; {advice}): {_some(layers)}"]
+
+
+def _some(layers: Sequence[Layer]) -> str:
+    names = [layer.name for layer in layers]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

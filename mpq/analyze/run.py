@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from mpq.analyze.coverage import coverage_of
 from mpq.analyze.methods.base import Context, Progress
 from mpq.analyze.methods.registry import method_named
 from mpq.analyze.prepare import prepare
@@ -116,7 +117,8 @@ def _analyze(
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
         notes = {"notes": context.notes} if context.notes else {}
         tables = {"unseen_rows": unseen} if unseen else {}
-        context.record([{"finish": {"cost": cost, "check": check, **tables, **without, **notes, **parts}}])
+        coverage = coverage_of(loaded, prepared).to_dict()
+        context.record([{"finish": {"cost": cost, "check": check, "coverage": coverage, **tables, **without, **notes, **parts}}])
     return table
 
 

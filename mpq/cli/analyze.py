@@ -170,6 +170,7 @@ def command(
     from mpq.evidence.inversions import inversion_lines
     from mpq.evidence.self_check import self_check_lines, self_check_warnings
     from mpq.models.sources.load import load_model
+    from mpq.records.coverage import coverage_lines
 
     if offload is not None:
         refuse_offloaded(settings.method)
@@ -197,12 +198,15 @@ def command(
         say(peak_line(table.finish))
     frame = table.frame()
     if json:
-        print_json({"output": str(target), "layers": len(table.layers), "finish": table.finish, "table": frame.to_dict("records")})
+        facts = {"output": str(target), "layers": len(table.layers), "finish": table.finish}
+        print_json({**facts, "coverage": (table.finish or {}).get("coverage"), "table": frame.to_dict("records")})
         return
     worst = frame.sort_values("error", ascending=False).head(_SHOWN).to_dict("records")
     rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
+    for line in coverage_lines(table.finish):
+        say(line)
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
     unmeasured = " --trials 0" if data is None else ""
     say(f"next: mpq search{named} --budget 4.5bits{unmeasured}")

@@ -34,6 +34,13 @@ def command(
     allow_unfused: Annotated[
         bool, typer.Option("--allow-unfused", help="Let layers that vLLM fuses take different schemes; other programs do not mind.")
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Run what was exported next to the artifact, where its runtime is installed, and refuse it if its outputs are others.",
+        ),
+    ] = True,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -48,7 +55,7 @@ def command(
     from mpq.export.base import Options
     from mpq.export.run import export
 
-    options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust)
+    options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust, compare=compare)
     done = export(source, to, output, nearest=nearest, options=options)
     if json:
         replaced = {name: [str(old), str(new)] for name, (old, new) in done.replaced.items()}

@@ -140,6 +140,7 @@ def _artifact(file: Path) -> Shown:
 def _sensitivity(file: Path) -> Shown:
     from mpq.evidence.inversions import inversion_lines
     from mpq.evidence.self_check import self_check_lines, self_check_warnings
+    from mpq.records.coverage import coverage_lines
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(file)
@@ -159,6 +160,8 @@ def _sensitivity(file: Path) -> Shown:
     facts |= {"order": " ".join(told)} if (told := inversion_lines(table)) else {}
     for number, line in enumerate(self_check_lines(table.finish), start=1):
         facts[f"check {number}"] = line
+    for line in coverage_lines(table.finish):
+        facts["coverage"] = line.removeprefix("coverage: ")
     data = {"model": header.model, "data": header.data, "settings": header.settings, "missing": len(table.missing), "finish": table.finish}
     return Shown(
         facts,

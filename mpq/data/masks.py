@@ -54,12 +54,28 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
         found += [masked] if masked.size else []
     if not found:
         raise DataError(f"{', '.join(sources)} leaves no position that counts: give samples that are not all padding")
-    counted = [batch.mask for batch in found if batch.mask is not None]
-    if not counted:
+    counted, given = counted_positions(found)
+    if not given:
         return found, ""
-    share = sum(float(mask.sum()) for mask in counted) / sum(mask.numel() for mask in counted)
+    share = counted / given
     note = f"{share:.0%} of the positions count, by {' and '.join(sources)}; the others are padding"
     return found, note + (f"; {dropped} samples that are all padding are dropped" if dropped else "")
+
+
+def counted_positions(batches: Sequence[Batch]) -> tuple[int, int]:
+    """How many positions of all samples count, and how many there are; zeros where no batch has a mask."""
+    if all(batch.mask is None for batch in batches):
+        return 0, 0
+    sizes = [_positions(batch) if batch.mask is None else (int(batch.mask.sum()), batch.mask.numel()) for batch in batches]
+    return sum(counted for counted, _ in sizes), sum(given for _, given in sizes)
+
+
+def _positions(batch: Batch) -> tuple[int, int]:
+    """Of a batch without a mask, whose positions all count."""
+    masks = [mask for _, mask in _given_all(batch)]
+    several = (tensor for tensor in (batch.labels, *batch.tensors) if tensor is not None and tensor.ndim > 1 and len(tensor) == batch.size)
+    shape = masks[0].shape if masks else next((tensor.shape[:2] for tensor in several), (batch.size, 1))
+    return shape[0] * shape[1], shape[0] * shape[1]
 
 
 def padding_masks(batch: Batch) -> list[Tensor]:

@@ -35,6 +35,7 @@ class Options:
         fused: demand that layers which a runtime fuses share one scheme.
         factory: "package.module:callable" that makes the module of a state dict, when the user names it.
         trust: allow files to run code of their own.
+        compare: run what was exported next to the artifact, where its runtime is installed, and refuse other outputs.
     """
 
     data: str | None = None
@@ -42,6 +43,7 @@ class Options:
     fused: bool = True
     factory: str | None = None
     trust: bool = False
+    compare: bool = True
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,28 @@ class TableFacts(Struct):
     adds: dict[SchemeText, Positive] = {}
 
 
+class CoverageFacts(Struct):
+    """What an analysis saw of the model and the data; see `records/coverage.py`."""
+
+    layers: Size
+    searched_bytes: Size
+    left_out: Size
+    left_out_bytes: Size
+    outputs: Size
+    outputs_returned: Size
+    positions: Size
+    positions_given: Size
+    calibration: Size
+    held_out: Size
+
+
 class FinishFacts(Struct):
     """The end of an analysis."""
 
     cost: dict[Name, Number] = {}
     check: CheckFacts | UnsetType = UNSET
     unseen_rows: dict[Name, TableFacts] = {}
+    coverage: CoverageFacts | UnsetType = UNSET
     fallbacks: dict[Name, Text] = {}
     notes: list[Text] = []
     parts: list[Count] = []

@@ -92,7 +92,7 @@ def test_a_finished_search_is_not_measured_again(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "keys"),
     [
-        ("analyze model.pt2 --num-samples 24", {"output", "layers", "finish", "table"}),
+        ("analyze model.pt2 --num-samples 24", {"output", "layers", "finish", "coverage", "table"}),
         ("search --budget 4.5bits --trials 2", {"output", "size", "evidence", "reason"}),
         ("search --budget 4.5bits --trials 0", {"output", "size", "evidence", "reason"}),
         ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "recovery", "fallbacks"}),

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch
-from mpq.data.masks import labels_are_next_tokens, padding_masks, with_masks
+from mpq.data.masks import counted_positions, labels_are_next_tokens, padding_masks, with_masks
 from mpq.errors import DataError
 
 IDS = torch.tensor([[5, 6, 7, 0], [5, 6, 0, 0]])
@@ -96,3 +96,13 @@ def test_tokens_without_a_label_are_data_for_the_layers_that_read_them() -> None
     assert torch.equal(mask, REAL)
     (batch,), _ = with_masks([Batch((), {"input_ids": IDS}, labels)])
     assert padding_masks(batch) == []
+
+
+def test_the_share_of_positions_counts_batches_without_padding_too() -> None:
+    padded = Batch((), {"input_ids": IDS, "attention_mask": REAL.long()})  # 5 of 8
+    full = Batch((), {"input_ids": torch.ones(3, 8), "attention_mask": torch.ones(3, 8)})  # 24 of 24
+    batches, note = with_masks([padded, full])
+    assert batches[1].mask is None
+    assert counted_positions(batches) == (29, 32)
+    assert note.startswith("91% of the positions count")
+    assert counted_positions([full]) == (0, 0)

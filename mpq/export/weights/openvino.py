@@ -5,10 +5,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from mpq.export.base import Options, Written, package
 from mpq.export.output_place import staged
 from mpq.export.source import Source
+from mpq.export.weights.compare import compared, flat, half_of_the_digits
 from mpq.export.weights.onnx.target import Onnx
 
 _USE = (
@@ -42,12 +46,21 @@ class OpenVino(Onnx):
         """Write the graph, convert it, save it."""
         openvino = package("openvino", extra="openvino")
         with tempfile.TemporaryDirectory() as folder:
-            graph = super().write(source, Path(folder) / "model.onnx", options).path
+            graph = super().write(source, Path(folder) / "model.onnx", replace(options, compare=False)).path
             model = openvino.convert_model(graph)
             with staged(output.parent, last=output.name) as made:
                 openvino.save_model(model, made / output.name, compress_to_fp16=False)
+                told = _compared(source, options, made / output.name)
             del model  # it maps the file of the graph
         weights = output.with_suffix(".bin")
-        return Written(
-            output, (f"weights are in {weights.name}, {weights.stat().st_size:,} bytes: keep the two files together", *_USE), (weights,)
-        )
+        kept = f"weights are in {weights.name}, {weights.stat().st_size:,} bytes: keep the two files together"
+        return Written(output, (kept, told, *_USE), (weights,))
+
+
+def _compared(source: Source, options: Options, graph: Path) -> str:
+    def opened() -> Any:
+        core = package("openvino", extra="openvino").Core()
+        program = core.compile_model(graph, "CPU", {"EXECUTION_MODE_HINT": "ACCURACY"})
+        return lambda call: [torch.from_numpy(found) for found in program([tensor.numpy() for tensor in flat(call)]).values()]
+
+    return compared(source, options, "openvino", opened, tolerance=half_of_the_digits(source), main=source.kind != "export")

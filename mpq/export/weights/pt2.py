@@ -17,12 +17,14 @@ from torch.export import Dim, ExportedProgram
 
 from mpq.export.abilities import Abilities, ExportError
 from mpq.export.base import Options, Target, Written
+from mpq.export.output_place import staged
 from mpq.export.source import Source
 from mpq.export.weights.calls import Tokens, call_of, takes_tokens
+from mpq.export.weights.compare import Run, compared, half_of_the_digits
 from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module
-from mpq.files import atomic_write
 from mpq.formats.scheme import Scheme
+from mpq.models.running.forward import outputs_of
 from mpq.models.sources.exported_program import drop_traces
 from mpq.records.layer import Layer
 from mpq.shown import first_line
@@ -52,9 +54,20 @@ class Pt2(Target):
             raise ExportError(f"torch.export cannot trace this model ({first_line(error)})") from error
         drop_traces(program)
         _shorten(program)
-        with atomic_write(output) as file, quiet():
-            torch.export.save(program, file)
-        return Written(output, ("it needs torch alone: torch.export.load(path).module()",))
+        main = isinstance(module, Tokens)
+        with staged(output.parent, last=output.name) as folder:
+            with quiet():
+                torch.export.save(program, folder / output.name)
+            told = _compared(source, options, folder / output.name, main=main)
+        return Written(output, (told, "it needs torch alone: torch.export.load(path).module()"))
+
+
+def _compared(source: Source, options: Options, file: Path, *, main: bool) -> str:
+    def opened() -> Run:
+        program = torch.export.load(file).module()
+        return lambda call: outputs_of(program(*call.args, **call.kwargs))
+
+    return compared(source, options, "torch", opened, tolerance=half_of_the_digits(source), main=main)
 
 
 def _shorten(program: ExportedProgram) -> None:

@@ -19,7 +19,7 @@ from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values, is_integer
 from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples
 from mpq.models.running.forward import accepted, described, forward
-from mpq.models.running.habits import examine
+from mpq.models.running.habits import as_found, examine
 from mpq.models.sources.loaded import LoadedModel
 
 
@@ -61,7 +61,8 @@ def fit_data(
             raise UsageError(f"--{option} {value} is not a number of samples: give 1 or more")
     try:
         how = Reading(axis_of(batch_axis), mask, known_rows=ordered, seeded=seed_each_forward)
-        fit = _fit(content, model, how, num_samples=num_samples, batch_size=batch_size)
+        with as_found(model.module):
+            fit = _fit(content, model, how, num_samples=num_samples, batch_size=batch_size)
         check_values(fit.batches, model)
         check_labels(fit.batches, model)
         batches, note = with_masks(fit.batches, mask, parameters=list(accepted(model.module)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from mpq.errors import ModelError
 from mpq.formats.stored import PARTS
 from mpq.models.layers.state_tensors import aliases_of, state_of
+from mpq.models.running.habits import put_back
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact import PROGRAM, rest_of
 from mpq.records.artifact_layout import TensorEntry, entry
@@ -21,6 +22,7 @@ from mpq.tensors.dtypes import SAFETENSORS_DTYPES
 
 def rest_tensors(model: LoadedModel, layers: Sequence[Layer]) -> dict[str, Tensor]:
     """Every tensor stored as it is, by name: what is not one of `layers`, each storage once, then the program."""
+    put_back(model.module)
     state = state_of(model.module)
     left_out = {name for layer in layers for name in layer.parameters} | set(aliases_of(state))
     found = {name: tensor.detach() for name, tensor in state.items() if name not in left_out}

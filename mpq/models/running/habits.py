@@ -52,6 +52,29 @@ def habits_of(module: nn.Module) -> Habits | None:
     return _KNOWN.get(module)
 
 
+def put_back(module: nn.Module) -> None:
+    """Give `module` the state with which every call begins, which its last call may have changed."""
+    habits = _KNOWN.get(module)
+    if habits is not None:
+        restore_state(module, habits.state)
+
+
+@contextmanager
+def as_found(module: nn.Module) -> Iterator[State]:
+    """The state of `module`, with which every call inside the `with` begins; it has that state again afterwards.
+
+    What was found of its habits earlier is forgotten, except for the state that they put back.
+    """
+    put_back(module)
+    state = kept_state(module)
+    _KNOWN[module] = Habits(state)
+    try:
+        yield state
+    finally:
+        _KNOWN.pop(module, None)
+        restore_state(module, changed_state(module, state))
+
+
 @contextmanager
 def minded(module: nn.Module, batch: Batch) -> Iterator[Batch]:
     """The batch to give to `module`, which is as it was found, and random numbers from its seed, inside the `with`."""
@@ -59,7 +82,7 @@ def minded(module: nn.Module, batch: Batch) -> Iterator[Batch]:
     if habits is None:
         yield batch
         return
-    restore_state(module, habits.state)
+    put_back(module)
     given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs)) if habits.changes_inputs else batch
     if habits.seed is None:
         yield given
@@ -88,31 +111,45 @@ def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], 
 
     Args:
         module: in eval mode; left in the state in which it was found.
-        batches: the first two are run.
+        batches: the first two and the last are run.
         run: gives the module's outputs, minding its habits.
         seed: whether every call is to begin from the same random numbers.
 
     Raises:
         ModelError: if outputs differ although state and seed are minded, or for want of a seed.
     """
+    put_back(module)
     _KNOWN.pop(module, None)
     first = replace(batches[0], args=copied(batches[0].args), kwargs=copied(batches[0].kwargs))
     before = kept_state(module)
     outputs = [output.detach().clone() for output in run(first)]
-    state = changed_state(module, before)
+    state = _state_changed_by(module, before, batches, run)
     touched = any(not same_tensors(now, old) for now, old in zip(first.tensors, batches[0].tensors, strict=True))
     habits = Habits(state, touched, SEED if seed else None)
     if state or touched or seed:
         _KNOWN[module] = habits
     if seed:
         outputs = [output.detach().clone() for output in run(batches[0])]
-    if len(batches) > 1:
+    if len(batches) > 1 and (state or seed):
         run(batches[1])
     again = run(batches[0])
     restore_state(module, state)
     if not _alike(outputs, again):
         raise ModelError(_reason(module, batches[0], run, seed=seed))
     return _notes(habits)
+
+
+def _state_changed_by(module: nn.Module, before: State, batches: Sequence[Batch], run: Callable[[Batch], Sequence[Tensor]]) -> State:
+    """What a call of the first batch has changed, and what other batches change; it is put back.
+
+    One batch may leave a value as it was by chance, and the last is often of another size than the others.
+    """
+    state = changed_state(module, before)
+    for batch in (*batches[1:2], *batches[2:][-1:]):
+        run(replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs)))
+        state |= changed_state(module, before)
+    restore_state(module, state)
+    return state
 
 
 def _notes(habits: Habits) -> list[str]:

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from mpq.data.batch import Batch
 from mpq.errors import ModelError
+from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.layers.unquantized_tensors import rest_tensors
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
 from mpq.models.running.kept_state import kept_state, state_names
+from mpq.models.sources.load import from_module
 
 X = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 BATCHES = [Batch((X,)), Batch((X + 1,))]
@@ -157,3 +160,59 @@ def test_an_ordinary_model_needs_no_care() -> None:
     module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 2))
     assert examined(module) == []
     assert habits_of(module) is None
+
+
+class Streaming(nn.Module):
+    """As voice detectors do: keeps the end of the last input, and starts anew when the number of samples changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.context = torch.zeros(0)
+        self.last_size = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.last_size != len(x):
+            self.context = torch.zeros(len(x), 2)
+        found: Tensor = self.linear(torch.cat([self.context, x], 1))
+        self.context = x[:, -2:]
+        self.last_size = len(x)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("scripted", [False, True])
+def test_fitting_data_leaves_no_state_behind_that_later_calls_begin_with(scripted: bool) -> None:
+    """Fitting runs single samples and whole batches; the last of them must not become the state that is put back."""
+    own = Streaming().eval()
+    linear, module = own.linear, torch.jit.script(own) if scripted else own
+    x = torch.randn(10, 4, generator=torch.Generator().manual_seed(1))
+    fresh = [torch.cat([torch.zeros(len(part), 2), part], 1) for part in torch.split(x, 4)]
+    with torch.no_grad():
+        wanted = [linear(part) for part in fresh]
+    data = fit_data([x[:4], x[4:8], x[8:]], model=from_module(module), source="memory")
+    assert "keeps state between calls" in data.description
+    for _ in range(2):
+        for batch, right in zip(data.batches, wanted, strict=True):
+            assert torch.equal(forward(module, batch)[0], right)
+    again = fit_data([x[:4], x[4:8], x[8:]], model=from_module(module), source="memory")
+    assert torch.equal(forward(module, again.batches[0])[0], wanted[0])
+
+
+def test_state_of_a_model_that_was_used_before_is_found_by_the_batch_of_another_size() -> None:
+    module = Streaming().eval()
+    x = torch.randn(10, 4, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        module(x[:4])
+    examine(module, [Batch((part,)) for part in torch.split(x, 4)], lambda batch: forward(module, batch))
+    known = habits_of(module)
+    assert known is not None
+    assert set(state_names(known.state)) == {"context", "last_size"}
+
+
+def test_an_artifact_holds_the_state_that_was_found() -> None:
+    module = Recurrent("buffer").eval()
+    fit_data([X, X + 1], model=from_module(module), source="memory")
+    forward(module, BATCHES[0])
+    assert bool(module.memory.any())
+    assert not bool(rest_tensors(from_module(module), [])["memory"].any())

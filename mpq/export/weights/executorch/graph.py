@@ -38,6 +38,7 @@ class Graph:
     def __init__(self, source: Source, options: Options) -> None:
         module = quantized_module(source, options)
         self.notes: list[str] = []
+        self.tokens = takes_tokens(module, source, options)
         self._layers = {layer.name: layer for layer in source.artifact.layers}
         self._trace(module, source, options)
         names = {layer.parameters[0]: layer.name for layer in source.artifact.layers}
@@ -72,7 +73,7 @@ class Graph:
             raise ExportError(
                 f"this program computes in {half[0].removeprefix('torch.')}, XNNPACK here in float32: export the model in float32"
             )
-        if takes_tokens(module, source, options):
+        if self.tokens:
             longest = min(_LONGEST, int(source.artifact.config.get("max_position_embeddings") or _LONGEST))
             self._inputs: tuple[Any, ...] = ((torch.arange(6)[None],), {}, ({1: Dim("sequence", min=1, max=longest)},))
             module = Tokens(module)

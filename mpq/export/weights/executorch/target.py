@@ -19,11 +19,12 @@ from typing import Any
 from mpq.export.abilities import Abilities, ExportError
 from mpq.export.base import Options, Target, Written, package
 from mpq.export.nearest_scheme import closest, widen, without_idle_group
+from mpq.export.output_place import staged
 from mpq.export.source import Source
+from mpq.export.weights.compare import Run, compared, flat
 from mpq.export.weights.executorch.graph import Graph
 from mpq.export.weights.executorch.weights import fits_positive
 from mpq.export.weights.quiet import quiet
-from mpq.files import atomic_write
 from mpq.formats.scheme import Scheme
 from mpq.shown import first_line
 from mpq.tensors.quantized import QuantizedWeight
@@ -39,6 +40,8 @@ _GROUPED = Abilities(bits=(4,), group_sizes=(32, 64, 96, 128, 160, 192, 224, 256
 _ROWS = {bits: Abilities(bits=bits, group_sizes=(), floats=_FLOATS) for bits in ((4, 8), (8,))}
 _TABLE = {bits: Abilities(bits=bits, floats=_FLOATS) for bits in ((4, 8), (8,))}
 _REFUGE = Scheme("int8")
+_ROUNDING = 2**-8  # of inputs to 8 bits, as a share of their range; those of several layers add up like independent errors
+_DEVIATIONS = 6
 
 
 class ExecuTorch(Target):
@@ -93,10 +96,22 @@ class ExecuTorch(Target):
                 anew.append(name)
             self._graph.put(name, stored)
         program = _lower(self._graph.program())
-        with atomic_write(output) as file:
-            program.write_to_file(file)
+        with staged(output.parent, last=output.name) as folder:
+            with (folder / output.name).open("wb") as file:
+                program.write_to_file(file)
+            told = self._compared(source, options, folder / output.name)
         turned = self._stuck.intersection(anew)
-        return Written(output, (*_notes(source, self._graph, anew), *([_TURNED] if turned else []), *self._graph.notes, _USE))
+        return Written(output, (*_notes(source, self._graph, anew), *([_TURNED] if turned else []), *self._graph.notes, told, _USE))
+
+    def _compared(self, source: Source, options: Options, file: Path) -> str:
+        def opened() -> Run:
+            package("executorch.kernels.quantized", extra="executorch")
+            program = package("executorch.runtime", extra="executorch").Runtime.get().load_program(file)
+            method = program.load_method("forward")
+            return lambda call: method.execute(flat(call))
+
+        tolerance = _DEVIATIONS * _ROUNDING * (1 + len(source.schemes)) ** 0.5
+        return compared(source, options, "executorch", opened, tolerance=tolerance, main=self._graph.tokens, single=True)
 
 
 def _stored(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mpq.export.abilities import Abilities, ExportError
@@ -59,9 +60,27 @@ class Onnx(Target):
         large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
         with staged(output.parent, last=output.name) as folder:
             ir.save(model, folder / output.name, external_data=f"{output.name}.data" if large else None)
+            told = _compared(source, options, folder / output.name)
         notes = [f"weights are in {output.name}.data: keep the two files together"] if large else []
         data = (output.with_name(f"{output.name}.data"),) if large else ()
-        return Written(output, (*notes, *_USE), data)
+        return Written(output, (*notes, told, *_USE), data)
+
+
+def _compared(source: Source, options: Options, graph: Path) -> str:
+    from mpq.export.weights.compare import compared, flat, half_of_the_digits
+
+    def opened() -> Any:
+        runtime = package("onnxruntime", extra="onnx")
+        chosen = runtime.SessionOptions()
+        chosen.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+        session = runtime.InferenceSession(graph, chosen)
+        names = [given.name for given in session.get_inputs()]
+        return lambda call: [
+            torch.from_numpy(found)
+            for found in session.run(None, {name: tensor.numpy() for name, tensor in zip(names, flat(call), strict=True)})
+        ]
+
+    return compared(source, options, "onnxruntime", opened, tolerance=half_of_the_digits(source), main=source.kind != "export")
 
 
 def quantized_graph(source: Source, options: Options) -> Any:
@@ -163,7 +182,6 @@ def _codes(codes: Tensor, weight: QuantizedWeight) -> Any:
 
 def _float_array(values: Tensor) -> Any:
     import ml_dtypes
-    import torch
 
     return values.float().numpy().astype(ml_dtypes.bfloat16) if values.dtype == torch.bfloat16 else values.numpy()
 

@@ -1,0 +1,137 @@
+"""What was exported is run once next to the artifact: a model may compute something else while it is exported, and the file then too.
+
+A forward can ask for that (`torch.compiler.is_exporting`, `torch.jit.is_tracing`, `torch.onnx.is_in_onnx_export`), and a converter can be
+wrong. Both are run on one small batch: the data that the user gave, else random inputs of the shapes that the model takes. The largest
+difference is told as a share of the largest value of that output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
+from mpq.export.source import Source
+from mpq.export.weights.calls import Call, call_of, takes_tokens
+from mpq.export.weights.quiet import quiet
+from mpq.export.weights.reopen import quantized_module
+from mpq.models.running.forward import main_output, named, outputs_of
+from mpq.shown import first_line
+
+Run = Callable[[Call], Sequence[Tensor]]
+"""Runs what was exported, and gives the tensors that it returns, in order."""
+
+_WHY = (
+    "The model may ask in its forward whether it is being exported, or the conversion is wrong; nothing was written, "
+    "and --no-compare writes it all the same"
+)
+_SUPPRESSED = -1e4  # values from here down stand for "impossible"
+_TOKENS = (2, 6)
+
+
+def compared(
+    source: Source, options: Options, program: str, opened: Callable[[], Run], *, tolerance: float, main: bool, single: bool = False
+) -> str:
+    """A sentence on how far the outputs of what was exported are from those of the artifact.
+
+    Args:
+        source: the artifact.
+        options: the user's choices.
+        program: what runs the export, for messages.
+        opened: loads what was exported.
+        tolerance: largest difference of an output, as a share of its largest value.
+        main: whether the export gives the main output only.
+        single: whether it takes one sample at once.
+
+    Raises:
+        ExportError: if the outputs are others.
+    """
+    if not options.compare:
+        return "not compared with the artifact, as asked"
+    module = quantized_module(source, options)
+    call = _inputs(module, source, options)
+    call = _first(call) if single else call
+    own = _copy(call)
+    with torch.no_grad(), quiet():
+        result = module(*own.args, **own.kwargs)
+    expected = named(outputs_of(main_output(result)[1] if main else result))
+    try:
+        with torch.no_grad(), quiet():
+            found = [tensor for tensor in opened()(_copy(call)) if tensor.is_floating_point()]
+    except Exception as error:  # a runtime that lacks an operator, or is not installed, says nothing about the file
+        return f"not compared with the artifact: {program} does not run it here ({first_line(error)})"
+    worst, name = _difference(expected, found, program)
+    if not worst <= tolerance:
+        raise ExportError(
+            f"{program} gives other outputs than the artifact: '{name}' differs by {worst:.2g} of its largest value, and its arithmetic "
+            f"explains at most {tolerance:.2g}. {_WHY}"
+        )
+    return f"compared with the artifact by {program} on a small batch: outputs differ by at most {worst:.2g} of their largest value"
+
+
+def half_of_the_digits(source: Source) -> float:
+    """The tolerance for the same arithmetic in another order: half of the digits of the coarsest dtype that the layers compute in."""
+    return float(max(torch.finfo(getattr(torch, layer.dtype)).eps for layer in source.artifact.layers) ** 0.5)
+
+
+def flat(call: Call) -> list[Tensor]:
+    """The tensors of a call, positional ones first."""
+    return [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _inputs(module: nn.Module, source: Source, options: Options) -> Call:
+    """One call of the model: the user's samples, token ids, or random values in the shapes of the program's inputs."""
+    if takes_tokens(module, source, options):
+        most = int(source.artifact.config.get("vocab_size") or 2)
+        generator = torch.Generator().manual_seed(0)
+        return Call((torch.randint(0, most, _TOKENS, generator=generator),), {}, ((frozenset({0, 1}),), {}))
+    call = call_of(module, source, options)
+    if options.data is not None:
+        return call
+    generator = torch.Generator().manual_seed(0)
+    args, kwargs = pytree.tree_map(lambda leaf: _random(leaf, generator), (call.args, call.kwargs))
+    return replace(call, args=args, kwargs=kwargs)
+
+
+def _random(leaf: Any, generator: torch.Generator) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if leaf.is_floating_point():
+        return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
+    return torch.randint(0, 2, leaf.shape, generator=generator).to(leaf.dtype)  # any table has two rows
+
+
+def _first(call: Call) -> Call:
+    """The first sample."""
+    args, kwargs = pytree.tree_map(lambda leaf, axes: leaf[:1] if 0 in axes else leaf, (call.args, call.kwargs), call.dynamic)
+    return replace(call, args=args, kwargs=kwargs)
+
+
+def _copy(call: Call) -> Call:
+    args, kwargs = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (call.args, call.kwargs))
+    return replace(call, args=args, kwargs=kwargs)
+
+
+def _difference(expected: dict[str, Tensor], found: Sequence[Tensor], program: str) -> tuple[float, str]:
+    """The largest difference of all outputs, and the output's name; infinite if a value is finite in one and not in the other."""
+    shapes = [list(tensor.shape) for tensor in expected.values()], [list(tensor.shape) for tensor in found]
+    if shapes[0] != shapes[1]:
+        raise ExportError(f"{program} gives outputs of shape {shapes[1]}, the artifact of {shapes[0]}. {_WHY}")
+    worst = (0.0, next(iter(expected)))
+    for (name, wanted), got in zip(expected.items(), found, strict=True):
+        worst = max(worst, (_share(wanted.double(), got.double()), name))
+    return worst
+
+
+def _share(wanted: Tensor, got: Tensor) -> float:
+    counts = wanted.isfinite() & (wanted > _SUPPRESSED)
+    if not torch.equal(counts, got.isfinite() & (got > _SUPPRESSED)) or not bool(counts.any()):
+        return 0.0 if torch.equal(wanted.isfinite(), got.isfinite()) and torch.equal(wanted, got) else float("inf")
+    scale = float(wanted[counts].abs().max())
+    return float((wanted - got)[counts].abs().max()) / (scale or 1.0)
