@@ -97,7 +97,7 @@ def prepare(
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
-        notes=(*reasons, why, choice, *_added(parts), *_unreached(discovery), *too_large),
+        notes=(*model.notes, *reasons, why, choice, *_added(parts), *_unreached(discovery), *too_large),
         versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)

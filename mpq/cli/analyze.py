@@ -11,7 +11,22 @@ from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, self_check_lines
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
-from mpq.cli.options import BatchSize, Config, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, Trust, default_of, merged
+from mpq.cli.next_step import code_options
+from mpq.cli.options import (
+    AllowUnexpected,
+    BatchSize,
+    CheckpointKey,
+    Config,
+    Factory,
+    Json,
+    Mask,
+    NumSamples,
+    SeedEachForward,
+    SeqLen,
+    Trust,
+    default_of,
+    merged,
+)
 from mpq.config import AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
@@ -25,7 +40,7 @@ _SHOWN = 12
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --model.")],
+    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --builder.")],
     calib: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +96,8 @@ def command(
     mask: Mask = None,
     seed_each_forward: SeedEachForward = False,
     factory: Factory = None,
+    checkpoint_key: CheckpointKey = None,
+    allow_unexpected: AllowUnexpected = False,
     trust: Trust = False,
     offload: Annotated[
         Path | None,
@@ -150,7 +167,17 @@ def command(
 
     if offload is not None:
         refuse_offloaded(settings.method)
-    loaded = load_model(model, factory=factory, trust=trust, offload=offload, max_memory=limit)
+    loaded = load_model(
+        model,
+        factory=factory,
+        trust=trust,
+        offload=offload,
+        max_memory=limit,
+        key=checkpoint_key,
+        allow_unexpected=allow_unexpected,
+    )
+    for note in loaded.notes:
+        say(note)
     source = calibration_source(given, loaded)
     check_output(target, inputs=(source,))
     data = read_data(source, loaded, reading, seed=settings.seed)
@@ -160,7 +187,7 @@ def command(
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
     for note in (
         *table.notes,
-        *table.header.notes,
+        *(note for note in table.header.notes if note not in loaded.notes),
         *(table.finish or {}).get("notes", ()),
         *fallbacks,
         *inversion_lines(table),
@@ -178,4 +205,4 @@ def command(
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
-    say(f"next: mpq search{named} --budget 4.5bits")
+    say(f"next: mpq search{named} --budget 4.5bits{code_options(table.header.model, table.header.data, trust=trust)}")

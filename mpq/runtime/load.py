@@ -29,6 +29,8 @@ from mpq.tensors.matrix import from_matrix
 from mpq.tensors.packed import PackedTensor
 from mpq.tensors.quantized import unpack_weight
 
+_SOURCES = {"hf": "a Hugging Face folder with code of its own", "export": "a torch.export archive that was trusted"}
+
 
 def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
     """The quantized model of an artifact, in eval mode.
@@ -68,11 +70,13 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
 
 def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> nn.Module:
     kind = str(header.model.get("kind"))
-    if kind == "hf":
+    if kind == "hf" and header.config:
         return rebuild_module(kind, program=None, config=header.config, hollow=hollow, most=_values(header, file))
     if PROGRAM in file.keys():  # noqa: SIM118
         return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
-    raise ModelError(f"{path} holds weights only, its source is a {kind} model: build the module and call mpq.load(artifact, module)")
+    raise ModelError(
+        f"{path} holds weights only, its source is {_SOURCES.get(kind, f'a {kind} model')}: build the module and call mpq.load(artifact, module)"
+    )
 
 
 def _values(header: ArtifactHeader, file: Any) -> int:

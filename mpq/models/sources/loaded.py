@@ -18,7 +18,8 @@ class LoadedModel:
     Args:
         module: in eval mode, on the CPU.
         kind: "export", "torchscript", "hf", "state_dict", "pickle" or "memory".
-        sha256: of the file or files; for "memory" of the names, shapes, dtypes and contents of the state dict.
+        sha256: of the file or files, with a `checkpoint_key` of both, so that another entry is another model; for "memory" of the names,
+            shapes, dtypes and contents of the state dict.
         path: the file or directory; None for "memory".
         factory: "package.module:callable" that made the module of a state dict.
         checkpoint_key: the entry of a checkpoint, or the prefix of names, that the user chose.

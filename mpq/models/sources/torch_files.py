@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,9 +72,15 @@ def load_safetensors(path: Path, *, sha256: str, reading: Reading) -> LoadedMode
 
 def _filled(entries: Sequence[Entry], reading: Reading, *, path: Path, sha256: str) -> LoadedModel:
     module, notes = build_module(entries, reading, path=path)
-    key, allowed = reading.key, reading.allow_unexpected
     return LoadedModel(
-        module, "state_dict", sha256, path=path, factory=reading.factory, checkpoint_key=key, allow_unexpected=allowed, notes=notes
+        module,
+        "state_dict",
+        sha256 if reading.key is None else hashlib.sha256(f"{sha256} {reading.key}".encode()).hexdigest(),
+        path=path,
+        factory=reading.factory,
+        checkpoint_key=reading.key,
+        allow_unexpected=reading.allow_unexpected,
+        notes=notes,
     )
 
 
