@@ -18,6 +18,7 @@ from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.memory.malloc_trim import return_freed_memory
 from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.models.running.swap import tensor_of
+from mpq.models.sources.inference_tensors import replace_inference_tensors
 from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
@@ -59,6 +60,7 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     with _opened(artifact_files(path), path) as file:
         _check_parts(header, file, path)
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
+        replace_inference_tensors(module)
         _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:
         return_freed_memory()  # the layers were unpacked on the way, one after another
@@ -74,9 +76,8 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> 
         return rebuild_module(kind, program=None, config=header.config, hollow=hollow, most=_values(header, file))
     if PROGRAM in file.keys():  # noqa: SIM118
         return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
-    raise ModelError(
-        f"{path} holds weights only, its source is {_SOURCES.get(kind, f'a {kind} model')}: build the module and call mpq.load(artifact, module)"
-    )
+    source = _SOURCES.get(kind, f"a {kind} model")
+    raise ModelError(f"{path} holds weights only, its source is {source}: build the module and call mpq.load(artifact, module)")
 
 
 def _values(header: ArtifactHeader, file: Any) -> int:

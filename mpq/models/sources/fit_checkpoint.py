@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from mpq.models.sources.checkpoint_entries import Entry
 from mpq.models.sources.checkpoint_names import Naming, Namings
@@ -167,7 +167,7 @@ def _distance(fit: Fit) -> tuple[int, bool, int]:
 def _wrong_shape(state: Mapping[str, Any], module: nn.Module) -> str:
     for name, own in module.state_dict().items():
         given = state.get(name)
-        known = isinstance(own, Tensor) and isinstance(given, Tensor) and not isinstance(own, UninitializedTensorMixin)
+        known = isinstance(own, Tensor) and isinstance(given, Tensor) and not is_lazy(own)
         if known and given is not None and given.shape != own.shape:
             return f"'{name}' is {list(given.shape)} in the file and {list(own.shape)} in the module"
     return ""
@@ -194,7 +194,7 @@ def _paths(naming: Naming) -> set[tuple[str, str]]:
 
 
 def _place(tensor: Tensor) -> object:
-    hollow = isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta or not tensor.numel()
+    hollow = is_lazy(tensor) or tensor.is_meta or not tensor.numel()
     return id(tensor) if hollow else (tensor.data_ptr(), tensor.shape)
 
 
