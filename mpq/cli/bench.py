@@ -62,7 +62,7 @@ def command(
     own_module = not stands_alone(header, artifact)
 
     def loaded(*, packed: bool) -> nn.Module:
-        module = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust).module if own_module else None
+        module = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust, again=True).module if own_module else None
         return load(artifact, module, packed=packed, dtype=wanted)
 
     packed, unpacked = loaded(packed=True), None if wanted is None else loaded(packed=False)

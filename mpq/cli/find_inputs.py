@@ -140,7 +140,13 @@ def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any
 
 
 def reopen_model(
-    facts: Mapping[str, Any], beside: Path, *, given: Path | None = None, factory: str | None = None, trust: bool = False
+    facts: Mapping[str, Any],
+    beside: Path,
+    *,
+    given: Path | None = None,
+    factory: str | None = None,
+    trust: bool = False,
+    again: bool = False,
 ) -> LoadedModel:
     """The model that a file names, checked by its hash.
 
@@ -150,6 +156,7 @@ def reopen_model(
         given: the model, when the user names it.
         factory: what makes the module of a state dict, when the user names it.
         trust: allow a pickled module, and what the file names as factory.
+        again: do not repeat how a checkpoint was read.
 
     Raises:
         TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
@@ -162,7 +169,7 @@ def reopen_model(
     named = None if factory is not None else named_factory(facts, beside, trust=trust)
     with nullcontext() if named is None else code_named_by_file():
         model = load_model(path, factory=factory or named, trust=trust, **checkpoint_options(facts))
-    for note in model.notes:
+    for note in () if again else model.notes:
         say(note)
     if model.sha256 != facts.get("sha256"):
         found, expected = model.sha256[:12], str(facts.get("sha256"))[:12]

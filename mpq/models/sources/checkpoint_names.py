@@ -28,11 +28,6 @@ class Naming:
     prefix: str
     names: dict[str, str]
 
-    @property
-    def changed(self) -> dict[str, str]:
-        """The names that are read as others."""
-        return {old: new for old, new in self.names.items() if old != new}
-
 
 def bare(name: str) -> str:
     """A name without the parts that wrappers add; its last part is never one of them."""

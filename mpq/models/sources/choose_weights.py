@@ -54,15 +54,16 @@ def choose_weights(
 def notes_on(fit: Fit, module: nn.Module, *, what: str, key: str | None) -> tuple[str, ...]:
     """One line each for the entry, for names that were read as others, and for what was left out or not there."""
     notes = [] if key is not None or not fit.label else [f"{what}: weights of {shown(fit.label)}, which alone fit the module"]
-    changed = fit.naming.changed
+    read = {old: new for old, new in fit.naming.names.items() if new not in (*fit.counters, *fit.unexpected)}
+    changed = [(old, new) for old, new in read.items() if old != new]
     if changed:
-        old, new = next(iter(changed.items()))
-        count = f"{len(changed)} of {len(fit.naming.names)} names renamed to those of the module"
+        old, new = changed[0]
+        count = f"{len(changed)} of {len(read)} names renamed to those of the module"
         notes.append(f"{what}: {count}, for example {shown(old)} to {shown(new)}")
     notes += _converted(fit, module, what)
     left_out = [*fit.counters, *fit.left_out]
     if left_out:
-        notes.append(f"{what}: left out {len(left_out)} names that the module does not have: {_listed(left_out, _LISTED)}")
+        notes.append(f"{what}: left out {_count(left_out, 'name')} that the module does not have: {_listed(left_out, _LISTED)}")
     return tuple(notes)
 
 
@@ -72,11 +73,11 @@ def _converted(fit: Fit, module: nn.Module, what: str) -> list[str]:
     old = [name for name in fit.state if name not in own and name not in fit.unexpected]
     new = [name for name in own if name not in fit.state]
     if old and new:
-        return [f"{what}: torch converts {len(old)} names to {len(new)} of the module, for example {shown(old[0])} to {shown(new[0])}"]
+        return [f"{what}: torch converts {_count(old, 'name')} to {len(new)} of the module, for example {shown(old[0])} to {shown(new[0])}"]
     if old:
-        return [f"{what}: the module's load_state_dict does not use {len(old)} names: {_listed(old, _LISTED)}"]
+        return [f"{what}: the module's load_state_dict does not use {_count(old, 'name')}: {_listed(old, _LISTED)}"]
     if new:
-        return [f"{what}: {len(new)} values are not in the file and stay as the builder made them: {_listed(new, _SHOWN)}"]
+        return [f"{what}: {_count(new, 'value')} not in the file, as the builder made them: {_listed(new, _SHOWN)}"]
     return []
 
 
@@ -114,6 +115,10 @@ def _problem(fit: Fit) -> str:
     left_out = (("missing", fit.missing), ("unexpected", fit.left_out))
     told = "; ".join(f"{word}: {_listed(names, _SHOWN)}" for word, names in left_out if names)
     return f"{shown_bare(fit.label)}: {told}" if fit.label else told
+
+
+def _count(things: Sequence[str], word: str) -> str:
+    return f"{len(things)} {word}" + ("" if len(things) == 1 else "s")
 
 
 def _listed(names: Sequence[str], most: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 def ordinary(tensor: Tensor) -> Tensor:
@@ -19,7 +20,7 @@ def replace_inference_tensors(module: nn.Module) -> None:
     made: dict[int, Tensor] = {}
     for part in module.modules():
         for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
-            if tensor is None or not tensor.is_inference():
+            if tensor is None or is_lazy(tensor) or not tensor.is_inference():
                 continue
             if id(tensor) not in made:
                 copy = ordinary(tensor.data if isinstance(tensor, nn.Parameter) else tensor)
