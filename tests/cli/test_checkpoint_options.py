@@ -74,7 +74,9 @@ def test_the_chosen_entry_is_kept_from_the_analysis_to_the_evaluation(folder: Pa
     done("bench c.mpq.safetensors --data d.pt --builder maker:make --batch-sizes 1")
     stored = mpq.load("c.mpq.safetensors", __import__("maker").make()).state_dict()
     ema: dict[str, Tensor] = torch.load("c.pt")["ema"]
-    assert max(float((stored[name] - ema[f"module.{name}"]).abs().max()) for name in stored) < 0.02
+    assert (
+        max(float((stored[name] - ema[f"module.{name}"]).abs().max()) for name in stored) < 0.04
+    )  # a step of int4; the two sets are ten times as far apart
 
 
 def test_another_entry_is_another_model_for_files_that_exist(folder: Path) -> None:
@@ -107,7 +109,7 @@ def test_each_next_step_runs_as_it_is_printed(folder: Path, line: str, options: 
     built = options.split()[1].replace(":", ".")
     assert python == f"import maker; mpq.load('plain.mpq.safetensors', {built}())"
     found = eval(python.partition("; ")[2], {"mpq": mpq, "maker": __import__("maker")})
-    assert float((found.state_dict()["1.weight"] - torch.load("plain.pt")["1.weight"]).abs().max()) < 0.02
+    assert float((found.state_dict()["1.weight"] - torch.load("plain.pt")["1.weight"]).abs().max()) < 0.04
 
 
 def test_export_traces_with_the_data_that_the_plan_names(folder: Path) -> None:
