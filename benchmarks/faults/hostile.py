@@ -140,7 +140,7 @@ def _pickles() -> Iterator[Case]:
     for kind, content in (("pickle", files.pickled), ("legacy pickle", files.legacy_pickled)):
         lines = (
             *_MODEL_LINES,
-            "analyze {0} --calib calibration.pt --model benchmarks.faults.world:mlp -o out.sensitivity.jsonl",
+            "analyze {0} --calib calibration.pt --builder benchmarks.faults.world:mlp -o out.sensitivity.jsonl",
             "model:{0}",
             *data,
         )

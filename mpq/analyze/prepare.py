@@ -113,6 +113,7 @@ def prepare(
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
         notes=(
+            *model.notes,
             *reasons,
             why,
             choice,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpq.budget import Budget, Scope
 from mpq.check.measure_size import has_layers, weigh
-from mpq.errors import MpqError, UsageError
+from mpq.errors import UsageError
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import artifact_bytes, read_header
+from mpq.records.artifact_plans import plans_beside
 from mpq.records.file_kind import kind_of
 from mpq.records.plan import Plan, read_plan
 
@@ -129,11 +129,7 @@ def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_
 
 def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
     """The budget of the plan that the artifact was made from: one in its folder with the same model and schemes."""
-    plans = [
-        (file, plan, plan.budget)
-        for file, plan in _plans_in(path.resolve().parent)
-        if plan.budget is not None and plan.model.get("sha256") == header.model.get("sha256") and plan.layers == header.schemes
-    ]
+    plans = [(file, plan, plan.budget) for file, plan in plans_beside(path, header) if plan.budget is not None]
     if not plans:
         raise UsageError(
             f"{path} is an artifact, which carries no budget, and no plan beside it has its layers: give --budget, or check the plan"
@@ -145,11 +141,3 @@ def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
     taken, limit, weights = plan.counted(budget)
     found = _size(artifact_bytes(path) if budget.scope == "file" else taken, limit, weights, budget)
     return replace(found, message=f"{found.message}, from {file.name}")
-
-
-def _plans_in(folder: Path) -> Iterator[tuple[Path, Plan]]:
-    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        try:
-            yield file, read_plan(file)
-        except MpqError:
-            continue  # YAML of something else

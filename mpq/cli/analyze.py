@@ -11,9 +11,12 @@ from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
+from mpq.cli.next_step import code_options
 from mpq.cli.options import (
+    AllowUnexpected,
     BatchAxis,
     BatchSize,
+    CheckpointKey,
     Config,
     Factory,
     Json,
@@ -41,7 +44,7 @@ WITHOUT_DATA = "weight"  # the method that does without
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --model.")],
+    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --builder.")],
     calib: Annotated[
         str | None,
         typer.Option(
@@ -100,6 +103,8 @@ def command(
     seed_each_forward: SeedEachForward = False,
     split: Split = None,
     factory: Factory = None,
+    checkpoint_key: CheckpointKey = None,
+    allow_unexpected: AllowUnexpected = False,
     trust: Trust = False,
     offload: Annotated[
         Path | None,
@@ -174,7 +179,17 @@ def command(
 
     if offload is not None:
         refuse_offloaded(settings.method)
-    loaded = load_model(model, factory=factory, trust=trust, offload=offload, max_memory=limit)
+    loaded = load_model(
+        model,
+        factory=factory,
+        trust=trust,
+        offload=offload,
+        max_memory=limit,
+        key=checkpoint_key,
+        allow_unexpected=allow_unexpected,
+    )
+    for note in loaded.notes:
+        say(note)
     source = calibration_source(given, loaded, needed=settings.method != WITHOUT_DATA)
     check_output(target, inputs=(source,))
     data = None if source is None else read_data(source, loaded, reading, seed=settings.seed)
@@ -187,7 +202,7 @@ def command(
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
     for note in (
         *table.notes,
-        *table.header.notes,
+        *(note for note in table.header.notes if note not in loaded.notes),
         *(table.finish or {}).get("notes", ()),
         *fallbacks,
         *inversion_lines(table),
@@ -209,4 +224,5 @@ def command(
         say(line)
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
     unmeasured = " --trials 0" if data is None else ""
-    say(f"next: mpq search{named} --budget 4.5bits{unmeasured}")
+    options = code_options(table.header.model, table.header.data, trust=trust)
+    say(f"next: mpq search{named} --budget 4.5bits{unmeasured}{options}")

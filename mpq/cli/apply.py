@@ -9,6 +9,7 @@ import typer
 
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
+from mpq.cli.next_step import code_options, python_load
 from mpq.cli.options import Factory, Json, Trust
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
@@ -118,7 +119,7 @@ def command(
             on_progress=stage("apply"),
             on_recovery=stage,
         )
-    exported = None if to is None else _exported(done.path, to, Options(model=model, factory=factory, trust=trust))
+    exported = None if to is None else _exported(done.path, to, Options(model=model, plan=plan, factory=factory, trust=trust))
     size = wanted.size
     if json:
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
@@ -137,7 +138,8 @@ def command(
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),
         ]
     )
-    say(f"next: mpq eval {done.path} --data FILE; in Python: mpq.load('{done.path}')")
+    options = code_options(wanted.model, {}, trust=trust)
+    say(f"next: mpq eval {done.path} --data FILE{options}; in Python: {python_load(done.path, loaded, trust=trust)}")
 
 
 def _exported(artifact: Path, target: str, options: Options) -> Exported:

@@ -48,6 +48,7 @@ def command(
     Example: mpq bench resnet20.mpq.safetensors --batch-sizes 1,64
     """
     from mpq.records.artifact_files import artifact_bytes, read_header
+    from mpq.records.stands_alone import stands_alone
 
     sizes, wanted = _sizes(batch_sizes), dtype_of(dtype)
     header = read_header(artifact)
@@ -58,10 +59,10 @@ def command(
     from mpq.runtime.speed import latencies, tokens_per_second
 
     reference = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust)
-    own_module = header.model.get("kind") not in ("export", "hf")
+    own_module = not stands_alone(header, artifact)
 
     def loaded(*, packed: bool) -> nn.Module:
-        module = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust).module if own_module else None
+        module = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust, again=True).module if own_module else None
         return load(artifact, module, packed=packed, dtype=wanted)
 
     packed, unpacked = loaded(packed=True), None if wanted is None else loaded(packed=False)

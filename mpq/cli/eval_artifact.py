@@ -48,13 +48,14 @@ def evaluate_artifact(
     header = read_header(artifact)
 
     from mpq.evaluate.run import evaluate
+    from mpq.records.stands_alone import stands_alone
     from mpq.runtime.load import load
 
-    def reopened() -> LoadedModel:
-        return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust)
+    def reopened(*, again: bool) -> LoadedModel:
+        return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust, again=again)
 
-    model = reopened()
-    quantized = load(artifact) if header.model.get("kind") in ("export", "hf") else load(artifact, reopened().module)
+    model = reopened(again=False)
+    quantized = load(artifact) if stands_alone(header, artifact) else load(artifact, reopened(again=True).module)
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
     with progress("eval") as advance:

@@ -13,6 +13,7 @@ from mpq.cli.console import say, warn
 from mpq.config import DataSettings
 from mpq.errors import DataError, HeldError, MismatchError, MpqError, OutputError, UsageError
 from mpq.files import exists, journal_lines
+from mpq.records.facts import checkpoint_options
 from mpq.records.named_code import named_factory, refuse_code
 from mpq.writing.outputs import refuse_inputs, refuse_special
 
@@ -149,16 +150,23 @@ def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any
 
 
 def reopen_model(
-    facts: Mapping[str, Any], beside: Path, *, given: Path | None = None, factory: str | None = None, trust: bool = False
+    facts: Mapping[str, Any],
+    beside: Path,
+    *,
+    given: Path | None = None,
+    factory: str | None = None,
+    trust: bool = False,
+    again: bool = False,
 ) -> LoadedModel:
     """The model that a file names, checked by its hash.
 
     Args:
-        facts: path, sha256, kind and factory, as the file says.
+        facts: path, sha256, kind, factory and how a checkpoint is read, as the file says.
         beside: the file; the path is relative to its folder.
         given: the model, when the user names it.
         factory: what makes the module of a state dict, when the user names it.
         trust: allow a pickled module, and what the file names as factory.
+        again: do not repeat how a checkpoint was read.
 
     Raises:
         TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
@@ -170,7 +178,9 @@ def reopen_model(
     path = given or located_model(facts, beside)
     named = None if factory is not None else named_factory(facts, beside, trust=trust)
     with nullcontext() if named is None else code_named_by_file():
-        model = load_model(path, factory=factory or named, trust=trust)
+        model = load_model(path, factory=factory or named, trust=trust, **checkpoint_options(facts))
+    for note in () if again else model.notes:
+        say(note)
     if model.sha256 != facts.get("sha256"):
         found, expected = model.sha256[:12], str(facts.get("sha256"))[:12]
         raise MismatchError(

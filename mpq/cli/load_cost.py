@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from mpq.errors import MpqError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mpq.runtime.load_cost import Loading
 
 
@@ -58,18 +60,20 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dt
     from mpq.models.sources.load import load_model
     from mpq.models.sources.rebuild import rebuild_module
     from mpq.records.artifact_files import read_header
+    from mpq.records.facts import checkpoint_options
+    from mpq.records.stands_alone import stands_alone
     from mpq.runtime.load import load
     from mpq.runtime.load_cost import measured
 
     header = read_header(Path(artifact))
     if header.config:
         rebuild_module("hf", program=None, config=header.config, hollow=True)  # what it imports is no part of the model
-    own_module = header.model.get("kind") not in ("export", "hf")
-    given = load_model(reference, factory=factory or None, trust=bool(trust)).module if what == "packed" and own_module else None
-    if what == "packed":
-        found = measured(lambda: load(artifact, given, packed=True, dtype=dtype_of(dtype or None)))
-    else:
-        found = measured(lambda: load_model(reference, factory=factory or None, trust=bool(trust)).module)
+
+    def original() -> nn.Module:
+        return load_model(reference, factory=factory or None, trust=bool(trust), **checkpoint_options(header.model)).module
+
+    given = original() if what == "packed" and not stands_alone(header, Path(artifact)) else None
+    found = measured(original if what == "reference" else lambda: load(artifact, given, packed=True, dtype=dtype_of(dtype or None)))
     sys.stdout.write(json.dumps(asdict(found)))
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from mpq.cli.console import voice
 from mpq.cli.guard import guarded
@@ -48,7 +48,19 @@ class MpqGroup(TyperGroup):
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
+class MpqCommand(TyperCommand):
+    """A command that also knows its options by the names they had before, which no page shows."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser of its arguments."""
+        parser = super().make_parser(ctx)
+        known = parser._long_opt
+        known.update({old: known[new] for old, new in _OLD_NAMES.items() if new in known})
+        return parser
+
+
 _RESUMABLE = ("analyze", "search")
+_OLD_NAMES = {"--model": "--builder"}
 
 
 def _complain(message: str) -> None:
@@ -93,7 +105,7 @@ def root(
 
 for _name in _COMMANDS:
     _module = import_module(f"mpq.cli.{_name}")
-    app.command(_name)(guarded(_module.command))
+    app.command(_name, cls=MpqCommand)(guarded(_module.command))
 
 
 def main() -> None:

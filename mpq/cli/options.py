@@ -18,9 +18,26 @@ if TYPE_CHECKING:
 Factory = Annotated[
     str | None,
     typer.Option(
-        "--model",
+        "--builder",
         metavar="PACKAGE.MODULE:CALLABLE",
         help="Builds the module that a state dict fits. Needed for state dicts only.",
+        rich_help_panel="Model",
+    ),
+]
+CheckpointKey = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint-key",
+        metavar="KEY",
+        help="The entry of a checkpoint that holds the weights, such as ema or state_dict.generator. [default: the one that fits]",
+        rich_help_panel="Model",
+    ),
+]
+AllowUnexpected = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unexpected",
+        help="Leave out, and list, names of a state dict that the module does not have.",
         rich_help_panel="Model",
     ),
 ]

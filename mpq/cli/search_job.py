@@ -13,6 +13,7 @@ from mpq.budget import Budget
 from mpq.cli.console import figure, print_json, print_table, progress, say, warn
 from mpq.cli.explain import print_explanation
 from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
+from mpq.cli.next_step import code_options
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
 from mpq.writing.outputs import refuse_special
@@ -181,7 +182,7 @@ class Job:
             ],
             title=f"{self._table.metric} by budget",
         )
-        say(f"wrote {len(rows)} plans and frontier.csv to {folder}; next: mpq apply {folder}/{rows[0]['plan']}")
+        say(f"wrote {len(rows)} plans and frontier.csv to {folder}; next: mpq apply {folder}/{rows[0]['plan']}{self._code_options}")
 
     def report(self, result: SearchResult, output: Path, *, json: bool, explain: Sequence[str] = ()) -> None:
         """Write a plan and say what it is, and why the layers in `explain` have their schemes."""
@@ -223,12 +224,17 @@ class Job:
             print_explanation(result.plan, layer, self._table, list(self._settings.costs))
         say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
         say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
-        say(f"next: mpq apply {output}")
+        say(f"next: mpq apply {output}{self._code_options}")
 
     @contextmanager
     def _progress(self) -> Iterator[Progress]:
         with progress("search") as advance:
             yield lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}")
+
+    @property
+    def _code_options(self) -> str:
+        header = self._table.header
+        return code_options(header.model, header.data, trust=self._trust)
 
     @cached_property
     def _measurer(self) -> PlanMeasurer:

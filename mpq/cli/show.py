@@ -117,17 +117,17 @@ def _plan(file: Path) -> Shown:
 def _artifact(file: Path) -> Shown:
     from mpq.records.artifact_files import artifact_bytes, read_header
     from mpq.records.sensitivity import layer_bytes
+    from mpq.records.stands_alone import stands_alone
 
     header = read_header(file)
     total, whole = layer_bytes(header.layers, header.schemes), artifact_bytes(file)
     bits = 8 * total / sum(layer.weights for layer in header.layers)
-    alone = header.model.get("kind") in ("export", "hf")
     facts = {
         "file": f"{file}, an artifact of {header.model.get('path') or 'a model in memory'} ({header.model.get('kind')})",
         "size": f"{whole:,} bytes; {bits:.4g} bits per weight over the layers ({total:,} bytes)",
         "quantizer": header.quantizer,
         "recovery": ", ".join(name.replace("_", " ") for name in header.recovery) or "none",
-        "load": f"mpq.load('{file}')" if alone else f"mpq.load('{file}', module)",
+        "load": f"mpq.load('{file}')" if stands_alone(header, file) else f"mpq.load('{file}', module)",
     }
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]

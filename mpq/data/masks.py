@@ -72,7 +72,7 @@ def counted_positions(batches: Sequence[Batch]) -> tuple[int, int]:
 
 def _positions(batch: Batch) -> tuple[int, int]:
     """Of a batch without a mask, whose positions all count."""
-    masks = [mask for _, mask in _given_all(batch)]
+    masks = [mask for _, mask in _given_all(batch, (), {})]
     several = (tensor for tensor in (batch.labels, *batch.tensors) if tensor is not None and tensor.ndim > 1 and len(tensor) == batch.size)
     shape = masks[0].shape if masks else next((tensor.shape[:2] for tensor in several), (batch.size, 1))
     return shape[0] * shape[1], shape[0] * shape[1]

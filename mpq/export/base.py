@@ -33,6 +33,7 @@ class Options:
         data: file with one or more samples of inputs, for a model that brings none.
         model: the original model, where the plan's or artifact's path does not lead to it.
         fused: demand that layers which a runtime fuses share one scheme.
+        plan: the plan of an artifact, where it may be elsewhere than next to it.
         factory: "package.module:callable" that makes the module of a state dict, when the user names it.
         trust: allow files to run code of their own.
         compare: run what was exported next to the artifact, where its runtime is installed, and refuse other outputs.
@@ -41,6 +42,7 @@ class Options:
     data: str | None = None
     model: Path | None = None
     fused: bool = True
+    plan: Path | None = None
     factory: str | None = None
     trust: bool = False
     compare: bool = True

@@ -122,6 +122,15 @@ def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
     return sum(end - start for start, end in places)
 
 
+def holds_program(path: Path) -> bool:
+    """Whether a file of an artifact carries the program of its torch.export source.
+
+    Raises:
+        FormatError: if it is missing or damaged.
+    """
+    return PROGRAM in _opened(path)[1]
+
+
 def _metadata(
     model: Mapping[str, Any],
     quantizer: str,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -24,6 +24,15 @@ class ModelFacts(Struct):
     path: Annotated[Text | None, Meta(description="relative to this file")] = None
     kind: Literal["export", "torchscript", "hf", "state_dict", "pickle", "memory"] | None = None
     factory: Annotated[Text | None, Meta(description="package.module:callable, for a state dict")] = None
+    checkpoint_key: Annotated[Text | None, Meta(description="the entry of a checkpoint that holds the weights, or a prefix of names")] = (
+        None
+    )
+    allow_unexpected: Annotated[bool, Meta(description="names of the checkpoint that the module does not have are left out")] = False
+
+
+def checkpoint_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """How the weights of a checkpoint were chosen, from the facts of a model, as `load_model` takes it."""
+    return {"key": model.get("checkpoint_key"), "allow_unexpected": bool(model.get("allow_unexpected"))}
 
 
 class SampleCounts(Struct):

@@ -27,7 +27,7 @@ def named_factory(facts: Mapping[str, Any], file: Path, *, trust: bool) -> str |
     """
     named = facts.get("factory")
     if named is not None and not trust:
-        refuse_code(str(named), file, remedy=f"name it yourself with --model {shown_bare(named)}, or add --trust if you trust the file")
+        refuse_code(str(named), file, remedy=f"name it yourself with --builder {shown_bare(named)}, or add --trust if you trust the file")
     return None if named is None else str(named)
 
 

@@ -18,6 +18,7 @@ from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.memory.malloc_trim import return_freed_memory
 from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.models.running.swap import tensor_of
+from mpq.models.sources.inference_tensors import replace_inference_tensors
 from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
@@ -28,6 +29,8 @@ from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.packed import PackedTensor
 from mpq.tensors.quantized import unpack_weight
+
+_SOURCES = {"hf": "a Hugging Face folder with code of its own", "export": "a torch.export archive that was trusted"}
 
 
 def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
@@ -57,6 +60,7 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     with _opened(artifact_files(path), path) as file:
         _check_parts(header, file, path)
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
+        replace_inference_tensors(module)
         _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:
         return_freed_memory()  # the layers were unpacked on the way, one after another
@@ -68,11 +72,12 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
 
 def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> nn.Module:
     kind = str(header.model.get("kind"))
-    if kind == "hf":
+    if kind == "hf" and header.config:
         return rebuild_module(kind, program=None, config=header.config, hollow=hollow, most=_values(header, file))
     if PROGRAM in file.keys():  # noqa: SIM118
         return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
-    raise ModelError(f"{path} holds weights only, its source is a {kind} model: build the module and call mpq.load(artifact, module)")
+    source = _SOURCES.get(kind, f"a {kind} model")
+    raise ModelError(f"{path} holds weights only, its source is {source}: build the module and call mpq.load(artifact, module)")
 
 
 def _values(header: ArtifactHeader, file: Any) -> int:

@@ -66,8 +66,8 @@ def test_a_pickled_module_without_trust(fresh: Path) -> None:
 
 def test_a_state_dict_without_its_module(fresh: Path) -> None:
     torch.save(linear().state_dict(), "bad.pt")
-    assert refused(A, 3) == "bad.pt holds weights without a module: add --model package.module:callable, which makes the module"
-    assert refused(f"{A} --model torch.nn:Nowhere", 2).startswith("--model torch.nn:Nowhere failed with AttributeError: ")
+    assert refused(A, 3) == "bad.pt holds weights without a module: add --builder package.module:callable, which makes the module"
+    assert refused(f"{A} --builder torch.nn:Nowhere", 2).startswith("--builder torch.nn:Nowhere failed with AttributeError: ")
 
 
 def test_nan_in_a_weight(fresh: Path) -> None:

@@ -25,7 +25,7 @@ def data():
 BY_DATA = "would have mpq import and call maker:data, which it does only for its user: add --trust if you trust the file"
 BY_MODEL = (
     "would have mpq import and call maker:make, which it does only for its user: "
-    "name it yourself with --model maker:make, or add --trust if you trust the file"
+    "name it yourself with --builder maker:make, or add --trust if you trust the file"
 )
 ARTIFACT = "weights.mpq.safetensors"
 
@@ -40,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make = "import torch, maker; torch.manual_seed(0); torch.save(maker.make().state_dict(), 'weights.pt')"
         make += "; torch.save(maker.data(), 'd.pt')"
         _run(make)
-        done("analyze weights.pt --model maker:make --calib maker:data --candidates 4,8")
+        done("analyze weights.pt --builder maker:make --calib maker:data --candidates 4,8")
         done("search --budget 6bits --trials 2 --trust")
         done("apply plan.yaml --trust --no-corrections")
         Path("called").unlink()
@@ -82,7 +82,7 @@ def test_a_factory_that_a_file_names_is_not_called_without_trust(folder: Path, l
     assert not Path("called").exists()
 
 
-@pytest.mark.parametrize("allowed", ["--model maker:make", "--trust"])
+@pytest.mark.parametrize("allowed", ["--builder maker:make", "--trust"])
 @pytest.mark.parametrize(
     "line",
     [
@@ -98,7 +98,7 @@ def test_a_factory_that_the_user_names_or_trusts_is_called(folder: Path, line: s
 
 def test_data_that_an_analysis_names_is_not_called_without_trust(folder: Path) -> None:
     Path("maker.py").write_text(MAKER.replace('def data():\n    pathlib.Path("called")', 'def data():\n    pathlib.Path("data")'))
-    ran = typed("search --budget 7bits --trials 2 -o new.yaml --model maker:make")
+    ran = typed("search --budget 7bits --trials 2 -o new.yaml --builder maker:make")
     assert (ran.code, ran.err.splitlines()[-1]) == (3, f"mpq: weights.sensitivity.jsonl {BY_DATA}")
     assert not Path("data").exists()
     assert not Path("new.yaml").exists()
@@ -107,7 +107,7 @@ def test_data_that_an_analysis_names_is_not_called_without_trust(folder: Path) -
 
 def test_data_that_a_plan_names_is_not_called_without_trust(folder: Path) -> None:
     Path("maker.py").write_text(MAKER.replace('def data():\n    pathlib.Path("called")', 'def data():\n    pathlib.Path("data")'))
-    ran = typed("apply plan.yaml --model maker:make -o new.mpq.safetensors")
+    ran = typed("apply plan.yaml --builder maker:make -o new.mpq.safetensors")
     assert not Path("data").exists()
     assert BY_DATA in " ".join(ran.err.split())
 
@@ -115,7 +115,7 @@ def test_data_that_a_plan_names_is_not_called_without_trust(folder: Path) -> Non
 @pytest.mark.parametrize("source", ["maker:data", "maker:data?split=train", "./maker:data"])
 def test_data_that_a_budgets_file_names_is_not_called_without_trust(folder: Path, source: str) -> None:
     budgets(data=source, max_error=9)
-    for line in ("check --model maker:make", "check --budgets mpq-budgets.yaml --model maker:make"):
+    for line in ("check --builder maker:make", "check --budgets mpq-budgets.yaml --builder maker:make"):
         reason = refused(line, 3)
         assert reason.startswith("mpq-budgets.yaml would have mpq import and call ")
         assert reason.endswith("maker:data, which it does only for its user: add --trust if you trust the file")
@@ -124,9 +124,9 @@ def test_data_that_a_budgets_file_names_is_not_called_without_trust(folder: Path
 
 
 def test_data_on_the_command_line_or_in_the_configuration_of_the_user_needs_no_trust(folder: Path) -> None:
-    done(f"check {ARTIFACT} --data maker:data --max-error 9 --model maker:make")
+    done(f"check {ARTIFACT} --data maker:data --max-error 9 --builder maker:make")
     Path("own.yaml").write_text("check:\n  data: maker:data\n  max_error: 9\n")
-    done(f"check {ARTIFACT} --config own.yaml --model maker:make")
+    done(f"check {ARTIFACT} --config own.yaml --builder maker:make")
 
 
 def test_a_factory_that_an_artifact_of_a_budgets_file_names_is_not_called_without_trust(folder: Path) -> None:

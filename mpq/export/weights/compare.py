@@ -60,7 +60,7 @@ def compared(
     own = _copy(call)
     with torch.no_grad(), quiet():
         result = module(*own.args, **own.kwargs)
-    expected = named(outputs_of(main_output(result)[1] if main else result))
+    expected = named(outputs_of(main_output(result)[1] if main else result, own))
     try:
         with torch.no_grad(), quiet():
             found = [tensor for tensor in opened()(_copy(call)) if tensor.is_floating_point()]

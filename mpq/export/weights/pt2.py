@@ -65,7 +65,7 @@ class Pt2(Target):
 def _compared(source: Source, options: Options, file: Path, *, main: bool) -> str:
     def opened() -> Run:
         program = torch.export.load(file).module()
-        return lambda call: outputs_of(program(*call.args, **call.kwargs))
+        return lambda call: outputs_of(program(*call.args, **call.kwargs), call)
 
     return compared(source, options, "torch", opened, tolerance=half_of_the_digits(source), main=main)
 

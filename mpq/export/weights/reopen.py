@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,10 +16,12 @@ from mpq.models.inputs.load_data import load_data
 from mpq.models.sources.load import load_model
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import code_named_by_file
+from mpq.records.artifact_plans import data_file, plans_beside
+from mpq.records.facts import checkpoint_options
 from mpq.records.named_code import named_factory
+from mpq.records.plan import read_plan
+from mpq.records.stands_alone import stands_alone
 from mpq.runtime.load import load
-
-_ALONE = ("export", "hf")
 
 
 def original_path(source: Source, options: Options) -> Path | None:
@@ -37,7 +40,7 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
         ExportError: if the artifact holds weights only and the original model is not there.
         TrustError: if the artifact names a factory, and neither the user names one nor trusts it.
     """
-    if source.kind in _ALONE:
+    if stands_alone(source.artifact, source.path):
         return load(source.path)
     path = original_path(source, options)
     if path is None:
@@ -46,16 +49,27 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
         )
     named = None if options.factory is not None else named_factory(source.model, source.path, trust=options.trust)
     with nullcontext() if named is None else code_named_by_file():
-        return load(source.path, load_model(path, factory=options.factory or named, trust=options.trust).module)
+        model = load_model(path, factory=options.factory or named, trust=options.trust, **checkpoint_options(source.model))
+        return load(source.path, model.module)
 
 
 def sample(module: nn.Module, source: Source, options: Options) -> Batch:
-    """Two samples of the inputs in --data.
+    """Two samples of the inputs in --data, else of the data that the artifact's plan names.
 
     Raises:
-        ExportError: if no data is given.
+        ExportError: if there is neither.
     """
-    if options.data is None:
+    found = (options.data, {}) if options.data is not None else _planned(source, options)
+    if found is None:
         raise ExportError(f"a {source.kind} model brings no inputs to trace it with: add --data FILE, two samples are enough")
+    given, facts = found
     loaded = LoadedModel(module, source.kind, str(source.model.get("sha256")))
-    return load_data(options.data, model=loaded, num_samples=2, batch_size=2).batches[0]
+    chosen = {name: facts[name] for name in ("seq_len", "mask", "seed_each_forward") if facts.get(name)}
+    return load_data(given, model=loaded, num_samples=2, batch_size=2, **chosen).batches[0]
+
+
+def _planned(source: Source, options: Options) -> tuple[str, dict[str, Any]] | None:
+    """The data of the plan, and how it is read; code that the plan names is not called."""
+    plans = [(options.plan, read_plan(options.plan))] if options.plan is not None else plans_beside(source.path, source.artifact)
+    found = ((data_file(plan.data, file), plan.data) for file, plan in plans)
+    return next(((given, facts) for given, facts in found if given is not None), None)

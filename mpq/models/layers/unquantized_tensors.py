@@ -77,4 +77,5 @@ def source_of(model: LoadedModel, path: str | None) -> dict[str, Any]:
     """What plans and artifacts say of the source model; `path` is how to find it from their folder."""
     source: dict[str, Any] = {} if path is None else {"path": path}
     source |= {"sha256": model.sha256, "kind": model.kind}
-    return source if model.factory is None else source | {"factory": model.factory}
+    chosen = {"factory": model.factory, "checkpoint_key": model.checkpoint_key, "allow_unexpected": model.allow_unexpected or None}
+    return source | {name: value for name, value in chosen.items() if value is not None}

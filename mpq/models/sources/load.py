@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from mpq.errors import ModelError, UsageError
@@ -14,8 +15,10 @@ from mpq.models.sources.checks import check_sound, state_sha256
 from mpq.models.sources.detect_kind import sniff
 from mpq.models.sources.exported_program import load_program
 from mpq.models.sources.huggingface import load_directory
+from mpq.models.sources.inference_tensors import replace_inference_tensors
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.mapped_checkpoint import map_directory
+from mpq.models.sources.state_dict import Reading
 from mpq.models.sources.torch_files import load_safetensors, load_saved, load_torchscript
 
 _SELF_CONTAINED = {"export": "a torch.export archive", "torchscript": "TorchScript", "hf": "a Hugging Face directory"}
@@ -28,6 +31,8 @@ def load_model(
     trust: bool = False,
     offload: str | Path | None = None,
     max_memory: int | None = None,
+    key: str | None = None,
+    allow_unexpected: bool = False,
 ) -> LoadedModel:
     """The model at `path`, on the CPU and in eval mode.
 
@@ -38,26 +43,31 @@ def load_model(
         offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/memory`).
             The module is to be analyzed only: its parameters are read-only, and to write to one ends the process.
         max_memory: with `offload`, bytes of weights and of what the analysis makes that are in memory at once; None for 1 GiB.
+        key: of a checkpoint, the entry with the weights, its keys joined by dots, or a prefix of names in it; None takes what alone fits.
+        allow_unexpected: leave out names of a state dict that the module does not have; `LoadedModel.notes` lists them.
 
     Raises:
-        ModelError: if the file is missing, damaged, of another format, needs `trust`, or does not fit `factory`.
+        ModelError: if the file is missing, damaged, of another format, needs `trust`, does not fit `factory`, or holds
+            several sets of weights that do.
         NumericsError: if a weight holds NaN or infinity.
-        UsageError: if `factory` cannot be used, or `offload` with a model that is no Hugging Face directory.
+        UsageError: if `factory`, `key` or `allow_unexpected` cannot be used, or `offload` with a model that is no Hugging Face directory.
     """
     path = Path(path)
     content = sniff(path)
-    if factory is not None and content in _SELF_CONTAINED:
-        raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and brings its own module: leave out --model {factory}")
+    if content in _SELF_CONTAINED and (needless := _options_of_state_dicts(factory, key, allow_unexpected)):
+        raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and brings its own module: leave out {needless}")
     if offload is not None and content != "hf":
         raise UsageError(f"{path} is no Hugging Face directory, whose weights alone can stay in their files: leave out --offload")
     store = None if offload is None else Offload(Path(offload), limit=LIMIT_BYTES if max_memory is None else max_memory)
-    loaded = _load(content, path, factory=factory, trust=trust) if store is None else _offloaded(path, store, trust=trust)
+    reading = Reading(factory, key, allow_unexpected)
+    with torch.inference_mode(mode=False):  # or the module could not be written or trained later
+        loaded = _load(content, path, reading, trust=trust) if store is None else _offloaded(path, store, trust=trust)
     check_sound(loaded.module, str(path))
     return loaded
 
 
 def from_module(module: nn.Module) -> LoadedModel:
-    """A model that is already in memory; it is used as it is, not copied.
+    """A model that is already in memory; it is used as it is, not copied, except for tensors made under torch.inference_mode.
 
     Raises:
         ModelError: if the module is in training mode, or has no values yet.
@@ -65,6 +75,7 @@ def from_module(module: nn.Module) -> LoadedModel:
     """
     if module.training:
         raise ModelError("the model is in training mode: call model.eval() first")
+    replace_inference_tensors(module)
     check_sound(module, type(module).__name__)
     return LoadedModel(module, "memory", state_sha256(module))
 
@@ -73,7 +84,12 @@ def _offloaded(path: Path, offload: Offload, *, trust: bool) -> LoadedModel:
     return replace(load_directory(path, trust=trust, build=lambda directory: map_directory(directory, offload)), offload=offload)
 
 
-def _load(content: str, path: Path, *, factory: str | None, trust: bool) -> LoadedModel:
+def _options_of_state_dicts(factory: str | None, key: str | None, allow_unexpected: bool) -> str:
+    given = {f"--builder {factory}": factory is not None, f"--checkpoint-key {key}": key is not None}
+    return " and ".join(text for text, there in (given | {"--allow-unexpected": allow_unexpected}).items() if there)
+
+
+def _load(content: str, path: Path, reading: Reading, *, trust: bool) -> LoadedModel:
     if content == "hf":
         return load_directory(path, trust=trust)
     sha256 = sha256_of([path])
@@ -82,5 +98,5 @@ def _load(content: str, path: Path, *, factory: str | None, trust: bool) -> Load
     if content == "torchscript":
         return load_torchscript(path, sha256=sha256, trust=trust)
     if content == "safetensors":
-        return load_safetensors(path, sha256=sha256, factory=factory)
-    return load_saved(path, sha256=sha256, factory=factory, trust=trust)
+        return load_safetensors(path, sha256=sha256, reading=reading)
+    return load_saved(path, sha256=sha256, reading=reading, trust=trust)

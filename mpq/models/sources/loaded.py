@@ -18,9 +18,13 @@ class LoadedModel:
     Args:
         module: in eval mode, on the CPU.
         kind: "export", "torchscript", "hf", "state_dict", "pickle" or "memory".
-        sha256: of the file or files; for "memory" of the names, shapes, dtypes and contents of the state dict.
+        sha256: of the file or files, with a `checkpoint_key` of both, so that another entry is another model; for "memory" of the names,
+            shapes, dtypes and contents of the state dict.
         path: the file or directory; None for "memory".
         factory: "package.module:callable" that made the module of a state dict.
+        checkpoint_key: the entry of a checkpoint, or the prefix of names, that the user chose.
+        allow_unexpected: names of a checkpoint that the module does not have were allowed.
+        notes: how a checkpoint was read: the entry, names that were renamed or left out.
         example_inputs: positional and keyword inputs that an exported program carries.
         program: "export": the archive without its weights, compressed; `rebuild_module` makes the module from it.
         config: "hf": the config.json with the class name under "architecture"; `rebuild_module` makes the module from it.
@@ -38,3 +42,6 @@ class LoadedModel:
     config: dict[str, Any] | None = None
     tokenizer: Path | None = None
     offload: Offload | None = None
+    checkpoint_key: str | None = None
+    allow_unexpected: bool = False
+    notes: tuple[str, ...] = ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.errors import ModelError
+from mpq.models.sources.checkpoint_entries import Entry, find_entries
 from mpq.models.sources.loaded import LoadedModel
-from mpq.models.sources.state_dict import build_module, code_named_by_file, find_state, working_directory_importable
+from mpq.models.sources.state_dict import Reading, build_module, code_named_by_file, working_directory_importable
 from mpq.models.sources.torchscript_guard import checked_script
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ def _script(path: Path, *, trust: bool) -> nn.Module:
         return _jit_load(checked_script(file, str(path)), map_location="cpu")
 
 
-def load_saved(path: Path, *, sha256: str, factory: str | None, trust: bool) -> LoadedModel:
+def load_saved(path: Path, *, sha256: str, reading: Reading, trust: bool) -> LoadedModel:
     """What torch.save wrote: a state dict, or with `trust` a pickled module.
 
     Raises:
@@ -52,20 +54,34 @@ def load_saved(path: Path, *, sha256: str, factory: str | None, trust: bool) -> 
     content = _unpickle(path) if trust else _load_weights(path)
     if isinstance(content, nn.Module):
         return LoadedModel(content.eval(), "pickle", sha256, path=path)
-    state = find_state(content)
-    if state is None:
+    entries = find_entries(content)
+    if not entries:
         raise ModelError(f"{path} holds {_described(content)} and not a model: give a state dict or a torch.export archive")
-    return LoadedModel(build_module(state, factory=factory, path=path), "state_dict", sha256, path=path, factory=factory)
+    return _filled(entries, reading, path=path, sha256=sha256)
 
 
-def load_safetensors(path: Path, *, sha256: str, factory: str | None) -> LoadedModel:
+def load_safetensors(path: Path, *, sha256: str, reading: Reading) -> LoadedModel:
     """A state dict in a .safetensors file.
 
     Raises:
         ModelError: if the file is damaged, or already a result of mpq.
     """
     state = _read(lambda: _load_tensors(path), path, ".safetensors file")
-    return LoadedModel(build_module(state, factory=factory, path=path), "state_dict", sha256, path=path, factory=factory)
+    return _filled([Entry("", state)], reading, path=path, sha256=sha256)
+
+
+def _filled(entries: Sequence[Entry], reading: Reading, *, path: Path, sha256: str) -> LoadedModel:
+    module, notes = build_module(entries, reading, path=path)
+    return LoadedModel(
+        module,
+        "state_dict",
+        sha256 if reading.key is None else hashlib.sha256(f"{sha256} {reading.key}".encode()).hexdigest(),
+        path=path,
+        factory=reading.factory,
+        checkpoint_key=reading.key,
+        allow_unexpected=reading.allow_unexpected,
+        notes=notes,
+    )
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ def test_a_zip_without_a_model_is_refused() -> None:
 def test_a_state_dict_needs_a_factory_and_is_loaded_in_eval_mode(zipped: bool) -> None:
     net = Net()
     torch.save(net.state_dict(), "weights", _use_new_zipfile_serialization=zipped)
-    expected = "weights holds weights without a module: add --model package.module:callable, which makes the module"
+    expected = "weights holds weights without a module: add --builder package.module:callable, which makes the module"
     assert refusal("weights") == expected
     loaded = load_model("weights", factory="made_here:Net")
     assert (loaded.kind, loaded.factory, loaded.path) == ("state_dict", "made_here:Net", Path("weights"))
@@ -147,13 +147,13 @@ def test_a_state_dict_that_does_not_fit_names_the_first_keys() -> None:
     state["extra"] = state.pop("out.bias")
     torch.save(state, "w.pt")
     expected = (
-        "w.pt does not fit the module of made_here:Net: missing: out.bias; unexpected: extra; give the factory that made this checkpoint"
+        "w.pt does not fit the module of made_here:Net: missing: out.bias; unexpected: extra; give the builder that made this checkpoint"
     )
     assert refusal("w.pt", factory="made_here:Net") == expected
     torch.save({**Net().state_dict(), "out.weight": torch.zeros(3, 4)}, "w.pt")
     assert refusal("w.pt", factory="made_here:Net") == (
         "w.pt does not fit the module of made_here:Net: 'out.weight' is [3, 4] in the file and [2, 4] in the module; "
-        "give the factory that made this checkpoint"
+        "give the builder that made this checkpoint"
     )
 
 
@@ -180,12 +180,12 @@ def test_mixed_dtypes_are_kept_tensor_by_tensor_and_ties_stay_tied() -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("made_here", "'made_here' does not name a callable: write --model package.module:callable"),
-        (":Net", "':Net' does not name a callable: write --model package.module:callable"),
-        ("nowhere:Net", "--model nowhere:Net failed with ModuleNotFoundError: No module named 'nowhere'"),
-        ("made_here:Nets", "--model made_here:Nets failed with AttributeError: module 'made_here' has no attribute 'Nets'"),
-        ("made_here:fails", "--model made_here:fails failed with ValueError: no such thing"),
-        ("made_here:number", "--model made_here:number returned int: it must return a torch.nn.Module"),
+        ("made_here", "'made_here' does not name a callable: write --builder package.module:callable"),
+        (":Net", "':Net' does not name a callable: write --builder package.module:callable"),
+        ("nowhere:Net", "--builder nowhere:Net failed with ModuleNotFoundError: No module named 'nowhere'"),
+        ("made_here:Nets", "--builder made_here:Nets failed with AttributeError: module 'made_here' has no attribute 'Nets'"),
+        ("made_here:fails", "--builder made_here:fails failed with ValueError: no such thing"),
+        ("made_here:number", "--builder made_here:number returned int: it must return a torch.nn.Module"),
     ],
 )
 def test_a_factory_that_cannot_be_used_is_a_usage_error(factory: str, message: str) -> None:
@@ -249,7 +249,7 @@ def test_safetensors_that_are_truncated_or_already_an_artifact_are_refused() -> 
 
 def test_a_missing_factory_is_told_before_the_tensors_are_read() -> None:
     save_file({"weight": torch.ones(9)}, "w.safetensors")
-    expected = "w.safetensors holds weights without a module: add --model package.module:callable, which makes the module"
+    expected = "w.safetensors holds weights without a module: add --builder package.module:callable, which makes the module"
     assert refusal("w.safetensors") == expected
 
 
