@@ -126,7 +126,7 @@ def test_other_files_have_a_size_in_bytes_alone() -> None:
     assert not only("m.gguf", budget="999B", scope="file").passed
     for limits in ({"max_error": 1.0}, {"budget": "1kB", "scope": "layers"}):
         with pytest.raises(UsageError, match=rf"^{GGUF}$"):
-            check_file(Path("m.gguf"), **limits)  # type: ignore[arg-type]
+            check_file(Path("m.gguf"), **limits)
     reason = "budget 4bits needs a plan or an artifact, and m.gguf is neither: give bytes, for example --budget 12MB"
     with pytest.raises(UsageError, match=rf"^{reason}$"):
         check_file(Path("m.gguf"), budget="4bits")
