@@ -22,8 +22,8 @@ def placed(weight: Tensor, view: Tensor, product: Product, axes: tuple[int, ...]
 
 
 def facts(found: Placement) -> tuple[int, int, int, list[int] | None, list[int] | None]:
-    lists = [None if each is None else each.tolist() for each in (found.columns, found.values)]
-    return found.first, found.rows, found.groups, *lists
+    columns, values = (None if each is None else each.tolist() for each in (found.columns, found.values))
+    return found.first, found.rows, found.groups, columns, values
 
 
 W = torch.zeros(6, 8)

@@ -149,7 +149,8 @@ def test_what_cannot_be_iterated_is_not_data(content: Any, name: str) -> None:
 
 
 def test_nothing_is_refused_and_so_is_what_no_reading_takes() -> None:
-    for empty in ([], (), iter(())):
+    nothing: list[Any] = [[], (), iter(())]
+    for empty in nothing:
         with pytest.raises(DataError, match=r"^the data holds no samples: give at least one$"):
             list(interpretations(empty))
     with pytest.raises(DataError, match=r"^int is not a batch: "):
