@@ -57,7 +57,8 @@ class TestEveryMethod:
         saved: list[dict[str, Any]] = []
         whole = context_of(mlp(), data(), saved)
         method_named(name).run(whole)
-        half = context_of(mlp(), data(), more := [])
+        more: list[dict[str, Any]] = []
+        half = context_of(mlp(), data(), more)
         lines = [record for record in saved if "layer" in record]
         half.record(lines[: len(lines) // 2])
         method_named(name).run(half)
