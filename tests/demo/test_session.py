@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_progress_of_a_slow_machine_is_left_out(tmp_path: Path) -> None:
 def test_the_terminal_has_80_columns_and_its_commands_are_those_of_this_python(tmp_path: Path) -> None:
     assert printed("echo $COLUMNS $OMP_NUM_THREADS", tmp_path) == "80 1\n"
     found = printed('python -c "import sys; print(sys.prefix)"', tmp_path)
-    assert found == printed(f'{session.sys.executable} -c "import sys; print(sys.prefix)"', tmp_path)
+    assert found == printed(f'{sys.executable} -c "import sys; print(sys.prefix)"', tmp_path)
 
 
 def test_each_step_is_its_words_and_a_console_with_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
