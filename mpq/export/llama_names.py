@@ -22,7 +22,7 @@ _INNER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+?)(\.weight|\.bias)?")
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 
 def gguf_name(name: str) -> str | None:

@@ -1,5 +1,3 @@
-import copy
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +9,20 @@ import mpq
 from mpq.cli.console import fallback_lines
 from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import MismatchError, NumericsError, UsageError
-from mpq.formats.scheme import Scheme
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.reference import Reference
-from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
-from mpq.tensors.matrix import from_matrix, to_matrix
-from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import MODELS, bits, data, mlp
 
-quantizer_module = importlib.import_module("mpq.analyze.choose_quantizer")  # `mpq.analyze` is the function
 CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "rtn", "method": "measure"}
+
+
+def batch_of(inputs: Tensor) -> Data:
+    return data_from_batches([inputs])
 
 
 def analyzed(module: nn.Module | None = None, samples: Data | None = None, **choices: Any) -> Sensitivity:
     return mpq.analyze(module or mlp(), samples or data(), **(CHOICES | choices))
-
-
-def naive(module: nn.Module, samples: Data, table: Sensitivity, layer: Layer, scheme: Scheme) -> list[float]:
-    """A deep copy of the model with one parameter replaced, run on every batch."""
-    changed = copy.deepcopy(module)
-    with torch.no_grad():
-        weight = changed.state_dict()[layer.parameters[0]]
-        matrix = quantizer_named("rtn").quantize(to_matrix(weight, layer.axes), scheme).dequantize()
-        weight.copy_(from_matrix(matrix, layer.shape, layer.axes))
-        metric, found = metric_named(table.metric, probabilities=bool(table.header.settings["probabilities"])), []
-        for batch in samples.batches:
-            found += metric.errors(metric.prepare([module(*batch.args)]), [changed(*batch.args)]).tolist()
-    return [float(f"{value:.6g}") for value in found]
-
-
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_figure_is_that_of_a_copy_with_one_weight_replaced_to_the_last_stored_digit(kind: str) -> None:
-    build, inputs = MODELS[kind]
-    module = build()
-    samples = mpq_data(inputs)
-    table = analyzed(module, samples)
-    calibration, _ = samples.split(0.25, 0)
-    assert table.finished
-    for (name, scheme), errors in table.errors.items():
-        layer = next(layer for layer in table.layers if layer.name == name)
-        assert errors.tolist() == naive(module, calibration, table, layer, scheme), (name, scheme)
-
-
-def mpq_data(inputs: Tensor) -> Data:
-    from mpq.data.dataset import data_from_batches
-
-    return data_from_batches([inputs])
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -65,7 +30,7 @@ def test_the_model_is_the_same_to_the_bit_afterwards(kind: str) -> None:
     build, inputs = MODELS[kind]
     module = build()
     before = bits(module)
-    analyzed(module, mpq_data(inputs), quantizer="mse")
+    analyzed(module, batch_of(inputs), quantizer="mse")
     assert bits(module) == before
 
 
@@ -130,23 +95,6 @@ def test_a_killed_analysis_resumes_without_measuring_anything_twice(tmp_path: Pa
     assert {key: e.tolist() for key, e in table.errors.items()} == {key: e.tolist() for key, e in expected.errors.items()}
 
 
-def test_batches_of_another_size_continue_where_the_figures_end(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-
-    def kill(number: int, total: int, what: str) -> None:
-        if number == 12:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        analyzed(samples=data(batch_size=8), output=path, on_progress=kill)
-    table = analyzed(samples=data(batch_size=5), output=path)
-    expected = analyzed(samples=data(batch_size=8))
-    for key, errors in expected.errors.items():
-        count = min(len(errors), len(table.errors[key]))  # where a negligible one ends depends on the batches
-        assert count >= 8
-        assert table.errors[key][:count].tolist() == pytest.approx(errors[:count].tolist(), rel=1e-3, abs=1e-6)
-
-
 def test_a_finished_analysis_is_read_without_running_the_layers_again(tmp_path: Path) -> None:
     analyzed(output=tmp_path / "t.jsonl")
     content = (tmp_path / "t.jsonl").read_bytes()
@@ -178,15 +126,6 @@ def test_an_analysis_of_something_else_is_refused(tmp_path: Path, change: str) -
     assert str(error.value).startswith(f"{path} holds an analysis with another {change} (")
 
 
-def test_progress_counts_up_to_its_total() -> None:
-    calls: list[tuple[int, int]] = []
-    analyzed(samples=data(40), on_progress=lambda number, total, what: calls.append((number, total)) if "self-check" not in what else None)
-    assert [number for number, _ in calls] == list(range(1, len(calls) + 1))
-    assert calls[-1] == (len(calls), len(calls))
-    totals = [total for _, total in calls]
-    assert totals == sorted(totals, reverse=True)  # it shrinks when figures turn out to be negligible
-
-
 def test_an_unknown_quantizer_is_refused_before_the_model_runs() -> None:
     with pytest.raises(UsageError, match=r"^'best' is not a quantizer: use one of "):
         mpq.analyze(nn.Linear(2, 2).eval(), data(), quantizer="best")
@@ -211,18 +150,6 @@ def test_a_layer_without_a_candidate_that_fits_stays_at_16_bits() -> None:
     table = analyzed(module, candidates=("2",))
     assert [str(scheme) for scheme in table.header.candidates["0"]] == ["bf16"]
     assert table.header.notes[-1] == "left out for '0', whose weights need scales beyond fp16: int2; it stays at bf16"
-
-
-def test_a_measured_choice_of_quantizer_is_kept_when_the_analysis_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "t.jsonl"
-    first = analyzed(output=path, quantizer="auto")
-    monkeypatch.setattr(quantizer_module, "_errors", lambda *_: pytest.fail("the quantizers were measured again"))
-    again = analyzed(output=path, quantizer="auto", candidates=("2", "4", "8", "16"))
-    assert again.header.settings["quantizer"] == first.header.settings["quantizer"]
-    assert again.header.notes[2] == first.header.notes[2]
-    monkeypatch.undo()
-    with pytest.raises(MismatchError, match="another data"):
-        analyzed(output=path, quantizer="auto", samples=data(seed=9))
 
 
 def test_layers_quantized_without_statistics_are_told_at_the_end(tmp_path: Path) -> None:
@@ -252,17 +179,3 @@ def test_the_reference_must_be_finite() -> None:
         Reference(module, data(), metric_named("relative_mse"))
     message = "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
     assert str(error.value) == message
-
-
-def test_a_quantizer_is_tried_near_four_bits_whatever_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[set[str]] = []
-    measured = quantizer_module._errors
-
-    def noted(name: str, model: Any, layers: Any, plan: Any, *rest: Any) -> Any:
-        tried.append({str(scheme) for scheme in plan.values()})
-        return measured(name, model, layers, plan, *rest)
-
-    monkeypatch.setattr(quantizer_module, "_errors", noted)
-    analyzed(quantizer="auto", candidates=("fine", "8"), method="measure")
-    assert tried
-    assert all(schemes <= {"nl4"} for schemes in tried)

@@ -65,7 +65,7 @@ budgets:
         ({"files": "a", "forbid": {"*": "int9"}}, "forbid: unknown scheme 'int9': use one of "),
         ({"files": "a", "max_bits": 4, "data": "test.pt"}, "data 'test.pt' is measured for nothing: give max_error too"),
         ({"files": "a", "max_error": 1, "metric": "loss"}, "metric belongs to data: give data too, for example data: test.pt"),
-        ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric is 'los': give one of kl_divergence, "),
+        ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric 'los' is unknown: use kl_divergence, "),
         ({"files": "a", "max_bits": True}, "max_bits is True: give a number of 0 or more"),
         ({"files": "a", "max_bytes": "0.1B"}, "max_bytes is '0.1B': give bytes"),
         ({"files": [], "max_bits": 4}, "files is []: give a list of 1 or more entries"),

@@ -7,29 +7,18 @@ from pathlib import Path
 import pytest
 
 from mpq.budget import Budget
-from mpq.formats.scheme import parse_scheme
 from mpq.records.loaded_size import loaded_bytes
-from mpq.records.plan import Plan, plan_for, write_plan
+from mpq.records.plan import write_plan
+from tests.check.making import plan_of
 from tests.cli.typed import refused, typed
-from tests.small import linear, table
 
-LAYERS = [linear("embed", 64, 64), linear("block.0", 64, 64), linear("head", 8, 64)]
-TABLE = table(LAYERS, {layer.name: {"int4": 0.5, "int8": 0.1} for layer in LAYERS})
-
-
-def plan(schemes: str, held_out: float) -> Plan:
-    found = {layer.name: parse_scheme(text) for layer, text in zip(LAYERS, schemes.split(), strict=True)}
-    made = plan_for(LAYERS, found, model=TABLE.header.model, quantizer="rtn", rest=TABLE.header.rest)
-    return replace(made, evidence={"assignment": made.assignment, "metric": "kl_divergence", "measured": {"held_out": held_out}})
-
-
-PLAN = plan("int4 int4 int8", 0.1)
+PLAN = plan_of("int4 int4 int8")
 SIZE, SHARE = PLAN.size, 100 * PLAN.size.file_bytes / (PLAN.original_bytes + PLAN.rest.original_bytes)
 DENSE, PACKED = (
     loaded_bytes(PLAN.layers, PLAN.shapes, original_bytes=PLAN.original_bytes, rest_bytes=PLAN.rest.original_bytes, form=form)
     for form in ("dense", "packed")
 )
-OLD = {"kept": PLAN, "broken": plan("int3 int4 int8", 0.05)}  # what growth is counted from
+OLD = {"kept": PLAN, "broken": plan_of("int3 int4 int8", 0.05)}  # what growth is counted from
 # where a limit stands and its name: the name of its check, the value that is kept, and the one that is broken
 LIMITS = {
     "plan budget": ("size of the layers", f"{SIZE.layer_bytes}B", f"{SIZE.layer_bytes - 1}B"),

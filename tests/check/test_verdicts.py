@@ -1,4 +1,3 @@
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from mpq.errors import ConfigError, FormatError, PatternError, UsageError
 from mpq.formats.scheme import parse_scheme
 from mpq.records.evaluation import Evaluation
 from mpq.records.loaded_size import loaded_bytes
-from mpq.records.plan import Plan, plan_for, write_plan
-from tests.small import linear, table
-
-LAYERS = [linear("embed", 64, 64), linear("block.0", 64, 64), linear("head", 8, 64)]
-TABLE = table(LAYERS, {layer.name: {"int4": 0.5, "int8": 0.1} for layer in LAYERS})
+from mpq.records.plan import Plan, write_plan
+from tests.check.making import commit, plan_of
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +22,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(embed: str = "int4", block: str = "int4", head: str = "int8", *, held_out: float | None = 0.1, path: str = "plan.yaml") -> Plan:
-    schemes = {layer.name: parse_scheme(text) for layer, text in zip(LAYERS, (embed, block, head), strict=True)}
-    made = plan_for(LAYERS, schemes, model=TABLE.header.model, quantizer="rtn", rest=TABLE.header.rest)
-    evidence: dict[str, Any] = {"assignment": made.assignment, "metric": "kl_divergence", "measured": {"held_out": held_out}}
-    made = replace(made, evidence=evidence)
+    made = plan_of(f"{embed} {block} {head}", held_out)
     write_plan(made, Path(path))
     return made
 
@@ -45,12 +38,6 @@ def judge(rules: list[Rule], root: Path) -> list[Verdict]:
 def checks(**limits: Any) -> list[Check]:
     (verdict,) = judge([Rule(("plan.yaml",), **limits)], Path())
     return list(verdict.checks)
-
-
-def commit() -> None:
-    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "Add"]):
-        subprocess.run(["git", *words], check=True)
 
 
 def test_every_limit_is_one_check() -> None:

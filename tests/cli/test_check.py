@@ -141,3 +141,16 @@ def test_the_hook_and_the_action_call_the_check() -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     assert action["runs"]["using"] == "composite"
     assert 'mpq" check "${words[@]}"' in action["runs"]["steps"][-1]["run"]
+
+
+def test_check_judges_an_edited_plan_as_it_stands(folder: Path) -> None:
+    plan = (folder / "plan.yaml").read_text()
+    (folder / "plan.yaml").write_text(plan.replace("  reduce.0: int4", "  reduce.0: int8", 1))
+    ran = typed("check")
+    assert ran.code == 1
+    assert ran.out.startswith("FAIL  plan.yaml: size of the layers: ")
+
+
+def test_check_limits_the_measured_error(folder: Path) -> None:
+    assert typed("check plan.yaml --max-error 10").code == 0
+    assert typed("check plan.yaml --max-error 1e-9").code == 1

@@ -2,7 +2,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from mpq.data.dataset import Batch, Data, data_from_batches, make_data
@@ -23,38 +22,6 @@ def sizes(data: Data) -> list[int]:
     return [batch.size for batch in data.batches]
 
 
-def test_size_is_the_leading_dimension_of_the_first_tensor() -> None:
-    assert Batch((), {"flag": True, "scale": torch.tensor(2.0), "x": torch.zeros(5, 3)}).size == 5
-
-
-def test_a_batch_without_tensors_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^a batch holds no tensor of samples: give tensors whose first dimension counts the samples$"):
-        Batch((1, "two"))
-
-
-def test_labels_of_another_number_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^4 samples come with labels of shape \[3\]: give one label per sample$"):
-        Batch((torch.zeros(4, 2),), {}, torch.zeros(3))
-
-
-def test_select_takes_rows_of_nested_tensors_and_labels_and_leaves_the_rest_whole() -> None:
-    table = torch.ones(7)
-    batch = Batch((torch.arange(4), (torch.arange(4) * 10, table)), {"mode": "a"}, torch.arange(4) * 100)
-    chosen = batch.select([3, 1])
-    assert chosen.args[0].tolist() == [3, 1]
-    assert chosen.args[1][0].tolist() == [30, 10]
-    assert chosen.args[1][1] is table
-    assert chosen.kwargs == {"mode": "a"}
-    assert chosen.labels is not None
-    assert chosen.labels.tolist() == [300, 100]
-
-
-def test_a_shared_table_of_one_row_stays_one_row_when_single_samples_are_joined() -> None:
-    data = make_data([Batch((torch.randn(5, 3), torch.ones(1, 3)))], source="memory")
-    joined = data.rebatch(1).rebatch(5).batches[0]
-    assert [list(tensor.shape) for tensor in joined.tensors] == [[5, 3], [1, 3]]
-
-
 @given(st.integers(1, 20), st.integers(1, 8), st.integers(1, 8))
 @settings(max_examples=30, deadline=None)
 def test_rebatching_keeps_order_and_hash(samples: int, first: int, second: int) -> None:
@@ -69,22 +36,6 @@ def test_samples_of_unlike_shapes_are_never_joined() -> None:
     data = data_from_batches([torch.zeros(3, 4), torch.zeros(2, 5), torch.zeros(2, 5)])
     assert sizes(data.rebatch(8)) == [3, 4]
     assert data.description == "7 samples of [4] and 1 other shape"
-
-
-@pytest.mark.parametrize(
-    "other",
-    [torch.ones(4, 3), torch.zeros(4, 3).double(), torch.zeros(4, 3, 1), torch.zeros(3, 4)],
-    ids=["contents", "dtype", "shape", "transposed"],
-)
-def test_the_hash_depends_on_contents_dtype_and_shape(other: Tensor) -> None:
-    assert data_from_batches(other).sha256 != data_from_batches(torch.zeros(4, 3)).sha256
-
-
-def test_the_hash_depends_on_names_and_labels() -> None:
-    x = torch.zeros(4, 3)
-    assert (
-        len({make_data([batch], source="x").sha256 for batch in (Batch((x,)), Batch((), {"a": x}), Batch((x,), {}, torch.zeros(4)))}) == 3
-    )
 
 
 def test_a_split_is_a_partition_that_the_seed_decides_and_batch_boundaries_do_not() -> None:
@@ -162,28 +113,7 @@ def test_batches_of_a_data_loader_are_read_with_their_labels() -> None:
     assert data.batches[2].labels.tolist() == [8, 9]
 
 
-def test_labels_of_a_dict_are_not_given_to_the_model() -> None:
-    (batch,) = data_from_batches({"a": torch.zeros(4, 2), "b": torch.zeros(4), "labels": torch.arange(4)}).batches
-    assert list(batch.kwargs) == ["a", "b"]
-    assert batch.labels is not None
-
-
-def test_one_tensor_under_a_common_name_is_positional() -> None:
-    (batch,) = data_from_batches({"images": torch.zeros(4, 2), "y": torch.arange(4)}).batches
-    assert (len(batch.args), batch.kwargs) == (1, {})
-
-
-def test_floats_at_the_end_of_a_tuple_are_inputs() -> None:
-    (batch,) = data_from_batches((torch.zeros(4, 2), torch.zeros(4))).batches
-    assert (len(batch.args), batch.labels) == (2, None)
-
-
 @pytest.mark.parametrize("empty", [[], (), torch.zeros(0, 3)], ids=["list", "tuple", "tensor"])
 def test_no_samples_are_refused(empty: object) -> None:
     with pytest.raises(DataError, match=r"holds no samples: give at least one$"):
         data_from_batches(empty)  # type: ignore[arg-type]
-
-
-def test_an_element_that_is_no_batch_is_refused_by_its_type() -> None:
-    with pytest.raises(DataError, match=r"^str is not a batch: give a tensor, a tuple of tensors, or a dict of tensors$"):
-        data_from_batches(["a", "b"])
