@@ -224,5 +224,5 @@ def command(
         say(line)
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
     unmeasured = " --trials 0" if data is None else ""
-    options = code_options(table.header.model, table.header.data, trust=trust)
-    say(f"next: mpq search{named} --budget 4.5bits{unmeasured}{options}")
+    code = code_options(table.header.model, table.header.data, trust=trust)
+    say(f"next: mpq search{named} --budget 4.5bits{unmeasured}{code}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mpq.data.batch import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.source import Source
@@ -60,7 +61,7 @@ def compared(
     own = _copy(call)
     with torch.no_grad(), quiet():
         result = module(*own.args, **own.kwargs)
-    expected = named(outputs_of(main_output(result)[1] if main else result, own))
+    expected = named(outputs_of(main_output(result)[1] if main else result, Batch(own.args, own.kwargs)))
     try:
         with torch.no_grad(), quiet():
             found = [tensor for tensor in opened()(_copy(call)) if tensor.is_floating_point()]

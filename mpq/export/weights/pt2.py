@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from mpq.data.batch import Batch
 from mpq.export.abilities import Abilities, ExportError
 from mpq.export.base import Options, Target, Written
 from mpq.export.output_place import staged
@@ -65,7 +66,7 @@ class Pt2(Target):
 def _compared(source: Source, options: Options, file: Path, *, main: bool) -> str:
     def opened() -> Run:
         program = torch.export.load(file).module()
-        return lambda call: outputs_of(program(*call.args, **call.kwargs), call)
+        return lambda call: outputs_of(program(*call.args, **call.kwargs), Batch(call.args, call.kwargs))
 
     return compared(source, options, "torch", opened, tolerance=half_of_the_digits(source), main=main)
 
