@@ -29,7 +29,8 @@ def test_operators_give_what_the_kernels_give(scheme: str) -> None:
 def test_shapes_and_dtypes_are_known_without_computing(scheme: str) -> None:
     codes = codes_of(scheme)
     with FakeTensorMode() as mode:
-        fake = codes._replace(**{name: None if part is None else mode.from_tensor(part) for name, part in parts(codes).items()})
+        scales, zero_points = (None if part is None else mode.from_tensor(part) for part in (codes.scales, codes.zero_points))
+        fake = codes._replace(codes=mode.from_tensor(codes.codes), scales=scales, zero_points=zero_points)
         for dtype in (torch.float32, torch.bfloat16):
             found = traced.product(torch.empty(2, 3, 96, dtype=dtype), fake)
             assert (found.shape, found.dtype) == ((6, 64), dtype)
@@ -37,12 +38,9 @@ def test_shapes_and_dtypes_are_known_without_computing(scheme: str) -> None:
         assert (rows.shape, rows.dtype) == ((5, 96), torch.float32)
 
 
-def parts(codes: Codes) -> dict[str, Tensor | None]:
-    return {"codes": codes.codes, "scales": codes.scales, "zero_points": codes.zero_points}
-
-
 def test_a_compiled_function_calls_each_kernel_once() -> None:
-    codes, seen = codes_of("int4-asym-g32"), []
+    codes = codes_of("int4-asym-g32")
+    seen: list[str] = []
 
     def note(module: torch.fx.GraphModule, _: Any) -> Any:
         seen.extend(str(node.target) for node in module.graph.nodes if node.op == "call_function")
