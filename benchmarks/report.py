@@ -25,7 +25,8 @@ import mpq
 from benchmarks.main_job import cases
 from mpq.formats.scheme import parse_scheme
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import Rest, Sensitivity, SensitivityHeader
+from mpq.records.sensitivity import Sensitivity
+from mpq.records.sensitivity_header import Rest, SensitivityHeader
 from mpq.report.render import render
 from mpq.report.report_input import Subject
 from mpq.search.frontier import frontier

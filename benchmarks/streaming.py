@@ -27,7 +27,7 @@ from mpq.formats.scheme import parse_scheme
 from mpq.models.sources.checkpoint_files import checkpoint_files, tensors_of
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for
-from mpq.records.sensitivity import Rest
+from mpq.records.sensitivity_header import Rest
 
 HIDDEN, WIDE, VOCABULARY = 4096, 14336, 64000
 SHARE, PEAK = 0.40, 1.5e9

@@ -6,7 +6,8 @@ import numpy as np
 
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import Rest, Sensitivity, SensitivityHeader
+from mpq.records.sensitivity import Sensitivity
+from mpq.records.sensitivity_header import Rest, SensitivityHeader
 
 REST = Rest(header_bytes=500, data_bytes=256, weights=40, original_bytes=160)
 

@@ -58,7 +58,8 @@ def table_of(errors: Mapping[str, Mapping[str, float]], *, shape: tuple[int, int
     """A finished analysis: `errors` by layer and scheme, for layers of one shape."""
     from mpq.formats.scheme import parse_scheme
     from mpq.records.layer import Layer
-    from mpq.records.sensitivity import Rest, Sensitivity, SensitivityHeader
+    from mpq.records.sensitivity import Sensitivity
+    from mpq.records.sensitivity_header import Rest, SensitivityHeader
 
     layers = tuple(Layer(name, (f"{name}.weight",), shape, (0,), "float32", "linear", (name,)) for name in errors)
     header = SensitivityHeader(

@@ -21,7 +21,7 @@ from mpq.models.running.metrics import Metric
 from mpq.models.running.reference import Reference
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import SensitivityHeader
+from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named
 
 CONTENDERS = ("mse", "descent")  # simplest first

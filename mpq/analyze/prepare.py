@@ -29,7 +29,7 @@ from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
 from mpq.patterns import select
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import SensitivityHeader
+from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named
 
 

@@ -10,7 +10,8 @@ from mpq.data.dataset import Data
 from mpq.data.split_rule import SplitRule
 from mpq.errors import MismatchError
 from mpq.files import Journal, atomic_write, journal_line
-from mpq.records.sensitivity import Sensitivity, SensitivityHeader, read_sensitivity
+from mpq.records.sensitivity import Sensitivity, read_sensitivity
+from mpq.records.sensitivity_header import SensitivityHeader
 
 
 def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitivity, Journal | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mpq.data.dataset import Data
 from mpq.models.running.metrics import Metric
-from mpq.records.sensitivity import SensitivityHeader
+from mpq.records.sensitivity_header import SensitivityHeader
 
 
 @dataclass(frozen=True)

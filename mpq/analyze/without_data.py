@@ -24,7 +24,8 @@ from mpq.models.layers.assume import assume
 from mpq.models.layers.unquantized_tensors import inventory, source_of
 from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
-from mpq.records.sensitivity import Sensitivity, SensitivityHeader
+from mpq.records.sensitivity import Sensitivity
+from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named
 
 METRIC = "weight_error"

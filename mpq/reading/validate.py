@@ -25,6 +25,7 @@ _EXPECTED = re.compile(
 )
 _KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "object": "a mapping", "array": "a list"}
 _RELATIONS = {">=": "{} or more", "<=": "at most {}", ">": "more than {}", "<": "less than {}"}
+_WRITTEN_OUT = 1e18  # larger bounds are written with an exponent
 _Place = tuple[str | int, ...]
 
 
@@ -105,7 +106,7 @@ def _wanted(what: str) -> str:
     text = " or ".join(kinds) if len(kinds) < 3 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
     if found["relation"]:
         bound = float(found["bound"])
-        number = f"{bound:,.0f}" if bound.is_integer() else f"{bound:g}"
+        number = f"{bound:,.0f}" if bound.is_integer() and abs(bound) < _WRITTEN_OUT else f"{bound:g}"
         joint = " of " if found["relation"] in (">=", "<=") else ", "
         return f"{text}{joint}{_RELATIONS[found['relation']].format(number)}"
     if found["size"]:

@@ -18,7 +18,7 @@ from mpq.records.artifact_file import VERSION, MetadataFacts, Tensors, check_par
 from mpq.records.artifact_layout import TensorEntry, header, header_length
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import Rest
+from mpq.records.sensitivity_header import Rest
 from mpq.shown import shown
 
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes

@@ -21,7 +21,7 @@ from mpq.records.artifact_layout import file_bytes, layer_header_bytes
 from mpq.records.facts import scheme_in
 from mpq.records.layer import Layer
 from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
-from mpq.records.sensitivity import Rest
+from mpq.records.sensitivity_header import Rest
 from mpq.shown import shown
 
 _REMEDY = "correct it, or run `mpq search` again"

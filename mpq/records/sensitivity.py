@@ -24,81 +24,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from msgspec import structs
 
 from mpq.errors import FormatError, SchemeError
-from mpq.files import check_version, journal_line, journal_lines
+from mpq.files import journal_line, journal_lines
 from mpq.formats.scheme import Scheme, parse_scheme
-from mpq.reading.documents import Document
-from mpq.reading.validate import validated
 from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.duplicates import new_figures
-from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
-from mpq.records.sensitivity_file import VERSION, HeaderLine, header_line, record_line
+from mpq.records.sensitivity_file import header_line, record_line
+from mpq.records.sensitivity_header import SensitivityHeader, header_in
 from mpq.shown import shown
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # what a model that returns more is compared by anyway
 _NONE: Errors = np.empty(0)
-
-
-@dataclass(frozen=True)
-class Rest:
-    """What of the artifact no scheme changes.
-
-    Args:
-        header_bytes: unpadded JSON header without the layers' own share.
-        data_bytes: unquantized parameters, buffers and the program.
-        weights: number of parameters outside the searched layers.
-        original_bytes: bytes of the unquantized parameters and buffers in the model.
-    """
-
-    header_bytes: int
-    data_bytes: int
-    weights: int
-    original_bytes: int
-
-
-@dataclass(frozen=True)
-class SensitivityHeader:
-    """The first line: what was measured, on what, and how.
-
-    Args:
-        model: path, sha256, kind and, for a state dict, factory.
-        data: source, sha256, description, and how it was read and split; `parts`, where samples were added to an analysis, are their
-            numbers in order, and `grown_from` is the sha256 of the samples before the last. Empty for an analysis without data.
-        settings: metric, method, quantizer, seed; a change of any of them makes another table.
-        layers: the searched layers in the order of the forward pass.
-        candidates: schemes by layer name.
-        rest: the constant part of the artifact.
-        notes: what was decided automatically and why; layers that the data never reached.
-        versions: of mpq, torch and Python.
-    """
-
-    model: dict[str, Any]
-    data: dict[str, Any]
-    settings: dict[str, Any]
-    layers: tuple[Layer, ...]
-    candidates: dict[str, tuple[Scheme, ...]]
-    rest: Rest
-    notes: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the first line."""
-        layers = [{**layer.to_dict(), "candidates": [str(scheme) for scheme in self.candidates[layer.name]]} for layer in self.layers]
-        rest = {key: getattr(self.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
-        return {
-            "mpq_sensitivity": VERSION,
-            "model": self.model,
-            "data": self.data or None,
-            "settings": self.settings,
-            "rest": rest,
-            "notes": list(self.notes),
-            "versions": self.versions,
-            "layers": layers,
-        }
 
 
 @dataclass
@@ -265,7 +204,7 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
     path = Path(path)
     notes: list[str] = []
     lines = journal_lines(path, on_note=notes.append)
-    table = Sensitivity(_header(header_line(next(lines)[1], f"{path}, line 1"), path), path=path, first_line=first_line_sha256(path))
+    table = Sensitivity(header_in(header_line(next(lines)[1], f"{path}, line 1"), path), path=path, first_line=first_line_sha256(path))
     samples = table.header.data.get("samples", {}).get("calibration", math.inf)
     for number, line in lines:
         record, name = record_line(line, f"{path}, line {number}"), f"{path}, line {number}"
@@ -306,20 +245,3 @@ def first_line_sha256(path: Path) -> str:
             return hashlib.sha256(file.readline().rstrip(b"\n")).hexdigest()
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _header(document: Document, path: Path) -> SensitivityHeader:
-    data = document.value
-    check_version(data.get("mpq_sensitivity"), supported=VERSION, path=path, kind="a sensitivity file")
-    file = validated(document, HeaderLine)
-    layers = layers_in(document, ((layer.name, layer, ("layers", number)) for number, layer in enumerate(file.layers)))
-    return SensitivityHeader(
-        model=data["model"],
-        data=data["data"] or {},
-        settings=data["settings"],
-        layers=layers,
-        candidates={layer.name: tuple(scheme_in(document, text, "layers") for text in layer.candidates) for layer in file.layers},
-        rest=Rest(**structs.asdict(file.rest)),
-        notes=tuple(file.notes),
-        versions=file.versions,
-    )

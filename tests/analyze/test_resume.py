@@ -8,7 +8,8 @@ import mpq
 from mpq.analyze.resume import open_journal
 from mpq.errors import MismatchError
 from mpq.formats.scheme import parse_scheme
-from mpq.records.sensitivity import SensitivityHeader, read_sensitivity
+from mpq.records.sensitivity import read_sensitivity
+from mpq.records.sensitivity_header import SensitivityHeader
 from tests.models.small import data, mlp
 from tests.small import linear, table
 

@@ -125,9 +125,17 @@ def test_the_number_of_earlier_versions_is_read(tmp_path: Path, digit: int, expe
     assert read_artifact_header(written(tmp_path / "b", before)).recovery == ()  # before there was such a number
 
 
-@pytest.mark.parametrize("damage", [{"recovery": "tuning"}, {"recovery": [1]}, {"stopped": {"tuning": 1}}, {"stopped": None}])
-def test_steps_that_are_no_list_of_names_are_damage(tmp_path: Path, damage: dict[str, Any]) -> None:
-    assert " has a damaged header (TypeError: " in refused(written(tmp_path / "a", {**FACTS.to_metadata(), **damage}))
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"recovery": "tuning"}, "recovery is 'tuning': give a list"),
+        ({"recovery": [1]}, "recovery[0] is 1: give text"),
+        ({"stopped": {"tuning": 1}}, "stopped is {'tuning': 1}: give a list"),
+        ({"stopped": None}, "stopped is empty: give a list"),
+    ],
+)
+def test_steps_that_are_no_list_of_names_are_damage(tmp_path: Path, damage: dict[str, Any], reason: str) -> None:
+    assert refused(written(tmp_path / "a", {**FACTS.to_metadata(), **damage})) == f", header: {reason}; run `mpq apply` again"
 
 
 def _parts(layer: Layer) -> list[TensorEntry]:
@@ -231,7 +239,7 @@ def test_a_layer_that_its_tensors_do_not_bear_out_is_refused(tmp_path: Path, cha
     [
         (b'"shape":[4,2]', b'"shape":[4,3]', "tensor 'a.scales', F16 [4, 3], lies at [0, 16]"),
         (b'"dtype":"F16","shape":[4,2]', b'"dtype":"I64","shape":[4,2]', "tensor 'a.scales', I64 [4, 2], lies at [0, 16]"),
-        (b"[             0,            16]", b"[             8,            16]", "tensor 'a.scales', F16 [4, 2], lies at [8, 16]"),
+        (b"[0,16]", b"[8,16]", "tensor 'a.scales', F16 [4, 2], lies at [8, 16]"),
         (b'"U8"', b"null", "dtype is empty: give text"),
     ],
 )

@@ -16,7 +16,7 @@ from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact import PROGRAM, rest_of
 from mpq.records.artifact_layout import TensorEntry, entry
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import Rest
+from mpq.records.sensitivity_header import Rest
 from mpq.tensors.dtypes import SAFETENSORS_DTYPES
 
 

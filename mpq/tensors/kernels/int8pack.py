@@ -64,15 +64,14 @@ def few_rows(x: Tensor, packed: Codes) -> Tensor:
 
 
 def many_rows(x: Tensor, packed: Codes) -> Tensor:
-    """The same for float32 too, by converting some outputs after others."""
+    """The same for float32 too, with the fp16 scales, by converting some outputs after others."""
     rows, columns = packed.matrix
     out, step = torch.empty(x.shape[0], rows, dtype=x.dtype), max(1, _WEIGHTS // columns)
     values = torch.empty(min(step, rows), columns, dtype=x.dtype)
     for first in range(0, rows, step):
         part = packed.codes[first : first + step]
         torch.mm(x, values[: len(part)].copy_(part).t(), out=out[:, first : first + step])
-    assert packed.scales is not None
-    return out.mul_(packed.scales)
+    return out.mul_(_scales(packed).to(x.dtype))
 
 
 def dequantize(packed: Codes) -> Tensor:

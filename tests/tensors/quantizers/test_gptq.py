@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from mpq.formats.scheme import Scheme, parse_scheme
-from mpq.tensors.hessian import conditioned, inverse_factor, output_errors
+from mpq.tensors.hessian import conditioned, output_errors
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers import gptq
 from mpq.tensors.quantizers.act import energy_scales
 from mpq.tensors.quantizers.base import Statistics, nearest
 from mpq.tensors.quantizers.gptq import GPTQ, Descent
-from tests.tensors.quantizers.test_contract import statistics_of, weights
+from tests.tensors.quantizers.making import statistics_of, weights
 
 
 def naive(matrix: Tensor, scheme: Scheme, statistics: Statistics) -> Tensor:
@@ -51,18 +51,6 @@ def test_many_rows_are_worked_on_in_parts_with_the_same_result(monkeypatch: pyte
         torch.testing.assert_close(one, other)
 
 
-def test_inverse_factor_is_the_upper_cholesky_factor_of_the_inverse() -> None:
-    hessian = conditioned(statistics_of(20).hessian, 400, 0.01)
-    factor = inverse_factor(hessian)[0]
-    assert torch.equal(factor, factor.triu())
-    torch.testing.assert_close(factor.T @ factor, hessian[0].inverse(), rtol=1e-4, atol=1e-4)
-
-
-def test_inverse_factor_of_an_indefinite_matrix_is_finite() -> None:
-    hessian = torch.ones(1, 6, 6) + torch.diag(torch.tensor([0, 0, 0, 0, -1e-4, 0]))
-    assert bool(inverse_factor(hessian).isfinite().all())
-
-
 def conditioned_error(weight: QuantizedWeight, matrix: Tensor, statistics: Statistics) -> float:
     return float(output_errors(weight.dequantize() - matrix, conditioned(statistics.hessian, statistics.count, 0.01)).sum())
 
@@ -90,12 +78,3 @@ def test_independent_inputs_leave_nothing_to_compensate() -> None:
     scheme = parse_scheme("int4-g32")
     plain = nearest(matrix, scheme, energy_scales(matrix, scheme, statistics.hessian))
     assert torch.equal(GPTQ().round(matrix, scheme, statistics).codes, plain.codes)
-
-
-def test_few_positions_shrink_the_moments_to_their_diagonal() -> None:
-    hessian = statistics_of(20).hessian
-    many, few, none = (conditioned(hessian, count, 0.0)[0] for count in (10**12, 2000, 1))
-    relative = hessian / hessian.diagonal().mean()
-    torch.testing.assert_close(many, relative, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(few.triu(1), 0.9 * relative.triu(1))
-    torch.testing.assert_close(none.triu(1), 0.5 * relative.triu(1))

@@ -5,7 +5,7 @@ import torch
 
 from mpq.formats.scheme import parse_scheme
 from mpq.tensors.quantizers.registry import quantizer_named
-from tests.tensors.quantizers.test_contract import weights
+from tests.tensors.quantizers.making import weights
 
 
 def sparsity_loss(name: str, matrix: torch.Tensor, scheme: str) -> float:
