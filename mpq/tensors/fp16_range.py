@@ -34,7 +34,7 @@ def fits_range(matrix: Tensor, scheme: Scheme) -> bool:
     """
     if scheme.is_float:
         return FLOAT_DTYPES[scheme.format] != torch.float16 or _float16_loss(matrix) <= _BF16_LOSS
-    chunks = matrix.split(max(1, _CHUNK // matrix.shape[1]))
+    chunks = torch.split(matrix, max(1, _CHUNK // matrix.shape[1]))
     try:
         scales = [minmax_scales(grouped(chunk, scheme), scheme) for chunk in chunks]
     except NumericsError:
