@@ -27,7 +27,6 @@ from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.metrics import Metric
-from mpq.models.running.swap import tensor_of
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact import ArtifactHeader
@@ -37,7 +36,7 @@ from mpq.records.plan_budget import check_plan_budget
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
-from mpq.tensors.matrix import to_matrix
+from mpq.tensors.fp16_range import fits_range
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -55,6 +54,7 @@ class Applied:
         original_bytes: bytes of all parameters and buffers before.
         decisions: what was decided about each step of recovery, in order.
         fallbacks: why a layer was quantized without statistics of its inputs, by its name.
+        unchanged: layers whose weights are exactly representable in their scheme, so that quantization changes nothing.
     """
 
     path: Path
@@ -62,6 +62,12 @@ class Applied:
     original_bytes: int
     decisions: tuple[Decision, ...]
     fallbacks: Mapping[str, str]
+    unchanged: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell of the layers, a line each."""
+        return [f"'{name}' did not change: its weights are exactly representable in its scheme" for name in self.unchanged]
 
     def decision(self, name: str) -> Decision:
         """The decision about one step."""
@@ -95,14 +101,15 @@ def apply(
         tune: False leaves out the tuning of scales, codes and vectors.
         tune_work: operations allowed for each of these two steps, in teraflops; they use fewer passes and samples where it is too little.
         tune_minutes: emergency stop for each of the two; a result that it cuts short depends on the machine, and the artifact says so.
-        allow_unchanged: accept layers whose weights already lie on the grid of their scheme.
+        allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
         on_progress: told after each layer.
         on_recovery: gives each step of recovery, by its name, what it reports its progress to.
 
     Raises:
         UsageError: if `tune_work` or `tune_minutes` is not positive.
         MismatchError: if the plan belongs to another model, or its constant part does not fit this one.
-        ApplyError: if the plan is over its own budget, names unknown layers, leaves a layer as it was, or needs data that is not given.
+        ApplyError: if the plan is over its own budget, names unknown layers, gives a layer a scheme that cannot hold it, or needs data
+            that is not given.
         OutputError: if the file cannot be written.
     """
     limits, path = _limits(tune_work, tune_minutes), Path(output)
@@ -114,7 +121,7 @@ def apply(
     quantizer = quantizer_named(wanted.quantizer)
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    source = _Weights(variants, wanted, allow_unchanged=allow_unchanged, on_progress=on_progress)
+    source = _Weights(variants, wanted, on_progress=on_progress)
     off = [step.name for step in STEPS if not recovery or not {"sequential": sequential, "tuning": tune}.get(step.name, True)]
     hindered = hindrances(loaded.module, None if split is None else split[:2], off)
     if split is None or len(hindered) == len(STEPS):  # then no quantized weight is kept
@@ -125,7 +132,9 @@ def apply(
     contents = _contents(wanted, loaded, layers, recovered, source)
     write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
-    return Applied(path, contents.file_bytes, original, recovered.decisions, statistics.fallbacks)
+    return Applied(
+        path, contents.file_bytes, original, recovered.decisions, statistics.fallbacks, () if allow_unchanged else tuple(source.unchanged)
+    )
 
 
 def _limits(work: float, minutes: float) -> Limits:
@@ -169,9 +178,10 @@ def _contents(plan: Plan, model: LoadedModel, layers: list[Layer], recovered: Re
 class _Weights:
     """The quantized weights of a plan, each checked as it is made."""
 
-    def __init__(self, variants: Variants, plan: Plan, *, allow_unchanged: bool, on_progress: Progress | None) -> None:
-        self._variants, self._plan, self._allow_unchanged = variants, plan, allow_unchanged
+    def __init__(self, variants: Variants, plan: Plan, *, on_progress: Progress | None) -> None:
+        self._variants, self._plan = variants, plan
         self._on_progress, self._done = on_progress, 0
+        self.unchanged: dict[str, None] = {}
 
     def all(self) -> dict[str, QuantizedWeight]:
         """All of them, by layer name."""
@@ -181,19 +191,19 @@ class _Weights:
         """That of one layer."""
         scheme = self._plan.layers[name]
         weight = self._variants.quantized(name, scheme)
-        if not scheme.is_float and not self._allow_unchanged:
-            self._check_changed(self._variants.layers[name], weight)
+        self._check(name, weight)
         self._done += 1
         if self._on_progress is not None:
             self._on_progress(self._done, len(self._variants.layers), name)
         return weight
 
-    def _check_changed(self, layer: Layer, weight: QuantizedWeight) -> None:
-        if torch.equal(weight.dequantize(), to_matrix(tensor_of(self._variants.module, layer.parameters[0]).detach(), layer.axes)):
-            raise ApplyError(
-                f"layer '{layer.name}' did not change: its weights already lie on the grid of {weight.scheme}; "
-                "if that is right, use --allow-unchanged"
-            )
+    def _check(self, name: str, weight: QuantizedWeight) -> None:
+        """Refuse a weight that fp16's range spoils, and note one that is the same as before."""
+        matrix = self._variants.matrix(name)
+        if not fits_range(matrix, weight.scheme):
+            raise ApplyError(f"layer '{name}' at {weight.scheme}: its weights are too small for numbers in fp16; keep it at bf16 or fp32")
+        if not weight.scheme.is_float and torch.equal(weight.dequantize(), matrix):
+            self.unchanged[name] = None
 
 
 def _packed(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def command(
         ),
     ] = TUNE_MINUTES,
     allow_unchanged: Annotated[
-        bool, typer.Option("--allow-unchanged", help="Accept layers that already lie on their scheme's grid.")
+        bool, typer.Option("--allow-unchanged", help="Do not report layers that are exactly representable in their scheme.")
     ] = False,
     shards: Annotated[
         Path | None,
@@ -125,9 +125,9 @@ def command(
         sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
         sizes |= {} if exported is None else {"exported": str(exported.path), "exported_bytes": exported.bytes}
         decided = [decision.to_dict() for decision in done.decisions]
-        print_json({"output": str(done.path), **sizes, "recovery": decided, "fallbacks": dict(done.fallbacks)})
+        print_json({"output": str(done.path), **sizes, "recovery": decided, "fallbacks": dict(done.fallbacks), "unchanged": done.unchanged})
         return
-    for line in fallback_lines(done.fallbacks):
+    for line in (*fallback_lines(done.fallbacks), *done.notes):
         say(line)
     print_lines(
         [

@@ -24,6 +24,7 @@ from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.layer import Layer
 from mpq.records.open_artifact import opened
+from mpq.tensors.dtypes import as_stored, from_stored
 from mpq.tensors.kernels.choose import best_layout, is_plain
 from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix
@@ -111,16 +112,19 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
             raise MismatchError(f"'{other}' and '{name}' are one tensor in the model and two in {path}: give each its own")
     for name, source in sources.items():
         shape = layers[source].shape if source in layers else tuple(file.get_slice(source).get_shape())
-        if tuple(state[name].shape) != shape:
-            raise MismatchError(f"tensor '{name}' has shape {list(shape)} in the artifact and {list(state[name].shape)} in the model")
+        own = tuple(as_stored(state[name]).shape)
+        if own != shape:
+            raise MismatchError(f"tensor '{name}' has shape {list(shape)} in the artifact and {list(own)} in the model")
     with torch.no_grad():
         if packed or dtype is not None:
             weight = _packed if packed else _dense
             made = {source: weight(layer, header, file, dtype or getattr(torch, layer.dtype)) for source, layer in layers.items()}
-            _replace(module, sources, made | {source: _cast(file.get_tensor(source), dtype) for source in held - set(layers)})
+            dtypes = {source: state[name].dtype for name, source in sources.items()}
+            others = {source: from_stored(file.get_tensor(source), dtypes[source]) for source in held - set(layers)}
+            _replace(module, sources, made | {source: _cast(tensor, dtype) for source, tensor in others.items()})
             return
         for name, source in sources.items():
-            value = _weight(layers[source], header, file) if source in layers else file.get_tensor(source)
+            value = _weight(layers[source], header, file) if source in layers else from_stored(file.get_tensor(source), state[name].dtype)
             tensor_of(module, name).data.copy_(value)
 
 

@@ -108,17 +108,6 @@ def storable(scale: Tensor, scheme: Scheme | None = None, exponents: Tensor | No
     return torch.where(scale < 0, -magnitude, magnitude).half()
 
 
-def scales_fit(matrix: Tensor, scheme: Scheme) -> bool:
-    """Whether the scales that cover a matrix [rows, columns] fit fp16."""
-    if bool(matrix.abs().max() <= LARGEST_SCALE / 2):  # a scale is never more than the largest weight
-        return True
-    try:
-        minmax_scales(grouped(matrix, scheme), scheme)
-    except NumericsError:
-        return False
-    return True
-
-
 def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Scales:
     """The scales with the least (weighted) squared error over a grid of clipping ratios, then refitted.
 
@@ -145,7 +134,7 @@ def settled(scales: Scales, scheme: Scheme) -> Scales:
 
 def _search(groups: Tensor, scheme: Scheme, importance: Tensor | None) -> Scales:
     covering = minmax_scales(groups, scheme)
-    best, least = covering, _loss(groups, covering, scheme, importance)
+    best, least = covering, losses(groups, covering, scheme, importance)
     for candidate in _grid(groups, covering, scheme):
         best, least = _keep_better(groups, candidate, best, least, scheme, importance)
     for _ in range(_REFITS):
@@ -171,7 +160,8 @@ def _within(scale: Tensor) -> Tensor:
     return scale.clamp(-LARGEST_SCALE, LARGEST_SCALE)
 
 
-def _loss(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None) -> Tensor:
+def losses(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None = None) -> Tensor:
+    """The (weighted) squared error of each group whose nearest codes are taken; float32 [rows, groups]."""
     codes = round_to_scales(groups, scales, scheme)
     error = codes.sub_(scales.zero_point.unsqueeze(-1)).mul_(scales.scale.float().unsqueeze(-1)).sub_(groups).square_()
     return error.sum(-1) if importance is None else error.mul_(importance).sum(-1)
@@ -180,7 +170,7 @@ def _loss(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | N
 def _keep_better(
     groups: Tensor, candidate: Scales, best: Scales, least: Tensor, scheme: Scheme, importance: Tensor | None
 ) -> tuple[Scales, Tensor]:
-    loss = _loss(groups, candidate, scheme, importance)
+    loss = losses(groups, candidate, scheme, importance)
     better = loss < least
     kept = Scales(torch.where(better, candidate.scale, best.scale), torch.where(better, candidate.zero_point, best.zero_point))
     return kept, torch.where(better, loss, least)

@@ -138,7 +138,7 @@ def test_candidates_whose_scales_fp16_cannot_hold_are_left_out_of_one_layer_and_
         weight.mul_(1e6 / weight.abs().max())
     table = analyzed(module, candidates=("2", "4", "8", "nf4"))
     assert [str(scheme) for scheme in table.header.candidates["0"]] == ["int8"]
-    assert table.header.notes[-1] == "left out for '0', whose weights need scales beyond fp16: int2, int4, nf4"
+    assert table.header.notes[-1] == "left out for '0', whose weights are too large for numbers in fp16: int2, int4, nf4"
     assert len(table.header.candidates["3"]) == 4
     assert table.finished
 
@@ -149,7 +149,19 @@ def test_a_layer_without_a_candidate_that_fits_stays_at_16_bits() -> None:
         module.get_parameter("0.weight").mul_(1e7)
     table = analyzed(module, candidates=("2",))
     assert [str(scheme) for scheme in table.header.candidates["0"]] == ["bf16"]
-    assert table.header.notes[-1] == "left out for '0', whose weights need scales beyond fp16: int2; it stays at bf16"
+    assert table.header.notes[-1] == "left out for '0', whose weights are too large for numbers in fp16: int2; it stays at bf16"
+
+
+@pytest.mark.parametrize("quantizer", ["rtn", "mse"])
+def test_tiny_weights_lose_the_candidates_that_underflow_and_keep_bf16(quantizer: str) -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("0.weight").mul_(1e-7)
+        module.get_parameter("3.weight").mul_(1e7 / 100)
+    table = analyzed(module, candidates=("int4-g4-s8", "8", "mxfp4", "16"), quantizer=quantizer)
+    assert [str(scheme) for scheme in table.header.candidates["0"]] == ["mxfp4", "bf16"]
+    assert table.header.notes[-1] == "left out for '0', whose weights are too small for numbers in fp16: int4-g4-s8, int8"
+    assert len(table.header.candidates["5"]) == 4
 
 
 def test_layers_quantized_without_statistics_are_told_at_the_end(tmp_path: Path) -> None:

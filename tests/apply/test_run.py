@@ -67,16 +67,25 @@ def test_a_plan_for_some_layers_leaves_the_others_as_they_are(tmp_path: Path) ->
     assert not torch.equal(loaded.get_parameter("0.weight"), mlp().get_parameter("0.weight"))
 
 
-def test_a_layer_that_already_lies_on_its_grid_is_refused_unless_allowed(tmp_path: Path) -> None:
+def test_a_layer_of_zeros_does_not_change_which_is_reported(tmp_path: Path) -> None:
     module = mlp()
     with torch.no_grad():
         module.get_parameter("3.weight").zero_()
     model = from_module(module)
     plan = plan_of(model, "mlp", ("int8",))
-    message = refused(ApplyError, model, plan, tmp_path / NAME)
-    expected = "its weights already lie on the grid of int8; if that is right, use --allow-unchanged"
-    assert message == f"layer '3' did not change: {expected}"
-    mpq.apply(model, plan, tmp_path / NAME, allow_unchanged=True)
+    done = mpq.apply(model, plan, tmp_path / NAME)
+    assert done.notes == ["'3' did not change: its weights are exactly representable in its scheme"]
+    assert (tmp_path / NAME).stat().st_size == plan.size.file_bytes
+    assert mpq.apply(model, plan, tmp_path / NAME, allow_unchanged=True).notes == []
+
+
+def test_a_layer_too_small_for_its_scheme_is_refused(tmp_path: Path) -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("3.weight").mul_(1e-7)
+    model = from_module(module)
+    message = refused(ApplyError, model, plan_of(model, "mlp", ("int8",)), tmp_path / NAME)
+    assert message == "layer '3' at int8: its weights are too small for numbers in fp16; keep it at bf16 or fp32"
 
 
 def test_a_plan_for_another_model_is_refused(tmp_path: Path) -> None:

@@ -41,11 +41,12 @@ class Discovery:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A parameter that may be a layer: its names, the canonical one first, and the module that owns it."""
+    """A tensor that may be a layer: its names, the canonical one first, the module that owns it, and whether it is a buffer."""
 
     names: tuple[str, ...]
     tensor: Tensor
     owner: nn.Module
+    is_buffer: bool
 
 
 def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
@@ -58,7 +59,10 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
     """
     state = state_of(module)
     weights = _weights(module, state)
+    versions = [weight.tensor._version if weight.is_buffer and not weight.tensor.is_inference() else 0 for weight in weights]
     uses = _watched(module, [weight.tensor for weight in weights], batches)
+    kept = {id(weight.tensor) for weight, version in zip(weights, versions, strict=True) if _is_kept(weight, module, version)}
+    uses = {number: found for number, found in uses.items() if id(weights[number].tensor) in kept}
     heaviest = {number: _heaviest(weights[number], found) for number, found in uses.items()}
     layers = [_layer(weights[number], use, found) for number, found in uses.items() if (use := heaviest[number])]
     unreached = [_unreached(weight, weights, heaviest) for number, weight in enumerate(weights) if number not in uses and _is_layer(weight)]
@@ -100,17 +104,26 @@ def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Bat
 
 
 def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
-    """Every parameter in floating point with two or more dims, once per storage."""
+    """Every parameter and persistent buffer in floating point with two or more dims, once per storage."""
     owners = dict(module.named_modules(remove_duplicate=False))
-    parameters: dict[str, Tensor] = {name: tensor for name, tensor in module.named_parameters(remove_duplicate=False) if name in state}
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    tensors: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     found = []
-    for names in tied_names(parameters):
-        tensor = parameters[names[0]]
-        if tensor.dtype == torch.float64 and tensor.dim() > 1:
+    for names in tied_names({name: tensor for name, tensor in tensors.items() if name in state}):
+        tensor, is_buffer = tensors[names[0]], parameters.isdisjoint(names)
+        if tensor.dtype == torch.float64 and tensor.dim() > 1 and not is_buffer:
             raise ModelError(f"'{names[0]}' is float64: convert the model with .float() first")
         if tensor.dim() > 1 and tensor.numel() and tensor.dtype in DTYPES:
-            found.append(_Weight(names, tensor, owners[names[0].rpartition(".")[0]]))
+            found.append(_Weight(names, tensor, owners[names[0].rpartition(".")[0]], is_buffer))
     return found
+
+
+def _is_kept(weight: _Weight, module: nn.Module, version: int) -> bool:
+    """Whether a forward pass left a weight as it was; a buffer that it changes is state, not a weight."""
+    if not weight.is_buffer or weight.tensor.is_inference():
+        return True
+    now = dict(module.named_buffers(remove_duplicate=False)).get(weight.names[0])
+    return now is not None and pointer(now) == pointer(weight.tensor) and weight.tensor._version == version
 
 
 def _heaviest(weight: _Weight, uses: Sequence[Use]) -> Use | None:
@@ -121,13 +134,15 @@ def _heaviest(weight: _Weight, uses: Sequence[Use]) -> Use | None:
     use = min(found, key=lambda use: use.rank)
     if use.operator == "other" and not _is_layer(weight):
         return None
+    if weight.is_buffer and (use.operator == "other" or not all(each.on_data for each in found)):
+        return None  # a table of positions that is added, a mask of a weight
     return None if use.operator in ("other", "embedding") and _BIAS.search(weight.names[0]) else use
 
 
 def _is_layer(weight: _Weight) -> bool:
     """Whether a parameter of which no product is known may be a layer."""
     wide = sum(size > 1 for size in weight.tensor.shape) > 1
-    return wide and not is_norm(weight.owner) and not _BIAS.search(weight.names[0])
+    return wide and not weight.is_buffer and not is_norm(weight.owner) and not _BIAS.search(weight.names[0])
 
 
 def _layer(weight: _Weight, use: Use, uses: Sequence[Use]) -> Layer:

@@ -69,6 +69,8 @@ def role(operation: str, argument: str, *, dims: int, arguments: Mapping[str, An
         return Role("matmul", (_PRODUCTS[operation][argument],))
     if "conv" in operation and argument == "weight":
         transposed = bool(arguments.get("transposed")) or "transpose" in operation
+        if transposed and int(arguments.get("groups", 1)) > 1:  # the inputs of each group have outputs of their own
+            return Role("conv", tuple(range(2, dims)))
         return Role("conv", _all_but(1 if transposed else 0, dims))
     if _LOOKUPS.get(operation) == argument:
         return Role("embedding", _all_but(_indexed(arguments), dims))

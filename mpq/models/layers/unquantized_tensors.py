@@ -17,15 +17,15 @@ from mpq.records.artifact import PROGRAM, rest_of
 from mpq.records.artifact_layout import TensorEntry, entry
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import Rest
-from mpq.tensors.dtypes import SAFETENSORS_DTYPES
+from mpq.tensors.dtypes import SAFETENSORS_DTYPES, as_stored
 
 
 def rest_tensors(model: LoadedModel, layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """Every tensor stored as it is, by name: what is not one of `layers`, each storage once, then the program."""
+    """Every tensor stored bit for bit, by name: what is not one of `layers`, each storage once, then the program."""
     put_back(model.module)
     state = state_of(model.module)
     left_out = {name for layer in layers for name in layer.parameters} | set(aliases_of(state))
-    found = {name: tensor.detach() for name, tensor in state.items() if name not in left_out}
+    found = {name: as_stored(tensor.detach()) for name, tensor in state.items() if name not in left_out}
     if model.program is not None:
         found[PROGRAM] = torch.frombuffer(bytearray(model.program), dtype=torch.uint8)
     return found
@@ -39,7 +39,7 @@ def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[st
     """
     tensors = rest_tensors(model, layers)
     _check_names(layers, tensors)
-    parameters = {name for name, _ in model.module.named_parameters()}
+    parameters = dict(model.module.named_parameters())
     kept = {name: tensor for name, tensor in tensors.items() if name != PROGRAM}
     return rest_of(
         layers,
@@ -48,7 +48,7 @@ def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[st
         quantizer=quantizer,
         aliases=aliases_of(state_of(model.module)),
         config=model.config or {},
-        weights=sum(tensor.numel() for name, tensor in kept.items() if name in parameters),
+        weights=sum(parameters[name].numel() for name in kept if name in parameters),
         original_bytes=sum(tensor.numel() * tensor.element_size() for tensor in kept.values()),
     )
 

@@ -13,13 +13,12 @@ from mpq.formats.scheme import Scheme
 from mpq.models.memory.offload import Offload
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
+from mpq.tensors.fp16_range import fits_range
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics
-from mpq.tensors.scales import scales_fit
 
 CACHE_BYTES = 2 << 30
-FP16_LARGEST = 65504.0
 
 
 class Variants:
@@ -99,24 +98,25 @@ def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer
 def storable_candidates(
     module: nn.Module, layers: Iterable[Layer], candidates: Mapping[str, Sequence[Scheme]]
 ) -> tuple[dict[str, tuple[Scheme, ...]], list[str]]:
-    """The candidates of each layer whose scales fit fp16, or its 16-bit format if none do; and a line for each layer that loses some."""
+    """The candidates of each layer that fp16's range does not spoil, or its 16-bit format if none is left; and a line for each loss."""
     kept, lines = {}, []
     for layer in layers:
         matrix = to_matrix(tensor_of(module, layer.parameters[0]).detach(), layer.axes)
-        fitting = tuple(scheme for scheme in candidates[layer.name] if scheme.is_float or scales_fit(matrix, scheme))
+        fitting = tuple(scheme for scheme in candidates[layer.name] if fits_range(matrix, scheme))
         lost = ", ".join(str(scheme) for scheme in candidates[layer.name] if scheme not in fitting)
         kept[layer.name] = fitting or (Scheme(sixteen_bits(module, layer)),)
         if lost:
+            side = "large" if bool(matrix.abs().max() > 1) else "small"
             instead = "" if fitting else f"; it stays at {kept[layer.name][0]}"
-            lines.append(f"left out for '{layer.name}', whose weights need scales beyond fp16: {lost}{instead}")
+            lines.append(f"left out for '{layer.name}', whose weights are too {side} for numbers in fp16: {lost}{instead}")
     return kept, lines
 
 
 def sixteen_bits(module: nn.Module, layer: Layer) -> str:
-    """The 16-bit format of a layer: its own if it has 16 bits; fp16 for fp32 unless a weight would overflow, then bf16."""
+    """The 16-bit format of a layer: its own if it has 16 bits; fp16 for fp32 unless its range loses more than bf16, then that."""
     if layer.dtype == "bfloat16":
         return "bf16"
     if layer.dtype == "float16":
         return "fp16"
-    largest = tensor_of(module, layer.parameters[0]).detach().abs().max().item()
-    return "fp16" if largest <= FP16_LARGEST else "bf16"
+    weight = tensor_of(module, layer.parameters[0]).detach()
+    return "fp16" if fits_range(weight.reshape(1, -1), Scheme("fp16")) else "bf16"

@@ -39,7 +39,7 @@ SINGLE: dict[str, tuple[nn.Module, Tensor, tuple[int, ...], str]] = {
     "conv with circular padding": (nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), IMAGES, (0,), "conv"),
     "transposed conv1d": (nn.ConvTranspose1d(4, 6, 3), IMAGES[..., 0], (1,), "conv"),
     "transposed conv2d": (nn.ConvTranspose2d(4, 6, 3), IMAGES, (1,), "conv"),
-    "transposed grouped conv": (nn.ConvTranspose2d(4, 6, 3, groups=2), IMAGES, (1,), "conv"),
+    "transposed grouped conv": (nn.ConvTranspose2d(4, 6, 3, groups=2), IMAGES, (0, 1), "conv"),
     "embedding": (nn.Embedding(10, 8), IDS, (0,), "embedding"),
     "embedding bag": (nn.EmbeddingBag(10, 8), IDS, (0,), "embedding"),
     "weight first": (Lambda(lambda m, x: m.weight @ x[0].T, weight=weight(6, 8)), X, (0,), "linear"),

@@ -1,0 +1,77 @@
+"""Whether fp16 can hold what a scheme stores of a weight: its scales, or its values.
+
+Quantization does not depend on the unit of the weights: in a unit twice as small, all numbers are twice as large. What fp16's range costs
+is thus the error of a weight, compared with that of the same weight in a unit that uses the range fully. Units are powers of two, which
+change nothing else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mpq.errors import NumericsError
+from mpq.formats.scheme import Scheme
+from mpq.tensors.quantized import FLOAT_DTYPES
+from mpq.tensors.scales import Scales, grouped, losses, minmax_scales
+
+_ALLOWED_LOSS = 4.0  # times the squared error that the scheme has anyway: as much as one bit less
+_MOVED = 0.5  # a stored scale this far from the wanted one, relative to it, no longer means the same
+_ALLOWED_SHARE = 0.01  # of the squares of all weights, in groups with such scales
+_FINE_SCALE = 2.0**-18  # is 64 steps of fp16 above zero
+_BF16_LOSS = 2.0**-20  # relative squared error of rounding to bf16
+_TOP = 15  # the exponent of weights that use the range fully: no scale is larger than the largest weight
+_MOST_EXPONENT = 126
+_CHUNK = 1 << 20
+
+
+def fits_range(matrix: Tensor, scheme: Scheme) -> bool:
+    """Whether a matrix [rows, columns] loses little more than the scheme's own precision to the range of the numbers that it stores.
+
+    Scales may not be beyond 65504. Where they are so small that fp16 rounds them coarsely, or to zero, the squared error of the whole
+    matrix may not be more than four times what it is otherwise, and groups whose scale is off by more than half may hold no more than a
+    hundredth of its squares. Values in fp16 may not lose more than in bf16.
+    """
+    if scheme.is_float:
+        return FLOAT_DTYPES[scheme.format] != torch.float16 or _float16_loss(matrix) <= _BF16_LOSS
+    chunks = torch.split(matrix, max(1, _CHUNK // matrix.shape[1]))
+    try:
+        scales = [minmax_scales(grouped(chunk, scheme), scheme) for chunk in chunks]
+    except NumericsError:
+        return False
+    if all(_are_fine(grouped(chunk, scheme), found) for chunk, found in zip(chunks, scales, strict=True)):
+        return True
+    unit = 2.0 ** _clamped(int(torch.frexp(matrix.abs().max()).exponent) - _TOP)
+    here, there, energy, moved = 0.0, 0.0, 0.0, 0.0
+    for chunk, found in zip(chunks, scales, strict=True):
+        groups = grouped(chunk, scheme) / unit
+        stored, wanted = Scales(found.scale.float() / unit, found.zero_point), minmax_scales(groups, scheme)
+        here += _sum(losses(groups, stored, scheme))
+        there += _sum(losses(groups, wanted, scheme))
+        squares = groups.square().sum(-1)
+        energy += _sum(squares)
+        moved += _sum(squares[(stored.scale - wanted.scale.float()).abs() > _MOVED * wanted.scale.float().abs()])
+    return here <= _ALLOWED_LOSS * there and moved <= _ALLOWED_SHARE * energy
+
+
+def _float16_loss(matrix: Tensor) -> float:
+    """The squared error of rounding to fp16, relative to the squares of the values; infinite where a value is beyond 65504."""
+    largest = matrix.abs().max()
+    if not bool(largest > 0):
+        return 0.0
+    squares, errors = (matrix / largest).square(), ((matrix.half().float() - matrix) / largest).square()
+    return _sum(errors) / _sum(squares)
+
+
+def _are_fine(groups: Tensor, scales: Scales) -> bool:
+    """Whether the scales of all groups that hold anything are far from zero."""
+    return not bool((groups.any(-1) & (scales.scale.float().abs() < _FINE_SCALE)).any())
+
+
+def _sum(tensor: Tensor) -> float:
+    return float(tensor.sum(dtype=torch.float64))
+
+
+def _clamped(exponent: int) -> int:
+    """An exponent whose power of two, and the inverse of that, are float32 numbers."""
+    return min(max(exponent, -_MOST_EXPONENT), _MOST_EXPONENT)
