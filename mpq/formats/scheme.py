@@ -26,7 +26,7 @@ from mpq.formats.base import Format
 from mpq.formats.registry import formats
 from mpq.formats.stored import Stored
 
-_UNKNOWN = r"[a-z]+\d+(?:-e\d+m\d+)?"  # what looks like a format
+_UNKNOWN = r"[a-z]+[0-9]+(?:-e[0-9]+m[0-9]+)?"  # what looks like a format
 
 
 @dataclass(frozen=True, order=True)
@@ -107,7 +107,7 @@ class Scheme:
 @lru_cache(maxsize=1)
 def _grammar() -> re.Pattern[str]:
     known = "|".join(map(re.escape, formats()))
-    return re.compile(rf"(?P<format>{known}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?(?P<small>-s8)?")
+    return re.compile(rf"(?P<format>{known}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>[0-9]{{1,9}}))?(?P<small>-s8)?")
 
 
 @lru_cache(maxsize=4096)

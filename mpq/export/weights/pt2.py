@@ -7,6 +7,7 @@ It loads and runs with torch and without mpq. A torch.export source keeps its in
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,11 @@ class Pt2(Target):
             raise ExportError(f"torch.export cannot trace this model ({first_line(error)})") from error
         drop_traces(program)
         _shorten(program)
-        with atomic_write(output) as file, quiet():
-            torch.export.save(program, file)
+        buffer = io.BytesIO()  # torch ends the process where a file cannot be written
+        with quiet():
+            torch.export.save(program, buffer)
+        with atomic_write(output) as file:
+            file.write(buffer.getbuffer())
         return Written(output, ("it needs torch alone: torch.export.load(path).module()",))
 
 
