@@ -14,7 +14,7 @@ from mpq.files import open_file
 from mpq.models.memory.replaced_tensors import hollow_parameters
 from mpq.shown import shown_bare
 
-_TIED, _SLACK = 2, 1 << 20  # parameters that a checkpoint may leave out: tied ones, and some small ones
+_TIED, _SLACK = 2, 1 << 16  # parameters that a checkpoint may leave out: tied ones, and some small ones
 
 
 def check_harmless(config: Mapping[str, Any], source: str) -> None:
