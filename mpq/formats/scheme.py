@@ -25,6 +25,7 @@ from mpq.errors import SchemeError
 from mpq.formats.base import Format
 from mpq.formats.registry import formats
 from mpq.formats.stored import Stored
+from mpq.shown import shown
 
 _UNKNOWN = r"[a-z]+[0-9]+(?:-e[0-9]+m[0-9]+)?"  # what looks like a format
 
@@ -119,6 +120,6 @@ def parse_scheme(text: str) -> Scheme:
     """
     match = _grammar().fullmatch(text.strip().lower())
     if match is None:
-        raise SchemeError(f"'{text}' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16")
+        raise SchemeError(f"{shown(text)} is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16")
     group = match["group"]
     return Scheme(match["format"], None if group is None else int(group), match["asymmetric"] is None, match["small"] is not None)

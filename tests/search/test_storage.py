@@ -1,5 +1,6 @@
 """The storage of a study opens again after kills and full disks, and says what is wrong without passwords."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -198,11 +199,12 @@ def test_a_line_that_the_study_never_wrote_is_refused_in_one_line(tmp_path: Path
 def test_a_journal_of_one_endless_line_or_of_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = begun(tmp_path)
     whole = path.read_bytes()
-    monkeypatch.setattr("mpq.search.journal.LINE_BYTES", 5000)
+    module = importlib.import_module("mpq.search.journal")  # mpq.search is also the function
+    monkeypatch.setattr(module, "LINE_BYTES", 5000)
     path.write_bytes(whole + bytes(5000))
     with pytest.raises(FormatError, match=r"line \d+ has more than 5,000 bytes: remove it"):
         journal_beside(tmp_path / "a.sensitivity.jsonl")
-    monkeypatch.setattr("mpq.search.journal.STUDY_BYTES", len(whole) - 1)
+    monkeypatch.setattr(module, "STUDY_BYTES", len(whole) - 1)
     path.write_bytes(whole)
     with pytest.raises(FormatError, match=rf"has {len(whole):,} bytes, more than {len(whole) - 1:,}: remove it"):
         journal_beside(tmp_path / "a.sensitivity.jsonl")
