@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,11 +59,24 @@ def exists(path: Path) -> bool:
         return False
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """A file to read from; a pipe or a device, which may never end, is refused before anything waits for it.
+
+    Raises:
+        OSError: if it cannot be opened, or is not a plain file.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file: write it to a file first")
+    return file
+
+
 def sha256_of(paths: Iterable[Path]) -> str:
     """One hexadecimal SHA-256 over the contents of `paths` in the given order; names do not matter."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
@@ -78,7 +93,7 @@ def first_bytes(path: Path, *, error: type[MpqError], remedy: str, name: str | N
     """
     shown = name or str(path)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(PREFIX)
     except FileNotFoundError as cause:
         raise error(f"{shown} does not exist: {remedy}") from cause
@@ -160,7 +175,7 @@ def journal_lines(path: Path, *, on_note: Callable[[str], None] | None = None) -
     try:
         if path.stat().st_size > SENSITIVITY_BYTES:
             raise FormatError(f"{path} has more than {SENSITIVITY_BYTES:,} bytes, which is too large to be right: analyze fewer samples")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while (line := file.readline(LINE_BYTES + 1)).endswith(b"\n"):
                 if last:
                     number += 1

@@ -24,14 +24,29 @@ SENSITIVITY_BYTES = 4 << 30
 LINE_BYTES = 64 << 20
 """Bytes of one line of a sensitivity file."""
 
+STUDY_BYTES = 1 << 30
+"""Bytes of a study journal, which is read line by line."""
+
+TEXT_BYTES = 256 << 20
+"""Bytes of a file of text or JSONL, which is read whole."""
+
 HEADER_BYTES = 64 << 20
 """Bytes of the JSON header of an artifact; it must also fit into the file before it is read."""
 
 LAYER_WEIGHTS = 1 << 48
 """Weights of one layer, and of all layers of a record together."""
 
-MESSAGE_TEXT = 2000
-"""Characters of an error message."""
+LARGEST_ERROR = 1e300
+"""Absolute value of a mean error; a larger one counts as infinite, so that sums over layers stay finite."""
+
+EXPRESSION_TEXT = 2000
+"""Characters of a regular expression in a file or an option."""
+
+EXPRESSION_SECONDS = 2.0
+"""Seconds of computing that one may take to search all names."""
+
+MESSAGE_TEXT = 1900
+"""Characters of an error message, without the name of the program before it."""
 
 SHOWN_TEXT = 80
 """Characters of a value that a message repeats."""

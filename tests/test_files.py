@@ -18,10 +18,12 @@ from mpq.files import (
     first_bytes,
     journal_line,
     journal_lines,
+    open_file,
     sha256_of,
     write_text,
 )
 from mpq.limits import LINE_BYTES
+from mpq.reading.documents import read_bytes
 from mpq.writing.checksums import unsealed
 
 LINE = len(journal_line({"n": 0}))
@@ -246,3 +248,21 @@ def test_what_has_no_first_bytes_is_told_apart(tmp_path: Path) -> None:
     for name, told in (("none", "does not exist"), ("empty", "is empty"), ("", "is a folder")):
         with pytest.raises(FormatError, match=f"^it {told}: name a plan$"):
             first_bytes(tmp_path / name, error=FormatError, remedy="name a plan", name="it")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no named pipes")
+def test_a_pipe_or_a_device_is_refused_at_once_by_every_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(OSError, match="it is a pipe or a device, not a file: write it to a file first"):
+            open_file(tmp_path / name)
+        with pytest.raises(FormatError, match="it is a pipe or a device, not a file"):
+            first_bytes(tmp_path / name, error=FormatError, remedy="name a plan")
+        with pytest.raises(FormatError, match="it is a pipe or a device, not a file"):
+            read_bytes(tmp_path / name, error=FormatError, absent="name a plan")
+        with pytest.raises(FormatError, match="it is a pipe or a device, not a file"):
+            lines(tmp_path / name)
+    (tmp_path / "file").write_bytes(b"whole")
+    with open_file(tmp_path / "file") as file:
+        assert file.read() == b"whole"

@@ -29,6 +29,9 @@ _SHORT = (
     "a header of 900,000,000 bytes in artifact",
     "3 GB of sensitivity",
     "npy of (1099511627776,)",
+    "a model of 10^12 weights",
+    "a pattern that never ends",
+    "a pipe as plan",
 )
 
 
@@ -214,7 +217,10 @@ def _sizes() -> Iterator[Bomb]:
         yield Bomb(f"safetensors of {shape}", "data safetensors", "h.safetensors", partial(_claimed, shape))
     yield Bomb("a view of 10^12 elements as data", "data pt", "h.pt", _view)
     yield Bomb("a model of 10^12 weights", "hf", "tiny/config.json", _huge_config)
-    for reader, at in (("sensitivity", "s.jsonl"), ("plan", "p.yaml"), ("artifact", "b.mpq.safetensors")):
+    for reader, at in (
+        *(("sensitivity", "s.jsonl"), ("plan", "p.yaml"), ("artifact", "b.mpq.safetensors"), ("config", "c.yaml"), ("budgets", "b.yaml")),
+        *(("assignment", "a.json"), ("costs", "c.csv"), ("pt2", "b.pt2"), ("pt", "b.pt"), ("data npy", "d.npy"), ("text", "t.txt")),
+    ):
         yield Bomb(f"endless zeros as {reader}", reader, at, lambda path: path.symlink_to("/dev/zero"))
         yield Bomb(f"a pipe as {reader}", reader, at, lambda path: os.mkfifo(path))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
-from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from benchmarks.faults import hostile_files as files
 from benchmarks.faults import world
 from benchmarks.faults.context import Context
 from benchmarks.faults.forks import Ended, run_one
+from benchmarks.faults.hostile_builders import built_cases
+from benchmarks.faults.hostile_case import Case, Make
 from benchmarks.faults.report import Fault, Row
 from benchmarks.faults.watched import Watched, watched
 
 PART = "hostile"
-Make = Callable[[Path], object]
-"""Writes the malicious file into the current folder, given the marker's path."""
 _SECONDS = 60.0
 _MODEL_LINES = ("analyze {0} --calib calibration.pt -o out.sensitivity.jsonl", "check {0} --budget 9bits", "show {0}")
 _RECORDS = (
@@ -44,23 +43,21 @@ _SHORT = (
     "factory in plan",
     "data in budgets",
     "yaml tag in plan.yaml",
+    "built program from_file",
+    "built program as artifact, sample inputs, another case",
+    "built script setstate that saves",
+    "built pickle an object in a state dict",
+    "built directory auto_map",
+    "built bomb a fat header",
+    "trusted 0",
 )
 _CODED = "!!python/object/apply:os.system ['touch {marker}']"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is made, and the commands that read it; "load:FILE" is mpq.load and a call of the model, "model:FILE" mpq.load_model."""
-
-    name: str
-    make: Make
-    lines: tuple[str, ...]
 
 
 def run(context: Context) -> Row:
     """All cases, each in a folder and a child of its own."""
     row = Row(PART)
-    cases = [case for case in (*_cases(), *_of_tests(row)) if context.wanted(case.name) and (not context.short or case.name in _SHORT)]
+    cases = [case for case in (*_cases(), *built_cases()) if context.wanted(case.name) and (not context.short or case.name in _SHORT)]
     progress = context.progress(PART, len(cases))
     for case in cases:
         folder, marker = context.fresh(case.name, None), context.place(f"marker of {case.name}")
@@ -71,29 +68,31 @@ def run(context: Context) -> Row:
             continue
         for line in case.lines[: 1 if context.short else None]:
             ended = run_one(partial(_read, line), folder, seconds=_SECONDS)
-            row.add(_faults(context, case.name, line, ended, marker), seconds=ended.seconds, held=ended.bytes)
+            row.add(_faults(context, case, line, ended, marker), seconds=ended.seconds, held=ended.bytes)
             marker.unlink(missing_ok=True)
         progress.step(text=case.name)
     return row
 
 
-def _faults(context: Context, name: str, line: str, ended: Ended, marker: Path) -> list[Fault]:
-    repeat = context.repeat(PART, name)
+def _faults(context: Context, case: Case, line: str, ended: Ended, marker: Path) -> list[Fault]:
+    repeat = context.repeat(PART, case.name)
+    if case.trusted:
+        said = ended.failure.text if ended.failure else ended.out[-300:]
+        return [] if marker.exists() else [Fault("does not attack", f"{case.name}: {line}", said, repeat)]
     if marker.exists():
-        return [Fault("code ran or a file was written", f"{name}: {line}", f"{marker.name} is there", repeat)]
+        return [Fault("code ran or a file was written", f"{case.name}: {line}", f"{marker.name} is there", repeat)]
     if ended.signal:
-        return [Fault(f"killed by signal {ended.signal}", f"{name}: {line}", ended.out[-300:], repeat)]
+        return [Fault(f"killed by signal {ended.signal}", f"{case.name}: {line}", ended.out[-300:], repeat)]
     found: Watched | None = ended.value
     failure = ended.failure if found is None else found.failure
-    return [] if failure is None else [Fault(failure.type, f"{name}: {line}, {failure.where}", failure.text, repeat)]
+    return [] if failure is None else [Fault(failure.type, f"{case.name}: {line}, {failure.where}", failure.text, repeat)]
 
 
 def _read(line: str) -> Watched:
     how, _, rest = line.partition(":")
-    if how == "load":
-        return watched(partial(_loaded, rest), seconds=_SECONDS)
-    if how == "model":
-        return watched(partial(_called, rest), seconds=_SECONDS)
+    calls = {"load": _loaded, "model": _called, "trusted": _trusted}
+    if how in calls:
+        return watched(partial(calls[how], rest), seconds=_SECONDS)
     return watched(partial(world.mpq, line), codes=(0, 1, 2, 3), seconds=_SECONDS)
 
 
@@ -113,14 +112,14 @@ def _called(name: str) -> None:
     mpq.load_model(name).module(torch.zeros(2, 8))
 
 
-def _of_tests(row: Row) -> Iterator[Case]:
-    """The cases of tests/hostile.py, where that is there and has a mapping `CASES`: maker and commands by name."""
-    if util.find_spec("tests.hostile") is None:
-        row.skipped.append("tests/hostile.py is not there")
-        return
-    cases: dict[str, tuple[Make, tuple[str, ...]]] = getattr(import_module("tests.hostile"), "CASES", {})
-    for name, (make, lines) in cases.items():
-        yield Case(f"tests: {name}", make, lines)
+def _trusted(name: str) -> None:
+    """Load the model with trust, and call it: what then fails does not matter, as long as the marker is there."""
+    import torch
+
+    import mpq
+
+    with suppress(Exception):
+        mpq.load_model(name, trust=True).module(torch.zeros(2, 4))
 
 
 def _cases() -> Iterator[Case]:

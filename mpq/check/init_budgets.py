@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mpq.check.measure_size import MODEL_ENDINGS, Weighed, weigh
 from mpq.errors import MpqError, UsageError
-from mpq.files import PREFIX, exists
+from mpq.files import PREFIX, exists, open_file
 from mpq.limits import PICKLE_BYTES
 from mpq.records.artifact_files import read_header
 from mpq.shown import printable
@@ -79,7 +79,7 @@ def _weighed(path: Path) -> Weighed | None:
 
 
 def _is_plan(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(PREFIX).startswith(b"mpq_plan:")
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mpq.check.revision import bytes_at, check_revision
+from mpq.check.revision import check_revision, copy_at
 from mpq.errors import FormatError, UsageError
-from mpq.files import PREFIX, exists
+from mpq.files import PREFIX, exists, open_file
 from mpq.formats.scheme import Scheme
 from mpq.records.artifact import is_artifact, read_rest_bytes
 from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, read_header
@@ -99,17 +99,17 @@ def weigh_baseline(path: Path, baseline: str) -> Weighed | None:
         return weigh(Path(baseline))
     if path.is_dir():
         raise UsageError(f"{path} is a folder, which cannot be compared with revision {baseline}: name the files, or a baseline folder")
-    try:
-        content = bytes_at(baseline, str(path))
-    except UsageError:
-        check_revision(baseline)
-        return None
-    pointer = _POINTER.match(content[:1024])
-    if pointer is not None:
-        return Weighed(f"{baseline}:{path}", "other", int(pointer[1]))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        copy.write_bytes(content)
+        try:
+            copy_at(baseline, str(path), copy)
+        except UsageError:
+            check_revision(baseline)
+            return None
+        with copy.open("rb") as file:
+            pointer = _POINTER.match(file.read(1024))
+        if pointer is not None:
+            return Weighed(f"{baseline}:{path}", "other", int(pointer[1]))
         found = weigh(copy)
     return Weighed(**{**vars(found), "path": f"{baseline}:{path}"})
 
@@ -118,7 +118,7 @@ def _is_plan(path: Path) -> bool:
     """Whether a file is a plan, by its name or, whatever it is called, by what it says at its head."""
     if path.suffix in (".yaml", ".yml"):
         return True
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return path.suffix not in MODEL_ENDINGS and re.search(rb"^mpq_plan:", file.read(PREFIX), re.MULTILINE) is not None
 
 

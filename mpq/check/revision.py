@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from mpq.errors import UsageError
 from mpq.files import exists
@@ -24,12 +25,12 @@ def read_plan_at(place: str) -> Plan:
         return read_plan(Path(place))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / Path(path).name
-        copy.write_bytes(bytes_at(revision, path))
+        copy_at(revision, path, copy)
         return read_plan(copy)
 
 
-def bytes_at(revision: str, path: str) -> bytes:
-    """The contents of a file at a git revision.
+def copy_at(revision: str, path: str, to: Path) -> None:
+    """Write a file as it was at a git revision to `to`, whatever its size.
 
     Raises:
         UsageError: if git is not there, or does not know the revision or the file in it.
@@ -37,7 +38,8 @@ def bytes_at(revision: str, path: str) -> bytes:
     _check(revision, path)
     where = Path(path)
     folder, name = (where.parent, where.name) if where.is_absolute() else (Path(), path)
-    return _git("show", f"{revision}:./{name.removeprefix('./')}", folder=folder, what=f"{revision}:{path}")
+    with to.open("wb") as file:
+        _git("show", f"{revision}:./{name.removeprefix('./')}", folder=folder, what=f"{revision}:{path}", output=file)
 
 
 def check_revision(revision: str) -> None:
@@ -55,9 +57,9 @@ def _check(revision: str, path: str) -> None:
         raise UsageError(f"{shown(f'{revision}:{path}')} is not REVISION:PATH: write for example HEAD~1:plan.yaml")
 
 
-def _git(*words: str, folder: Path, what: str) -> bytes:
+def _git(*words: str, folder: Path, what: str, output: IO[bytes] | int = subprocess.DEVNULL) -> None:
     try:
-        return subprocess.run(["git", *words], capture_output=True, check=True, cwd=folder).stdout
+        subprocess.run(["git", *words], stdout=output, stderr=subprocess.PIPE, check=True, cwd=folder)
     except FileNotFoundError as error:
         raise UsageError(f"cannot read {what}: git is not installed; name a file instead") from error
     except subprocess.CalledProcessError as error:

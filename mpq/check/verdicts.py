@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
 from mpq.check.budgets import Rule, Schemes
@@ -15,6 +15,7 @@ from mpq.check.run import Check, relation
 from mpq.errors import ConfigError, PatternError
 from mpq.files import exists
 from mpq.formats.scheme import Scheme
+from mpq.reading.expressions import Expression
 from mpq.records.loaded_size import Form
 from mpq.shown import shown
 
@@ -236,11 +237,13 @@ def _is(scheme: Scheme, text: str) -> bool:
 def matches(pattern: str, name: str) -> bool:
     """Whether a layer pattern means this layer: an exact name, a glob, or a regular expression after "re:"."""
     if pattern.startswith("re:"):
-        try:
-            return re.fullmatch(pattern.removeprefix("re:"), name) is not None
-        except (re.error, RecursionError, OverflowError) as error:
-            raise PatternError(f"{shown(pattern)} is not a regular expression: {error}") from error
+        return _expression(pattern.removeprefix("re:")).fullmatch(name)
     return name == pattern or fnmatchcase(name, pattern)
+
+
+@lru_cache(maxsize=1024)
+def _expression(text: str) -> Expression:
+    return Expression(text, error=PatternError)
 
 
 def _check_patterns(rule: Rule, files: Sequence[Weighed]) -> None:

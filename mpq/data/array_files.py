@@ -17,7 +17,8 @@ from torch import Tensor
 from mpq.data.numpy_files import check_unpacked, read_array
 from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.errors import DataError
-from mpq.files import first_bytes
+from mpq.files import first_bytes, open_file
+from mpq.limits import SAFETENSORS_HEADER_BYTES
 from mpq.shown import shown_bare
 
 READABLE = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"
@@ -70,7 +71,7 @@ def _zip_reader(path: Path, source: str) -> Callable[[Path, str], Any]:
 
 def _read_torch(path: Path, source: str) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return load_tensors(file)
     except HoldsCodeError as error:
         raise DataError(
@@ -79,12 +80,12 @@ def _read_torch(path: Path, source: str) -> Any:
 
 
 def _read_npy(path: Path, source: str) -> Tensor:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return _tensor(read_array(file, path.stat().st_size), source)
 
 
 def _read_npz(path: Path, source: str) -> Any:
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
         check_unpacked(archive, path.stat().st_size)
         arrays: dict[str, Tensor] = {}
         for info in archive.infolist():
@@ -95,6 +96,10 @@ def _read_npz(path: Path, source: str) -> Any:
 
 
 def _read_safetensors(path: Path, source: str) -> Mapping[str, Tensor]:
+    with open_file(path) as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+    if length > min(size - 8, SAFETENSORS_HEADER_BYTES):
+        raise ValueError(f"its header says {length:,} bytes, and the file has {size:,}")
     tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     return tensors
 

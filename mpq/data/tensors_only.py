@@ -17,7 +17,7 @@ from torch._weights_only_unpickler import _get_allowed_globals
 
 from mpq.data.inert_pickle import Inert, PickleContent, named_globals, scan_pickle
 from mpq.data.zip_records import RecordError, Records
-from mpq.limits import PICKLE_BYTES, SHOWN_TEXT
+from mpq.limits import ARCHIVE_FREE_BYTES, ARCHIVE_RATIO, PICKLE_BYTES, SHOWN_TEXT
 
 _KNOWN = re.compile(r"data\.pkl|byteorder|version|\.data/\w+|data/\w+|\.format_version|\.storage_alignment")
 _LONGEST = 160
@@ -38,7 +38,29 @@ def load_tensors(file: IO[bytes]) -> Any:
     check_tensors_only(file)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-        return torch.load(file, weights_only=True, map_location="cpu")
+        content = torch.load(file, weights_only=True, map_location="cpu")
+    check_expanded(content)
+    return content
+
+
+def check_expanded(content: Any) -> None:
+    """Refuse a tensor that repeats a small storage so often that it takes memory once it is used.
+
+    Raises:
+        RecordError: with its sizes.
+    """
+    waiting, seen = [content], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, torch.Tensor) and part.layout == torch.strided and not part.is_meta:
+            held, taken = part.untyped_storage().nbytes(), part.numel() * part.element_size()
+            if taken > max(ARCHIVE_FREE_BYTES, ARCHIVE_RATIO * held):
+                raise RecordError(f"a tensor of {taken:,} bytes in a storage of {held:,}")
+        elif isinstance(part, (dict, list, tuple, set)):
+            waiting += part.values() if isinstance(part, dict) else part
 
 
 def check_tensors_only(file: IO[bytes]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mpq.errors import OutputError
+from mpq.errors import MpqError, OutputError
 from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_special, sync_folder
+
+_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_DISK = re.compile("|".join(re.escape(os.strerror(number)) for number in _FAILURES))  # in errors that libraries have of their own
 
 
 def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> None:
@@ -64,6 +69,10 @@ def staged(folder: Path, *, last: str) -> Iterator[Path]:
             sync_folder(folder)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}; choose another place with --output") from error
+    except Exception as error:
+        if isinstance(error, MpqError) or (said := _DISK.search(str(error))) is None:
+            raise
+        raise OutputError(f"cannot write {target}: {said[0]}; choose another place with --output") from error
     finally:
         if new:
             with suppress(OSError):  # it is full, or could not be made

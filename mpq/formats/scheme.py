@@ -25,8 +25,9 @@ from mpq.errors import SchemeError
 from mpq.formats.base import Format
 from mpq.formats.registry import formats
 from mpq.formats.stored import Stored
+from mpq.shown import shown
 
-_UNKNOWN = r"[a-z]+\d+(?:-e\d+m\d+)?"  # what looks like a format
+_UNKNOWN = r"[a-z]+[0-9]+(?:-e[0-9]+m[0-9]+)?"  # what looks like a format
 
 
 @dataclass(frozen=True, order=True)
@@ -107,7 +108,7 @@ class Scheme:
 @lru_cache(maxsize=1)
 def _grammar() -> re.Pattern[str]:
     known = "|".join(map(re.escape, formats()))
-    return re.compile(rf"(?P<format>{known}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>\d+))?(?P<small>-s8)?")
+    return re.compile(rf"(?P<format>{known}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>[0-9]{{1,9}}))?(?P<small>-s8)?")
 
 
 @lru_cache(maxsize=4096)
@@ -119,6 +120,6 @@ def parse_scheme(text: str) -> Scheme:
     """
     match = _grammar().fullmatch(text.strip().lower())
     if match is None:
-        raise SchemeError(f"'{text}' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16")
+        raise SchemeError(f"{shown(text)} is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16")
     group = match["group"]
     return Scheme(match["format"], None if group is None else int(group), match["asymmetric"] is None, match["small"] is not None)

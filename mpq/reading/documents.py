@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpq.errors import FormatError, MpqError
+from mpq.files import open_file
 from mpq.limits import DOCUMENT_BYTES, JSON_NODES, NESTING, NUMBER_TEXT
 from mpq.reading.yaml_events import YamlProblem, yaml_line, yaml_value
 from mpq.shown import shown
@@ -63,7 +64,7 @@ def read_bytes(path: Path, *, error: type[MpqError], absent: str, most: int = DO
         MpqError: of type `error`, if it cannot be read or is larger.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(most + 1)
     except OSError as cause:
         raise error(f"cannot read {path}: {cause.strerror or cause}; {absent}") from cause

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpq.errors import FormatError, MpqError
-from mpq.files import check_version
+from mpq.files import check_version, open_file
 from mpq.formats.scheme import Scheme
 from mpq.formats.stored import PARTS
 from mpq.limits import HEADER_BYTES
@@ -179,7 +179,7 @@ def _opened(path: Path) -> tuple[Document, Tensors]:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = int.from_bytes(file.read(8), "little")
             raw = file.read(length) if 2 <= length <= min(size - 8, HEADER_BYTES) else b""
     except OSError as error:

@@ -26,8 +26,9 @@ import numpy as np
 import pandas as pd
 
 from mpq.errors import FormatError, SchemeError
-from mpq.files import journal_line, journal_lines
+from mpq.files import journal_line, journal_lines, open_file
 from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.limits import LARGEST_ERROR
 from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.duplicates import new_figures
 from mpq.records.layer import Layer
@@ -148,9 +149,10 @@ class Sensitivity:
         self.errors[layer, scheme] = new if old is None else np.concatenate([old, new])
 
     def mean(self, layer: str, scheme: Scheme) -> float:
-        """Mean error over samples; infinity where an output was not finite."""
-        value = float(self.errors[layer, scheme].mean())
-        return value if math.isfinite(value) else math.inf
+        """Mean error over samples; infinity where an output was not finite, or the mean is too large to add up."""
+        with np.errstate(over="ignore"):
+            value = float(self.errors[layer, scheme].mean())
+        return value if abs(value) <= LARGEST_ERROR else math.inf
 
     def stderr(self, layer: str, scheme: Scheme) -> float:
         """Standard error of the mean; NaN for a single sample."""
@@ -181,7 +183,8 @@ class Sensitivity:
 
 def standard_error(values: Errors) -> float:
     """Standard error of the mean of independent samples; NaN for fewer than two."""
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    with np.errstate(over="ignore"):
+        return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def layer_bytes(layers: Iterable[Layer], schemes: Mapping[str, Scheme]) -> int:
@@ -241,7 +244,7 @@ def first_line_sha256(path: Path) -> str:
         FormatError: if the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.sha256(file.readline().rstrip(b"\n")).hexdigest()
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error

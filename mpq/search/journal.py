@@ -18,8 +18,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import get_lock_file
 
 from mpq.errors import FormatError, OutputError
+from mpq.files import open_file
+from mpq.limits import LINE_BYTES, STUDY_BYTES
 from mpq.writing.checksums import DamageError, cut_torn_end, sealed, unsealed
 from mpq.writing.locks import exclusive, has_locks
+
+_REMEDY = "remove it, and the search begins anew"
 
 
 class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
@@ -43,23 +47,25 @@ class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
         Raises:
             FormatError: if a line is not as it was written, unless it is the last.
         """
-        first = min(log_number_from, len(self._ends) - 1)
-        with self._path.open("rb") as file:
-            file.seek(self._ends[first])
-            *lines, _ = file.read().split(b"\n")
-        for number, line in enumerate(lines, start=first):
-            try:
-                record = unsealed(line)
-            except DamageError as error:
-                if error.torn and number == first + len(lines) - 1:
-                    return
-                raise FormatError(
-                    f"{self._path}, line {number + 1}: {error}; the file is damaged: remove it, and the search begins anew"
-                ) from error
-            if number + 1 == len(self._ends):
-                self._ends.append(self._ends[number] + len(line) + 1)
-            if number >= log_number_from:
-                yield record
+        number = min(log_number_from, len(self._ends) - 1)
+        with open_file(self._path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > STUDY_BYTES:
+                raise FormatError(f"{self._path} has {size:,} bytes, more than {STUDY_BYTES:,}: {_REMEDY}")
+            file.seek(self._ends[number])
+            while (line := file.readline(LINE_BYTES)).endswith(b"\n"):
+                try:
+                    record = unsealed(line[:-1])
+                except DamageError as error:
+                    if error.torn and not file.readline(LINE_BYTES).endswith(b"\n"):
+                        return
+                    raise FormatError(f"{self._path}, line {number + 1}: {error}; the file is damaged: {_REMEDY}") from error
+                if number + 1 == len(self._ends):
+                    self._ends.append(self._ends[number] + len(line))
+                if number >= log_number_from:
+                    yield record
+                number += 1
+        if len(line) == LINE_BYTES:
+            raise FormatError(f"{self._path}, line {number + 1} has more than {LINE_BYTES:,} bytes: {_REMEDY}")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append lines, whole and on disk, after cutting off what another process did not finish.

@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_plus
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
-from mpq.errors import MpqError, OutputError, UsageError
+from mpq.errors import FormatError, MpqError, OutputError, UsageError
 from mpq.search.journal import StudyJournal
 from mpq.shown import shown
 from mpq.writing.outputs import refuse_special
@@ -68,8 +68,12 @@ def journal_beside(sensitivity: Path) -> JournalStorage:
         if not path.is_symlink():  # a link to a journal elsewhere is a journal
             refuse_special(path)
         return JournalStorage(StudyJournal(path))
+    except MpqError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; give --storage sqlite:///FILE elsewhere") from error
+    except Exception as error:  # whatever Optuna raises at lines that it did not write
+        raise FormatError(f"{path} is not a study journal that can be read: remove it, and the search begins anew") from error
 
 
 @contextmanager

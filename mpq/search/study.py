@@ -32,6 +32,7 @@ from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
 from mpq.search.problem import Problem
 from mpq.search.storage import open_storage
+from mpq.search.trial_facts import is_choice, read_facts
 from mpq.search.workers import at_work, seen, signs
 
 Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
@@ -126,7 +127,7 @@ class Study:
 
     def pending(self) -> set[tuple[int, ...]]:
         """The plans that other workers are measuring now."""
-        return {tuple(trial.user_attrs["options"]) for trial in self._running() if "options" in trial.user_attrs and at_work(trial)}
+        return {choice for trial in self._running() if (choice := self._choice(trial)) is not None and at_work(trial)}
 
     def stage(self, name: str) -> list[Measured]:
         """The finished trials of one stage, in order."""
@@ -194,7 +195,7 @@ class Study:
         while True:
             earlier = [trial for trial in self._running() if trial.number < number and at_work(trial)]
             self.refresh()  # after the look at what runs: what has ended in between is read now
-            if choice in self._seen or not any(tuple(trial.user_attrs.get("options", choice)) == choice for trial in earlier):
+            if choice in self._seen or not any(self._choice(trial) in (None, choice) for trial in earlier):
                 return
             time.sleep(pause)
             pause = min(_LONGEST, 1.5 * pause)
@@ -241,12 +242,15 @@ class Study:
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return [trial for trial in self._optuna.get_trials(deepcopy=False, states=states) if "options" in trial.user_attrs]
 
-    @staticmethod
-    def _read(trial: FrozenTrial) -> Measured:
-        attributes = trial.user_attrs
-        errors = np.array([math.nan if error is None else error for error in attributes["error_of_each_sample"]], dtype=np.float64)
-        estimate = math.inf if attributes.get("estimated_error", 0.0) is None else attributes.get("estimated_error")
-        return Measured(tuple(attributes["options"]), errors, str(attributes["stage"]), str(attributes.get("note", "")), estimate)
+    def _choice(self, trial: FrozenTrial) -> tuple[int, ...] | None:
+        """The plan of a running trial; None while it has not chosen one."""
+        options = trial.user_attrs.get("options")
+        return tuple(options) if is_choice(options, self.problem) else None
+
+    def _read(self, trial: FrozenTrial) -> Measured:
+        samples = next((len(measured.errors) for measured in self.finished if measured.estimate is None), None)
+        facts = read_facts(trial, self.problem, samples=samples)
+        return Measured(tuple(facts.options), facts.errors, facts.stage, facts.note, facts.estimate)
 
 
 def _sampler(seed: int) -> optuna.samplers.TPESampler:

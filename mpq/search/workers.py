@@ -59,13 +59,21 @@ def at_work(trial: FrozenTrial) -> bool:
     if host == socket.gethostname() and process.isdigit() and os.name == "posix" and _same_system(mark):
         return int(process) != os.getpid() and _runs(int(process)) and mark in (None, _mark(int(process)))
     if "worker_seen" in attributes:
-        return abs((datetime.now(UTC) - datetime.fromisoformat(str(attributes["worker_seen"]))).total_seconds()) < SILENT
+        return _since(str(attributes["worker_seen"])) < SILENT
     return _age(trial) < _FORGOTTEN
 
 
 def _age(trial: FrozenTrial) -> float:
     """Seconds since a trial began."""
     return float("inf") if trial.datetime_start is None else abs((datetime.now() - trial.datetime_start).total_seconds())
+
+
+def _since(text: str) -> float:
+    """Seconds since the time in `text`; infinity if it is not a time."""
+    try:
+        return abs((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
+    except (ValueError, TypeError):
+        return float("inf")
 
 
 def _now() -> str:

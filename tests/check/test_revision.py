@@ -1,13 +1,21 @@
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from mpq.check.revision import bytes_at, check_revision, read_plan_at
+from mpq.check.revision import check_revision, copy_at, read_plan_at
 from mpq.errors import FormatError, UsageError
 from mpq.records.plan import write_plan
 from tests.check.making import commit, plan_of
 
 OLD, NEW = plan_of("int4 int4 int8"), plan_of("int8 int8 int8")
+
+
+def bytes_at(revision: str, path: str) -> bytes:
+    """What a file held at a revision."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy_at(revision, path, Path(folder) / "copy")
+        return (Path(folder) / "copy").read_bytes()
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """An export is refused before the work where it cannot be written, and appears whole or not at all."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -13,6 +14,23 @@ from mpq.export.output_place import check_place, staged
 from mpq.export.registry import target_named
 from mpq.export.weights.compressed_tensors import CompressedTensors
 from tests.cli.typed import environment
+
+FULL = os.strerror(errno.ENOSPC)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, FULL), RuntimeError(f"I/O error: {FULL} (os error 28)"), ValueError(FULL)])
+def test_a_full_disk_is_reported_in_one_line_whatever_a_library_raises(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(OutputError, match=rf"cannot write .*config\.json: {FULL}; choose another"),
+        staged(tmp_path / "a", last="config.json"),
+    ):
+        raise error
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_error_of_a_library_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="another fault"), staged(tmp_path / "a", last="config.json"):
+        raise RuntimeError("another fault")
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.faults import bombs, determinism, disks, hostile, kills, mutations, numbers, readers, torn, versions, workers, world
 from benchmarks.faults.context import Context
+from benchmarks.faults.hostile_case import Case
 from benchmarks.faults.readers import Reader
 from benchmarks.faults.report import Row
 from benchmarks.faults.tables import table_of
@@ -183,7 +184,9 @@ def outputs(context: Context) -> Row:
 
 def hostile_row(context: Context) -> Row:
     case = next(hostile._pickles())
-    hostile._cases = lambda: iter([hostile.Case(case.name, case.make, ("show evil.pt",))])
+    hostile._cases = lambda: iter([Case(case.name, case.make, ("show evil.pt",)), Case("harmless", lambda _: None, ("trusted:x",), True)])
+    replace(hostile, "built_cases", lambda: iter(()))
+    replace(hostile, "_SHORT", (case.name, "harmless"))
     return hostile.run(context)
 
 

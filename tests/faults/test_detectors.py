@@ -23,7 +23,7 @@ EXPECTED = {
     "disks": ["exit code 1"],
     "outputs": ["exit code 100"],
     "torn": ["KeyError", "a torn journal is refused", "damage is not noticed"],
-    "hostile": ["code ran or a file was written"],
+    "hostile": ["code ran or a file was written", "does not attack"],
     "workers": ["left a file behind", "missing file"],
     "determinism": ["other bytes"],
     "bombs": ["MemoryError"],

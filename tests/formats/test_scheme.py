@@ -115,3 +115,9 @@ def test_groups_cover_a_row_and_the_last_one_is_not_empty(scheme: Scheme, column
     size = scheme.group_size or columns
     assert (scheme.groups(columns) - 1) * size < columns <= scheme.groups(columns) * size
     assert scheme.groups(columns) == math.ceil(columns / size)
+
+
+@pytest.mark.parametrize("text", ["int4-g" + "9" * 5000, "int4-g1234567890", "int4-g\u0664", "int\u0664", "int4-g" + "9" * 10])
+def test_a_group_size_of_many_digits_or_of_other_digits_is_no_scheme(text: str) -> None:
+    with pytest.raises(SchemeError, match="is not a scheme: write <format>"):
+        parse_scheme(text)

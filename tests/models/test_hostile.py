@@ -3,6 +3,7 @@
 import contextlib
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,52 @@ def test_the_same_files_do_run_where_the_user_trusts_them(number: int, tmp_path:
     with contextlib.suppress(MpqError):
         load_model(path, trust=True).module(torch.randn(2, 4))
     assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vocab_size", 10**12),
+        ("hidden_size", 10**6),
+        ("intermediate_size", 10**9),
+        ("num_hidden_layers", 10**9),
+        ("max_position_embeddings", 10**12),
+    ],
+)
+def test_a_configuration_of_more_parameters_than_the_files_hold_is_refused_at_once(key: str, value: int, tmp_path: Path) -> None:
+    import json
+
+    path = hostile.DIRECTORIES["a model type of another type"](tmp_path, tmp_path / "marker")
+    config = json.loads((path / "config.json").read_text()) | {"model_type": "bert", key: value}
+    (path / "config.json").write_text(json.dumps(config))
+    begun = time.process_time()
+    message = refusal(path, tmp_path / "marker")
+    assert "makes more than" in message
+    assert "parameters" in message
+    assert time.process_time() - begun < 4 * SECONDS
+
+
+def test_an_index_that_names_a_file_of_thousands_of_characters_is_refused(tmp_path: Path) -> None:
+    import json
+
+    path = hostile.DIRECTORIES["a model type of another type"](tmp_path, tmp_path / "marker")
+    (path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    (path / "model.safetensors").rename(path / "other.safetensors")
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
+    with pytest.raises(ModelError, match="lacks xxxx"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [lambda view: view, lambda view: {"a": [view]}, lambda view: (torch.ones(2), view)])
+def test_a_view_of_terabytes_is_refused_before_it_is_used(content: Callable[[torch.Tensor], object], tmp_path: Path) -> None:
+    torch.save(content(torch.zeros(1).expand(125_000_000_000, 8)), tmp_path / "view.pt")
+    with pytest.raises(DataError, match=r"a tensor of 4,000,000,000,000 bytes in a storage of 4"):
+        read_arrays(tmp_path / "view.pt", "view.pt")
+    torch.save(content(torch.ones(1).expand(1000, 8)), tmp_path / "small.pt")
+    assert read_arrays(tmp_path / "small.pt", "small.pt") is not None
+
+
+def test_a_header_that_is_longer_than_its_file_is_refused_as_data(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes((1 << 40).to_bytes(8, "little") + b'{"a":"' + bytes(100))
+    with pytest.raises(DataError, match="its header says 1,099,511,627,776 bytes, and the file has 114"):
+        read_arrays(tmp_path / "a.safetensors", "a.safetensors")

@@ -183,3 +183,12 @@ def test_a_damaged_header_is_refused(tmp_path: Path, part: str) -> None:
 def test_the_header_names_the_metric() -> None:
     header = made().header
     assert Sensitivity(replace(header, settings={**header.settings, "metric": "relative_mse"})).metric == "relative_mse"
+
+
+def test_a_mean_that_is_too_large_to_add_up_counts_as_infinite() -> None:
+    large, small = {"int4": [1.7e308, 1.7e308], "int8": [1e300, 1e300]}, {"int4": [-1.7e308, -1.7e308], "int8": [5e-324, 0.0]}
+    found = table(LAYERS, {"a": large, "b": small})
+    assert found.mean("a", INT4) == found.mean("b", INT4) == math.inf
+    assert found.mean("a", INT8) == 1e300
+    assert found.mean("b", INT8) == 0.0
+    assert found.stderr("a", INT8) == 0.0

@@ -1,5 +1,6 @@
 """The storage of a study opens again after kills and full disks, and says what is wrong without passwords."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -171,3 +172,39 @@ def test_a_message_about_a_storage_hides_its_password(tmp_path: Path, url: str, 
 def test_what_holds_no_password_is_shown_as_it_is() -> None:
     for url in ("sqlite:///study.db", "postgresql://host/db", "postgresql://me@host/db", ""):
         assert without_password(url, url) == url
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"worker_id":"a"}',
+        b'{"op_code":99,"worker_id":"a"}',
+        b'{"op_code":"4","worker_id":"a"}',
+        b'{"op_code":0,"worker_id":"a","study_name":"a","directions":[7]}',
+        b'{"op_code":5,"worker_id":"a","trial_id":0,"param_name":"x","param_value_internal":0,"distribution":0.5}',
+        b'{"op_code":6,"worker_id":"a","trial_id":0,"state":1,"values":[1.0],"datetime_complete":"0x0"}',
+        b"[]",
+    ],
+)
+def test_a_line_that_the_study_never_wrote_is_refused_in_one_line(tmp_path: Path, line: bytes) -> None:
+    study = optuna.create_study(storage=journal_beside(tmp_path / "a.sensitivity.jsonl"), study_name="a")
+    study.ask()
+    path = tmp_path / "a.study.journal"
+    path.write_bytes(path.read_bytes() + line + b"\n" + line + b"\n")
+    with pytest.raises(FormatError, match="remove it, and the search begins anew") as error:
+        journal_beside(tmp_path / "a.sensitivity.jsonl")
+    assert "\n" not in str(error.value)
+
+
+def test_a_journal_of_one_endless_line_or_of_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = begun(tmp_path)
+    whole = path.read_bytes()
+    module = importlib.import_module("mpq.search.journal")  # mpq.search is also the function
+    monkeypatch.setattr(module, "LINE_BYTES", 5000)
+    path.write_bytes(whole + bytes(5000))
+    with pytest.raises(FormatError, match=r"line \d+ has more than 5,000 bytes: remove it"):
+        journal_beside(tmp_path / "a.sensitivity.jsonl")
+    monkeypatch.setattr(module, "STUDY_BYTES", len(whole) - 1)
+    path.write_bytes(whole)
+    with pytest.raises(FormatError, match=rf"has {len(whole):,} bytes, more than {len(whole) - 1:,}: remove it"):
+        journal_beside(tmp_path / "a.sensitivity.jsonl")

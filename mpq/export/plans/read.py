@@ -36,6 +36,7 @@ from mpq.export.plans.assignment_file import (
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.limits import SHOWN_TEXT
 from mpq.reading.documents import Document, csv_rows, json_value, read_text, yaml_document
+from mpq.reading.expressions import Expression
 from mpq.reading.validate import validated
 from mpq.records.layer import Layer
 from mpq.shown import shown
@@ -164,9 +165,9 @@ def _from_dynamic(config: Dynamic, known: _Names) -> Found:
     found = {name: _settings(config) for name in known.order}
     done: set[str] = set()
     for text, entry in sorted((config.dynamic or {}).items(), key=lambda item: not item[0].startswith("-:")):
-        expression = _compiled(text.removeprefix("-:").removeprefix("+:"))
+        pattern = Expression(text.removeprefix("-:").removeprefix("+:"), error=FormatError)
         skipped = text.startswith("-:")
-        for name in (name for name in known.order if name not in done and expression.match(name)):
+        for name in (name for name in known.order if name not in done and pattern.match(name)):
             found[name] = Scheme("fp16") if skipped else _settings(entry or Settings(), config)
             done.add(name)
     return found
@@ -228,11 +229,4 @@ def _own_sixteen(scheme: Scheme, layer: Layer) -> Scheme:
 
 def _expression(text: str) -> Callable[[str], object]:
     """AutoRound's reading of a partial name: a regular expression found anywhere, its bare dots literal."""
-    return _compiled(re.sub(r"(?<!\\)\.(?!\*)", r"\\.", text)).search
-
-
-def _compiled(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise FormatError(f"{shown(text)} is not a regular expression: {error}") from error
+    return Expression(re.sub(r"(?<!\\)\.(?!\*)", r"\\.", text), error=FormatError).search

@@ -7,6 +7,7 @@ It loads and runs with torch and without mpq. A torch.export source keeps its in
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,10 @@ class Pt2(Target):
         _shorten(program)
         main = isinstance(module, Tokens)
         with staged(output.parent, last=output.name) as folder:
+            buffer = io.BytesIO()  # torch ends the process where a file cannot be written
             with quiet():
-                torch.export.save(program, folder / output.name)
+                torch.export.save(program, buffer)
+            (folder / output.name).write_bytes(buffer.getbuffer())
             told = _compared(source, options, folder / output.name, main=main)
         return Written(output, (told, "it needs torch alone: torch.export.load(path).module()"))
 

@@ -16,6 +16,8 @@ import torch
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError, UsageError
+from mpq.files import open_file
+from mpq.limits import TEXT_BYTES
 from mpq.models.running.forward import accepted
 from mpq.models.sources.loaded import LoadedModel
 
@@ -127,7 +129,10 @@ def read_documents(
     Raises:
         DataError: if the file is neither, a line is damaged, or nothing is left to read.
     """
-    content = path.read_bytes()
+    with open_file(path) as file:
+        content = file.read(TEXT_BYTES + 1)
+    if len(content) > TEXT_BYTES:
+        raise DataError(f"{source} has more than {TEXT_BYTES:,} bytes of text, and all of it is read: cut out a part")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -165,8 +170,18 @@ def _jsonl_documents(text: str, source: str, only: tuple[str, str] | None, field
     for number, record in records:
         if not isinstance(record.get(key), str):
             raise DataError(f'{source}, line {number}: no text under "{key}"; every line must have it')
+        if not _encodes(record[key]):
+            raise DataError(f"{source}, line {number}: the text holds half of a surrogate pair; write whole characters")
         documents.append(record[key])
     return documents
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _records(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:

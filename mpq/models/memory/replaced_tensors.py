@@ -39,11 +39,22 @@ def fill_hollow(module: nn.Module) -> None:
 
 
 @contextmanager
-def hollow_parameters() -> Iterator[None]:
-    """Parameters of modules that are made in this `with` get shapes and dtypes, but no memory; buffers are made as ever."""
-    register = nn.Module.register_parameter
+def hollow_parameters(*, most: int | None = None) -> Iterator[None]:
+    """Parameters of modules that are made in this `with` get shapes and dtypes, but no memory; buffers are made as ever.
+
+    Args:
+        most: parameters that may be made in all, those that are replaced or tied later included; None for any number.
+
+    Raises:
+        ModelError: as soon as there are more.
+    """
+    register, made = nn.Module.register_parameter, 0
 
     def hollow(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        nonlocal made
+        made += 0 if param is None else param.numel()
+        if most is not None and made > most:
+            raise ModelError(f"its configuration makes more than {most:,} parameters, which are not there")
         if param is not None and not param.is_meta:  # a tied one stays the same object
             param = nn.Parameter(param.to("meta"), param.requires_grad)
         register(self, name, param)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ModelError
+from mpq.files import open_file
 from mpq.limits import SAFETENSORS_HEADER_BYTES
 from mpq.models.sources.huggingface import weight_files
 from mpq.tensors.dtypes import TORCH_DTYPES
@@ -91,7 +92,7 @@ def tensors_of(path: Path) -> list[StoredTensor]:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if 2 <= length <= min(size, SAFETENSORS_HEADER_BYTES) else None
         if not isinstance(header, dict):

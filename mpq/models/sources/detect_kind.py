@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from mpq.errors import ModelError
-from mpq.files import PREFIX, first_bytes
+from mpq.files import PREFIX, first_bytes, open_file
 from mpq.limits import SAFETENSORS_HEADER_BYTES
 
 LOADABLE = "a torch.export archive, TorchScript, a state dict (.pt, .safetensors) or a Hugging Face directory"
@@ -63,7 +63,7 @@ def _is_safetensors(start: bytes, path: Path) -> bool:
         return False
     if 8 + length > path.stat().st_size:
         raise ModelError(f"{path} is a truncated .safetensors file: save or download the model again")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(8)
         try:
             return isinstance(json.loads(file.read(length)), dict)

@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
 from mpq.errors import FormatError, ModelError
+from mpq.files import open_file
 from mpq.limits import PROGRAM_BYTES
 from mpq.models.sources.archive_guard import MODEL, checked_archive
 from mpq.models.sources.loaded import LoadedModel
@@ -39,7 +40,7 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
     Raises:
         ModelError: if the archive is damaged, could run code, or was exported in training mode.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         program, example_inputs = _read(file, str(path), trust=trust)
     with _readable(str(path)):
         _check_mode(program, path)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpq.data.tensors_only import HoldsCodeError, check_tensors_only, reason_of
 from mpq.errors import ModelError
-from mpq.files import sha256_of
+from mpq.files import exists, open_file, sha256_of
 from mpq.limits import CONFIG_BYTES, INDEX_BYTES
 from mpq.models.memory.replaced_tensors import fill_hollow, hollow_parameters
+from mpq.models.sources.huggingface_checks import allowed_parameters, check_harmless, check_pickle, check_size
 from mpq.models.sources.loaded import LoadedModel
 from mpq.shown import shown_bare
 
@@ -45,11 +45,13 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
     if not trust:
         check_harmless(config, str(directory))
         for path in weights:
-            _check_pickle(path)
+            check_pickle(path)
     if "quantization_config" in config:
         raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
     if build is None:
         with _quiet(_transformers()):  # naming a class imports it
+            if not trust:
+                check_size(_model_classes(config, remote=False), config, directory, most=sum(path.stat().st_size for path in weights))
             module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
     else:
         module = build(directory)
@@ -79,7 +81,11 @@ def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int
     check_harmless(config, "the artifact")
     fields = {key: value for key, value in config.items() if key not in _OWN_KEYS}
     try:
-        with _quiet(transformers), torch.random.fork_rng(devices=[]), hollow_parameters():
+        with (
+            _quiet(transformers),
+            torch.random.fork_rng(devices=[]),
+            hollow_parameters(most=allowed_parameters(most)),
+        ):
             model_class = _class_named(architecture)
             made = model_class.config_class.from_dict(fields)
             module: nn.Module = model_class._from_config(made, dtype=_dtype(config["dtype"]))
@@ -96,46 +102,6 @@ def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int
     if not hollow:
         fill_hollow(module)
     return module.eval()
-
-
-def check_harmless(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a configuration that would have transformers import, download or compile code.
-
-    Raises:
-        ModelError: naming the key.
-    """
-    for key, value in _entries(config):
-        if key == "auto_map":
-            raise ModelError(f"{source} brings Python code of its own (auto_map): if you trust it, add --trust")
-        texts = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else []
-        if key.endswith("_implementation") and not all(isinstance(text, str) and text.isidentifier() for text in texts):
-            raise ModelError(f"{source} names code to download ({shown_bare(key)}: {shown_bare(value)}): if you trust it, add --trust")
-
-
-def _entries(node: Any) -> Iterator[tuple[str, Any]]:
-    """All keys of nested JSON, with their values."""
-    waiting = [node]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, Mapping):
-            yield from ((str(key), value) for key, value in part.items())
-        if isinstance(part, (Mapping, list)):
-            waiting += part.values() if isinstance(part, Mapping) else part
-
-
-def _check_pickle(path: Path) -> None:
-    """Refuse a pickle that imports more than tensors need; transformers would say so with other advice."""
-    if path.suffix == ".safetensors":
-        return
-    try:
-        with path.open("rb") as file:
-            check_tensors_only(file)
-    except HoldsCodeError as error:
-        raise ModelError(
-            f"{path} holds pickled Python objects ({error}), which run code when loaded: download the weights as safetensors"
-        ) from error
-    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
-        raise ModelError(f"{path} cannot be read as a file of torch.save ({reason_of(error)}): download the model again") from error
 
 
 def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
@@ -169,7 +135,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 def _json(path: Path, limit: int) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             raw = file.read(limit + 1)
         if len(raw) > limit:
             raise ValueError(f"more than {limit:,} bytes")
@@ -192,7 +158,7 @@ def weight_files(directory: Path) -> list[Path]:
         raise ModelError(f"cannot read {directory / name}: download the model again") from error
     if not shards or stray is not None:
         raise ModelError(f"{directory / name} names {shown_bare(stray)}, which is no file beside it: download the model again")
-    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    missing = [shard for shard in shards if not exists(directory / shard)]
     if missing:
         raise ModelError(f"{directory} lacks {_listed(missing)}: download the model again")
     return [directory / shard for shard in shards]

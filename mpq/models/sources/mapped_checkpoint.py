@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import ModelError
+from mpq.files import open_file
 from mpq.models.memory.offload import Offload, note_uses
 from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.models.sources.checkpoint_files import StoredTensor, checkpoint_files, tensors_of
@@ -63,7 +64,7 @@ def _value(stored: StoredTensor, tensor: Tensor, files: dict[Path, mmap.mmap], o
         there, here = _described(dtype, stored.shape), _described(tensor.dtype, tensor.shape)
         raise ModelError(f"'{stored.name}' is {there} in {stored.path} and {here} in the model: {_WITHOUT}")
     if stored.path not in files:
-        with stored.path.open("rb") as file:
+        with open_file(stored.path) as file:
             files[stored.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return offload.mapped(files[stored.path], dtype, stored.shape, stored.start)
 

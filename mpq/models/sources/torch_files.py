@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.errors import ModelError
+from mpq.files import open_file
 from mpq.models.sources.checkpoint_entries import Entry, find_entries
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import Reading, build_module, code_named_by_file, working_directory_importable
@@ -41,7 +42,7 @@ def load_torchscript(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
 def _script(path: Path, *, trust: bool) -> nn.Module:
     if trust:
         return _jit_load(str(path), map_location="cpu")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return _jit_load(checked_script(file, str(path)), map_location="cpu")
 
 
@@ -93,7 +94,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load_weights(path: Path) -> object:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return load_tensors(file)
     except HoldsCodeError as error:
         raise ModelError(

@@ -61,13 +61,20 @@ def solve(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]], lim
     """
     kept = [_undominated(c, e) for c, e in zip(costs, errors, strict=True)]
     cost = [np.array([costs[g][j] for j in options], dtype=np.int64) for g, options in enumerate(kept)]
-    error = [np.array([errors[g][j] for j in options], dtype=np.float64) for g, options in enumerate(kept)]
+    exponent = _exponent(errors)
+    error = [np.ldexp([errors[g][j] for j in options], -exponent) for g, options in enumerate(kept)]
     if sum(int(c[0]) for c in cost) > limit:
         return None
     relaxation = relax(cost, error, limit)
     choice, bound = _prove(cost, error, limit, relaxation)
-    total = math.fsum(float(e[j]) for e, j in zip(error, choice, strict=True))
-    return Solution(tuple(options[j] for options, j in zip(kept, choice, strict=True)), total, min(bound, total))
+    chosen = tuple(options[j] for options, j in zip(kept, choice, strict=True))
+    total = math.fsum(row[j] for row, j in zip(errors, chosen, strict=True))
+    return Solution(chosen, total, min(float(np.ldexp(bound, exponent)), total))
+
+
+def _exponent(errors: Sequence[Sequence[float]]) -> int:
+    """The power of two that brings the largest error to about 1: products with costs then neither overflow nor vanish."""
+    return math.frexp(max((abs(error) for row in errors for error in row), default=0.0))[1]
 
 
 def _undominated(costs: Sequence[int], errors: Sequence[float]) -> list[int]:

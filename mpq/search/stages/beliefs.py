@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mpq.limits import LARGEST_ERROR
 from mpq.search.problem import Problem
 from mpq.search.stages.base import Proposal, Rows, Setting, Stage, Turn
 from mpq.search.stages.draws import Matrix, Vector, drawn, normal
@@ -57,7 +58,7 @@ class Beliefs:
         """Learn from a measured plan, in place; an error that is not positive and finite teaches nothing."""
         parts = self._parts(choice)
         total = float(parts.sum())
-        if not (math.isfinite(error) and error > 0):
+        if not (math.isfinite(error) and error > 0 and math.isfinite(total) and total > 0):
             return
         shares = parts / total
         levels = np.array([levels[index] for levels, index in zip(self._levels, choice, strict=True)])
@@ -81,10 +82,11 @@ class Beliefs:
 
     def _weighted(self, state: Vector) -> list[list[float]]:
         count = len(self._errors)
-        return [
-            [float(value) for value in errors * np.exp(theta + phi * levels)]
-            for errors, levels, theta, phi in zip(self._errors, self._levels, state[:count], state[count:], strict=True)
-        ]
+        with np.errstate(over="ignore"):
+            return [
+                np.minimum(errors * np.exp(theta + phi * levels), LARGEST_ERROR).tolist()
+                for errors, levels, theta, phi in zip(self._errors, self._levels, state[:count], state[count:], strict=True)
+            ]
 
     def _parts(self, choice: Sequence[int]) -> Vector:
         weighted = self._weighted(self.mean)

@@ -144,3 +144,16 @@ def test_lengths_out_of_range_are_refused(model: LoadedModel) -> None:
         load_data("text.txt", model=model, num_samples=0)
     with pytest.raises(DataError, match=r"^text.txt\?a=b selects lines by 'a', but the file is plain text: leave out '\?a=b'$"):
         load_data("text.txt?a=b", model=model)
+
+
+def test_half_of_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "a b c d"}\n{"text": "a \\ud83d b"}\n')
+    with pytest.raises(DataError, match="line 2: the text holds half of a surrogate pair; write whole characters"):
+        load_data(str(tmp_path / "t.jsonl"), model=model_with(save_tokenizer(tmp_path, bos=False)), seq_len=2)
+
+
+def test_more_text_than_is_read_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpq.models.inputs.text.TEXT_BYTES", 7)
+    (tmp_path / "t.txt").write_text("a b c d ")
+    with pytest.raises(DataError, match="has more than 7 bytes of text, and all of it is read: cut out a part"):
+        load_data(str(tmp_path / "t.txt"), model=model_with(save_tokenizer(tmp_path, bos=False)), seq_len=2)

@@ -116,6 +116,29 @@ def test_the_solution_is_that_of_a_general_solver(seed: int, share: float) -> No
     assert solution.gap == 0.0
 
 
+@pytest.mark.parametrize("exponent", [-1040, -300, 300, 900, 996])
+def test_errors_of_any_size_give_the_same_choice(exponent: int) -> None:
+    """Times a power of two, nothing is rounded: the choice, the error and the bound are the same."""
+    costs, errors = layers_like(4, 12, 5)
+    errors = [[math.ldexp(round(math.ldexp(error, 20)), -20) for error in row] for row in errors]  # few digits: exact as denormals
+    limit = int(0.6 * sum(map(min, costs)) + 0.4 * sum(map(max, costs)))
+    plain = solve(costs, errors, limit)
+    scaled = solve(costs, [[math.ldexp(error, exponent) for error in row] for row in errors], limit)
+    assert plain is not None
+    assert scaled is not None
+    assert scaled.choice == plain.choice
+    assert scaled.error == math.ldexp(plain.error, exponent)
+    assert scaled.gap == plain.gap == 0.0
+
+
+def test_errors_of_1e300_beside_small_ones_are_chosen_by_their_sum() -> None:
+    solution = solve([[1, 2, 4]] * 3, [[1e300, 0.1, 0.001]] * 3, 8)
+    assert solution is not None
+    assert sorted(solution.choice) == [1, 1, 2]
+    assert solution.error == math.fsum([0.1, 0.1, 0.001])
+    assert solve([[1, 2]] * 3, [[1e300, 5e-324]] * 3, 5).error == 1e300  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("share", [0.05, 0.7])
 def test_ten_thousand_layers_with_eight_options_are_solved_to_optimality_in_seconds(share: float) -> None:
     costs, errors = layers_like(2, 10_000, 8)
