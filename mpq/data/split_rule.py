@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch
-from mpq.data.masks import IGNORED_LABEL
 from mpq.errors import UsageError
 
 POSITION, RANDOM = "position", "random"
@@ -70,16 +69,17 @@ def rule_in(facts: Mapping[str, Any], *, text: bool) -> SplitRule:
 
 
 def are_token_windows(batches: Sequence[Batch]) -> bool:
-    """Whether samples are windows of token ids [N, T], without padding and without a label for each window."""
+    """Whether samples are windows of token ids [N, T] without a label for each window.
+
+    Padding makes no difference: the same tokens are split in the same way, however they are padded.
+    """
     return all(_is_token_window(batch) for batch in batches)
 
 
 def _is_token_window(batch: Batch) -> bool:
     ids = [tensor for tensor in batch.tensors if tensor.ndim == 2 and tensor.shape[1] > 1 and _is_integer(tensor)]
-    if not ids or len(ids) < len(batch.tensors) or batch.mask is not None:
-        return False
-    labels = batch.labels
-    return labels is None or (labels.shape == ids[0].shape and not bool((labels == IGNORED_LABEL).any()))
+    others = [tensor for tensor in batch.tensors if not any(tensor is each for each in ids) and tensor.shape != ids[0].shape] if ids else []
+    return bool(ids) and not others and (batch.labels is None or batch.labels.shape == ids[0].shape)
 
 
 def _is_integer(tensor: Tensor) -> bool:

@@ -39,8 +39,10 @@ def first_ids(data: Data) -> list[int]:
         Batch((), {"input_ids": IDS}),
         Batch((), {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}),
         Batch((), {"input_ids": IDS}, IDS),
+        Batch((), {"input_ids": IDS}, torch.where(IDS > 2, IDS, -100)),
+        Batch((), {"input_ids": IDS, "attention_mask": IDS > 2}, mask=IDS > 2),
     ],
-    ids=["tensor", "int32", "named", "nothing masked", "labels are the next tokens"],
+    ids=["tensor", "int32", "named", "nothing masked", "labels are the next tokens", "some labels ignored", "padded"],
 )
 def test_windows_of_token_ids_are_split_by_position_with_a_gap(batch: Batch) -> None:
     assert rule_for([batch]) == SplitRule("position", 1)
@@ -52,11 +54,10 @@ def test_windows_of_token_ids_are_split_by_position_with_a_gap(batch: Batch) -> 
         Batch((torch.zeros(40, 6),)),
         Batch((torch.zeros(40, 3, 8, 8, dtype=torch.uint8),)),
         Batch((IDS,), {}, torch.zeros(40)),
-        Batch((), {"input_ids": IDS}, mask=IDS > 2),
         Batch((IDS, torch.zeros(40, 6))),
         Batch((IDS[:, 0],)),
     ],
-    ids=["floats", "images", "a label per window", "padded sentences", "another input", "one id per sample"],
+    ids=["floats", "images", "a label per window", "another input", "one id per sample"],
 )
 def test_all_else_is_split_at_random_unless_the_user_says_position(batch: Batch) -> None:
     assert rule_for([batch]) == SplitRule("random")
