@@ -78,7 +78,8 @@ def are_token_windows(batches: Sequence[Batch]) -> bool:
 
 def _is_token_window(batch: Batch) -> bool:
     ids = [tensor for tensor in batch.tensors if tensor.ndim == 2 and tensor.shape[1] > 1 and _is_integer(tensor)]
-    others = [tensor for tensor in batch.tensors if not any(tensor is each for each in ids) and tensor.shape != ids[0].shape] if ids else []
+    masks = [value for name, value in batch.kwargs.items() if isinstance(value, Tensor) and ("mask" in name or value.dtype == torch.bool)]
+    others = [tensor for tensor in batch.tensors if not any(tensor is each for each in (*ids, *masks))]
     return bool(ids) and not others and (batch.labels is None or batch.labels.shape == ids[0].shape)
 
 
