@@ -21,7 +21,7 @@ FLOORS = (
     ("the model", ("models/layers", "models/inputs", "models/running", "models/sources", "models/memory")),
     ("statistics", ("evidence",)),
     ("files, tensors, samples", ("records", "tensors", "data", "config")),
-    ("ground", ("formats", "budget", "files", "patterns", "errors")),
+    ("ground", ("formats", "budget", "files", "reading", "writing", "patterns", "registry", "limits", "errors")),
 )
 TORCH_FREE = {"search", "check", "report", "evidence", "records", "config", *FLOORS[-1][1]}
 STAGES = (("analyze", 1), ("search", 3), ("apply", 5), ("runtime,\nevaluate,\nexport", 7))

@@ -184,7 +184,9 @@ def journal_lines(path: Path, *, on_note: Callable[[str], None] | None = None) -
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
     if len(line) > LINE_BYTES:
-        raise FormatError(f"{path}, line {number + 2} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again")
+        raise FormatError(
+            f"{path}, line {number + (2 if last else 1)} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again"
+        )
     torn = bool(line)
     if last:
         try:

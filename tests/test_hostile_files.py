@@ -32,6 +32,9 @@ ELSEWHERE = {  # what reads model files and data, and what reads what mpq itself
     "mpq/demo/__init__.py",
     "mpq/analyze/resume.py",
     "mpq/files.py",
+    "mpq/writing/checksums.py",
+    "mpq/writing/locks.py",
+    "mpq/search/workers.py",
     "mpq/export/weights/gguf/vocabulary.py",
     "mpq/export/weights/compressed_tensors.py",
 }

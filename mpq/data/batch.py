@@ -65,6 +65,8 @@ class Batch:
             axes = [*map(self._axis_of, given), 0 if self.labels is not None else -1]
             object.__setattr__(self, "axes", tuple(max(axis, 0) for axis in axes))
             object.__setattr__(self, "sampled", tuple(not self.whole and axis >= 0 for axis in axes))
+        elif not self.axes:
+            object.__setattr__(self, "axes", tuple(max(self._axis_of(leaf), 0) for leaf in self.leaves))
 
     def _axis_of(self, leaf: Any) -> int:
         """The axis of a leaf that has as many entries as there are samples, -1 if there is none."""

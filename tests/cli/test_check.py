@@ -104,7 +104,7 @@ def test_an_artifact_is_measured_on_given_data(folder: Path) -> None:
         r"^ok    model.mpq.safetensors: error \(kl_divergence\): \S+ ±\S+ on 50 samples of test.pt, within", ran.out, re.MULTILINE
     )
     assert "ok    model.mpq.safetensors: loaded memory: " in ran.out
-    assert done(f"{line} --max-error 0.1 --metric accuracy").out.startswith("ok    model.mpq.safetensors: error (accuracy): ")
+    assert "\nok    model.mpq.safetensors: error (accuracy): " in done(f"{line} --max-error 0.1 --metric accuracy").out
     assert typed(f"{line} --max-error 0").code == 1
     assert refused("check model.mpq.safetensors --data test.pt", 2) == "data 'test.pt' is measured for nothing: give max_error too"
     assert refused("check model.mpq.safetensors --data none.pt --max-error 1", 3).startswith("none.pt does not exist: ")

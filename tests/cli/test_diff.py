@@ -6,9 +6,10 @@ from tests.cli.typed import done, typed
 
 
 def edited(folder: Path) -> None:
-    """plan.yaml with its first layer at fp16, as new.yaml."""
+    """plan.yaml with the first of its layers that is not at fp16 there, as new.yaml."""
     lines = (folder / "plan.yaml").read_text().splitlines()
-    first = lines.index("layers:") + 1
+    start = lines.index("layers:") + 1
+    first = next(number for number, line in enumerate(lines[start:], start) if not line.endswith(": fp16"))
     lines[first] = f"{lines[first].split(':')[0]}: fp16"
     (folder / "new.yaml").write_text("\n".join(lines) + "\n")
 

@@ -16,13 +16,13 @@ def test_a_state_dict_without_data_becomes_an_artifact(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     module = {"tied": tied, "up_and_down": up_and_down}[name]()
     torch.save(module.state_dict(), "weights.pt")
-    factory = f"--model tests.models.small:{name}"
+    factory = f"--builder tests.models.small:{name}"
     line = f"analyze weights.pt {factory} --candidates 4,8,16"
     assert "no calibration data" in refused(line, 3)
     ran = done(f"{line} --method weight")
     assert "data: none" in ran.err
     assert "every weight of two or more dimensions is taken as used" in ran.err
-    assert ran.err.endswith("next: mpq search --budget 4.5bits --trials 0\n")
+    assert ran.err.endswith(f"next: mpq search --budget 4.5bits --trials 0 {factory}\n")
     assert ran.out.splitlines()[0].split() == ["most", "sensitive", "scheme", "bpw", "weight_error"]
     assert read_sensitivity(tmp_path / "weights.sensitivity.jsonl").metric == "weight_error"
     assert "was made without data, so plans cannot be measured: add --trials 0" in refused(f"search {factory} --budget 12bits", 2)

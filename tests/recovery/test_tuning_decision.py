@@ -117,7 +117,7 @@ def test_models_without_gradients_are_applied_untuned_with_the_reason(tmp_path: 
 
 def test_a_metric_without_gradient_leaves_the_artifact_untuned(tmp_path: Path) -> None:
     module = mlp()
-    table = mpq.analyze(module, many(), candidates=("int3",), quantizer="rtn", method="weight", metric="top1")
+    table = mpq.analyze(module, many(), candidates=("int3",), quantizer="rtn", method="measure", metric="top1")
     done = applied(module, mpq.search(table, "16bits").plan, tmp_path)
     assert done.decision("tuning").reason.startswith("skipped: no gradient flows from top1 to the weights (")
 

@@ -69,9 +69,10 @@ def call_of(module: nn.Module, source: Source, options: Options) -> Call:
     if source.kind == "export":
         return _own_call(source)
     batch = sample(module, source, options)
-    rows = iter(batch.sampled)
     inputs = (batch.args, dict(batch.kwargs))
-    dynamic = pytree.tree_map(lambda leaf: frozenset({0} if isinstance(leaf, Tensor) and next(rows) else ()), inputs)
+    leaves, structure = pytree.tree_flatten(inputs)
+    places = [frozenset({axis} if sampled else ()) for _, sampled, axis in zip(leaves, batch.sampled, batch.axes, strict=False)]
+    dynamic = pytree.tree_unflatten(places, structure)
     return Call(*inputs, dynamic)
 
 

@@ -19,7 +19,7 @@ from mpq.models.sources.state_dict import code_named_by_file
 from mpq.records.artifact_plans import data_file, plans_beside
 from mpq.records.facts import checkpoint_options
 from mpq.records.named_code import named_factory
-from mpq.records.plan import read_plan
+from mpq.records.plan import Plan, read_plan
 from mpq.records.stands_alone import stands_alone
 from mpq.runtime.load import load
 
@@ -64,12 +64,16 @@ def sample(module: nn.Module, source: Source, options: Options) -> Batch:
         raise ExportError(f"a {source.kind} model brings no inputs to trace it with: add --data FILE, two samples are enough")
     given, facts = found
     loaded = LoadedModel(module, source.kind, str(source.model.get("sha256")))
-    chosen = {name: facts[name] for name in ("seq_len", "mask", "seed_each_forward") if facts.get(name)}
+    chosen = {name: facts[name] for name in ("seq_len", "mask", "batch_axis", "text_field", "seed_each_forward") if facts.get(name)}
     return load_data(given, model=loaded, num_samples=2, batch_size=2, **chosen).batches[0]
 
 
 def _planned(source: Source, options: Options) -> tuple[str, dict[str, Any]] | None:
     """The data of the plan, and how it is read; code that the plan names is not called."""
-    plans = [(options.plan, read_plan(options.plan))] if options.plan is not None else plans_beside(source.path, source.artifact)
+    plans = [(options.plan, read_plan(options.plan))] if options.plan is not None else _beside(source)
     found = ((data_file(plan.data, file), plan.data) for file, plan in plans)
     return next(((given, facts) for given, facts in found if given is not None), None)
+
+
+def _beside(source: Source) -> list[tuple[Path, Plan]]:
+    return [] if source.header is None else list(plans_beside(source.path, source.header))

@@ -106,7 +106,14 @@ def load_data(
             field=text_field,
         )
         return fit_data(
-            documents, model=model, source=source, mask=mask, batch_axis=batch_axis or 0, notes=notes, seed_each_forward=seed_each_forward
+            documents,
+            model=model,
+            source=source,
+            mask=mask,
+            batch_axis=batch_axis or 0,
+            notes=notes,
+            seed_each_forward=seed_each_forward,
+            split=split or "random",
         )
     batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only, field=text_field)
     return fit_data(
