@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mpq.budget import Budget as Budget
     from mpq.config import AnalysisSettings as AnalysisSettings
     from mpq.config import SearchSettings as SearchSettings
+    from mpq.data.batch import Batch as Batch
     from mpq.errors import MpqError as MpqError
     from mpq.evaluate.plan_measurer import PlanMeasurer as PlanMeasurer
     from mpq.evaluate.run import evaluate as evaluate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnalysisSettings": "mpq.config",
+    "Batch": "mpq.data.batch",
     "Budget": "mpq.budget",
     "MpqError": "mpq.errors",
     "Plan": "mpq.records.plan",
@@ -47,6 +49,7 @@ _HOMES = {
 }
 __all__ = [
     "AnalysisSettings",
+    "Batch",
     "Budget",
     "MpqError",
     "Plan",

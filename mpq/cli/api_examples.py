@@ -7,6 +7,12 @@ from collections.abc import Mapping
 EXAMPLES: Mapping[str, str] = {
     "load_model": 'import mpq\n\nmodel = mpq.load_model("model.pt2")',
     "load_data": 'data = mpq.load_data("calibration.pt", model=model, num_samples=128)',
+    "Batch": """
+import torch
+
+images = torch.load("calibration.pt")
+batches = [mpq.Batch((images[:64],)), mpq.Batch((images[64:96],))]  # for analyze, apply and evaluate
+""",
     "analyze": 'table = mpq.analyze(model, data, candidates=("4", "8", "16"), quantizer="mse", output="model.sensitivity.jsonl")',
     "AnalysisSettings": """
 settings = mpq.AnalysisSettings(candidates=("4", "8", "16"), quantizer="mse")
