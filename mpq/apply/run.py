@@ -19,7 +19,7 @@ from mpq.calibration.input_moments import Collected, statistics_for
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.data.dataset import Data, Split
 from mpq.errors import ApplyError, MismatchError, UsageError
-from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.layers.unquantized_tensors import inventory, rest_tensors
 from mpq.models.running.choose_comparison import choose_comparison
@@ -229,18 +229,12 @@ def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] 
     return None
 
 
-def _fitted(plan: Plan, model: LoadedModel, data: Iterable[Any]) -> Data:
-    """Batches, read as those of the analysis were."""
-    axis, seeded = plan.data.get("batch_axis"), bool(plan.data.get("seed_each_forward"))
-    return fit_data(data, model=model, source="memory", batch_axis=axis, seed_each_forward=seeded)
-
-
 def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Split:
     """The data that the plan was made with, split as it was then."""
     if data is None:
         source = plan.data.get("source", "the data of the analysis")
         raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): give it as data")
-    samples = data if isinstance(data, Data) else _fitted(plan, model, data)
+    samples = refit_data(data, model=model, facts=plan.data)
     if samples.sha256 != plan.data.get("sha256"):
         expected = str(plan.data.get("sha256"))[:12]
         raise MismatchError(f"the plan was made with other calibration data (sha256 {expected}…, this has {samples.sha256[:12]}…)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mpq.data.dataset import Data
 from mpq.errors import MismatchError, UsageError
 from mpq.formats.scheme import Scheme
 from mpq.gradients.slopes import slopes_at
+from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.reference import Reference
@@ -31,7 +32,7 @@ class PlanMeasurer:
 
     Args:
         model: the model of the analysis; unchanged between measurements.
-        data: all samples of the analysis; they are split as there.
+        data: all samples of the analysis, what `load_data` gave or the same batches; they are split as there.
         table: the analysis.
         quantizer: in place of the analysis's own.
 
@@ -39,16 +40,19 @@ class PlanMeasurer:
         MismatchError: if model or data are not those of the analysis.
     """
 
-    def __init__(self, model: nn.Module | LoadedModel, data: Data, table: Sensitivity, *, quantizer: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module | LoadedModel, data: Data | Iterable[Any], table: Sensitivity, *, quantizer: str | None = None
+    ) -> None:
         loaded = model if isinstance(model, LoadedModel) else from_module(model)
+        samples = refit_data(data, model=loaded, facts=table.header.data)
         for name, found, expected in (
             ("model", loaded.sha256, table.header.model["sha256"]),
-            ("data", data.sha256, table.header.data["sha256"]),
+            ("data", samples.sha256, table.header.data["sha256"]),
         ):
             if found != expected:
                 raise MismatchError(f"the analysis was made with another {name} (sha256 {expected[:12]}…, this one has {found[:12]}…)")
         settings = table.header.settings
-        split = data.split_as(table.header.data)
+        split = samples.split_as(table.header.data)
         metric = comparison_from(settings)
         chosen = quantizer_named(quantizer or str(settings["quantizer"]))
         statistics = statistics_for(chosen, loaded.module, table.layers, split.first)

@@ -59,6 +59,15 @@ def test_another_model_and_other_data_are_refused() -> None:
         mpq.PlanMeasurer(mlp(), data(seed=2), table)
 
 
+def test_batches_are_read_as_those_of_the_analysis() -> None:
+    batches = [torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]  # time first
+    module = mlp()
+    table = mpq.analyze(module, batches, candidates=("2", "4", "8"), quantizer="rtn", batch_axis=1)
+    measurer = mpq.PlanMeasurer(module, batches, table)
+    for (name, scheme), errors in table.errors.items():
+        assert measurer.calibration({name: scheme}).tolist()[: len(errors)] == pytest.approx(errors.tolist(), rel=1e-5, abs=1e-12)
+
+
 def test_a_search_with_the_real_model_returns_a_plan_within_its_budget() -> None:
     table = analyzed()
     found = mpq.search(table, "6bits", measurer=mpq.PlanMeasurer(mlp(), data(), table), trials=6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,6 +72,23 @@ def fit_data(
         raise DataError(f"{source}: {error}") from error
     rule, told = rule_for(batches, asked=split, text=ordered), [*notes, *fit.notes, *masked, *habits]
     return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, rule=rule, notes=told)
+
+
+def refit_data(data: Data | Any, *, model: LoadedModel, facts: Mapping[str, Any]) -> Data:
+    """What an earlier analysis was given as batches, read as it was then; `Data` stays as it is.
+
+    Args:
+        data: as for `fit_data`.
+        model: the model of the analysis.
+        facts: of the analysis's data, from its sensitivity file or a plan.
+
+    Raises:
+        DataError: as `fit_data`.
+    """
+    if isinstance(data, Data):
+        return data
+    seeded = bool(facts.get("seed_each_forward"))
+    return fit_data(data, model=model, source="memory", batch_axis=facts.get("batch_axis"), seed_each_forward=seeded)
 
 
 def axis_of(text: int | str | None) -> int | str | None:
