@@ -21,7 +21,7 @@ def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
         found = check.get(model)
         if found and found["rank"] is not None and found["bias"] is not None:
             off = f"predictions are {off_by(math.exp(found['bias']))}"
-            lines.append(f"self-check on {check['plans']} random plans, {model}: rank correlation {found['rank']:.3f}, {off}")
+            lines.append(f"self-check on {check.get('plans', 0)} random plans, {model}: rank correlation {found['rank']:.3f}, {off}")
     return lines
 
 

@@ -27,12 +27,13 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mpq.errors import FormatError
 from mpq.evidence.paired_test import compare, mean_difference
 from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
 from mpq.search.problem import Problem
 from mpq.search.storage import open_storage
-from mpq.search.trial_facts import is_choice, read_facts
+from mpq.search.trial_facts import REMEDY, is_choice, read_facts
 from mpq.search.workers import at_work, seen, signs
 
 Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
@@ -187,7 +188,14 @@ class Study:
                 if difference > _HOPELESS * stderr:
                     ratio = float(errors.mean() / same.mean()) if same.mean() > 0 else math.inf
                     return errors, incumbent.mean * ratio
+        if self._samples not in (None, len(errors)):
+            raise FormatError(f"the study has plans measured on {self._samples} samples, and these are {len(errors)}: {REMEDY}")
         return errors, None
+
+    @property
+    def _samples(self) -> int | None:
+        """Calibration samples of a plan that was measured whole; None where there is none yet."""
+        return next((len(measured.errors) for measured in self.finished if measured.estimate is None), None)
 
     def _wait(self, number: int, choice: tuple[int, ...]) -> None:
         """Wait while an earlier trial of another worker measures this very plan, or has yet to choose."""
@@ -248,8 +256,7 @@ class Study:
         return tuple(options) if is_choice(options, self.problem) else None
 
     def _read(self, trial: FrozenTrial) -> Measured:
-        samples = next((len(measured.errors) for measured in self.finished if measured.estimate is None), None)
-        facts = read_facts(trial, self.problem, samples=samples)
+        facts = read_facts(trial, self.problem, samples=self._samples)
         return Measured(tuple(facts.options), facts.errors, facts.stage, facts.note, facts.estimate)
 
 

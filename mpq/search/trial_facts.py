@@ -6,7 +6,7 @@ import math
 
 import msgspec
 import numpy as np
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from mpq.errors import FormatError
 from mpq.reading.documents import Document
@@ -15,7 +15,7 @@ from mpq.reading.validate import validated
 from mpq.records.sensitivity import Errors
 from mpq.search.problem import Problem
 
-_REMEDY = "remove the study, and the search begins anew"
+REMEDY = "remove the study, and the search begins anew"
 
 
 class TrialFacts(msgspec.Struct):
@@ -59,13 +59,15 @@ def read_facts(trial: FrozenTrial, problem: Problem, *, samples: int | None) -> 
     Raises:
         FormatError: if they are not those of a trial of this problem.
     """
-    document = Document(trial.user_attrs, f"trial {trial.number} of the study", FormatError, _REMEDY)
+    document = Document(trial.user_attrs, f"trial {trial.number} of the study", FormatError, REMEDY)
     facts = validated(document, TrialFacts)
     if not is_choice(facts.options, problem):
-        raise FormatError(f"{document.name} has options that this problem has not: {_REMEDY}")
+        raise FormatError(f"{document.name} has options that this problem has not: {REMEDY}")
     count, whole = len(facts.error_of_each_sample), facts.estimate is None
+    if whole != (trial.state is TrialState.COMPLETE):
+        raise FormatError(f"{document.name} is {trial.state.name.lower()}, and has {'no' if whole else 'an'} estimated error: {REMEDY}")
     if count == 0 or (samples is not None and (count != samples if whole else count > samples)):
-        raise FormatError(f"{document.name} has the errors of {count} samples, and others have {samples}: {_REMEDY}")
+        raise FormatError(f"{document.name} has the errors of {count} samples, and others have {samples}: {REMEDY}")
     return facts
 
 

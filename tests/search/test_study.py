@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import pytest
 
+from mpq.errors import FormatError
 from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
 from mpq.search.problem import Problem, build_groups
@@ -122,6 +124,14 @@ def test_a_plan_is_given_up_once_it_is_worse_beyond_noise_and_never_before(tmp_p
     ]
     states = [trial.state for trial in optuna.load_study(study_name="a", storage=storage).trials]
     assert [state.name for state in states] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_errors_of_another_number_of_samples_are_refused() -> None:
+    shorter = iter((np.full(20, 0.1), np.full(12, 0.1)))
+    found = Study(PROBLEM, lambda schemes: [next(shorter)], seed=0, name="a")
+    found.trial("first", lambda trial: FIRST)
+    with pytest.raises(FormatError, match=r"^the study has plans measured on 20 samples, and these are 12: remove the study"):
+        found.trial("second", lambda trial: SECOND)
 
 
 def test_a_study_says_what_it_is_about() -> None:

@@ -17,8 +17,9 @@ SOUND: dict[str, Any] = {"options": [0, 1, 2, 0], "error_of_each_sample": [0.5, 
 
 
 def trial(**changes: Any) -> FrozenTrial:
+    state = changes.pop("state", TrialState.PRUNED if "estimated_error" in changes else TrialState.COMPLETE)
     attributes = {key: value for key, value in (SOUND | changes).items() if value is not ...}
-    return FrozenTrial(7, TrialState.COMPLETE, 1.0, datetime.now(), datetime.now(), {}, {}, attributes, {}, {}, 7)
+    return FrozenTrial(7, state, 1.0, datetime.now(), datetime.now(), {}, {}, attributes, {}, {}, 7)
 
 
 def test_the_facts_of_a_sound_trial_are_read() -> None:
@@ -47,6 +48,8 @@ def test_a_plan_that_was_given_up_has_an_estimate_and_fewer_samples() -> None:
         ({"options": [0, 1, 2, 9]}, "has options that this problem has not"),
         ({"options": [0, 1, -1, 0]}, "options[2] is -1"),
         ({"options": {"a": 1}}, "options is {'a': 1}"),
+        ({"state": TrialState.PRUNED}, "is pruned, and has no estimated error"),
+        ({"state": TrialState.COMPLETE, "estimated_error": 1.0}, "is complete, and has an estimated error"),
         ({"estimated_error": "x"}, "estimated_error is 'x'"),
     ],
 )
