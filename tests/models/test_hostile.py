@@ -171,11 +171,16 @@ def test_the_same_files_do_run_where_the_user_trusts_them(number: int, tmp_path:
         ("max_position_embeddings", 10**12),
     ],
 )
-def test_a_configuration_of_more_parameters_than_the_files_hold_is_refused_at_once(key: str, value: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["class named", "class looked up"])
+def test_a_configuration_of_more_parameters_than_the_files_hold_is_refused_at_once(
+    key: str, value: int, named: bool, tmp_path: Path
+) -> None:
     import json
 
     path = hostile.DIRECTORIES["a model type of another type"](tmp_path, tmp_path / "marker")
     config = json.loads((path / "config.json").read_text()) | {"model_type": "bert", key: value}
+    if not named:
+        del config["architectures"]
     (path / "config.json").write_text(json.dumps(config))
     begun = time.process_time()
     message = refusal(path, tmp_path / "marker")

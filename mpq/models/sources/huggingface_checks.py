@@ -44,16 +44,26 @@ def check_size(model_classes: Sequence[Any], config: Mapping[str, Any], director
     Raises:
         ModelError: naming the directory.
     """
-    model_class = next((each for each in model_classes if hasattr(each, "config_class")), None)
-    if model_class is None:
+    for model_class in model_classes:
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"), hollow_parameters(most=allowed_parameters(most)):
+                _make(model_class, config)
+        except ModelError as error:
+            raise ModelError(f"{directory}: {error}: its files hold {most:,} bytes; download the model again") from error
+        except Exception:  # whatever transformers says: the next class is tried, as `from_pretrained` will
+            continue
         return
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), hollow_parameters(most=allowed_parameters(most)):
-            model_class._from_config(model_class.config_class.from_dict(dict(config)))
-    except ModelError as error:
-        raise ModelError(f"{directory}: {error}: its files hold {most:,} bytes; download the model again") from error
-    except Exception:  # whatever transformers says
+
+
+def _make(model_class: Any, config: Mapping[str, Any]) -> None:
+    """A module of a class of transformers, or of the class that one of its `Auto` classes finds."""
+    if hasattr(model_class, "config_class"):
+        model_class._from_config(model_class.config_class.from_dict(dict(config)))
         return
+    from transformers import AutoConfig
+
+    fields = {key: value for key, value in config.items() if key != "model_type"}
+    model_class.from_config(AutoConfig.for_model(config["model_type"], **fields))
 
 
 def check_pickle(path: Path) -> None:
