@@ -21,6 +21,7 @@ from mpq.limits import EXPRESSION_SECONDS, EXPRESSION_TEXT
 from mpq.shown import shown
 
 T = TypeVar("T")
+_SHORTEST = 1e-3  # seconds of a timer; none would be no timer
 
 
 class _TooSlow(Exception):  # noqa: N818
@@ -62,13 +63,15 @@ class Expression:
     def _within(self, run: Callable[[], T]) -> T:
         began = time.process_time()
         try:
-            with _timer(self._left):
+            if self._left <= 0:  # used up by many short searches, of which none was stopped
+                raise _TooSlow
+            with _timer(max(_SHORTEST, self._left)):
                 return run()
         except _TooSlow:
             reason = f"takes more than {EXPRESSION_SECONDS:g} s to search all names: write it without repeats in repeats"
             raise self._error(f"the regular expression {shown(self._text)} {reason}") from None
         finally:
-            self._left = max(1e-3, self._left - (time.process_time() - began))
+            self._left -= time.process_time() - began
 
 
 @contextmanager
