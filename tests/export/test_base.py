@@ -27,10 +27,9 @@ def allowed(scheme: Scheme, columns: int, name: str) -> bool:
     can = target_named(name).abilities
     if scheme.is_float:
         return scheme.format in can.floats
-    group = scheme.group_size if scheme.group_size is not None and scheme.group_size < columns else None
-    fits = (
-        can.whole_row if group is None else (can.group_sizes is None or group in can.group_sizes) and (can.ragged or columns % group == 0)
-    )
+    group = columns if scheme.group_size is None else min(scheme.group_size, columns)
+    by_group = (can.group_sizes is None or group in can.group_sizes) and (can.ragged or columns % group == 0)
+    fits = can.whole_row if group == columns and not by_group else by_group
     return scheme.is_integer and not scheme.small_scales and fits and scheme.bits in (can.bits if scheme.symmetric else can.asymmetric_bits)
 
 
