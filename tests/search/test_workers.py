@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import InMemoryStorage
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import TrialState
 
 from mpq.formats.scheme import Scheme
@@ -76,6 +76,9 @@ def kept(folder: Path, url: str) -> list[optuna.trial.FrozenTrial]:
     storage = open_storage(url or None, beside=folder / "x.sensitivity.jsonl")
     (name,) = optuna.get_all_study_names(storage)
     found: list[optuna.trial.FrozenTrial] = optuna.load_study(study_name=name, storage=storage).trials
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
     return found
 
 
