@@ -113,9 +113,9 @@ def samples_to_tell(better: Errors, worse: Errors) -> int | None:
     count, mean = len(difference), float(difference.mean())
     if count < 2 or mean <= 0:
         return None
-    deviation = float(difference.std(ddof=1))
-    needed = math.ceil((NormalDist().inv_cdf(0.95) * deviation / mean) ** 2)
-    return needed if needed > count else None
+    with np.errstate(over="ignore"):
+        needed = float((NormalDist().inv_cdf(0.95) * difference.std(ddof=1) / mean) ** 2)
+    return math.ceil(needed) if count < needed < math.inf else None
 
 
 def _log_means(errors: Matrix, floor: float) -> tuple[Vector, Matrix]:

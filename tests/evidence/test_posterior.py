@@ -94,3 +94,4 @@ def test_the_samples_that_would_tell_follow_from_the_differences() -> None:
     assert samples_to_tell(better, worse) == expected
     assert samples_to_tell(worse - 0.5, worse) is None
     assert samples_to_tell(worse, better) is None
+    assert samples_to_tell(np.array([0.0, 0.0]), np.array([1e-300, 1e300])) is None  # a spread too large to square
