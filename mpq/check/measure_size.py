@@ -136,7 +136,7 @@ def _artifact(path: Path) -> Weighed:
         header.schemes,
         {layer.name: layer.matrix for layer in header.layers},
         original_bytes=sum(layer.original_bytes for layer in header.layers),
-        rest_bytes=sum(read_rest_bytes(file, read_header(file)) for file in artifact_files(path)),
+        rest_bytes=sum(read_rest_bytes(file, header) for file in artifact_files(path)),
     )
     return Weighed(str(path), "artifact", artifact_bytes(path), dict(header.schemes), taken, weights, loaded)
 

@@ -116,7 +116,12 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
-    """Bytes of the tensors that no scheme changed, without the program; `header` is that of the file."""
+    """Bytes of the tensors that no scheme changed, without the program.
+
+    Args:
+        path: a file of the artifact.
+        header: of the whole artifact, whose other files may hold some of its layers.
+    """
     left_out = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS} | {PROGRAM}
     places = [facts.data_offsets for name, facts in _opened(path)[1].items() if name not in left_out]
     return sum(end - start for start, end in places)

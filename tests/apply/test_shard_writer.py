@@ -78,6 +78,14 @@ def test_the_size_of_every_file_is_predicted(tmp_path: Path) -> None:
     assert index["weight_map"]["norm"] == "model-00001-of-00002.mpq.safetensors"
 
 
+def test_a_file_without_layers_weighs_its_tensors(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    save_file({"embeddings": torch.randn(11, 7)}, source / "c.safetensors")
+    done = apply_shards(source, plan(), tmp_path / "small", workers=1)
+    layers = sum((4, 2, 2)[n % 3] * rows * columns for n, (rows, columns) in enumerate(SHAPES))
+    assert weigh(done.index).loaded["dense"] == layers + 4 * (77 + 11 * 7)
+
+
 def test_files_that_are_there_are_kept_and_others_made_again(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model")
     done = apply_shards(source, plan(), tmp_path / "small")
