@@ -33,6 +33,12 @@ GROUPS = {
 NAMES = ["AnalysisSettings", "Budget", "MpqError", "Plan", "Scheme", "SearchSettings", "Sensitivity", "read_plan", "search", "write_plan"]
 
 
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, mpq.cli.main; print(sorted({'numpy', 'optuna', 'pandas', 'scipy', 'torch'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_torch_is_not_imported_by(group: str) -> None:
     lines = [f"import {name}" for name in GROUPS[group]] or [f"from mpq import {', '.join(NAMES)}"]

@@ -9,10 +9,8 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table, warn
 from mpq.cli.eval_artifact import evaluate_artifact
-from mpq.cli.find_plan import plan_of
 from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
 from mpq.config import DataSettings
-from mpq.evaluate.beyond_plan import beyond_plan
 
 
 def command(
@@ -47,6 +45,9 @@ def command(
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
+    from mpq.cli.find_plan import plan_of
+    from mpq.evaluate.beyond_plan import beyond_plan
+
     settings = DataSettings(
         seq_len=seq_len,
         num_samples=num_samples,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mpq.errors import MismatchError, MpqError
-from mpq.records.artifact import ArtifactHeader
+from mpq.errors import MismatchError
 from mpq.records.artifact_files import read_header
+from mpq.records.artifact_plans import is_plan_of, plans_beside
 from mpq.records.plan import Plan, read_plan
 
 
@@ -22,18 +22,7 @@ def plan_of(artifact: Path, *, given: Path | None = None) -> tuple[Path, Plan] |
     header = read_header(artifact)
     if given is not None:
         plan = read_plan(given)
-        if not _fits(plan, header):
+        if not is_plan_of(plan, header):
             raise MismatchError(f"{given} is not the plan of {artifact.name}: its model or schemes are others")
         return given, plan
-    for path in sorted(artifact.resolve().parent.glob("*.yaml")):
-        try:
-            plan = read_plan(path)
-        except MpqError:  # another kind of file
-            continue
-        if _fits(plan, header) and plan.evidence_is_current:
-            return path, plan
-    return None
-
-
-def _fits(plan: Plan, header: ArtifactHeader) -> bool:
-    return plan.model.get("sha256") == header.model.get("sha256") and plan.layers == dict(header.schemes)
+    return next(((path, plan) for path, plan in plans_beside(artifact, header) if plan.evidence_is_current), None)

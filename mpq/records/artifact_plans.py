@@ -20,8 +20,13 @@ def plans_beside(path: Path, header: ArtifactHeader) -> Iterator[tuple[Path, Pla
             plan = read_plan(file)
         except MpqError:
             continue  # YAML of something else
-        if plan.model.get("sha256") == header.model.get("sha256") and plan.layers == header.schemes:
+        if is_plan_of(plan, header):
             yield file, plan
+
+
+def is_plan_of(plan: Plan, header: ArtifactHeader) -> bool:
+    """Whether a plan has the model and the schemes of an artifact."""
+    return plan.model.get("sha256") == header.model.get("sha256") and plan.layers == header.schemes
 
 
 def data_file(facts: Mapping[str, Any], beside: Path) -> str | None:
