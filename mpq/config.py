@@ -114,6 +114,11 @@ class SearchSettings:
                 raise ConfigError(f"{name} is {value}: give 0 or more")
 
 
+def data_settings(facts: Mapping[str, Any]) -> DataSettings:
+    """How the data of an analysis was read, from its facts in a plan or a sensitivity file."""
+    return DataSettings(**{each.name: facts[each.name] for each in fields(DataSettings) if facts.get(each.name) is not None})
+
+
 _Number = TypeVar("_Number", int, float)
 _Settings = TypeVar("_Settings", DataSettings, AnalysisSettings, SearchSettings)
 

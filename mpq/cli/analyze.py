@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
 _DEFAULTS = AnalysisSettings()
-_DATA = ("seq_len", "num_samples", "batch_size", "mask", "batch_axis", "text_field", "seed_each_forward", "split")
+_DATA = tuple(each.name for each in fields(DataSettings))
 _SHOWN = 12
 WITHOUT_DATA = "weight"  # the method that does without
 
@@ -51,7 +52,7 @@ def command(
             "--calib",
             "--calibration",
             metavar="FILE",
-            help="Inputs: .pt, .npz, .safetensors, text or JSONL (file.jsonl?split=train filters lines), or package.module:callable. "
+            help="Inputs: .pt, .npz, .npy, .safetensors, text or JSONL (file.jsonl?split=train filters lines), or package.module:callable. "
             "[default: calibration.* beside the model, else an exported program's example inputs]",
             rich_help_panel="Data",
         ),
@@ -121,7 +122,7 @@ def command(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="With --offload: most of the weights, their quantized variants and the reference's outputs that is in memory at once, "
+            help="With --offload: the memory limit for weights, their quantized variants and the reference's outputs together, "
             "such as 64MB. [default: 1GiB]",
             rich_help_panel="Model",
         ),

@@ -43,8 +43,8 @@ def command(
         typer.Option(
             "--tune-work",
             metavar="TERAFLOPS",
-            help="Work allowed for each of --sequential and --tune, in 10^12 floating-point operations. They use fewer passes and "
-            "samples where it is too little, the same on every machine.",
+            help="Work allowed for each of --sequential and --tune, in 10^12 floating-point operations. If that is too little, "
+            "they use fewer passes and samples, the same on every machine.",
         ),
     ] = TUNE_WORK,
     tune_minutes: Annotated[

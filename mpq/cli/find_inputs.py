@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.cli.console import say, warn
-from mpq.config import DataSettings
+from mpq.config import DataSettings, data_settings
 from mpq.errors import DataError, HeldError, MismatchError, MpqError, OutputError, UsageError
 from mpq.files import exists, journal_lines
-from mpq.records.facts import checkpoint_options
-from mpq.records.named_code import named_factory, refuse_code
+from mpq.records.named_code import refuse_code
 from mpq.writing.outputs import refuse_inputs, refuse_special
 
 if TYPE_CHECKING:
@@ -122,19 +121,7 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
 
     if source == EXAMPLES:
         return example_data(model)
-    return load_data(
-        source,
-        model=model,
-        seq_len=settings.seq_len,
-        num_samples=settings.num_samples,
-        batch_size=settings.batch_size,
-        mask=settings.mask,
-        batch_axis=settings.batch_axis,
-        text_field=settings.text_field,
-        seed_each_forward=settings.seed_each_forward,
-        split=settings.split,
-        seed=seed,
-    )
+    return load_data(source, model=model, seed=seed, **asdict(settings))
 
 
 def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any]:
@@ -172,13 +159,10 @@ def reopen_model(
         TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
         MismatchError: if the model has changed, or cannot be found.
     """
-    from mpq.models.sources.load import load_model
-    from mpq.models.sources.state_dict import code_named_by_file
+    from mpq.models.sources.load import load_named
 
     path = given or located_model(facts, beside)
-    named = None if factory is not None else named_factory(facts, beside, trust=trust)
-    with nullcontext() if named is None else code_named_by_file():
-        model = load_model(path, factory=factory or named, trust=trust, **checkpoint_options(facts))
+    model = load_named(path, facts, beside, factory=factory, trust=trust)
     for note in () if again else model.notes:
         say(note)
     if model.sha256 != facts.get("sha256"):
@@ -213,7 +197,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, t
         raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
     elif source != EXAMPLES and not trust:
         refuse_code(source, beside)
-    settings = DataSettings(**{each.name: facts[each.name] for each in fields(DataSettings) if facts.get(each.name) is not None})
+    settings = data_settings(facts)
     with code_named_by_file():
         data = read_data(source, model, settings, seed=int(facts.get("seed", 0)))
     if data.sha256 != facts["sha256"]:

@@ -3,12 +3,14 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mpq
 from mpq.errors import MismatchError, UsageError
+from mpq.models.inputs.fit_to_model import fit_data, refit_data
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.sources.load import from_module
 from mpq.records.sensitivity import Sensitivity
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.models.small import bits, data, mlp
@@ -66,6 +68,27 @@ def test_batches_are_read_as_those_of_the_analysis() -> None:
     measurer = mpq.PlanMeasurer(module, batches, table)
     for (name, scheme), errors in table.errors.items():
         assert measurer.calibration({name: scheme}).tolist()[: len(errors)] == pytest.approx(errors.tolist(), rel=1e-5, abs=1e-12)
+
+
+def test_the_input_that_masks_padding_is_the_one_of_the_analysis() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+            out: Tensor = self.body(x * keep[..., None])
+            return out
+
+    keep = torch.tensor([[1, 1, 1, 0]]).repeat(12, 1)
+    batches = [{"x": torch.randn(12, 4, 8, generator=torch.Generator().manual_seed(0)), "keep": keep}]
+    module = Padded().eval()
+    samples = fit_data(batches, model=from_module(module), source="memory", mask="keep")
+    table = mpq.analyze(module, samples, candidates=("4", "8"), quantizer="rtn")
+    facts = {**table.header.data, "mask": "keep"}
+    assert refit_data(batches, model=from_module(module), facts=facts).sha256 == samples.sha256
+    assert refit_data(batches, model=from_module(module), facts={}).sha256 != samples.sha256
 
 
 def test_a_search_with_the_real_model_returns_a_plan_within_its_budget() -> None:

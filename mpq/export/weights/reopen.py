@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from mpq.config import data_settings
 from mpq.data.dataset import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.source import Source
+from mpq.files import exists
 from mpq.models.inputs.load_data import load_data
-from mpq.models.sources.load import load_model
+from mpq.models.sources.load import load_named
 from mpq.models.sources.loaded import LoadedModel
-from mpq.models.sources.state_dict import code_named_by_file
 from mpq.records.artifact_plans import data_file, plans_beside
-from mpq.records.facts import checkpoint_options
-from mpq.records.named_code import named_factory
 from mpq.records.plan import Plan, read_plan
 from mpq.records.stands_alone import stands_alone
 from mpq.runtime.load import load
@@ -29,7 +28,7 @@ def original_path(source: Source, options: Options) -> Path | None:
     if options.model is not None:
         return options.model
     path = source.model.get("path")
-    found = [place for place in (source.path.parent / str(path), Path(str(path))) if place.exists()]
+    found = [place for place in (source.path.parent / str(path), Path(str(path))) if exists(place)]
     return found[0] if path is not None and found else None
 
 
@@ -47,10 +46,7 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
         raise ExportError(
             f"{source.path} holds weights only, and its model {source.model.get('path')} is not there: name it with --reference"
         )
-    named = None if options.factory is not None else named_factory(source.model, source.path, trust=options.trust)
-    with nullcontext() if named is None else code_named_by_file():
-        model = load_model(path, factory=options.factory or named, trust=options.trust, **checkpoint_options(source.model))
-        return load(source.path, model.module)
+    return load(source.path, load_named(path, source.model, source.path, factory=options.factory, trust=options.trust).module)
 
 
 def sample(module: nn.Module, source: Source, options: Options) -> Batch:
@@ -64,8 +60,8 @@ def sample(module: nn.Module, source: Source, options: Options) -> Batch:
         raise ExportError(f"a {source.kind} model brings no inputs to trace it with: add --data FILE, two samples are enough")
     given, facts = found
     loaded = LoadedModel(module, source.kind, str(source.model.get("sha256")))
-    chosen = {name: facts[name] for name in ("seq_len", "mask", "batch_axis", "text_field", "seed_each_forward") if facts.get(name)}
-    return load_data(given, model=loaded, num_samples=2, batch_size=2, **chosen).batches[0]
+    settings = replace(data_settings(facts), num_samples=2, batch_size=2)
+    return load_data(given, model=loaded, **asdict(settings)).batches[0]
 
 
 def _planned(source: Source, options: Options) -> tuple[str, dict[str, Any]] | None:

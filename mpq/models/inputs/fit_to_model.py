@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mpq.data.batch import Batch
+from mpq.config import data_settings
+from mpq.data.batch import Batch, is_integer
 from mpq.data.dataset import Data, make_data
 from mpq.data.interpret import interpretations
 from mpq.data.masks import with_masks
 from mpq.data.split_rule import rule_for
 from mpq.errors import DataError, UsageError
-from mpq.models.inputs.check_values import check_labels, check_values, is_integer
+from mpq.models.inputs.check_values import check_labels, check_values
 from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples
 from mpq.models.running.forward import accepted, described, forward
 from mpq.models.running.habits import as_found, examine
@@ -87,8 +88,8 @@ def refit_data(data: Data | Any, *, model: LoadedModel, facts: Mapping[str, Any]
     """
     if isinstance(data, Data):
         return data
-    seeded = bool(facts.get("seed_each_forward"))
-    return fit_data(data, model=model, source="memory", batch_axis=facts.get("batch_axis"), seed_each_forward=seeded)
+    was = data_settings(facts)
+    return fit_data(data, model=model, source="memory", mask=was.mask, batch_axis=was.batch_axis, seed_each_forward=was.seed_each_forward)
 
 
 def axis_of(text: int | str | None) -> int | str | None:

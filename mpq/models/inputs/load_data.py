@@ -63,7 +63,7 @@ def load_data(
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
-        text_field: the field that holds the text, in files of records; None looks for one.
+        text_field: the JSONL field that holds the text; None looks for one.
         seed_each_forward: begin every call of the model with the same random numbers, for models that draw some.
         split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
         seed: of torch, while a callable makes its data.

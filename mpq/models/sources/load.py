@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +21,10 @@ from mpq.models.sources.huggingface import load_directory
 from mpq.models.sources.inference_tensors import replace_inference_tensors
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.mapped_checkpoint import map_directory
-from mpq.models.sources.state_dict import Reading
+from mpq.models.sources.state_dict import Reading, code_named_by_file
 from mpq.models.sources.torch_files import load_safetensors, load_saved, load_torchscript
+from mpq.records.facts import checkpoint_options
+from mpq.records.named_code import named_factory
 
 _SELF_CONTAINED = {"export": "a torch.export archive", "torchscript": "TorchScript", "hf": "a Hugging Face directory"}
 
@@ -64,6 +69,25 @@ def load_model(
         loaded = _load(content, path, reading, trust=trust) if store is None else _offloaded(path, store, trust=trust)
     check_sound(loaded.module, str(path))
     return loaded
+
+
+def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool) -> LoadedModel:
+    """The model that a plan, an analysis or an artifact names, read as it was then.
+
+    Args:
+        path: where the model is.
+        facts: of the model, as the file says: its factory, and how a checkpoint is read.
+        beside: the file, for messages.
+        factory: what makes the module of a state dict, when the user names it.
+        trust: allow a pickled module, and what the file names as factory.
+
+    Raises:
+        TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
+        ModelError: as `load_model`.
+    """
+    named = None if factory is not None else named_factory(facts, beside, trust=trust)
+    with nullcontext() if named is None else code_named_by_file():
+        return load_model(path, factory=factory or named, trust=trust, **checkpoint_options(facts))
 
 
 def from_module(module: nn.Module) -> LoadedModel:
