@@ -47,7 +47,7 @@ class SearchSection(Struct, forbid_unknown_fields=True):
 
     budget: Limit | None = None
     scope: Scope | None = None
-    pins: Annotated[dict[Name, SchemeText] | None, Meta(description="scheme by layer name")] = None
+    pins: Annotated[dict[Name, SchemeText] | None, Meta(description="scheme by pattern of layer names; a name wins over a pattern")] = None
     ties: Annotated[
         Text | list[Text | Annotated[list[Name], Meta(min_length=2)]] | None,
         Meta(description="groups of layers that share one scheme; auto: what runtimes fuse"),

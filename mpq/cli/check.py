@@ -50,7 +50,7 @@ def command(
     budgets: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Rules for many files, which hold besides all other limits. [default: mpq-budgets.yaml, if it is here]"
+            metavar="FILE", help="Rules for many files, applied in addition to all other limits. [default: mpq-budgets.yaml, if it is here]"
         ),
     ] = None,
     init: Annotated[bool, typer.Option("--init", help="Write mpq-budgets.yaml from what is below this folder.")] = False,

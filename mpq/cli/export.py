@@ -38,7 +38,8 @@ def command(
         bool,
         typer.Option(
             "--compare/--no-compare",
-            help="Run what was exported next to the artifact, where its runtime is installed, and refuse it if its outputs are others.",
+            help="If the target's runtime is installed, run the export and the artifact on the same inputs, "
+            "and refuse the export if their outputs differ.",
         ),
     ] = True,
     factory: Factory = None,

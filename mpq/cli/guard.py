@@ -17,7 +17,7 @@ _TEXTS = ("calib", "data", "baseline", "old", "cost")  # parameters that name wh
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """The same command, which refuses first to write to what is given as its input, or to what is not a plain file.
 
-    What it finds by itself, such as the model of a plan, the command adds: see `sources.check_output`.
+    What it finds by itself, such as the model of a plan, the command adds: see `find_inputs.check_output`.
     """
 
     @wraps(command)

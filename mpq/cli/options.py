@@ -37,7 +37,7 @@ AllowUnexpected = Annotated[
     bool,
     typer.Option(
         "--allow-unexpected",
-        help="Leave out, and list, names of a state dict that the module does not have.",
+        help="Ignore entries of a state dict that the module does not have, and list them.",
         rich_help_panel="Model",
     ),
 ]
@@ -58,7 +58,7 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The input that says which positions are data, such as attention_mask; others count in no figure. [default: found by name]",
+        help="The input that marks real positions, such as attention_mask; every figure ignores the rest. [default: found by name]",
         rich_help_panel="Data",
     ),
 ]
@@ -66,14 +66,14 @@ BatchAxis = Annotated[
     str | None,
     typer.Option(
         metavar="N|none",
-        help="The axis of the inputs that counts samples; none: each batch is one sample, as a graph is. [default: found by trying]",
+        help="The axis of the inputs that indexes samples. none: each batch is one sample, for example a graph. [default: found by trying]",
         rich_help_panel="Data",
     ),
 ]
 TextField = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="The field that holds the text, in JSONL, parquet and datasets. [default: found]", rich_help_panel="Data"
+        metavar="NAME", help="The JSONL field that holds the text. [default: text, or the only field with text]", rich_help_panel="Data"
     ),
 ]
 SeedEachForward = Annotated[

@@ -41,11 +41,13 @@ def command(
         list[str] | None, typer.Option(metavar="PATTERN=SCHEMES", help="The only schemes of layers by pattern: 'lm_head=8,16'.")
     ] = None,
     max_error: Annotated[
-        float | None, typer.Option(help="Greatest held-out error. Without --budget: the smallest plan that keeps it.")
+        float | None, typer.Option(help="Upper limit on the held-out error. Without --budget: finds the smallest plan within it.")
     ] = None,
     max_drop: Annotated[
         str | None,
-        typer.Option(metavar="DROP", help="Greatest loss of --metric: 0.5% or 0.005. Without --budget: the smallest plan that keeps it."),
+        typer.Option(
+            metavar="DROP", help="Upper limit on the loss of --metric: 0.5% or 0.005. Without --budget: finds the smallest plan within it."
+        ),
     ] = None,
     metric: Annotated[
         str | None,
@@ -62,10 +64,13 @@ def command(
     ] = None,
     cost: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE=MOST", help="A limit besides: CSV layer,scheme,NAME and the greatest total of NAME; may be repeated."),
+        typer.Option(
+            metavar="FILE=MOST",
+            help="An additional limit: a CSV with columns layer,scheme,NAME, and the largest total of NAME; may be repeated.",
+        ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="A limit besides: the loaded model with packed weights, 20MB or 30%.")
+        str | None, typer.Option(metavar="SIZE", help="An additional limit: the size of the loaded model with packed weights, 20MB or 30%.")
     ] = None,
     start: Annotated[
         Path | None,
