@@ -22,7 +22,7 @@ SENSITIVITY_BYTES = 4 << 30
 """Bytes of a sensitivity file, which is read line by line."""
 
 LINE_BYTES = 64 << 20
-"""Bytes of one line of a sensitivity file."""
+"""Bytes of one line of a sensitivity file or of a study journal."""
 
 STUDY_BYTES = 1 << 30
 """Bytes of a study journal, which is read line by line."""

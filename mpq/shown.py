@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Sequence
 
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
 
@@ -52,6 +53,11 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def listed(texts: Sequence[str], most: int) -> str:
+    """The first texts, at most `most`, and how many more there are: "a, b and 3 more"."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
 def one_line(text: str) -> str:
     """A message: one line, printable, of bounded length."""
     return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)
@@ -71,6 +77,15 @@ def first_line(error: BaseException) -> str:
         text = f"{text} {lines[1]}"
     text = text.partition(". ")[0].rstrip(".")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def encodes(text: str) -> bool:
+    """Whether a text can be written: it holds no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def json_escaped(text: str) -> str:

@@ -30,6 +30,7 @@ from mpq.models.sources.loaded import LoadedModel
 from mpq.patterns import select
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import SensitivityHeader
+from mpq.shown import listed
 from mpq.tensors.quantizers.registry import quantizer_named
 
 
@@ -182,5 +183,4 @@ def _idle(layers: Sequence[Layer]) -> list[str]:
 
 
 def _some(layers: Sequence[Layer]) -> str:
-    names = [layer.name for layer in layers]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return listed([layer.name for layer in layers], 5)

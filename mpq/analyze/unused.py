@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.batch import Batch
+from mpq.data.sparse import same_tensors
 from mpq.errors import MpqError
 from mpq.gradients.projections import gradients_of
 from mpq.models.running.comparison import Comparison
@@ -60,7 +61,4 @@ def _changes_nothing(module: nn.Module, layer: Layer, batch: Batch, comparison: 
             after = comparison.picked(forward(module, batch))
     except MpqError:
         return False
-    return all(
-        one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
-        for one, other in zip(before, after, strict=True)
-    )
+    return all(same_tensors(one, other) for one, other in zip(before, after, strict=True))

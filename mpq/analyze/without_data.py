@@ -15,7 +15,7 @@ import torch
 from mpq.analyze.candidates import candidates_for, expand
 from mpq.analyze.choose_quantizer import CONTENDERS
 from mpq.analyze.methods.base import Progress
-from mpq.analyze.methods.weight import WeightOnly, weight_error
+from mpq.analyze.methods.weight import WeightOnly, weigh
 from mpq.analyze.prepare import chosen_layers
 from mpq.analyze.resume import open_journal
 from mpq.config import AnalysisSettings
@@ -61,11 +61,7 @@ def analyze_without_data(
                 journal.append(line)
             table.read(line)
 
-        missing = table.missing
-        for done, (layer, scheme) in enumerate(missing, start=1):
-            error = float(f"{weight_error(variants, layer, scheme):.6g}")
-            record({"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [error]})
-            on_progress(done, len(missing), f"{layer.name} {scheme}")
+        weigh(table, variants, 1.0, record, on_progress)
         record({"finish": {"cost": {}}})
     return table
 

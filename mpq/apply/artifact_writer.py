@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-import torch
 from torch import Tensor
 
+from mpq.data.hashing import tensor_bytes
 from mpq.errors import ApplyError
 from mpq.files import OutputError, atomic_write
 from mpq.formats.scheme import Scheme
@@ -47,7 +47,7 @@ class ArtifactWriter:
                 f"'{name}' should be stored as {item.stored.dtype} {list(item.stored.shape)}, but is {tensor.dtype} {list(tensor.shape)}"
             )
         self._file.seek(offset)
-        self._file.write(_bytes(tensor))
+        self._file.write(tensor_bytes(tensor))
         self._missing.discard(name)
 
     def check_complete(self) -> None:
@@ -121,8 +121,3 @@ def write_artifact(path: Path, contents: Contents) -> None:
             for part, tensor in contents.parts_of(layer.name).items():
                 writer.put(f"{layer.name}.{part}", tensor)
         writer.check_complete()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

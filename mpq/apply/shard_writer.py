@@ -3,7 +3,7 @@
 Every quantizer that needs no statistics quantizes the rows of a matrix on their own, and 40 rows of codes end at a whole byte. So pieces
 of a few megabytes go through all cores at once, and each is written to its predicted place. Nothing is written before the checkpoint is
 known to be the plan's. A file appears whole or not at all; those that an interrupted run of the same command finished are kept, where
-their contents are still what it wrote (`parts.py`). The index is written last.
+their contents are still what it wrote (`shard_digests.py`). The index is written last.
 """
 
 from __future__ import annotations

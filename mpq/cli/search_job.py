@@ -16,6 +16,7 @@ from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.cli.next_step import code_options
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
+from mpq.shown import listed
 from mpq.writing.outputs import refuse_special
 
 if TYPE_CHECKING:
@@ -284,6 +285,5 @@ def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
     if missing and is_plan:
         raise UsageError(f"{path} has no layer '{missing[0]}': it was made for another analysis")
     if missing:
-        shown = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
-        say(f"{path} does not name {shown}: the search chooses there")
+        say(f"{path} does not name {listed(missing, _SHOWN)}: the search chooses there")
     return found

@@ -220,3 +220,8 @@ def _join(group: Sequence[Batch]) -> Batch:
     joined = [torch.cat(column, axis) if sampled else column[0] for column, sampled, axis in parts]
     masks = [batch.mask for batch in group if batch.mask is not None]
     return first._rebuilt(joined, torch.cat(masks) if masks else None)
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Whether the values are integers, and not truth values."""
+    return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool

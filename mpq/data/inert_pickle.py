@@ -39,7 +39,7 @@ def scan_pickle(content: bytes) -> PickleContent:
     """
     if len(content) > PICKLE_BYTES:
         raise ValueError(f"a pickle of {len(content):,} bytes, of which {PICKLE_BYTES:,} are read at most")
-    found, problem = _scanned(io.BytesIO(content))
+    found, problem = scanned(io.BytesIO(content))
     if problem is not None:
         raise ValueError(f"a damaged pickle ({problem})")
     return found
@@ -49,14 +49,15 @@ def named_globals(file: IO[bytes], *, pickles: int = 1) -> list[str]:
     """What the first pickles of a file would import, up to where the file is damaged."""
     names: list[str] = []
     for _ in range(pickles):
-        found, problem = _scanned(file)
+        found, problem = scanned(file)
         names += found.globals
         if problem is not None:
             break
     return names
 
 
-def _scanned(file: IO[bytes]) -> tuple[PickleContent, str | None]:
+def scanned(file: IO[bytes]) -> tuple[PickleContent, str | None]:
+    """What one pickle names, up to where it is damaged, and how it is; None where it is whole."""
     content = PickleContent()
     try:
         _Scanner(file, content).load()

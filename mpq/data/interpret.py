@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from mpq.data.batch import Batch
+from mpq.data.batch import Batch, is_integer
 from mpq.errors import DataError
 
 LABEL_KEYS = ("labels", "label", "y", "targets", "target")
@@ -79,7 +78,7 @@ def _readings_of_mapping(item: dict[str, Any]) -> Iterator[Batch]:
 def _readings_of_tuple(item: tuple[Any, ...]) -> Iterator[Batch]:
     *inputs, last = item
     whole = Batch(item)
-    integers = isinstance(last, Tensor) and not last.is_floating_point() and not last.is_complex() and last.dtype != torch.bool
+    integers = isinstance(last, Tensor) and is_integer(last)
     labelled = Batch(tuple(inputs), {}, last) if inputs and integers and last.ndim and len(last) == whole.size else None
     if labelled is not None and last.ndim == 1:
         yield labelled

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mpq.data.batch import Batch
+from mpq.data.batch import Batch, is_integer
 from mpq.errors import DataError
 
 IGNORED_LABEL = -100  # torch's convention for "no label here"
@@ -146,8 +146,7 @@ def _longest(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, i
     found: dict[str, int] = {}
     for batch in batches:
         for name, value in _inputs(batch, parameters).items():
-            integers = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
-            if _LENGTHS.fullmatch(name) and integers and not batch.whole and value.shape == (batch.size,):
+            if _LENGTHS.fullmatch(name) and is_integer(value) and not batch.whole and value.shape == (batch.size,):
                 found[name] = max(found.get(name, 0), int(value.max()))
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpq.data.batch import Batch
+from mpq.data.batch import Batch, is_integer
 from mpq.errors import UsageError
 
 POSITION, RANDOM = "position", "random"
@@ -77,14 +77,10 @@ def are_token_windows(batches: Sequence[Batch]) -> bool:
 
 
 def _is_token_window(batch: Batch) -> bool:
-    ids = [tensor for tensor in batch.tensors if tensor.ndim == 2 and tensor.shape[1] > 1 and _is_integer(tensor)]
+    ids = [tensor for tensor in batch.tensors if tensor.ndim == 2 and tensor.shape[1] > 1 and is_integer(tensor)]
     masks = [value for name, value in batch.kwargs.items() if isinstance(value, Tensor) and ("mask" in name or value.dtype == torch.bool)]
     others = [tensor for tensor in batch.tensors if not any(tensor is each for each in (*ids, *masks))]
     return bool(ids) and not others and (batch.labels is None or batch.labels.shape == ids[0].shape)
-
-
-def _is_integer(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _gap(batches: Sequence[Batch]) -> int:

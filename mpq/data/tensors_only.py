@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from mpq.data.inert_pickle import Inert, PickleContent, named_globals, scan_pickle
+from mpq.data.inert_pickle import Inert, PickleContent, named_globals, scanned
 from mpq.data.zip_records import RecordError, Records
 from mpq.limits import ARCHIVE_FREE_BYTES, ARCHIVE_RATIO, PICKLE_BYTES, SHOWN_TEXT
 
@@ -125,10 +125,12 @@ def _check_records(records: Records) -> None:
             raise RecordError(f"the unusual record {name[:SHOWN_TEXT]!r}")
     if "data.pkl" not in records:
         raise RecordError("no record 'data.pkl'")
-    raw = records.read("data.pkl", PICKLE_BYTES)
-    if stranger := _stranger(named_globals(io.BytesIO(raw))):
+    content, problem = scanned(io.BytesIO(records.read("data.pkl", PICKLE_BYTES)))
+    if stranger := _stranger(content.globals):
         raise HoldsCodeError(stranger)
-    check_storages(scan_pickle(raw), "data", records)
+    if problem is not None:
+        raise ValueError(f"a damaged pickle ({problem})")
+    check_storages(content, "data", records)
 
 
 def _stranger(names: list[str]) -> str | None:

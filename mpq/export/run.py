@@ -12,6 +12,7 @@ from mpq.export.registry import target_named
 from mpq.export.source import Source, open_source
 from mpq.formats.scheme import Scheme
 from mpq.records.artifact_files import artifact_files
+from mpq.shown import listed
 from mpq.writing.outputs import refuse_inputs
 
 _SHOWN = 12
@@ -100,10 +101,10 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
     }
     hopeless = [name for name, scheme in found.items() if scheme is None]
     if hopeless:
-        raise ExportError(f"{target} has nothing that holds {_listed(hopeless, source)}: choose other schemes for them")
+        raise ExportError(f"{target} has nothing that holds {_with_schemes(hopeless, source)}: choose other schemes for them")
     missing = [name for name, scheme in found.items() if scheme != without_idle_group(source.schemes[name], source.matrices[name])]
     if missing and not nearest:
-        raise ExportError(f"{target} cannot express {_listed(missing, source)}: --nearest takes the next larger scheme for each")
+        raise ExportError(f"{target} cannot express {_with_schemes(missing, source)}: --nearest takes the next larger scheme for each")
     return {name: scheme for name, scheme in found.items() if scheme is not None}
 
 
@@ -124,9 +125,8 @@ def _keep_budget(source: Source, goal: Target, *, target: str) -> None:
         )
 
 
-def _listed(names: list[str], source: Source) -> str:
-    shown = ", ".join(f"{name} ({source.schemes[name]})" for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+def _with_schemes(names: list[str], source: Source) -> str:
+    return listed([f"{name} ({source.schemes[name]})" for name in names], _SHOWN)
 
 
 def _stem(source: Source) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from mpq.formats.scheme import Scheme
 from mpq.records.fused_layers import fused_groups
+from mpq.shown import listed
 
 _HEAD = "lm_head"
 _WORD = 32
@@ -28,14 +29,10 @@ def remarks(schemes: Mapping[str, Scheme], columns: Mapping[str, int], linear: I
     """
     ragged = [name for name, scheme in schemes.items() if columns[name] * scheme.bits % _WORD]
     unequal = [group[0] for group in fused_groups(linear) if len({schemes.get(name) for name in group}) > 1]
-    found = [f"its words hold codes of one row only, and rows of {_some(ragged)} fill none exactly"] if ragged else []
-    found += [f"it fuses layers that have unequal schemes here, with {_some(unequal)}"] if unequal else []
+    found = [f"its words hold codes of one row only, and rows of {listed(ragged, _SHOWN)} fill none exactly"] if ragged else []
+    found += [f"it fuses layers that have unequal schemes here, with {listed(unequal, _SHOWN)}"] if unequal else []
     notes = [f"loads in Transformers, not in vLLM: {'; '.join(found)}"] if found else []
     heads = [name for name in schemes if name.rpartition(".")[2] == _HEAD]
     if heads and not found:
         notes.append(f"vLLM 0.32 reads a packed {heads[0]}; for versions that do not, leave it out: mpq analyze --ignore {heads[0]}")
     return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

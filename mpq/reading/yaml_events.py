@@ -14,7 +14,7 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.resolver import Resolver
 
 from mpq.limits import NESTING, NUMBER_TEXT, YAML_NODES
-from mpq.shown import shown
+from mpq.shown import encodes, shown
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER, _CONSTRUCTOR = Resolver(), SafeConstructor()
@@ -95,7 +95,7 @@ class _Builder:
             raise YamlProblem(f"it is nested more than {NESTING} levels deep", line)
 
     def _scalar(self, event: Any, line: int) -> None:
-        if not _encodes(event.value):
+        if not encodes(event.value):
             raise YamlProblem(f"{shown(event.value)} holds a character that no text holds", line)
         if self._open and isinstance(self._open[-1][0], dict) and not self._open[-1][1]:
             if event.value in self._open[-1][0]:
@@ -152,11 +152,3 @@ def _meaning(text: str, line: int) -> Any:
     if not (-_LARGEST <= value < _LARGEST if kind == "int" else math.isfinite(value)):
         raise YamlProblem(f"the number {shown(text)[1:-1]} is out of range", line)
     return value
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -207,10 +207,13 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
     path = Path(path)
     notes: list[str] = []
     lines = journal_lines(path, on_note=notes.append)
-    table = Sensitivity(header_in(header_line(next(lines)[1], f"{path}, line 1"), path), path=path, first_line=first_line_sha256(path))
+    _, first = next(lines)
+    header = header_in(header_line(first, f"{path}, line 1"), path)
+    table = Sensitivity(header, path=path, first_line=hashlib.sha256(first.rstrip(b"\n")).hexdigest())
     samples = table.header.data.get("samples", {}).get("calibration", math.inf)
     for number, line in lines:
-        record, name = record_line(line, f"{path}, line {number}"), f"{path}, line {number}"
+        name = f"{path}, line {number}"
+        record = record_line(line, name)
         try:
             table.read(record)
         except (FormatError, SchemeError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from mpq.budget import Scope
 from mpq.config import SearchSettings
@@ -46,18 +45,18 @@ def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[
     found = automatic_ties(table.layers) if "auto" in given else ()
     ties = [*named, *(tie for tie in found if not taken & set(tie))]
     names = [name for group in ties for name in group]
-    _check_names(names, table, "tied")
+    _check_tied(names, table)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise UsageError(f"layer '{repeated}' is tied twice: give each layer to one group")
     return ties
 
 
-def _check_names(names: Mapping[str, Any] | Sequence[str], table: Sensitivity, verb: str) -> None:
+def _check_tied(names: Sequence[str], table: Sensitivity) -> None:
     known = {layer.name for layer in table.layers}
     stranger = next((name for name in names if name not in known), None)
     if stranger is not None:
-        raise UsageError(f"'{stranger}' is {verb} but is not a searched layer: `mpq show` on the sensitivity file lists them")
+        raise UsageError(f"'{stranger}' is tied but is not a searched layer: `mpq show` on the sensitivity file lists them")
 
 
 def automatic_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:

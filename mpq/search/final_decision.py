@@ -12,8 +12,9 @@ import numpy as np
 from mpq.evidence.paired_test import compare
 from mpq.evidence.posterior import Evidence, posterior, samples_to_tell
 from mpq.records.sensitivity import Errors, standard_error
+from mpq.search.stages.registry import stage_kinds
 
-TUNED = frozenset({"slopes", "knobs", "learn", "swaps", "lowest"})
+TUNED = frozenset({"lowest", *(kind.title or kind.name for kind in stage_kinds())})
 """Finalists that were chosen for their error on the calibration samples."""
 
 

@@ -23,7 +23,7 @@ from mpq.limits import LINE_BYTES, STUDY_BYTES
 from mpq.writing.checksums import DamageError, cut_torn_end, sealed, unsealed
 from mpq.writing.locks import exclusive, has_locks
 
-_REMEDY = "remove it, and the search begins anew"
+REMEDY = "remove it, and the search begins anew"
 
 
 class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
@@ -50,7 +50,7 @@ class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
         number = min(log_number_from, len(self._ends) - 1)
         with open_file(self._path) as file:
             if (size := os.fstat(file.fileno()).st_size) > STUDY_BYTES:
-                raise FormatError(f"{self._path} has {size:,} bytes, more than {STUDY_BYTES:,}: {_REMEDY}")
+                raise FormatError(f"{self._path} has {size:,} bytes, more than {STUDY_BYTES:,}: {REMEDY}")
             file.seek(self._ends[number])
             while (line := file.readline(LINE_BYTES)).endswith(b"\n"):
                 try:
@@ -58,14 +58,14 @@ class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
                 except DamageError as error:
                     if error.torn and not file.readline(LINE_BYTES).endswith(b"\n"):
                         return
-                    raise FormatError(f"{self._path}, line {number + 1}: {error}; the file is damaged: {_REMEDY}") from error
+                    raise FormatError(f"{self._path}, line {number + 1}: {error}; the file is damaged: {REMEDY}") from error
                 if number + 1 == len(self._ends):
                     self._ends.append(self._ends[number] + len(line))
                 if number >= log_number_from:
                     yield record
                 number += 1
         if len(line) == LINE_BYTES:
-            raise FormatError(f"{self._path}, line {number + 1} has more than {LINE_BYTES:,} bytes: {_REMEDY}")
+            raise FormatError(f"{self._path}, line {number + 1} has more than {LINE_BYTES:,} bytes: {REMEDY}")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append lines, whole and on disk, after cutting off what another process did not finish.

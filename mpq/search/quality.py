@@ -104,9 +104,12 @@ def drop_limit(score: Score, drop: Drop, *, name: str, seed: int) -> tuple[Quali
     mean = float(reference.mean())
     most = drop.of(mean)
     steering, deciding = halves(len(reference), seed=seed)
+    known: dict[str, Errors] = {}  # by assignment: one run of the metric both steers and decides
 
     def lost(result: SearchResult, part: Integers) -> float:
-        scores = score(result.plan.layers)
+        scores = known.get(result.plan.assignment)
+        if scores is None:
+            scores = known[result.plan.assignment] = score(result.plan.layers)
         if len(scores) != len(reference):
             raise UsageError(
                 f"the metric returned {len(scores)} values, and {len(reference)} before: it must return the same number each time"

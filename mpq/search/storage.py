@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from mpq.errors import FormatError, MpqError, OutputError, UsageError
-from mpq.search.journal import StudyJournal
+from mpq.search.journal import REMEDY, StudyJournal
 from mpq.shown import shown
 from mpq.writing.outputs import refuse_special
 
@@ -73,7 +73,7 @@ def journal_beside(sensitivity: Path) -> JournalStorage:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; give --storage sqlite:///FILE elsewhere") from error
     except Exception as error:  # whatever Optuna raises at lines that it did not write
-        raise FormatError(f"{path} is not a study journal that can be read: remove it, and the search begins anew") from error
+        raise FormatError(f"{path} is not a study journal that can be read: {REMEDY}") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mpq.evidence.prediction import additive
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for
@@ -35,7 +36,7 @@ def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = 
     plan = _plan(table, schemes, chosen)
     predicted = math.nan
     if chosen == own and schemes.items() <= table.errors.keys():
-        predicted = math.fsum(table.mean(name, each) for name, each in schemes.items())
+        predicted = additive(table, schemes)
     reason = f"uniform {scheme}, as asked"
     evidence: dict[str, Any] = {"assignment": plan.assignment, **table.compared, "predicted": rounded(predicted)}
     evidence |= {} if measurer is None else {"measured": _measured(measurer, schemes)}

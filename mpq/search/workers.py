@@ -17,6 +17,8 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from mpq.writing.locks import runs
+
 SILENT = 120.0  # seconds
 _BEAT = 20.0  # seconds
 _CHOOSING = 10.0  # seconds after which a trial that names no process was left by a killed one
@@ -57,7 +59,7 @@ def at_work(trial: FrozenTrial) -> bool:
         return _age(trial) < _CHOOSING
     mark = attributes.get("worker_mark")
     if host == socket.gethostname() and process.isdigit() and os.name == "posix" and _same_system(mark):
-        return int(process) != os.getpid() and _runs(int(process)) and mark in (None, _mark(int(process)))
+        return int(process) != os.getpid() and runs(int(process)) and mark in (None, _mark(int(process)))
     if "worker_seen" in attributes:
         return _since(str(attributes["worker_seen"])) < SILENT
     return _age(trial) < _FORGOTTEN
@@ -99,13 +101,3 @@ def _container() -> str:
 def _same_system(mark: object) -> bool:
     """Whether process numbers mean here what they mean there."""
     return mark is None or str(mark).rpartition(" ")[0] == _container()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -172,3 +172,14 @@ def _hard_link_is_free(real: Path, stack: ExitStack) -> bool:
     descriptor = os.open(real, os.O_RDWR)
     stack.callback(os.close, descriptor)
     return lock(descriptor)
+
+
+def runs(process: int) -> bool:
+    """Whether a process of this number runs on this host; one of another user counts, too."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from mpq.errors import OutputError
-from mpq.writing.locks import is_at, lock
+from mpq.writing.locks import is_at, lock, runs
 
 _KINDS = (
     (stat.S_ISDIR, "it is a folder"),
@@ -151,18 +151,8 @@ def _is_ours(mark: str) -> bool:
     """Whether the middle of a name says that a process of this host wrote it."""
     host, _, process = mark.partition("-")
     if not process:  # the name of older versions, which locked nothing: PID alone
-        return mark.isdigit() and not _runs(int(mark))
+        return mark.isdigit() and not runs(int(mark))
     return host == _host()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _remove_if_free(file: Path) -> None:

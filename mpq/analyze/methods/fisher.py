@@ -33,6 +33,7 @@ from mpq.gradients.weight_changes import Changes
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
+from mpq.shown import listed
 from mpq.tensors.matrix import to_matrix
 
 DRAWS = 2
@@ -202,10 +203,7 @@ def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]]) -> N
         if not any((layer.name, s) in reached for s in context.table.header.candidates[layer.name])
     ]
     if blind:
-        context.notes.append(
-            f"measured instead, for no gradient reaches them: {', '.join(blind[:5])}"
-            + (f" and {len(blind) - 5} more" if len(blind) > 5 else "")
-        )
+        context.notes.append(f"measured instead, for no gradient reaches them: {listed(blind, 5)}")
         Measure().run(context)
 
 

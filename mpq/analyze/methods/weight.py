@@ -9,17 +9,19 @@ Without data there is no metric, and the weight errors stay what they are (`anal
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from mpq.analyze.methods.base import Context, Method
+from mpq.analyze.methods.base import Context, Method, Progress
 from mpq.errors import ModelError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
+from mpq.records.sensitivity import Sensitivity
 
 _PAIRS = 8
 _SAMPLES = 32
@@ -33,12 +35,17 @@ class WeightOnly(Method):
 
     def run(self, context: Context) -> None:
         """Fill what the table misses."""
-        missing = context.table.missing
-        factor = _factor(context) if missing else 1.0
-        for done, (layer, scheme) in enumerate(missing, start=1):
-            error = factor * weight_error(context.variants, layer, scheme)
-            context.record([{"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [float(f"{error:.6g}")]}])
-            context.on_progress(done, len(missing), f"{layer.name} {scheme}")
+        factor = _factor(context) if context.table.missing else 1.0
+        weigh(context.table, context.variants, factor, lambda line: context.record([line]), context.on_progress)
+
+
+def weigh(table: Sensitivity, variants: Variants, factor: float, record: Callable[[dict[str, Any]], None], on_progress: Progress) -> None:
+    """Fill what the table misses with weight errors times `factor`, to six digits."""
+    missing = table.missing
+    for done, (layer, scheme) in enumerate(missing, start=1):
+        error = float(f"{factor * weight_error(variants, layer, scheme):.6g}")
+        record({"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [error]})
+        on_progress(done, len(missing), f"{layer.name} {scheme}")
 
 
 def weight_error(variants: Variants, layer: Layer, scheme: Scheme) -> float:

@@ -12,6 +12,7 @@ from mpq.export.base import Options, Target
 from mpq.export.source import Source
 from mpq.files import write_text
 from mpq.formats.scheme import Scheme
+from mpq.shown import listed
 
 _SHOWN = 6
 _EMBEDDINGS = ("wte", "wpe")
@@ -71,9 +72,8 @@ def group_size(scheme: Scheme) -> int:
 def remarks(source: Source) -> list[str]:
     """Notes on layers of the plan that are not written, and on weights that the plan does not name."""
     left = [name for name, scheme in source.schemes.items() if is_embedding(name) and not scheme.is_float]
-    notes = (
-        [f"not quantized by this target, stays as it is: {_some([f'{name} ({source.schemes[name]})' for name in left])}"] if left else []
-    )
+    kept = listed([f"{name} ({source.schemes[name]})" for name in left], _SHOWN)
+    notes = [f"not quantized by this target, stays as it is: {kept}"] if left else []
     if source.others is None:
         notes.append(
             "weights that the plan does not name may take the program's default; export the artifact instead to exclude them by name"
@@ -84,7 +84,3 @@ def remarks(source: Source) -> list[str]:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _some(texts: list[str]) -> str:
-    return ", ".join(texts[:_SHOWN]) + (f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else "")

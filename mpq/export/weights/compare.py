@@ -55,7 +55,7 @@ def compared(
     """
     if not options.compare:
         return "not compared with the artifact, as asked"
-    module = quantized_module(source, options)
+    module = quantized_module(source, options)  # anew: tracing may have changed the one that was exported
     call = _inputs(module, source, options)
     call = _first(call) if single else call
     own = _copy(call)

@@ -62,6 +62,7 @@ class Pt2(Target):
             with quiet():
                 torch.export.save(program, buffer)
             (folder / output.name).write_bytes(buffer.getbuffer())
+            buffer.close()  # the comparison loads the file again
             told = _compared(source, options, folder / output.name, main=main)
         return Written(output, (told, "it needs torch alone: torch.export.load(path).module()"))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mpq.data.batch import Batch
+from mpq.data.batch import Batch, is_integer
 from mpq.data.sparse import parts_of
 from mpq.errors import DataError
 from mpq.models.running.forward import forward, named
@@ -55,11 +55,6 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
 
 def _has_classes(name: str, output: Tensor, outputs: int) -> bool:
     return kind_of(name, output, None, alone=outputs == 1, named=name != "output").kind != "other"
-
-
-def is_integer(tensor: Tensor) -> bool:
-    """Whether the values are integers, and not truth values."""
-    return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
 
 
 def _samples_with_nan(batch: Batch) -> int:

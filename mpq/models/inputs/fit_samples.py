@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mpq.data.batch import Batch, regroup
+from mpq.data.batch import Batch, is_integer, regroup
 from mpq.errors import DataError
-from mpq.models.inputs.check_values import check_values, is_integer
+from mpq.models.inputs.check_values import check_values
 from mpq.models.inputs.find_samples import Rows, arrangements, examine_rows, others_matter
 from mpq.models.running.forward import forward
 from mpq.models.running.kept_state import copied

@@ -20,6 +20,7 @@ from mpq.files import open_file
 from mpq.limits import TEXT_BYTES
 from mpq.models.running.forward import accepted
 from mpq.models.sources.loaded import LoadedModel
+from mpq.shown import encodes
 
 DEFAULT_SEQ_LEN = 512
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
@@ -110,11 +111,13 @@ def padded_documents(
     tokenizer = _load_tokenizer(model.tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token will do
-    known, batches = accepted(model.module), []
+    known, batches, full = accepted(model.module), [], list[str]()  # only what fills the window may have been cut
     for start in range(0, len(documents), size):
-        made = tokenizer(documents[start : start + size], truncation=True, max_length=length, padding=True, return_tensors="pt")
+        some = documents[start : start + size]
+        made = tokenizer(some, truncation=True, max_length=length, padding=True, return_tensors="pt")
         batches.append(Batch((), {name: made[name] for name in _ENCODED if name in made and name in known}))
-    cut = sum(len(ids) > length for ids in tokenizer(documents, truncation=False, verbose=False)["input_ids"])
+        full += some if made["input_ids"].shape[1] >= length else []
+    cut = sum(len(ids) > length for ids in tokenizer(full, truncation=False, verbose=False)["input_ids"]) if full else 0
     notes = ["one document is one sample, with its special tokens, padded to the longest of its batch"]
     return batches, notes + ([f"{cut} documents are cut to {length} tokens"] if cut else [])
 
@@ -170,18 +173,10 @@ def _jsonl_documents(text: str, source: str, only: tuple[str, str] | None, field
     for number, record in records:
         if not isinstance(record.get(key), str):
             raise DataError(f'{source}, line {number}: no text under "{key}"; every line must have it')
-        if not _encodes(record[key]):
+        if not encodes(record[key]):
             raise DataError(f"{source}, line {number}: the text holds half of a surrogate pair; write whole characters")
         documents.append(record[key])
     return documents
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _records(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -26,6 +26,7 @@ _RIGHT = 0.99
 class _Answers(NamedTuple):
     entropy: Tensor  # nats, of each position that counts
     right: Tensor  # of each sample with one label; empty without
+    classes: int
 
 
 def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) -> str | None:
@@ -36,13 +37,14 @@ def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) 
         batches: calibration samples; the first ones are run.
         metric: the comparison of the analysis.
     """
-    places = [place for place, each in enumerate(_metrics(metric)) if isinstance(each, KLDivergence)]
-    if not isinstance(metric, Comparison) or not places:
+    if not isinstance(metric, Comparison):
         return None
-    found = list(_answers(module, batches, metric, places[0]))
+    place = next((place for place, each in enumerate(metric.metrics) if isinstance(each, KLDivergence)), None)
+    if place is None:
+        return None
+    found = list(_answers(module, batches, metric, place))
     entropy, right = torch.cat([each.entropy for each in found]), torch.cat([each.right for each in found])
-    classes = metric.picked(forward(module, batches[0]))[places[0]].shape[-1]
-    mean, most = float(entropy.mean()), math.log(max(2, classes))
+    mean, most = float(entropy.mean()), math.log(max(2, found[0].classes))
     accuracy = float(right.double().mean()) if len(right) else None
     if mean > _CERTAIN * most or (accuracy is not None and accuracy < _RIGHT):
         return None
@@ -51,10 +53,6 @@ def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) 
         f"the reference is nearly certain on these samples (mean entropy {mean:.2g} of at most {most:.2g} nats{known}), as on samples that "
         "it was trained on: divergences on other data will be larger; calibrate on validation data"
     )
-
-
-def _metrics(metric: Metric) -> Sequence[Metric]:
-    return metric.metrics if isinstance(metric, Comparison) else (metric,)
 
 
 def _answers(module: nn.Module, batches: Sequence[Batch], metric: Comparison, place: int) -> Iterator[_Answers]:
@@ -72,4 +70,4 @@ def _answers(module: nn.Module, batches: Sequence[Batch], metric: Comparison, pl
             batch.labels is not None and batch.labels.ndim == 1 and probabilities.shape[1] == 1 and not batch.labels.is_floating_point()
         )
         right = probabilities[:, 0].argmax(-1) == batch.labels if labelled else torch.zeros(0, dtype=torch.bool)
-        yield _Answers(entropy.flatten().double(), right)
+        yield _Answers(entropy.flatten().double(), right, output.shape[-1])

@@ -21,6 +21,7 @@ from mpq.models.running.forward import forward, named
 from mpq.models.running.metrics import KLDivergence, RelativeMSE
 from mpq.models.running.output_kind import OutputKind, kind_of
 from mpq.models.running.positions import flat
+from mpq.shown import listed
 
 INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
 """Outputs that heads are computed from, or that are computed from heads; also with "encoder_" or "decoder_" in front."""
@@ -147,8 +148,7 @@ def _left_out(found: Mapping[str, Tensor], names: Mapping[str, float]) -> list[s
     others = [name for name in found if name not in names]
     if not others:
         return []
-    shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-    return [f"outputs not compared: {shown} (computed with the others, or no row per sample); --outputs chooses"]
+    return [f"outputs not compared: {listed(others, 5)} (computed with the others, or no row per sample); --outputs chooses"]
 
 
 def _scaled(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, MpqError
 from mpq.models.running.habits import minded
-from mpq.shown import first_line
+from mpq.shown import first_line, listed
 
 MAIN_OUTPUTS = ("logits", "last_hidden_state")
 _SHOWN = 4
@@ -121,7 +121,7 @@ def described(batch: Batch) -> str:
     """The dtypes and shapes of a batch, for messages: "float32 [2, 1, 8, 8], attention_mask: int64 [2, 5]"."""
     parts = [_described(value) for value in batch.args]
     parts += [f"{name}: {_described(value)}" for name, value in batch.kwargs.items()]
-    return ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
+    return listed(parts, _SHOWN)
 
 
 def accepted(module: nn.Module) -> Mapping[str, inspect.Parameter]:

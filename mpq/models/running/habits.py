@@ -23,6 +23,7 @@ from mpq.data.batch import Batch
 from mpq.data.sparse import same_tensors
 from mpq.errors import ModelError
 from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, state_names
+from mpq.shown import listed
 
 SEED = 0
 _TOLERANCE = 1e-5  # relative; sums may be taken in another order by another thread
@@ -155,7 +156,8 @@ def _state_changed_by(module: nn.Module, before: State, batches: Sequence[Batch]
 def _notes(habits: Habits) -> list[str]:
     notes = []
     if habits.state:
-        notes.append(f"the model keeps state between calls ({_listed(state_names(habits.state))}), which is put back before every call")
+        names = listed(state_names(habits.state), _SHOWN)
+        notes.append(f"the model keeps state between calls ({names}), which is put back before every call")
     if habits.changes_inputs:
         notes.append("the model writes into its inputs, so every call gets a copy")
     if habits.seed is not None:
@@ -165,7 +167,7 @@ def _notes(habits: Habits) -> list[str]:
 
 def _reason(module: nn.Module, batch: Batch, run: Callable[[Batch], Sequence[Tensor]], *, seed: bool) -> str:
     places = _random_places(module, batch, run)
-    where = f" (random numbers are drawn in {_listed(places)})" if places else ""
+    where = f" (random numbers are drawn in {listed(places, _SHOWN)})" if places else ""
     if seed:
         return (
             f"the model gives other outputs for the same inputs and the same random seed{where}: make it repeatable before it is measured"
@@ -220,7 +222,3 @@ def _alike(outputs: Sequence[Tensor], again: Sequence[Tensor]) -> bool:
         if before.shape != now.shape or not torch.allclose(now, before, rtol=_TOLERANCE, atol=_TOLERANCE * 0.1 * scale, equal_nan=True):
             return False
     return True
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

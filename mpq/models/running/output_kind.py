@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mpq.data.batch import is_integer
 from mpq.data.masks import IGNORED_LABEL
 from mpq.models.running.metrics import SUPPRESSED, allowed_classes
 
@@ -52,7 +53,7 @@ def kind_of(name: str, output: Tensor, labels: Tensor | None, *, alone: bool, na
 
 def labels_fit(outputs: Tensor, labels: Tensor | None) -> bool:
     """Whether `labels` are integers that index the last dimension of `outputs`, one per row; -100 stands for no label."""
-    if labels is None or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels is None or not is_integer(labels):
         return False
     return labels.shape == outputs.shape[:-1] and not bool(out_of_range(labels, outputs.shape[-1]).any())
 

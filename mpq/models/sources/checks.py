@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
 from torch import Tensor, nn
 
+from mpq.data.hashing import tensor_bytes
 from mpq.errors import ModelError, NumericsError
 from mpq.models.memory.offload import used
 
@@ -35,7 +35,7 @@ def state_sha256(module: nn.Module) -> str:
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-            digest.update(_bytes(value))
+            digest.update(tensor_bytes(value))
     return digest.hexdigest()
 
 
@@ -50,8 +50,3 @@ def _all_finite(tensor: Tensor) -> bool:
     if tensor.element_size() == 1:  # torch has no isfinite for 8-bit floats
         tensor = tensor.float()
     return bool(tensor.isfinite().all())
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()

@@ -9,7 +9,7 @@ from torch import nn
 from mpq.errors import ModelError, UsageError
 from mpq.models.sources.checkpoint_entries import WHOLE, Entry
 from mpq.models.sources.fit_checkpoint import Fit, fit_below, fits_of
-from mpq.shown import shown, shown_bare
+from mpq.shown import listed, shown, shown_bare
 
 _SHOWN = 4
 _LISTED = 20
@@ -122,5 +122,4 @@ def _count(things: Sequence[str], word: str) -> str:
 
 
 def _listed(names: Sequence[str], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(shown_bare(name) for name in names[:most]) + more
+    return listed([shown_bare(name) for name in names], most)

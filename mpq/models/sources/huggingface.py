@@ -19,7 +19,7 @@ from mpq.limits import CONFIG_BYTES, INDEX_BYTES
 from mpq.models.memory.replaced_tensors import fill_hollow, hollow_parameters
 from mpq.models.sources.huggingface_checks import allowed_parameters, check_harmless, check_pickle, check_size
 from mpq.models.sources.loaded import LoadedModel
-from mpq.shown import shown_bare
+from mpq.shown import listed, shown_bare
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -160,7 +160,7 @@ def weight_files(directory: Path) -> list[Path]:
         raise ModelError(f"{directory / name} names {shown_bare(stray)}, which is no file beside it: download the model again")
     missing = [shard for shard in shards if not exists(directory / shard)]
     if missing:
-        raise ModelError(f"{directory} lacks {_listed(missing)}: download the model again")
+        raise ModelError(f"{directory} lacks {listed(missing, _SHOWN)}: download the model again")
     return [directory / shard for shard in shards]
 
 
@@ -211,7 +211,7 @@ def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bo
         if not report["missing_keys"]:
             loaded: nn.Module = module.eval()
             return loaded
-        missing = _listed(sorted(report["missing_keys"]))
+        missing = listed(sorted(report["missing_keys"]), _SHOWN)
         complaint = f"{directory} lacks weights of {type(module).__name__}: {missing}; download the model again"
     raise ModelError(complaint)
 
@@ -254,8 +254,3 @@ def _dtype(name: object) -> torch.dtype:
 
 def _reason(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -26,7 +26,7 @@ from mpq.export.weights.executorch.graph import Graph
 from mpq.export.weights.executorch.weights import fits_positive
 from mpq.export.weights.quiet import quiet
 from mpq.formats.scheme import Scheme
-from mpq.shown import first_line
+from mpq.shown import first_line, listed
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -137,15 +137,11 @@ def _notes(source: Source, graph: Graph, anew: list[str]) -> list[str]:
     if grouped:
         notes.append(f"scales of groups are rounded to bfloat16 in {len(grouped)} layers")
     if anew:
-        notes.append(f"rounded anew as int8 per row, since XNNPACK has nothing that holds their values: {_some(anew)}")
+        notes.append(f"rounded anew as int8 per row, since XNNPACK has nothing that holds their values: {listed(anew, _SHOWN)}")
     whole = [name for name, scheme in source.schemes.items() if not graph.uses(name) and not scheme.is_float]
     if whole:
-        notes.append(f"stored as float32 values, since no kernel takes their codes: {_some(whole)}")
+        notes.append(f"stored as float32 values, since no kernel takes their codes: {listed(whole, _SHOWN)}")
     twice = [name for name in source.schemes if len(graph.uses(name)) > 1]
     if twice:
-        notes.append(f"stored once for each use: {_some(twice)}")
+        notes.append(f"stored once for each use: {listed(twice, _SHOWN)}")
     return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
