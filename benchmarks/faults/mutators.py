@@ -116,7 +116,7 @@ def _places(node: Tree) -> list[tuple[Any, Any]]:
 def _change(parent: Any, key: Any, others: Sequence[Any], generator: random.Random) -> None:
     kind = generator.randrange(10)
     if kind < 5:
-        parent[key] = generator.choice(_VALUES)
+        parent[key] = copy.deepcopy(generator.choice(_VALUES))  # else a later change would change the list of values, for all cases
     elif kind == 5 and key != "root":
         del parent[key]
     elif kind == 6 and isinstance(parent, dict) and key != "root":
