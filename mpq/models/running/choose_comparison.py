@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, UsageError
 from mpq.models.running.comparison import Comparison, Part, floor_of, spread
-from mpq.models.running.forward import forward, named
+from mpq.models.running.forward import Outputs, forward, named
 from mpq.models.running.metrics import KLDivergence, RelativeMSE
-from mpq.models.running.output_kind import OutputKind, kind_of
+from mpq.models.running.output_kind import COMPLEX, OutputKind, kind_of
 from mpq.models.running.positions import flat
 from mpq.shown import listed
 
@@ -50,13 +50,19 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
         ModelError: if an output has no row per sample.
     """
     batch = batches[0]
-    found = named(forward(module, batch))
+    returned = forward(module, batch)
+    found = named(returned)
     weights = _asked(found, outputs) if outputs else dict.fromkeys(compared_by_default(found), 1.0)
     _check_rows(found, weights, batch, asked=bool(outputs))
     several = len(weights) > 1
-    kinds = {name: kind_of(name, found[name], batch.answers, alone=not several, named=found.keys() != {"output"}) for name in weights}
+    kinds = {
+        name: COMPLEX
+        if name in returned.complex
+        else kind_of(name, found[name], batch.answers, alone=not several, named=found.keys() != {"output"})
+        for name in weights
+    }
     parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
-    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(found, weights)
+    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(returned, weights)
     if several or any(part.metric == RelativeMSE.name for part in parts):
         parts, more = _scaled(module, batches, parts, weights)
         notes += more
@@ -144,11 +150,14 @@ def _reason(part: Part, kind: OutputKind, *, asked: bool) -> str:
     return f"metric {part.metric}{of}: {'as asked' if asked else kind.reason}"
 
 
-def _left_out(found: Mapping[str, Tensor], names: Mapping[str, float]) -> list[str]:
-    others = [name for name in found if name not in names]
-    if not others:
-        return []
-    return [f"outputs not compared: {listed(others, 5)} (computed with the others, or no row per sample); --outputs chooses"]
+def _left_out(found: Outputs, names: Mapping[str, float]) -> list[str]:
+    others = [name for name in found.names if name not in names]
+    notes = (
+        [f"outputs not compared: {listed(others, 5)} (computed with the others, or no row per sample); --outputs chooses"] if others else []
+    )
+    if found.whole_numbers:
+        notes.append(f"outputs not compared: {listed(found.whole_numbers, 5)} (whole numbers or booleans)")
+    return notes
 
 
 def _scaled(

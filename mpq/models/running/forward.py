@@ -26,9 +26,13 @@ class Outputs(tuple[Tensor, ...]):
 
     Attributes:
         names: the path to each output in what the model returns: "logits", "0", "boxes.1"; "output" where it returns one tensor.
+        complex: names of those that were complex: real and imaginary parts lie along one more dimension, the last.
+        whole_numbers: names of tensors that are not among the outputs, for they hold integers or booleans.
     """
 
     names: tuple[str, ...]
+    complex: tuple[str, ...] = ()
+    whole_numbers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, found: Mapping[str, Tensor]) -> Outputs:
@@ -67,14 +71,28 @@ def outputs_of(result: Any, batch: Batch) -> Outputs:
     """The floating-point tensors of what a model returned for `batch`, as `forward` gives them.
 
     The samples are in the leading dimension, wherever the model has them; a batch that is one sample gets a leading dimension of one.
+    Complex numbers become pairs of real ones; sparse and nested tensors become dense.
 
     Raises:
         ModelError: if there is none.
     """
-    found = {name or "output": tensor for name, tensor in _tensors(result, "") if tensor.is_floating_point()}
+    tensors = {name or "output": tensor for name, tensor in _tensors(result, "")}
+    found = {name: _real(tensor) for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
     if not found:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
-    return Outputs.of({name: _by_sample(name, tensor, batch) for name, tensor in found.items()})
+    made = Outputs.of({name: _by_sample(name, tensor, batch) for name, tensor in found.items()})
+    made.complex = tuple(name for name in found if tensors[name].is_complex())
+    made.whole_numbers = tuple(name for name in tensors if name not in found)
+    return made
+
+
+def _real(output: Tensor) -> Tensor:
+    """The same values as one dense tensor of real numbers; rows of a nested tensor are padded with zeros."""
+    if output.is_nested:
+        output = torch.nested.to_padded_tensor(output, 0.0)
+    elif output.layout != torch.strided:
+        output = output.to_dense()
+    return torch.view_as_real(output) if output.is_complex() else output
 
 
 def _by_sample(name: str, output: Tensor, batch: Batch) -> Tensor:

@@ -30,6 +30,9 @@ class OutputKind:
     reason: str
 
 
+COMPLEX = OutputKind("other", "complex numbers, compared by their real and imaginary parts")
+
+
 def kind_of(name: str, output: Tensor, labels: Tensor | None, *, alone: bool, named: bool) -> OutputKind:
     """What an output is, as far as its name, the labels and its values tell.
 

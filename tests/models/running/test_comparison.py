@@ -51,6 +51,14 @@ def test_what_other_outputs_are_made_of_is_left_out_and_named() -> None:
     assert "outputs not compared: pooler_output" in notes
 
 
+def test_complex_outputs_are_never_taken_for_logits_and_whole_numbers_are_named() -> None:
+    parts, notes = chosen(lambda x: {"logits": 3 * x, "spectrum": torch.fft.fft(x), "ids": x.argmax(-1)})
+    assert parts == [("logits", "kl_divergence"), ("spectrum", "relative_mse")]
+    assert "metric relative_mse of output 'spectrum': complex numbers, compared by their real and imaginary parts" in notes
+    assert "outputs not compared: ids (whole numbers or booleans)" in notes
+    assert chosen(lambda x: torch.complex(x, x))[0] == [("output", "relative_mse")]
+
+
 def test_outputs_are_chosen_by_name_glob_and_weight() -> None:
     make = lambda x: {"logits": 3 * x, "boxes": (x, 2 * x), "extra": x}  # noqa: E731
     assert [name for name, _ in chosen(make, outputs=["boxes", "lo*"])[0]] == ["boxes.0", "boxes.1", "logits"]

@@ -76,6 +76,25 @@ def test_integers_alone_are_no_output() -> None:
         forward(Returns(IDS), X)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_complex_sparse_and_nested_outputs_become_dense_tensors_of_real_numbers() -> None:
+    given = {
+        "c": torch.complex(A, 2 * A),
+        "s": A.to_sparse(),
+        "n": torch.nested.as_nested_tensor([A[0], A[0, :2]]),
+        "ids": IDS,
+        "on": A > 0,
+    }
+    outputs = forward(Returns(given), X)
+    found = named(outputs)
+    assert torch.equal(found["c"], torch.stack((A, 2 * A), -1))
+    assert torch.equal(found["s"], A)
+    assert torch.equal(found["n"], torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]]))
+    assert outputs.names == ("c", "s", "n")
+    assert outputs.complex == ("c",)
+    assert outputs.whole_numbers == ("ids", "on")
+
+
 def test_a_wrong_shape_is_named_with_torchs_reason() -> None:
     message = r"^the model does not accept a batch of float32 \[2, 3\]: mat1 and mat2 shapes cannot be multiplied \(2x3 and 4x2\)$"
     with pytest.raises(DataError, match=message):
