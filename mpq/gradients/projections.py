@@ -47,6 +47,8 @@ def project(
         seed: of the random numbers.
         receive: gives, for the number of a draw, what is called with each layer's gradient.
 
+    Nothing is received where the outputs have no gradient.
+
     Raises:
         ModelError: if the metric has no quadratic form here.
         NumericsError: if the outputs are not finite.
@@ -57,6 +59,8 @@ def project(
         generator = torch.Generator().manual_seed(seed)
         for draw in range(draws):
             scalar = metric.project(prepared, outputs, generator)
+            if not scalar.requires_grad:
+                return  # no gradient reaches any layer
             with collect(receive(draw)):
                 scalar.backward(retain_graph=draw + 1 < draws)  # type: ignore[no-untyped-call]
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mpq.analyze.methods.base import Context, Method, finite
+from mpq.analyze.methods.compare_gradients import misjudged
 from mpq.analyze.methods.measure import Measure
 from mpq.data.dataset import Batch, Data
 from mpq.formats.scheme import Scheme
@@ -48,11 +49,11 @@ class Fisher(Method):
     def run(self, context: Context) -> None:
         """Fill what the table misses."""
         data = context.prepared.calibration
-        wanted = {layer.name: list(context.table.header.candidates[layer.name]) for layer in context.table.layers}
+        hidden = misjudged(context, lambda samples: _errors(context, samples))
+        searched = [layer for layer in context.table.layers if layer.name not in hidden]
+        wanted = {layer.name: list(context.table.header.candidates[layer.name]) for layer in searched}
         begin = min((context.table.count(name, scheme) for name, schemes in wanted.items() for scheme in schemes), default=0)
-        layers = [
-            layer for layer in context.table.layers if any(context.table.count(layer.name, s) < data.samples for s in wanted[layer.name])
-        ]
+        layers = [layer for layer in searched if any(context.table.count(layer.name, s) < data.samples for s in wanted[layer.name])]
         found = _Products(context, layers)
         done = begin
         reached = {pair for pair, errors in context.table.errors.items() if errors.any()}
@@ -63,7 +64,7 @@ class Fisher(Method):
             done += batch.size
             context.on_progress(done - begin, data.samples - begin, "samples")
         context.cost |= found.cost
-        _measure_the_others(context, reached)
+        _measure_the_others(context, reached, hidden)
         share = _blend(context.table, context.prepared.calibration.fixed_batch or 1)
         if context.table.blend != (share, DRAWS):  # else the line is there, from an analysis that was killed right after it
             context.record([{"blend": share, "draws": DRAWS}])
@@ -195,15 +196,30 @@ def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
         start += batch.size
 
 
-def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]]) -> None:
+def _errors(context: Context, samples: int) -> dict[tuple[str, Scheme], float]:
+    """The errors of all pairs that a gradient reaches, on the first samples."""
+    found = _Products(context, context.table.layers)
+    sums: dict[tuple[str, Scheme], float] = {}
+    start = 0
+    for batch in context.prepared.calibration.first(samples).batches:
+        for pair, figures in found.of(batch, start).items():
+            sums[pair] = sums.get(pair, 0.0) + float(figures[..., 1].mean(1).mean()) * batch.size
+        start += batch.size
+    return {pair: value / start for pair, value in sums.items()}
+
+
+def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]], hidden: Sequence[str]) -> None:
     """Measure the layers that no gradient reaches; what lies before an arg max or a detached tensor has an effect all the same."""
     blind = [
         layer.name
         for layer in context.table.layers
-        if not any((layer.name, s) in reached for s in context.table.header.candidates[layer.name])
+        if layer.name not in hidden and not any((layer.name, s) in reached for s in context.table.header.candidates[layer.name])
     ]
     if blind:
         context.notes.append(f"measured instead, for no gradient reaches them: {listed(blind, 5)}")
+    if hidden:
+        context.notes.append(f"measured instead, for gradients show only a part of their effect: {listed(hidden, 5)}")
+    if blind or hidden:
         Measure().run(context)
 
 

@@ -46,6 +46,49 @@ def test_layers_that_no_gradient_reaches_are_measured_and_named(way: str) -> Non
     assert found.finish["notes"] == ["measured instead, for no gradient reaches them: gate"]
 
 
+class Halfway(nn.Module):
+    """A first layer whose effect is mostly behind a cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        found: Tensor = self.b(h.detach() + 0.001 * h)
+        return found
+
+
+def test_layers_whose_gradient_is_a_small_part_of_the_truth_are_measured_and_named() -> None:
+    found, measured = analyzed(Halfway(), "fisher"), analyzed(Halfway(), "measure")
+    assert found.mean("a", mpq.Scheme("int4")) == measured.mean("a", mpq.Scheme("int4")) > 0
+    assert found.mean("b", mpq.Scheme("int4")) != measured.mean("b", mpq.Scheme("int4"))
+    assert found.finish is not None
+    assert found.finish["notes"] == ["measured instead, for gradients show only a part of their effect: a"]
+
+
+class Frozen(nn.Module):
+    """A model that never records gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 4)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.b(torch.relu(self.a(x)))
+        return found
+
+
+def test_a_model_without_any_gradient_is_measured_throughout() -> None:
+    found, measured = analyzed(Frozen(), "fisher"), analyzed(Frozen(), "measure")
+    assert found.frame()["error"].tolist() == measured.frame()["error"].tolist()
+    assert found.finish is not None
+    assert found.finish["notes"] == ["measured instead, for no gradient reaches them: a, b"]
+
+
 def test_layers_with_a_gradient_are_not_measured() -> None:
     table = analyzed(nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)), "fisher")
     assert table.finish is not None
