@@ -1,23 +1,29 @@
-"""Checks that every loaded model passes: real tensors, finite weights; and the hash of a module in memory."""
+"""Checks that every loaded model passes: real tensors, finite weights, nothing quantized; and the hash of a module in memory."""
 
 from __future__ import annotations
 
 import hashlib
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mpq.data.hashing import tensor_bytes
 from mpq.errors import ModelError, NumericsError
 from mpq.models.memory.offload import used
+
+_QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
 def check_sound(module: nn.Module, source: str) -> None:
     """Refuse a module whose tensors cannot be measured; infinity is allowed in buffers, where attention masks hold it.
 
     Raises:
-        ModelError: if a tensor is on the meta device.
+        ModelError: if a tensor is on the meta device or was never initialized, or a module is quantized already.
         NumericsError: if a parameter holds NaN or infinity, or a buffer NaN.
     """
+    for name, child in module.named_modules():
+        if type(child).__module__.startswith(_QUANTIZED):
+            raise ModelError(f"{source}: '{name}' ({type(child).__name__}) is quantized already: give the model as it was before")
     for name, parameter in module.named_parameters():
         _check_real(name, parameter, source)
         used(parameter)
@@ -40,12 +46,14 @@ def state_sha256(module: nn.Module) -> str:
 
 
 def _check_real(name: str, tensor: Tensor, source: str) -> None:
+    if is_lazy(tensor):
+        raise ModelError(f"{source}: '{name}' has no values yet (a lazy module): call the model once on a batch first")
     if tensor.is_meta:
         raise ModelError(f"{source}: '{name}' is on the meta device and has no values: load the weights first")
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() and not tensor.is_complex():
         return True
     if tensor.element_size() == 1:  # torch has no isfinite for 8-bit floats
         tensor = tensor.float()
