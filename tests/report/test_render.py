@@ -2,19 +2,20 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from mpq.errors import UsageError
-from mpq.records.plan import Plan
-from mpq.records.sensitivity import Sensitivity
+from mpq.report import render as render_file
 from mpq.report.render import render
 from mpq.report.report_input import Subject
+from mpq.report.rows import LEVELS
 from mpq.search.frontier import frontier
 from mpq.search.run import search
+from tests.report.making import whole, with_evidence
 from tests.small import linear, random_table, table
 
+TEMPLATES = Path(render_file.__file__).parent / "templates"
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 
@@ -46,37 +47,6 @@ class Page(HTMLParser):
     @property
     def ids(self) -> set[str]:
         return {attributes["id"] or "" for _, attributes in self.tags if "id" in attributes}
-
-
-def with_evidence(plan: Plan) -> Plan:
-    rows = [
-        {
-            "name": name,
-            "effective_bits": bits,
-            "predicted": e,
-            "calibration": e,
-            "calibration_stderr": e / 4,
-            "held_out": e,
-            "held_out_stderr": e / 3,
-        }
-        for name, bits, e in (("exact", plan.size.effective_bits, 0.5), ("int4", 4.2, 1.5))
-    ]
-    evidence: dict[str, Any] = {
-        "assignment": plan.assignment,
-        "metric": "kl_divergence",
-        "predicted": 0.5,
-        "measured": {"calibration": 0.5, "held_out": 0.5, "held_out_stderr": 0.1},
-        "best_uniform": {"scheme": "int4", "effective_bits": 4.2, "held_out": 1.5},
-        "optimality_gap": 0.0,
-        "decision": "exact: 0.333 of the held-out error of the best uniform plan (int4), beyond noise",
-        "finalists": rows,
-    }
-    return replace(plan, evidence=evidence)
-
-
-def whole(found: Sensitivity) -> Subject:
-    plan = with_evidence(search(found, "5bits").plan)
-    return Subject("plan.yaml", table=found, plan=plan, frontier=frontier(found, plan))
 
 
 def test_a_full_report_has_every_section_and_is_well_formed() -> None:
@@ -165,6 +135,25 @@ def test_controls_have_labels_and_tables_have_scopes() -> None:
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in plots)
 
 
-def test_a_report_of_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="a report needs a sensitivity file, a plan or an artifact"):
-        Subject("x")
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_what_it_lies_on(dark: bool) -> None:
+    parts = (TEMPLATES / "palette.css.j2").read_text().split("@media")
+    color = dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", parts[dark]))
+    for text in ("ink", "muted", "accent", "plan", "good", "bad"):
+        assert contrast(color[text], color["card"]) >= 4.5, text
+        assert contrast(color[text], color["page"]) >= 4.5, text
+    deep = "#17120e" if dark else "#ffffff"
+    for level in range(LEVELS):
+        assert contrast(color[f"h{level}"], deep if level >= 7 else color["ink"]) >= 4.5, level
+    assert contrast(color["plain"], color["card"]) >= 3
