@@ -141,3 +141,31 @@ def test_csv_rows_come_by_column_with_their_lines() -> None:
 def test_csv_that_is_no_table_is_refused(text: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         rows(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested more than 32 levels deep"),
+        ('{"a":' * 100_000, "nested more than 32 levels deep"),
+        ('{"a": ' + "9" * 100_000 + "}", "takes more than 64 bits"),
+        ('{"a": 1e999}', "is out of range"),
+        ('{"a": NaN}', "NaN is not a number in JSON"),
+        ('{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        ('"\\ud83d"', "surrogates not allowed"),
+    ],
+)
+def test_json_is_bounded_in_the_same_way(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        json_value(text.encode())
+
+
+def test_brackets_in_texts_are_no_depth() -> None:
+    assert json_value(b'{"a": "' + b"[" * 1000 + b'"}') == {"a": "[" * 1000}
+
+
+def test_a_file_of_more_bytes_than_the_limit_is_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(FormatError, match="has more than 16,777,216 bytes, which is too large to be right: name a plan"):
+        read_yaml(tmp_path / "large.yaml", error=FormatError, absent="name a plan", remedy="make it again")

@@ -1,8 +1,5 @@
-"""Speed of two models, and the cost of loading one."""
+"""Speed of two models."""
 
-import json
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -10,7 +7,6 @@ import pytest
 from torch import Tensor, nn
 
 from mpq.data.dataset import Batch
-from mpq.runtime.load_cost import Loading
 from mpq.runtime.speed import Pair, fastest, latencies, tokens_per_second
 from tests.models.small import inputs, mlp
 
@@ -63,14 +59,3 @@ def test_decoding_feeds_each_token_back() -> None:
     assert found is not None
     assert found.reference > 0
     assert lengths == [8, *[8, 1, 1, 1, 1, 1] * 2]  # the first call asks whether it decodes
-
-
-def test_loading_counts_the_memory_that_is_held() -> None:
-    code = "import json; from torch import nn; from mpq.runtime.load_cost import measured; "
-    code += "print(json.dumps(vars(measured(lambda: nn.Linear(2000, 2000)))))"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # this process has memory to reuse
-    found = Loading(**json.loads(ran.stdout))
-    assert found.seconds > 0
-    if found.own_bytes is not None and found.peak_bytes is not None:
-        assert 15e6 < found.own_bytes < 25e6
-        assert found.peak_bytes >= 0

@@ -1,6 +1,5 @@
 import copy
 from dataclasses import fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from mpq.errors import BudgetError, SchemeError
 from mpq.formats.scheme import parse_scheme
 from mpq.records.plan import plan_to_yaml
 from mpq.schemas import NAMES, Name, schema
-from mpq.schemas.generate import text_of
 from mpq.search.run import search
 from tests.small import random_table
 
@@ -36,13 +34,6 @@ def written() -> dict[str, Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_schema_is_a_schema(name: Name) -> None:
     Draft202012Validator.check_schema(schema(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_schema_is_that_of_the_definition_which_reads_the_file(name: Name) -> None:
-    assert files("mpq.schemas").joinpath(f"{name}.schema.json").read_text(encoding="utf-8") == text_of(name), (
-        "run python -m mpq.schemas.generate"
-    )
 
 
 def test_a_plan_as_written_is_valid() -> None:
