@@ -17,7 +17,7 @@ one pass each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,9 +29,10 @@ from mpq.calibration.operands import product
 from mpq.calibration.placement import Placement, place
 from mpq.data.dataset import Data
 from mpq.data.masks import padding_masks
-from mpq.models.layers.dispatch_watch import Watch
+from mpq.models.layers.dispatch_watch import Watch, written
 from mpq.models.layers.operator_roles import Role, role
 from mpq.models.memory.regions import Origin, region
+from mpq.models.memory.storage_tracker import pointer
 from mpq.models.running.forward import forward
 from mpq.models.running.positions import kept_values
 from mpq.models.running.swap import tensor_of
@@ -162,6 +163,16 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
             self._moments[number] = Moments()
         return Collected(found, reasons)
 
+    def _see(self, func: Any, arguments: Mapping[str, Any], results: list[Tensor]) -> None:
+        super()._see(func, arguments, results)
+        if func._schema.is_mutable:
+            self._written({pointer(tensor) for tensor in written(func, arguments)} - {0})
+
+    def _written(self, storages: Collection[int]) -> None:
+        """Drop what is kept of tensors in these storages, which an op has just changed."""
+        if self._last is not None and pointer(self._last[1]) in storages:
+            self._last = None
+
     def _consume(self, call: Any, name: str, tensor: Tensor, origin: Origin) -> None:
         super()._consume(call, name, tensor, origin)
         if not call.on_data or call.copies:
@@ -210,7 +221,7 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
 
     def _outer(self, vectors: Tensor, kept: Tensor | None) -> Tensor:
         """Sums of outer products, float32 [groups, values, values]; kept for the next call, since layers often share their input."""
-        key = (vectors.data_ptr(), vectors.shape, vectors.stride(), vectors._version)
+        key = (vectors.data_ptr(), vectors.shape, vectors.stride())
         if self._last is None or self._last[0] != key:
             values = vectors.float() if kept is None else kept_values(vectors.float(), kept.view(1, -1, 1))
             self._last = (key, vectors, values.mT @ values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mpq.calibration.input_moments import InputWatch, experts, plain_kernels
 from mpq.calibration.placement import Placement
 from mpq.data.dataset import Data
+from mpq.models.memory.storage_tracker import pointer
 from mpq.models.running.forward import forward
 from mpq.records.layer import Layer
 
@@ -81,6 +82,10 @@ class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
         self.calls: list[tuple[int, Tensor]] = []
         self._before: Tensor | None = None  # held, so that no other comes to lie in its memory
 
+    def _written(self, storages: Collection[int]) -> None:
+        if self._before is not None and pointer(self._before) in storages:
+            self._before = None
+
     def _take(self, number: int, placed: Placement, group: int | None, vectors: Tensor) -> None:
         same = self._before is not None and _place(vectors) == _place(self._before)
         self.calls.append((number, self.calls[-1][1] if same else vectors.float().clone()))  # what follows may write to them
@@ -88,4 +93,4 @@ class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor._version
+    return tensor.data_ptr(), tensor.shape, tensor.stride()

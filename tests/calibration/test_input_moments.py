@@ -275,3 +275,31 @@ def test_making_variants_collects_nothing_that_is_not_asked_for() -> None:
     assert calls == []
     variants.weight(layers[0].name, parse_scheme("int4"))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("way", ["in place", "foreach", "part", "out"])
+def test_a_tensor_that_is_changed_between_two_layers_counts_as_each_meets_it(way: str) -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone()
+            first = self.a(x)
+            if way == "in place":
+                x.mul_(2)
+            elif way == "foreach":
+                torch._foreach_mul_([x], 2.0)
+            elif way == "part":
+                x[:, :].mul_(2)
+            else:
+                torch.mul(x, 2, out=x)
+            result: Tensor = self.b(x) + first
+            return result
+
+    module, data = Changed().eval(), data_of(seeded(7, 3))
+    found = collect_statistics(module, discover(module, data.batches).layers, data)
+    (x,) = data.batches[0].args
+    assert torch.allclose(found["a"].hessian, x.T @ x / 7)
+    assert torch.allclose(found["b"].hessian, 4 * x.T @ x / 7)

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from mpq.calibration.input_moments import statistics_for
-from mpq.data.dataset import Data, data_from_batches
+from mpq.data.dataset import Data
 from mpq.formats.scheme import parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.running.fake_quantized import Variants, as_parameter
 from mpq.models.running.swap import swapped
-from mpq.recovery.order import stages
 from mpq.recovery.sequential import in_sequence
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
-from tests.models.small import MODELS, bits, data, inputs, mlp, tied
+from tests.models.small import MODELS, bits, data, inputs, mlp
 
 sequence = importlib.import_module("mpq.recovery.sequential")
 
@@ -67,21 +66,6 @@ def outputs(variants: Variants, weights: dict[str, QuantizedWeight], x: Tensor) 
 def made(kind: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return kind().eval()
-
-
-@pytest.mark.parametrize(
-    ("module", "samples", "order"),
-    [
-        (mlp(), data(), [["0"], ["3"], ["5"]]),
-        (made(Attention), data(24, 3, 8), [["value", "key", "query"], ["output"]]),
-        (made(Twice), data(), [["second"]]),
-        (tied(), data_from_batches([MODELS["tied"][1]]), [["body"]]),
-    ],
-    ids=["mlp", "attention", "twice", "tied"],
-)
-def test_layers_come_in_the_order_of_their_inputs(module: nn.Module, samples: Data, order: list[list[str]]) -> None:
-    found = stages(module, discover(module, samples.batches).layers, samples)
-    assert [sorted(use.name for use in stage) for stage in found] == [sorted(stage) for stage in order]
 
 
 @pytest.mark.parametrize(

@@ -210,3 +210,9 @@ def named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[s
     """The arguments of an op by their names in its schema."""
     names = [argument.name for argument in func._schema.arguments]
     return dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+def written(func: Any, arguments: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among an op's arguments, given by name, that it writes to."""
+    changed = [each.name for each in func._schema.arguments if each.alias_info is not None and each.alias_info.is_write]
+    return [tensor for name in changed for tensor in _tensors(arguments.get(name))]
