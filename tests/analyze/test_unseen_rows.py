@@ -7,12 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import mpq
-from mpq.calibration.rows import row_counts
-from mpq.data.batch import Batch
 from mpq.data.dataset import data_from_batches
 from mpq.evidence.prediction import unseen_rows
 from mpq.formats.scheme import parse_scheme
-from mpq.models.layers.discover import discover
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.reference import Reference
 from mpq.search.run import search
@@ -54,33 +51,6 @@ def tokens(count: int = 32) -> Tensor:
     """Token ids in the manner of words: few are frequent, many are rare, and those from 35 on never occur."""
     generator = torch.Generator().manual_seed(0)
     return torch.multinomial(1 / torch.arange(1, 36) ** 1.6, count * 6, replacement=True, generator=generator).reshape(count, 6)
-
-
-@pytest.mark.parametrize("model", [Words(), Words(tied=True), Bags()], ids=["table", "tied to the head", "bags"])
-def test_rows_are_counted_as_often_as_they_are_looked_up(model: nn.Module) -> None:
-    ids = tokens()
-    batches = [Batch((ids[:20],)), Batch((ids[20:],))]
-    counts = row_counts(model.eval(), discover(model, batches).layers, batches)
-    assert list(counts) == ["table"]
-    assert counts["table"].tolist() == torch.bincount(ids.flatten(), minlength=ROWS).tolist()
-
-
-def test_padding_reaches_no_row() -> None:
-    class Masked(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.words = Words()
-
-        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-            logits: Tensor = self.words(input_ids)
-            return logits * attention_mask[..., None]
-
-    ids, model = tokens(), Masked().eval()
-    mask = torch.ones_like(ids)
-    mask[:, 4:] = 0
-    batch = Batch((), {"input_ids": ids, "attention_mask": mask}, mask=mask.bool())
-    counts = row_counts(model, discover(model, [batch]).layers, [batch])
-    assert counts["words.table"].tolist() == torch.bincount(ids[:, :4].flatten(), minlength=ROWS).tolist()
 
 
 def test_the_term_is_what_rows_seen_once_say_of_rows_never_seen() -> None:
