@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError
-from mpq.models.running import output_kind
 from mpq.models.running.forward import forward, named
 
 
@@ -129,39 +128,3 @@ def test_a_long_message_is_shortened() -> None:
     with pytest.raises(DataError) as caught:
         forward(Talks(), X)
     assert len(str(caught.value)) < 300
-
-
-def kind_of(output: Any, labels: Tensor | None = None) -> tuple[str, str]:
-    module, batch = Returns(output), Batch((torch.zeros(16, 3),), {}, labels)
-    outputs = named(forward(module, batch))
-    name, first = next(iter(outputs.items()))
-    found = output_kind.kind_of(name, first, batch.labels, alone=len(outputs) == 1, named=name != "output")
-    return found.kind, found.reason
-
-
-SCORES = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize(
-    ("output", "kind", "reason"),
-    [
-        ({"logits": SCORES}, "logits", "the output is named logits (5 classes)"),
-        (SCORES, "logits", "the output looks like logits of 5 classes; use --metric relative_mse if it is not"),
-        (SCORES.softmax(-1), "probabilities", "every row of the output sums to one: probabilities of 5 classes"),
-        ({"last_hidden_state": SCORES}, "other", "the output is last_hidden_state, not logits"),
-        (nn.functional.normalize(SCORES), "other", "every row of the output has norm one: an embedding, not logits"),
-        (nn.functional.layer_norm(SCORES, [5]), "other", "all rows of the output have the same norm: normalised features, not logits"),
-        (SCORES.relu(), "other", "the output is never negative: features or independent probabilities, not logits"),
-        (SCORES[:, :1], "other", "an output of shape [16, 1] has no classes along its last dimension"),
-        (SCORES.reshape(16, 5, 1, 1), "other", "an output of shape [16, 5, 1, 1] has no classes along its last dimension"),
-        ((SCORES, SCORES), "other", "one of several outputs, and not named logits"),
-    ],
-)
-def test_logits_are_told_from_other_outputs_with_a_reason(output: Any, kind: str, reason: str) -> None:
-    assert kind_of(output) == (kind, reason)
-
-
-def test_labels_that_index_the_output_prove_logits() -> None:
-    reason = "the labels are integers below 5, the last dimension of the output"
-    assert kind_of(SCORES.relu(), torch.arange(16) % 5) == ("logits", reason)
-    assert kind_of(SCORES.relu(), torch.arange(16) % 6)[0] == "other"

@@ -1,3 +1,6 @@
+import warnings
+
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -5,7 +8,9 @@ import mpq
 from mpq.data.dataset import data_from_batches
 from mpq.models.running.metrics import RelativeMSE
 from mpq.models.running.reference import Reference
-from mpq.models.running.replay.run import Replay
+from mpq.models.running.replay.graph import GraphTape
+from mpq.models.running.replay.modules import ModuleTape
+from mpq.models.running.replay.run import Replay, tape_for
 from mpq.records.layer import Layer
 
 
@@ -135,3 +140,57 @@ def test_replay_is_given_up_where_nothing_changed_has_an_error() -> None:
         module.b.weight.copy_(changed)
         after = module(X)
     assert abs(error - float(((after - expected).square().sum(-1) / expected.square().sum(-1)).mean())) < 1e-6
+
+
+def linear(name: str, rows: int) -> Layer:
+    return Layer(name, (f"{name}.weight",), (rows, 6), (0,), "float32", consumers=(name,))
+
+
+def two() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).eval()
+
+
+def test_each_kind_of_model_has_its_tape_or_none() -> None:
+    exported = torch.export.export(two(), (X,)).module(check_guards=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit itself
+        scripted: nn.Module = torch.jit.trace(two(), X)  # type: ignore[no-untyped-call]
+    assert isinstance(tape_for(two()), ModuleTape)
+    assert isinstance(tape_for(exported), GraphTape)
+    assert tape_for(scripted) is None
+
+
+def test_a_replay_counts_by_its_share_of_a_pass() -> None:
+    module, data = two(), data_from_batches([X])
+    reference = Reference(module, data, RelativeMSE())
+    replay = Replay(module, reference)
+    assert replay.cost == {"forward_equivalents": 1.0, "saved": 0.0}
+    replay.record(0)
+    for factor in (1.5, 2.0):
+        errors = replay.errors(0, linear("2", 3), {"2.weight": module.get_parameter("2.weight").detach() * factor})
+        assert float(errors.mean()) > 0
+    share = 18 / (36 + 18)  # of the operations
+    assert replay.cost == {"forward_equivalents": round(1 + 1 + 3 * share, 2), "saved": round(2 - 2 * share, 2)}
+    assert replay.given_up == ""
+
+
+def test_a_model_without_a_tape_runs_whole() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: nn.Module = torch.jit.trace(two(), X)  # type: ignore[no-untyped-call]
+    replay = Replay(module, Reference(module, data_from_batches([X]), RelativeMSE()))
+    replay.record(0)
+    changed = {"2.weight": module.get_parameter("2.weight").detach() * 2}
+    assert replay.errors(0, linear("2", 3), changed).mean().item() == pytest.approx(errors_by_hand(changed["2.weight"]), rel=1e-5)
+    replay.clear()
+    assert replay.cost == {"forward_equivalents": 2.0, "saved": 0.0}
+
+
+def errors_by_hand(weight: Tensor) -> float:
+    module = two()
+    with torch.no_grad():
+        before = module(X)
+        module.get_parameter("2.weight").copy_(weight)
+        after = module(X)
+    return float(((after - before).square().sum(-1) / before.square().sum(-1)).mean())
