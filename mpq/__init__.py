@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mpq.distribution import VERSION
+
 if TYPE_CHECKING:
     from mpq.analyze.run import analyze as analyze
     from mpq.apply.run import apply as apply
@@ -69,10 +71,17 @@ __all__ = [
     "write_plan",
 ]
 
+__version__ = VERSION
+
 # A room and its main function share a name. Importing a room binds its name here, once: done now, the function wins for good.
 for _room in ("analyze", "apply", "evaluate", "search"):
     import_module(f"mpq.{_room}")
     del globals()[_room]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, so that TAB shows what there is to use."""
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import mpq
 
 ROOT = Path(mpq.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("limits",),
+    ("distribution", "limits"),
     ("shown",),
     ("errors",),
     ("formats", "patterns", "registry", "writing"),
@@ -30,7 +30,21 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TORCH_FREE = (
-    *("limits", "shown", "errors", "formats", "patterns", "registry", "writing", "budget", "files", "reading", "config", "config_file"),
+    *(
+        "distribution",
+        "limits",
+        "shown",
+        "errors",
+        "formats",
+        "patterns",
+        "registry",
+        "writing",
+        "budget",
+        "files",
+        "reading",
+        "config",
+        "config_file",
+    ),
     *("records", "evidence", "search", "check", "report", "schemas"),
 )
 MODULES = {

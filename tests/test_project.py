@@ -1,17 +1,21 @@
 """What makes this a project to join: license, metadata, CI, hooks and templates agree with each other and with the code."""
 
 import re
+import subprocess
 import tomllib
 from typing import Any
 
 import pytest
 import yaml
 
+import mpq
+from mpq.distribution import DISTRIBUTION, HEAVY, VERSION
 from tests.cli.typed import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 HOOKS: dict[str, Any] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+OTHER = re.compile(r"(?<![\w./-])mpq\[|(?:install|--from|pipx run|uvx|--with)\s+['\"]?mpq(?![-\w./])")
 
 
 def test_the_license_is_apache_2_everywhere() -> None:
@@ -27,6 +31,62 @@ def test_the_package_is_typed_and_ships_the_marker() -> None:
     assert (ROOT / "mpq" / "py.typed").read_text() == ""
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["mpq"]
     assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
+
+
+def test_the_distribution_has_a_name_of_its_own_and_one_version() -> None:
+    assert PROJECT["project"]["name"] == DISTRIBUTION
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "mpq.distribution.VERSION"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", VERSION)
+    assert mpq.__version__ == VERSION
+
+
+def test_nothing_tells_to_install_the_other_program_of_that_name() -> None:
+    """In code, tests, pages and workflows, only this distribution is installed, by that name or from this folder."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    files = [name for name in listed if name.endswith((".py", ".md", ".yml", ".yaml", ".toml", ".txt", "/run"))]
+    found = {name: OTHER.findall((ROOT / name).read_text(encoding="utf-8")) for name in files if name != "tests/test_project.py"}
+    assert len(files) > 300
+    assert {name: texts for name, texts in found.items() if texts} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("pip install 'mpq[onnx]'", True),
+        ("pip install mpq", True),
+        ("needs mpq[png]", True),
+        ("uvx mpq demo", True),
+        ("uvx --from mpq-torch mpq demo", False),
+        ("pip install 'mpq-torch[onnx]'", False),
+        ("pipx install mpq-torch", False),
+    ],
+)
+def test_what_installs_the_other_program_is_found(text: str, wrong: bool) -> None:
+    assert bool(OTHER.search(text)) is wrong
+
+
+@pytest.mark.parametrize("extra", sorted(PROJECT["project"]["optional-dependencies"]))
+def test_an_extra_names_this_distribution_alone(extra: str) -> None:
+    named = [each for each in PROJECT["project"]["optional-dependencies"][extra] if each.startswith("mpq")]
+    assert [each for each in named if not each.startswith(f"{DISTRIBUTION}[")] == []
+    known = set(PROJECT["project"]["optional-dependencies"])
+    assert {part for each in named for part in each.removeprefix(f"{DISTRIBUTION}[").rstrip("]").split(",")} <= known
+
+
+def test_every_remedy_names_an_extra_that_exists() -> None:
+    calls = [
+        call for path in (ROOT / "mpq").rglob("*.py") for call in re.findall(r"(?:install\(|extra=)['\"]([\w-]+)['\"]", path.read_text())
+    ]
+    assert len(calls) > 10
+    assert set(calls) <= set(PROJECT["project"]["optional-dependencies"])
+
+
+def test_the_gate_needs_all_that_is_required_but_what_is_heavy() -> None:
+    light = [line for line in (ROOT / "requirements-check.txt").read_text().splitlines() if line and not line.startswith("#")]
+    required = PROJECT["project"]["dependencies"]
+    assert sorted(light) == sorted(each for each in required if re.split("[<>=]", each)[0] not in HEAVY)
+    assert set(HEAVY) <= {re.split("[<>=]", each)[0] for each in required}
 
 
 def test_every_kind_of_package_data_exists() -> None:

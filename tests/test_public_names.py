@@ -38,6 +38,14 @@ def test_a_public_name_is_the_object_of_its_home_and_is_documented(name: str) ->
     assert found.__doc__
 
 
+def test_tab_shows_the_public_names_before_any_is_used() -> None:
+    code = "import sys, mpq; print(*dir(mpq)); print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=True)
+    names, torch = found.stdout.splitlines()
+    assert names.split() == sorted([*mpq.__all__, "__version__"])
+    assert torch == "False"
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError) as error:
         mpq.quantise  # noqa: B018

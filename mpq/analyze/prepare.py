@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from mpq.analyze.unused import unused_layers
 from mpq.config import AnalysisSettings
 from mpq.data.dataset import Data, Split
 from mpq.data.split_rule import POSITION
+from mpq.distribution import VERSION
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
@@ -126,7 +126,7 @@ def prepare(
             *_idle(idle),
             *too_large,
         ),
-        versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
+        versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 from contextlib import closing, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from mpq.analyze.methods.weight import WeightOnly, weigh
 from mpq.analyze.prepare import chosen_layers
 from mpq.analyze.resume import open_journal
 from mpq.config import AnalysisSettings
+from mpq.distribution import VERSION
 from mpq.errors import UsageError
 from mpq.models.layers.assume import assume
 from mpq.models.layers.unquantized_tensors import inventory, source_of
@@ -82,7 +82,7 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
         notes=(_ASSUMED, _MEANING, *too_large),
-        versions={"mpq": version("mpq"), "torch": torch.__version__, "python": platform.python_version()},
+        versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mpq.apply.shard_plan import Shard, index_of
+from mpq.distribution import VERSION
 from mpq.errors import FormatError
 from mpq.files import Journal, journal_lines, sha256_of, write_text
 from mpq.reading.documents import read_json
@@ -28,7 +29,7 @@ _NOTES = ".model.mpq.safetensors.parts.jsonl"
 def identity_of(digest: str, plan: Plan) -> str:
     """What the files of an artifact are made of, as one SHA-256; `digest` is of the checkpoint's contents."""
     layers = {name: str(scheme) for name, scheme in plan.layers.items()}
-    facts = [digest, plan.model, plan.quantizer, layers, plan.axes, version("mpq"), version("torch")]
+    facts = [digest, plan.model, plan.quantizer, layers, plan.axes, VERSION, version("torch")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
 
 

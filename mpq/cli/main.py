@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from mpq.cli.console import voice
 from mpq.cli.guard import guarded
+from mpq.distribution import DISTRIBUTION, HEAVY, VERSION
 from mpq.errors import MpqError
 from mpq.shown import one_line
 
@@ -35,6 +36,11 @@ class MpqGroup(TyperGroup):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             _complain(f"{where}{error.strerror or error}; free some space or choose another place, then run the command again")
+            raise typer.Exit(MpqError.exit_code) from error
+        except ModuleNotFoundError as error:
+            if error.name not in HEAVY:
+                raise
+            _complain(f"this needs {error.name}, which is not installed: pip install {DISTRIBUTION}")
             raise typer.Exit(MpqError.exit_code) from error
         except MemoryError as error:
             _complain("out of memory; take a machine with more, or a smaller file")
@@ -82,9 +88,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"mpq {version('mpq')}\n")
+        sys.stdout.write(f"mpq {VERSION}\n")
         raise typer.Exit
 
 

@@ -11,6 +11,7 @@ from mpq.cli.console import print_json, print_lines, say, warn
 from mpq.cli.find_inputs import check_output, stem_of
 from mpq.cli.find_sensitivity import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.options import Json
+from mpq.distribution import DISTRIBUTION
 
 if TYPE_CHECKING:
     from mpq.records.artifact import ArtifactHeader
@@ -29,7 +30,9 @@ def command(
             help="The sensitivity file of a plan or artifact. [default: the one that the plan names, or the only one that fits]",
         ),
     ] = None,
-    png: Annotated[bool, typer.Option("--png", help="Also write the main plots as PNG, beside the HTML; needs mpq[png].")] = False,
+    png: Annotated[
+        bool, typer.Option("--png", help=f"Also write the main plots as PNG, beside the HTML; needs {DISTRIBUTION}[png].")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show where the model is fragile, what the next bytes buy, and what a plan does: one HTML file, no network.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mpq.distribution import install
 from mpq.export.abilities import Abilities, ExportError
 from mpq.export.nearest_scheme import closest
 from mpq.export.output_place import check_place
@@ -122,4 +123,4 @@ def package(name: str, *, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ExportError(f"this target needs {name.partition('.')[0]}: pip install 'mpq[{extra}]'") from error
+        raise ExportError(f"this target needs {name.partition('.')[0]}: {install(extra)}") from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpq.distribution import install
 from mpq.errors import UsageError
 from mpq.files import atomic_write
 from mpq.report.colors import LIGHT, ramp
@@ -32,7 +33,7 @@ def write_pictures(subject: Subject, beside: Path) -> list[Path]:
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise UsageError("--png needs matplotlib: pip install 'mpq[png]'") from error
+        raise UsageError(f"--png needs matplotlib: {install('png')}") from error
     matplotlib.use("Agg")
     with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name is no formula
         return _drawn(subject, beside)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, unquote_plus
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
+from mpq.distribution import install
 from mpq.errors import FormatError, MpqError, OutputError, UsageError
 from mpq.search.journal import REMEDY, StudyJournal
 from mpq.shown import shown
@@ -22,7 +23,7 @@ _WAIT = 60.0  # seconds for a database that others are setting up, or have locke
 _BUSY = re.compile(
     r"already exists|locked|duplicate|unique|alembic_version|pg_type|deadlock|serializ|concurrent|AssertionError", re.IGNORECASE
 )
-_DRIVERS = {"postgresql": "pip install 'mpq[postgresql]'"}
+_DRIVERS = {"postgresql": install("postgresql")}
 _LOGIN = re.compile(r"(//[^:/@\s]*:)[^/\s]*@")  # in what a driver says of a URL that it made itself
 _TELLING = 4  # characters of a part of a password that is hidden, too
 

@@ -76,4 +76,4 @@ def test_a_missing_package_names_the_extra(plan: Path) -> None:
         "except ExportError as error: print(error)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert found == "this target needs onnxscript: pip install 'mpq[onnx]'\n"
+    assert found == "this target needs onnxscript: pip install 'mpq-torch[onnx]'\n"

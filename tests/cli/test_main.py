@@ -1,10 +1,10 @@
 import errno
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from mpq.cli import main
+from mpq.distribution import VERSION
 from mpq.errors import MpqError, UsageError
 from tests.cli.typed import done, typed
 
@@ -14,7 +14,7 @@ def test_quiet_leaves_results_alone(folder: Path) -> None:
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    assert done("--version").out == f"mpq {version('mpq')}\n"
+    assert done("--version").out == f"mpq {VERSION}\n"
 
 
 @pytest.mark.parametrize("name", main._COMMANDS)

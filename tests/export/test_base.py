@@ -106,4 +106,4 @@ def test_a_package_is_imported_or_its_extra_named() -> None:
     assert package("json.decoder", extra="x").JSONDecoder
     with pytest.raises(ExportError) as error:
         package("no_such_package.inner", extra="openvino")
-    assert str(error.value) == "this target needs no_such_package: pip install 'mpq[openvino]'"
+    assert str(error.value) == "this target needs no_such_package: pip install 'mpq-torch[openvino]'"

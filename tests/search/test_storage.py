@@ -43,7 +43,7 @@ def test_a_missing_driver_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError) as error:
         open_storage("postgresql://me:s3cret@host/db", beside=Path())
     assert str(error.value).startswith("--storage 'postgresql://me:***@host/db' needs a driver that is not installed (")
-    assert str(error.value).endswith("): pip install 'mpq[postgresql]'")
+    assert str(error.value).endswith("): pip install 'mpq-torch[postgresql]'")
 
 
 def test_what_a_database_says_during_a_search_is_one_line() -> None:

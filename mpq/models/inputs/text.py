@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mpq.data.batch import Batch
+from mpq.distribution import install
 from mpq.errors import DataError, UsageError
 from mpq.files import open_file
 from mpq.limits import TEXT_BYTES
@@ -216,7 +217,7 @@ def _load_tokenizer(directory: Path) -> Any:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        raise DataError("reading text needs the extra 'hf': pip install 'mpq[hf]', or give token ids as a .pt file") from error
+        raise DataError(f"reading text needs the extra 'hf': {install('hf')}, or give token ids as a .pt file") from error
     try:
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the directory decides what goes wrong in transformers

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpq.distribution import install
 from mpq.errors import ModelError
 from mpq.files import exists, open_file, sha256_of
 from mpq.limits import CONFIG_BYTES, INDEX_BYTES
@@ -168,7 +169,7 @@ def _transformers() -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
-        raise ModelError("a Hugging Face model needs transformers: pip install 'mpq[hf]'") from error
+        raise ModelError(f"a Hugging Face model needs transformers: {install('hf')}") from error
 
 
 def _model_classes(config: dict[str, Any], *, remote: bool) -> list[Any]:

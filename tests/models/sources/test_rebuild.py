@@ -160,7 +160,7 @@ def test_infinity_in_a_weight_is_named(bert: Path) -> None:
 
 def test_without_transformers_the_remedy_is_named(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    assert refusal(bert) == "a Hugging Face model needs transformers: pip install 'mpq[hf]'"
+    assert refusal(bert) == "a Hugging Face model needs transformers: pip install 'mpq-torch[hf]'"
 
 
 def test_what_cannot_be_rebuilt_is_refused() -> None:
