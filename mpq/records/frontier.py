@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mpq.formats.scheme import Scheme
 
@@ -63,12 +64,21 @@ class Margin:
         return tuple(Change(name, before, after) for name, before, after in pairs if before != after)
 
 
+class Corner(NamedTuple):
+    """A corner of the line below which no plan lies: bits per weight of the layers, and the predicted error there."""
+
+    effective_bits: float
+    predicted: float
+
+
 @dataclass(frozen=True)
 class Frontier:
     """Sizes against predicted errors.
 
     Args:
         points: optimal plans in order of rising size and falling error.
+        bound: corners of the lower convex hull of all plans, in order of size; every corner is a plan, and no plan lies below the line
+            from corner to corner.
         uniform: plans of one scheme.
         chosen: the plan at hand, if there is one and all its schemes were measured.
         more: what the next percent of bytes buys; None if it buys nothing, or without a plan.
@@ -76,6 +86,7 @@ class Frontier:
     """
 
     points: tuple[Point, ...]
+    bound: tuple[Corner, ...]
     uniform: tuple[Point, ...] = ()
     chosen: Point | None = None
     more: Margin | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpq.records.frontier import Frontier, Point
+from mpq.records.frontier import Corner, Frontier, Point
 from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, bit_ticks, decade_ticks, log_range
 from mpq.report.words import figure, noise
@@ -87,7 +87,33 @@ def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> Frontie
     if frontier.chosen is not None and frontier.chosen.predicted > 0:
         marks.append(_predicted(frontier.chosen, "chosen", x, y))
     drawn = [place for place in places if place is not None]
-    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, _path(drawn), _labelled(marks, drawn, frame))
+    line = [(x(corner.effective_bits), y(corner.predicted)) for corner in visible_bound(frontier, x, y)]
+    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, _path(line), _labelled(marks, [*line, *drawn], frame))
+
+
+def visible_bound(frontier: Frontier, x: Scale, y: Scale) -> list[Corner]:
+    """The corners of the line below which no plan lies, as far as the plot reaches.
+
+    Between two corners the line is straight in the numbers; drawn straight on logarithmic scales it lies lower still, so nothing is
+    below what is drawn.
+    """
+    kept: list[Corner] = []
+    for corner in frontier.bound:
+        if corner.effective_bits <= x.high and corner.predicted >= y.low:
+            kept.append(corner)
+            continue
+        if kept:
+            kept.append(_cut(kept[-1], corner, x.high, y.low))
+        break
+    return kept
+
+
+def _cut(inside: Corner, outside: Corner, most_bits: float, least: float) -> Corner:
+    """Where the line from a corner inside the plot to one outside leaves it."""
+    right = (most_bits - inside.effective_bits) / (outside.effective_bits - inside.effective_bits)
+    down = (inside.predicted - least) / (inside.predicted - outside.predicted)
+    share = min(right, down)
+    return Corner(*(a + share * (b - a) for a, b in zip(inside, outside, strict=True)))
 
 
 def frontier_scales(frontier: Frontier, finalists: Sequence[Mapping[str, Any]], frame: Frame) -> tuple[Scale, Scale]:
@@ -132,13 +158,8 @@ def finalist_kind(subject: Subject, row: Mapping[str, Any]) -> str:
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
-    """An SVG path of steps: until the next point is reached, the error stays what it is."""
-    if not places:
-        return ""
-    text = f"M{places[0][0]:g} {places[0][1]:g}"
-    for x, y in places[1:]:
-        text += f"H{x:g}V{y:g}"
-    return text
+    """An SVG path from place to place; of places that look the same only the first."""
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in dict.fromkeys(places)) if places else ""
 
 
 def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame: Frame) -> list[Mark]:

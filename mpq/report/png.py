@@ -11,7 +11,7 @@ from mpq.distribution import install
 from mpq.errors import UsageError
 from mpq.files import atomic_write
 from mpq.report.colors import LIGHT, ramp
-from mpq.report.frontier_plot import WIDE, finalist_kind, frontier_scales
+from mpq.report.frontier_plot import WIDE, finalist_kind, frontier_scales, visible_bound
 from mpq.report.report_input import Subject
 from mpq.report.rows import Facts, facts_of
 from mpq.report.summary import metric_name
@@ -69,10 +69,10 @@ def _frontier(axes: Axes, subject: Subject) -> None:
     frontier, rows = subject.frontier, [row for row in subject.evidence.get("finalists", ()) if row["held_out"] is not None]
     assert frontier is not None
     x, y = frontier_scales(frontier, rows, WIDE)
-    points = [p for p in frontier.points if p.predicted > 0]
-    axes.step(
-        [p.effective_bits for p in points], [p.predicted for p in points], where="post", color=_ACCENT, label="best plan of each size"
-    )
+    line = visible_bound(frontier, x, y)
+    axes.plot([c.effective_bits for c in line], [c.predicted for c in line], color=_ACCENT, label="least of any plan")
+    dots = [p for p in frontier.points if p.predicted >= y.low and p.effective_bits <= x.high]
+    axes.plot([p.effective_bits for p in dots], [p.predicted for p in dots], ".", ms=3, color=_ACCENT, label="best plans")
     shown = [p for p in frontier.uniform if p.effective_bits <= x.high and p.predicted > 0]
     axes.plot([p.effective_bits for p in shown], [p.predicted for p in shown], "s", mfc="white", mec=_PLAIN, label="uniform, predicted")
     for p in shown:

@@ -21,8 +21,8 @@ from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.costs import MEMORY, costs_of
 from mpq.search.frontier import frontier
-from mpq.search.problem import Group, Option, build_groups
-from mpq.search.solvers.relaxation import relax
+from mpq.search.problem import Group, build_groups
+from mpq.search.solvers.relaxation import relax, undominated
 
 
 @dataclass(frozen=True)
@@ -126,20 +126,12 @@ def explain(plan: Plan, layer: str, *, table: Sensitivity, costs: Sequence[Path 
 
 def _price(groups: tuple[Group, ...], limit: int) -> float:
     """Error per byte at a size, from the options on each group's lower envelope."""
-    kept = [_falling(group) for group in groups]
+    kept = [[g.options[j] for j in undominated([o.cost for o in g.options], [o.error for o in g.options])] for g in groups]
     cost = [np.array([option.cost for option in options], dtype=np.int64) for options in kept]
     error = [np.array([option.error for option in options], dtype=np.float64) for options in kept]
     if sum(int(each[0]) for each in cost) > limit:
         return 0.0
     return relax(cost, error, limit).multiplier
-
-
-def _falling(group: Group) -> list[Option]:
-    kept: list[Option] = []
-    for option in sorted(group.options, key=lambda o: (o.cost, o.error)):
-        if not kept or option.error < kept[-1].error:
-            kept.append(option)
-    return kept
 
 
 def _alternatives(plan: Plan, layer: str, group: Group, table: Sensitivity, price: float) -> list[Alternative]:

@@ -1,4 +1,9 @@
-"""The frontier: the table solved exactly for many sizes at once. No model is needed, and no torch."""
+"""The frontier: the table solved exactly for many sizes at once. No model is needed, and no torch.
+
+Solved are sizes in equal ratios, the size of every uniform plan and of every plan that was measured; and the corners of the lower convex
+hull of all plans, which greedy steps give for nothing. No plan of the table lies below the line from corner to corner: the linear
+relaxation proves it (`solvers/relaxation.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,17 @@ from dataclasses import replace
 
 from mpq.formats.scheme import Scheme
 from mpq.records.artifact_layout import file_bytes
-from mpq.records.frontier import Frontier, Margin, Point
+from mpq.records.frontier import Corner, Frontier, Margin, Point
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity, scheme_cost
 from mpq.search.problem import Problem, build_groups
+from mpq.search.solvers.relaxation import Vertex, hull_of
 from mpq.search.stages.uniform import uniform_plans
 
 POINTS = 96
 _SHARE = 0.01
+_ROUNDED = 0.00005  # bits: what a plan's evidence may have rounded away
 
 
 def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINTS) -> Frontier:
@@ -25,31 +32,52 @@ def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINT
     Args:
         table: the sensitivities.
         plan: a plan for the same model; it is placed on the frontier, and one percent of its bytes is moved both ways.
-        count: sizes to solve for; equal ratios from the smallest to the largest plan.
+        count: sizes to solve for in equal ratios from the smallest to the largest plan, and corners of the hull that are given as plans.
 
     Raises:
         UsageError: if pins or ties of the plan cannot be met by the table.
     """
     solver = _Solver(table, plan)
-    low, high = solver.problem.smallest, solver.problem.largest
-    ratio = high / low
-    limits = sorted({round(low * ratio ** (step / (count - 1))) for step in range(count)} | {low, high})
-    found = [point for limit in limits if (point := solver.best(limit)) is not None]
+    corners = solver.hull()
     uniform = tuple(solver.point(each.choice, name=each.name) for each in uniform_plans(solver.problem, table, solver.pins))
-    chosen = solver.chosen()
+    limits = {*_spread(solver.problem, count), *(each.layer_bytes for each in uniform), *_finalists(plan)}
+    found = [point for limit in sorted(limits) if (point := solver.best(limit)) is not None]
+    found += [solver.point(each.choice) for each in _thinned(corners, count)]
+    bound = tuple(Corner(8 * each.cost / solver.weights, each.error) for each in corners)
     if plan is None:
-        return Frontier(_falling(found), uniform)
+        return Frontier(_falling(found), bound, uniform)
     size = plan.size.layer_bytes
     step = max(1, round(size * _SHARE))
     before = solver.best(size)
     more, less = solver.best(size + step), solver.best(size - step)
     return Frontier(
         _falling([*found, *([before] if before else [])]),
+        bound,
         uniform,
-        chosen,
+        solver.chosen(),
         Margin(before, more) if before and more and more.predicted < before.predicted else None,
         Margin(before, less) if before and less and less.schemes != before.schemes else None,
     )
+
+
+def _spread(problem: Problem, count: int) -> set[int]:
+    """Sizes in equal ratios from the smallest to the largest plan."""
+    low, high = problem.smallest, problem.largest
+    ratio = high / low
+    return {round(low * ratio ** (step / (count - 1))) for step in range(count)} | {low, high}
+
+
+def _finalists(plan: Plan | None) -> set[int]:
+    """The sizes of the plans that were measured, rounded up as far as their bits in the evidence are rounded."""
+    rows = [] if plan is None or not plan.evidence_is_current else plan.evidence.get("finalists", [])
+    return set() if plan is None else {math.ceil((float(row["effective_bits"]) + _ROUNDED) * plan.weights / 8) for row in rows}
+
+
+def _thinned(corners: Sequence[Vertex], count: int) -> Sequence[Vertex]:
+    """At most `count` of the corners, evenly."""
+    if len(corners) <= count:
+        return corners
+    return [corners[round(step * (len(corners) - 1) / (count - 1))] for step in range(count)]
 
 
 class _Solver:
@@ -60,7 +88,13 @@ class _Solver:
         self.pins: Mapping[str, Scheme] = {} if plan is None else {name: plan.layers[name] for name in plan.pinned}
         groups = build_groups(table, pins=self.pins, ties=() if plan is None else plan.ties)
         self.problem = Problem(groups, Problem(groups, 0).largest)
+        self.weights = sum(layer.weights for layer in table.layers)
         self._known: dict[tuple[str, Scheme, str], int] = {}
+
+    def hull(self) -> list[Vertex]:
+        """The vertices of the lower convex hull of all plans."""
+        groups = self.problem.groups
+        return hull_of([[o.cost for o in group.options] for group in groups], [[o.error for o in group.options] for group in groups])
 
     def best(self, limit: int) -> Point | None:
         solution = replace(self.problem, limit=limit).solve()
@@ -82,7 +116,7 @@ class _Solver:
         data = sum(self._cost(layer, ordered[layer.name], "layers") for layer in layers)
         header = sum(self._cost(layer, ordered[layer.name], "file") for layer in layers) - data
         total = file_bytes(header_bytes=rest.header_bytes + header, data_bytes=rest.data_bytes + data)
-        return Point(name, ordered, 8 * data / sum(layer.weights for layer in layers), data, total, predicted, gap)
+        return Point(name, ordered, 8 * data / self.weights, data, total, predicted, gap)
 
     def _cost(self, layer: Layer, scheme: Scheme, scope: str) -> int:
         """`scheme_cost`, remembered: every point asks for every layer."""

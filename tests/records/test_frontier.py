@@ -23,5 +23,5 @@ def test_its_changes_are_the_layers_that_differ_in_model_order() -> None:
 
 
 def test_a_table_alone_has_no_plan_and_no_margins() -> None:
-    found = Frontier((SMALL, LARGE))
+    found = Frontier((SMALL, LARGE), ())
     assert (found.uniform, found.chosen, found.more, found.less) == ((), None, None, None)

@@ -1,8 +1,13 @@
+import random
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mpq.records.frontier import Frontier, Point
+from mpq.records.frontier import Corner, Frontier, Point
 from mpq.report.frontier_plot import NARROW, WIDE, Frame, finalist_kind, frontier_plot, frontier_scales
 from mpq.report.report_input import Subject
 from mpq.search.frontier import frontier
@@ -30,23 +35,31 @@ def test_everything_drawn_lies_inside_the_plot(frame: Frame, seed: int) -> None:
     assert [mark.title.split(":")[0] for mark in chosen] == ["this plan"]
 
 
-def test_the_path_goes_right_and_then_down() -> None:
-    curve = Frontier((point(2, 1.0), point(4, 0.1), point(8, 0.01)))
+def curve_of(*points: Point, **others: Any) -> Frontier:
+    """A frontier all of whose points are corners of the line below which no plan lies."""
+    return Frontier(points, tuple(Corner(each.effective_bits, each.predicted) for each in points), **others)
+
+
+def test_the_path_goes_from_corner_to_corner_and_down() -> None:
+    curve = curve_of(point(2, 1.0), point(4, 0.1), point(8, 0.01))
     plot = frontier_plot(Subject("p", table=ONE), curve, WIDE)
     (x1, y1), (x2, y2), (x3, y3) = (place for place in plot.places if place is not None)
     assert x1 < x2 < x3
     assert y1 < y2 < y3
-    assert plot.path == f"M{x1:g} {y1:g}H{x2:g}V{y2:g}H{x3:g}V{y3:g}"
+    places = [tuple(map(float, each.split())) for each in plot.path.removeprefix("M").split("L")]
+    assert places[0] == pytest.approx((x1, y1), abs=0.1)
+    assert places[-1] == pytest.approx((x3, y3), abs=0.1)
+    assert any(each == pytest.approx((x2, y2), abs=0.1) for each in places)
 
 
 def test_points_of_negligible_or_no_error_lie_beyond_the_plot() -> None:
-    curve = Frontier((point(2, 1.0), point(4, 1e-3), point(8, 1e-6), point(16, 0.0)))
+    curve = curve_of(point(2, 1.0), point(4, 1e-3), point(8, 1e-6), point(16, 0.0))
     plot = frontier_plot(Subject("p", table=ONE), curve, WIDE)
     assert [place is None for place in plot.places] == [False, False, True, True]
 
 
 def test_the_scales_reach_past_the_chosen_plan() -> None:
-    curve = Frontier((point(2, 1.0), point(4, 1e-3), point(8, 1e-6)), chosen=point(6, 1e-4, "this plan"))
+    curve = curve_of(point(2, 1.0), point(4, 1e-3), point(8, 1e-6), chosen=point(6, 1e-4, "this plan"))
     x, y = frontier_scales(curve, [], WIDE)
     assert x.low == pytest.approx(2 / (6 * 1.15 / 2) ** 0.05)
     assert x.high == pytest.approx(6 * 1.15 * (6 * 1.15 / 2) ** 0.05)
@@ -56,7 +69,7 @@ def test_the_scales_reach_past_the_chosen_plan() -> None:
 
 
 def test_the_scales_hold_measured_errors_with_their_noise() -> None:
-    curve = Frontier((point(2, 1.0), point(4, 0.5)))
+    curve = curve_of(point(2, 1.0), point(4, 0.5))
     _, y = frontier_scales(curve, [{"held_out": 3.0, "held_out_stderr": 1.0}, {"held_out": None}], WIDE)
     assert (y.low, y.high) == (pytest.approx(0.5 / 1.6), pytest.approx(4.0 * 1.6))
 
@@ -89,7 +102,7 @@ def test_one_name_is_written_once() -> None:
 
 
 def test_labels_do_not_overlap() -> None:
-    curve = Frontier((point(2, 1.0), point(8, 0.5)), uniform=tuple(point(4, 0.7, f"name-{n}") for n in range(40)))
+    curve = curve_of(point(2, 1.0), point(8, 0.5), uniform=tuple(point(4, 0.7, f"name-{n}") for n in range(40)))
     marks = frontier_plot(Subject("p", table=ONE), curve, WIDE).marks
     labels = [mark for mark in marks if mark.label]
     assert 1 <= len(labels) < 40
@@ -109,3 +122,22 @@ def test_a_finalist_is_chosen_uniform_or_mixed(decision: str, name: str, kind: s
     plan = search(ONE, "8bits").plan
     plan = replace(plan, evidence={"assignment": plan.assignment, "decision": decision})
     assert finalist_kind(Subject("p", table=ONE, plan=plan), {"name": name}) == kind
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_no_uniform_and_no_random_plan_is_drawn_below_the_line(seed: int) -> None:
+    found = random_table(seed, count=5)
+    subject, weights = Subject("p", table=found, frontier=frontier(found, count=12)), sum(layer.weights for layer in found.layers)
+    assert subject.frontier is not None
+    x, y = frontier_scales(subject.frontier, [], WIDE)
+    path = frontier_plot(subject, subject.frontier, WIDE).path
+    line = np.array([list(map(float, place.split())) for place in path.removeprefix("M").split("L")])
+    generator = random.Random(seed)
+    drawn = [{layer.name: generator.choice(found.header.candidates[layer.name]) for layer in found.layers} for _ in range(20)]
+    sizes = [sum(each[layer.name].stored_bits(layer.matrix) for layer in found.layers) / weights for each in drawn]
+    plans = [(bits, sum(found.mean(*pair) for pair in each.items())) for bits, each in zip(sizes, drawn, strict=True)]
+    plans += [(point.effective_bits, point.predicted) for point in subject.frontier.uniform]
+    for bits, error in plans:
+        if y.low <= error <= y.high and x(bits) <= line[-1, 0]:
+            assert y(error) <= float(np.interp(x(bits), *line.T)) + 0.5  # pixels; down is greater

@@ -21,7 +21,7 @@ def names(subject: Subject, page: Path) -> list[str]:
 
 def test_without_matplotlib_its_installation_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UsageError, match=r"^--png needs matplotlib: pip install 'mpq\[png\]'$"):
+    with pytest.raises(UsageError, match=r"^--png needs matplotlib: pip install 'mpq-torch\[png\]'$"):
         write_pictures(Subject("x", artifact=ARTIFACT), tmp_path / "x.report.html")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,10 +1,14 @@
 import itertools
 import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpq.records.frontier import Corner
 from mpq.records.plan import plan_for
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.frontier import frontier
@@ -29,6 +33,52 @@ def test_no_plan_lies_below_the_frontier(seed: int) -> None:
     for point in frontier(found, count=12).points:
         least = min(error for size, error in plans if size <= point.layer_bytes)
         assert point.predicted == pytest.approx(least)
+
+
+def line_at(bound: Sequence[Corner], bits: float) -> float:
+    """The error of the line from corner to corner at a size; beyond the last corner that corner's."""
+    right = next((number for number, corner in enumerate(bound) if corner.effective_bits >= bits), None)
+    if right is None:
+        return bound[-1].predicted
+    a, b = bound[max(0, right - 1)], bound[right]
+    width = b.effective_bits - a.effective_bits
+    return b.predicted if not width else a.predicted + (b.predicted - a.predicted) * (bits - a.effective_bits) / width
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), finite=st.booleans())
+def test_no_plan_lies_below_the_line(seed: int, *, finite: bool) -> None:
+    found = random_table(seed, count=4)
+    if not finite:  # a measurement that noise has brought below zero
+        key = next(key for key in found.errors if key[1].format == "fp16")
+        found.errors[key] = found.errors[key] - 2 * found.errors[key].mean()
+    reach, weights = frontier(found, count=12), sum(layer.weights for layer in found.layers)
+    corners = [(round(corner.effective_bits * weights / 8), pytest.approx(corner.predicted)) for corner in reach.bound]
+    plans = all_plans(found)
+    assert all(any(bits == size and error == value for bits, value in plans) for size, error in corners)
+    for size, error in plans:
+        assert error >= line_at(reach.bound, 8 * size / weights) - 1e-9
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_no_uniform_plan_and_no_finalist_is_better_than_a_plan_of_the_frontier(seed: int) -> None:
+    found = random_table(seed, count=6)
+    plan = search(found, "5bits").plan
+    rows = [{"effective_bits": round(bits, 4), "predicted": error} for bits, error in random_plans(found, seed)]
+    reach = frontier(found, replace(plan, evidence=plan.evidence | {"finalists": rows}), count=3)
+    known = [(each.effective_bits, each.predicted) for each in reach.uniform] + [(row["effective_bits"], row["predicted"]) for row in rows]
+    for bits, error in known:
+        assert any(point.effective_bits <= bits + 1e-4 and point.predicted <= error + 1e-12 for point in reach.points)
+
+
+def random_plans(found: Sensitivity, seed: int) -> list[tuple[float, float]]:
+    """(bits per weight, error) of plans drawn at random."""
+    generator = random.Random(seed)
+    drawn = [{layer.name: generator.choice(found.header.candidates[layer.name]) for layer in found.layers} for _ in range(5)]
+    layers, weights = {layer.name: layer for layer in found.layers}, sum(layer.weights for layer in found.layers)
+    sizes = [sum(scheme.stored_bits(layers[name].matrix) for name, scheme in each.items()) / weights for each in drawn]
+    return [(bits, math.fsum(found.mean(*pair) for pair in each.items())) for bits, each in zip(sizes, drawn, strict=True)]
 
 
 def test_sizes_rise_and_errors_fall_along_the_frontier() -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpq.search.solvers.relaxation import Relaxation, relax
+from mpq.search.solvers.relaxation import Relaxation, relax, undominated
 
 MOST_PAIRS = 40_000_000  # looked at in one round
 _SHARES = tuple(
@@ -59,7 +59,7 @@ def solve(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]], lim
         errors: error of each option of each group, finite.
         limit: greatest total cost.
     """
-    kept = [_undominated(c, e) for c, e in zip(costs, errors, strict=True)]
+    kept = [undominated(c, e) for c, e in zip(costs, errors, strict=True)]
     cost = [np.array([costs[g][j] for j in options], dtype=np.int64) for g, options in enumerate(kept)]
     exponent = _exponent(errors)
     error = [np.ldexp([errors[g][j] for j in options], -exponent) for g, options in enumerate(kept)]
@@ -75,15 +75,6 @@ def solve(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]], lim
 def _exponent(errors: Sequence[Sequence[float]]) -> int:
     """The power of two that brings the largest error to about 1: products with costs then neither overflow nor vanish."""
     return math.frexp(max((abs(error) for row in errors for error in row), default=0.0))[1]
-
-
-def _undominated(costs: Sequence[int], errors: Sequence[float]) -> list[int]:
-    """Indices of the options in order of cost, each with a strictly smaller error than all cheaper ones."""
-    found: list[int] = []
-    for index in sorted(range(len(costs)), key=lambda j: (costs[j], errors[j], j)):
-        if not found or errors[index] < errors[found[-1]]:
-            found.append(index)
-    return found
 
 
 def _prove(cost: list[Integers], error: list[Array], limit: int, relaxation: Relaxation) -> tuple[list[int], float]:

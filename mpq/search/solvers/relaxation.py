@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,14 +29,49 @@ class Relaxation:
     multiplier: float
 
 
+class Vertex(NamedTuple):
+    """A vertex of the lower convex hull of all choices: no choice lies below the line through neighbouring vertices."""
+
+    cost: int
+    error: float
+    choice: tuple[int, ...]
+
+
+def undominated(costs: Sequence[int], errors: Sequence[float]) -> list[int]:
+    """Indices of the options in order of cost, each with a strictly smaller error than all cheaper ones."""
+    found: list[int] = []
+    for index in sorted(range(len(costs)), key=lambda j: (costs[j], errors[j], j)):
+        if not found or errors[index] < errors[found[-1]]:
+            found.append(index)
+    return found
+
+
+def hull_of(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]]) -> list[Vertex]:
+    """The vertices in order of rising cost and falling error, from the cheapest choice to the one of least error.
+
+    Args:
+        costs: cost of each option of each group.
+        errors: error of each option of each group, finite.
+    """
+    kept = [undominated(c, e) for c, e in zip(costs, errors, strict=True)]
+    cost = [np.array([costs[g][j] for j in options], dtype=np.int64) for g, options in enumerate(kept)]
+    error = [np.array([errors[g][j] for j in options], dtype=np.float64) for g, options in enumerate(kept)]
+    choice = [options[0] for options in kept]
+    spent = sum(costs[g][j] for g, j in enumerate(choice))
+    found = [Vertex(spent, math.fsum(errors[g][j] for g, j in enumerate(choice)), tuple(choice))]
+    for _, g, target in _all_steps(cost, error):
+        spent += costs[g][kept[g][target]] - costs[g][choice[g]]
+        choice[g] = kept[g][target]
+        found.append(Vertex(spent, math.fsum(errors[k][j] for k, j in enumerate(choice)), tuple(choice)))
+    return found
+
+
 def relax(cost: list[Integers], error: list[Array], limit: int) -> Relaxation:
     """Solve the relaxation. Options of each group are in order of rising cost and falling error; the cheapest choice is within `limit`."""
-    steps = [step for g in range(len(cost)) for step in _hull_steps(g, cost[g], error[g])]
-    steps.sort(key=lambda step: (-step[0], step[1], step[2]))
     choice = [0] * len(cost)
     room = limit - sum(int(c[0]) for c in cost)
     multiplier = 0.0
-    for efficiency, g, target in steps:
+    for efficiency, g, target in _all_steps(cost, error):
         price = int(cost[g][target] - cost[g][choice[g]])
         if price <= room:
             choice[g], room = target, room - price
@@ -44,6 +80,12 @@ def relax(cost: list[Integers], error: list[Array], limit: int) -> Relaxation:
     bound = math.fsum(float((e + multiplier * c).min()) for c, e in zip(cost, error, strict=True)) - multiplier * limit
     _fill(choice, room, cost, error)
     return Relaxation(choice, bound, multiplier)
+
+
+def _all_steps(cost: list[Integers], error: list[Array]) -> list[tuple[float, int, int]]:
+    """The steps of all groups, the most efficient first."""
+    steps = [step for g in range(len(cost)) for step in _hull_steps(g, cost[g], error[g])]
+    return sorted(steps, key=lambda step: (-step[0], step[1], step[2]))
 
 
 def _hull_steps(g: int, cost: Integers, error: Array) -> list[tuple[float, int, int]]:

@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from mpq.search.solvers.relaxation import relax
+from mpq.search.solvers.relaxation import hull_of, relax
 from tests.search.solvers.test_knapsack import layers_like, total
 
 
@@ -45,3 +47,16 @@ def test_no_single_step_still_fits(seed: int) -> None:
     choice = relax([np.array(row) for row in costs], [np.array(row) for row in errors], limit).choice
     room = limit - int(total(costs, choice))
     assert all(row[j + 1] - row[j] > room for row, j in zip(costs, choice, strict=True) if j + 1 < len(row))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_corners_of_the_hull_are_where_the_linear_relaxation_is_a_whole_choice(seed: int) -> None:
+    costs, errors = layers_like(seed, 12, 5)
+    corners = hull_of(costs, errors)
+    assert corners[0].cost == sum(map(min, costs))
+    assert corners[-1].error == pytest.approx(sum(map(min, errors)))
+    for corner in corners[:: max(1, len(corners) // 5)]:
+        assert corner.cost == total(costs, corner.choice)
+        assert corner.error == pytest.approx(total(errors, corner.choice))
+        assert corner.error == pytest.approx(linear_program(costs, errors, corner.cost), rel=1e-6)
+    assert all(a.cost < b.cost and a.error > b.error for a, b in pairwise(corners))
