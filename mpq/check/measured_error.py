@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpq.check.budgets import Rule
 from mpq.check.measure_size import Weighed
-from mpq.check.run import Check
+from mpq.check.run import CERTAIN, Check
 from mpq.errors import ConfigError
 from mpq.models.running.metric_registry import AGREEMENTS
 from mpq.records.evaluation import Evaluation, Figure
@@ -33,6 +33,7 @@ def measured_error(file: Weighed, rule: Rule, limit: float, measure: Measure) ->
     spread = f" ±{figure.stderr:.2g}" if math.isfinite(figure.stderr) else ""
     relation = "within" if error <= limit else f"{error - limit:.4g} over"
     message = f"{error:.4g}{spread} on {found.samples:,} samples of {rule.data}, {relation} the limit of {limit:g}"
+    message += "" if found.caution is None else CERTAIN
     return Check(f"error ({figure.name})", error <= limit, message)
 
 

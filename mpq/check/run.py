@@ -14,6 +14,9 @@ from mpq.records.artifact_plans import plans_beside
 from mpq.records.file_kind import kind_of
 from mpq.records.plan import Plan, read_plan
 
+CERTAIN = "; the limit rests on samples on which the reference is nearly certain, as on training data: expect a larger error on other data"
+"""Added to a limit that is measured on such samples."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -91,8 +94,13 @@ def _error_of(plan: Plan, max_error: float) -> Check:
         return Check(name, False, "the plan carries no held-out measurement: run `mpq search` with the model, without --trials 0")
     if not plan.evidence_is_current:
         return Check(name, False, "the layers were edited after they were measured: run `mpq search` again, or `mpq eval`")
-    within = "within" if found <= max_error else f"{found - max_error:.4g} over"
-    return Check(name, found <= max_error, f"{found:.4g}, {within} the limit of {max_error:g}")
+    return Check(name, found <= max_error, against_error(plan, found, max_error))
+
+
+def against_error(plan: Plan, found: float, limit: float) -> str:
+    """How a plan's held-out error keeps a limit, and what to think of the samples that it was measured on."""
+    relation = "within" if found <= limit else f"{found - limit:.4g} over"
+    return f"{found:.4g}, {relation} the limit of {limit:g}{CERTAIN if 'caution' in plan.data else ''}"
 
 
 def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:

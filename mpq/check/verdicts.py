@@ -11,7 +11,7 @@ from pathlib import Path
 from mpq.check.budgets import Rule, Schemes
 from mpq.check.measure_size import Weighed, weigh, weigh_baseline
 from mpq.check.measured_error import Measure, measured_error
-from mpq.check.run import Check, relation
+from mpq.check.run import Check, against_error, relation
 from mpq.errors import ConfigError, PatternError
 from mpq.files import exists
 from mpq.formats.scheme import Scheme
@@ -182,8 +182,7 @@ def _error(file: Weighed, limit: float) -> Check:
     name = f"held-out error ({file.plan.evidence.get('metric', 'unknown metric')})"
     if file.held_out is None:
         return Check(name, False, _unmeasured(file))
-    within = file.held_out <= limit
-    return Check(name, within, f"{file.held_out:.4g}, {'within' if within else f'{file.held_out - limit:.4g} over'} the limit of {limit:g}")
+    return Check(name, file.held_out <= limit, against_error(file.plan, file.held_out, limit))
 
 
 def _unmeasured(file: Weighed) -> str:

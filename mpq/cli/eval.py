@@ -61,6 +61,8 @@ def command(
     found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust)
     if known is not None and (line := beyond_plan(found, known[1].evidence, plan=known[0].name)) is not None:
         warn(line)
+    if found.caution is not None:
+        warn(found.caution)
     if json:
         print_json(found.to_dict())
         return

@@ -203,8 +203,10 @@ class Job:
             )
         for note in result.notes:
             say(note)
-        if "caution" in self._table.header.data:
-            warn(str(self._table.header.data["caution"]))
+        caution = self._table.header.data.get("caution")
+        if caution is not None:
+            rests = "--max-error rests on the held-out samples of the analysis, and " if self._quality.max_error is not None else ""
+            warn(f"{rests}{caution}")
         say(f"chosen: {result.reason}")
         gap, measured = result.plan.evidence.get("optimality_gap"), result.plan.evidence.get("measured")
         if gap is not None:

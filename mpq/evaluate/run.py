@@ -13,6 +13,7 @@ from mpq.data.dataset import Batch, Data
 from mpq.errors import NumericsError
 from mpq.evaluate.answers import Answers
 from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.certainty import Certainty
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.forward import forward
@@ -59,13 +60,15 @@ def evaluate(
     examine(after, samples.batches, lambda batch: forward(after, batch), seed=habits is not None and habits.seed is not None)
     comparison = choose_comparison(before, samples.batches, outputs=outputs).comparison
     columns = [_Column(part, alone=len(comparison.parts) == 1, only_logits=_kl_parts(comparison) == 1) for part in comparison.parts]
+    certainty = Certainty(comparison)
     for done, batch in enumerate(samples.batches, start=1):
         expected, found = comparison.picked(forward(before, batch)), comparison.picked(forward(after, batch))
         for column, own, other in zip(columns, expected, found, strict=True):
             column.add(own, other, batch)
+        certainty.add(expected, batch)
         if on_progress is not None:
             on_progress(done, len(samples.batches), "evaluate")
-    return Evaluation(tuple(_figures(columns)), samples.samples, samples.source)
+    return Evaluation(tuple(_figures(columns)), samples.samples, samples.source, certainty.note("evaluate on validation data"))
 
 
 class _Column:

@@ -28,11 +28,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures of one evaluation, over `samples` samples of `source`."""
+    """All figures of one evaluation.
+
+    Args:
+        figures: in the order in which they are shown.
+        samples: how many samples they are over.
+        source: where the samples come from.
+        caution: why errors on other data may be larger, where they may.
+    """
 
     figures: tuple[Figure, ...]
     samples: int
     source: str
+    caution: str | None = None
 
     def __getitem__(self, name: str) -> Figure:
         """The figure called `name`.
@@ -50,7 +58,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object; figures that are not finite are null."""
         rows = [{key: _finite(value) for key, value in row.items()} for row in self.frame().to_dict("records")]
-        return {"samples": self.samples, "source": self.source, "figures": rows}
+        said = {} if self.caution is None else {"caution": self.caution}
+        return {"samples": self.samples, "source": self.source, "figures": rows, **said}
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from mpq.check.budgets import Rule
 from mpq.check.measure_size import Weighed
 from mpq.check.measured_error import measured_error, shortfall
-from mpq.check.run import Check
+from mpq.check.run import CERTAIN, Check
 from mpq.errors import ConfigError
 from mpq.records.evaluation import Evaluation, Figure
 
@@ -55,3 +55,10 @@ def test_only_artifacts_are_measured(kind: str) -> None:
 
 def test_where_the_output_is_no_logits_the_error_is_relative() -> None:
     assert check(0.5, figures=(Figure("relative_mse", 0.25), Figure("cosine_similarity", 0.9))).name == "error (relative_mse)"
+
+
+def test_a_limit_on_samples_on_which_the_reference_is_nearly_certain_says_so() -> None:
+    rule = Rule(("m",), max_error=1, data="train.pt")
+    found = measured_error(Weighed("m", "artifact", 1), rule, 1, lambda *_: Evaluation(FIGURES, 100, "train.pt", "the reference is …"))
+    assert found.passed
+    assert found.message == f"0.02 ±0.001 on 100 samples of train.pt, within the limit of 1{CERTAIN}"

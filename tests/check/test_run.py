@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mpq.budget import Budget, Scope
-from mpq.check.run import Check, check_file, own_budget, relation
+from mpq.check.run import CERTAIN, Check, check_file, own_budget, relation
 from mpq.errors import FormatError, UsageError
 from mpq.files import Journal
 from mpq.records.plan import plan_to_yaml, write_plan
@@ -184,3 +184,9 @@ def test_an_artifact_without_a_plan_or_with_two_budgets_is_refused() -> None:
     Path("b.yml").write_text(plan_to_yaml(replace(PLAN, budget=Budget("8bits"))))
     with pytest.raises(UsageError, match=r"has the layers of several plans with different budgets \(a.yaml 9bits \(layers\), b.yml 8bits"):
         check_file(Path("m.mpq.safetensors"))
+
+
+def test_a_limit_on_samples_on_which_the_reference_is_nearly_certain_says_so() -> None:
+    write_plan(replace(PLAN, data=TABLE.header.data | {"caution": "the reference is nearly certain"}), Path("plan.yaml"))
+    for limit, kept in ((0.5, "within"), (0.075, "0.025 over")):
+        assert only(max_error=limit).message == f"0.1, {kept} the limit of {limit}{CERTAIN}"

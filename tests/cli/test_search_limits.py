@@ -1,5 +1,6 @@
 """`mpq search` under limits of the user's own: a metric, a cost by layer and scheme, memory, candidates by pattern."""
 
+import json
 import re
 from pathlib import Path
 
@@ -159,3 +160,14 @@ def test_an_artifact_is_checked_against_the_budget_of_its_plan(folder: Path) -> 
         "model.mpq.safetensors is an artifact, which carries no budget, and no plan beside it has its layers: "
         "give --budget, or check the plan"
     )
+
+
+def test_a_limit_on_samples_on_which_the_reference_is_nearly_certain_says_so(folder: Path) -> None:
+    path = folder / "model.sensitivity.jsonl"
+    first, _, others = path.read_text().partition("\n")
+    header = json.loads(first)
+    header["data"]["caution"] = "the reference is nearly certain on these samples"
+    path.write_text(f"{json.dumps(header)}\n{others}")
+    rests = "warning: --max-error rests on the held-out samples of the analysis, and the reference is nearly certain on these samples"
+    assert rests in done("search --budget 6bits --max-error 1 --trials 1").err
+    assert "warning: the reference is nearly certain on these samples" in done("search --budget 6bits --trials 1").err

@@ -123,3 +123,18 @@ def test_an_output_that_is_not_finite_is_refused() -> None:
 def test_data_that_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match=r"float32 \[\d+, 9\]"):
         mpq.evaluate(mlp(), mlp(), data_from_batches([inputs(4, 9)]))
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_data_on_which_the_reference_is_nearly_certain_is_told(scale: float) -> None:
+    sharp = mlp()
+    with torch.no_grad():
+        last = [module for module in sharp.modules() if isinstance(module, nn.Linear)][-1]
+        last.weight.mul_(scale)
+    found = mpq.evaluate(sharp, sharp, [X])
+    assert (found.caution is not None) == (scale > 1)
+    if found.caution is not None:
+        assert found.caution.endswith("divergences on other data will be larger; evaluate on validation data")
+        assert found.to_dict()["caution"] == found.caution
+    else:
+        assert "caution" not in found.to_dict()

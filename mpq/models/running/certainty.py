@@ -7,7 +7,7 @@ those on other data: for a ResNet on CIFAR-10 by a factor of a hundred.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +23,53 @@ _CERTAIN = 0.02  # of the entropy of an answer that is not known at all
 _RIGHT = 0.99
 
 
+class Certainty:
+    """Collects how certain the reference is of its answers, batch by batch; only the first samples are looked at.
+
+    Args:
+        metric: the comparison of the analysis or the evaluation.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._comparison = metric if isinstance(metric, Comparison) else None
+        parts = [] if self._comparison is None else self._comparison.metrics
+        self._place = next((place for place, each in enumerate(parts) if isinstance(each, KLDivergence)), None)
+        self._found: list[_Answers] = []
+        self._seen = 0
+
+    @property
+    def wants(self) -> bool:
+        """Whether another batch would be looked at: an output holds logits or probabilities, and few samples were seen so far."""
+        return self._place is not None and self._seen < _SAMPLES
+
+    def add(self, picked: Sequence[Tensor], batch: Batch) -> None:
+        """Look at the reference's compared outputs of one batch."""
+        if not self.wants or self._comparison is None or self._place is None:
+            return
+        self._seen += batch.size
+        output, part = picked[self._place], self._comparison.parts[self._place]
+        self._found.append(_answers(self._comparison.metrics[self._place], output, batch, masked=bool(part.mask)))
+
+    def note(self, advice: str) -> str | None:
+        """What to say where the reference is nearly certain; None where it is not, or where no output is logits or probabilities.
+
+        Args:
+            advice: what to do instead, for example "calibrate on validation data".
+        """
+        if not self._found:
+            return None
+        entropy, right = (torch.cat([getattr(each, name) for each in self._found]) for name in ("entropy", "right"))
+        mean, most = float(entropy.mean()), math.log(max(2, self._found[0].classes))
+        accuracy = float(right.double().mean()) if len(right) else None
+        if mean > _CERTAIN * most or (accuracy is not None and accuracy < _RIGHT):
+            return None
+        known = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+        return (
+            f"the reference is nearly certain on these samples (mean entropy {mean:.2g} of at most {most:.2g} nats{known}), as on samples "
+            f"that it was trained on: divergences on other data will be larger; {advice}"
+        )
+
+
 class _Answers(NamedTuple):
     entropy: Tensor  # nats, of each position that counts
     right: Tensor  # of each sample with one label; empty without
@@ -30,44 +77,26 @@ class _Answers(NamedTuple):
 
 
 def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) -> str | None:
-    """What to say where the reference is nearly certain; None where it is not, or where no output is logits or probabilities.
+    """What to say where the reference is nearly certain on calibration samples; None where there is nothing to say.
 
     Args:
         module: the unquantized model.
         batches: calibration samples; the first ones are run.
         metric: the comparison of the analysis.
     """
-    if not isinstance(metric, Comparison):
-        return None
-    place = next((place for place, each in enumerate(metric.metrics) if isinstance(each, KLDivergence)), None)
-    if place is None:
-        return None
-    found = list(_answers(module, batches, metric, place))
-    entropy, right = torch.cat([each.entropy for each in found]), torch.cat([each.right for each in found])
-    mean, most = float(entropy.mean()), math.log(max(2, found[0].classes))
-    accuracy = float(right.double().mean()) if len(right) else None
-    if mean > _CERTAIN * most or (accuracy is not None and accuracy < _RIGHT):
-        return None
-    known = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-    return (
-        f"the reference is nearly certain on these samples (mean entropy {mean:.2g} of at most {most:.2g} nats{known}), as on samples that "
-        "it was trained on: divergences on other data will be larger; calibrate on validation data"
-    )
-
-
-def _answers(module: nn.Module, batches: Sequence[Batch], metric: Comparison, place: int) -> Iterator[_Answers]:
-    """What the first samples say, batch by batch."""
-    seen = 0
+    certainty = Certainty(metric)
     for batch in batches:
-        if seen >= _SAMPLES:
-            return
-        seen += batch.size
-        output = metric.picked(forward(module, batch))[place]
-        probabilities, negative, *more = metric.metrics[place].prepare([output], batch.mask if metric.parts[place].mask else None)
-        weights = next((extra for extra in more if extra.ndim == 2), None)
-        entropy = -negative if weights is None else -negative[weights > 0]
-        labelled = (
-            batch.labels is not None and batch.labels.ndim == 1 and probabilities.shape[1] == 1 and not batch.labels.is_floating_point()
-        )
-        right = probabilities[:, 0].argmax(-1) == batch.labels if labelled else torch.zeros(0, dtype=torch.bool)
-        yield _Answers(entropy.flatten().double(), right, output.shape[-1])
+        if not certainty.wants or not isinstance(metric, Comparison):
+            break
+        certainty.add(metric.picked(forward(module, batch)), batch)
+    return certainty.note("calibrate on validation data")
+
+
+def _answers(metric: Metric, output: Tensor, batch: Batch, *, masked: bool) -> _Answers:
+    """What one batch says."""
+    probabilities, negative, *more = metric.prepare([output], batch.mask if masked else None)
+    weights = next((extra for extra in more if extra.ndim == 2), None)
+    entropy = -negative if weights is None else -negative[weights > 0]
+    labelled = batch.labels is not None and batch.labels.ndim == 1 and probabilities.shape[1] == 1 and not batch.labels.is_floating_point()
+    right = probabilities[:, 0].argmax(-1) == batch.labels if labelled else torch.zeros(0, dtype=torch.bool)
+    return _Answers(entropy.flatten().double(), right, output.shape[-1])
