@@ -15,7 +15,7 @@ def test_infinity_is_allowed_in_buffers_only() -> None:
     module = small()
     module.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
     check_sound(module, "m")
-    module[0].weight.data[0, 0] = float("inf")
+    module.get_parameter("0.weight").data[0, 0] = float("inf")
     with pytest.raises(NumericsError, match=r"m: weight '0\.weight' holds NaN or infinity"):
         check_sound(module, "m")
 
@@ -38,14 +38,14 @@ def test_parameters_without_values_are_refused_with_the_remedy() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # whatever torch says of its older ways to quantize
 def test_a_module_that_is_quantized_already_is_named() -> None:
-    module = torch.ao.quantization.quantize_dynamic(small(), {nn.Linear}, dtype=torch.qint8)
+    module = torch.ao.quantization.quantize_dynamic(small(), {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     with pytest.raises(ModelError, match=r"m: '0' \(Linear\) is quantized already: give the model as it was before"):
         check_sound(module, "m")
 
 
 def test_the_hash_of_a_module_follows_names_shapes_and_values() -> None:
     first, same, other = small(), small(), small()
-    other[0].bias.data[0] += 1
+    other.get_parameter("0.bias").data[0] += 1
     assert state_sha256(first) == state_sha256(same) != state_sha256(other)
     renamed = nn.ModuleDict({"0": first[0], "b": first[2]})
     assert state_sha256(renamed) != state_sha256(first)
