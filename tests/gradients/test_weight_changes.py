@@ -1,0 +1,78 @@
+"""By how much each scheme would move a layer's weight."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mpq.gradients import weight_changes
+from mpq.gradients.weight_changes import Changes
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants
+from mpq.tensors.matrix import to_matrix
+from mpq.tensors.quantizers.registry import quantizer_named
+from tests.models.small import data, inputs, mlp, up_and_down
+from tests.small import schemes
+
+INT2, INT4, INT8 = schemes("int2", "int4", "int8")
+
+
+def made(*, zero: bool = False) -> tuple[Changes, Variants]:
+    module = mlp()
+    variants = Variants(module, discover(module, data(8).batches).layers, quantizer_named("rtn"))
+
+    def origin(name: str) -> Tensor:
+        weight = module.get_parameter(variants.layers[name].parameters[0])
+        return torch.zeros_like(weight) if zero else weight
+
+    return Changes(variants, {"0": (INT2, INT4), "3": (INT8,)}, origin), variants
+
+
+def test_changes_are_those_from_the_origin_to_each_scheme() -> None:
+    changes, variants = made()
+    found = changes.of(variants.layers["0"])
+    assert (found.shape, found.dtype) == ((2, 16, 8), torch.float32)
+    for row, scheme in zip(found, (INT2, INT4), strict=True):
+        expected = variants.weight("0", scheme) - variants.module.get_parameter("0.weight").detach()
+        assert torch.equal(row, expected.bfloat16().float())
+
+
+def test_changes_may_be_counted_from_another_weight() -> None:
+    changes, variants = made(zero=True)
+    assert torch.equal(changes.of(variants.layers["3"])[0], variants.weight("3", INT8).bfloat16().float())
+
+
+def test_products_are_inner_products_with_a_gradient_in_the_shape_of_the_weight() -> None:
+    changes, variants = made()
+    gradient = inputs(16, 8, seed=3)
+    expected = [float((change * gradient).sum()) for change in changes.of(variants.layers["0"])]
+    assert changes.products(variants.layers["0"], gradient) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_weight_with_its_outputs_on_another_axis_is_laid_out_as_its_matrix() -> None:
+    module = up_and_down()
+    variants = Variants(module, discover(module, data(4, 2, 6, 6).batches).layers, quantizer_named("rtn"))
+    up = variants.layers["up"]
+    changes = Changes(variants, {"up": (INT4,)}, lambda name: module.get_parameter(f"{name}.weight"))
+    expected = to_matrix(variants.weight("up", INT4) - module.get_parameter("up.weight").detach(), up.axes)
+    assert torch.equal(changes.of(up)[0], expected.bfloat16().float())
+    gradient = inputs(*up.shape, seed=3)
+    assert changes.products(up, gradient) == pytest.approx(
+        [float((expected.bfloat16().float() * to_matrix(gradient, up.axes)).sum())], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(2 * 2 * 16 * 8 - 1, []), (2 * 2 * 16 * 8, ["0"]), (1 << 20, ["0", "3"])])
+def test_changes_are_kept_while_memory_allows(monkeypatch: pytest.MonkeyPatch, limit: int, kept: list[str]) -> None:
+    monkeypatch.setattr(weight_changes, "CACHE_BYTES", limit)
+    changes, variants = made()
+    first = [changes.of(variants.layers[name]) for name in ("0", "3")]
+    assert list(changes._kept) == (kept or ["3"] if limit > 2 * 12 * 16 else kept)
+    assert all(torch.equal(changes.of(variants.layers[name]), one) for name, one in zip(("0", "3"), first, strict=True))
+
+
+def test_changes_that_were_made_beforehand_do_not_follow_the_weights() -> None:
+    changes, variants = made()
+    changes.fill()
+    before = changes.of(variants.layers["0"]).clone()
+    variants.module.get_parameter("0.weight").data.zero_()
+    assert torch.equal(changes.of(variants.layers["0"]), before)
