@@ -187,10 +187,10 @@ def _paths(naming: Naming) -> set[tuple[str, str]]:
     """Paths of modules in the checkpoint, each with the module's."""
     found = set()
     for old, new in naming.names.items():
-        while "." in old and "." in new and old.rpartition(".")[2] == new.rpartition(".")[2]:
+        while old and new and old.rpartition(".")[2] == new.rpartition(".")[2]:
             old, new = old.rpartition(".")[0], new.rpartition(".")[0]
             found.add((old, new))
-    return found | {("", "")}
+    return found if any(not new for _, new in found) else found | {("", "")}
 
 
 def _place(tensor: Tensor) -> object:
