@@ -15,7 +15,7 @@ import mpq
 from mpq.errors import ModelError, UsageError
 from mpq.models.sources.load import from_module, load_model
 
-HERE = "tests.models.sources.test_checkpoints"
+HERE = "tests.models.sources.test_choose_weights"
 PLAIN = f"{HERE}:plain"
 
 
