@@ -1,12 +1,9 @@
 import hashlib
 import io
-import json
 import lzma
 import os
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,77 +140,6 @@ def test_a_truncated_archive_is_refused(archive: Path, tmp_path: Path, share: fl
     with pytest.raises(ModelError) as caught:
         load_model(path)
     assert str(caught.value) == f"{path} is a truncated or damaged archive: save or download the model again"
-
-
-def tampered(archive: Path, path: Path, change: Callable[[str, bytes], bytes]) -> Path:
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(path, "w") as target:
-        for name in source.namelist():
-            target.writestr(name, change(name, source.read(name)))
-    return path
-
-
-def _first(program: dict[str, Any], key: str, value: Any) -> bool:
-    """Set the first `key` found in nested JSON."""
-    for inner_key, inner in program.items():
-        if inner_key == key:
-            program[key] = value
-            return True
-        for part in inner if isinstance(inner, list) else [inner]:
-            if isinstance(part, dict) and _first(part, key, value):
-                return True
-    return False
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("expr_str", "exec(chr(49))"),
-        ("expr_str", "Symbol('s0').__class__"),
-        ("target", "torch.os.system"),
-        ("target", "torch.ops.load_library"),
-        ("target", "_operator.call"),
-        ("name", "x=print(1)"),
-        ("parameter_name", 'a"),print(1),("'),
-        ("in_spec", '[1, {"__enum__": true}]'),
-        ("out_spec", "print(1)"),
-    ],
-)
-def test_an_archive_with_code_in_its_graph_is_refused_before_torch_reads_it(archive: Path, tmp_path: Path, key: str, value: str) -> None:
-    def change(name: str, content: bytes) -> bytes:
-        if not name.endswith("models/model.json"):
-            return content
-        program = json.loads(content)
-        assert _first(program, key, value)
-        return json.dumps(program).encode()
-
-    path = tampered(archive, tmp_path / "bad", change)
-    with pytest.raises(ModelError) as caught:
-        load_model(path)
-    expected = f"{path} holds the unusual {key} {value!r}, which may run code when loaded: if you trust the file, add --trust"
-    assert str(caught.value) == expected
-
-
-def test_an_archive_with_pickled_weights_is_refused(archive: Path, tmp_path: Path) -> None:
-    path = tampered(archive, tmp_path / "bad", lambda name, content: content.replace(b'"use_pickle": false', b'"use_pickle": true'))
-    with pytest.raises(ModelError, match=r"bad holds the pickled object '\w+(\.\w+)?', which may run code when loaded"):
-        load_model(path)
-
-
-class Runs:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (exec, ("import pathlib; pathlib.Path('ran').touch()",))
-
-
-def test_example_inputs_that_are_objects_are_refused_and_not_run(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    buffer = io.BytesIO()
-    torch.save((Runs(),), buffer)
-    path = tampered(archive, tmp_path / "bad", lambda name, content: buffer.getvalue() if "sample_inputs" in name else content)
-    with pytest.raises(ModelError) as caught:
-        load_model(path)
-    expected = f"{path} holds example inputs that are Python objects, which may run code when loaded: if you trust the file, add --trust"
-    assert str(caught.value) == expected
-    assert not Path("ran").exists()
 
 
 def test_a_damaged_program_is_refused(archive: Path) -> None:
