@@ -77,18 +77,6 @@ def test_the_batch_stays_dynamic(demos: dict[str, tuple[Path, Tensor]], name: st
     assert len(run(artifact.with_name("model.onnx"), inputs[:3])) == 3
 
 
-def test_openvino_gives_the_logits_of_the_artifact(demos: dict[str, tuple[Path, Tensor]]) -> None:
-    openvino = pytest.importorskip("openvino")
-    artifact, inputs = demos["digits"]
-    done = export(artifact, "openvino", nearest=True)
-    assert done.bytes == sum(artifact.with_name(f"model.{ending}").stat().st_size for ending in ("xml", "bin"))
-    exact = {"EXECUTION_MODE_HINT": "ACCURACY"}
-    found = torch.from_numpy(openvino.Core().compile_model(done.path, "CPU", exact)(inputs.numpy())[0])
-    with torch.no_grad():
-        reference = mpq.load(artifact)(inputs)
-    assert abs(kl_divergence(reference, found)) < 1e-8
-
-
 def test_codes_and_scales_are_stored_as_small_as_in_the_artifact(demos: dict[str, tuple[Path, Tensor]]) -> None:
     import onnx
 

@@ -1,0 +1,99 @@
+"""A model as an ONNX graph in floating point, its weights under their names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from mpq.apply.run import apply
+from mpq.data.batch import Batch
+from mpq.export.abilities import ExportError
+from mpq.export.base import Options
+from mpq.export.source import Source, open_source
+from mpq.export.weights.onnx.trace import OPSET, PREFIX, trace
+from mpq.models.sources.load import load_model
+from tests.apply.making import plan_of
+from tests.export.artifacts import by_name, make
+from tests.models.small import inputs, mlp
+
+for name in ("onnx", "onnxscript"):
+    pytest.importorskip(name)
+BUILDER = "tests.export.weights.onnx.test_trace:made"
+
+
+def made() -> nn.Module:
+    return mlp()
+
+
+def exported(folder: Path, dynamic: Any = None) -> Source:
+    torch.export.save(torch.export.export(mlp(), (inputs(8, 8),), dynamic_shapes=dynamic), folder / "m.pt2")
+    return applied(folder, folder / "m.pt2")
+
+
+def applied(folder: Path, path: Path, **options: str) -> Source:
+    model = load_model(path, **options)
+    apply(model, plan_of(model, "mlp"), folder / "m.mpq.safetensors", recovery=False, allow_unchanged=True)
+    return open_source(folder / "m.mpq.safetensors")
+
+
+def state_dict(folder: Path) -> Source:
+    torch.save(mlp().state_dict(), folder / "w.pt")
+    torch.save(inputs(4, 8), folder / "data.pt")
+    return applied(folder, folder / "w.pt", factory=BUILDER)
+
+
+def shape_of(model: Any) -> list[Any]:
+    return [dim if isinstance(dim, int) else "dynamic" for dim in model.graph.inputs[0].shape]
+
+
+def test_a_program_keeps_its_own_dimensions_and_names(tmp_path: Path) -> None:
+    for folder, dynamic, first in ((tmp_path / "a", None, 8), (tmp_path / "b", ({0: Dim("batch")},), "dynamic")):
+        folder.mkdir()
+        model = trace(exported(folder, dynamic), Options())
+        assert shape_of(model) == [first, 8]
+        assert {"0.weight", "0.bias", "3.weight", "5.weight"} <= set(model.graph.initializers)
+        assert model.graph.opset_imports[""] == OPSET
+
+
+def test_the_unquantized_tensors_of_the_artifact_are_in_the_graph_and_layers_are_zero(tmp_path: Path) -> None:
+    found = trace(exported(tmp_path), Options()).graph.initializers
+    assert torch.equal(torch.from_numpy(found["0.bias"].const_value.numpy()), mlp().get_parameter("0.bias").detach())
+    assert not found["0.weight"].const_value.numpy().any()
+
+
+def test_other_models_are_traced_with_samples_of_any_number(tmp_path: Path) -> None:
+    model = trace(state_dict(tmp_path), Options(data=str(tmp_path / "data.pt"), model=tmp_path / "w.pt", factory=BUILDER))
+    assert shape_of(model) == ["dynamic", 8]
+    names = {name.removeprefix(PREFIX) for name in model.graph.initializers if name.startswith(PREFIX)}
+    assert {"0.weight", "0.bias"} <= names
+
+
+def test_samples_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"brings no inputs to trace it with: add --data FILE"):
+        trace(state_dict(tmp_path), Options(model=tmp_path / "w.pt", factory=BUILDER))
+
+
+class Unusual(nn.Module):
+    """Calls an operator that has no counterpart in ONNX."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.linear(x)
+        return found + torch.special.modified_bessel_i0(found)
+
+
+def test_a_model_that_cannot_be_converted_is_refused_with_the_converters_reason(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Unusual().eval(), (inputs(2, 8),)), tmp_path / "m.pt2")
+    _, artifact = make(tmp_path / "m.pt2", Batch((inputs(2, 8),)), by_name({}, "int8"), tmp_path)
+    with pytest.raises(ExportError) as caught:
+        trace(open_source(artifact), Options())
+    message = str(caught.value)
+    assert message.startswith("torch.onnx cannot convert this model (")
+    assert message.endswith("): see `mpq --verbose export` for the whole reason")
+    assert "\n" not in message
