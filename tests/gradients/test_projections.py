@@ -118,5 +118,5 @@ def test_hooks_are_gone_after_an_error() -> None:
         with pytest.raises(ValueError, match=r"^no$"), collect(lambda layer, _: taken.append(layer.name)):
             raise ValueError("no")
         with torch.enable_grad():
-            forward(module, SAMPLE, gradients=True)[0].sum().backward()
+            forward(module, SAMPLE, gradients=True)[0].sum().backward()  # type: ignore[no-untyped-call]
     assert taken == []

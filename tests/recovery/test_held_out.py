@@ -50,7 +50,7 @@ def test_a_significant_gain_is_kept_with_its_figures() -> None:
     assert bits(task.module) == before
     reference = Reference(task.module, HELD_OUT, RelativeMSE())
     first, second = (reference.errors(each.values(task.layers)) for each in (state, state.changed(finer(task, state).weights, {})))
-    assert (found.before, found.after) == (pytest.approx(float(first.mean())), pytest.approx(float(second.mean())))
+    assert [found.before, found.after] == pytest.approx([float(first.mean()), float(second.mean())])
     assert found.stderr == pytest.approx([float(each.std()) / 8 for each in (first, second)])
     reason = f"kept for 3 layers: relative MSE {found.before:.4g} -> {found.after:.4g} on 64 held-out samples, remarked"
     assert (found.kept, found.reason) == (True, reason)

@@ -10,7 +10,8 @@ from torch import Tensor
 import mpq
 from mpq.demo import write_demo
 from mpq.export.abilities import ExportError
-from mpq.export.run import export, target_named
+from mpq.export.registry import target_named
+from mpq.export.run import export
 from mpq.models.inputs.load_data import load_data
 from mpq.models.sources.load import load_model
 from tests.export.artifacts import kl_divergence, make

@@ -80,7 +80,8 @@ def test_data_that_overwrites_a_copy_ends_the_trail() -> None:
     def overwrite(module: Any, x: Tensor) -> Tensor:
         scratch = module.weight.clone()
         scratch.copy_(x[0, :, :6].mT @ x[0])
-        return x @ scratch.T
+        result: Tensor = x @ scratch.T
+        return result
 
     assert uses(Lambda(overwrite, weight=weight(6, 8)), X)["weight"] == []
 

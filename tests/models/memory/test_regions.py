@@ -12,7 +12,7 @@ from mpq.models.memory.regions import Origin, Region, leading_axes, output_axes,
 W = torch.arange(48, dtype=torch.float32).reshape(6, 8)
 
 
-def listed(indices: np.ndarray) -> list[tuple[int, ...]]:  # type: ignore[type-arg]
+def listed(indices: np.ndarray) -> list[tuple[int, ...]]:
     return [tuple(int(one) for one in row) for row in indices]
 
 

@@ -21,8 +21,9 @@ class Keeper(nn.Module):
         self.last, self.count, self.name = torch.ones(2), 3, "a"
         self.history: list[Any] = [torch.zeros(2), {"x": (1, None)}]
         self.function = print
-        self.inner = nn.Module()
-        self.inner.seen = 0.5
+        inner: Any = nn.Module()
+        inner.seen = 0.5
+        self.inner = inner
 
 
 def names(module: nn.Module) -> list[str]:

@@ -1,6 +1,7 @@
 """Files of torch.save, torch.jit.save and safetensors."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from mpq.errors import ModelError
 from mpq.models.sources.load import load_model
+from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import Reading
 from mpq.models.sources.torch_files import load_safetensors, load_saved, load_torchscript
 from tests.models.sources.test_load import Net, folder, refusal
@@ -98,12 +100,13 @@ def test_a_damaged_file_of_each_kind_is_one_line() -> None:
     for name in ("a", "b", "c"):
         Path(name).write_bytes(b"\x80\x02nothing")
     reasons = []
-    for load in (
+    loaders: tuple[Callable[[], LoadedModel], ...] = (
         lambda: load_saved(Path("a"), sha256="", reading=Reading(), trust=False),
         lambda: load_saved(Path("a"), sha256="", reading=Reading(), trust=True),
         lambda: load_safetensors(Path("b"), sha256="", reading=Reading()),
         lambda: load_torchscript(Path("c"), sha256="", trust=False),
-    ):
+    )
+    for load in loaders:
         with pytest.raises(ModelError) as caught:
             load()
         reasons.append(str(caught.value))

@@ -15,7 +15,7 @@ BATCH = Batch((inputs(8, 8),))
 
 
 def graph(module: nn.Module, *example: Tensor, **named: Tensor) -> fx.GraphModule:
-    return torch.export.export(module, example, named).module(check_guards=False)  # type: ignore[return-value]
+    return torch.export.export(module, example, named).module(check_guards=False)
 
 
 def layers_by_name(module: nn.Module, batch: Batch) -> dict[str, Layer]:
