@@ -46,10 +46,4 @@ def _layer(name: str, plan: Plan, state: Mapping[str, Tensor], names: Mapping[st
     tensor = state[_parameter(name, state)]
     if tensor.dtype not in DTYPES:
         raise ApplyError(f"'{name}' is {tensor.dtype}, not a floating-point weight: remove it from the plan")
-    layer = Layer(name, names[_parameter(name, state)], tuple(tensor.shape), plan.axes.get(name, (0,)), DTYPES[tensor.dtype])
-    if layer.matrix != plan.shapes[name]:
-        rows, columns = plan.shapes[name]
-        raise MismatchError(
-            f"'{name}' is {rows}x{columns} in the plan and {layer.matrix[0]}x{layer.matrix[1]} in the model: analyze it again"
-        )
-    return layer
+    return plan.layer(name, names[_parameter(name, state)], tuple(tensor.shape), DTYPES[tensor.dtype], source="the model")

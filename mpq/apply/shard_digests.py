@@ -29,7 +29,7 @@ _NOTES = ".model.mpq.safetensors.parts.jsonl"
 def identity_of(digest: str, plan: Plan) -> str:
     """What the files of an artifact are made of, as one SHA-256; `digest` is of the checkpoint's contents."""
     layers = {name: str(scheme) for name, scheme in plan.layers.items()}
-    facts = [digest, plan.model, plan.quantizer, layers, plan.axes, VERSION, version("torch")]
+    facts = [digest, plan.model, plan.quantizer, layers, plan.axes, plan.groups, VERSION, version("torch")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mpq.errors import ApplyError, MismatchError
+from mpq.errors import ApplyError
 from mpq.models.layers.discover import DTYPES as FLOATS
 from mpq.models.sources.checkpoint_files import StoredTensor, tensors_of
 from mpq.models.sources.huggingface import described_checkpoint
@@ -104,10 +104,4 @@ def _layer(name: str, plan: Plan, tensors: Mapping[str, StoredTensor], source: P
     dtype = FLOATS.get(TORCH_DTYPES[tensor.dtype])
     if dtype is None:
         raise ApplyError(f"'{name}' is stored as {tensor.dtype}, not a floating-point weight: remove it from the plan")
-    layer = Layer(name, (tensor.name,), tensor.shape, plan.axes.get(name, (0,)), dtype)
-    if layer.matrix != plan.shapes[name]:
-        rows, columns = plan.shapes[name]
-        raise MismatchError(
-            f"'{name}' is {rows}x{columns} in the plan and {layer.matrix[0]}x{layer.matrix[1]} in {source}: analyze it again"
-        )
-    return layer
+    return plan.layer(name, (tensor.name,), tensor.shape, dtype, source=str(source))

@@ -176,7 +176,7 @@ def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantiz
     places = {part.part: shard.places[f"{layer.name}.{part.part}"] for part in scheme.stored(layer.matrix)}
     step = row_step(scheme)
     size = max(step, _WEIGHTS // columns // step * step)
-    if layer.axes != (0,):
+    if layer.axes != (0,) or layer.groups > 1:
         yield partial(_quantize_whole, tensor, layer, scheme, quantizer, source, target, places, size)
         return
     for first in range(0, rows, size):
@@ -187,7 +187,7 @@ def _quantize_whole(
     tensor: StoredTensor, layer: Layer, scheme: Scheme, quantizer: Quantizer, source: int, target: int, places: dict[str, int], size: int
 ) -> None:
     """A tensor whose outputs do not lie one after the other is held whole."""
-    matrix = to_matrix(tensor.rows(source, 0, tensor.shape[0]), layer.axes)
+    matrix = to_matrix(tensor.rows(source, 0, tensor.shape[0]), layer.axes, layer.groups)
     for first in range(0, len(matrix), size):
         _store(matrix[first : first + size], scheme, quantizer, target, places, first)
 

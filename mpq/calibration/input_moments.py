@@ -198,6 +198,7 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
         if found is None:
             return "a lookup table" if part.operator == "embedding" else f"consumed by {call.operation}, whose inputs are not seen"
         view, layer = region(tensor), self._layers[origin.weight]
+        view = view.split(found.groups) if found.split else view
         key = (origin.weight, view, origin.region, origin.source, found.free, found.reduced)
         placed = self._places.get(key)
         if placed is None:

@@ -39,12 +39,14 @@ class Product(NamedTuple):
         reduced: dims of the view that one output sums over; the vectors have their values in this order.
         groups: parts of equal size of the outputs, in order, each with vectors of its own.
         vectors: gives (group, vectors [groups, positions, values]) piece by piece; for a group alone, its number and [1, ...].
+        split: whether the dims are those of the view with its first one split into the groups.
     """
 
     free: tuple[int, ...]
     reduced: tuple[int, ...]
     groups: int
     vectors: Callable[[], Iterator[tuple[int | None, Tensor]]]
+    split: bool = False
 
 
 def product(operation: str, argument: str, part: Role, weight: Tensor, arguments: Mapping[str, Any]) -> Product | None:
@@ -96,7 +98,7 @@ def _convolution(operation: str, weight: Tensor, arguments: Mapping[str, Any]) -
     found = arguments.get("input", arguments.get("self"))
     groups = int(arguments.get("groups", 1))
     transposed = bool(arguments.get("transposed")) or "transpose" in operation
-    if not isinstance(found, Tensor) or found.dim() != weight.dim() or (transposed and groups > 1):
+    if not isinstance(found, Tensor) or found.dim() != weight.dim():
         return None
     inputs, kernel, dims = found, tuple(weight.shape[2:]), weight.dim() - 2
     stride, padding, dilation = (each(arguments.get(name, default), dims) for name, default in DEFAULTS)
@@ -104,9 +106,10 @@ def _convolution(operation: str, weight: Tensor, arguments: Mapping[str, Any]) -
         extra = each(arguments.get("output_padding", 0), dims)
 
         def spread(samples: Tensor) -> Tensor:
-            return _patches(_with_zeros(samples, kernel, stride, padding, dilation, extra), kernel, (1,) * dims, dilation, 1, flip=True)
+            spaced = _with_zeros(samples, kernel, stride, padding, dilation, extra)
+            return _patches(spaced, kernel, (1,) * dims, dilation, groups, flip=True)
 
-        return Product((1,), (0, *range(2, dims + 2)), 1, lambda: _in_pieces(inputs, kernel, spread))
+        return Product((0, 2), (1, *range(3, dims + 3)), groups, lambda: _in_pieces(inputs, kernel, spread), split=True)
 
     def cut(samples: Tensor) -> Tensor:
         margins = [margin for size in reversed(padding) for margin in (size, size)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from mpq.calibration.operands import Product
 from mpq.models.memory.regions import Integers, Origin, Region
 from mpq.records.layer import Layer
+from mpq.tensors.matrix import grouped_axes, grouped_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,10 @@ def place(origin: Origin, view: Region, layer: Layer, found: Product) -> Placeme
     meeting = view.meeting(origin.region)
     if meeting is None:
         return "its memory is laid out in a way that is not understood"
-    others = tuple(axis for axis in range(len(layer.shape)) if axis not in layer.axes)
-    rows, _ = _walk(origin, view, meeting, found.free, layer.shape, layer.axes)
-    columns, values = _walk(origin, view, meeting, found.reduced, layer.shape, others)
+    shape, axes = grouped_shape(layer.shape, layer.groups), grouped_axes(layer.axes)
+    others = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    rows, _ = _walk(origin, view, meeting, found.free, shape, axes)
+    columns, values = _walk(origin, view, meeting, found.reduced, shape, others)
     whole = len(values) == len(columns)
     if not len(rows) or not np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))) or len(rows) % found.groups:
         return "its rows are used in an order that is not understood"
@@ -60,12 +62,16 @@ def place(origin: Origin, view: Region, layer: Layer, found: Product) -> Placeme
 def _walk(
     origin: Origin, view: Region, meeting: int, dims: Sequence[int], shape: Sequence[int], axes: Sequence[int]
 ) -> tuple[Integers, Integers]:
-    """Going along `dims` of `view`: the flat index over `axes` of the parameter at each step that is in the weight, and the steps."""
+    """Going along `dims` of `view`: the flat index over `axes` of the weight of `shape` at each step that is in the weight, and the steps.
+
+    The first axis of the parameter is split in two in `shape`.
+    """
     (start,), _ = view.indices(np.array([meeting]))
     sizes = [view.shape[dim] for dim in dims]
     indices = np.repeat(start[None], int(np.prod(sizes)), axis=0)
     indices[:, list(dims)] = np.indices(sizes).reshape(len(sizes), -1).T
     addresses = view.addresses(indices)
     _, inside = origin.region.indices(addresses)
-    found = origin.trace(addresses)[:, list(axes)]
+    found = origin.trace(addresses)
+    found = np.column_stack([found[:, 0] // shape[1], found[:, 0] % shape[1], found[:, 1:]])[:, list(axes)]
     return np.ravel_multi_index(tuple(found.T), [shape[axis] for axis in axes]), np.flatnonzero(inside)

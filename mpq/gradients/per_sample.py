@@ -172,6 +172,8 @@ class _Uses(TorchFunctionMode):
 def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Gives products [changes, samples, rows] from the gradient of the op's output and changes [changes, rows, columns]."""
     given = arguments["input"].detach()
+    if layer.groups > 1:
+        raise NotSamplewiseError
     if operation == "embedding":
         if given.shape[0] != samples or layer.axes != (0,) or arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
             raise NotSamplewiseError

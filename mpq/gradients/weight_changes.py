@@ -37,7 +37,7 @@ class Changes:
 
     def products(self, layer: Layer, gradient: Tensor) -> list[float]:
         """The inner product of a gradient, in the weight's shape, with the change under each scheme."""
-        found: list[float] = (self.of(layer).flatten(1) @ to_matrix(gradient, layer.axes).reshape(-1)).tolist()
+        found: list[float] = (self.of(layer).flatten(1) @ to_matrix(gradient, layer.axes, layer.groups).reshape(-1)).tolist()
         return found
 
     def of(self, layer: Layer) -> Tensor:
@@ -50,9 +50,10 @@ class Changes:
         return changes.float()
 
     def _made(self, name: str) -> Tensor:
-        axes = self._variants.layers[name].axes
-        origin = to_matrix(self._origin(name).detach(), axes)
-        return torch.stack([to_matrix(self._variants.weight(name, scheme), axes) - origin for scheme in self.schemes[name]]).bfloat16()
+        layer = self._variants.layers[name]
+        origin = to_matrix(self._origin(name).detach(), layer.axes, layer.groups)
+        weights = (self._variants.weight(name, scheme) for scheme in self.schemes[name])
+        return torch.stack([to_matrix(weight, layer.axes, layer.groups) - origin for weight in weights]).bfloat16()
 
     def _keep(self, name: str, changes: Tensor) -> None:
         self._kept[name] = changes

@@ -24,7 +24,7 @@ from mpq.shown import shown
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
 _DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # what earlier versions summed up under "corrected"
 _REMEDY = "run `mpq apply` again"
-_STORED_FACTS = ("parameters", "shape", "axes", "dtype")
+_STORED_FACTS = ("parameters", "shape", "axes", "dtype", "groups")
 
 
 @dataclass(frozen=True)

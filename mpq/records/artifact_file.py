@@ -30,7 +30,7 @@ class TensorFacts(Struct):
 Tensors = dict[Name, TensorFacts]
 
 
-class StoredLayerFacts(LayerFacts):
+class StoredLayerFacts(LayerFacts, kw_only=True):
     """A quantized layer."""
 
     scheme: SchemeText

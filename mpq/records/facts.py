@@ -85,9 +85,10 @@ class LayerFacts(Struct):
     shape: Annotated[list[Count], Meta(min_length=1, max_length=32)]
     axes: Annotated[list[Axis], Meta(max_length=32)]
     dtype: Dtype
+    groups: Annotated[Count, Meta(description="parts of the first axis, each with outputs of its own")] = 1
 
 
-class NamedLayerFacts(LayerFacts):
+class NamedLayerFacts(LayerFacts, kw_only=True):
     """A layer and its candidates."""
 
     name: Name
@@ -109,7 +110,9 @@ def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[s
             raise document.refuse(f"the layer {shown(name)} is there twice; {document.remedy}", *at)
         if len(set(facts.axes)) < len(facts.axes) or any(axis >= len(facts.shape) for axis in facts.axes):
             raise document.refuse(f"the axes of layer {shown(name)} are {facts.axes} of {len(facts.shape)}; {document.remedy}", *at)
-        layer = Layer(name, tuple(facts.parameters), tuple(facts.shape), tuple(facts.axes), facts.dtype)
+        if facts.groups > 1 and (len(facts.shape) < 3 or 0 in facts.axes or facts.shape[0] % facts.groups):
+            raise document.refuse(f"layer {shown(name)} of shape {facts.shape} cannot have {facts.groups} groups; {document.remedy}", *at)
+        layer = Layer(name, tuple(facts.parameters), tuple(facts.shape), tuple(facts.axes), facts.dtype, groups=facts.groups)
         if isinstance(facts, NamedLayerFacts):
             layer = replace(layer, operator=facts.operator, consumers=tuple(facts.consumers))
         weights += layer.weights

@@ -19,6 +19,7 @@ class Layer:
         dtype: "float32", "float16" or "bfloat16".
         operator: what consumes it: "linear", "conv", "embedding", "recurrent", "matmul" or "other".
         consumers: names of the modules in which it is consumed (empty for a module that is a single graph).
+        groups: equal parts of axis 0, each with outputs of its own (grouped transposed convolutions); more rows by so many times.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Layer:
     dtype: str
     operator: str = "other"
     consumers: tuple[str, ...] = ()
+    groups: int = 1
 
     @property
     def weights(self) -> int:
@@ -37,7 +39,7 @@ class Layer:
     @property
     def matrix(self) -> tuple[int, int]:
         """Rows (output channels) and columns (what one output sums over)."""
-        rows = math.prod(self.shape[axis] for axis in self.axes)
+        rows = self.groups * math.prod(self.shape[axis] for axis in self.axes)
         return rows, self.weights // rows
 
     @property
@@ -46,5 +48,6 @@ class Layer:
         return self.weights * (4 if self.dtype == "float32" else 2)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object of its facts."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """A JSON object of its facts; the groups only where there are several."""
+        facts = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return facts if self.groups > 1 else {key: value for key, value in facts.items() if key != "groups"}

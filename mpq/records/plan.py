@@ -12,7 +12,7 @@ import yaml
 from msgspec import structs
 
 from mpq.budget import Budget
-from mpq.errors import BudgetError, FormatError, SchemeError
+from mpq.errors import BudgetError, FormatError, MismatchError, SchemeError
 from mpq.files import check_version, write_text
 from mpq.formats.scheme import Scheme
 from mpq.reading.documents import Document, read_yaml
@@ -57,6 +57,7 @@ class Plan:
         original_bytes: bytes of the layers before quantization.
         rest: the constant part of the artifact.
         axes: output axes by layer name, where they are not (0,).
+        groups: of a grouped transposed convolution, by layer name; see `Layer`.
         pinned: layers whose scheme the user fixed.
         ties: groups of layers that share one scheme.
         data: how to read and split the data of the analysis again, with its sha256; a quantizer that needs statistics applies by it.
@@ -73,6 +74,7 @@ class Plan:
     original_bytes: int
     rest: Rest
     axes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +113,20 @@ class Plan:
         """Whether the evidence was found for these schemes."""
         return self.evidence.get("assignment") == self.assignment
 
+    def layer(self, name: str, parameters: tuple[str, ...], shape: tuple[int, ...], dtype: str, *, source: str) -> Layer:
+        """One of its layers, given what `source` says of the tensor.
+
+        Raises:
+            MismatchError: if it has another shape than the plan says.
+        """
+        layer = Layer(name, parameters, shape, self.axes.get(name, (0,)), dtype, groups=self.groups.get(name, 1))
+        rows, columns = self.shapes[name]
+        fits = max(layer.axes) < len(shape) and (layer.groups == 1 or (len(shape) > 2 and not shape[0] % layer.groups))
+        if not fits or layer.matrix != (rows, columns):
+            found = "x".join(map(str, layer.matrix if fits else shape))
+            raise MismatchError(f"'{name}' is {rows}x{columns} in the plan and {found} in {source}: analyze it again")
+        return layer
+
     def with_layers(self, layers: Mapping[str, Scheme]) -> Plan:
         """The same plan with other schemes, no evidence and no remarks."""
         return replace(self, layers=dict(layers), evidence={}, remarks={})
@@ -128,6 +144,7 @@ def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: d
         original_bytes=sum(layer.original_bytes for layer in ordered),
         rest=rest,
         axes={layer.name: layer.axes for layer in ordered if layer.axes != (0,)},
+        groups={layer.name: layer.groups for layer in ordered if layer.groups > 1},
     )
 
 
@@ -161,6 +178,8 @@ def plan_to_yaml(plan: Plan) -> str:
     text += "shapes:\n" + "".join(f"  {_scalar(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
     if plan.axes:
         text += _dump({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
+    if plan.groups:
+        text += _dump({"groups": plan.groups})
     rest = {key: getattr(plan.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
     return text + _dump({"original_bytes": plan.original_bytes, "rest": rest})
 
@@ -209,6 +228,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
         original_bytes=file.original_bytes,
         rest=Rest(**structs.asdict(file.rest)),
         axes={name: tuple(axes) for name, axes in file.axes.items()},
+        groups=dict(file.groups),
         pinned=tuple(file.pinned),
         ties=tuple(tuple(group) for group in file.ties),
         data=data.get("data") or {},

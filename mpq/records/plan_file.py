@@ -135,6 +135,7 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     pinned: Annotated[list[Name], Meta(description="layers whose scheme was fixed by hand")] = []
     ties: Annotated[list[Annotated[list[Name], Meta(min_length=2)]], Meta(description="groups of layers that share one scheme")] = []
     axes: Annotated[dict[Name, list[Axis]], Meta(description="output axes of layers where they are not the first")] = {}
+    groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with outputs of its own")] = {}
 
 
 def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, tuple[int, int]]:
@@ -158,13 +159,13 @@ def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> di
 
 
 def check_names(document: Document, file: PlanFile) -> None:
-    """Refuse pins, ties and axes of layers that the plan does not have, and a layer that is tied twice.
+    """Refuse pins, ties, axes and groups of layers that the plan does not have, and a layer that is tied twice.
 
     Raises:
         MpqError: of the document's type.
     """
     tied = [name for group in file.ties for name in group]
-    for key, names in (("pinned", file.pinned), ("ties", tied), ("axes", file.axes)):
+    for key, names in (("pinned", file.pinned), ("ties", tied), ("axes", file.axes), ("groups", file.groups)):
         stranger = next((name for name in names if name not in file.layers), None)
         if stranger is not None:
             raise document.refuse(f"{key} names {shown(stranger)}, which is not among the layers; {document.remedy}", key)

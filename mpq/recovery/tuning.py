@@ -209,7 +209,7 @@ class _State:
         for name, weight in self._weights.items():
             gradient = gradients.get(self._parameter(name))
             if gradient is not None:
-                weight.take(to_matrix(gradient, self._layers[name].axes), self._now[name])
+                weight.take(self._matrix(gradient, name), self._now[name])
         for name, value in self._vectors.items():
             gradient = gradients.get(name)
             value.grad = None if gradient is None else gradient.float()
@@ -228,7 +228,10 @@ class _State:
         return self._layers[layer].parameters[0]
 
     def _original(self, module: nn.Module, layer: str) -> Tensor | None:
-        return to_matrix(tensor_of(module, self._parameter(layer)).detach(), self._layers[layer].axes) if self.codes else None
+        return self._matrix(tensor_of(module, self._parameter(layer)).detach(), layer) if self.codes else None
+
+    def _matrix(self, tensor: Tensor, layer: str) -> Tensor:
+        return to_matrix(tensor, self._layers[layer].axes, self._layers[layer].groups)
 
 
 def vectors_of(module: nn.Module, layers: Iterable[Layer]) -> dict[str, Tensor]:

@@ -157,7 +157,7 @@ def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
 def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
     scheme = header.schemes[layer.name]
     parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
-    return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes)
+    return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes, layer.groups)
 
 
 def _dense(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
@@ -174,9 +174,9 @@ def _packed(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype)
     # Copied, or they would be views of the file for as long as the model lives.
     parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
     if is_plain(scheme, dtype):
-        return from_matrix(parts["values"].to(dtype), layer.shape, layer.axes)
+        return from_matrix(parts["values"].to(dtype), layer.shape, layer.axes, layer.groups)
     codes = best_layout(stored_codes(parts, scheme, layer.matrix), len(layer.shape), dtype)
-    return PackedTensor(codes, layer.shape, layer.axes, dtype)
+    return PackedTensor(codes, layer.shape, layer.axes, dtype, layer.groups)
 
 
 @contextmanager

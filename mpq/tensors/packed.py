@@ -42,19 +42,23 @@ class PackedTensor(torch.Tensor):
         shape: of the weight.
         axes: its output axes, see `tensors/matrix.py`.
         dtype: of the weight that it stands for; products with it keep the dtype of the input.
+        groups: of its first axis, see `tensors/matrix.py`.
     """
+
+    groups = 1  # also where an older file does not say
 
     packed_codes: Tensor
     packed_scales: Tensor | None
     packed_zero_points: Tensor | None
 
     @staticmethod
-    def __new__(cls, packed: Codes, shape: Sequence[int], axes: Sequence[int], dtype: torch.dtype) -> PackedTensor:
+    def __new__(cls, packed: Codes, shape: Sequence[int], axes: Sequence[int], dtype: torch.dtype, groups: int = 1) -> PackedTensor:
         """A wrapper without memory of its own."""
         return torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device=packed.codes.device, requires_grad=False)
 
-    def __init__(self, packed: Codes, shape: Sequence[int], axes: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, packed: Codes, shape: Sequence[int], axes: Sequence[int], dtype: torch.dtype, groups: int = 1) -> None:
         self._packed, self.scheme_name = packed, str(packed.scheme)
+        self.groups = groups
         self.axes, self.weight_dtype = tuple(axes), dtype  # asking the tensor itself would come back through __torch_function__
         self.output_axis = self.axes[0] if len(shape) == 2 and len(self.axes) == 1 else None
         self.packed_codes, self.packed_scales, self.packed_zero_points = packed.codes, packed.scales, packed.zero_points
@@ -78,7 +82,7 @@ class PackedTensor(torch.Tensor):
 
     def dequantize(self) -> Tensor:
         """The weight in its own shape and dtype, contiguous; to the bit what `mpq.load` gives unpacked."""
-        return from_matrix(choose.dequantize(self.packed), self.shape, self.axes).to(self.weight_dtype)
+        return from_matrix(choose.dequantize(self.packed), self.shape, self.axes, self.groups).to(self.weight_dtype)
 
     def with_parts(self, parts: Mapping[str, Any], *, dtype: torch.dtype | None = None) -> PackedTensor:
         """The same weight with other tensors behind it, or of another dtype."""
@@ -86,7 +90,7 @@ class PackedTensor(torch.Tensor):
 
     def with_packed(self, packed: Codes, *, dtype: torch.dtype | None = None) -> PackedTensor:
         """The same weight with other codes, or of another dtype."""
-        return PackedTensor(packed, self.shape, self.axes, dtype or self.weight_dtype)
+        return PackedTensor(packed, self.shape, self.axes, dtype or self.weight_dtype, self.groups)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         """Scheme, shape and size."""
@@ -96,7 +100,8 @@ class PackedTensor(torch.Tensor):
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         """The names of its tensors, and all else: how tracers take it apart."""
         names, packed = [f"packed_{name}" for name in self.parts()], self._packed
-        return names, (packed.layout, self.scheme_name, packed.matrix, packed.bits, packed.simple, self.axes, self.weight_dtype)
+        facts = (packed.layout, self.scheme_name, packed.matrix, packed.bits, packed.simple)
+        return names, (*facts, self.axes, self.weight_dtype, self.groups)
 
     def _stable_hash_for_caching(self) -> str:
         """What torch.compile's cache knows it by."""
@@ -105,13 +110,12 @@ class PackedTensor(torch.Tensor):
     @staticmethod
     def __tensor_unflatten__(inner: Mapping[str, Tensor], context: Any, shape: Sequence[int], stride: Sequence[int]) -> PackedTensor:
         """The inverse of `__tensor_flatten__`."""
-        layout, scheme, matrix, bits, simple, axes, dtype = context
+        layout, scheme, matrix, bits, simple, axes, dtype, groups = context
         parts = {name: inner.get(f"packed_{name}") for name in _PARTS}
         codes = parts["codes"]
         assert codes is not None
-        return PackedTensor(
-            Codes(layout, parse_scheme(scheme), matrix, codes, parts["scales"], parts["zero_points"], bits, simple), shape, axes, dtype
-        )
+        found = Codes(layout, parse_scheme(scheme), matrix, codes, parts["scales"], parts["zero_points"], bits, simple)
+        return PackedTensor(found, shape, axes, dtype, groups)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -257,7 +261,7 @@ def _copy_(weight: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
 
 def _identity(weight: PackedTensor) -> tuple[Any, ...]:
     """What two weights must share for one to take the values of the other."""
-    return weight.scheme_name, weight.packed.matrix, tuple(weight.shape), weight.axes
+    return weight.scheme_name, weight.packed.matrix, tuple(weight.shape), weight.axes, weight.groups
 
 
 def plain(value: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def change(module: nn.Module, layer: Layer, batch: Batch, difference: Tensor) ->
     name = layer.parameters[0]
     old = tensor_of(module, name).detach()
     before = forward(module, batch)[0]
-    with swapped(module, {name: old + from_matrix(difference, layer.shape, layer.axes).to(old.dtype)}):
+    with swapped(module, {name: old + from_matrix(difference, layer.shape, layer.axes, layer.groups).to(old.dtype)}):
         return float((forward(module, batch)[0] - before).double().square().sum())
 
 
@@ -88,6 +88,8 @@ LINEAR: dict[str, tuple[nn.Module, Tensor | tuple[Tensor, ...]]] = {
     "transposed conv2d": (nn.ConvTranspose2d(4, 6, (3, 2), stride=2, padding=1, dilation=2, output_padding=1), IMAGES),
     "weight first": (Lambda(lambda m, x: m.weight @ x[0].T, weight=seeded(6, 8)), X),
     "weight [in, out]": (Lambda(lambda m, x: x @ m.weight, weight=seeded(8, 6)), X),
+    "transposed grouped conv": (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2), IMAGES),
+    "transposed depthwise conv": (nn.ConvTranspose1d(4, 8, 3, groups=4), IMAGES[..., 0]),
     "transposed copy": (Lambda(lambda m, x: x @ m.weight.T.contiguous(), weight=seeded(6, 8)), X),
     "cast weight": (Lambda(lambda m, x: x @ m.weight.float(), weight=seeded(8, 6).half()), X),
     "experts under bmm": (Lambda(lambda m, x: torch.bmm(x, m.weight), weight=seeded(2, 8, 6)), X),

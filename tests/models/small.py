@@ -37,13 +37,13 @@ class Tied(nn.Module):
 
 
 class UpAndDown(nn.Module):
-    """A grouped convolution and a transposed one, batch norm, and a buffer of integers."""
+    """A grouped convolution and a grouped transposed one, batch norm, and a buffer of integers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.down = nn.Conv2d(2, 4, 3, padding=1, groups=2)
         self.norm = nn.BatchNorm2d(4)
-        self.up = nn.ConvTranspose2d(4, 3, 2, stride=2)
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
         self.register_buffer("steps", torch.tensor([1, 2, 3], dtype=torch.int16))
 
     def forward(self, x: Tensor) -> Tensor:

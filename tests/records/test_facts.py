@@ -46,6 +46,17 @@ def test_axes_beyond_the_shape_or_given_twice_are_refused(axes: list[int]) -> No
     assert refused(("a", facts([2, 3], axes))) == f"t.jsonl, line 1: the axes of layer 'a' are {axes} of 2; run `mpq analyze` again"
 
 
+def test_layers_keep_their_groups() -> None:
+    (layer,) = layers_in(DOCUMENT, [("a", LayerFacts(["a.weight"], [4, 3, 2], [1], "float16", 2), ())])
+    assert layer == Layer("a", ("a.weight",), (4, 3, 2), (1,), "float16", groups=2)
+
+
+@pytest.mark.parametrize(("shape", "axes", "groups"), [([4, 3, 2], [1], 3), ([4, 3, 2], [0, 1], 2), ([4, 3], [1], 2)])
+def test_groups_that_a_shape_cannot_have_are_refused(shape: list[int], axes: list[int], groups: int) -> None:
+    made = LayerFacts(["a.weight"], shape, axes, "float16", groups)
+    assert refused(("a", made)) == f"t.jsonl, line 1: layer 'a' of shape {shape} cannot have {groups} groups; run `mpq analyze` again"
+
+
 def test_more_weights_than_any_model_has_are_refused_where_they_come_to_be_too_many() -> None:
     half = facts([LAYER_WEIGHTS // 2], [0])
     assert len(layers_in(DOCUMENT, [("a", half, ()), ("b", half, ())])) == 2

@@ -11,6 +11,12 @@ def test_rows_are_the_output_axes_and_columns_all_others(shape: tuple[int, ...],
     assert Layer("x", ("x",), shape, axes, "float32").matrix == matrix
 
 
+def test_groups_have_rows_of_their_own_and_are_told_where_there_are_several() -> None:
+    layer = Layer("up", ("up.weight",), (4, 3, 2, 2), (1,), "float32", groups=2)
+    assert (layer.matrix, layer.to_dict()["groups"]) == ((6, 8), 2)
+    assert "groups" not in Layer("up", ("up.weight",), (4, 3, 2, 2), (1,), "float32").to_dict()
+
+
 @pytest.mark.parametrize(("dtype", "expected"), [("float32", 384), ("float16", 192), ("bfloat16", 192)])
 def test_original_bytes_follow_the_dtype(dtype: str, expected: int) -> None:
     layer = Layer("x", ("x",), (3, 8, 2, 2), (1,), dtype)

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mpq.budget import Budget
-from mpq.errors import FormatError, SchemeError
+from mpq.errors import FormatError, MismatchError, SchemeError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, plan_to_yaml, read_plan, write_plan
@@ -70,6 +70,22 @@ def test_a_plan_without_budget_pins_ties_and_evidence_is_read_back_too(tmp_path:
     bare = plan(budget=None, pinned=(), ties=(), evidence={})
     write_plan(bare, tmp_path / "plan.yaml")
     assert read_plan(tmp_path / "plan.yaml") == bare
+
+
+def test_a_layer_of_a_plan_has_its_axes_and_groups() -> None:
+    made = plan(axes={"up": (1,)}, groups={"up": 2})
+    assert yaml.safe_load(plan_to_yaml(made))["groups"] == {"up": 2}
+    found = made.layer("up", ("up.weight",), (10, 8, 8), "float32", source="the model")
+    assert found == Layer("up", ("up.weight",), (10, 8, 8), (1,), "float32", groups=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "groups"), [((10, 8, 4), (1,), 2), ((5, 16, 8), (1,), 2), ((20, 8), (1,), 2), ((16, 40), (2,), 1)]
+)
+def test_a_layer_of_another_shape_than_the_plan_says_is_refused(shape: tuple[int, ...], axes: tuple[int, ...], groups: int) -> None:
+    made = plan(axes={"up": axes}, groups={"up": groups})
+    with pytest.raises(MismatchError, match=r"^'up' is 16x40 in the plan and [0-9x]+ in the model: analyze it again$"):
+        made.layer("up", ("up.weight",), shape, "float32", source="the model")
 
 
 def test_a_plan_reads_like_a_list_of_layers() -> None:
@@ -153,7 +169,8 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
-    known = "mpq_plan, model, quantizer, layers, shapes, original_bytes, rest, data, analysis, budget, size, evidence, pinned, ties, axes"
+    known = "mpq_plan, model, quantizer, layers, shapes, original_bytes, rest, data, analysis, budget, size, evidence, pinned, ties, axes, "
+    known += "groups"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
     assert message(path) == f", line 10: it has the unknown key 'colour': use {known}; {REMEDY}"
 

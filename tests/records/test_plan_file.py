@@ -78,11 +78,17 @@ def test_more_weights_than_any_model_has_are_refused_with_the_largest_layer() ->
 
 
 def test_pins_ties_and_axes_of_layers_that_are_there_pass() -> None:
-    check_names(document(), file(pinned=["a"], ties=[["a", "b"]], axes={"b": [1]}))
+    check_names(document(), file(pinned=["a"], ties=[["a", "b"]], axes={"b": [1]}, groups={"b": 2}))
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"), [({"pinned": ["a", "c"]}, "pinned"), ({"ties": [["a", "c"]]}, "ties"), ({"axes": {"c": [1]}}, "axes")]
+    ("changes", "key"),
+    [
+        ({"pinned": ["a", "c"]}, "pinned"),
+        ({"ties": [["a", "c"]]}, "ties"),
+        ({"axes": {"c": [1]}}, "axes"),
+        ({"groups": {"c": 2}}, "groups"),
+    ],
 )
 def test_layers_that_are_not_there_are_refused(changes: dict[str, Any], key: str) -> None:
     assert refused(check_names, document(), file(**changes)) == (

@@ -33,6 +33,17 @@ def test_a_row_holds_what_one_output_sums_over(shape: tuple[int, ...], axes: tup
         assert torch.equal(matrix[row], weight[tuple(index)].reshape(-1))
 
 
+@pytest.mark.parametrize("groups", [2, 3])
+def test_with_groups_the_matrix_is_that_of_the_same_ordinary_convolution(groups: int) -> None:
+    parts = torch.randn(groups, 4, 5, 3)  # group, in, out, kernel
+    ordinary, transposed = parts.transpose(1, 2).reshape(groups * 5, 4, 3), parts.reshape(groups * 4, 5, 3)
+    matrix = to_matrix(transposed, (1,), groups)
+    assert torch.equal(matrix, to_matrix(ordinary, (0,)))
+    back = from_matrix(matrix, transposed.shape, (1,), groups)
+    assert torch.equal(back, transposed)
+    assert back.is_contiguous()
+
+
 def test_a_matrix_is_float32_and_a_weight_of_16_bits_comes_back_exactly() -> None:
     weight = torch.randn(4, 6).bfloat16()
     matrix = to_matrix(weight, (1,))

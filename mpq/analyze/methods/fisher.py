@@ -153,7 +153,7 @@ class _Products:
 
         def receive(draw: int) -> Receive:
             def take(layer: Layer, gradient: Tensor) -> None:
-                rows = row_products(to_matrix(gradient, layer.axes)[None], self._changes.of(layer))
+                rows = row_products(to_matrix(gradient, layer.axes, layer.groups)[None], self._changes.of(layer))
                 for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
                     found.setdefault((layer.name, scheme), torch.zeros(1, DRAWS, 2, dtype=torch.float64))[:, draw] = _figures(each)
 

@@ -123,7 +123,7 @@ class _Packed(nn.Module):
         parts = {stored.part: self.get_buffer(f"{_flat(layer.name)}__{stored.part}") for stored in scheme.stored(layer.matrix)}
         scales = scales_of(parts, scheme) if "scales" in parts else None
         codes = Codes("stored", scheme, layer.matrix, _first(parts), scales, parts.get("zero_points"))
-        return from_matrix(dequantize(codes), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
+        return from_matrix(dequantize(codes), layer.shape, layer.axes, layer.groups).to(getattr(torch, layer.dtype))
 
 
 def _call(source: Source, options: Options) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]:

@@ -1,7 +1,7 @@
 """The layers of a model that is not run: every parameter of two or more dimensions, laid out as the class of its module says.
 
 Without a forward pass nothing shows which weights the model uses, or how. So all of them count as used, but for norms and biases; a
-transposed convolution has its outputs along the second dimension, everything else along the first.
+transposed convolution has its outputs along the second dimension, in each of its groups, everything else along the first.
 """
 
 from __future__ import annotations
@@ -27,4 +27,8 @@ def assumed_use(owner: nn.Module) -> Use:
     """How a module of this class uses its weight."""
     name: str = getattr(owner, "original_name", type(owner).__name__)  # the first in TorchScript
     operator = next((operator for part, operator in _OPERATORS.items() if part in name), "other")
-    return Use(operator, (1,) if "ConvTranspose" in name else (0,), on_data=True)
+    if "ConvTranspose" not in name:
+        return Use(operator, (0,), on_data=True)
+    groups = int(getattr(owner, "groups", 1))
+    depthwise = groups == getattr(owner, "in_channels", None)
+    return Use(operator, (0, 1), on_data=True) if depthwise else Use(operator, (1,), on_data=True, groups=groups)

@@ -155,6 +155,7 @@ def _layer(weight: _Weight, use: Use, uses: Sequence[Use]) -> Layer:
         dtype=DTYPES[weight.tensor.dtype],
         operator=use.operator,
         consumers=tuple(consumers),
+        groups=use.groups,
     )
 
 
@@ -162,7 +163,7 @@ def _unreached(weight: _Weight, weights: Sequence[_Weight], heaviest: dict[int, 
     """The layer that was not consumed, laid out like a consumed one of the same kind of module, else as [output, ...]."""
     use = Use("other", (0,), on_data=False)
     for number, known in heaviest.items():
-        if known is not None and _kind(weights[number]) == _kind(weight):
+        if known is not None and _kind(weights[number]) == _kind(weight) and not weight.tensor.shape[0] % known.groups:
             use = replace(known, consumers={})
             break
     return _layer(weight, use, ())

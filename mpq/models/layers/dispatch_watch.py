@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mpq.models.layers.operator_roles import COPIES, JOINS, OPERATORS, Role, role
-from mpq.models.memory.regions import Origin, Region, leading_axes, output_axes, region
+from mpq.models.memory.regions import Origin, Region, changing_axes, leading_axes, output_axes, region
 from mpq.models.memory.storage_tracker import Memory
 
 
@@ -33,12 +33,14 @@ class Use:
         axes: output axes of the parameter.
         on_data: False if the op combines the weight with the model's own state only.
         consumers: names of the modules, in order of first use.
+        groups: equal parts of axis 0 of the parameter, each with outputs of its own.
     """
 
     operator: str
     axes: tuple[int, ...]
     on_data: bool
     consumers: dict[str, None] = field(default_factory=dict)
+    groups: int = 1
 
     @property
     def rank(self) -> tuple[bool, int]:
@@ -154,7 +156,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = (part, view.shape, view.strides, view.address - origin.region.address, on_data, recurrent, norm)
         if key not in uses:
             dims = len(origin.root.shape)
-            uses[key] = Use(_operator(part.operator, dims, recurrent=recurrent, norm=norm), _axes(part, view, origin), on_data)
+            axes, groups = _axes(part, view, origin)
+            uses[key] = Use(_operator(part.operator, dims, recurrent=recurrent, norm=norm), axes, on_data, groups=groups)
         if name := self._names.get(id(current)):
             uses[key].consumers[name] = None
 
@@ -198,8 +201,20 @@ def _operator(operator: str, dims: int, *, recurrent: bool, norm: bool) -> str:
     return "norm" if operator == "other" and norm else operator
 
 
-def _axes(part: Role, view: Region, origin: Origin) -> tuple[int, ...]:
-    return leading_axes(origin.root.shape) if part.reduced is None else output_axes(origin, view, part.reduced)
+def _axes(part: Role, view: Region, origin: Origin) -> tuple[tuple[int, ...], int]:
+    """The output axes of the parameter, and into how many groups its axis 0 falls."""
+    if part.reduced is None:
+        return leading_axes(origin.root.shape), 1
+    if part.groups == 1:
+        return output_axes(origin, view, part.reduced), 1
+    parts = view.split(part.groups)
+    axes, meeting = output_axes(origin, parts, part.reduced), parts.meeting(origin.region)
+    outer = set() if meeting is None else changing_axes(origin, parts, 0, meeting)
+    if outer <= set(axes):
+        return axes, 1
+    if outer == {0} and origin.root.shape[0] == view.shape[0]:
+        return axes, part.groups
+    return tuple(sorted({*axes, *outer})), 1  # more rows than outputs
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -46,10 +46,13 @@ class Role(NamedTuple):
     Args:
         operator: one of `OPERATORS`; "norm" for the parameters of a norm, "none" for an op that does not read the values.
         reduced: dims of the argument that one output sums over, given its number of dims; None if the op is not known.
+        groups: equal parts of the argument's first dim, each with outputs of its own; if there are several, `reduced` counts the dims
+            of the argument with that dim split in two, as `Region.split` does.
     """
 
     operator: str
     reduced: tuple[int, ...] | None = None
+    groups: int = 1
 
 
 def role(operation: str, argument: str, *, dims: int, arguments: Mapping[str, Any]) -> Role:
@@ -69,8 +72,9 @@ def role(operation: str, argument: str, *, dims: int, arguments: Mapping[str, An
         return Role("matmul", (_PRODUCTS[operation][argument],))
     if "conv" in operation and argument == "weight":
         transposed = bool(arguments.get("transposed")) or "transpose" in operation
-        if transposed and int(arguments.get("groups", 1)) > 1:  # the inputs of each group have outputs of their own
-            return Role("conv", tuple(range(2, dims)))
+        groups = int(arguments.get("groups", 1))
+        if transposed and groups > 1:  # the inputs of each group have outputs of their own
+            return Role("conv", _all_but(2, dims + 1)[1:], groups)
         return Role("conv", _all_but(1 if transposed else 0, dims))
     if _LOOKUPS.get(operation) == argument:
         return Role("embedding", _all_but(_indexed(arguments), dims))

@@ -52,6 +52,11 @@ class Region:
                 inside &= indices[:, dim] < self.shape[dim]
         return indices, inside & (rest == 0)
 
+    def split(self, parts: int) -> Region:
+        """The same memory, its first dim in two: equal parts, and what each of them holds."""
+        size = self.shape[0] // parts
+        return Region(self.address, (parts, size, *self.shape[1:]), (self.strides[0] * size, *self.strides))
+
     def holds(self, address: int) -> bool:
         """Whether an element starts at `address`."""
         return self.address <= address <= self.last and bool(self.indices(np.array([address]))[1][0])
@@ -117,12 +122,16 @@ def output_axes(origin: Origin, view: Region, reduced: Iterable[int]) -> tuple[i
         return leading_axes(shape)
     gone: set[int] = set()
     for dim in summed:
-        indices = origin.trace(view.line(meeting, dim))
-        if len(indices):
-            gone.update(int(axis) for axis in np.flatnonzero(indices.min(axis=0) != indices.max(axis=0)))
+        gone |= changing_axes(origin, view, dim, meeting)
     gone |= _units(shape, view.shape, summed)
     axes = tuple(axis for axis in range(len(shape)) if axis not in gone)
     return axes if axes and gone else leading_axes(shape)
+
+
+def changing_axes(origin: Origin, view: Region, dim: int, meeting: int) -> set[int]:
+    """The axes of the parameter along which one moves when going along `dim` of `view` from the address `meeting`."""
+    indices = origin.trace(view.line(meeting, dim))
+    return {int(axis) for axis in np.flatnonzero(indices.min(axis=0) != indices.max(axis=0))} if len(indices) else set()
 
 
 def leading_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

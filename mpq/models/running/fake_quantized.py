@@ -52,7 +52,7 @@ class Variants:
     def matrix(self, name: str) -> Tensor:
         """The unquantized weight of one layer as a float32 matrix."""
         layer = self.layers[name]
-        return to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes)
+        return to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes, layer.groups)
 
     def quantized(self, name: str, scheme: Scheme, *, instead: tuple[Tensor, Statistics] | None = None) -> QuantizedWeight:
         """The codes of one layer under one scheme; `instead` of its matrix and statistics there may be others."""
@@ -87,7 +87,7 @@ class Variants:
 
 def as_parameter(weight: QuantizedWeight, layer: Layer) -> Tensor:
     """The values that a quantized weight stands for, in the parameter's shape and dtype."""
-    return from_matrix(weight.dequantize(), layer.shape, layer.axes).to(getattr(torch, layer.dtype))
+    return from_matrix(weight.dequantize(), layer.shape, layer.axes, layer.groups).to(getattr(torch, layer.dtype))
 
 
 def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer]) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ def storable_candidates(
     """The candidates of each layer that fp16's range does not spoil, or its 16-bit format if none is left; and a line for each loss."""
     kept, lines = {}, []
     for layer in layers:
-        matrix = to_matrix(tensor_of(module, layer.parameters[0]).detach(), layer.axes)
+        matrix = to_matrix(tensor_of(module, layer.parameters[0]).detach(), layer.axes, layer.groups)
         fitting = tuple(scheme for scheme in candidates[layer.name] if fits_range(matrix, scheme))
         lost = ", ".join(str(scheme) for scheme in candidates[layer.name] if scheme not in fitting)
         kept[layer.name] = fitting or (Scheme(sixteen_bits(module, layer)),)

@@ -39,7 +39,8 @@ SINGLE: dict[str, tuple[nn.Module, Tensor, tuple[int, ...], str]] = {
     "conv with circular padding": (nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular"), IMAGES, (0,), "conv"),
     "transposed conv1d": (nn.ConvTranspose1d(4, 6, 3), IMAGES[..., 0], (1,), "conv"),
     "transposed conv2d": (nn.ConvTranspose2d(4, 6, 3), IMAGES, (1,), "conv"),
-    "transposed grouped conv": (nn.ConvTranspose2d(4, 6, 3, groups=2), IMAGES, (0, 1), "conv"),
+    "transposed grouped conv": (nn.ConvTranspose2d(4, 6, 3, groups=2), IMAGES, (1,), "conv"),
+    "transposed depthwise conv": (nn.ConvTranspose2d(4, 12, 3, groups=4), IMAGES, (0, 1), "conv"),
     "embedding": (nn.Embedding(10, 8), IDS, (0,), "embedding"),
     "embedding bag": (nn.EmbeddingBag(10, 8), IDS, (0,), "embedding"),
     "weight first": (Lambda(lambda m, x: m.weight @ x[0].T, weight=weight(6, 8)), X, (0,), "linear"),
@@ -66,6 +67,39 @@ SINGLE: dict[str, tuple[nn.Module, Tensor, tuple[int, ...], str]] = {
     "cloned, then changed in place": (Lambda(lambda m, x: m.weight.clone().add_(x[0]).mm(x[0].T), weight=weight(5, 8)), X, (0,), "other"),
     "row lookup by index": (Lambda(lambda m, x: x + m.weight[x[..., 0].long().clamp(0, 3)], weight=weight(4, 8)), X, (0,), "embedding"),
 }
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """[groups, in, out, 3] as transposed convolutions have it, the groups side by side."""
+    return weight.flatten(0, 1)
+
+
+UP: dict[str, tuple[nn.Module, tuple[int, ...], int, tuple[int, int]]] = {
+    "one group": (nn.ConvTranspose1d(4, 6, 3), (1,), 1, (6, 12)),
+    "two groups": (nn.ConvTranspose1d(4, 6, 3, groups=2), (1,), 2, (6, 6)),
+    "two groups of one output": (nn.ConvTranspose1d(4, 2, 3, groups=2), (1,), 2, (2, 6)),
+    "one input a group": (nn.ConvTranspose1d(4, 8, 3, groups=4), (0, 1), 1, (8, 3)),
+    "pointwise": (nn.ConvTranspose1d(4, 6, 1, groups=2), (1,), 2, (6, 2)),
+    "groups with an axis of their own": (
+        Lambda(lambda m, x: functional.conv_transpose1d(x, _rows(m.weight), groups=2), weight=weight(2, 2, 3, 3)),
+        (0, 2),
+        1,
+        (6, 6),
+    ),
+    "a cast weight": (
+        Lambda(lambda m, x: functional.conv_transpose1d(x, m.weight.float(), groups=2), weight=weight(4, 3, 3).bfloat16()),
+        (1,),
+        2,
+        (6, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UP)
+def test_a_transposed_convolution_has_a_row_per_output_channel(case: str) -> None:
+    module, axes, groups, matrix = UP[case]
+    (layer,) = find(module, IMAGES[..., 0]).layers
+    assert (layer.axes, layer.groups, layer.matrix) == (axes, groups, matrix)
 
 
 @pytest.mark.parametrize(("module", "value", "axes", "operator"), SINGLE.values(), ids=SINGLE)

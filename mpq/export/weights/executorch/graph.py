@@ -106,7 +106,7 @@ class Graph:
         signed = with_positive_scales(weight)
         whole = torch.ops.quantized_decomposed
         layer = self._layers[name]
-        shaped = Signed(from_matrix(signed.codes, layer.shape, layer.axes), signed.scales, signed.signs)
+        shaped = Signed(from_matrix(signed.codes, layer.shape, layer.axes, layer.groups), signed.scales, signed.signs)
         with self._module.graph.inserting_before(node):
             call = self._module.graph.call_function
             chosen = call(whole.choose_qparams.tensor, (node.args[0], -128, 127, _SMALLEST_SCALE, torch.int8))

@@ -10,7 +10,7 @@ no 3, 5, 6 or 7 bits. Operators: DequantizeLinear of ONNX opset 21.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mpq.export.base import Options, Target, Written, package
 from mpq.export.output_place import staged
 from mpq.export.source import Source
 from mpq.records.layer import Layer
+from mpq.tensors.matrix import grouped_axes, grouped_shape
 from mpq.tensors.quantized import QuantizedWeight
 
 _LARGEST_FILE = 1 << 30  # beyond, weights go into a file beside the graph: protobuf ends at 2 GiB
@@ -133,18 +134,24 @@ class _Weights:
             nodes = [self._cast(self._constant(f"{layer.name}.values", _float_array(weight.codes)), "FLOAT")]
         else:
             nodes = self._dequantize(layer.name, weight)
-        rows_first = [*layer.axes, *(axis for axis in range(len(layer.shape)) if axis not in layer.axes)]
-        if len(layer.axes) > 1 or len(layer.shape) > 2:
-            shape = np.array([layer.shape[axis] for axis in rows_first], dtype=np.int64)
-            nodes.append(self._ir.node("Reshape", [nodes[-1].outputs[0], self._constant(f"{layer.name}.shape", shape)]))
+        split = layer.groups > 1
+        sizes, axes = (grouped_shape(layer.shape, layer.groups), grouped_axes(layer.axes)) if split else (layer.shape, layer.axes)
+        rows_first = [*axes, *(axis for axis in range(len(sizes)) if axis not in axes)]
+        if len(axes) > 1 or len(sizes) > 2:
+            nodes.append(self._reshape(nodes[-1], f"{layer.name}.shape", [sizes[axis] for axis in rows_first]))
         if rows_first != sorted(rows_first):
             inverse = sorted(range(len(rows_first)), key=rows_first.__getitem__)
             nodes.append(self._ir.node("Transpose", [nodes[-1].outputs[0]], attributes={"perm": inverse}))
+        if split:
+            nodes.append(self._reshape(nodes[-1], f"{layer.name}.whole", layer.shape))
         if place.dtype != self._ir.DataType.FLOAT:
             nodes.append(self._cast(nodes[-1].outputs[0], place.dtype.name))
         nodes[-1].outputs[0].type = place.type
         nodes[-1].outputs[0].shape = place.shape
         return nodes
+
+    def _reshape(self, node: Any, name: str, shape: Sequence[int]) -> Any:
+        return self._ir.node("Reshape", [node.outputs[0], self._constant(name, np.array(shape, dtype=np.int64))])
 
     def _dequantize(self, name: str, weight: QuantizedWeight) -> list[Any]:
         """Cast of the scales, then DequantizeLinear: float32 [rows, columns]."""

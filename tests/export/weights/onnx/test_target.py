@@ -101,6 +101,18 @@ def test_a_language_model_takes_any_batch_and_length(tmp_path: Path) -> None:
         assert abs(kl_divergence(reference, run(done.path, inputs))) < 1e-8
 
 
+def test_a_grouped_transposed_convolution_gives_the_outputs_of_the_artifact(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, inputs = nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2).eval(), torch.randn(2, 4, 5, 5)
+    torch.export.save(torch.export.export(module, (inputs,)), tmp_path / "model.pt2")
+    _, artifact = make(tmp_path / "model.pt2", Batch((inputs,)), by_name({}, "int8"), tmp_path)
+    export(artifact, "onnx")
+    with torch.no_grad():
+        expected = mpq.load(artifact)(inputs)
+    assert not torch.equal(expected, module(inputs))
+    torch.testing.assert_close(run(tmp_path / "model.onnx", inputs), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_odd_bits_need_nearest_and_then_cost_more_bytes_only(tmp_path: Path) -> None:
     write_demo("digits", tmp_path)
     loaded = load_model(tmp_path / "model.pt2")
