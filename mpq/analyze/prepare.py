@@ -21,6 +21,7 @@ from mpq.data.split_rule import POSITION
 from mpq.distribution import VERSION
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
+from mpq.models.layers.outside_state import outside_notes, outside_weights
 from mpq.models.layers.unquantized_tensors import inventory, source_of
 from mpq.models.layers.without_effect import without_effect
 from mpq.models.running.certainty import certainty_note
@@ -93,6 +94,8 @@ def prepare(
     )
     caution = certainty_note(model.module, split.first.batches, metric)
     source, counts = source_of(model, path), _counts(split, data)
+    rest = inventory(model, layers, source=source, quantizer=quantizer)
+    outside = outside_weights(model.module, split.calibration.batches[0])
     header = SensitivityHeader(
         model=source,
         data={
@@ -112,7 +115,7 @@ def prepare(
         },
         layers=tuple(layers),
         candidates=candidates,
-        rest=inventory(model, layers, source=source, quantizer=quantizer),
+        rest=rest,
         notes=(
             *model.notes,
             *reasons,
@@ -124,6 +127,7 @@ def prepare(
             *_unreached(discovery),
             *_unused(unused),
             *_idle(idle),
+            *outside_notes(outside, rest.original_bytes + sum(layer.original_bytes for layer in layers)),
             *too_large,
         ),
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},

@@ -14,7 +14,8 @@ class Coverage:
     Args:
         layers: searched layers.
         searched_bytes: of their weights, in the dtype of the model.
-        left_out: other tensors of the model: norms, biases, buffers, layers that were ignored or never reached.
+        left_out: other tensors of the model: norms, biases, buffers, layers that were ignored or never reached, weights that are not in its
+            state dict.
         left_out_bytes: their bytes.
         outputs: compared outputs.
         outputs_returned: outputs in floating point that the model returns.

@@ -18,6 +18,7 @@ from mpq.tensors.scales import Scales, grouped, losses, minmax_scales
 _ALLOWED_LOSS = 4.0  # times the squared error that the scheme has anyway: as much as one bit less
 _MOVED = 0.5  # a stored scale this far from the wanted one, relative to it, no longer means the same
 _ALLOWED_SHARE = 0.01  # of the squares of all weights, in groups with such scales
+_LOST = 0.5  # of the squares of one row
 _FINE_SCALE = 2.0**-18  # is 64 steps of fp16 above zero
 _BF16_LOSS = 2.0**-20  # relative squared error of rounding to bf16
 _TOP = 15  # the exponent of weights that use the range fully: no scale is larger than the largest weight
@@ -52,6 +53,34 @@ def fits_range(matrix: Tensor, scheme: Scheme) -> bool:
         energy += _sum(squares)
         moved += _sum(squares[(stored.scale - wanted.scale.float()).abs() > _MOVED * wanted.scale.float().abs()])
     return here <= _ALLOWED_LOSS * there and moved <= _ALLOWED_SHARE * energy
+
+
+def lost_rows(matrix: Tensor, scheme: Scheme) -> int:
+    """How many rows of a matrix [rows, columns] the range of the numbers that `scheme` stores makes worthless.
+
+    A row is lost if its squared error is more than half of its squares and more than four times what it is in the row's own best unit. The
+    errors of a few such rows can be invisible in those of the whole matrix, but a normalization behind them makes them large.
+    """
+    if scheme.is_float:
+        return 0 if FLOAT_DTYPES[scheme.format] != torch.float16 else _count_lost(matrix, matrix.half().float() - matrix)
+    lost = 0
+    for chunk in torch.split(matrix, max(1, _CHUNK // matrix.shape[1])):
+        groups = grouped(chunk, scheme)
+        found = minmax_scales(groups, scheme)
+        if _are_fine(groups, found):
+            continue
+        exponents = torch.frexp(chunk.abs().amax(1)).exponent - _TOP
+        unit = torch.ldexp(torch.ones(len(chunk)), exponents.clamp(-_MOST_EXPONENT, _MOST_EXPONENT)).view(-1, 1)
+        groups = groups / unit.unsqueeze(-1)
+        wanted = losses(groups, minmax_scales(groups, scheme), scheme).sum(1)
+        here = losses(groups, Scales(found.scale.float() / unit, found.zero_point), scheme).sum(1)
+        lost += int((chunk.any(1) & (here > _ALLOWED_LOSS * wanted) & (here > _LOST * groups.square().sum((1, 2)))).sum())
+    return lost
+
+
+def _count_lost(matrix: Tensor, errors: Tensor) -> int:
+    largest = matrix.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return int(((errors / largest).square().sum(1) > _LOST * (matrix / largest).square().sum(1)).sum())
 
 
 def _float16_loss(matrix: Tensor) -> float:

@@ -70,3 +70,22 @@ def test_show_prints_the_line(tmp_path: Path) -> None:
     analyzed(tmp_path / "a.sensitivity.jsonl")
     printed = " ".join(done(f"show {tmp_path / 'a.sensitivity.jsonl'}").out.split())
     assert "coverage: 2 layers searched, 53.1% of the model's bytes; 3 tensors left out, 46.9%; 1 of 2 outputs compared; 80.0%" in printed
+
+
+def test_weights_outside_the_state_dict_are_left_out_and_named() -> None:
+    module = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), Times(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))).eval()
+    table = mpq.analyze(module, torch.randn(16, 8), candidates=("8",), quantizer="rtn", method="measure")
+    assert (coverage(table)["left_out"], coverage(table)["left_out_bytes"]) == (2, 4 * (6 + 6 * 5))
+    assert any(
+        note.startswith("used as weights but not in the state dict, so neither searched") and "2.by (120 bytes" in note
+        for note in table.header.notes
+    )
+
+
+class Times(nn.Module):
+    def __init__(self, by: Tensor) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.by

@@ -191,3 +191,12 @@ def test_the_reference_must_be_finite() -> None:
         Reference(module, data(), metric_named("relative_mse"))
     message = "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
     assert str(error.value) == message
+
+
+def test_rows_that_are_too_small_are_told_although_the_layer_fits() -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("3.weight")[:2] *= 1e-16
+    table = analyzed(module, candidates=("8", "16", "bf16"))
+    assert [str(scheme) for scheme in table.header.candidates["3"]] == ["int8", "bf16", "fp16"]
+    assert table.header.notes[-1] == "of the 12 rows of '3', some are too small for numbers in fp16 and are lost: 2 at int8, 2 at fp16"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mpq.data.dataset import Batch
 from mpq.errors import DataError, ModelError
 from mpq.models.layers.dispatch_watch import Use, Watch, is_norm
+from mpq.models.layers.outside_state import outside_tensors
 from mpq.models.layers.state_tensors import aliases_of, state_of, tied_names
 from mpq.models.memory.regions import Region, region
 from mpq.models.memory.storage_tracker import pointer
@@ -66,6 +67,11 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
     heaviest = {number: _heaviest(weights[number], found) for number, found in uses.items()}
     layers = [_layer(weights[number], use, found) for number, found in uses.items() if (use := heaviest[number])]
     unreached = [_unreached(weight, weights, heaviest) for number, weight in enumerate(weights) if number not in uses and _is_layer(weight)]
+    if not layers and (outside := outside_tensors(module)):
+        raise ModelError(
+            f"the model has no weight to quantize: its matrices are not in the state dict ('{next(iter(outside))}', …): "
+            "make them parameters or buffers, and save TorchScript without torch.jit.freeze"
+        )
     return _discovery(state, layers, unreached)
 
 

@@ -13,7 +13,7 @@ from mpq.formats.scheme import Scheme
 from mpq.models.memory.offload import Offload
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
-from mpq.tensors.fp16_range import fits_range
+from mpq.tensors.fp16_range import fits_range, lost_rows
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Quantizer, Statistics
@@ -98,7 +98,10 @@ def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer
 def storable_candidates(
     module: nn.Module, layers: Iterable[Layer], candidates: Mapping[str, Sequence[Scheme]]
 ) -> tuple[dict[str, tuple[Scheme, ...]], list[str]]:
-    """The candidates of each layer that fp16's range does not spoil, or its 16-bit format if none is left; and a line for each loss."""
+    """The candidates of each layer that fp16's range does not spoil, or its 16-bit format if none is left; and a line for each loss.
+
+    A candidate that loses a few small rows only is kept, with a line too.
+    """
     kept, lines = {}, []
     for layer in layers:
         matrix = to_matrix(tensor_of(module, layer.parameters[0]).detach(), layer.axes, layer.groups)
@@ -109,7 +112,19 @@ def storable_candidates(
             side = "large" if bool(matrix.abs().max() > 1) else "small"
             instead = "" if fitting else f"; it stays at {kept[layer.name][0]}"
             lines.append(f"left out for '{layer.name}', whose weights are too {side} for numbers in fp16: {lost}{instead}")
+        lines += _lines_of_lost_rows(layer, matrix, kept[layer.name])
     return kept, lines
+
+
+def _lines_of_lost_rows(layer: Layer, matrix: Tensor, schemes: Iterable[Scheme]) -> list[str]:
+    """At most one line: how many rows of a layer are too small for the numbers of which schemes."""
+    counts = {str(scheme): lost_rows(matrix, scheme) for scheme in schemes}
+    named = ", ".join(f"{count:,} at {scheme}" for scheme, count in counts.items() if count)
+    return (
+        [f"of the {layer.matrix[0]:,} rows of '{layer.name}', some are too small for numbers in fp16 and are lost: {named}"]
+        if named
+        else []
+    )
 
 
 def sixteen_bits(module: nn.Module, layer: Layer) -> str:

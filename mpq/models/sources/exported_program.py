@@ -1,7 +1,8 @@
 """torch.export archives: loading one, and keeping one without its weights so that the module can be rebuilt from it.
 
 An artifact stores its weights itself, so the program kept beside them has every weight replaced by a tensor of stride 0 over
-one element: names, shapes, dtypes and ties survive, the bytes do not. Constants of the graph are no weights and stay.
+one element: names, shapes, dtypes and ties survive, the bytes do not. Constants and buffers outside the state dict that may be weights are
+made buffers of the state dict when a program is loaded; small ones, and those of whole numbers, stay constants.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.export.pt2_archive._package import load_pt2
 
 from mpq.errors import FormatError, ModelError
@@ -29,6 +32,7 @@ from mpq.models.sources.loaded import LoadedModel
 from mpq.shown import first_line
 
 ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]
+_WEIGHTS = (torch.float32, torch.float16, torch.bfloat16)
 _XZ_MAGIC = b"\xfd7zXZ"
 _STORED = "the program in the artifact"
 _DAMAGED = "the program in the artifact is damaged: write the artifact again with `mpq apply`"
@@ -44,11 +48,41 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
         program, example_inputs = _read(file, str(path), trust=trust)
     with _readable(str(path)):
         _check_mode(program, path)
+    lift_constants(program)
     _replace_state(program, Tensor.contiguous)  # as a rebuilt module has them, so that both compute the same to the bit
     module = _module_of(program, str(path))
     return LoadedModel(
         module, "export", sha256, path=path, example_inputs=example_inputs, program=None if trust else strip_program(program)
     )
+
+
+def lift_constants(program: ExportedProgram) -> None:
+    """Put the constants of `program` that may be weights into its state dict, under their own names: floating point, a matrix or more.
+
+    A tensor that is no parameter and no registered buffer of the module becomes a constant of its program, though products may consume it.
+    """
+    specs, written = program.graph_signature.input_specs, set(_written(program))
+    changed = {*program.graph_signature.buffers_to_mutate.values(), *(spec.target for spec in specs if spec.arg.name in written)}
+    lifted = [name for name, tensor in program.constants.items() if name not in changed and _may_be_weight(tensor)]
+    for spec in specs:
+        if spec.target in lifted:
+            spec.kind, spec.persistent = InputKind.BUFFER, True
+    program.state_dict.update({name: program.constants.pop(name).detach() for name in lifted})
+
+
+def _written(program: ExportedProgram) -> Iterator[str]:
+    """The names of the nodes that the graph writes to in place."""
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for argument, value in zip(() if schema is None else schema.arguments, node.args, strict=False):
+            if argument.is_write and isinstance(value, torch.fx.Node):
+                yield value.name
+
+
+def _may_be_weight(constant: object) -> bool:
+    if not isinstance(constant, Tensor) or isinstance(constant, FakeTensor) or constant.layout != torch.strided:
+        return False
+    return constant.dtype in _WEIGHTS and sum(size > 1 for size in constant.shape) > 1
 
 
 def strip_program(program: ExportedProgram) -> bytes | None:

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mpq.data.batch import Batch
 from mpq.errors import FormatError, ModelError, NumericsError, UsageError
+from mpq.models.layers.discover import discover
 from mpq.models.sources.load import load_model
 from mpq.models.sources.rebuild import rebuild_module
 
@@ -108,6 +110,46 @@ def test_a_16_bit_convolution_with_channels_last_weights_rebuilds_to_the_bit(tmp
     rebuilt.load_state_dict(loaded.module.state_dict())
     assert {parameter.dtype for parameter in rebuilt.parameters()} == {dtype}
     assert torch.equal(rebuilt(image), loaded.module(image))
+
+
+class Constants(nn.Module):
+    """Matrices that are an attribute, a buffer that is not saved, and one that each call writes to; and small constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.plain = torch.randn(6, 5)
+        self.numbers = torch.arange(10).reshape(5, 2)
+        self.unsaved: Tensor
+        self.cache: Tensor
+        self.register_buffer("unsaved", torch.randn(5, 3), persistent=False)
+        self.register_buffer("cache", torch.zeros(2, 3), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = (self.first(x) @ self.plain + self.numbers.sum()) @ self.unsaved * torch.tensor([[2.0]])
+        self.cache.copy_(self.cache + found.sum())
+        return found
+
+
+def test_constants_that_may_be_weights_become_buffers_and_are_searched(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Constants().eval(), torch.randn(2, 4)
+    path = tmp_path / "model.pt2"
+    torch.export.save(torch.export.export(module, (x,)), path)
+    loaded = load_model(path)
+    assert {name: tuple(tensor.shape) for name, tensor in loaded.module.state_dict().items()} == {
+        "first.weight": (6, 4),
+        "first.bias": (6,),
+        "plain": (6, 5),
+        "unsaved": (5, 3),
+    }
+    assert torch.equal(loaded.module(x), module(x))
+    found = discover(loaded.module, [Batch((x,))])
+    assert [(layer.name, layer.matrix) for layer in found.layers] == [("first", (6, 4)), ("plain", (5, 6)), ("unsaved", (3, 5))]
+    assert loaded.program is not None
+    rebuilt = rebuild_module("export", program=loaded.program, config=None)
+    rebuilt.load_state_dict(loaded.module.state_dict())
+    assert torch.equal(rebuilt(x), module(x))
 
 
 def test_a_program_exported_in_training_mode_is_refused(tmp_path: Path) -> None:
