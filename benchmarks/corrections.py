@@ -65,12 +65,12 @@ def _row(setting: Case, judge: Judge, quantizer: str, plan: str, options: argpar
     task = Task(variants, calibration, setting.metric, SEED, Limits(TERA * options.work, options.minutes))
     state, sequence, ratio = State(weights), "-", 1.0
     if options.sequential:
-        recovered = recover(task, weights, held_out, {}, steps=(Sequential(),))
+        recovered = recover(task, state, held_out, {}, steps=(Sequential(),))
         state = recovered.state
         ratio = judge(state.values(layers))[0] / error
         sequence = f"{ratio:.3f} ({recovered.decisions[0].seconds:.0f})"
     steps = (BiasCorrection(),)
-    recovered = recover(task, state.weights, held_out, hindrances(module, (calibration, held_out), steps=steps), steps=steps)
+    recovered = recover(task, state, held_out, hindrances(module, (calibration, held_out), steps=steps), steps=steps)
     state, after = recovered.state, judge(recovered.state.values(layers))[0] if recovered.kept else ratio * error
     began = time.perf_counter()
     found = tune(task, state)

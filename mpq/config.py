@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mpq.errors import ConfigError, SchemeError
+from mpq.formats.floats import REST_DTYPES
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.shown import shown
 
@@ -93,6 +94,7 @@ class SearchSettings:
         timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
         seed: of everything random.
         storage: URL of the Optuna study, or an Optuna storage; None keeps it in memory.
+        rest: "bf16", "fp16" or "fp32": what unquantized floating-point tensors are stored in where that is smaller; None for their own.
     """
 
     pins: Mapping[str, Scheme] = field(default_factory=dict)
@@ -106,8 +108,11 @@ class SearchSettings:
     timeout: float | None = None
     seed: int = 0
     storage: Any = None
+    rest: str | None = None
 
     def __post_init__(self) -> None:
+        if self.rest not in (None, *REST_DTYPES):
+            raise ConfigError(f"rest is {shown(self.rest)}: use {', '.join(REST_DTYPES)}")
         for name in ("trials", "timeout"):
             value = getattr(self, name)
             if value is not None and not value >= 0:

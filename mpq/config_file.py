@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from mpq.reading.fields import Bytes, Count, Integer, Limit, Name, Number, Positive, SchemeText, Scope, Share, Size, Text
+from mpq.reading.fields import Bytes, Count, Integer, Limit, Name, Number, Positive, RestDtype, SchemeText, Scope, Share, Size, Text
 
 _One = Text | Integer
 _Some = _One | list[_One]
@@ -75,6 +75,9 @@ class SearchSection(Struct, forbid_unknown_fields=True):
     timeout: Annotated[Positive | None, Meta(description="seconds after which no trial is begun")] = None
     seed: Annotated[Integer | None, Meta(description="of everything random")] = None
     storage: Annotated[Text | None, Meta(description="URL of an Optuna study")] = None
+    rest: Annotated[RestDtype | None, Meta(description="what unquantized floating-point tensors are stored in where that is smaller")] = (
+        None
+    )
 
 
 class CheckSection(Struct, forbid_unknown_fields=True):

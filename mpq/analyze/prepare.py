@@ -22,7 +22,7 @@ from mpq.distribution import VERSION
 from mpq.errors import ModelError, PatternError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.outside_state import outside_notes, outside_weights
-from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
 from mpq.models.layers.without_effect import without_effect
 from mpq.models.running.certainty import certainty_note
 from mpq.models.running.choose_comparison import choose_comparison
@@ -116,6 +116,7 @@ def prepare(
         layers=tuple(layers),
         candidates=candidates,
         rest=rest,
+        rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
         notes=(
             *model.notes,
             *reasons,

@@ -21,7 +21,7 @@ from mpq.config import AnalysisSettings
 from mpq.distribution import VERSION
 from mpq.errors import UsageError
 from mpq.models.layers.assume import assume
-from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
 from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.sensitivity import Sensitivity
@@ -81,6 +81,7 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
+        rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
         notes=(_ASSUMED, _MEANING, *too_large),
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )

@@ -21,7 +21,7 @@ from mpq.data.dataset import Data, Split
 from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.layers.state_tensors import aliases_of, state_of
-from mpq.models.layers.unquantized_tensors import inventory, rest_tensors
+from mpq.models.layers.unquantized_tensors import inventory, rest_tensors, rounded_tensors
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
@@ -37,6 +37,7 @@ from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
 from mpq.tensors.fp16_range import fits_range
+from mpq.tensors.narrow import narrowed
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -128,7 +129,8 @@ def apply(
         recovered = Recovered(State({}), untried(hindered))
     else:
         task = Task(variants, split.calibration, _metric(wanted, loaded, split), int(wanted.data["seed"]), limits, on_recovery)
-        recovered = recover(task, source.all(), split.held_out, hindered)
+        rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
+        recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
     contents = _contents(wanted, loaded, layers, recovered, source)
     write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
@@ -148,7 +150,7 @@ def _limits(work: float, minutes: float) -> Limits:
 def _checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
     """The layers of a plan that fits the model and its own budget."""
     layers = plan_layers(plan, model)
-    rest = inventory(model, layers, source=plan.model, quantizer=plan.quantizer)
+    rest = inventory(model, layers, source=plan.model, quantizer=plan.quantizer, dtype=plan.rest.dtype)
     if rest != plan.rest:
         raise MismatchError(
             f"the plan's 'rest' says {plan.rest.data_bytes} bytes of data and {plan.rest.header_bytes} of header, this model has "
@@ -160,15 +162,25 @@ def _checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
 
 def _contents(plan: Plan, model: LoadedModel, layers: list[Layer], recovered: Recovered, source: _Weights) -> Contents:
     """What is to be written; checked against the plan."""
-    aliases, tensors = aliases_of(state_of(model.module)), rest_tensors(model, layers)
+    aliases, tensors = aliases_of(state_of(model.module)), rest_tensors(model, layers, plan.rest.dtype)
     foreign = min(recovered.state.tensors.keys() - tensors.keys(), default=None)
     if foreign is not None:
         raise ApplyError(f"recovery changed '{foreign}', which is not stored by itself: this is a bug in mpq, please report it")
     header = ArtifactHeader(
-        plan.model, plan.quantizer, tuple(layers), plan.layers, aliases, model.config or {}, recovered.kept, recovered.stopped
+        plan.model,
+        plan.quantizer,
+        tuple(layers),
+        plan.layers,
+        aliases,
+        model.config or {},
+        recovered.kept,
+        recovered.stopped,
+        plan.rest.dtype,
+        0 if plan.rest.dtype is None else plan.rest.original_bytes,
     )
     weights = recovered.state.weights
-    contents = Contents(header, {**tensors, **recovered.state.tensors}, lambda name: _packed(name, weights.get(name) or source.one(name)))
+    changed = {name: narrowed(tensor, plan.rest.dtype, name) for name, tensor in recovered.state.tensors.items()}
+    contents = Contents(header, {**tensors, **changed}, lambda name: _packed(name, weights.get(name) or source.one(name)))
     found, predicted = contents.file_bytes, plan.size.file_bytes
     if found != predicted:
         raise ApplyError(f"the file would have {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")

@@ -20,7 +20,8 @@ from mpq.records.artifact_file import INDEX_VERSION
 from mpq.records.artifact_layout import entry, in_file_order, layer_entries
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
-from mpq.tensors.dtypes import TORCH_DTYPES
+from mpq.tensors.dtypes import SAFETENSORS_DTYPES, TORCH_DTYPES
+from mpq.tensors.narrow import narrow_dtype
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def planned_shards(source: Path, files: Sequence[Path], plan: Plan, folder: Path
     config = (
         described_checkpoint(source, {t.name: TORCH_DTYPES[t.dtype] for t in by_name.values()}) if plan.model.get("kind") == "hf" else {}
     )
-    whole = ArtifactHeader(plan.model, plan.quantizer, tuple(layers.values()), plan.layers, {}, config)
+    whole = ArtifactHeader(plan.model, plan.quantizer, tuple(layers.values()), plan.layers, {}, config, rest_dtype=plan.rest.dtype)
     return [
         _shard(path, folder / f"model-{number:05}-of-{len(files):05}.mpq.safetensors", held[path], layers, whole)
         for number, path in enumerate(files, start=1)
@@ -82,11 +83,18 @@ def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
     return {"metadata": {"mpq_index": INDEX_VERSION, "total_size": total}, "weight_map": dict(sorted(names.items()))}
 
 
+def stored_dtype(tensor: StoredTensor, wanted: str | None) -> str:
+    """What an unquantized tensor is stored in, as safetensors calls it: `wanted` where that is smaller, else its own dtype."""
+    return SAFETENSORS_DTYPES[narrow_dtype(TORCH_DTYPES[tensor.dtype], wanted)]
+
+
 def _shard(path: Path, output: Path, tensors: list[StoredTensor], layers: Mapping[str, Layer], whole: ArtifactHeader) -> Shard:
     own = {tensor.name: layers[tensor.name] for tensor in tensors if tensor.name in layers}
     schemes = {layer.name: whole.schemes[layer.name] for layer in own.values()}
-    facts = replace(whole, layers=tuple(own.values()), schemes=schemes)
-    entries = [entry(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors if tensor.name not in own]
+    before = 0 if whole.rest_dtype is None else sum(tensor.bytes for tensor in tensors if tensor.name not in own)
+    facts = replace(whole, layers=tuple(own.values()), schemes=schemes, rest_bytes=before)
+    kept = [tensor for tensor in tensors if tensor.name not in own]
+    entries = [entry(tensor.name, stored_dtype(tensor, whole.rest_dtype), tensor.shape) for tensor in kept]
     for layer in own.values():
         entries += layer_entries(layer.name, layer.matrix, schemes[layer.name])
     first = facts.first_bytes(entries)

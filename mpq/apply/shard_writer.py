@@ -8,6 +8,7 @@ their contents are still what it wrote (`shard_digests.py`). The index is writte
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,16 +21,18 @@ import torch
 from torch import Tensor
 
 from mpq.apply.shard_digests import INDEX, Parts, identity_of
-from mpq.apply.shard_plan import Shard, planned_shards
+from mpq.apply.shard_plan import Shard, planned_shards, stored_dtype
 from mpq.data.hashing import tensor_bytes
 from mpq.errors import ApplyError, MismatchError, OutputError
 from mpq.files import atomic_write, sha256_of
 from mpq.formats.scheme import Scheme
-from mpq.models.sources.checkpoint_files import StoredTensor, checkpoint_files
+from mpq.models.sources.checkpoint_files import StoredTensor, checkpoint_files, read_into
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
+from mpq.tensors.dtypes import TORCH_DTYPES
 from mpq.tensors.kernels.stored import row_step
 from mpq.tensors.matrix import to_matrix
+from mpq.tensors.narrow import narrowed
 from mpq.tensors.quantized import unpack_weight
 from mpq.tensors.quantizers.base import Quantizer
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -154,20 +157,33 @@ def _write(shard: Shard, quantizer: Quantizer, pool: ThreadPoolExecutor) -> None
         for tensor in shard.tensors:
             layer = shard.layers.get(tensor.name)
             if layer is None:
-                jobs += _copies(tensor, source, target, shard.places[tensor.name])
+                jobs += _copies(tensor, shard.header.rest_dtype, source, target, shard.places[tensor.name])
             else:
                 jobs += _pieces(tensor, layer, shard, quantizer, source, target)
         for _ in pool.map(lambda job: job(), jobs):
             pass
 
 
-def _copies(tensor: StoredTensor, source: int, target: int, place: int) -> Iterator[Job]:
+def _copies(tensor: StoredTensor, dtype: str | None, source: int, target: int, place: int) -> Iterator[Job]:
+    if stored_dtype(tensor, dtype) != tensor.dtype:
+        for first in range(0, math.prod(tensor.shape), _COPIED // 8):
+            yield partial(_narrow, tensor, dtype, source, target, place, first)
+        return
     for first in range(0, tensor.bytes, _COPIED):
         yield partial(_copy, source, target, tensor.start + first, place + first, min(_COPIED, tensor.bytes - first))
 
 
 def _copy(source: int, target: int, start: int, place: int, size: int) -> None:
     _put(target, os.pread(source, size, start), place)
+
+
+def _narrow(tensor: StoredTensor, dtype: str | None, source: int, target: int, place: int, first: int) -> None:
+    """Store some values of an unquantized tensor, from `first` on, in a smaller dtype."""
+    own = TORCH_DTYPES[tensor.dtype]
+    values = torch.empty(min(_COPIED // 8, math.prod(tensor.shape) - first), dtype=own)
+    read_into(source, values, tensor.start + first * own.itemsize)
+    stored = narrowed(values, dtype, tensor.name)
+    _put(target, tensor_bytes(stored), place + first * stored.element_size())
 
 
 def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantizer, source: int, target: int) -> Iterator[Job]:

@@ -13,6 +13,7 @@ from mpq.records.artifact_files import artifact_bytes, read_header
 from mpq.records.artifact_plans import plans_beside
 from mpq.records.file_kind import kind_of
 from mpq.records.plan import Plan, read_plan
+from mpq.records.unsearched import unsearched_share
 
 CERTAIN = "; the limit rests on samples on which the reference is nearly certain, as on training data: expect a larger error on other data"
 """Added to a limit that is measured on such samples."""
@@ -65,13 +66,13 @@ def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = N
     checks = []
     if budget is not None:
         wanted = Budget(budget, scope or (plan.budget.scope if plan.budget else "layers"))
-        checks.append(_size(*plan.counted(wanted), wanted))
+        checks.append(_size(*plan.counted(wanted), wanted, plan.size.file_bytes))
     return checks if max_error is None else [*checks, _error_of(plan, max_error)]
 
 
 def own_budget(plan: Plan) -> list[Check]:
     """The check of the budget that a plan carries; nothing if it carries none."""
-    return [] if plan.budget is None else [_size(*plan.counted(plan.budget), plan.budget)]
+    return [] if plan.budget is None else [_size(*plan.counted(plan.budget), plan.budget, plan.size.file_bytes)]
 
 
 def relation(taken: int, limit: int) -> str:
@@ -81,10 +82,12 @@ def relation(taken: int, limit: int) -> str:
     return f"{over:,} bytes{share} over" if over > 0 else f"{-over:,} bytes under"
 
 
-def _size(taken: int, limit: int, weights: int, budget: Budget) -> Check:
+def _size(taken: int, limit: int, weights: int, budget: Budget, file_bytes: int) -> Check:
     name = f"size of {'the layers' if budget.scope == 'layers' else 'the file'}"
     bits = f"{8 * taken / weights:.4f} bits per weight"
-    return Check(name, taken <= limit, f"{taken:,} bytes, {bits}; {relation(taken, limit)} the budget of {budget.limit} ({limit:,} bytes)")
+    message = f"{taken:,} bytes, {bits}; {relation(taken, limit)} the budget of {budget.limit} ({limit:,} bytes)"
+    beyond = f"; not searched: {unsearched_share(file_bytes, taken)}" if budget.scope == "layers" else ""
+    return Check(name, taken <= limit, message + beyond)
 
 
 def _error_of(plan: Plan, max_error: float) -> Check:
@@ -132,7 +135,7 @@ def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_
             )
         taken = artifact_bytes(path)
     limit = wanted.bytes(weights=weights, original_bytes=sum(layer.original_bytes for layer in header.layers))
-    return [_size(taken, limit, weights, wanted)]
+    return [_size(taken, limit, weights, wanted, artifact_bytes(path))]
 
 
 def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
@@ -147,5 +150,6 @@ def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
         raise UsageError(f"{path} has the layers of several plans with different budgets ({named}): give --budget")
     file, plan, budget = plans[0]
     taken, limit, weights = plan.counted(budget)
-    found = _size(artifact_bytes(path) if budget.scope == "file" else taken, limit, weights, budget)
+    whole = artifact_bytes(path)
+    found = _size(whole if budget.scope == "file" else taken, limit, weights, budget, whole)
     return replace(found, message=f"{found.message}, from {file.name}")

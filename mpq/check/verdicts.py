@@ -17,6 +17,7 @@ from mpq.files import exists
 from mpq.formats.scheme import Scheme
 from mpq.reading.expressions import Expression
 from mpq.records.loaded_size import Form
+from mpq.records.unsearched import unsearched_share
 from mpq.shown import shown
 
 _SHOWN = 8
@@ -144,6 +145,7 @@ def _bits(file: Weighed, limit: float) -> Check:
     bits = file.effective_bits
     passed = bits <= limit
     message = f"{bits:.4f} over the layers, {'within' if passed else f'{bits - limit:.4f} over'} the limit of {limit:g}"
+    message += f"; not searched: {unsearched_share(file.bytes, sum(file.taken.values()))}"
     return Check("bits per weight", passed, message, () if passed else _largest(file))
 
 

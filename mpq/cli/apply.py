@@ -97,6 +97,7 @@ def command(
 
     from mpq.apply.run import apply
     from mpq.export.base import Options
+    from mpq.records.unsearched import unsearched_line
     from mpq.tensors.quantizers.registry import quantizer_named
 
     target = output or plan.with_name(f"{stem_of(model or located_model(wanted.model, plan))}.mpq.safetensors")
@@ -122,7 +123,7 @@ def command(
     exported = None if to is None else _exported(done.path, to, Options(model=model, plan=plan, factory=factory, trust=trust))
     size = wanted.size
     if json:
-        sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": vars(size)}
+        sizes = {"file_bytes": done.file_bytes, "original_bytes": done.original_bytes, "size": size.to_dict()}
         sizes |= {} if exported is None else {"exported": str(exported.path), "exported_bytes": exported.bytes}
         decided = [decision.to_dict() for decision in done.decisions]
         print_json({"output": str(done.path), **sizes, "recovery": decided, "fallbacks": dict(done.fallbacks), "unchanged": done.unchanged})
@@ -134,6 +135,7 @@ def command(
             f"{done.path}: {done.file_bytes:,} bytes, as predicted",
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
+            unsearched_line(size.file_bytes, size.layer_bytes, dtype=wanted.rest.dtype),
             *(decision.line for decision in done.decisions),
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),
         ]
@@ -150,6 +152,7 @@ def _exported(artifact: Path, target: str, options: Options) -> Exported:
 
 def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:
     from mpq.apply.shard_writer import apply_shards
+    from mpq.records.unsearched import unsearched_line
 
     source = model or located_model(wanted.model, plan)
     with progress("apply") as advance:
@@ -161,6 +164,7 @@ def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *,
         return
     kept = f", {done.kept} of them kept from before" if done.kept else ""
     print_lines([f"{done.index}: {len(done.files)} files{kept}, {done.file_bytes:,} bytes, each as predicted for itself"])
+    print_lines([unsearched_line(done.file_bytes, wanted.size.layer_bytes, dtype=wanted.rest.dtype)])
     if done.file_bytes != wanted.size.file_bytes:
         say(f"the plan's {wanted.size.file_bytes:,} bytes are those of one file, with one header")
     say(f"in Python: mpq.load('{done.index}')")

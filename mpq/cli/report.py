@@ -93,7 +93,9 @@ def _subject(file: Path, sensitivity: Path | None) -> Subject:
 def _plan_of(header: ArtifactHeader | None, table: Sensitivity | None) -> Plan | None:
     """The plan that an artifact follows, as far as the frontier needs it."""
     from mpq.records.plan import plan_for
+    from mpq.search.rest import stored_as
 
     if header is None or table is None:
         return None
-    return plan_for(header.layers, header.schemes, model=header.model, quantizer=header.quantizer, rest=table.header.rest)
+    rest = stored_as(table, header.rest_dtype).header.rest
+    return plan_for(header.layers, header.schemes, model=header.model, quantizer=header.quantizer, rest=rest)

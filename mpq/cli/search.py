@@ -72,6 +72,14 @@ def command(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="An additional limit: the size of the loaded model with packed weights, 20MB or 30%.")
     ] = None,
+    rest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="Store unquantized tensors in bf16, fp16 or fp32 where that is smaller; every plan is measured with them. "
+            "[default: as they are]",
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -115,7 +123,7 @@ def command(
         "candidates": {name: _parts(text) for name, text in _pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
         "costs": _numbers(_pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
     }
-    options |= {"max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory}
+    options |= {"rest": rest, "max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory}
     if uniform is not None:
         _refuse_others(options | steering | {"from": start, "explain": explain})
     elif quantizer is not None:
@@ -135,10 +143,11 @@ def command(
     from mpq.evidence.self_check import self_check_warnings
     from mpq.records.sensitivity import read_sensitivity
     from mpq.search.quality import read_drop
+    from mpq.search.rest import stored_as
 
     quality = Quality(None if limit is None else float(limit), None if drop is None else read_drop(str(drop)), own)
 
-    table = read_sensitivity(source)
+    table = stored_as(read_sensitivity(source), settings_from(SearchSettings, {"rest": choices.get("rest")}).rest)
     for line in self_check_warnings(table.finish):
         warn(line)
     for note in table.notes:
@@ -169,7 +178,7 @@ def _budgets(text: Any, scope: Any) -> list[Budget]:
 
 def _refuse_others(options: dict[str, Any]) -> None:
     """Refuse what a uniform plan leaves nothing to do for."""
-    free = ("trials", "timeout", "seed", "storage")
+    free = ("trials", "timeout", "seed", "storage", "rest")
     found = next((name for name, value in options.items() if value and name not in free), None)
     if found is not None:
         option = {"pins": "pin", "ties": "tie", "costs": "cost"}.get(found, found).replace("_", "-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.budget import Budget
-from mpq.cli.console import figure, print_json, print_table, progress, say, warn
+from mpq.cli.console import figure, print_json, print_table, progress, say
 from mpq.cli.explain import print_explanation
 from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.cli.next_step import code_options
+from mpq.cli.search_result import print_result, print_sizes
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
 from mpq.shown import listed
@@ -165,6 +166,7 @@ class Job:
                     "effective_bits": round(size.effective_bits, 4),
                     "layer_bytes": size.layer_bytes,
                     "file_bytes": size.file_bytes,
+                    "unsearched_bytes": size.unsearched_bytes,
                     "predicted": result.plan.evidence["predicted"],
                     "held_out": measured.get("held_out"),
                     "plan": path.name,
@@ -176,9 +178,14 @@ class Job:
             print_json({"folder": str(folder), "plans": rows})
             return
         print_table(
-            ["budget", "bpw", "file bytes", "predicted", "held-out"],
+            ["budget", "bpw", "file bytes", "not searched", "predicted", "held-out"],
             [
-                [row["budget"], f"{row['effective_bits']:.3f}", f"{row['file_bytes']:,}", figure(row["predicted"]), figure(row["held_out"])]
+                [
+                    row["budget"],
+                    f"{row['effective_bits']:.3f}",
+                    *(f"{row[name]:,}" for name in ("file_bytes", "unsearched_bytes")),
+                    *(figure(row[name]) for name in ("predicted", "held_out")),
+                ]
                 for row in rows
             ],
             title=f"{self._table.metric} by budget",
@@ -193,40 +200,12 @@ class Job:
         write_plan(result.plan, output)
         size = result.plan.size
         if json:
-            print_json({"output": str(output), "size": vars(size), "evidence": result.plan.evidence, "reason": result.reason})
+            print_json({"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence, "reason": result.reason})
             return
-        if result.finalists:
-            print_table(
-                ["finalist", "bpw", "predicted", "calibration", "held-out"],
-                [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
-                title=f"{self._table.metric} by finalist",
-            )
-        for note in result.notes:
-            say(note)
-        caution = self._table.header.data.get("caution")
-        if caution is not None:
-            rests = "--max-error rests on the held-out samples of the analysis, and " if self._quality.max_error is not None else ""
-            warn(f"{rests}{caution}")
-        say(f"chosen: {result.reason}")
-        gap, measured = result.plan.evidence.get("optimality_gap"), result.plan.evidence.get("measured")
-        if gap is not None:
-            proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
-            say(f"exact stage: {proof}; {result.measurements} plans measured")
-        elif measured is not None:
-            held_out = figure(measured["held_out"], measured["held_out_stderr"])
-            say(f"{self._table.metric}: {held_out} on held-out samples, measured on the model")
-        added = result.plan.evidence.get("unseen_rows")
-        if added is not None:
-            say(f"unseen rows add {figure(added)} to the predicted {figure(result.plan.evidence['predicted'])}")
-        for name, cost in result.plan.evidence.get("costs", {}).items():
-            say(f"{name}: {cost['total']:.6g} of at most {cost['most']:g}")
-        asked = result.plan.evidence.get("asked", [])
-        for limit in asked if isinstance(asked, list) else [asked]:
-            say(f"{limit['name']}: {figure(limit['value'])} of at most {limit['most']:g}")
+        print_result(result, self._table, limited=self._quality.max_error is not None)
         for layer in explain:
             print_explanation(result.plan, layer, self._table, list(self._settings.costs))
-        say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
-        say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
+        print_sizes(result, output)
         say(f"next: mpq apply {output}{self._code_options}")
 
     @contextmanager
@@ -259,16 +238,6 @@ class Job:
         from mpq.search.storage import open_storage
 
         return replace(self._settings, storage=open_storage(self._settings.storage, beside=self._source))
-
-
-def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
-    return [
-        f"uniform {row['name']}" if uniform else str(row["name"]),
-        f"{row['effective_bits']:.3f}",
-        figure(row["predicted"]),
-        figure(row["calibration"], row["calibration_stderr"]),
-        figure(row["held_out"], row["held_out_stderr"]),
-    ]
 
 
 def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:

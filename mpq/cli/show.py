@@ -86,6 +86,7 @@ def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> No
 
 def _plan(file: Path) -> Shown:
     from mpq.records.plan import read_plan
+    from mpq.records.unsearched import unsearched_line
 
     plan = read_plan(file)
     size, evidence = plan.size, plan.evidence
@@ -94,6 +95,7 @@ def _plan(file: Path) -> Shown:
         "budget": str(plan.budget) if plan.budget else "none",
         "size": f"{size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes), "
         f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)",
+        "not searched": unsearched_line(size.file_bytes, size.layer_bytes, dtype=plan.rest.dtype).removeprefix("not searched: "),
         "quantizer": plan.quantizer,
     }
     if evidence and plan.evidence_is_current:
@@ -106,7 +108,7 @@ def _plan(file: Path) -> Shown:
         "model": plan.model,
         "budget": vars(plan.budget) if plan.budget else None,
         "quantizer": plan.quantizer,
-        "size": vars(size),
+        "size": size.to_dict(),
         "evidence": evidence,
         "evidence_is_current": plan.evidence_is_current,
     }
@@ -118,6 +120,7 @@ def _artifact(file: Path) -> Shown:
     from mpq.records.artifact_files import artifact_bytes, read_header
     from mpq.records.sensitivity import layer_bytes
     from mpq.records.stands_alone import stands_alone
+    from mpq.records.unsearched import unsearched_line
 
     header = read_header(file)
     total, whole = layer_bytes(header.layers, header.schemes), artifact_bytes(file)
@@ -125,11 +128,12 @@ def _artifact(file: Path) -> Shown:
     facts = {
         "file": f"{file}, an artifact of {header.model.get('path') or 'a model in memory'} ({header.model.get('kind')})",
         "size": f"{whole:,} bytes; {bits:.4g} bits per weight over the layers ({total:,} bytes)",
+        "not searched": unsearched_line(whole, total, dtype=header.rest_dtype).removeprefix("not searched: "),
         "quantizer": header.quantizer,
         "recovery": ", ".join(name.replace("_", " ") for name in header.recovery) or "none",
         "load": f"mpq.load('{file}')" if stands_alone(header, file) else f"mpq.load('{file}', module)",
     }
-    size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole}
+    size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole, "unsearched_bytes": whole - total}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
     if header.stopped:
         facts["stopped"] = f"{', '.join(header.stopped)} ran out of time: another machine may give another artifact"

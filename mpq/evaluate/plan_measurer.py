@@ -15,6 +15,7 @@ from mpq.errors import MismatchError, UsageError
 from mpq.formats.scheme import Scheme
 from mpq.gradients.slopes import slopes_at
 from mpq.models.inputs.fit_to_model import refit_data
+from mpq.models.layers.unquantized_tensors import rounded_tensors
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.reference import Reference
@@ -35,13 +36,21 @@ class PlanMeasurer:
         data: all samples of the analysis, what `load_data` gave or the same batches; they are split as there.
         table: the analysis.
         quantizer: in place of the analysis's own.
+        rest_dtype: "bf16", "fp16" or "fp32", what the plans store unquantized tensors in: they are rounded in every measurement.
 
     Raises:
         MismatchError: if model or data are not those of the analysis.
+        NumericsError: if `rest_dtype` has no finite number for a value.
     """
 
     def __init__(
-        self, model: nn.Module | LoadedModel, data: Data | Iterable[Any], table: Sensitivity, *, quantizer: str | None = None
+        self,
+        model: nn.Module | LoadedModel,
+        data: Data | Iterable[Any],
+        table: Sensitivity,
+        *,
+        quantizer: str | None = None,
+        rest_dtype: str | None = None,
     ) -> None:
         loaded = model if isinstance(model, LoadedModel) else from_module(model)
         samples = refit_data(data, model=loaded, facts=table.header.data)
@@ -61,6 +70,8 @@ class PlanMeasurer:
         self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
         self._held_out = Reference(loaded.module, split.held_out, metric)
+        self.rest_dtype = rest_dtype or table.header.rest.dtype
+        self._rounded = rounded_tensors(loaded.module, table.layers, self.rest_dtype)
 
     def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each calibration sample."""
@@ -68,7 +79,7 @@ class PlanMeasurer:
 
     def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
         """The same, batch by batch."""
-        weights = self._variants.weights(schemes)
+        weights = self._weights(schemes)
         for index in range(len(self._calibration.data.batches)):
             yield self._calibration.batch_errors(index, weights).numpy()
 
@@ -91,7 +102,7 @@ class PlanMeasurer:
             UsageError: if `own` fails, or does not return finite numbers.
         """
         try:
-            with swapped(self._module, self._variants.weights(schemes)), torch.no_grad():
+            with swapped(self._module, self._weights(schemes) if schemes else {}), torch.no_grad():
                 value = own(self._module)
                 found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
                 values: Errors = found.reshape(-1)
@@ -103,5 +114,9 @@ class PlanMeasurer:
         return values
 
     def _errors(self, reference: Reference, schemes: Mapping[str, Scheme]) -> Errors:
-        found: Errors = reference.errors(self._variants.weights(schemes)).numpy()
+        found: Errors = reference.errors(self._weights(schemes)).numpy()
         return found
+
+    def _weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
+        """All values that differ from the unquantized model's."""
+        return self._variants.weights(schemes) | self._rounded

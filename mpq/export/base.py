@@ -79,6 +79,8 @@ class Target(ABC):
     ending: ClassVar[str]
     """What the output's name ends with, after the model's name."""
     abilities: ClassVar[Abilities]
+    keeps_rest: ClassVar[bool] = False
+    """Whether unquantized tensors are written in the dtype that the artifact stores them in, where `--rest` chose one."""
     suffix: ClassVar[str | None] = None
     """What the output's name must end with, where the reading program wants that."""
 

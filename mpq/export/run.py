@@ -77,7 +77,18 @@ def export(
     _keep_budget(wanted, goal, target=target)
     written = goal.write(wanted, place, chosen)
     layer_bytes = (given.layer_bytes, wanted.layer_bytes)
-    return Exported(written.path, written.bytes, given.bytes, layer_bytes, goal.needs_weights, replaced, written.notes)
+    notes = (*_rest_notes(given, goal), *written.notes)
+    return Exported(written.path, written.bytes, given.bytes, layer_bytes, goal.needs_weights, replaced, notes)
+
+
+def _rest_notes(source: Source, goal: Target) -> list[str]:
+    """What to tell where unquantized tensors are not stored as the plan or the artifact has them."""
+    dtype = source.header.rest_dtype if source.header is not None else source.plan.rest.dtype if source.plan is not None else None
+    if dtype is None or goal.keeps_rest:
+        return []
+    if not goal.needs_weights:
+        return [f"the plan stores unquantized tensors in {dtype}, which this format cannot say"]
+    return [f"unquantized tensors have the values that the artifact stores in {dtype}, but are written in the model's own dtypes"]
 
 
 def _inputs(source: Source, options: Options) -> list[Path | None]:

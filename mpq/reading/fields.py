@@ -27,6 +27,7 @@ Positive = Annotated[float, Meta(ge=0, extra={"give": "a number of 0 or more"})]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Axis = Annotated[int, Meta(ge=0, le=31)]
 Dtype = Literal["float32", "float16", "bfloat16"]
+RestDtype = Literal["bf16", "fp16", "fp32"]
 Scope = Annotated[Literal["layers", "file"], Meta(description="layers: the searched layers with their scales; file: the whole artifact")]
 SchemeText = Annotated[
     str, Meta(max_length=64, extra_json_schema=scheme_schema(), extra={"give": "a scheme, for example int4 or int4-g32"})

@@ -40,6 +40,8 @@ class ArtifactHeader:
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
         recovery: names of the steps of recovery whose changes the artifact holds, in order.
         stopped: names of the steps that ran out of time, kept or not: another machine may have given another artifact.
+        rest_dtype: what floating-point tensors that no scheme changes are stored in where that is smaller; None for their own dtypes.
+        rest_bytes: bytes of these tensors in the model; only with `rest_dtype`.
     """
 
     model: dict[str, Any]
@@ -50,11 +52,22 @@ class ArtifactHeader:
     config: dict[str, Any]
     recovery: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
+    rest_dtype: str | None = None
+    rest_bytes: int = 0
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
         layers = {layer.name: {"scheme": str(self.schemes[layer.name]), **_facts(layer)} for layer in self.layers}
-        return _metadata(self.model, self.quantizer, layers, self.aliases, self.config, recovery=self.recovery, stopped=self.stopped)
+        return _metadata(
+            self.model,
+            self.quantizer,
+            layers,
+            self.aliases,
+            self.config,
+            recovery=self.recovery,
+            stopped=self.stopped,
+            rest=_rest_facts(self.rest_dtype, self.rest_bytes),
+        )
 
     def first_bytes(self, entries: Iterable[TensorEntry]) -> bytes:
         """The first bytes of the file, up to its tensors: as many whatever the steps of recovery, which a plan cannot know.
@@ -77,11 +90,12 @@ def rest_of(
     config: Mapping[str, Any],
     weights: int,
     original_bytes: int,
+    dtype: str | None = None,
 ) -> Rest:
-    """The constant part of an artifact: `entries` are its unquantized tensors, `weights` the parameters among them."""
-    stored = list(entries)
-    bare = _metadata(model, quantizer, {layer.name: {"scheme": "", **_facts(layer)} for layer in layers}, aliases, config)
-    return Rest(header_length(stored, bare), sum(e.stored.bytes for e in stored), weights, original_bytes)
+    """The constant part of an artifact: `entries` are its unquantized tensors as they are stored, `weights` the parameters among them."""
+    stored, rest = list(entries), _rest_facts(dtype, original_bytes)
+    bare = _metadata(model, quantizer, {layer.name: {"scheme": "", **_facts(layer)} for layer in layers}, aliases, config, rest=rest)
+    return Rest(header_length(stored, bare), sum(e.stored.bytes for e in stored), weights, original_bytes, dtype)
 
 
 def is_artifact(path: Path) -> bool:
@@ -112,16 +126,19 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     for layer in layers:
         check_parts(said, layer.name, schemes[layer.name].stored(layer.matrix), tensors)
     facts = said.value["model"], file.quantizer, layers, schemes, file.aliases, file.config
-    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped))
+    rest = (None, 0) if file.rest is None else (file.rest.dtype, file.rest.original_bytes)
+    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), *rest)
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
-    """Bytes of the tensors that no scheme changed, without the program.
+    """Bytes that the tensors that no scheme changed take in the model, without the program.
 
     Args:
         path: a file of the artifact.
         header: of the whole artifact, whose other files may hold some of its layers.
     """
+    if header.rest_dtype is not None:
+        return read_artifact_header(path).rest_bytes
     left_out = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS} | {PROGRAM}
     places = [facts.data_offsets for name, facts in _opened(path)[1].items() if name not in left_out]
     return sum(end - start for start, end in places)
@@ -145,6 +162,7 @@ def _metadata(
     *,
     recovery: Sequence[str] = (),
     stopped: Sequence[str] = (),
+    rest: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -152,10 +170,15 @@ def _metadata(
         "quantizer": quantizer,
         "recovery": list(recovery),  # empty, it is as long as `"corrected":0`, which stood here before: older plans keep their sizes
         **({"stopped": list(stopped)} if stopped else {}),
+        **({"rest": dict(rest)} if rest else {}),
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),
     }
+
+
+def _rest_facts(dtype: str | None, original_bytes: int) -> dict[str, Any] | None:
+    return None if dtype is None else {"dtype": dtype, "original_bytes": original_bytes}
 
 
 def _recovery(file: MetadataFacts) -> tuple[str, ...]:

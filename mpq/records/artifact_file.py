@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from mpq.formats.stored import DTYPE_BYTES, Stored
 from mpq.reading.documents import Document
-from mpq.reading.fields import Name, SchemeText, Size, Text
+from mpq.reading.fields import Name, RestDtype, SchemeText, Size, Text
 from mpq.records.facts import LayerFacts, ModelFacts
 from mpq.shown import shown
 
@@ -36,6 +36,13 @@ class StoredLayerFacts(LayerFacts, kw_only=True):
     scheme: SchemeText
 
 
+class StoredRest(Struct):
+    """How unquantized tensors are stored, where not in their own dtypes."""
+
+    dtype: RestDtype
+    original_bytes: Annotated[Size, Meta(description="of these tensors in the model, which has them in their own dtypes")]
+
+
 class MetadataFacts(Struct):
     """What mpq says in the header under "mpq"."""
 
@@ -47,6 +54,7 @@ class MetadataFacts(Struct):
     layers: dict[Name, StoredLayerFacts]
     recovery: list[Name] | None = None
     stopped: list[Name] = []
+    rest: StoredRest | None = None
     corrected: Annotated[int, Meta(ge=0, le=7)] | bool = 0
 
 

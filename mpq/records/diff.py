@@ -116,6 +116,7 @@ def _figures(old: Plan, new: Plan, table: Sensitivity | None) -> list[Change]:
         ("effective_bits", "bits per weight over the layers"),
         ("layer_bytes", "bytes of the layers"),
         ("file_bytes", "bytes of the file"),
+        ("unsearched_bytes", "bytes not searched"),
     )
     found = [Change(text, getattr(old.size, name), getattr(new.size, name)) for name, text in sizes]
     before, after = _errors(old, table), _errors(new, table)
@@ -140,6 +141,9 @@ def _notes(old: Plan, new: Plan) -> list[str]:
         notes.append("the plans are for different models: their errors are not comparable")
     if old.evidence.get("metric") != new.evidence.get("metric") and old.evidence and new.evidence:
         notes.append(f"the errors are in different metrics: {old.evidence.get('metric')} and {new.evidence.get('metric')}")
+    if old.rest.dtype != new.rest.dtype:
+        before, after = (f"in {plan.rest.dtype} at most" if plan.rest.dtype else "as they are" for plan in (old, new))
+        notes.append(f"unquantized tensors are stored {before} by the old plan and {after} by the new one")
     if old.quantizer != new.quantizer:
         notes.append(f"the quantizer changed from {old.quantizer} to {new.quantizer}")
     if old.budget != new.budget:

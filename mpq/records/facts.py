@@ -12,7 +12,7 @@ from mpq.errors import MpqError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document
-from mpq.reading.fields import Axis, Count, Dtype, Integer, Name, SchemeText, Sha256, Share, Size, Text
+from mpq.reading.fields import Axis, Count, Dtype, Integer, Name, RestDtype, SchemeText, Sha256, Share, Size, Text
 from mpq.records.layer import Layer
 from mpq.shown import shown
 
@@ -76,6 +76,7 @@ class RestFacts(Struct, forbid_unknown_fields=True):
     data_bytes: Size
     weights: Size
     original_bytes: Size
+    dtype: Annotated[RestDtype | None, Meta(description="what unquantized tensors are stored in where that is smaller")] = None
 
 
 class LayerFacts(Struct):

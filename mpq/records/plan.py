@@ -43,6 +43,15 @@ class Size:
     file_bytes: int
     file_effective_bits: float
 
+    @property
+    def unsearched_bytes(self) -> int:
+        """Bytes of the artifact that are not those of the searched layers: unquantized tensors, the program and the header."""
+        return self.file_bytes - self.layer_bytes
+
+    def to_dict(self) -> dict[str, int | float]:
+        """A JSON object."""
+        return {**vars(self), "unsearched_bytes": self.unsearched_bytes}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -164,6 +173,7 @@ def plan_to_yaml(plan: Plan) -> str:
         "layer_bytes": size.layer_bytes,
         "file_bytes": size.file_bytes,
         "file_effective_bits": round(size.file_effective_bits, 4),
+        "unsearched_bytes": size.unsearched_bytes,
     }
     if plan.evidence:
         head["evidence"] = plan.evidence
@@ -180,8 +190,7 @@ def plan_to_yaml(plan: Plan) -> str:
         text += _dump({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
     if plan.groups:
         text += _dump({"groups": plan.groups})
-    rest = {key: getattr(plan.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
-    return text + _dump({"original_bytes": plan.original_bytes, "rest": rest})
+    return text + _dump({"original_bytes": plan.original_bytes, "rest": plan.rest.to_dict()})
 
 
 def _comment(plan: Plan, name: str) -> str:

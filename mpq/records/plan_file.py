@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document
-from mpq.reading.fields import Axis, Count, Limit, Name, Number, SchemeText, Scope, Sha256, Size, Text
+from mpq.reading.fields import Axis, Count, Limit, Name, Number, RestDtype, SchemeText, Scope, Sha256, Size, Text
 from mpq.records.facts import DataFacts, ModelFacts, RestFacts
 from mpq.records.sensitivity_file import OutputFacts
 from mpq.shown import shown
@@ -33,6 +33,7 @@ class SizeFacts(Struct):
     layer_bytes: Size | None = None
     file_bytes: Size | None = None
     file_effective_bits: Number | None = None
+    unsearched_bytes: Size | None = None
 
 
 class MeasuredFacts(Struct):
@@ -75,6 +76,14 @@ class AskedFacts(Struct):
     value: Number | None = None
 
 
+class RestCostFacts(Struct):
+    """What storing the unquantized tensors in a smaller dtype costs alone."""
+
+    dtype: RestDtype
+    held_out: Number | None = None
+    held_out_stderr: Number | None = None
+
+
 class FinalistFacts(Struct):
     """A plan that was measured as a whole."""
 
@@ -100,6 +109,7 @@ class EvidenceFacts(Struct):
     best_uniform: UniformFacts | UnsetType = UNSET
     optimality_gap: Number | None = None
     with_interactions: InteractionFacts | UnsetType = UNSET
+    rest: RestCostFacts | UnsetType = UNSET
     costs: Annotated[dict[Name, CostFacts], Meta(description="what the search limited besides the size")] = {}
     asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
     decision: Text = ""

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from mpq.errors import FormatError
 from mpq.reading.documents import Document, json_document
-from mpq.reading.fields import Count, Name, Number, Positive, SchemeText, Share, Size, Text
+from mpq.reading.fields import Count, Name, Number, Positive, RestDtype, SchemeText, Share, Size, Text
 from mpq.reading.validate import validated
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
 
@@ -52,6 +52,10 @@ class HeaderLine(Struct):
     layers: list[NamedLayerFacts]
     notes: list[Text]
     versions: dict[Name, Text]
+    rest_as: Annotated[
+        dict[RestDtype, RestFacts | Text],
+        Meta(description="the constant part with its floating-point tensors stored in another dtype, or why it cannot be"),
+    ] = {}
 
 
 class QualityFacts(Struct):

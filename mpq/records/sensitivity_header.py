@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,18 @@ class Rest:
         data_bytes: unquantized parameters, buffers and the program.
         weights: number of parameters outside the searched layers.
         original_bytes: bytes of the unquantized parameters and buffers in the model.
+        dtype: what floating-point tensors among them are stored in where that is smaller, see `REST_DTYPES`; None for their own.
     """
 
     header_bytes: int
     data_bytes: int
     weights: int
     original_bytes: int
+    dtype: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object; the dtype only where there is one."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class SensitivityHeader:
         rest: the constant part of the artifact.
         notes: what was decided automatically and why; layers that the data never reached.
         versions: of mpq, torch and Python.
+        rest_as: the constant part with its floating-point tensors stored in each of `REST_DTYPES`, or why it cannot be; empty in files of
+            earlier versions.
     """
 
     model: dict[str, Any]
@@ -58,17 +67,19 @@ class SensitivityHeader:
     rest: Rest
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    rest_as: Mapping[str, Rest | str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the first line."""
         layers = [{**layer.to_dict(), "candidates": [str(scheme) for scheme in self.candidates[layer.name]]} for layer in self.layers]
-        rest = {key: getattr(self.rest, key) for key in ("header_bytes", "data_bytes", "weights", "original_bytes")}
+        options = {name: option if isinstance(option, str) else option.to_dict() for name, option in self.rest_as.items()}
         return {
             "mpq_sensitivity": VERSION,
             "model": self.model,
             "data": self.data or None,
             "settings": self.settings,
-            "rest": rest,
+            "rest": self.rest.to_dict(),
+            **({"rest_as": options} if options else {}),
             "notes": list(self.notes),
             "versions": self.versions,
             "layers": layers,
@@ -94,4 +105,5 @@ def header_in(document: Document, path: Path) -> SensitivityHeader:
         rest=Rest(**structs.asdict(file.rest)),
         notes=tuple(file.notes),
         versions=file.versions,
+        rest_as={name: option if isinstance(option, str) else Rest(**structs.asdict(option)) for name, option in file.rest_as.items()},
     )

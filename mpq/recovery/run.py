@@ -12,7 +12,7 @@ from mpq.errors import MpqError
 from mpq.recovery.base import Decision, Proposal, State, Step, Task
 from mpq.recovery.held_out import LEAST_SAMPLES, decide
 from mpq.recovery.registry import STEPS
-from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.narrow import narrowed
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,29 @@ def untried(hindered: Mapping[str, str], *, steps: Sequence[Step] = STEPS) -> tu
 
 def recover(
     task: Task,
-    weights: Mapping[str, QuantizedWeight],
+    state: State,
     held_out: Data,
     hindered: Mapping[str, str],
     *,
+    rest_dtype: str | None = None,
     steps: Sequence[Step] = STEPS,
 ) -> Recovered:
     """Take the steps in turn, each from what was kept before.
 
     Args:
         task: what the steps work with.
-        weights: as the quantizer left them, by layer name.
+        state: the weights as the quantizer left them, and unquantized tensors that storing rounds.
         held_out: the samples that decide.
         hindered: why steps are not tried, by name.
+        rest_dtype: what unquantized tensors are stored in where that is smaller; what a step proposes is rounded to it and then judged.
         steps: all steps.
     """
-    state, decisions = State(weights), list[Decision]()
+    decisions = list[Decision]()
     for step in steps:
         if step.name in hindered:
             decisions.append(_skipped(step, hindered[step.name]))
             continue
-        proposal, seconds = _proposed(step, task, state)
+        proposal, seconds = _proposed(step, task, state, rest_dtype)
         if not proposal.changes:
             made = _skipped(step, proposal.about + proposal.remark, seconds=seconds)
             decisions.append(replace(made, stopped=proposal.stopped, details=proposal.details))
@@ -102,10 +104,13 @@ def _hindrance(step: Step, module: nn.Module, data: tuple[Data, Data] | None, of
     return step.hindrance(module, calibration)
 
 
-def _proposed(step: Step, task: Task, state: State) -> tuple[Proposal, float]:
+def _proposed(step: Step, task: Task, state: State, rest_dtype: str | None) -> tuple[Proposal, float]:
     clock = task.limits.clock()
     try:
         proposal = step.propose(task, state)
+        if rest_dtype is not None:
+            stored = {name: narrowed(tensor, rest_dtype, name).to(tensor.dtype) for name, tensor in proposal.tensors.items()}
+            proposal = replace(proposal, tensors=stored)
     except MpqError as problem:
         proposal = Proposal(str(problem))
     return proposal, clock.spent

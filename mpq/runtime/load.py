@@ -121,7 +121,8 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
             made = {source: weight(layer, header, file, dtype or getattr(torch, layer.dtype)) for source, layer in layers.items()}
             dtypes = {source: state[name].dtype for name, source in sources.items()}
             others = {source: from_stored(file.get_tensor(source), dtypes[source]) for source in held - set(layers)}
-            _replace(module, sources, made | {source: _cast(tensor, dtype) for source, tensor in others.items()})
+            restored = dtypes if header.rest_dtype is not None else {}
+            _replace(module, sources, made | {source: _cast(tensor, dtype or restored.get(source)) for source, tensor in others.items()})
             return
         for name, source in sources.items():
             value = _weight(layers[source], header, file) if source in layers else from_stored(file.get_tensor(source), state[name].dtype)

@@ -111,7 +111,7 @@ class _Solver:
         return self._placed(self.plan.layers, predicted, name="this plan", gap=0.0)
 
     def _placed(self, schemes: Mapping[str, Scheme], predicted: float, *, name: str, gap: float) -> Point:
-        rest, layers = self.table.header.rest, self.table.layers
+        rest, layers = self.table.header.rest if self.plan is None else self.plan.rest, self.table.layers
         ordered = {layer.name: schemes[layer.name] for layer in layers}
         data = sum(self._cost(layer, ordered[layer.name], "layers") for layer in layers)
         header = sum(self._cost(layer, ordered[layer.name], "file") for layer in layers) - data

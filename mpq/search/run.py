@@ -13,7 +13,7 @@ from mpq.config import SearchSettings, settings_from
 from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
 from mpq.records.plan import Plan, plan_for
-from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity
+from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
 from mpq.search.byte_limit import byte_limit
 from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
@@ -21,6 +21,7 @@ from mpq.search.final_decision import Decision, Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
 from mpq.search.problem import Problem, check_feasible
 from mpq.search.remarks import remarks
+from mpq.search.rest import stored_as
 from mpq.search.solvers.knapsack import Solution
 from mpq.search.solvers.quadratic import Quadratic, minimise
 from mpq.search.stages.schedule import Progress, Schedule
@@ -90,11 +91,15 @@ def search(
 
     Raises:
         BudgetError: if no plan meets the budget; the message gives the smallest and the largest.
-        UsageError: if the table is unfinished, or pins and ties cannot be met.
+        UsageError: if the table is unfinished, pins and ties cannot be met, `rest` cannot hold the unquantized tensors, or the measurer
+            leaves them as they are.
     """
     table = sensitivity if isinstance(sensitivity, Sensitivity) else read_sensitivity(Path(sensitivity))
     wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
     chosen = settings or settings_from(SearchSettings, choices)
+    table = stored_as(table, chosen.rest)
+    if measurer is not None and table.header.rest.dtype != getattr(measurer, "rest_dtype", None):
+        raise UsageError(f"the measurer does not store the rest in {table.header.rest.dtype}: make it with rest_dtype='{chosen.rest}'")
     problem, solution = problem_for(table, wanted, chosen)
     run = _Run(table, problem, wanted, chosen, solution, on_progress)
     if measurer is None:
@@ -113,6 +118,7 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
     if not table.finished:
         missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
+    table = stored_as(table, settings.rest)
     groups = groups_for(table, settings, scope=budget.scope)
     limit = byte_limit(table, budget)
     problem = Problem(groups, limit.layers, cost_limits(table, groups, settings.costs, settings.memory))
@@ -191,8 +197,17 @@ class _Run:
             finalists.append(Finalist(name, found.choice, uniform, bits, predicted, found.errors, held[found.choice]))
         decision = decide(finalists, spread=self._spread())
         best = decision.best
-        plan = self._plan(best.choice, self._evidence(decision, finalists), uniform=best.uniform)
+        evidence = self._evidence(decision, finalists) | self._rest(measurer)
+        plan = self._plan(best.choice, evidence, uniform=best.uniform)
         return SearchResult(plan, tuple(finalists), decision.reason, measurements, self._notes)
+
+    def _rest(self, measurer: Measurer) -> dict[str, Any]:
+        """What storing the unquantized tensors in a smaller dtype costs with no layer quantized; nothing where it is not asked for."""
+        dtype = self.table.header.rest.dtype
+        if dtype is None:
+            return {}
+        alone = measurer.held_out({})
+        return {"rest": {"dtype": dtype, "held_out": rounded(float(alone.mean())), "held_out_stderr": rounded(standard_error(alone))}}
 
     def _spread(self) -> float | None:
         """How far the table's predictions of whole plans were off in the analysis's self-check, beyond a common factor."""

@@ -13,14 +13,17 @@ from torch import nn
 import mpq
 from mpq.apply.artifact_writer import ArtifactWriter, Contents
 from mpq.budget import Budget
-from mpq.errors import ApplyError, MismatchError
+from mpq.errors import ApplyError, MismatchError, NumericsError
 from mpq.files import OutputError
 from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.models.layers.unquantized_tensors import inventory, rest_options, rest_tensors, source_of
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.sources.load import from_module
+from mpq.records.artifact import read_artifact_header, read_rest_bytes
 from mpq.records.plan import write_plan
+from mpq.records.sensitivity_header import Rest
 from mpq.tensors.quantized import QuantizedWeight
-from tests.apply.making import in_memory, plan_of
+from tests.apply.making import expected_state, in_memory, layers_of, plan_of, same
 from tests.models.small import MODELS, bits, data, mlp
 
 NAME = "a.mpq.safetensors"
@@ -230,3 +233,59 @@ def test_a_size_that_is_not_the_plans_is_found_before_anything_is_written(tmp_pa
     monkeypatch.setattr(Contents, "file_bytes", 7)
     message = refused(ApplyError, model, plan, tmp_path / NAME)
     assert message == f"the file would have 7 bytes, the plan predicts {plan.size.file_bytes}: this is a bug in mpq, please report it"
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv", "tied"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_unquantized_tensors_are_stored_smaller_to_the_byte_and_given_back_in_their_own_dtype(
+    tmp_path: Path, kind: str, dtype: str
+) -> None:
+    model = in_memory(kind)
+    plain = plan_of(model, kind, ("int4-g8", "int8"))
+    rest = rest_options(model, layers_of(model, kind), source=plain.model, quantizer="rtn")[dtype]
+    assert isinstance(rest, Rest)
+    plan = replace(plain, rest=rest)
+    found = mpq.apply(model, plan, tmp_path / NAME)
+    assert found.path.stat().st_size == plan.size.file_bytes
+    assert plan.rest.data_bytes < plain.rest.data_bytes
+    header = read_artifact_header(found.path)
+    assert (header.rest_dtype, header.rest_bytes) == (dtype, plain.rest.original_bytes)
+    assert read_rest_bytes(found.path, header) == plain.rest.original_bytes
+    small = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    wanted = expected_state(model, plan, kind)
+    for name in rest_tensors(model, layers_of(model, kind)):
+        if wanted[name].is_floating_point():
+            wanted[name] = wanted[name].to(small).to(wanted[name].dtype)
+    assert same(mpq.load(found.path, MODELS[kind][0]()), wanted)
+    packed = mpq.load(found.path, MODELS[kind][0](), packed=True)
+    assert all(torch.equal(packed.state_dict()[name], wanted[name]) for name in rest_tensors(model, layers_of(model, kind)))
+
+
+def test_a_value_that_the_dtype_cannot_hold_is_refused_with_its_tensor_and_nothing_is_written(tmp_path: Path) -> None:
+    module = mlp()
+    with torch.no_grad():
+        module.get_parameter("2.weight")[3] = 1e5
+    model = from_module(module)
+    layers = layers_of(model, "mlp")
+    options = rest_options(model, layers, source=source_of(model, "model.pt2"), quantizer="rtn")
+    assert options["fp16"] == "'2.weight' holds 1e+05, and fp16 ends at 6.55e+04: use --rest bf16, which reaches as far as fp32"
+    assert isinstance(options["bf16"], Rest)
+    assert "fp32" not in options
+    plan = plan_of(model, "mlp")
+    rest = inventory(model, layers, source=plan.model, quantizer="rtn", dtype="fp16")
+    assert refused(NumericsError, model, replace(plan, rest=rest), tmp_path / NAME).startswith("'2.weight' holds 1e+05")
+
+
+def test_recovery_is_judged_with_unquantized_tensors_as_they_are_stored(tmp_path: Path) -> None:
+    model, samples = in_memory("mlp"), data(96)
+    table = mpq.analyze(model, samples, candidates=("2", "8"), quantizer="rtn")
+    plan = mpq.search(table, "4bits", rest="bf16").plan
+    found = mpq.apply(model, plan, tmp_path / NAME, data=samples)
+    loaded = mpq.load(found.path, mlp())
+    held_out = samples.split_as(table.header.data).held_out
+    kept = [decision for decision in found.decisions if decision.kept]
+    assert kept
+    measured = mpq.evaluate(mlp(), loaded, held_out)["kl_divergence"].quantized
+    assert measured == pytest.approx(kept[-1].after, rel=1e-4)
+    vectors = [tensor for name, tensor in loaded.named_parameters() if tensor.ndim == 1]
+    assert all(torch.equal(tensor, tensor.bfloat16().float()) for tensor in vectors)

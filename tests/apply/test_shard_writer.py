@@ -1,6 +1,7 @@
 """An artifact written piece by piece holds what one written from memory holds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from mpq.data.dataset import Batch
 from mpq.errors import ApplyError, FormatError, HeldError, MismatchError, ModelError, OutputError
 from mpq.formats.scheme import parse_scheme
 from mpq.models.sources.checkpoint_files import checkpoint_files
+from mpq.records.artifact import read_artifact_header
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, read_plan
 from tests.cli.typed import done, refused
@@ -76,6 +78,17 @@ def test_the_size_of_every_file_is_predicted(tmp_path: Path) -> None:
     index = json.loads(done.index.read_text())
     assert index["metadata"]["total_size"] == done.file_bytes
     assert index["weight_map"]["norm"] == "model-00001-of-00002.mpq.safetensors"
+
+
+def test_unquantized_tensors_are_stored_smaller(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model")
+    wanted = replace(plan(), rest=replace(REST, dtype="bf16"))
+    done = apply_shards(source, wanted, tmp_path / "small", workers=2)
+    found = {name: tensor for file in done.files for name, tensor in load_file(file).items()}
+    assert torch.equal(found["norm"], load_file(source / "a.safetensors")["norm"].bfloat16())
+    shards = planned_shards(source, checkpoint_files(source), wanted, tmp_path / "small")
+    assert [shard.bytes for shard in shards] == [file.stat().st_size for file in done.files]
+    assert [read_artifact_header(file).rest_bytes for file in done.files] == [4 * 77, 0]
 
 
 def test_a_file_without_layers_weighs_its_tensors(tmp_path: Path) -> None:

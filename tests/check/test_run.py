@@ -52,7 +52,10 @@ def test_no_limit_is_no_check() -> None:
 
 def test_a_budget_counts_the_layers_and_is_kept_to_the_byte() -> None:
     assert only(budget=f"{BYTES}B") == Check(
-        "size of the layers", True, f"{BYTES:,} bytes, 4.4853 bits per weight; 0 bytes under the budget of {BYTES}B ({BYTES:,} bytes)"
+        "size of the layers",
+        True,
+        f"{BYTES:,} bytes, 4.4853 bits per weight; 0 bytes under the budget of {BYTES}B ({BYTES:,} bytes)"
+        f"; not searched: {FILE - BYTES:,} bytes, 21.4% of the file",
     )
     over = only(budget=f"{BYTES - 1}B")
     assert (over.passed, "; 1 bytes (0.02%) over the budget of " in over.message) == (False, True)
@@ -145,7 +148,9 @@ def test_an_artifact_is_held_to_bits_of_its_layers_or_bytes_of_its_file() -> Non
     name = "m.mpq.safetensors"
     assert only(name, budget=f"{BYTES}B").passed
     assert not only(name, budget=f"{BYTES - 1}B").passed
-    assert only(name, budget="10%").message.endswith(f"the budget of 10% ({4 * WEIGHTS // 10:,} bytes)")
+    assert only(name, budget="10%").message.endswith(
+        f"the budget of 10% ({4 * WEIGHTS // 10:,} bytes); not searched: {taken - BYTES:,} bytes, {1 - BYTES / taken:.1%} of the file"
+    )
     assert only(name, budget=f"{taken}B", scope="file").passed
     assert not only(name, budget=f"{taken - 1}B", scope="file").passed
     reason = "budget 4bits (file) needs the size of the whole model, which an artifact does not tell: check the plan, or give bytes"

@@ -114,3 +114,21 @@ def test_a_figure_of_the_users_own_sees_the_quantized_model_and_the_model_stays(
     assert measurer.score(lambda _: [True, False], {}).tolist() == [1.0, 0.0]
     with pytest.raises(UsageError, match=r"^the metric returned nothing: it must return a finite number, or one for each sample$"):
         measurer.score(lambda _: [], {})
+
+
+def test_unquantized_tensors_are_rounded_in_every_measurement_but_not_in_the_reference() -> None:
+    table, module = analyzed(), mlp()
+    measurer = mpq.PlanMeasurer(module, data(), table, rest_dtype="bf16")
+    copied, metric = copy.deepcopy(module), metric_named("kl_divergence")
+    with torch.no_grad():
+        for name, tensor in copied.named_parameters():
+            if name not in ("0.weight", "3.weight", "5.weight"):
+                tensor.copy_(tensor.bfloat16())
+        held_out = data().split(0.25, 0)[1]
+        expected = [metric.errors(metric.prepare([module(*b.args)]), [copied(*b.args)]) for b in held_out.batches]
+    assert measurer.held_out({}).tolist() == torch.cat(expected).tolist()
+    assert max(measurer.held_out({})) > 0
+    plan = mpq.search(table, "6bits", rest="bf16", measurer=measurer, trials=0).plan
+    assert plan.rest.dtype == "bf16"
+    assert plan.evidence["rest"]["held_out"] == pytest.approx(float(measurer.held_out({}).mean()), rel=1e-3)
+    assert plan.evidence["measured"]["held_out"] == pytest.approx(float(measurer.held_out(plan.layers).mean()), rel=1e-3)

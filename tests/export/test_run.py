@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from mpq.errors import OutputError, UsageError
 from mpq.export.abilities import ExportError
 from mpq.export.run import export
+from mpq.records.plan import read_plan, write_plan
 from tests.export.plans.making import plan
 
 
@@ -79,3 +81,12 @@ def test_a_group_as_long_as_the_row_is_no_replacement(tmp_path: Path) -> None:
     done = export(plan(tmp_path, {"a": "int4-g64", "b": "int4-g32"}), "auto-round")
     assert done.replaced == {}
     assert json.loads(done.path.read_text())["a"]["group_size"] == -1
+
+
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_a_format_that_cannot_say_how_the_rest_is_stored_says_so(tmp_path: Path, dtype: str | None) -> None:
+    path = plan(tmp_path, {"a": "int4"})
+    if dtype is not None:
+        write_plan(replace(read_plan(path), rest=replace(read_plan(path).rest, dtype=dtype)), path)
+    told = "the plan stores unquantized tensors in bf16, which this format cannot say"
+    assert (told in export(path, "auto-round").notes) == (dtype is not None)

@@ -97,5 +97,7 @@ def test_facts_of_data_out_of_range_are_refused_with_the_place(change: dict[str,
 def test_the_rest_knows_no_other_key() -> None:
     right = {"header_bytes": 1, "data_bytes": 2, "weights": 3, "original_bytes": 4}
     assert validated(Document(right, ""), RestFacts) == RestFacts(1, 2, 3, 4)
-    with pytest.raises(FormatError, match=r"^it has the unknown key 'weight': use header_bytes, data_bytes, weights, original_bytes; "):
+    with pytest.raises(
+        FormatError, match=r"^it has the unknown key 'weight': use header_bytes, data_bytes, weights, original_bytes, dtype; "
+    ):
         validated(Document(right | {"weight": 3}, ""), RestFacts)

@@ -192,13 +192,13 @@ def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:
     path = edited(tmp_path / "plan.yaml", "fc: fp16", "fc: int4g32")
     assert (
         message(path, SchemeError)
-        == ", line 30: 'int4g32' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
+        == ", line 31: 'int4g32' is not a scheme: write <format>[-asym][-gN][-s8], for example int4, int8-asym, int4-g128, fp16"
     )
 
 
 def test_a_layer_without_its_shape_is_refused(tmp_path: Path) -> None:
     path = edited(tmp_path / "plan.yaml", "  fc: 10x64\n", "")
-    assert message(path) == ", line 30: layer 'fc' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
+    assert message(path) == ", line 31: layer 'fc' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def recovered(*steps: Step) -> Recovered:
     module = mlp()
     made, state = task(module, data(48))
     before = bits(module)
-    found = recover(made, state.weights, data(48, seed=5), {}, steps=steps)
+    found = recover(made, state, data(48, seed=5), {}, steps=steps)
     assert bits(module) == before
     return found
 
@@ -73,7 +73,7 @@ def recovered(*steps: Step) -> Recovered:
 def test_what_helps_is_kept_and_the_next_step_begins_from_it() -> None:
     made, state = task(mlp(), data(48), "int2")
     after = Shift("after", 0.0)
-    found = recover(made, state.weights, data(256, seed=5), {}, steps=(Finer("worse", better=False), Finer("finer", better=True), after))
+    found = recover(made, state, data(256, seed=5), {}, steps=(Finer("worse", better=False), Finer("finer", better=True), after))
     worse, finer, idle = found.decisions
     assert found.kept == ("finer",)
     assert worse.reason.startswith("not kept: relative MSE ")
@@ -112,7 +112,7 @@ def test_a_step_that_ran_out_of_time_is_named_kept_or_not() -> None:
 def test_hindered_steps_are_never_asked() -> None:
     module, step = mlp(), Shift("shift", 1.0)
     made, state = task(module, data(48))
-    found = recover(made, state.weights, data(48), {"shift": "switched off"}, steps=(step,))
+    found = recover(made, state, data(48), {"shift": "switched off"}, steps=(step,))
     assert step.seen == []
     assert found.decisions == untried({"shift": "switched off"}, steps=(step,))
     assert found.decisions[0].line == "Shift skipped: switched off"

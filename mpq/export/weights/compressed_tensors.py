@@ -42,6 +42,7 @@ _WORD = 32
 class CompressedTensors(Target):
     """4 and 8 bits, per row or in groups of 32, 64 or 128: what vLLM's kernels for weight-only models take."""
 
+    keeps_rest = True
     ending = "-compressed-tensors"
     abilities = Abilities(bits=(4, 8), group_sizes=(32, 64, 128))
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpq.errors import ModelError
+from mpq.formats.floats import REST_DTYPES
 from mpq.formats.stored import PARTS
 from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.running.habits import put_back
@@ -18,39 +19,92 @@ from mpq.records.artifact_layout import TensorEntry, entry
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import Rest
 from mpq.tensors.dtypes import SAFETENSORS_DTYPES, as_stored
+from mpq.tensors.narrow import narrow_dtype, narrowed, overflow, refusal
 
 
-def rest_tensors(model: LoadedModel, layers: Sequence[Layer]) -> dict[str, Tensor]:
-    """Every tensor stored bit for bit, by name: what is not one of `layers`, each storage once, then the program."""
-    put_back(model.module)
-    state = state_of(model.module)
+def kept_tensors(module: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor]:
+    """The model's tensors that are not one of `layers`, by name, each storage once."""
+    put_back(module)
+    state = state_of(module)
     left_out = {name for layer in layers for name in layer.parameters} | set(aliases_of(state))
-    found = {name: as_stored(tensor.detach()) for name, tensor in state.items() if name not in left_out}
+    return {name: tensor.detach() for name, tensor in state.items() if name not in left_out}
+
+
+def rounded_tensors(module: nn.Module, layers: Sequence[Layer], dtype: str | None) -> dict[str, Tensor]:
+    """What the tensors outside of `layers` are once they were stored in `dtype`, in their own dtypes; only those that become smaller.
+
+    Raises:
+        NumericsError: if `dtype` has no finite number for a value.
+    """
+    kept = kept_tensors(module, layers) if dtype is not None else {}
+    return {
+        name: narrowed(tensor, dtype, name).to(tensor.dtype)
+        for name, tensor in kept.items()
+        if narrow_dtype(tensor.dtype, dtype) != tensor.dtype
+    }
+
+
+def rest_tensors(model: LoadedModel, layers: Sequence[Layer], dtype: str | None = None) -> dict[str, Tensor]:
+    """Every tensor that no scheme changes, as it is stored, by name: what is not one of `layers`, then the program.
+
+    Args:
+        model: the model.
+        layers: the searched layers.
+        dtype: what floating-point tensors are stored in where that is smaller; None stores all bit for bit.
+
+    Raises:
+        NumericsError: if `dtype` has no finite number for a value.
+    """
+    kept = kept_tensors(model.module, layers)
+    found = {name: as_stored(narrowed(tensor, dtype, name)) for name, tensor in kept.items()}
     if model.program is not None:
         found[PROGRAM] = torch.frombuffer(bytearray(model.program), dtype=torch.uint8)
     return found
 
 
-def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[str, Any], quantizer: str) -> Rest:
-    """The constant part of an artifact of `model` whose searched layers are `layers`.
+def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[str, Any], quantizer: str, dtype: str | None = None) -> Rest:
+    """The constant part of an artifact of `model` whose searched layers are `layers`; no value is looked at.
+
+    Args:
+        model: the model.
+        layers: the searched layers.
+        source: what the artifact says of the model.
+        quantizer: what the artifact names.
+        dtype: what floating-point tensors are stored in where that is smaller.
 
     Raises:
         ModelError: if a tensor has a dtype that safetensors does not know, or the name of a part of a layer.
     """
-    tensors = rest_tensors(model, layers)
+    tensors, own = rest_tensors(model, layers), kept_tensors(model.module, layers)
+    real = {name for name, tensor in own.items() if tensor.is_floating_point()}
     _check_names(layers, tensors)
     parameters = dict(model.module.named_parameters())
     kept = {name: tensor for name, tensor in tensors.items() if name != PROGRAM}
     return rest_of(
         layers,
-        [tensor_entry(name, tensor) for name, tensor in tensors.items()],
+        [tensor_entry(name, tensor, dtype if name in real else None) for name, tensor in tensors.items()],
         model=source,
         quantizer=quantizer,
         aliases=aliases_of(state_of(model.module)),
         config=model.config or {},
         weights=sum(parameters[name].numel() for name in kept if name in parameters),
         original_bytes=sum(tensor.numel() * tensor.element_size() for tensor in kept.values()),
+        dtype=dtype,
     )
+
+
+def rest_options(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[str, Any], quantizer: str) -> dict[str, Rest | str]:
+    """The constant part with its floating-point tensors in each smaller dtype, or why one cannot hold them; dtypes that save nothing are
+    left out.
+    """
+    kept, found = kept_tensors(model.module, layers), dict[str, Rest | str]()
+    for dtype in REST_DTYPES:
+        smaller = {name: tensor for name, tensor in kept.items() if narrow_dtype(tensor.dtype, dtype) != tensor.dtype}
+        lost = next(((name, value) for name, tensor in smaller.items() if (value := overflow(tensor, dtype)) is not None), None)
+        if smaller:
+            whole = inventory(model, layers, source=source, quantizer=quantizer, dtype=dtype)
+            found[dtype] = whole if lost is None else refusal(*lost, dtype)
+    return found
 
 
 def _check_names(layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> None:
@@ -63,14 +117,14 @@ def _check_names(layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> None
             )
 
 
-def tensor_entry(name: str, tensor: Tensor) -> TensorEntry:
-    """The entry of a tensor stored as it is."""
-    dtype = SAFETENSORS_DTYPES.get(tensor.dtype)
-    if dtype is None:
+def tensor_entry(name: str, tensor: Tensor, dtype: str | None = None) -> TensorEntry:
+    """The entry of a tensor that no scheme changes, stored in `dtype` where that is smaller."""
+    stored = SAFETENSORS_DTYPES.get(narrow_dtype(tensor.dtype, dtype))
+    if stored is None:
         raise ModelError(
             f"tensor '{name}' has dtype {tensor.dtype}, which an artifact cannot hold: convert it to a floating or integer dtype"
         )
-    return entry(name, dtype, tuple(tensor.shape))
+    return entry(name, stored, tuple(tensor.shape))
 
 
 def source_of(model: LoadedModel, path: str | None) -> dict[str, Any]:

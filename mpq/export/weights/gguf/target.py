@@ -32,6 +32,7 @@ _DEFAULT_THETA = 10000.0
 class Gguf(Target):
     """Block types of 32 weights; other schemes take the next larger one, and so more bytes than in the artifact."""
 
+    keeps_rest = True
     ending = ".gguf"
     abilities = ABILITIES
 

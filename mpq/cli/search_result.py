@@ -1,0 +1,78 @@
+"""What a search on the command line found, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpq.cli.console import figure, print_table, say, warn
+from mpq.records.unsearched import unsearched_line
+
+if TYPE_CHECKING:
+    from mpq.records.sensitivity import Sensitivity
+    from mpq.search.run import SearchResult
+
+
+def print_result(result: SearchResult, table: Sensitivity, *, limited: bool) -> None:
+    """The finalists, the decision and what is known of the plan.
+
+    Args:
+        result: of the search.
+        table: the analysis.
+        limited: whether a limit on the held-out error was asked for.
+    """
+    if result.finalists:
+        print_table(
+            ["finalist", "bpw", "predicted", "calibration", "held-out"],
+            [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
+            title=f"{table.metric} by finalist",
+        )
+    for note in result.notes:
+        say(note)
+    caution = table.header.data.get("caution")
+    if caution is not None:
+        warn(f"{'--max-error rests on the held-out samples of the analysis, and ' if limited else ''}{caution}")
+    say(f"chosen: {result.reason}")
+    for line in _evidence_lines(result, table.metric):
+        say(line)
+
+
+def print_sizes(result: SearchResult, output: Path) -> None:
+    """The sizes of the plan that was written."""
+    size = result.plan.size
+    say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
+    say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
+    say(unsearched_line(size.file_bytes, size.layer_bytes, dtype=result.plan.rest.dtype))
+
+
+def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
+    evidence, lines = result.plan.evidence, list[str]()
+    gap, measured = evidence.get("optimality_gap"), evidence.get("measured")
+    if gap is not None:
+        proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
+        lines.append(f"exact stage: {proof}; {result.measurements} plans measured")
+    elif measured is not None:
+        held_out = figure(measured["held_out"], measured["held_out_stderr"])
+        lines.append(f"{metric}: {held_out} on held-out samples, measured on the model")
+    added = evidence.get("unseen_rows")
+    if added is not None:
+        lines.append(f"unseen rows add {figure(added)} to the predicted {figure(evidence['predicted'])}")
+    rest = evidence.get("rest")
+    if rest is not None:
+        cost = figure(rest["held_out"], rest["held_out_stderr"])
+        lines.append(f"unquantized tensors in {rest['dtype']}: alone they cost {metric} {cost} on held-out samples")
+    lines += [f"{name}: {cost['total']:.6g} of at most {cost['most']:g}" for name, cost in evidence.get("costs", {}).items()]
+    asked = evidence.get("asked", [])
+    limits: Sequence[Mapping[str, Any]] = asked if isinstance(asked, list) else [asked]
+    return [*lines, *(f"{limit['name']}: {figure(limit['value'])} of at most {limit['most']:g}" for limit in limits)]
+
+
+def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"uniform {row['name']}" if uniform else str(row["name"]),
+        f"{row['effective_bits']:.3f}",
+        figure(row["predicted"]),
+        figure(row["calibration"], row["calibration_stderr"]),
+        figure(row["held_out"], row["held_out_stderr"]),
+    ]
