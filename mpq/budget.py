@@ -18,6 +18,7 @@ _PATTERN = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>bits?|bpw|%|[
 _NUMBER = r"\d+(?:\.\d+)?|\.\d+"
 _RANGE = re.compile(rf"(?P<first>{_NUMBER}):(?P<last>{_NUMBER})(?::(?P<step>{_NUMBER}))?(?P<unit>bits?|bpw|%|[kmg]?i?b)", re.IGNORECASE)
 _MOST_BUDGETS = 64
+_MOST_BITS = 32
 _LONGEST = 64  # characters
 _SIZE_HELP = "write bytes, such as 64MB or 1GiB"
 _HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
@@ -60,6 +61,20 @@ class Budget:
         if unit == "%":
             return int(number * original_bytes / 100)
         return int(number * _UNITS[unit])
+
+    def check_possible(self) -> None:
+        """Refuse a limit that limits nothing.
+
+        Raises:
+            BudgetError: if it is more than the original, or more bits than any format takes.
+        """
+        number, unit = self._parse()
+        if unit == "%" and number > 100:
+            raise BudgetError(f"budget {shown(self.limit)} is more than the original, which is 100%: write for example 30%")
+        if unit.startswith("b") and unit != "b" and self.scope == "layers" and number > _MOST_BITS:
+            raise BudgetError(
+                f"budget {shown(self.limit)} is more than the {_MOST_BITS} bits of a weight in fp32: write for example 4.5bits"
+            )
 
     @property
     def unit_is_relative(self) -> bool:

@@ -26,6 +26,17 @@ _BRACKET_COMMAND = re.compile(r"##(?=\w*\[)")
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
 
 
+ZERO_MARK = "0*"
+"""A value that rounding has brought below zero, as people see it; files and JSON hold it as it was measured."""
+ZERO_NOTE = "* measured a little below zero, by rounding: it is 0"
+_ROUNDING = 1e-6  # what single precision leaves of a divergence that is zero
+
+
+def is_rounded_zero(value: float) -> bool:
+    """Whether a value of something that cannot be negative is below zero by no more than rounding."""
+    return -_ROUNDING < value < 0
+
+
 def printable(text: str) -> str:
     """`text` on one line, with what cannot be seen written as escapes, and without commands to CI systems."""
     if not text.isascii() or not text.isprintable():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpq.budget import Budget, budget_range
+from mpq.budget import Budget, Scope, budget_range
 from mpq.errors import BudgetError
 
 HELP = "write bits per weight (4.5bits), bytes (12MB, 12MiB, 900kB) or a share of the original (30%)"
@@ -101,3 +101,25 @@ def test_an_empty_or_endless_range_is_refused(text: str) -> None:
     with pytest.raises(BudgetError) as error:
         budget_range(text)
     assert str(error.value) == f"'{text}' is not a range of 1 to 64 budgets: write for example 3:6bits or 3:6:0.25bits"
+
+
+@pytest.mark.parametrize(
+    ("limit", "scope", "reason"),
+    [
+        ("200%", "layers", "budget '200%' is more than the original, which is 100%: write for example 30%"),
+        ("100.1%", "file", "budget '100.1%' is more than the original, which is 100%: write for example 30%"),
+        ("40bits", "layers", "budget '40bits' is more than the 32 bits of a weight in fp32: write for example 4.5bits"),
+        ("33bpw", "layers", "budget '33bpw' is more than the 32 bits of a weight in fp32: write for example 4.5bits"),
+    ],
+)
+def test_a_limit_that_limits_nothing_is_refused(limit: str, scope: Scope, reason: str) -> None:
+    with pytest.raises(BudgetError) as error:
+        Budget(limit, scope).check_possible()
+    assert str(error.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "scope"), [("100%", "layers"), ("32bits", "layers"), ("40bits", "file"), ("900B", "layers"), ("1GB", "file")]
+)
+def test_a_limit_that_may_be_met_is_possible(limit: str, scope: Scope) -> None:
+    Budget(limit, scope).check_possible()

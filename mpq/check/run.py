@@ -53,6 +53,8 @@ def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = N
         UsageError: if a limit does not apply to this file.
         MpqError: if the file cannot be read.
     """
+    if budget is not None:
+        Budget(budget, scope or "layers").check_possible()
     if scope is not None and budget is None:
         raise UsageError(f"--scope {scope} says what --budget counts: give --budget too, for example --budget 4.5bits")
     if not has_layers(path):

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from mpq.shown import json_escaped, one_line, printable
+from mpq.shown import ZERO_MARK, ZERO_NOTE, is_rounded_zero, json_escaped, one_line, printable
 
 _UNFOLDED = 1000  # columns of a table where the output is no terminal
 _PLAIN_EVERY = 10.0  # seconds between progress lines when the output is no terminal
@@ -42,7 +42,7 @@ class Advance(Protocol):
 def say(text: str) -> None:
     """One line of narration on stderr."""
     if not voice.quiet:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(printable(text)))
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(printable(_explained(text))))
 
 
 def warn(text: str) -> None:
@@ -67,7 +67,12 @@ def print_lines(lines: Sequence[str]) -> None:
     """Plain result lines on stdout; a text in them that holds line breaks or control characters is escaped."""
     out = Console(highlight=False, soft_wrap=True)
     for line in lines:
-        out.print(Text(printable(line)))
+        out.print(Text(printable(_explained(line))))
+
+
+def _explained(line: str) -> str:
+    """A line with a footnote where a value in it is zero but for rounding."""
+    return f"{line} ({ZERO_NOTE})" if ZERO_MARK in line else line
 
 
 def print_table(
@@ -87,6 +92,13 @@ def print_table(
         )
     for number, row in enumerate(rows):
         table.add_row(*(Text(printable(cell)) for cell in row), style=(styles or {}).get(number))
+    _print_columns(table)
+    if any(cell.startswith(ZERO_MARK) for row in rows for cell in row):
+        print_lines([ZERO_NOTE])
+
+
+def _print_columns(table: Table) -> None:
+    """A table as wide as the terminal; where there is none, one line per row."""
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(table)
@@ -158,10 +170,10 @@ class _PlainProgress:
 
 
 def figure(value: float | None, stderr: float | None = None) -> str:
-    """A number for people: four significant digits, with its standard error where there is one."""
+    """A number for people: four significant digits, with its standard error where there is one; below zero by rounding, it is "0*"."""
     if value is None or value != value:
         return "-"
-    text = f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
+    text = ZERO_MARK if is_rounded_zero(value) else f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
     return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
 
 

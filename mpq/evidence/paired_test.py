@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -27,12 +26,14 @@ class Comparison:
         stderr: its standard error over samples; infinite for fewer than two samples.
         ranks: chance that signed ranks as far below zero arise without a gain; 1.0 where there are too few samples.
         ranks_above: the same for a loss.
+        samples: that the two were compared on.
     """
 
     difference: float
     stderr: float
     ranks: float = 1.0
     ranks_above: float = 1.0
+    samples: int = 0
 
     @property
     def better(self) -> bool:
@@ -50,7 +51,17 @@ class Comparison:
         return self.difference > 0 and self._rejects(SIGNIFICANT, self.ranks_above)
 
     def _rejects(self, level: float, ranks: float) -> bool:
-        return abs(self.difference) > NormalDist().inv_cdf(1 - level / 2) * self.stderr or ranks < level / 2
+        if not math.isfinite(self.difference):
+            return True
+        beyond = self.samples > 1 and abs(self.difference) > t_quantile(1 - level / 2, self.samples) * self.stderr
+        return beyond or ranks < level / 2
+
+
+def t_quantile(level: float, samples: int) -> float:
+    """The quantile of Student's t for a mean over at least two samples."""
+    from scipy.special import stdtrit  # late: it takes a moment to import
+
+    return float(stdtrit(samples - 1, level))
 
 
 def mean_difference(candidate: Errors, incumbent: Errors) -> tuple[float, float]:
@@ -68,8 +79,9 @@ def compare(candidate: Errors, incumbent: Errors) -> Comparison:
     mean, stderr = mean_difference(candidate, incumbent)
     difference = candidate - incumbent
     if not math.isfinite(mean) or not bool(difference.any()):
-        return Comparison(mean, stderr)
+        return Comparison(mean, stderr, samples=len(difference))
     from scipy.stats import wilcoxon  # late: it takes a moment to import
 
     moved = difference[difference != 0]
-    return Comparison(mean, stderr, float(wilcoxon(moved, alternative="less").pvalue), float(wilcoxon(moved, alternative="greater").pvalue))
+    below, above = (float(wilcoxon(moved, alternative=side).pvalue) for side in ("less", "greater"))
+    return Comparison(mean, stderr, below, above, len(difference))

@@ -22,12 +22,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from mpq.evidence.paired_test import Errors
+from mpq.evidence.paired_test import SIGNIFICANT, Errors, t_quantile
 
 TAIL = 0.5
 _CURSE = 0.5  # standard errors by which tuning on the calibration samples flatters a plan, and as many again of doubt
 _UNCHECKED = 0.5  # spread of predictions where no self-check has measured it
 _LEAST_SPREAD, _MOST_SPREAD = 0.1, 3.0
+_MOST_SAMPLES = 1e12  # that anyone would be told to take
 _FLOOR = 1e-9  # of the largest mean error: below it two plans are alike
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -114,8 +115,14 @@ def samples_to_tell(better: Errors, worse: Errors) -> int | None:
     if count < 2 or mean <= 0:
         return None
     with np.errstate(over="ignore"):
-        needed = float((NormalDist().inv_cdf(0.95) * difference.std(ddof=1) / mean) ** 2)
-    return math.ceil(needed) if count < needed < math.inf else None
+        unit = float((difference.std(ddof=1) / mean) ** 2)
+    if not math.isfinite(unit) or unit > _MOST_SAMPLES:
+        return None
+    level = 1 - SIGNIFICANT / 2
+    needed = max(2, math.ceil(NormalDist().inv_cdf(level) ** 2 * unit))
+    while t_quantile(level, needed) ** 2 * unit > needed:  # its quantiles are a little beyond the normal ones
+        needed += 1
+    return needed if needed > count else None
 
 
 def _log_means(errors: Matrix, floor: float) -> tuple[Vector, Matrix]:

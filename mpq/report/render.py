@@ -17,14 +17,16 @@ from mpq.report.frontier_plot import NARROW, WIDE, frontier_plot
 from mpq.report.report_input import Subject
 from mpq.report.rows import LEVELS, NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
-from mpq.shown import visible
+from mpq.shown import ZERO_MARK, ZERO_NOTE, visible
 
 _FRAMES = ("wide", "narrow")
+_FOOTNOTE = "<!-- footnote -->"
 
 
 def render(subject: Subject) -> str:
     """The report as one HTML document."""
-    return _environment().get_template("report.html.j2").render(_context(subject))
+    page = _environment().get_template("report.html.j2").render(_context(subject))
+    return page.replace(_FOOTNOTE, f'<p class="footnote">{ZERO_NOTE}</p>' if ZERO_MARK in page else "")
 
 
 def _environment() -> Environment:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from mpq.shown import ZERO_MARK, is_rounded_zero
+
 MINUS, TIMES, UNKNOWN = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -28,6 +30,8 @@ def figure(value: float | None) -> str:
         return UNKNOWN
     if math.isinf(value):
         return "∞"
+    if is_rounded_zero(value):
+        return ZERO_MARK
     text = f"{value:.4g}" if value == 0 or abs(value) >= 1e-4 else f"{value:.2e}".replace("e-0", "e-")
     return text.replace("-", MINUS) if value < 0 and "e" not in text else text
 
@@ -36,8 +40,8 @@ def short(value: float | None) -> str:
     """A figure with two significant digits, for a narrow cell: "1.2e-3"."""
     if value is None or not math.isfinite(value):
         return figure(value)
-    if value == 0:
-        return "0"
+    if value == 0 or is_rounded_zero(value):
+        return figure(value)
     return f"{value:.2g}" if 1e-2 <= abs(value) < 1e4 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 

@@ -112,12 +112,13 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
     """The allocation problem of a search, and its exact solution.
 
     Raises:
-        BudgetError: if no plan meets the budget and the other limits.
+        BudgetError: if no plan meets the budget and the other limits, or the budget limits nothing.
         UsageError: if the table is unfinished, pins, ties, least bits and candidates cannot be met, or a cost file lacks a scheme.
     """
     if not table.finished:
         missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
+    budget.check_possible()
     table = stored_as(table, settings.rest)
     groups = groups_for(table, settings, scope=budget.scope)
     limit = byte_limit(table, budget)
@@ -148,6 +149,10 @@ class _Run:
         self._started = time.monotonic()
         self.quadratic: Quadratic | None = None
         self._notes: tuple[str, ...] = ()
+        if problem.limit > problem.largest:
+            self._notes += (
+                f"the budget has room for every layer at its largest candidate, and {problem.limit - problem.largest:,} bytes more",
+            )
 
     def unmeasured(self) -> SearchResult:
         """The best plan by the table alone: with interactions if the analysis found that these predict whole plans better."""
@@ -158,7 +163,7 @@ class _Run:
             choice = self.quadratic.choice
             reason = "quadratic: the best plan found with interactions, which predicted the self-check's plans better; no plan was measured"
         evidence = {**self.table.compared, "predicted": rounded(self.problem.error(choice))} | self._unseen(choice) | self._proof()
-        return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0)
+        return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0, self._notes)
 
     def measured(self, measurer: Measurer) -> SearchResult:
         """The stages, then the finals."""

@@ -81,3 +81,13 @@ def test_progress_names_layers_safely(monkeypatch: pytest.MonkeyPatch, capsys: p
         now[0] = 50.0
         advance(1, 100, HOSTILE)
     assert capsys.readouterr().err == f"analyze 1/100: {SAFE}\n"
+
+
+def test_what_rounding_brought_below_zero_is_zero_with_a_footnote(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (console.figure(-3e-8, 1e-8), console.figure(-2e-6), console.figure(0.0)) == ("0* ±1e-08", "-2.00e-06", "0")
+    console.print_table(["layer", "error"], [["a", console.figure(-3e-8)], ["b", "1"]])
+    assert capsys.readouterr().out.splitlines()[-1] == "* measured a little below zero, by rounding: it is 0"
+    console.print_table(["layer", "error"], [["a", "0"]])
+    assert "rounding" not in capsys.readouterr().out
+    console.say(f"KL {console.figure(-3e-8)}")
+    assert capsys.readouterr().err == "KL 0* (* measured a little below zero, by rounding: it is 0)\n"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,3 +67,20 @@ def test_chance_is_taken_for_a_gain_in_no_more_than_its_level_of_cases() -> None
     generator = np.random.default_rng(3)
     wins = sum(compare(generator.normal(size=24), generator.normal(size=24)).better for _ in range(600))
     assert wins / 600 < 0.07
+
+
+@pytest.mark.parametrize("samples", [3, 5, 12])
+def test_few_samples_are_judged_by_students_t(samples: int) -> None:
+    spread = np.linspace(-1, 1, samples)
+    unit = spread.std(ddof=1) / math.sqrt(samples)
+    for times, better in ((0.99, False), (1.01, True)):
+        gain = times * stats.t.ppf(0.975, samples - 1) * unit
+        found = compare(spread - gain, np.zeros(samples))
+        assert (found.samples, found.stderr) == (samples, pytest.approx(unit))
+        assert replace(found, ranks=1.0).better is better
+
+
+def test_chance_wins_no_more_often_than_its_level_on_very_few_samples() -> None:
+    generator = np.random.default_rng(4)
+    wins = sum(compare(generator.normal(size=4), generator.normal(size=4)).better for _ in range(2000))
+    assert wins / 2000 < 0.05

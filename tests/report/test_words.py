@@ -74,3 +74,8 @@ def test_powers_far_from_one_are_superscripts(exponent: int, text: str) -> None:
 
 def test_a_count_names_one_thing_in_the_singular() -> None:
     assert [words.count(number, "layer") for number in (0, 1, 2000)] == ["0 layers", "1 layer", "2,000 layers"]
+
+
+def test_what_rounding_brought_below_zero_is_zero() -> None:
+    assert (words.figure(-3e-8), words.short(-3e-8)) == ("0*", "0*")
+    assert words.figure(-2e-6) == "-2.00e-6"

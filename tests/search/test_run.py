@@ -249,3 +249,14 @@ def test_pins_take_patterns_and_a_name_wins_over_a_pattern() -> None:
     assert found.plan.pinned == tuple(NAMES)
     later = search(TABLE, "12bits", trials=0, pins={"*": "int4", f"re:{NAMES[1]}|{NAMES[2]}": "int8"})
     assert [name for name, scheme in later.plan.layers.items() if str(scheme) == "int8"] == [NAMES[1], NAMES[2]]
+
+
+def test_a_budget_above_the_largest_plan_is_everything_at_its_largest_and_said() -> None:
+    found = search(TABLE, "30bits")
+    largest = max(scheme.stored_bits(layer.matrix) for layer in TABLE.layers[:1] for scheme in TABLE.header.candidates[layer.name])
+    assert found.plan.layers[TABLE.layers[0].name].stored_bits(TABLE.layers[0].matrix) == largest
+    (note,) = found.notes
+    assert note.startswith("the budget has room for every layer at its largest candidate, and ")
+    assert search(TABLE, "5bits").notes == ()
+    with pytest.raises(BudgetError, match=r"^budget '200%' is more than the original, which is 100%"):
+        search(TABLE, "200%")

@@ -1,5 +1,5 @@
 const data = JSON.parse(document.getElementById("data").textContent);
-const figure = (value) => (value === null ? "∞" : Math.abs(value) >= 1e-4 || value === 0 ? String(Number(value.toPrecision(4))) : value.toExponential(2));
+const figure = (value) => (value === null ? "∞" : value < 0 && value > -1e-6 ? "0" : Math.abs(value) >= 1e-4 || value === 0 ? String(Number(value.toPrecision(4))) : value.toExponential(2));
 const whole = (count) => count.toLocaleString("en");
 const bold = (text) => { const element = document.createElement("b"); element.textContent = text; return element; };
 let choice = data.start;
