@@ -56,7 +56,7 @@ class AnalysisSettings:
     """How sensitivities are found.
 
     Args:
-        candidates: bits, ranges of bits, or schemes; see `analyze/candidates.py`.
+        candidates: bits ("4"), ranges of bits ("2..8"), or schemes ("int4-g32", "fp16"); "fine" for the least error per byte.
         targets: patterns of layers to search; empty means all.
         ignore: patterns of layers to leave as they are.
         metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
@@ -83,7 +83,7 @@ class SearchSettings:
     """How a plan is searched.
 
     Args:
-        pins: scheme by pattern of layer names; a name wins over a pattern.
+        pins: scheme by pattern of layer names, for example {"conv1": "int8"}; a name wins over a pattern.
         ties: groups of layer names that share one scheme; "auto" among them stands for what runtimes fuse (q/k/v, gate/up, experts).
         min_bits: least bits by pattern of layer names.
         candidates: schemes that layers may take, by pattern of layer names, for example {"lm_head": ("8", "16")}.
@@ -141,6 +141,17 @@ def settings_from(kind: type[_Settings], choices: Mapping[str, Any]) -> _Setting
         raise ConfigError(f"{shown(unknown[0])} is not a setting: use {', '.join(sorted(known))}")
     hints = get_type_hints(kind)
     return kind(**{name: _converted(name, value, hints[name]) for name, value in given.items()})
+
+
+def chosen_settings(kind: type[_Settings], settings: _Settings | None, choices: Mapping[str, Any]) -> _Settings:
+    """Settings given as one object or one by one.
+
+    Raises:
+        ConfigError: if both are given, a name is unknown or a value has the wrong type.
+    """
+    if settings is not None and choices:
+        raise ConfigError(f"settings and {min(choices)} are both given: put {min(choices)} into the settings, or leave the settings out")
+    return settings or settings_from(kind, choices)
 
 
 def read_config(path: Path, section: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -21,7 +21,8 @@ from mpq.analyze.selfcheck import self_check
 from mpq.analyze.unseen_rows import unseen_notes, unseen_rows
 from mpq.analyze.without_data import analyze_without_data
 from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
-from mpq.config import AnalysisSettings, settings_from
+from mpq.choices import AnalysisChoices, spelled_out
+from mpq.config import AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.running.fake_quantized import Variants
@@ -35,6 +36,7 @@ from mpq.writing.outputs import refuse_special
 WORK = "analysis"  # as messages call it
 
 
+@spelled_out(AnalysisSettings, AnalysisChoices)
 def analyze(
     model: nn.Module | LoadedModel,
     data: Data | Iterable[Any] | None,
@@ -45,27 +47,28 @@ def analyze(
     seed_each_forward: bool = False,
     batch_axis: int | str | None = None,
     on_progress: Progress | None = None,
-    **choices: Any,
+    **choices: Unpack[AnalysisChoices],
 ) -> Sensitivity:
     """The sensitivity of every searched layer to every candidate scheme.
 
     Args:
         model: an `nn.Module` in eval mode, or what `load_model` gave. It is unchanged afterwards.
         data: what `load_data` gave, or batches as from a DataLoader; a share is held out for the search. Method "weight" takes None too.
-        settings: the choices as one object; without it
-        **choices: its fields one by one, for example candidates=("2..8", "16"), metric="relative_mse", quantizer="rtn".
         output: file to keep as the journal; an unfinished analysis found there is resumed.
         reading: how `data` was read, kept in the header.
         seed_each_forward: begin every call of the model with the same random numbers, where `data` is batches and the model draws some.
         batch_axis: the axis of the inputs that counts samples, where `data` is batches; "none" makes each batch one sample.
         on_progress: told after each measurement.
+        settings: all of the following in one object, instead of them.
+        **choices: see `AnalysisSettings`.
 
     Raises:
+        ConfigError: if a keyword is unknown or has the wrong type, or settings and keywords are both given.
         HeldError: if another process is writing to `output`.
         MismatchError: if `output` holds an analysis of another model, other data or other settings.
         MpqError: whatever `prepare` and measuring may raise.
     """
-    chosen = settings or settings_from(AnalysisSettings, choices)
+    chosen = chosen_settings(AnalysisSettings, settings, choices)
     path = None if output is None else Path(output)
     if path is not None:
         refuse_special(path)

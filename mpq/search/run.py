@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mpq.budget import Budget, Scope
-from mpq.config import SearchSettings, settings_from
+from mpq.choices import SearchChoices, spelled_out
+from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
 from mpq.records.plan import Plan, plan_for
@@ -68,6 +69,7 @@ class SearchResult:
     notes: tuple[str, ...] = ()
 
 
+@spelled_out(SearchSettings, SearchChoices)
 def search(
     sensitivity: Sensitivity | Path | str,
     budget: Budget | str,
@@ -76,7 +78,7 @@ def search(
     scope: Scope = "layers",
     settings: SearchSettings | None = None,
     on_progress: Progress | None = None,
-    **choices: Any,
+    **choices: Unpack[SearchChoices],
 ) -> SearchResult:
     """The best plan for a budget.
 
@@ -85,18 +87,19 @@ def search(
         budget: for example "4.5bits", "12MB", "30%".
         measurer: measures plans on the real model; without one the exact solution of the table is returned unmeasured.
         scope: what the budget counts, "layers" or "file".
-        settings: the choices as one object; without it
-        **choices: its fields one by one; pins may be given as text, for example pins={"conv1": "int8"}.
         on_progress: told after each measured plan.
+        settings: all of the following in one object, instead of them.
+        **choices: see `SearchSettings`.
 
     Raises:
+        ConfigError: if a keyword is unknown or has the wrong type, or settings and keywords are both given.
         BudgetError: if no plan meets the budget; the message gives the smallest and the largest.
         UsageError: if the table is unfinished, pins and ties cannot be met, `rest` cannot hold the unquantized tensors, or the measurer
             leaves them as they are.
     """
+    chosen = chosen_settings(SearchSettings, settings, choices)
     table = sensitivity if isinstance(sensitivity, Sensitivity) else read_sensitivity(Path(sensitivity))
     wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
-    chosen = settings or settings_from(SearchSettings, choices)
     table = stored_as(table, chosen.rest)
     if measurer is not None and table.header.rest.dtype != getattr(measurer, "rest_dtype", None):
         raise UsageError(f"the measurer does not store the rest in {table.header.rest.dtype}: make it with rest_dtype='{chosen.rest}'")

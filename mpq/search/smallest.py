@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 from mpq.budget import Budget
-from mpq.config import SearchSettings, settings_from
+from mpq.choices import SearchChoices
+from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.constraints import groups_for
@@ -37,7 +38,7 @@ def search_smallest(
     measurer: Measurer,
     settings: SearchSettings | None = None,
     on_progress: Progress | None = None,
-    **choices: Any,
+    **choices: Unpack[SearchChoices],
 ) -> SearchResult:
     """The smallest plan found that keeps all limits, and the costs and memory of the settings.
 
@@ -45,14 +46,14 @@ def search_smallest(
         table: a complete table.
         limits: one or more.
         measurer: measures plans on the real model.
-        settings: the choices as one object; without it
+        settings: the choices as one object, instead of
         **choices: its fields one by one.
         on_progress: called after each measured plan.
 
     Raises:
         BudgetError: if even the largest plan exceeds a limit.
     """
-    chosen = settings or settings_from(SearchSettings, choices)
+    chosen = chosen_settings(SearchSettings, settings, choices)
     groups = groups_for(table, chosen, scope="layers")
     whole = Problem(groups, 0, cost_limits(table, groups, chosen.costs, chosen.memory))
     too_small, enough = _smallest_limit(whole, math.inf) - 1, whole.largest
