@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("gradients",),
     ("recovery", "runtime"),
     ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
+    ("verify",),
     ("schemas",),
     ("cli",),
 )

@@ -42,6 +42,13 @@ def command(
             "and refuse the export if their outputs differ.",
         ),
     ] = True,
+    fingerprint: Annotated[
+        bool,
+        typer.Option(
+            "--fingerprint/--no-fingerprint",
+            help="Write NAME.fingerprint.json beside the export: what it should hold and compute, for `mpq verify`.",
+        ),
+    ] = True,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -56,7 +63,7 @@ def command(
     from mpq.export.base import Options
     from mpq.export.run import export
 
-    options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust, compare=compare)
+    options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust, compare=compare, fingerprint=fingerprint)
     done = export(source, to, output, nearest=nearest, options=options)
     if json:
         replaced = {name: [str(old), str(new)] for name, (old, new) in done.replaced.items()}

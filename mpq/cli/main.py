@@ -18,7 +18,22 @@ from mpq.errors import MpqError
 from mpq.shown import one_line
 
 INTERRUPTED = 130
-_COMMANDS = ("analyze", "search", "apply", "check", "eval", "bench", "export", "show", "report", "diff", "explain", "schema", "demo")
+_COMMANDS = (
+    "analyze",
+    "search",
+    "apply",
+    "check",
+    "eval",
+    "bench",
+    "export",
+    "verify",
+    "show",
+    "report",
+    "diff",
+    "explain",
+    "schema",
+    "demo",
+)
 
 
 class MpqGroup(TyperGroup):

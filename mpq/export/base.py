@@ -38,6 +38,7 @@ class Options:
         factory: "package.module:callable" that makes the module of a state dict, when the user names it.
         trust: allow files to run code of their own.
         compare: run what was exported next to the artifact, where its runtime is installed, and refuse other outputs.
+        fingerprint: write what the export should hold and compute beside it, for `mpq verify`.
     """
 
     data: str | None = None
@@ -47,6 +48,7 @@ class Options:
     factory: str | None = None
     trust: bool = False
     compare: bool = True
+    fingerprint: bool = True
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpq.export.abilities import Abilities
-from mpq.formats.scheme import Scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 
 if TYPE_CHECKING:
     from mpq.tensors.quantized import QuantizedWeight
@@ -38,6 +38,11 @@ def block_type(scheme: Scheme) -> str:
     return _TYPES[str(scheme)]
 
 
+def scheme_of(block: str) -> Scheme | None:
+    """The scheme that becomes this block type; None if none does."""
+    return next((parse_scheme(text) for text, name in _TYPES.items() if name == block), None)
+
+
 def pack_blocks(weight: QuantizedWeight) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The bytes of a weight in its block type, [rows, bytes of a row]; layouts as in ggml-common.h."""
     assert weight.scales is not None
@@ -56,3 +61,20 @@ def pack_blocks(weight: QuantizedWeight) -> np.ndarray[Any, np.dtype[np.uint8]]:
         low = codes & 0x0F
         parts.append((low[..., : BLOCK // 2] | low[..., BLOCK // 2 :] << 4).astype(np.uint8))
     return np.concatenate(parts, axis=-1).reshape(rows, -1)
+
+
+def unpack_blocks(packed: np.ndarray[Any, np.dtype[np.uint8]], scheme: Scheme, matrix: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """The inverse of `pack_blocks`: codes uint8 [rows, columns], scales fp16 [rows, groups], and minima like scales, or None."""
+    rows, columns = matrix
+    blocks = packed.reshape(rows, columns // BLOCK, -1)
+    head = 2 if scheme.symmetric else 4
+    numbers = np.ascontiguousarray(blocks[..., :head]).view(np.float16)
+    rest = blocks[..., head:]
+    if scheme.bits == 8:
+        codes = rest ^ 0x80
+    else:
+        low = rest[..., 4:] if scheme.bits == 5 else rest
+        codes = np.concatenate([low & 0x0F, low >> 4], axis=-1)
+        if scheme.bits == 5:
+            codes = codes | np.unpackbits(rest[..., :4], axis=-1, bitorder="little") << 4
+    return np.ascontiguousarray(codes).reshape(rows, columns), numbers[..., 0], None if scheme.symmetric else numbers[..., 1]

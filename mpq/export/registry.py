@@ -32,6 +32,16 @@ TARGETS: Registry[Target] = Registry(
     },
 )
 
+PROGRAMS = {
+    "compressed-tensors": "transformers",
+    "executorch": "executorch",
+    "gguf": "llama.cpp",
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "pt2": "torch",
+}
+"""What loads the exports of each target that holds weights, as `mpq verify --with` calls it."""
+
 
 def target_named(name: str) -> Target:
     """The target called `name`.

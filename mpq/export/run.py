@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options, Target
 from mpq.export.nearest_scheme import without_idle_group
-from mpq.export.registry import target_named
+from mpq.export.registry import PROGRAMS, target_named
 from mpq.export.source import Source, open_source
 from mpq.formats.scheme import Scheme
 from mpq.records.artifact_files import artifact_files
+from mpq.records.fingerprint import fingerprint_path, write_fingerprint
 from mpq.shown import listed
 from mpq.writing.outputs import refuse_inputs
 
@@ -30,6 +32,7 @@ class Exported:
         weights: whether weights were written, or text only.
         replaced: layers that took another scheme, with what they had and what they took.
         notes: what the user should know.
+        fingerprint_bytes: size of the fingerprint that was written with it, 0 without one.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class Exported:
     weights: bool
     replaced: dict[str, tuple[Scheme, Scheme]]
     notes: tuple[str, ...]
+    fingerprint_bytes: int = 0
 
 
 def export(
@@ -75,10 +79,14 @@ def export(
     }
     wanted = given.with_schemes(schemes)
     _keep_budget(wanted, goal, target=target)
+    fingerprint_path(place).unlink(missing_ok=True)  # one of an earlier export would not fit
     written = goal.write(wanted, place, chosen)
-    layer_bytes = (given.layer_bytes, wanted.layer_bytes)
+    size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
+    fingerprint = _fingerprinted(wanted, target, written.path, chosen) if goal.needs_weights and chosen.fingerprint else None
     notes = (*_rest_notes(given, goal), *written.notes)
-    return Exported(written.path, written.bytes, given.bytes, layer_bytes, goal.needs_weights, replaced, notes)
+    notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
+    beside = 0 if fingerprint is None else fingerprint.stat().st_size
+    return Exported(written.path, size, given.bytes, layer_bytes, goal.needs_weights, replaced, notes, beside)
 
 
 def _rest_notes(source: Source, goal: Target) -> list[str]:
@@ -89,6 +97,18 @@ def _rest_notes(source: Source, goal: Target) -> list[str]:
     if not goal.needs_weights:
         return [f"the plan stores unquantized tensors in {dtype}, which this format cannot say"]
     return [f"unquantized tensors have the values that the artifact stores in {dtype}, but are written in the model's own dtypes"]
+
+
+def _fingerprinted(source: Source, target: str, export: Path, options: Options) -> Path:
+    """Write what the export should hold and compute; the file."""
+    from mpq.export.fingerprint import fingerprint_of
+
+    return write_fingerprint(export, fingerprint_of(source, target, export, options))
+
+
+def _prove(fingerprint: Path, export: Path, target: str) -> str:
+    size, command = fingerprint.stat().st_size, f"mpq verify {shlex.quote(str(export))} --with {PROGRAMS[target]}"
+    return f"its fingerprint is {fingerprint.name}, {size:,} bytes; prove what loads: {command}"
 
 
 def _inputs(source: Source, options: Options) -> list[Path | None]:

@@ -7,6 +7,7 @@ difference is told as a share of the largest value of that output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,8 @@ _WHY = (
 )
 _SUPPRESSED = -1e4  # values from here down stand for "impossible"
 _TOKENS = (2, 6)
+_ROUNDING = 2**-8  # of inputs to 8 bits, as a share of their range
+_DEVIATIONS = 6
 
 
 def compared(
@@ -56,8 +59,8 @@ def compared(
     if not options.compare:
         return "not compared with the artifact, as asked"
     module = quantized_module(source, options)  # anew: tracing may have changed the one that was exported
-    call = _inputs(module, source, options)
-    call = _first(call) if single else call
+    call = inputs_of(module, source, options)
+    call = first_sample(call) if single else call
     own = _copy(call)
     with torch.no_grad(), quiet():
         result = module(*own.args, **own.kwargs)
@@ -81,12 +84,17 @@ def half_of_the_digits(source: Source) -> float:
     return float(max(torch.finfo(getattr(torch, layer.dtype)).eps for layer in source.artifact.layers) ** 0.5)
 
 
+def rounded_inputs(source: Source) -> float:
+    """The tolerance where layers round their inputs to 8 bits of their range; the errors of several add up like independent ones."""
+    return _DEVIATIONS * _ROUNDING * math.sqrt(1 + len(source.schemes))
+
+
 def flat(call: Call) -> list[Tensor]:
     """The tensors of a call, positional ones first."""
     return [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)]
 
 
-def _inputs(module: nn.Module, source: Source, options: Options) -> Call:
+def inputs_of(module: nn.Module, source: Source, options: Options) -> Call:
     """One call of the model: the user's samples, token ids, or random values in the shapes of the program's inputs."""
     if takes_tokens(module, source, options):
         most = int(source.artifact.config.get("vocab_size") or 2)
@@ -108,7 +116,7 @@ def _random(leaf: Any, generator: torch.Generator) -> Any:
     return torch.randint(0, 2, leaf.shape, generator=generator).to(leaf.dtype)  # any table has two rows
 
 
-def _first(call: Call) -> Call:
+def first_sample(call: Call) -> Call:
     """The first sample."""
     args, kwargs = pytree.tree_map(lambda leaf, axes: leaf[:1] if 0 in axes else leaf, (call.args, call.kwargs), call.dynamic)
     return replace(call, args=args, kwargs=kwargs)

@@ -21,7 +21,7 @@ from mpq.export.base import Options, Target, Written, package
 from mpq.export.nearest_scheme import closest, widen, without_idle_group
 from mpq.export.output_place import staged
 from mpq.export.source import Source
-from mpq.export.weights.compare import Run, compared, flat
+from mpq.export.weights.compare import Run, compared, flat, rounded_inputs
 from mpq.export.weights.executorch.graph import Graph
 from mpq.export.weights.executorch.weights import fits_positive
 from mpq.export.weights.quiet import quiet
@@ -40,8 +40,6 @@ _GROUPED = Abilities(bits=(4,), group_sizes=(32, 64, 96, 128, 160, 192, 224, 256
 _ROWS = {bits: Abilities(bits=bits, group_sizes=(), floats=_FLOATS) for bits in ((4, 8), (8,))}
 _TABLE = {bits: Abilities(bits=bits, floats=_FLOATS) for bits in ((4, 8), (8,))}
 _REFUGE = Scheme("int8")
-_ROUNDING = 2**-8  # of inputs to 8 bits, as a share of their range; those of several layers add up like independent errors
-_DEVIATIONS = 6
 
 
 class ExecuTorch(Target):
@@ -110,8 +108,7 @@ class ExecuTorch(Target):
             method = program.load_method("forward")
             return lambda call: method.execute(flat(call))
 
-        tolerance = _DEVIATIONS * _ROUNDING * (1 + len(source.schemes)) ** 0.5
-        return compared(source, options, "executorch", opened, tolerance=tolerance, main=self._graph.tokens, single=True)
+        return compared(source, options, "executorch", opened, tolerance=rounded_inputs(source), main=self._graph.tokens, single=True)
 
 
 def _stored(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight | None:

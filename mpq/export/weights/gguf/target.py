@@ -107,7 +107,7 @@ def _tensors(source: Source) -> Iterator[tuple[str, str, Any]]:
         kind = block_type(weight.scheme)
         yield name, kind, _values(ordered.codes) if weight.scales is None else pack_blocks(ordered)
     for name, tensor in source.rest().items():
-        row = _row_order(name, config, len(tensor))
+        row = row_order(name, config, len(tensor))
         value = tensor if row is None else tensor[row]
         kind = "F32" if tensor.ndim == 1 else {torch.float16: "F16", torch.bfloat16: "BF16"}.get(tensor.dtype, "F32")
         yield name, kind, _values(value.float() if kind == "F32" else value)
@@ -119,14 +119,14 @@ def _values(tensor: Tensor) -> Any:
 
 
 def _rows_for_rope(name: str, weight: QuantizedWeight, config: dict[str, Any]) -> QuantizedWeight:
-    row = _row_order(name, config, weight.matrix[0])
+    row = row_order(name, config, weight.matrix[0])
     if row is None:
         return weight
     zero_points = None if weight.zero_points is None else weight.zero_points[row]
     return replace(weight, codes=weight.codes[row], scales=None if weight.scales is None else weight.scales[row], zero_points=zero_points)
 
 
-def _row_order(name: str, config: dict[str, Any], rows: int) -> Tensor | None:
+def row_order(name: str, config: dict[str, Any], rows: int) -> Tensor | None:
     """Rows of a query or key weight as the GGUF file has them: of each head, the two halves interleaved."""
     base = name.removesuffix(".weight").removesuffix(".bias")
     heads = config["num_attention_heads"]

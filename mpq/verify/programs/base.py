@@ -1,0 +1,93 @@
+"""What every program shares. It is loaded in a process of its own, see `mpq/verify/worker.py`.
+
+A verification runs in this order:
+
+    program.load(path, fingerprint, trust)   loads the file, as a user of the program does
+    loaded.held                              codes, scales and tensors, compared by checksum
+    loaded.used(place)                       the weights that the program makes of them, where it gives them
+    loaded.run(inputs)                       its outputs on the fixed inputs
+    loaded.layer_outputs(inputs)             called where outputs differ and weights do not say why
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mpq.errors import UsageError
+from mpq.export.stored.base import Held
+from mpq.records.fingerprint import Fingerprint
+from mpq.verify.findings import Finding
+
+
+class Loaded(ABC):
+    """An export in a program."""
+
+    held: Held | None = None
+    """What the file holds; None where no one reads it."""
+    findings: Sequence[Finding] = ()
+    """What the program itself reported while it loaded."""
+    notes: Sequence[str] = ()
+    """What cannot be compared, and why."""
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The floating-point outputs of one call."""
+
+    def used(self, place: str) -> Tensor | None:
+        """The weights that the program makes of a layer's codes, float32 [rows, columns]; None where it does not give them."""
+        return None
+
+    def layer_outputs(self, inputs: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
+        """Root mean square and largest magnitude of what layers give, by their place, where the program says."""
+        return {}
+
+
+class Program(ABC):
+    """One program."""
+
+    targets: ClassVar[tuple[str, ...]]
+    """The targets of `mpq export` whose files it loads."""
+    packages: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Modules that it needs, and what to install for each."""
+
+    def check_installed(self) -> str:
+        """The version of its first package.
+
+        Raises:
+            UsageError: naming what to install.
+        """
+        for name, install in self.packages:
+            imported(name, install)
+        return version(self.packages[0][0].partition(".")[0])
+
+    @abstractmethod
+    def load(self, path: Path, fingerprint: Fingerprint, *, trust: bool) -> Loaded:
+        """Load an export.
+
+        Raises:
+            TrustError: if that would run code of the file, without `trust`.
+        """
+
+
+def imported(name: str, install: str) -> Any:
+    """The module `name`.
+
+    Raises:
+        UsageError: naming what to install.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"{name.partition('.')[0]} is not installed here: pip install '{install}'") from error
+
+
+def floats(outputs: Sequence[Any]) -> list[Tensor]:
+    """The floating-point tensors among outputs."""
+    return [each for each in outputs if isinstance(each, Tensor) and each.is_floating_point()]

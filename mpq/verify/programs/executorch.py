@@ -1,0 +1,35 @@
+"""ExecuTorch on the CPU. Its kernels pack the weights when a program is written, so that outputs alone can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from mpq.records.fingerprint import Fingerprint
+from mpq.verify.programs.base import Loaded, Program, floats, imported
+
+_INSTALL = "mpq[executorch]"
+
+
+class ExecuTorch(Program):
+    """Loads what `mpq export --to executorch` wrote."""
+
+    targets = ("executorch",)
+    packages = (("executorch.runtime", _INSTALL), ("executorch.kernels.quantized", _INSTALL))
+
+    def load(self, path: Path, fingerprint: Fingerprint, *, trust: bool) -> Loaded:
+        """Load the method "forward"."""
+        return _Method(path)
+
+
+class _Method(Loaded):
+    notes = ("no one reads the weights of an ExecuTorch program, so its outputs alone are compared",)
+
+    def __init__(self, path: Path) -> None:
+        self._program = imported("executorch.runtime", _INSTALL).Runtime.get().load_program(path)
+        self._method = self._program.load_method("forward")
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return floats(self._method.execute(list(inputs)))
