@@ -78,6 +78,8 @@ for _room in ("analyze", "apply", "evaluate", "search"):
     import_module(f"mpq.{_room}")
     del globals()[_room]
 
+import_module("mpq.integrations.import_hook").install()
+
 
 def __dir__() -> list[str]:
     """The public names alone, so that TAB shows what there is to use."""

@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("activations", "calibration"),
     ("gradients",),
     ("recovery", "runtime"),
+    ("integrations",),
     ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
     ("verify",),
     ("schemas",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,28 +12,29 @@ from mpq.reading.documents import read_json
 from mpq.reading.validate import validated
 from mpq.records.artifact import ArtifactHeader, read_artifact_header
 from mpq.records.artifact_file import INDEX_VERSION, IndexFile
+from mpq.records.hub_config import WEIGHTS
 from mpq.shown import shown
 
 _REMEDY = "run `mpq apply` again"
-_ENDING = ".index.json"
+_ARTIFACT, _ENDING = ".mpq.safetensors", ".index.json"
 
 
 def is_index(path: Path) -> bool:
-    """Whether `path` is the index of an artifact in several files, or a folder that holds one, by name."""
+    """Whether `path` is the index of an artifact in several files, or a folder that holds one or was exported, by name."""
     if path.is_dir():
-        return any(path.glob(f"*.mpq.safetensors{_ENDING}"))
-    return path.name.endswith(f".mpq.safetensors{_ENDING}")
+        return any(path.glob(f"*{_ARTIFACT}{_ENDING}")) or _is_exported(path)
+    return path.name.endswith(f"{_ARTIFACT}{_ENDING}")
 
 
 def artifact_files(path: Path) -> list[Path]:
-    """The files of the artifact that `path` names: itself, or those of the index that it is or holds.
+    """The files of the artifact that `path` names: itself, those of the index that it is or holds, or the one in an exported folder.
 
     Raises:
         FormatError: if the index is missing or damaged, or a folder holds several.
     """
-    if not path.is_dir() and not path.name.endswith(_ENDING):
-        return [path]
-    index = _index_in(path)
+    index = _only_in(path) if path.is_dir() else path
+    if not index.name.endswith(_ENDING):
+        return [index]
     document = read_json(
         index, error=FormatError, absent="name the index of an artifact, as `mpq apply --shards` writes it", remedy=_REMEDY
     )
@@ -40,7 +42,7 @@ def artifact_files(path: Path) -> list[Path]:
     version = metadata.get("mpq_index") if isinstance(metadata, dict) else None
     check_version(version, supported=INDEX_VERSION, path=index, kind="the index of an artifact")
     names = sorted(set(validated(document, IndexFile).weight_map.values()))
-    stray = next((name for name in names if name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name)), None)
+    stray = next((name for name in names if not is_plain_name(name)), None)
     if stray is not None:
         raise document.refuse(f"{shown(stray)} is not the name of a file in the same folder; {_REMEDY}")
     return [index.parent / name for name in names]
@@ -52,7 +54,16 @@ def read_header(path: Path) -> ArtifactHeader:
     Raises:
         FormatError: if a file is missing, damaged, not of an artifact, or from a newer version, or a layer is in two of them.
     """
-    headers = [read_artifact_header(file) for file in artifact_files(path)]
+    return headers_as_one(artifact_files(path), path)
+
+
+def headers_as_one(files: Sequence[Path], path: Path) -> ArtifactHeader:
+    """The header of the artifact that `path` names, from those of all its files.
+
+    Raises:
+        FormatError: as `read_header`.
+    """
+    headers = [read_artifact_header(file) for file in files]
     layers = tuple(layer for found in headers for layer in found.layers)
     if not layers:
         raise FormatError(f"{path} holds no quantized layer: {_REMEDY}")
@@ -67,10 +78,21 @@ def artifact_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in artifact_files(path))
 
 
-def _index_in(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob(f"*.mpq.safetensors{_ENDING}"))
+def is_plain_name(name: str) -> bool:
+    """Whether a name can only be that of a file in the folder where it is looked for."""
+    return name not in ("", ".", "..") and {"/", "\\", "\0"}.isdisjoint(name)
+
+
+def _is_exported(folder: Path) -> bool:
+    """Whether `mpq export --to huggingface` wrote a folder, by the names in it; the folder of an original model is not one."""
+    return (folder / WEIGHTS).is_file() and (folder / "config.json").is_file() and not (folder / "model.safetensors").exists()
+
+
+def _only_in(folder: Path) -> Path:
+    """The one index in a folder, or the artifact of an exported one."""
+    found = sorted(folder.glob(f"*{_ARTIFACT}{_ENDING}"))
+    if not found and _is_exported(folder):
+        return folder / WEIGHTS
     if len(found) != 1:
-        raise FormatError(f"{path} holds {len(found)} indexes of artifacts (*.mpq.safetensors{_ENDING}): name the one to load")
+        raise FormatError(f"{folder} holds {len(found)} indexes of artifacts (*{_ARTIFACT}{_ENDING}): name the one to load")
     return found[0]

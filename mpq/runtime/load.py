@@ -24,11 +24,9 @@ from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.layer import Layer
 from mpq.records.open_artifact import opened
+from mpq.runtime.packed_weight import packed_weight
 from mpq.tensors.dtypes import as_stored, from_stored
-from mpq.tensors.kernels.choose import best_layout, is_plain
-from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix
-from mpq.tensors.packed import PackedTensor
 from mpq.tensors.quantized import unpack_weight
 
 _SOURCES = {"hf": "a Hugging Face folder with code of its own", "export": "a torch.export archive that was trusted"}
@@ -174,10 +172,7 @@ def _packed(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype)
     scheme = header.schemes[layer.name]
     # Copied, or they would be views of the file for as long as the model lives.
     parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
-    if is_plain(scheme, dtype):
-        return from_matrix(parts["values"].to(dtype), layer.shape, layer.axes, layer.groups)
-    codes = best_layout(stored_codes(parts, scheme, layer.matrix), len(layer.shape), dtype)
-    return PackedTensor(codes, layer.shape, layer.axes, dtype, layer.groups)
+    return packed_weight(parts, layer, scheme, dtype)
 
 
 @contextmanager

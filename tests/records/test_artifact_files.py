@@ -7,7 +7,7 @@ import pytest
 
 from mpq.errors import FormatError
 from mpq.records.artifact import ArtifactHeader
-from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, read_header
+from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, is_plain_name, read_header
 from mpq.records.artifact_layout import header, layer_entries
 from mpq.records.layer import Layer
 from tests.small import linear, schemes
@@ -108,3 +108,33 @@ def test_a_damaged_index_is_refused(tmp_path: Path, text: str, reason: str) -> N
 
 def test_an_index_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / INDEX).startswith(f"cannot read {tmp_path / INDEX}: No such file")
+
+
+def exported(folder: Path) -> Path:
+    """A folder as `mpq export --to huggingface` writes it."""
+    part(folder / "model.mpq.safetensors", linear("a", 4, 32))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_an_exported_folder_is_its_artifact(tmp_path: Path) -> None:
+    folder = exported(tmp_path)
+    assert is_index(folder)
+    assert artifact_files(folder) == [folder / "model.mpq.safetensors"]
+    assert read_header(folder) == read_header(folder / "model.mpq.safetensors")
+
+
+@pytest.mark.parametrize("change", ["no configuration", "an original model"])
+def test_another_folder_with_an_artifact_in_it_is_not(tmp_path: Path, change: str) -> None:
+    folder = exported(tmp_path)
+    if change == "no configuration":
+        (folder / "config.json").unlink()
+    else:
+        (folder / "model.safetensors").write_bytes(b"")
+    assert not is_index(folder)
+    assert "holds 0 indexes of artifacts" in refused(folder)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("a.safetensors", True), ("..", False), ("", False), ("a/b", False), ("a\\b", False)])
+def test_a_plain_name_stays_in_its_folder(name: str, plain: bool) -> None:
+    assert is_plain_name(name) == plain
