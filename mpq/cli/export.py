@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from mpq.cli.card_inputs import HUB, with_card
 from mpq.cli.console import print_json, print_lines, print_table, say
 from mpq.cli.options import Factory, Json, Trust
+from mpq.errors import UsageError
 from mpq.export.registry import TARGETS
 
 _TARGETS = "; ".join(f"{name}: {summary}" for name, summary in TARGETS.items())
@@ -49,6 +51,14 @@ def command(
             help="Write NAME.fingerprint.json beside the export: what it should hold and compute, for `mpq verify`.",
         ),
     ] = True,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", metavar="ORG/NAME", help="For huggingface: the original model on the hub, for the model card."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For huggingface: what `mpq eval --json` printed for the artifact, for the model card."),
+    ] = None,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -64,6 +74,10 @@ def command(
     from mpq.export.run import export
 
     options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust, compare=compare, fingerprint=fingerprint)
+    if to == HUB:
+        options = with_card(options, source, base_model=base_model, evaluation=evaluation)
+    elif base_model is not None or evaluation is not None:
+        raise UsageError(f"--base-model and --evaluation are for the model card of {HUB}: leave them out with --to {to}")
     done = export(source, to, output, nearest=nearest, options=options)
     if json:
         replaced = {name: [str(old), str(new)] for name, (old, new) in done.replaced.items()}

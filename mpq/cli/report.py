@@ -44,7 +44,7 @@ def command(
     from mpq.files import write_text
     from mpq.report.render import render
 
-    subject = _subject(file, sensitivity)
+    subject = subject_of(file, sensitivity)
     target = output or file.with_name(f"{stem_of(file)}.report.html")
     check_output(target, inputs=(file, None if subject.table is None else subject.table.path))
     write_text(target, render(subject))
@@ -60,7 +60,8 @@ def command(
     say("open it in a browser; it loads nothing from anywhere")
 
 
-def _subject(file: Path, sensitivity: Path | None) -> Subject:
+def subject_of(file: Path, sensitivity: Path | None) -> Subject:
+    """What a report on a file is about, with the analysis beside it, or with the one that is given."""
     from mpq.records.artifact import read_artifact_header
     from mpq.records.file_kind import kind_of
     from mpq.records.plan import read_plan

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,9 @@ class Options:
         trust: allow files to run code of their own.
         compare: run what was exported next to the artifact, where its runtime is installed, and refuse other outputs.
         fingerprint: write what the export should hold and compute beside it, for `mpq verify`.
+        base_model: `org/name` of the original model on the hub, for the model card.
+        evaluation: what `mpq eval --json` printed for the artifact, for the model card.
+        report: the text of the report, to lie beside the weights.
     """
 
     data: str | None = None
@@ -49,6 +53,9 @@ class Options:
     trust: bool = False
     compare: bool = True
     fingerprint: bool = True
+    base_model: str | None = None
+    evaluation: Mapping[str, Any] | None = None
+    report: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ TARGETS: Registry[Target] = Registry(
         ),
         "gguf": ("mpq.export.weights.gguf.target:Gguf", "a GGUF file for llama.cpp, Llama-family models"),
         "gptqmodel": ("mpq.export.plans.gptqmodel:GptqModel", "GPTQModel's quantize_config.json with a dynamic map, no weights"),
+        "huggingface": (
+            "mpq.export.weights.huggingface.target:HuggingFace",
+            "a Hugging Face folder with the packed weights, a model card, the plan and the report",
+        ),
         "llama.cpp": ("mpq.export.plans.llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
         "onnx": ("mpq.export.weights.onnx.target:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
         "modelopt": ("mpq.export.plans.modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),

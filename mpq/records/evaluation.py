@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from msgspec import Struct
+
+from mpq.reading.fields import Size, Text
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,23 @@ class Evaluation:
         rows = [{key: _finite(value) for key, value in row.items()} for row in self.frame().to_dict("records")]
         said = {} if self.caution is None else {"caution": self.caution}
         return {"samples": self.samples, "source": self.source, "figures": rows, **said}
+
+
+class FigureFacts(Struct):
+    """A figure in a file."""
+
+    name: Text
+    quantized: float | None
+    reference: float | None = None
+    stderr: float | None = None
+
+
+class EvaluationFile(Struct):
+    """What `Evaluation.to_dict` gives, in a file."""
+
+    samples: Size
+    source: Text
+    figures: list[FigureFacts]
 
 
 def _finite(value: Any) -> Any:

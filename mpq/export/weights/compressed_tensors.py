@@ -12,8 +12,6 @@ initializes weights ('Embedding' object has no attribute 'weight').
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +24,14 @@ from mpq.export.output_place import staged
 from mpq.export.plans.base import is_embedding
 from mpq.export.source import Source
 from mpq.export.vllm_remarks import remarks
+from mpq.export.weights.hf_folder import CONFIG, config_with, copy_tokenizer
 from mpq.export.weights.reopen import original_path, quantized_module
 from mpq.files import OutputError, write_text
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.tensors.quantized import QuantizedWeight
 
-_CONFIG = "config.json"
 _SCORES = ("score", "classifier")  # which vLLM builds without quantization
-_OWN_KEYS = ("architecture", "tensor_dtypes")
-_BESIDE = ("generation_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "merges.txt", "vocab.json")
 _WORD = 32
 
 
@@ -78,10 +74,10 @@ class CompressedTensors(Target):
                 tensors |= {f"{name}.{part}": tensor for part, tensor in packed(weight).items()}
         schemes = {name: scheme for name, scheme in source.schemes.items() if name not in kept}
         config = _config(source, schemes, sorted(linear - set(schemes)))
-        with staged(output, last=_CONFIG) as folder:
+        with staged(output, last=CONFIG) as folder:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-            notes = _copy_tokenizer(original_path(source, options), folder)
-            write_text(folder / _CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+            notes = copy_tokenizer(original_path(source, options), folder)
+            write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         notes += [
             _stored_whole(layer, source, state[layer.parameters[0]]) for layer in kept.values() if not source.schemes[layer.name].is_float
         ]
@@ -95,7 +91,7 @@ class CompressedTensors(Target):
             OutputError: naming it.
         """
         super().check_place(output)
-        found = output / _CONFIG
+        found = output / CONFIG
         if found.exists() and '"compressed-tensors"' not in found.read_text(encoding="utf-8", errors="replace"):
             raise OutputError(f"{output} holds another model: choose another place with --output")
 
@@ -135,39 +131,23 @@ def words(codes: Tensor, bits: int) -> Tensor:
 
 def _config(source: Source, schemes: dict[str, Scheme], ignored: list[str]) -> dict[str, Any]:
     """The model's config.json with the quantization in it."""
-    config = {key: value for key, value in source.artifact.config.items() if key not in _OWN_KEYS}
     groups: dict[Scheme, list[str]] = {}
     for name, scheme in schemes.items():
         groups.setdefault(scheme, []).append(name)
-    config["architectures"] = [source.artifact.config["architecture"]]
-    config["quantization_config"] = {
+    quantization = {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": {f"group_{number}": _group(scheme, names) for number, (scheme, names) in enumerate(groups.items())},
         "ignore": ignored,
     }
-    return config
+    return config_with(source.artifact.config, quantization)
 
 
 def _group(scheme: Scheme, names: list[str]) -> dict[str, Any]:
     weights: dict[str, Any] = {"num_bits": scheme.bits, "type": "int", "symmetric": True, "dynamic": False}
     weights |= {"strategy": "channel"} if scheme.group_size is None else {"strategy": "group", "group_size": scheme.group_size}
     return {"targets": names, "weights": weights, "input_activations": None, "output_activations": None}
-
-
-def _copy_tokenizer(folder: Path | None, output: Path) -> list[str]:
-    """Copy the tokenizer and generation settings; a note if there is nowhere to copy from."""
-    if folder is None or not folder.is_dir():
-        return ["the original folder is not there, so no tokenizer was copied: --reference MODEL names it"]
-    for file in _tokenizer_files(folder):
-        shutil.copyfile(file, output / file.name)
-    return []
-
-
-def _tokenizer_files(folder: Path) -> Iterator[Path]:
-    for pattern in ("tokenizer*", "*.model", *_BESIDE):
-        yield from (file for file in sorted(folder.glob(pattern)) if file.is_file())
 
 
 def _stored_whole(layer: Layer, source: Source, value: Tensor) -> str:

@@ -1,0 +1,42 @@
+"""What folders for Transformers share: the configuration, and the files beside the weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+_OWN_KEYS = ("architecture", "tensor_dtypes")
+_BESIDE = (
+    "generation_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "merges.txt",
+    "vocab.json",
+    "vocab.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+
+
+def config_with(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a model, from what an artifact keeps of it, with the quantization in it."""
+    found = {key: value for key, value in config.items() if key not in _OWN_KEYS}
+    return found | {"architectures": [config["architecture"]], "quantization_config": dict(quantization)}
+
+
+def copy_tokenizer(folder: Path | None, output: Path) -> list[str]:
+    """Copy the tokenizer, the settings of inputs and those of generation; a note if there is nowhere to copy from."""
+    if folder is None or not folder.is_dir():
+        return ["the original folder is not there, so no tokenizer was copied: --reference MODEL names it"]
+    for file in _tokenizer_files(folder):
+        shutil.copyfile(file, output / file.name)
+    return []
+
+
+def _tokenizer_files(folder: Path) -> Iterator[Path]:
+    for pattern in ("tokenizer*", "*.model", *_BESIDE):
+        yield from (file for file in sorted(folder.glob(pattern)) if file.is_file())
