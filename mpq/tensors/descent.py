@@ -4,20 +4,25 @@ The error of a row, e H e^T with e = w - (code - zero) * scale, is quadratic in 
 the nearest to code + (H e)_j / (H_jj * scale), that of a scale is scale + (c H e) / (c H c) with c the steps of its group, rounded to
 what is stored; rounding a one-dimensional quadratic to the nearest grid point is exact, so no step makes the error larger (normal levels
 are found to within half a cell of `levels.py`). Codes by descent: QuantEase (Behdin et al. 2023); a scale fitted to given codes in the
-metric of H: as in the scale refits after GPTQ. Blocks of columns keep the work in matrix products.
+metric of H: as in the scale refits after GPTQ.
+
+Columns go in blocks. H e of a whole group is one matrix product; within a block a column asks for what the columns before it have
+changed when its turn comes, one product with a vector, so that a column costs five short calls however many rows there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mpq.formats.scheme import Scheme
-from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE, nearest_codes, storable
+from mpq.tensors.levels import nearest_level
+from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE, storable
 
-_BLOCK = 64
+BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,18 @@ class State:
         return (self.codes - zero).mul_(scale)
 
 
+def step_bounds(zero: Tensor, scheme: Scheme) -> tuple[Any, Any]:
+    """The least and the greatest step, code less zero point, of integer codes: numbers, or tensors like `zero`."""
+    if scheme.symmetric:
+        return -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
+    return -zero, 2**scheme.bits - 1 - zero
+
+
+def nearest_steps(values: Tensor, bounds: tuple[Any, Any], scheme: Scheme) -> Tensor:
+    """The nearest steps, or levels, of values in units of the scale, in place."""
+    return values.round_().clamp_(*bounds) if scheme.is_integer else values.copy_(nearest_level(values, scheme))
+
+
 def descend(weights: Tensor, state: State, hessian: Tensor, scheme: Scheme, *, sweeps: int, codes: bool = True) -> None:
     """Lower the error of `state` in place, by `sweeps` over all columns and groups.
 
@@ -59,38 +76,50 @@ def descend(weights: Tensor, state: State, hessian: Tensor, scheme: Scheme, *, s
     error = weights - state.values()
     for _ in range(sweeps):
         for group in range(state.scale.shape[1]):
-            first = group * state.size
-            last = min(first + state.size, weights.shape[1])
-            if codes:
-                for start in range(first, last, _BLOCK):
-                    _sweep_codes(error, state, hessian, group, slice(start, min(start + _BLOCK, last)), scheme)
-            _fit_scale(error, state, hessian, group, slice(first, last), scheme)
+            columns = slice(group * state.size, min((group + 1) * state.size, weights.shape[1]))
+            _sweep_group(error, state, hessian, group, columns, scheme, codes=codes)
 
 
-def _sweep_codes(error: Tensor, state: State, hessian: Tensor, group: int, block: slice, scheme: Scheme) -> None:
-    """The best code for each column of `block` in turn."""
-    gradient = hessian[:, block] @ error
-    within = hessian[:, block, block]
-    diagonal = within.diagonal(dim1=-2, dim2=-1)
-    scale, zero = state.scale[:, group], state.zero[:, group]
-    for at in range(gradient.shape[1]):
-        column = block.start + at
-        old = state.codes[:, column]
-        new = nearest_codes((gradient[:, at] / (diagonal[:, at, None] * scale)).add_(old).sub_(zero), zero, scheme)
-        change = (new - old).mul_(scale)
-        state.codes[:, column] = new
-        error[:, column] -= change
-        gradient[:, at + 1 :] -= within[:, at + 1 :, at, None] * change[:, None]
+def _sweep_group(error: Tensor, state: State, hessian: Tensor, group: int, columns: slice, scheme: Scheme, *, codes: bool) -> None:
+    """The best code for each column of one group in turn, then the best scale for each row."""
+    within, zero, scale = hessian[:, columns, columns], state.zero[:, group, None], state.scale[:, group, None]
+    gradient = hessian[:, columns] @ error
+    steps = state.codes[:, columns] - zero
+    if codes:
+        bounds = step_bounds(zero, scheme)
+        for first in range(0, steps.shape[1], BLOCK):
+            block = slice(first, min(first + BLOCK, steps.shape[1]))
+            change = _sweep_block(gradient[:, block], steps[:, block], within[:, block, block], scale, bounds, scheme)
+            error[:, columns][:, block] -= change
+            gradient.baddbmm_(within[:, :, block], change, alpha=-1)
+        torch.add(steps, zero, out=state.codes[:, columns])
+    _fit_scale(error[:, columns], gradient, steps, state, within, group, scheme)
 
 
-def _fit_scale(error: Tensor, state: State, hessian: Tensor, group: int, columns: slice, scheme: Scheme) -> None:
-    """The best scale of one group for each row."""
-    steps = state.codes[:, columns] - state.zero[:, group, None]
-    gain = (steps * (hessian[:, columns] @ error)).sum(1)
-    norm = (steps * (hessian[:, columns, columns] @ steps)).sum(1)
+def _sweep_block(gradient: Tensor, steps: Tensor, within: Tensor, scale: Tensor, bounds: tuple[Any, Any], scheme: Scheme) -> Tensor:
+    """The best step for each column of a block in turn, in place; by how much the weights change, [blocks, columns, rows].
+
+    In units of the scale, with each row of H divided by its diagonal, what is wanted of a column is its step plus its gradient.
+    """
+    diagonal = within.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    wanted = (gradient / diagonal).div_(scale).add_(steps)
+    moved = torch.empty_like(wanted)
+    views = zip(*(torch.split(each, 1, 1) for each in (wanted, steps, moved, within / diagonal)), strict=True)
+    for at, (column, now, move, coupling) in enumerate(views):
+        if at:
+            column.baddbmm_(coupling.narrow(2, 0, at), moved.narrow(1, 0, at), alpha=-1)
+        torch.sub(nearest_steps(column, bounds, scheme), now, out=move)
+    steps.copy_(wanted)
+    return moved.mul_(scale)
+
+
+def _fit_scale(error: Tensor, gradient: Tensor, steps: Tensor, state: State, within: Tensor, group: int, scheme: Scheme) -> None:
+    """The best scale of one group for each row; `error` and `gradient` are those of its columns."""
+    gain = (steps * gradient).sum(1)
+    norm = (steps * (within @ steps)).sum(1)
     old = state.scale[:, group]
     fitted = torch.where(norm > 0, old + gain / norm.clamp(min=1e-30), old).clamp_(-LARGEST_SCALE, LARGEST_SCALE)
-    allowed = fitted >= SMALLEST_SCALE if scheme.element.exponent_scales else fitted.abs() >= SMALLEST_SCALE
+    allowed = (fitted if scheme.element.exponent_scales else fitted.abs()) >= SMALLEST_SCALE
     new = torch.where(allowed, storable(fitted, scheme, None if state.exponents is None else state.exponents[:, 0]).float(), old)
-    error[:, columns] -= steps * (new - old)[:, None]
+    error -= steps * (new - old)[:, None]
     state.scale[:, group] = new

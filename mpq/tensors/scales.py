@@ -23,7 +23,7 @@ from mpq.tensors.small_scales import nearest_small, row_exponents
 SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16 number
 LARGEST_SCALE = 65504.0
 _REFITS = 2
-_CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
+_CHUNK = 1 << 17  # weights worked on at a time, small enough for the cache
 
 
 class Scales(NamedTuple):
@@ -162,8 +162,13 @@ def _within(scale: Tensor) -> Tensor:
 
 def losses(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None = None) -> Tensor:
     """The (weighted) squared error of each group whose nearest codes are taken; float32 [rows, groups]."""
-    codes = round_to_scales(groups, scales, scheme)
-    error = codes.sub_(scales.zero_point.unsqueeze(-1)).mul_(scales.scale.float().unsqueeze(-1)).sub_(groups).square_()
+    scale = scales.scale.float().unsqueeze(-1)
+    if scheme.is_integer and scheme.symmetric:  # the same without the zero point, which is the middle
+        half = 2 ** (scheme.bits - 1)
+        steps = (groups / scale).round_().clamp_(-half, half - 1)
+    else:
+        steps = round_to_scales(groups, scales, scheme).sub_(scales.zero_point.unsqueeze(-1))
+    error = steps.mul_(scale).sub_(groups).square_()
     return error.sum(-1) if importance is None else error.mul_(importance).sum(-1)
 
 

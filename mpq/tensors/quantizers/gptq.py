@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from mpq.formats.scheme import Scheme
-from mpq.tensors.descent import State, descend
+from mpq.tensors.descent import BLOCK, State, descend, nearest_steps, step_bounds
 from mpq.tensors.hessian import blocks_of, conditioned, from_blocks, inverse_factor, to_blocks
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.act import energy_scales
 from mpq.tensors.quantizers.base import Quantizer, Statistics, assemble
-from mpq.tensors.scales import Scales, nearest_codes, storable
+from mpq.tensors.scales import Scales, storable
 from mpq.tensors.small_scales import row_exponents
 
-_BLOCK = 64
-_CHUNK = 1 << 20  # weights worked on at a time, small enough for the cache
+_CHUNK = 1 << 22  # weights worked on at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,24 +131,25 @@ def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
 
 
 def _compensate(weights: Tensor, state: State, basis: _Basis, scheme: Scheme) -> None:
-    """Choose all codes of `state`, in place; `weights` stay as they are."""
-    order, factor = basis.order, basis.factor
-    rest = _permuted(weights, order)
-    group = order // state.size
-    scale, zero = _permuted(state.scale, group), _permuted(state.zero, group)
-    codes = torch.empty_like(rest)
-    columns = rest.shape[1]
-    for first in range(0, columns, _BLOCK):
-        last = min(first + _BLOCK, columns)
-        errors = torch.empty_like(rest[:, first:last])
-        for at in range(first, last):
-            column = rest[:, at]
-            code = nearest_codes(column / scale[:, at], zero[:, at], scheme)
-            error = (column - (code - zero[:, at]) * scale[:, at]).div_(factor[:, at, at, None])
-            rest[:, at + 1 : last] -= factor[:, at, at + 1 : last, None] * error[:, None]
-            codes[:, at], errors[:, at - first] = code, error
-        rest[:, last:] -= factor[:, first:last, last:].mT @ errors
-    state.codes.scatter_(1, order.unsqueeze(-1).expand_as(codes), codes)
+    """Choose all codes of `state`, in place; `weights` stay as they are.
+
+    A column asks for what the errors of the columns before it in its block owe it when its turn comes.
+    """
+    order, group = basis.order, basis.order // state.size
+    rest, scale, zero = _permuted(weights, order), _permuted(state.scale, group), _permuted(state.zero, group)
+    factor = basis.factor / basis.factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    steps, columns = torch.empty_like(rest), rest.shape[1]
+    for first in range(0, columns, BLOCK):
+        block = slice(first, min(first + BLOCK, columns))
+        errors, own, bounds = torch.empty_like(rest[:, block]), factor[:, block, block].mT, zero[:, block]
+        parts = (rest[:, block], scale[:, block], bounds, steps[:, block], errors, own)
+        for at, (column, unit, middle, step, error, owed) in enumerate(zip(*(torch.split(part, 1, 1) for part in parts), strict=True)):
+            if at:
+                column.baddbmm_(owed.narrow(2, 0, at), errors.narrow(1, 0, at), alpha=-1)
+            nearest_steps(torch.div(column, unit, out=step), step_bounds(middle, scheme), scheme)
+            torch.addcmul(column, step, unit, value=-1, out=error)
+        rest[:, block.stop :].baddbmm_(factor[:, block, block.stop :].mT, errors, alpha=-1)
+    state.codes.scatter_(1, order.unsqueeze(-1).expand_as(steps), steps.add_(zero))
 
 
 def _permuted(blocks: Tensor, order: Tensor) -> Tensor:
