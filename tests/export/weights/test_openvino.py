@@ -57,5 +57,5 @@ def test_without_openvino_its_installation_is_named(digits: tuple[Path, Tensor],
     artifact, _ = digits
     with pytest.raises(ExportError) as caught:
         export(artifact, "openvino", tmp_path / "m.xml", nearest=True)
-    assert str(caught.value) == "this target needs openvino: pip install 'mpq[openvino]'"
+    assert str(caught.value) == "this target needs openvino: pip install 'mpq-torch[openvino]'"
     assert list(tmp_path.iterdir()) == []
