@@ -39,7 +39,7 @@ _MEASURING = ("metric", "reference", "seq_len", "num_samples")
 
 @dataclass(frozen=True)
 class Rule:
-    """What some files are held to. None means: not limited.
+    """The limits for some files. None means no limit.
 
     Args:
         files: paths and globs, relative to the file of budgets.
@@ -51,15 +51,15 @@ class Rule:
         max_share: percent of the original size.
         max_error: held-out error; with `data`, how much worse than its reference an artifact is on that.
         data: samples to measure artifacts on, as `mpq eval --data` takes them.
-        metric: which figure of the evaluation; None takes KL divergence where there is one, else relative MSE.
-        reference: the unquantized model; None takes the one that the artifact names.
+        metric: of the evaluation; None uses KL divergence if the evaluation has it, else relative MSE.
+        reference: the unquantized model; None uses the one that the artifact names.
         seq_len: tokens of a window, for text.
-        num_samples: only the first samples.
+        num_samples: use only this many, from the start.
         max_growth: percent that the size may be above the baseline's.
         max_error_growth: percent that the held-out error may be above the baseline's.
         baseline: a git revision, or a file.
-        forbid: schemes or formats that layers must not take, by pattern.
-        require: schemes or formats of which layers must take one, by pattern.
+        forbid: schemes or formats that layers must not use, by pattern.
+        require: schemes or formats of which layers must use one, by pattern.
     """
 
     files: tuple[str, ...]
@@ -83,7 +83,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.data is not None and self.max_error is None:
-            raise ConfigError(f"data {shown(self.data)} is measured for nothing: give max_error too")
+            raise ConfigError(f"`data` {shown(self.data)} has no effect without `max_error`")
         limits = [each.name for each in fields(self) if each.name.startswith("max_") or each.name in ("forbid", "require")]
         if not any(getattr(self, name) not in (None, {}) for name in limits):
             raise ConfigError(f"the rule for {shown(', '.join(self.files))} limits nothing: give one of {', '.join(limits)}")
@@ -148,7 +148,9 @@ def _bytes(name: str, value: str | int) -> int:
     try:
         return size_bytes(value)
     except BudgetError as error:
-        raise ConfigError(f"{name} is {shown(value)}: give bytes, for example 12MB; max_bits and max_share limit the rest") from error
+        raise ConfigError(
+            f"{name} is {shown(value)}: give bytes, for example 12MB; use max_bits or max_share to limit bits or a share"
+        ) from error
 
 
 def _percent(name: str, value: str) -> float:

@@ -1,6 +1,6 @@
 """All limits of a file together: its plan's own budget, those of the command line, and those of a file of budgets. No torch.
 
-No limit takes the place of another: one that is given besides only makes the gate narrower.
+Limits add up: giving one never relaxes another.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Measures(Protocol):
     """Gives the evaluation of artifacts."""
 
     def __call__(self, folder: Path, *, by_rules: bool) -> Measure:
-        """For data that lies in `folder`; `by_rules` says that a file of budgets asks for it, not the user."""
+        """`folder` is where relative data paths start; `by_rules` is set if a file of budgets, not the user, asks for the measurement."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the command line. None means: not limited.
+    """The limits given on the command line. None means no limit.
 
     Args:
         budget: a size limit, for example "4.5bits".
@@ -50,17 +50,17 @@ class Limits:
 
 
 def gate(named: Sequence[Path], limits: Limits | None, rules: Sequence[Rule], root: Path, *, measure: Measures) -> list[Verdict]:
-    """Hold files to all their limits.
+    """Check files against all their limits.
 
     Args:
-        named: files of the command line; none takes those that `rules` are for.
-        limits: of the command line; None if there are none.
-        rules: of the file of budgets; those for other files than `named` are passed over.
+        named: files given on the command line; if empty, the files that `rules` apply to.
+        limits: given on the command line; None if there are none.
+        rules: of the file of budgets; rules for files not in `named` are skipped.
         root: the folder of the file of budgets.
         measure: gives the evaluation of artifacts, by the folder of their data and whether a file of budgets asks for it.
 
     Returns:
-        One verdict for each file, or where nothing stands on the command line one for each rule and file.
+        One verdict per file; if the command line gives no limits, one per rule and file.
 
     Raises:
         UsageError: if nothing limits a file.

@@ -1,6 +1,6 @@
-"""A first file of budgets from what is there: every file held to a little more than it is now. No torch.
+"""Writes a first file of budgets: each limit is a little above the current value. No torch.
 
-Left out are data, and the models that plans and artifacts were made from: they do not ship, what is made of them does.
+It skips data, and the models that plans and artifacts were made from, since those are not shipped.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def _is_data(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             named = [info for info in archive.infolist() if info.filename.endswith("/data.pkl") and info.file_size <= PICKLE_BYTES]
             tables = [archive.read(info) for info in named[:1]]
-    except Exception:  # the file decides what goes wrong in the reader; whatever it is, mpq's own loader will say so
+    except Exception:  # a damaged file can raise anything here; mpq's own loader reports it
         return False
     return bool(tables) and not any(b"weight" in table for table in tables)
 
 
 def _weighed(path: Path) -> Weighed | None:
-    """The file on the scales; None for YAML that is no plan, and for what cannot be read."""
+    """The file with its size; None for YAML that is not a plan, and for files that cannot be read."""
     try:
         if not path.is_file() or (path.suffix in (".yaml", ".yml") and not _is_plan(path)):
             return None

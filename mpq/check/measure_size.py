@@ -1,4 +1,4 @@
-"""What the gate knows of a file: its size, and for a plan or an artifact its layers. Any file or folder has a size. No torch."""
+"""Measures the size of any file or folder, and the layers of plans and artifacts. No torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mpq.records.plan import Plan, read_plan
 
 Kind = Literal["plan", "artifact", "other"]
 MODEL_ENDINGS = (".safetensors", ".onnx", ".gguf", ".pt2", ".pt", ".pth", ".bin")
-_SIDECARS = (".data", "_data")  # where ONNX keeps weights beside the graph
+_SIDECARS = (".data", "_data")  # where ONNX keeps weights next to the graph
 _POINTER = re.compile(rb"version https://git-lfs[^\n]*\n(?:[^\n]*\n)*?size (\d+)\n")
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """A file on the scales.
+    """A file with its size.
 
     Args:
-        path: as it was named.
+        path: as the user wrote it.
         kind: a plan, an artifact, or any other file or folder.
         bytes: of the file or of everything in the folder; of a plan, what `mpq apply` would write.
         loaded: bytes of the model in memory by form, see `records/loaded_size.py`; empty for other files.
@@ -55,7 +55,7 @@ class Weighed:
 
     @property
     def held_out(self) -> float | None:
-        """The plan's measured error; None if there is none for its present layers."""
+        """The plan's measured error; None if its current layers were not measured."""
         if self.plan is None or not self.plan.evidence_is_current:
             return None
         value = self.plan.evidence.get("measured", {}).get("held_out")
@@ -63,17 +63,17 @@ class Weighed:
 
 
 def has_layers(path: Path) -> bool:
-    """Whether the file is read as a plan or an artifact, rather than weighed alone."""
+    """Whether the file is a plan or an artifact, so that more than its size is known."""
     if path.is_dir() or is_index(path):
         return is_index(path)
     return path.suffix not in MODEL_ENDINGS or path.name.endswith(".mpq.safetensors") or is_artifact(path)
 
 
 def weigh(path: Path) -> Weighed:
-    """Weigh a file or a folder.
+    """Measure a file or a folder.
 
     Raises:
-        FormatError: if it is not there, or is a damaged plan or artifact.
+        FormatError: if it does not exist, or is a damaged plan or artifact.
     """
     if is_index(path) and path.exists():
         return _artifact(path)
@@ -90,7 +90,7 @@ def weigh(path: Path) -> Weighed:
 
 
 def weigh_baseline(path: Path, baseline: str) -> Weighed | None:
-    """What `path` is compared with: `baseline` if that is a file or folder, else `path` at that git revision; None if it was not there.
+    """What `path` is compared with: `baseline` if that is a file or folder, else `path` at that git revision; None if it did not exist.
 
     Raises:
         UsageError: if `baseline` is neither, or `path` is a folder.
@@ -115,7 +115,7 @@ def weigh_baseline(path: Path, baseline: str) -> Weighed | None:
 
 
 def _is_plan(path: Path) -> bool:
-    """Whether a file is a plan, by its name or, whatever it is called, by what it says at its head."""
+    """Whether a file is a plan, by its name or by its first lines."""
     if path.suffix in (".yaml", ".yml"):
         return True
     with open_file(path) as file:

@@ -1,4 +1,4 @@
-"""The check that runs the model: how much worse an artifact is than its reference, on given data. No torch; who measures is given."""
+"""The check that runs the model: how much worse an artifact is than its reference, on given data. No torch: the evaluator is injected."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def measured_error(file: Weighed, rule: Rule, limit: float, measure: Measure) ->
     """Whether the error of an artifact on the rule's data stays within `limit`.
 
     Raises:
-        ConfigError: if the file is no artifact, or the evaluation lacks the rule's metric.
+        ConfigError: if the file is not an artifact, or the evaluation lacks the rule's metric.
         MpqError: if the artifact cannot be evaluated.
     """
     if file.kind != "artifact":
-        raise ConfigError(f"data measures what runs, and {file.path} is no artifact: name what `mpq apply` wrote, or leave data away")
+        raise ConfigError(f"`data` needs an artifact, and {file.path} is not one: name a file that `mpq apply` wrote, or omit `data`")
     found = measure(Path(file.path), rule)
     figure = _figure(found, rule.metric)
     error = shortfall(figure)
@@ -38,7 +38,7 @@ def measured_error(file: Weighed, rule: Rule, limit: float, measure: Measure) ->
 
 
 def shortfall(figure: Figure) -> float:
-    """How much worse than the reference: a loss of accuracy, a rise of loss or perplexity, a distance, or what agreement lacks to 1."""
+    """How much worse than the reference: a loss of accuracy, a rise of loss or perplexity, a distance, or 1 - agreement."""
     if figure.name in AGREEMENTS:
         return 1 - figure.quantized
     if figure.reference is None:
@@ -50,5 +50,5 @@ def _figure(found: Evaluation, metric: str | None) -> Figure:
     figures = {figure.name: figure for figure in found.figures}
     wanted = metric or next(name for name in _DEFAULTS if name in figures)
     if wanted not in figures:
-        raise ConfigError(f"metric '{wanted}' is not among the figures of {found.source}: it gives {', '.join(figures)}")
+        raise ConfigError(f"there is no metric '{wanted}' in the evaluation of {found.source}: it has {', '.join(figures)}")
     return figures[wanted]

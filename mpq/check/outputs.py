@@ -1,4 +1,4 @@
-"""Verdicts for machines that run checks: GitHub annotations and step summary, JUnit XML. No torch."""
+"""Verdicts for CI systems: GitHub annotations and step summary, JUnit XML. No torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def append_summary(verdicts: Sequence[Verdict], path: Path) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(summary(verdicts))
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; unset GITHUB_STEP_SUMMARY to go without") from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; unset GITHUB_STEP_SUMMARY to skip the summary") from error
 
 
 def junit(verdicts: Sequence[Verdict]) -> str:
@@ -83,7 +83,7 @@ def _line_of(path: Path, layer: str | None) -> int | None:
         return None
     try:
         text = read_text(path, error=FormatError, absent="name a plan")
-    except FormatError:  # it was there when it was judged
+    except FormatError:  # it existed when it was checked
         return None
     return yaml_line(text, ("layers", layer))
 

@@ -33,7 +33,7 @@ def copy_at(revision: str, path: str, to: Path) -> None:
     """Write a file as it was at a git revision to `to`, whatever its size.
 
     Raises:
-        UsageError: if git is not there, or does not know the revision or the file in it.
+        UsageError: if git is not installed, or does not know the revision or the file in it.
     """
     _check(revision, path)
     where = Path(path)
@@ -46,7 +46,7 @@ def check_revision(revision: str) -> None:
     """Refuse what git does not know.
 
     Raises:
-        UsageError: if git is not there, or does not know the revision.
+        UsageError: if git is not installed, or does not know the revision.
     """
     _check(revision, "PATH")
     _git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}", folder=Path(), what=f"revision {revision}")

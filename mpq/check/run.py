@@ -1,4 +1,4 @@
-"""The CI gate: is the size budget kept, and the error budget? No torch."""
+"""The CI gate: is the model within its size budget and its error budget? No torch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Check:
     Args:
         name: what was checked, for example "size (layers)".
         passed: the answer.
-        message: the figures behind it, for people.
-        details: the layers that broke it, one line each.
+        message: the values behind it, for people.
+        details: the layers that break the rule, one line each.
         layer: the first of them, where the check is about single layers.
     """
 
@@ -41,12 +41,12 @@ class Check:
 def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = None, max_error: float | None = None) -> list[Check]:
     """Check a plan, an artifact, or the size of any model file or folder; nothing if no limit is given.
 
-    The plan's own budget is not looked at here: see `own_budget`.
+    This does not check the plan's own budget: see `own_budget`.
 
     Args:
         path: a plan, an artifact, or a model file or folder.
         budget: a size limit.
-        scope: what `budget` counts; None takes that of the plan's own budget, else "layers".
+        scope: what `budget` counts; None uses the scope of the plan's own budget, else "layers".
         max_error: limit of the held-out error, in the metric of the plan's evidence.
 
     Raises:
@@ -103,7 +103,7 @@ def _error_of(plan: Plan, max_error: float) -> Check:
 
 
 def against_error(plan: Plan, found: float, limit: float) -> str:
-    """How a plan's held-out error keeps a limit, and what to think of the samples that it was measured on."""
+    """Whether a plan's held-out error is within a limit, with a caution about the samples it was measured on."""
     relation = "within" if found <= limit else f"{found - limit:.4g} over"
     return f"{found:.4g}, {relation} the limit of {limit:g}{CERTAIN if 'caution' in plan.data else ''}"
 
@@ -133,7 +133,7 @@ def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_
     if wanted.scope == "file":
         if wanted.unit_is_relative:
             raise UsageError(
-                f"budget {wanted} needs the size of the whole model, which an artifact does not tell: check the plan, or give bytes"
+                f"budget {wanted} needs the size of the whole model, which an artifact does not record: check the plan, or give bytes"
             )
         taken = artifact_bytes(path)
     limit = wanted.bytes(weights=weights, original_bytes=sum(layer.original_bytes for layer in header.layers))
@@ -145,7 +145,7 @@ def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
     plans = [(file, plan, plan.budget) for file, plan in plans_beside(path, header) if plan.budget is not None]
     if not plans:
         raise UsageError(
-            f"{path} is an artifact, which carries no budget, and no plan beside it has its layers: give --budget, or check the plan"
+            f"{path} is an artifact, which carries no budget, and no plan next to it has its layers: give --budget, or check the plan"
         )
     if len({budget for _, _, budget in plans}) > 1:
         named = ", ".join(f"{file.name} {budget}" for file, _, budget in plans)

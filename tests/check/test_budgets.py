@@ -55,7 +55,7 @@ budgets:
         ({"files": "a", "max_bits": "4"}, "max_bits is '4': give a number of 0 or more"),
         (
             {"files": "a", "max_bytes": "4.5bits"},
-            "max_bytes is '4.5bits': give bytes, for example 12MB; max_bits and max_share limit the rest",
+            "max_bytes is '4.5bits': give bytes, for example 12MB; use max_bits or max_share to limit bits or a share",
         ),
         ({"files": "a", "max_bytes": "much"}, "max_bytes is 'much': give bytes, for example 12MB"),
         ({"files": "a", "max_loaded": "30%"}, "max_loaded is '30%': give bytes, for example 12MB"),
@@ -63,7 +63,7 @@ budgets:
         ({"files": "a", "max_growth": "1%"}, "max_growth needs a baseline: a git revision such as origin/main, or a file"),
         ({"files": "a", "forbid": ["int4"]}, "forbid is ['int4']: give schemes by layer pattern"),
         ({"files": "a", "forbid": {"*": "int9"}}, "forbid: unknown scheme 'int9': use one of "),
-        ({"files": "a", "max_bits": 4, "data": "test.pt"}, "data 'test.pt' is measured for nothing: give max_error too"),
+        ({"files": "a", "max_bits": 4, "data": "test.pt"}, "`data` 'test.pt' has no effect without `max_error`"),
         ({"files": "a", "max_error": 1, "metric": "loss"}, "metric belongs to data: give data too, for example data: test.pt"),
         ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric 'los' is unknown: use kl_divergence, "),
         ({"files": "a", "max_bits": True}, "max_bits is True: give a number of 0 or more"),

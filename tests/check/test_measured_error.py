@@ -43,13 +43,15 @@ def test_a_model_that_became_better_passes_a_limit_of_zero() -> None:
 
 
 def test_a_figure_that_the_data_does_not_give_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"metric 'loss' is not among the figures of test.pt for m: it gives kl_divergence, top1_"):
+    with pytest.raises(ConfigError, match=r"there is no metric 'loss' in the evaluation of test.pt for m: it has kl_divergence, top1_"):
         check(1, metric="loss")
 
 
 @pytest.mark.parametrize("kind", ["plan", "other"])
 def test_only_artifacts_are_measured(kind: str) -> None:
-    with pytest.raises(ConfigError, match=r"m is no artifact: name what `mpq apply` wrote, or leave data away"):
+    with pytest.raises(
+        ConfigError, match=r"`data` needs an artifact, and m is not one: name a file that `mpq apply` wrote, or omit `data`"
+    ):
         check(1, kind=kind)
 
 

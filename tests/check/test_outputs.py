@@ -43,7 +43,7 @@ def test_the_summary_is_appended(tmp_path: Path) -> None:
     path.write_text("before\n")
     append_summary(VERDICTS, path)
     assert path.read_text() == "before\n" + summary(VERDICTS)
-    with pytest.raises(OutputError, match="unset GITHUB_STEP_SUMMARY to go without"):
+    with pytest.raises(OutputError, match="unset GITHUB_STEP_SUMMARY to skip the summary"):
         append_summary(VERDICTS, tmp_path / "no" / "summary.md")
 
 

@@ -153,7 +153,7 @@ def test_an_artifact_is_held_to_bits_of_its_layers_or_bytes_of_its_file() -> Non
     )
     assert only(name, budget=f"{taken}B", scope="file").passed
     assert not only(name, budget=f"{taken - 1}B", scope="file").passed
-    reason = "budget 4bits (file) needs the size of the whole model, which an artifact does not tell: check the plan, or give bytes"
+    reason = "budget 4bits (file) needs the size of the whole model, which an artifact does not record: check the plan, or give bytes"
     with pytest.raises(UsageError, match=rf"^{re.escape(reason)}$"):
         check_file(Path(name), budget="4bits", scope="file")
     reason = "m.mpq.safetensors is an artifact, which carries no measurement: give --data to measure it, or check its plan"
@@ -175,7 +175,7 @@ def test_an_artifact_without_a_limit_is_held_to_the_budget_of_its_plan_beside_it
 def test_an_artifact_without_a_plan_or_with_two_budgets_is_refused() -> None:
     write_artifact(PLAN, Path("m.mpq.safetensors"))
     reason = (
-        "m.mpq.safetensors is an artifact, which carries no budget, and no plan beside it has its layers: give --budget, or check the plan"
+        "m.mpq.safetensors is an artifact, which carries no budget, and no plan next to it has its layers: give --budget, or check the plan"
     )
     with pytest.raises(UsageError, match=rf"^{reason}$"):
         check_file(Path("m.mpq.safetensors"))

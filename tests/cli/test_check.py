@@ -106,7 +106,7 @@ def test_an_artifact_is_measured_on_given_data(folder: Path) -> None:
     assert "ok    model.mpq.safetensors: loaded memory: " in ran.out
     assert "\nok    model.mpq.safetensors: error (accuracy): " in done(f"{line} --max-error 0.1 --metric accuracy").out
     assert typed(f"{line} --max-error 0").code == 1
-    assert refused("check model.mpq.safetensors --data test.pt", 2) == "data 'test.pt' is measured for nothing: give max_error too"
+    assert refused("check model.mpq.safetensors --data test.pt", 2) == "`data` 'test.pt' has no effect without `max_error`"
     assert refused("check model.mpq.safetensors --data none.pt --max-error 1", 3).startswith("none.pt does not exist: ")
 
 
