@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, that one process writes at a time, and that say when they are damaged. No torch."""
+"""Writes files completely or not at all, by one process at a time, and with checksums that reveal damage. No torch."""

@@ -1,7 +1,7 @@
-"""Lines of JSON that carry their own checksum, and the end of a file that a kill or a full disk has torn. No torch.
+"""Lines of JSON that carry their own checksum, and truncated last lines, as a kill or a full disk leaves them. No torch.
 
-A line ends with `,"crc":"1a2b3c4d"}`, the CRC-32 of the line without it. Whoever knows nothing of that sees one more key. Lines without it,
-from before there were checksums, are read as they are.
+A line ends with `,"crc":"1a2b3c4d"}`, the CRC-32 of the line without it. Other programs just see one more key. Lines without it,
+written by earlier versions, are accepted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class DamageError(ValueError):
 
     Args:
         reason: what is wrong.
-        torn: whether that is how a line looks that was being written when the machine stopped.
+        torn: whether the line looks as if the machine stopped while writing it.
     """
 
     def __init__(self, reason: str, *, torn: bool) -> None:
@@ -40,12 +40,12 @@ def check_seal(line: bytes) -> bytes:
     """A line without its checksum.
 
     Raises:
-        DamageError: if the checksum does not fit.
+        DamageError: if the checksum does not match.
     """
     seal = _SEAL.search(line)
     body = line if seal is None else line[: seal.start()] + b"}"
     if seal is not None and zlib.crc32(body) != int(seal[1], 16):
-        raise DamageError("its checksum does not fit", torn=True)
+        raise DamageError("its checksum does not match", torn=True)
     return body
 
 
@@ -53,7 +53,7 @@ def unsealed(line: bytes) -> dict[str, Any]:
     """The record of a line, without its checksum.
 
     Raises:
-        DamageError: if it is not a JSON object, or its checksum does not fit.
+        DamageError: if it is not a JSON object, or its checksum does not match.
     """
     body = check_seal(line)
     try:
@@ -66,13 +66,13 @@ def unsealed(line: bytes) -> dict[str, Any]:
 
 
 def cut_torn_end(file: IO[bytes]) -> int:
-    """Cut off what is left of a last line that was not written whole, in place, and go to the end; the bytes that were cut off.
+    """Cut off an incomplete last line, in place, and seek to the end; returns the number of bytes removed.
 
     The file must be open for reading and writing, and nobody else may be writing to it.
     """
     size = file.seek(0, 2)
     end = _line_start(file, size)
-    if end == size and size:  # the last line has its end, and may still hold what never reached the disk
+    if end == size and size:  # the last line is terminated, but parts of it may never have reached the disk
         start = _line_start(file, size - 1)
         file.seek(start)
         try:
@@ -86,7 +86,7 @@ def cut_torn_end(file: IO[bytes]) -> int:
 
 
 def _line_start(file: IO[bytes], end: int) -> int:
-    """Where the line begins of which byte `end` is part: after the last newline before it."""
+    """Where the line that ends at byte `end` begins: after the last newline before it."""
     while end > 0:
         first = max(0, end - _BLOCK)
         file.seek(first)

@@ -1,9 +1,9 @@
 """Locks between processes: advisory, released by the system with the process, however it ends. No torch.
 
-`held` is for work of minutes or hours that must not be done twice on one file; who comes second is told who is at work. `exclusive` is for
-moments: one line appended, one file moved. Both are locks of the system (`flock`), so that a killed process holds nothing. They work
-between the hosts of a shared folder where that is a local or an NFS 4 file system; where a mount keeps locks to each host (`nolock`,
-`local_lock`), two hosts are not kept apart, and where there are no locks at all, nobody is.
+`held` is for work of minutes or hours that must not be done twice on one file; a second process gets an error that names the first.
+`exclusive` is for moments: one line appended, one file moved. Both are system locks (`flock`), so a killed process holds nothing. They
+work between the hosts of a shared folder where that is a local or an NFS 4 file system; where a mount keeps locks to each host (`nolock`,
+`local_lock`), they cannot separate two hosts, and without any locks they separate no processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpq.errors import HeldError, OutputError
 
 _MISSING = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # this file system has no locks
 _POLL = 0.01  # seconds
-_WORDS = 4096  # bytes of what a holder says of itself
+_WORDS = 4096  # bytes of the description that a holder writes
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def held(path: Path, *, work: str) -> Iterator[None]:
         work: what the message calls it, for example "analysis".
 
     Raises:
-        HeldError: if another process has it: which, on which host, since when, and what to do.
+        HeldError: if another process has it: the message names the process, its host, its start, and what to do.
         OutputError: if the folder is missing or read-only.
     """
     real = Path(os.path.realpath(path))
@@ -53,7 +53,7 @@ def held(path: Path, *, work: str) -> Iterator[None]:
 
 
 def refuse_held(path: Path, *, work: str) -> None:
-    """Refuse `path` now if another process has it, rather than after a model is loaded.
+    """Fail now, before a model is loaded, if another process is writing `path`.
 
     Raises:
         HeldError: as `held` does.
@@ -64,7 +64,7 @@ def refuse_held(path: Path, *, work: str) -> None:
 
 @contextmanager
 def exclusive(descriptor: int) -> Iterator[None]:
-    """Wait until no other process has this open file, and keep others out until this ends."""
+    """Wait for the lock on an open file, and hold it inside the `with`."""
     while not lock(descriptor):
         time.sleep(_POLL)
     try:
@@ -74,7 +74,7 @@ def exclusive(descriptor: int) -> Iterator[None]:
 
 
 def lock(descriptor: int) -> bool:
-    """Lock an open file; False if another has it, True also where there are no locks."""
+    """Lock an open file; False if another process holds it. True on file systems without locks."""
     return _locked(descriptor) is not False
 
 
@@ -87,12 +87,12 @@ def has_locks(descriptor: int) -> bool:
 
 
 def _locked(descriptor: int) -> bool | None:
-    """Whether the lock was to be had; None where there are none."""
+    """Whether the lock was acquired; None on file systems without locks."""
     try:
         if os.name == "nt":
             import msvcrt
 
-            os.lseek(descriptor, _WORDS, os.SEEK_SET)  # past what a holder says, which others read
+            os.lseek(descriptor, _WORDS, os.SEEK_SET)  # beyond the holder's description, which others read
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         else:
             import fcntl
@@ -108,7 +108,7 @@ def _locked(descriptor: int) -> bool | None:
 
 
 def unlock(descriptor: int) -> None:
-    """Let others have an open file again."""
+    """Unlock an open file."""
     with suppress(OSError):
         if os.name == "nt":
             import msvcrt
@@ -130,7 +130,7 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 
 def _taken(side: Path) -> int | None:
-    """The lock file, open and locked, with who has it written there; None if another has it."""
+    """The lock file, open and locked, with a description of its holder; None if another process holds it."""
     while True:
         descriptor = os.open(side, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         if not lock(descriptor):
@@ -138,7 +138,7 @@ def _taken(side: Path) -> int | None:
             return None
         if is_at(side, descriptor):
             break
-        os.close(descriptor)  # the holder before has removed it in between
+        os.close(descriptor)  # the previous holder removed it in the meantime
     words = {
         "process": os.getpid(),
         "host": socket.gethostname(),
@@ -150,7 +150,7 @@ def _taken(side: Path) -> int | None:
 
 
 def _release(side: Path, descriptor: int) -> None:
-    with suppress(OSError):  # Windows removes no open file
+    with suppress(OSError):  # Windows cannot remove an open file
         side.unlink()
     os.close(descriptor)
     if os.name == "nt":
@@ -162,7 +162,7 @@ def _holder(side: Path) -> str:
         words = json.loads(side.read_bytes()[:_WORDS])
         return f"process {int(words['process'])} on {str(words['host'])[:255]}, since {str(words['since'])[:40]}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "it does not say which process"  # it is just beginning, or ending
+        return "it does not say which process"  # it is just starting or ending
 
 
 def _hard_link_is_free(real: Path, stack: ExitStack) -> bool:
@@ -175,7 +175,7 @@ def _hard_link_is_free(real: Path, stack: ExitStack) -> bool:
 
 
 def runs(process: int) -> bool:
-    """Whether a process of this number runs on this host; one of another user counts, too."""
+    """Whether a process with this ID runs on this host, as any user."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Places that are written to: what may be there before, what is there while a file is written, and that it stays afterwards. No torch."""
+"""Output paths: what may be overwritten, temporary files while writing, and syncing afterwards. No torch."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _count = itertools.count()
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse to write where something other than a plain file is: a folder, a link, a device, a pipe, a socket.
+    """Refuse to overwrite anything but a plain file: no folder, link, device, pipe or socket.
 
     Raises:
-        OutputError: saying what is there.
+        OutputError: naming what it is.
     """
     if str(path) == "-":
         raise OutputError("cannot write -: mpq writes files, not to standard output; name a file with --output, or use --json")
     try:
         mode = path.lstat().st_mode
     except OSError:
-        return  # nothing is there, or the attempt to write will say what is wrong
+        return  # it does not exist, or writing will fail with the reason
     if stat.S_ISREG(mode):
         return
     if stat.S_ISLNK(mode):
@@ -51,11 +51,11 @@ def refuse_special(path: Path) -> None:
 
 
 def refuse_inputs(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Refuse to write over what is being read.
+    """Refuse to overwrite an input.
 
     Args:
         path: the file that will be written, or the folder that files will be written to.
-        inputs: files that are read, and folders of which any file is.
+        inputs: files that are read, and folders whose files are read.
 
     Raises:
         OutputError: naming the input.
@@ -73,15 +73,15 @@ def refuse_inputs(path: Path, inputs: Iterable[Path | None]) -> None:
 
 
 def _read_in(folder: Path) -> Iterator[Path]:
-    """What may be read in the folder of a model: everything but what mpq itself writes there."""
+    """The files of a model's folder that may be read: all except those that mpq writes."""
     return (file for file in folder.rglob("*") if not file.name.endswith(_OWN_ENDINGS))
 
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A new file beside `path` for what will be moved there: its own path, and the file open for reading and writing.
+    """A temporary file next to `path`, to be moved there: its path, and the file open for reading and writing.
 
-    It is locked while it is written, so that those of killed processes are known, and removed here. It is gone afterwards.
+    It is locked while it is written, so that files of killed processes can be recognized; those are removed here. It is deleted afterwards.
 
     Raises:
         OSError: if it cannot be made.
@@ -91,14 +91,14 @@ def unfinished(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     try:
         yield partial, file
     finally:
-        with suppress(OSError):  # a full disk, which has been told
+        with suppress(OSError):  # a full disk, which was already reported
             file.close()
-        with suppress(OSError):  # it has been moved, or could not be made
+        with suppress(OSError):  # it was moved, or never created
             partial.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, too.
+    """Sync the directory entries of a folder to disk.
 
     Raises:
         OSError: if the disk fails.
@@ -109,21 +109,21 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def remove_dead(folder: Path, start: str, end: str) -> None:
-    """Remove files that killed processes were writing: those named `start…end` that nobody has locked.
+    """Remove temporary files of killed processes: those named `start…end` that no process has locked.
 
-    A host stands in each name. That the lock of another host's file is free says little (see `writing/locks.py`): those stay for a day.
+    Each name holds a host. A free lock on another host's file proves little (see `writing/locks.py`), so those files are kept for a day.
     """
     try:
         found = [file for file in folder.iterdir() if file.name.startswith(start) and file.name.endswith(end)]
     except OSError:
-        return  # the attempt to write there will say why
+        return  # writing there will fail with the reason
     for file in found:
         with suppress(OSError):
             if _is_ours(file.name[len(start) : -len(end)]) or time.time() - file.stat().st_mtime > _DAY:
@@ -131,7 +131,7 @@ def remove_dead(folder: Path, start: str, end: str) -> None:
 
 
 def own_mark() -> str:
-    """A text for the names of files that are being written: this host, this process, and a number."""
+    """A part of the name of temporary files: host, process ID and a number."""
     return f"{_host()}-{os.getpid()}-{next(_count)}"
 
 
@@ -141,16 +141,16 @@ def _made(path: Path) -> tuple[Path, IO[bytes]]:
         try:
             file = partial.open("xb+")
         except FileExistsError:
-            continue  # left by a process of the same number
+            continue  # left by an earlier process with the same ID
         if lock(file.fileno()) and is_at(partial, file.fileno()):
             return partial, file
-        file.close()  # taken for dead between its making and its locking
+        file.close()  # another process removed it between creation and locking
 
 
 def _is_ours(mark: str) -> bool:
-    """Whether the middle of a name says that a process of this host wrote it."""
+    """Whether a temporary file's name says that a process on this host wrote it."""
     host, _, process = mark.partition("-")
-    if not process:  # the name of older versions, which locked nothing: PID alone
+    if not process:  # older versions used the process ID alone, and no lock
         return mark.isdigit() and not runs(int(mark))
     return host == _host()
 

@@ -58,7 +58,7 @@ def test_a_changed_line_is_refused_by_its_number(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines))
     with pytest.raises(FormatError) as error:
         journal_beside(tmp_path / "a.sensitivity.jsonl")
-    reason = "its checksum does not fit; the file is damaged: remove it, and the search begins anew"
+    reason = "its checksum does not match; the file is damaged: remove it, and the search begins anew"
     assert str(error.value) == f"{path}, line 3: {reason}"
 
 
