@@ -33,9 +33,9 @@ class Document:
     """A document as it was read.
 
     Args:
-        value: what it says.
+        value: its contents.
         name: what messages call it; "" where they should not.
-        error: what messages about it are raised as.
+        error: the type of errors about it.
         remedy: what they advise.
         text: the YAML, from which line numbers are found; empty for JSON, whose lines say little.
     """
@@ -47,18 +47,18 @@ class Document:
     text: str = field(default="", repr=False)
 
     def place(self, *keys: str | int) -> str:
-        """Where something is, for people: "plan.yaml, line 7"."""
+        """Where a value is, for messages: "plan.yaml, line 7"."""
         line = yaml_line(self.text, keys) if self.text else None
         return self.name if line is None else f"{self.name}, line {line}"
 
     def refuse(self, reason: str, *keys: str | int) -> MpqError:
-        """The error that says what is wrong at a place in the document; the keys lead there from its top."""
+        """An error about a place in the document; `keys` lead to it from the top."""
         place = self.place(*keys)
         return self.error(f"{place}: {reason}" if place else reason)
 
 
 def read_bytes(path: Path, *, error: type[MpqError], absent: str, most: int = DOCUMENT_BYTES) -> bytes:
-    """The contents of a file of at most `most` bytes; `absent` is what messages advise where it is not the right one.
+    """The contents of a file of at most `most` bytes; `absent` is the advice if it is not the right file.
 
     Raises:
         MpqError: of type `error`, if it cannot be read or is larger.
@@ -127,10 +127,10 @@ def json_document(content: bytes, *, name: str, error: type[MpqError], remedy: s
 
 
 def json_value(content: bytes) -> Any:
-    """What JSON in UTF-8 says.
+    """The value of JSON in UTF-8.
 
     Raises:
-        ValueError: with the reason, if it cannot be read or exceeds a limit.
+        ValueError: if it cannot be read or exceeds a limit; the message says why.
     """
     if sum(map(content.count, (b",", b"[", b"{"))) > JSON_NODES:
         raise ValueError(f"more than {JSON_NODES:,} values")
@@ -139,15 +139,15 @@ def json_value(content: bytes) -> Any:
         content.decode("utf-8-sig"), object_pairs_hook=_once, parse_int=_integer, parse_float=_finite, parse_constant=_no_number
     )
     if _HALVES.search(content):
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair alone is no text: an error, which is a ValueError
+        json.dumps(value, ensure_ascii=False).encode()  # an unpaired surrogate raises a ValueError here
     return value
 
 
 def csv_rows(text: str, document: Document) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV text as line number and text by column; a first line names the columns, blanks around fields do not count.
+    """The rows of a CSV text as line number and text by column; the first line names the columns, and spaces around fields are ignored.
 
     Raises:
-        MpqError: of the document's type, if a row has another number of fields than the first line, or a column is there twice.
+        MpqError: of the document's type, if the number of fields in a row differs from the first line, or a column name is repeated.
     """
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     columns: list[str] = []
@@ -186,7 +186,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is there twice")
+        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} appears twice")
     return made
 
 

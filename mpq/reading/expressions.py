@@ -1,8 +1,8 @@
-"""Regular expressions that mpq did not write, limited in length and in the time that they may search. No torch.
+"""Regular expressions from users and files, with limits on length and search time. No torch.
 
-An expression with repeats in repeats, such as `(a*)*b`, can take longer than anyone waits for a name of thirty characters. Python looks for
-signals while it searches, so that a timer of the system ends it. There is no such timer on Windows, nor outside the main thread: there,
-the length alone is limited.
+An expression with nested repeats, such as `(a*)*b`, can take forever on a name of thirty characters. Python checks for
+signals while it searches, so a system timer can stop it. Windows and threads other than the main one have no such timer: there,
+only the length is limited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mpq.limits import EXPRESSION_SECONDS, EXPRESSION_TEXT
 from mpq.shown import shown
 
 T = TypeVar("T")
-_SHORTEST = 1e-3  # seconds of a timer; none would be no timer
+_SHORTEST = 1e-3  # seconds; 0 would disable the timer
 
 
 class _TooSlow(Exception):  # noqa: N818
@@ -33,7 +33,7 @@ class Expression:
 
     Args:
         text: as it was given.
-        error: what is raised, here and where all searches together take too long.
+        error: the type of error for a bad expression, and for searches that together take too long.
 
     Raises:
         MpqError: of type `error`, if `text` is not a regular expression, or is too long.
@@ -63,12 +63,12 @@ class Expression:
     def _within(self, run: Callable[[], T]) -> T:
         began = time.process_time()
         try:
-            if self._left <= 0:  # used up by many short searches, of which none was stopped
+            if self._left <= 0:  # many short searches used up the time
                 raise _TooSlow
             with _timer(max(_SHORTEST, self._left)):
                 return run()
         except _TooSlow:
-            reason = f"takes more than {EXPRESSION_SECONDS:g} s to search all names: write it without repeats in repeats"
+            reason = f"takes more than {EXPRESSION_SECONDS:g} s to search all names: write it without nested repeats"
             raise self._error(f"the regular expression {shown(self._text)} {reason}") from None
         finally:
             self._left -= time.process_time() - began

@@ -1,4 +1,4 @@
-"""Types for what `reading/documents.py` read: one definition per record says keys, types and ranges, and messages say where one is broken.
+"""Types for what `reading/documents.py` read: one definition per record gives keys, types and ranges, and errors name the place.
 
 A definition is a `msgspec.Struct` or a type made of those; `schemas/generate.py` makes the JSON schemas from the same. No torch.
 """
@@ -30,7 +30,7 @@ _Place = tuple[str | int, ...]
 
 
 def validated(document: Document, kind: type[_T], *, at: _Place = ()) -> _T:
-    """The document, or what lies at one place of it, as `kind`.
+    """The document, or one place in it, as `kind`.
 
     Raises:
         MpqError: of the document's type: one line with the place, the value, and what would be right.
@@ -44,7 +44,7 @@ def validated(document: Document, kind: type[_T], *, at: _Place = ()) -> _T:
 
 
 def valued(value: Any, place: _Place) -> Any:
-    """What lies at a place: keys and indices from the top."""
+    """The value at a place, given as keys and indices from the top."""
     for key in place:
         value = value[key]
     return value
@@ -61,7 +61,7 @@ def _said(place: _Place) -> str:
 
 
 def _explained(value: Any, kind: Any, message: str) -> tuple[_Place, str, _Place]:
-    """The place of the fault, what it is, and the key below that place which is wrong, if one is."""
+    """The place of the error, what is wrong, and the offending key below that place, if there is one."""
     found = _LEADS.match(message)
     assert found is not None
     what, leads = found["what"], found["place"] or "$"
@@ -69,7 +69,7 @@ def _explained(value: Any, kind: Any, message: str) -> tuple[_Place, str, _Place
     steps = _STEP.findall(leads.partition("` in `")[2] if in_key else leads)
     place = _located(value, kind, message, [field or index for field, index in steps])
     if in_key:
-        wrong = max(valued(value, place), key=len)  # keys are text from the start, and fail by their length alone
+        wrong = max(valued(value, place), key=len)  # keys are always text, so only their length can be wrong
         return place, f"has the key {shown(wrong)}: give {_wanted(what)}", (wrong,)
     field = re.search(r"field `(.*)`", what, re.DOTALL)
     if field is not None and "unknown" in what:
@@ -81,7 +81,7 @@ def _explained(value: Any, kind: Any, message: str) -> tuple[_Place, str, _Place
 
 
 def _stated(kind: Any) -> str | None:
-    """What a definition itself says should be given: the names of a `Literal`, or `extra={"give": ...}`."""
+    """The expected value according to the definition: the names of a `Literal`, or `extra={"give": ...}`."""
     if get_origin(kind) in (Union, types.UnionType):
         found = [_stated(part) for part in get_args(kind) if part is not type(None)]
         return found[0] if len(found) == 1 else None
@@ -98,7 +98,7 @@ def _value(value: Any) -> str:
 
 
 def _wanted(what: str) -> str:
-    """What would be right, from the words of msgspec."""
+    """The expected value, from msgspec's message."""
     found = _EXPECTED.match(what)
     if found is None:
         return f"another value ({cut(printable(what), 80)})"
@@ -117,7 +117,7 @@ def _wanted(what: str) -> str:
 
 
 def _located(value: Any, kind: Any, message: str, steps: list[str]) -> _Place:
-    """The place that a message names; it hides the keys of mappings, which are found by trying halves of them."""
+    """The place named in a message. msgspec hides the keys of mappings; bisection finds them."""
     place: list[str | int] = []
     here = value
     for step in steps:

@@ -1,6 +1,6 @@
 """YAML from its events, without recursion: depth, size and keys are checked while it is read. No torch.
 
-Scalars mean what they mean in YAML 1.1 as PyYAML reads it, except that keys and dates stay text.
+Scalars are read as in YAML 1.1 by PyYAML, except that keys and dates stay text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Place = tuple[str | int, ...]
 
 
 class YamlProblem(ValueError):  # noqa: N818
-    """What is wrong, and in which line."""
+    """What is wrong, and on which line."""
 
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class YamlProblem(ValueError):  # noqa: N818
 
 
 def yaml_value(text: str) -> Any:
-    """What a YAML document says; None if it is empty.
+    """The value of a YAML document; None if it is empty.
 
     Raises:
         YamlProblem: if it cannot be read, exceeds a limit, or holds an anchor, an alias, a tag, or a key twice.
@@ -51,7 +51,7 @@ def yaml_line(text: str, place: Place) -> int | None:
 
 
 class _Builder:
-    """Containers that are still open, innermost last, each with the key that waits for its value."""
+    """The open containers, innermost last, each with the key that awaits its value."""
 
     def __init__(self, sought: Place | None) -> None:
         self.line: int | None = None
@@ -66,7 +66,7 @@ class _Builder:
         for event in _events(text):
             line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                raise YamlProblem(f"the alias *{shown(event.anchor)[1:-1]} is not read: write out what it stands for", line)
+                raise YamlProblem(f"aliases such as *{shown(event.anchor)[1:-1]} are not supported: write the value out", line)
             if isinstance(event, yaml.NodeEvent):
                 self._node(event, line)
             elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
@@ -82,9 +82,9 @@ class _Builder:
         if self._nodes > YAML_NODES:
             raise YamlProblem(f"there are more than {YAML_NODES:,} values", line)
         if event.anchor is not None:
-            raise YamlProblem(f"the anchor &{shown(event.anchor)[1:-1]} is not read: write out what it stands for", line)
+            raise YamlProblem(f"anchors such as &{shown(event.anchor)[1:-1]} are not supported: write the value out", line)
         if event.tag is not None:
-            raise YamlProblem(f"the tag {shown(event.tag)} is not read: write plain values", line)
+            raise YamlProblem(f"the tag {shown(event.tag)} is not supported: write plain values", line)
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event, line)
             return
@@ -96,10 +96,10 @@ class _Builder:
 
     def _scalar(self, event: Any, line: int) -> None:
         if not encodes(event.value):
-            raise YamlProblem(f"{shown(event.value)} holds a character that no text holds", line)
+            raise YamlProblem(f"{shown(event.value)} holds an invalid character", line)
         if self._open and isinstance(self._open[-1][0], dict) and not self._open[-1][1]:
             if event.value in self._open[-1][0]:
-                raise YamlProblem(f"the key {shown(event.value)} is there twice", line)
+                raise YamlProblem(f"the key {shown(event.value)} appears twice", line)
             self._open[-1][1].append(event.value)
             return
         self._put(_meaning(event.value, line) if event.implicit[0] else event.value, line)
@@ -116,7 +116,7 @@ class _Builder:
             key = waiting.pop()
             parent[key] = value
         else:
-            raise YamlProblem("a list or a mapping is not a key: write text", line)
+            raise YamlProblem("a list or a mapping cannot be a key: use text", line)
         del self._place[len(self._open) - 1 :]
         self._place.append(key)
         if self._sought is not None and self.line is None and tuple(self._place) == self._sought:
@@ -135,7 +135,7 @@ def _events(text: str) -> Iterator[Any]:
 
 
 def _meaning(text: str, line: int) -> Any:
-    """What a plain scalar stands for."""
+    """The value of a plain scalar."""
     kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     kind = kind.removeprefix(_PREFIX)
     if kind == "null":
@@ -147,7 +147,7 @@ def _meaning(text: str, line: int) -> Any:
     node = yaml.ScalarNode(_PREFIX + kind, text)
     try:
         value = _CONSTRUCTOR.construct_yaml_int(node) if kind == "int" else _CONSTRUCTOR.construct_yaml_float(node)
-    except (ValueError, ConstructorError):  # "0b_" and the like have the form of a number
+    except (ValueError, ConstructorError):  # "0b_" and the like match the pattern of a number
         return text
     if not (-_LARGEST <= value < _LARGEST if kind == "int" else math.isfinite(value)):
         raise YamlProblem(f"the number {shown(text)[1:-1]} is out of range", line)

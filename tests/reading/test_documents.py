@@ -72,7 +72,7 @@ def test_brackets_within_strings_are_not_nesting() -> None:
         (b'{"a": NaN}', "NaN"),
         (b"[1e999]", "1e999"),
         (b"[9223372036854775808]", "takes more than 64 bits"),
-        (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        (b'{"a": 1, "a": 2}', "the key 'a' appears twice"),
         (b'["\\ud800"]', "half of a surrogate pair"),
         (b"\xff", "byte 0 is not UTF-8"),
         (b"", "Expecting value"),
@@ -151,7 +151,7 @@ def test_csv_that_is_no_table_is_refused(text: str, message: str) -> None:
         ('{"a": ' + "9" * 100_000 + "}", "takes more than 64 bits"),
         ('{"a": 1e999}', "is out of range"),
         ('{"a": NaN}', "NaN is not a number in JSON"),
-        ('{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        ('{"a": 1, "a": 2}', "the key 'a' appears twice"),
         ('"\\ud83d"', "surrogates not allowed"),
     ],
 )

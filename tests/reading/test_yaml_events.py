@@ -11,14 +11,14 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{n}: &{n} [{', '.joi
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (ALIASES, "the anchor &a is not read: write out what it stands for"),
-        ("a: *b", "the alias *b is not read: write out what it stands for"),
-        ("a: !!python/object/apply:os.system [x]", "the tag 'tag:yaml.org,2002:python/object/apply:os.system' is not read"),
-        ("a: !x 1", "the tag '!x' is not read"),
+        (ALIASES, "anchors such as &a are not supported: write the value out"),
+        ("a: *b", "aliases such as *b are not supported: write the value out"),
+        ("a: !!python/object/apply:os.system [x]", "the tag 'tag:yaml.org,2002:python/object/apply:os.system' is not supported"),
+        ("a: !x 1", "the tag '!x' is not supported"),
         ("a: " + "[" * 100_000, "it is nested more than 32 levels deep"),
         ("".join(" " * n + "a:\n" for n in range(2000)), "it is nested more than 32 levels deep"),
-        ("a: 1\na: 2", "the key 'a' is there twice"),
-        ("? [a]\n: 1", "a list or a mapping is not a key: write text"),
+        ("a: 1\na: 2", "the key 'a' appears twice"),
+        ("? [a]\n: 1", "a list or a mapping cannot be a key: use text"),
         ("a: 99999999999999999999", "the number 99999999999999999999 is out of range"),
         ("a: .inf", "the number .inf is out of range"),
         ("a\n---\nb", "a second document begins: keep one in a file"),
@@ -90,7 +90,7 @@ def test_keys_are_always_text() -> None:
 @pytest.mark.parametrize("loader", ["SafeLoader", "CSafeLoader"])
 def test_half_a_character_is_refused_with_and_without_libyaml(loader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpq.reading.yaml_events._LOADER", getattr(yaml, loader, yaml.SafeLoader))
-    with pytest.raises(YamlProblem, match=r"holds a character that no text holds|invalid Unicode character"):
+    with pytest.raises(YamlProblem, match=r"holds an invalid character|invalid Unicode character"):
         yaml_value('a: "\\ud83d"')
 
 
