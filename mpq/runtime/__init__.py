@@ -1,1 +1,1 @@
-"""Takes an artifact and gives a running model, with packed kernels where they help, and measures its speed."""
+"""Turns an artifact into a running model, with packed kernels where they help, and measures its speed."""

@@ -12,7 +12,7 @@ from mpq.records.layer import Layer
 from mpq.tensors.kernels.choose import PACKS, Kernel, is_plain, kernel_for, layout_for
 
 SAMPLES = (1, 8, 128, 1024)
-_WHOLE = Kernel("dequantize", "is no matrix, so no packed product takes it: dequantized whole for each call")
+_WHOLE = Kernel("dequantize", "is not a matrix, so packed kernels do not apply: dequantized for each call")
 
 
 def kernels_of(header: ArtifactHeader, dtype: torch.dtype | None = None) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def faster_in_bfloat16(header: ArtifactHeader) -> bool:
 
 
 def cpu() -> str:
-    """What kernels go by on this machine."""
+    """The CPU features that decide which kernels are used."""
     products = " and products of bfloat16" if torch.cpu._is_avx512_bf16_supported() else ""
     return f"{torch.backends.cpu.get_cpu_capability()}{products}"
 

@@ -36,7 +36,7 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     """The quantized model of an artifact, in eval mode.
 
     Args:
-        artifact: path of the file, of the index of several files, or of the folder that holds them.
+        artifact: path of the file, of the index of several files, or of their folder.
         model: a module of the same architecture, whose parameters are overwritten in place (replaced, if `packed` or with `dtype`) and
             which is returned. Not needed for torch.export and Hugging Face sources.
         packed: keep the layers packed in memory, as `PackedTensor` parameters that multiply on their codes (`mpq show --kernels` says
@@ -80,14 +80,14 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> 
 
 
 def _values(header: ArtifactHeader, file: Any) -> int:
-    """How many weights and other values the artifact holds."""
+    """Number of weights and other values in the artifact."""
     parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
     others: Iterator[int] = (math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name not in parts)  # noqa: SIM118
     return sum(layer.weights for layer in header.layers) + sum(others)
 
 
 def _check_parts(header: ArtifactHeader, file: Any, path: Path) -> None:
-    """Refuse an artifact whose layers are not stored in the shapes that their schemes have."""
+    """Refuse an artifact whose layers are not stored in the shapes of their schemes."""
     held = set(file.keys())
     for layer in header.layers:
         for part in header.schemes[layer.name].stored(layer.matrix):
@@ -97,7 +97,7 @@ def _check_parts(header: ArtifactHeader, file: Any, path: Path) -> None:
 
 
 def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, packed: bool, dtype: torch.dtype | None) -> None:
-    """Overwrite or replace every tensor of `module`; everything is checked before the first one."""
+    """Overwrite or replace every tensor of `module`, after checking all of them."""
     layers = {layer.parameters[0]: layer for layer in header.layers}
     parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
     held = (set(file.keys()) - {PROGRAM} - parts) | set(layers)
@@ -128,16 +128,16 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
 
 
 def _ties(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """All names of each parameter, itself first; a checkpoint that was never loaded holds a tied one under any of them."""
+    """All names of each parameter, its own first; a checkpoint may store a tied parameter under any of them."""
     names: dict[int, list[str]] = {}
-    parameters = list(module.named_parameters(remove_duplicate=False))  # held, or one's identity could be given to another
+    parameters = list(module.named_parameters(remove_duplicate=False))  # kept alive, or an id could be reused
     for name, parameter in parameters:
         names.setdefault(id(parameter), []).append(name)
     return {name: (name, *group) for group in names.values() for name in group}
 
 
 def _replace(module: nn.Module, sources: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Put `tensors` in the place of those of `module`; tied ones are one parameter."""
+    """Replace the tensors of `module` by `tensors`; tied ones stay one parameter."""
     buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
     made: dict[str, Tensor] = {}
     for name, source in sources.items():
@@ -150,7 +150,7 @@ def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
     strays = sorted(wanted ^ held)
     if strays:
         where = "the model" if strays[0] in wanted else str(path)
-        raise MismatchError(f"tensor '{strays[0]}' stands only in {where}: give a module of the architecture that was quantized")
+        raise MismatchError(f"tensor '{strays[0]}' is only in {where}: give a module of the architecture that was quantized")
 
 
 def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
@@ -164,13 +164,13 @@ def _dense(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) 
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A copy, for a view of the file would keep it open; of the wanted dtype, unless it holds whole numbers."""
+    """A copy, since a view would keep the file open; cast to the wanted dtype, except for integers."""
     return tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
 
 
 def _packed(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
     scheme = header.schemes[layer.name]
-    # Copied, or they would be views of the file for as long as the model lives.
+    # copied, since views would keep the file open as long as the model lives
     parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
     return packed_weight(parts, layer, scheme, dtype)
 

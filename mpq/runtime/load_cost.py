@@ -1,4 +1,4 @@
-"""What loading a model costs: time, and the memory of the process. To be run in a process that has loaded no other model."""
+"""Measures the time and memory of loading a model. Run it in a process that has loaded no other model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Loading:
 
     Args:
         seconds: it took.
-        own_bytes: memory of its own that the process holds more than before; None where the system does not tell.
-        resident_bytes: the same, with what it has read of mapped files, among them code and weights.
+        own_bytes: growth of the process's private memory; None where the system does not report it.
+        resident_bytes: the same, including mapped files, such as code and weights.
         peak_bytes: the most it held while loading, counted like `resident_bytes`.
     """
 
@@ -31,7 +31,7 @@ class Loading:
 
 
 def measured(load: Callable[[], nn.Module]) -> Loading:
-    """Call `load`, keep what it gives, and say what that cost."""
+    """Call `load`, keep its result alive, and measure the cost."""
     gc.collect()
     own, resident = _status("RssAnon"), _status("VmRSS")
     start = time.perf_counter()
@@ -44,7 +44,7 @@ def measured(load: Callable[[], nn.Module]) -> Loading:
 
 
 def _status(name: str) -> int | None:
-    """A figure of this process in bytes."""
+    """A value from this process's status, in bytes."""
     if not _STATUS.exists():
         return None
     found = [line.split() for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:")]

@@ -1,4 +1,4 @@
-"""Speed: two models called in turn on the same inputs, so that what else the machine does slows both."""
+"""Speed: two models called in turn on the same inputs, so that other load on the machine slows both."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PROMPT = 8
 
 @dataclass(frozen=True)
 class Pair:
-    """One figure of the reference and of the packed model.
+    """One measurement of the reference and the packed model.
 
     Args:
         label: what was measured.
         reference: of the reference.
         packed: of the packed model.
-        unpacked: of the same model with ordinary weights, in the dtype of the packed one; None where it was not measured.
-        higher_is_better: whether a larger figure is the better one.
+        unpacked: of the same model with ordinary weights, in the dtype of the packed one; None if it was not measured.
+        higher_is_better: whether larger is better.
     """
 
     label: str
@@ -55,7 +55,7 @@ def latencies(
     unpacked: nn.Module | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[list[Pair], list[int]]:
-    """Seconds of one call by batch size, the shortest of many; and the sizes that the model does not take.
+    """Seconds per call by batch size, the shortest of many; and the sizes that the model does not accept.
 
     Args:
         reference: the unquantized model.
@@ -73,7 +73,7 @@ def latencies(
         calls = [partial(call, reference, batch), partial(call, packed, cast)]
         try:
             times = fastest(calls if unpacked is None else [*calls, partial(call, unpacked, cast)], seconds=seconds)
-        except DataError:  # a program with a fixed batch takes that one only
+        except DataError:  # a program with a fixed batch accepts only that size
             refused.append(size)
             continue
         found.append(Pair(f"batch {size}", times[0], times[1], times[2] if unpacked is not None else None))
@@ -85,10 +85,10 @@ def tokens_per_second(
 ) -> Pair | None:
     """Greedy decoding with a cache, one sequence: tokens per second from the median step of the best round.
 
-    None for a model that does not decode with a cache, as an encoder.
+    None for a model that does not decode with a cache, such as an encoder.
 
     Args:
-        reference: a model of Hugging Face.
+        reference: a Hugging Face model.
         packed: the packed one.
         vocabulary: number of tokens, to make a prompt of.
         tokens: to decode in each round.

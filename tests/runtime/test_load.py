@@ -111,11 +111,11 @@ def test_a_module_with_other_tensors_is_refused_and_left_alone(tmp_path: Path) -
     before = bits(other)
     with pytest.raises(MismatchError) as error:
         mpq.load(path, other)
-    assert str(error.value) == "tensor '6.bias' stands only in the model: give a module of the architecture that was quantized"
+    assert str(error.value) == "tensor '6.bias' is only in the model: give a module of the architecture that was quantized"
     assert bits(other) == before
     with pytest.raises(MismatchError) as error:
         mpq.load(path, nn.Sequential(*list(mlp().children())[:-1]).eval())
-    assert str(error.value) == f"tensor '5.bias' stands only in {path}: give a module of the architecture that was quantized"
+    assert str(error.value) == f"tensor '5.bias' is only in {path}: give a module of the architecture that was quantized"
 
 
 def test_a_module_with_other_shapes_is_refused_and_left_alone(tmp_path: Path) -> None:
