@@ -1,1 +1,1 @@
-"""Takes a reference and a quantized model and test data, and gives their difference in the metrics that people use."""
+"""Compares a quantized model with its reference on test data, in the usual metrics."""

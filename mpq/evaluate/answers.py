@@ -1,4 +1,4 @@
-"""Right answers and log-likelihood of one model, against labels or its own next tokens."""
+"""Accuracy and log-likelihood of one model, against labels or the next tokens of the text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answers:
 def _targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
     """The logits that have an answer, the answers, and which of them count: labels, or the next token of a language model.
 
-    Labels that repeat the token ids are those of a causal model, where the answer to one position stands at the next.
+    Labels that repeat the token ids are those of a causal model, where the label of a position is the token at the next one.
     """
     shifted = labels_are_next_tokens(batch)
     labels = batch.answers

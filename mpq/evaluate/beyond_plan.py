@@ -1,4 +1,4 @@
-"""Whether an evaluation finds a much larger error than the plan's own held-out samples did."""
+"""Detects an evaluation error much larger than that on the plan's held-out samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMES = 3.0
 
 
 def beyond_plan(found: Evaluation, evidence: Mapping[str, Any], *, plan: str) -> str | None:
-    """What to say where the error is more than `TIMES` the held-out error in the plan's evidence; None where it is not, or unknown.
+    """A warning if the error is more than `TIMES` the held-out error in the plan's evidence; None if it is not, or is unknown.
 
     Args:
         found: the evaluation of the artifact.
@@ -29,7 +29,7 @@ def beyond_plan(found: Evaluation, evidence: Mapping[str, Any], *, plan: str) ->
         return None
     return (
         f"{evidence['metric']} is {error:.3g} on this data, {_times(error / held_out)} times the {held_out:.3g} on the held-out samples "
-        f"of {plan}: these are unlike the calibration data. If that was training data, take validation data, and analyze again"
+        f"of {plan}: the calibration data differs from this data. If it was training data, analyze again with validation data"
     )
 
 

@@ -33,7 +33,7 @@ class PlanMeasurer:
 
     Args:
         model: the model of the analysis; unchanged between measurements.
-        data: all samples of the analysis, what `load_data` gave or the same batches; they are split as there.
+        data: all samples of the analysis, what `load_data` gave, or the same batches; they are split in the same way.
         table: the analysis.
         quantizer: in place of the analysis's own.
         rest_dtype: "bf16", "fp16" or "fp32", what the plans store unquantized tensors in: they are rounded in every measurement.
@@ -96,7 +96,7 @@ class PlanMeasurer:
         return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
     def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> Errors:
-        """The user's own figure of the model under `schemes`, or one figure per sample; under none, of the model as it was given.
+        """The user's metric of the model under `schemes`: one number, or one per sample. Without schemes, of the unquantized model.
 
         Raises:
             UsageError: if `own` fails, or does not return finite numbers.
@@ -106,10 +106,10 @@ class PlanMeasurer:
                 value = own(self._module)
                 found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
                 values: Errors = found.reshape(-1)
-        except Exception as error:  # the user's own code, which may fail in any way
+        except Exception as error:  # user code may fail in any way
             raise UsageError(f"the metric failed with {type(error).__name__}: {first_line(error)}") from error
         if not len(values) or not np.isfinite(values).all():
-            shown = values[0] if len(values) == 1 else "nothing" if not len(values) else "figures that are not all finite"
+            shown = values[0] if len(values) == 1 else "nothing" if not len(values) else "values that are not all finite"
             raise UsageError(f"the metric returned {shown}: it must return a finite number, or one for each sample")
         return values
 

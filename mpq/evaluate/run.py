@@ -1,4 +1,4 @@
-"""Evaluation: the quantized model against the reference, on data that nothing was tuned on."""
+"""Evaluation: the quantized model against the reference, on data not used for tuning."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def evaluate(
     outputs: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Figures of `quantized` beside those of `reference`.
+    """Metrics of `quantized` next to those of `reference`.
 
     Always: relative_mse and cosine, over all compared outputs and, where there are several, of each. Where an output is logits or
     probabilities: kl_divergence (nats; mean, 95% quantile and maximum over samples) and top1_agreement. With labels, or for a language
-    model with its own next tokens: accuracy and loss (nats), and perplexity for a language model. Padding counts in none of them.
+    model with its own next tokens: accuracy and loss (nats), and perplexity for a language model. Padding never counts.
 
     Args:
         reference: the unquantized model.
         quantized: what `load` gave.
         data: what `load_data` gave, or batches as from a DataLoader.
         outputs: names or globs of the outputs to compare; empty compares all that are not computed from others.
-        on_progress: told after each batch.
+        on_progress: called after each batch.
 
     Raises:
         DataError: if the data does not fit the models.
@@ -105,7 +105,7 @@ class _Column:
         return torch.cat(self.errors[name])
 
     def figures(self) -> list[Figure]:
-        """One figure per metric, and its quantiles; named by the metric alone where only one output has such a figure."""
+        """One value per metric, and its quantiles; named by the metric alone if only one output has it."""
         found: list[Figure] = []
         for name in self.errors:
             known = EVALUATED[name]
@@ -116,7 +116,7 @@ class _Column:
         return found
 
     def _visible(self, expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Both without the classes that the reference suppresses, whose huge values would hide all others."""
+        """Both outputs without the classes that the reference suppresses, whose huge values would hide all others."""
         if not self.logits or self.part.probabilities:
             return expected, found
         kept = expected > expected.amax(-1, keepdim=True) - SUPPRESSED
