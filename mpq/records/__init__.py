@@ -1,1 +1,1 @@
-"""The files that one stage hands to the next, and how many bytes they take. No torch."""
+"""The files that one stage passes to the next, and their size in bytes. No torch."""

@@ -1,4 +1,4 @@
-"""What the header of an artifact says, and how many bytes of the file no scheme changes. No torch."""
+"""The header of an artifact, and the bytes of the file that do not depend on the schemes. No torch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mpq.records.sensitivity_header import Rest
 from mpq.shown import shown
 
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
-_DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # what earlier versions summed up under "corrected"
+_DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # earlier versions wrote their sum as "corrected"
 _REMEDY = "run `mpq apply` again"
 _STORED_FACTS = ("parameters", "shape", "axes", "dtype", "groups")
 
 
 @dataclass(frozen=True)
 class ArtifactHeader:
-    """What an artifact says of itself.
+    """The facts in an artifact's header.
 
     Args:
         model: path, sha256, kind and, for a state dict, factory of the source.
@@ -39,8 +39,8 @@ class ArtifactHeader:
         aliases: other state-dict names of tied tensors -> the name they are stored under.
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
         recovery: names of the steps of recovery whose changes the artifact holds, in order.
-        stopped: names of the steps that ran out of time, kept or not: another machine may have given another artifact.
-        rest_dtype: what floating-point tensors that no scheme changes are stored in where that is smaller; None for their own dtypes.
+        stopped: names of the steps that ran out of time, kept or not; the result may differ on another machine.
+        rest_dtype: what unquantized floating-point tensors are stored in where that is smaller; None for their own dtypes.
         rest_bytes: bytes of these tensors in the model; only with `rest_dtype`.
     """
 
@@ -70,7 +70,7 @@ class ArtifactHeader:
         )
 
     def first_bytes(self, entries: Iterable[TensorEntry]) -> bytes:
-        """The first bytes of the file, up to its tensors: as many whatever the steps of recovery, which a plan cannot know.
+        """The first bytes of the file, up to its tensors. Their number does not depend on the recovery steps, which a plan cannot know.
 
         Raises:
             ApplyError: if the names of the steps do not fit.
@@ -131,7 +131,7 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
-    """Bytes that the tensors that no scheme changed take in the model, without the program.
+    """Bytes that the unquantized tensors take in the model, without the program.
 
     Args:
         path: a file of the artifact.
@@ -168,7 +168,7 @@ def _metadata(
         "version": VERSION,
         "model": dict(model),
         "quantizer": quantizer,
-        "recovery": list(recovery),  # empty, it is as long as `"corrected":0`, which stood here before: older plans keep their sizes
+        "recovery": list(recovery),  # an empty list is as long as `"corrected":0` of earlier versions, so sizes in older plans stay right
         **({"stopped": list(stopped)} if stopped else {}),
         **({"rest": dict(rest)} if rest else {}),
         "aliases": dict(aliases),
@@ -193,14 +193,14 @@ def _facts(layer: Layer) -> dict[str, Any]:
 
 
 def _text(document: Document) -> str | None:
-    """What mpq wrote into the header, as JSON; None in a safetensors file of something else."""
+    """The JSON that mpq wrote into the header; None for any other safetensors file."""
     metadata = document.value.get("__metadata__")
     found = metadata.get("mpq") if isinstance(metadata, dict) else None
     return found if isinstance(found, str) else None
 
 
 def _opened(path: Path) -> tuple[Document, Tensors]:
-    """The header of a safetensors file whose size is right, and the tensors in it.
+    """The header of a safetensors file, after checking its size, and the tensors in it.
 
     Raises:
         FormatError: if it cannot be read, is damaged, or is cut off.

@@ -1,4 +1,4 @@
-"""What the header of an artifact and the index of several hold, as definitions. No torch."""
+"""Definitions of the header of an artifact, and of the index of one in several files. No torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StoredRest(Struct):
 
 
 class MetadataFacts(Struct):
-    """What mpq says in the header under "mpq"."""
+    """The value under "mpq" in the header."""
 
     version: int
     model: ModelFacts
@@ -59,7 +59,7 @@ class MetadataFacts(Struct):
 
 
 class IndexMetadata(Struct):
-    """What an index says of itself."""
+    """The facts in an index."""
 
     mpq_index: int
     total_size: Size = 0
@@ -73,10 +73,10 @@ class IndexFile(Struct):
 
 
 def check_tensors(document: Document, tensors: Mapping[str, TensorFacts]) -> int:
-    """The bytes of the data of a safetensors file, whose tensors lie one behind the other.
+    """The size of the data of a safetensors file, whose tensors must be contiguous.
 
     Raises:
-        MpqError: of the document's type, if they overlap, leave a gap, or have another size than their shape says.
+        MpqError: of the document's type, if they overlap, leave a gap, or have a size that does not match their shape.
     """
     ordered = sorted(tensors, key=lambda name: tensors[name].data_offsets)
     ends = [0, *(tensors[name].data_offsets[1] for name in ordered)]

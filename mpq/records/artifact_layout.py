@@ -1,9 +1,9 @@
 """The layout of an artifact: every byte of the file, computed from names, shapes and schemes alone. No torch.
 
-An artifact is a safetensors file. Every offset in its header counts as one of fixed width, so that the entry of a tensor takes
-the same space wherever it lies: the size of the file is then a constant plus one term per (layer, scheme), and
-a budget on the whole file can be solved exactly. Offsets are written as they are; the width that they leave has room for what is
-known only when the file is written, such as the steps of recovery, and blanks fill the rest, as safetensors allows.
+An artifact is a safetensors file. Every offset in its header is counted with a fixed width, so that the entry of a tensor takes
+the same space at any offset: the size of the file is then a constant plus one term per (layer, scheme), and
+a budget on the whole file can be solved exactly. Offsets are written without padding; the space they leave holds what is
+known only when the file is written, such as the recovery steps, and spaces fill the remainder, as safetensors allows.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def header(entries: Iterable[TensorEntry], metadata: Mapping[str, object], *, le
 
     Args:
         entries: of all tensors.
-        metadata: what the header says.
+        metadata: the value under "mpq".
         length: of the JSON header before it is padded; None for what `header_length` predicts.
 
     Raises:
@@ -72,7 +72,7 @@ def header(entries: Iterable[TensorEntry], metadata: Mapping[str, object], *, le
     raw, size = (text + "}").encode(), padded_length(header_length(known, metadata) if length is None else length)
     if len(raw) > size:
         raise ApplyError(
-            f"the artifact's header has {size} bytes, and what it must say takes {len(raw)}: apply with --no-recovery, which says less"
+            f"the artifact's header has {size} bytes, but its contents need {len(raw)}: apply with --no-recovery, which needs less space"
         )
     return size.to_bytes(8, "little") + raw.ljust(size)
 

@@ -30,7 +30,7 @@ def is_plan_of(plan: Plan, header: ArtifactHeader) -> bool:
 
 
 def data_file(facts: Mapping[str, Any], beside: Path) -> str | None:
-    """Where the data of an analysis is, with its selection; None if it is not a file, or not there.
+    """The path of an analysis's data, with its selection; None if it is not a file, or does not exist.
 
     Args:
         facts: the source, as the file says.

@@ -1,4 +1,4 @@
-"""What an analysis saw of a model and its data, and what it did not: written at its end, and printed as one line. No torch."""
+"""How much of a model and its data an analysis covered: written at its end, and printed as one line. No torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Coverage:
         left_out_bytes: their bytes.
         outputs: compared outputs.
         outputs_returned: outputs in floating point that the model returns.
-        positions: positions of the calibration samples that count in figures; 0 where no sample has a mask, so that all count.
-        positions_given: all of their positions, padding included; 0 where no sample has a mask.
+        positions: positions of the calibration samples that count; 0 if no sample has a mask, so that all count.
+        positions_given: all of their positions, padding included; 0 if no sample has a mask.
         calibration: samples to measure on.
         held_out: samples to decide on.
     """
@@ -53,13 +53,13 @@ class Coverage:
 
 
 def coverage_lines(finish: Mapping[str, Any] | None) -> list[str]:
-    """The line of the end of an analysis; none for an unfinished analysis, or one from before this was recorded."""
+    """The coverage line of a finished analysis; none if it is unfinished, or older than this record."""
     found = (finish or {}).get("coverage")
     return [Coverage(**found).line] if found else []
 
 
 def _percent(part: int, whole: int) -> str:
-    """With one digit; "100%" and "0%" are said only of all and of nothing."""
+    """With one digit; "100%" and "0%" mean exactly all and nothing."""
     if part in (0, whole):
         return "100%" if part else "0%"
     share = 100 * part / whole

@@ -18,8 +18,8 @@ class LayerChange:
         layer: its name.
         before: its scheme in the old plan; None if it is new.
         after: its scheme in the new plan; None if it is gone.
-        bytes: what it takes more; negative when it takes less.
-        error: what its predicted error grows by; None where a scheme was not measured.
+        bytes: how many more it takes; negative if fewer.
+        error: by how much its predicted error grows; None if a scheme was not measured.
     """
 
     layer: str
@@ -31,7 +31,7 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of both plans; None where a plan does not have it."""
+    """A value in both plans; None if a plan does not have it."""
 
     name: str
     before: float | None
@@ -48,10 +48,10 @@ class PlanDiff:
     """Two plans side by side.
 
     Args:
-        figures: size and errors, in the order in which they are read.
-        layers: what differs, in the order of the new plan; layers that are gone last.
+        figures: sizes and errors, in display order.
+        layers: those that differ, in the order of the new plan; removed layers last.
         unchanged: number of layers that are the same.
-        notes: why figures may not be comparable.
+        notes: why values may not be comparable.
     """
 
     figures: tuple[Change, ...]
@@ -60,7 +60,7 @@ class PlanDiff:
     notes: tuple[str, ...]
 
     def __getitem__(self, name: str) -> Change:
-        """The figure called `name`.
+        """The value called `name`.
 
         Raises:
             KeyError: if there is none.
@@ -87,7 +87,7 @@ class PlanDiff:
 
 
 def diff_plans(old: Plan, new: Plan, *, table: Sensitivity | None = None) -> PlanDiff:
-    """Compare two plans; a table of the same model tells what each changed layer does to the error."""
+    """Compare two plans; a table of the same model gives the effect of each changed layer on the error."""
     names = [*new.layers, *(name for name in old.layers if name not in new.layers)]
     changed = [name for name in names if old.layers.get(name) != new.layers.get(name) or old.shapes.get(name) != new.shapes.get(name)]
     return PlanDiff(
@@ -127,7 +127,7 @@ _ERRORS = {"predicted": "predicted error", "calibration": "error on calibration 
 
 
 def _errors(plan: Plan, table: Sensitivity | None) -> dict[str, float]:
-    """The errors that are known of a plan; measured ones only if they were measured for its schemes."""
+    """The known errors of a plan; measured ones only if its current schemes were measured."""
     evidence = plan.evidence if plan.evidence_is_current else {}
     found = {"predicted": evidence.get("predicted"), **{key: evidence.get("measured", {}).get(key) for key in ("calibration", "held_out")}}
     if table is not None and plan.layers.items() <= table.errors.keys():

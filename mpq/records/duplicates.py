@@ -1,7 +1,8 @@
-"""Figures that stand in a sensitivity file twice: those of the same value are dropped, those that differ are refused. No torch.
+"""Values that appear twice in a sensitivity file: equal ones are dropped, different ones are refused. No torch.
 
-Each line names the first sample that it is about, so a line tells whether its samples are there already. Two analyses that write one file
-at the same time, which a lock prevents where there are locks, leave every figure twice; joined, they would count as twice as many samples.
+Each line names its first sample, so repeated samples can be recognized. Two analyses that write one file
+at the same time (which a lock prevents, where the file system has locks) leave every value twice; joined, they would count as twice as
+many samples.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ Known = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def new_figures(record: Mapping[str, Any], errors: Known, products: Known) -> tuple[list[float | None], list[float | None]]:
-    """The errors and products of one line that are not known yet.
+    """The new errors and products of one line.
 
     Args:
-        record: of a layer and a scheme; without `first` it goes on where the known ones end.
+        record: of a layer and a scheme; without `first` it continues where the known ones end.
         errors: known errors of this layer and scheme, from sample 0 on, as they were measured.
         products: its known products, of which each sample has the same number.
 
     Raises:
-        FormatError: if samples are missing between the known ones and these, or one that is known has another value here.
+        FormatError: if samples are missing between the known ones and these, or a known sample has a different value here.
     """
     found, factors = list(record["errors"]), list(record.get("products", ()))
     first = int(record.get("first", len(errors)))
@@ -48,7 +49,7 @@ def _refuse_others(record: Mapping[str, Any], name: str, known: Known, found: Se
     place = differing[0] if differing else 0
     twice = f"{_shown(known, place)}, then {_shown(values, place)}"
     raise FormatError(
-        f"{_pair(record)}: {name} from sample {first} on stand there twice and differ ({twice}), as if two analyses had written them"
+        f"{_pair(record)}: {name} from sample {first} on appear twice with different values ({twice}), as if two analyses had written them"
     )
 
 

@@ -1,4 +1,4 @@
-"""An evaluation: figures of the reference beside those of the quantized model. No torch."""
+"""An evaluation: metrics of the reference next to those of the quantized model. No torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Figure:
     Args:
         name: for people and programs: "kl_divergence", "top1_agreement", "accuracy", ...
         quantized: of the quantized model.
-        reference: of the unquantized model; None where the figure compares the two.
-        stderr: standard error of `quantized` over samples; NaN where it has none.
+        reference: of the unquantized model; None if the metric compares the two.
+        stderr: standard error of `quantized` over samples; NaN if it has none.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures of one evaluation.
+    """All metrics of one evaluation.
 
     Args:
-        figures: in the order in which they are shown.
-        samples: how many samples they are over.
-        source: where the samples come from.
-        caution: why errors on other data may be larger, where they may.
+        figures: the metrics, in display order.
+        samples: number of samples.
+        source: of the samples.
+        caution: why errors on other data may be larger; empty if nothing suggests so.
     """
 
     figures: tuple[Figure, ...]
@@ -46,7 +46,7 @@ class Evaluation:
     caution: str | None = None
 
     def __getitem__(self, name: str) -> Figure:
-        """The figure called `name`.
+        """The metric called `name`.
 
         Raises:
             KeyError: if there is none.
@@ -54,12 +54,12 @@ class Evaluation:
         return {figure.name: figure for figure in self.figures}[name]
 
     def frame(self) -> pd.DataFrame:
-        """One row per figure: name, reference, quantized, stderr."""
+        """One row per metric: name, reference, quantized, stderr."""
         columns = ("name", "reference", "quantized", "stderr")
         return pd.DataFrame([{key: getattr(figure, key) for key in columns} for figure in self.figures])
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object; figures that are not finite are null."""
+        """A JSON object; values that are not finite are null."""
         rows = [{key: _finite(value) for key, value in row.items()} for row in self.frame().to_dict("records")]
         said = {} if self.caution is None else {"caution": self.caution}
         return {"samples": self.samples, "source": self.source, "figures": rows, **said}

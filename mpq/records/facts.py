@@ -1,4 +1,4 @@
-"""What plans, sensitivity files and artifacts say of their model and data, as definitions for `reading/validate.py`. No torch."""
+"""Definitions of the facts about model and data in plans, sensitivity files and artifacts, for `reading/validate.py`. No torch."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class DataFacts(Struct):
     text_field: Text | None = None
     seed_each_forward: bool = False
     split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out; missing in older files")] = None
-    gap: Annotated[Size, Meta(description="of a split by position: samples between both sides that are used on neither")] = 0
+    gap: Annotated[Size, Meta(description="for a split by position: samples between the two sides that neither uses")] = 0
     parts: Annotated[
         list[Count],
-        Meta(description="numbers of samples in the order in which they were added to the analysis; each part is split by itself"),
+        Meta(description="numbers of samples in the order in which they were added to the analysis; each part is split separately"),
     ] = []
     grown_from: Sha256 | None = None
     samples: SampleCounts | UnsetType = UNSET
@@ -102,13 +102,13 @@ def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[s
     """The layers of a document, from the name, the facts and the place of each.
 
     Raises:
-        MpqError: of the document's type, if a name is there twice, an output axis is none of the shape's, or there are too many weights.
+        MpqError: of the document's type, if a name is repeated, an output axis is out of range, or there are too many weights.
     """
     layers: dict[str, Layer] = {}
     weights = 0
     for name, facts, at in found:
         if name in layers:
-            raise document.refuse(f"the layer {shown(name)} is there twice; {document.remedy}", *at)
+            raise document.refuse(f"the layer {shown(name)} appears twice; {document.remedy}", *at)
         if len(set(facts.axes)) < len(facts.axes) or any(axis >= len(facts.shape) for axis in facts.axes):
             raise document.refuse(f"the axes of layer {shown(name)} are {facts.axes} of {len(facts.shape)}; {document.remedy}", *at)
         if facts.groups > 1 and (len(facts.shape) < 3 or 0 in facts.axes or facts.shape[0] % facts.groups):
@@ -124,7 +124,7 @@ def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[s
 
 
 def scheme_in(document: Document, text: str, *at: str | int, error: type[MpqError] | None = None) -> Scheme:
-    """The scheme that a text in a document names.
+    """The scheme named in a document.
 
     Raises:
         MpqError: with the place, if it is not a scheme; of type `error`, else of the document's.

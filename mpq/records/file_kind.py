@@ -1,4 +1,4 @@
-"""Which of mpq's files a file is, told by its first bytes. No torch."""
+"""Detects which of mpq's file types a file is, from its first bytes. No torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAMES = "name a sensitivity file, a plan or an artifact"
 
 
 def kind_of(path: Path) -> Kind:
-    """What `path` must be read as; whether it is sound is seen by its reader.
+    """The type of the file at `path`; its reader checks whether it is valid.
 
     Raises:
-        FormatError: if there is no such file, it is empty, or it is none of mpq's.
+        FormatError: if it does not exist, is empty, or is not one of mpq's files.
     """
     if is_index(path):
         return "artifact"

@@ -1,4 +1,4 @@
-"""What a table can reach: the least predicted error at every size, uniform plans beside it, and what one percent is worth. No torch."""
+"""What a table can reach: the least predicted error at every size, uniform plans for comparison, and the value of one percent. No torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Change:
-    """A layer that takes another scheme."""
+    """A layer whose scheme changes."""
 
     layer: str
     before: Scheme
@@ -42,19 +42,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Margin:
-    """What a little more or less size does to the best plan: the optimum at the size, and at the moved size."""
+    """How a small change of the size changes the best plan: the optimum at both sizes."""
 
     before: Point
     after: Point
 
     @property
     def bytes(self) -> int:
-        """Bytes that the second plan takes beyond the first; negative when it is smaller."""
+        """Bytes of the second plan minus those of the first; negative if it is smaller."""
         return self.after.layer_bytes - self.before.layer_bytes
 
     @property
     def error(self) -> float:
-        """Predicted error that the second plan has beyond the first; negative when it is better."""
+        """Predicted error of the second plan minus that of the first; negative if it is better."""
         return self.after.predicted - self.before.predicted
 
     @property

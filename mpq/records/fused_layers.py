@@ -1,4 +1,4 @@
-"""Layers that runtimes compute in one matrix product, and so want in one scheme: query, key and value; gate and up."""
+"""Layers that runtimes fuse into one matrix product, and that therefore need one scheme: query, key and value; gate and up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FAMILIES = (
     ("gate_proj", "up_proj"),
     ("w1", "w3"),
 )
-"""By the last part of their names."""
+"""Fused layers, by the last part of their names."""
 
 
 def fused_groups(names: Iterable[str], *, complete: bool = False) -> Iterator[tuple[str, ...]]:
-    """The groups among `names` that stand beside each other, each with at least two members, or with all if `complete`."""
+    """The groups of sibling layers among `names`, each with at least two members, or with all if `complete`."""
     places = {(parent, leaf): name for name in names for parent, _, leaf in [name.rpartition(".")]}
     for parent in dict.fromkeys(parent for parent, _ in places):
         for family in FAMILIES:

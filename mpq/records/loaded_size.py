@@ -1,4 +1,4 @@
-"""What a quantized model takes in memory once it is loaded, told from its plan or from the header of its file. No torch."""
+"""The memory that a loaded quantized model takes, computed from its plan or its header. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loaded_bytes(
 ) -> int:
     """Bytes of the parameters and buffers of the module that `mpq.load` returns.
 
-    Every tensor of the state dict counts once, however many names it has. What else a process takes does not count: activations, caches,
+    Every tensor of the state dict counts once, however many names it has. Other memory does not count: activations, caches,
     buffers outside the state dict, the code, and the graph of an exported program.
 
     Args:
@@ -31,8 +31,8 @@ def loaded_bytes(
         original_bytes: bytes of the layers in the dtype of the model.
         rest_bytes: bytes of all other parameters and buffers, which keep their dtype.
         form: "dense", what `mpq.load(path)` gives: layers as ordinary tensors in the dtype of the model, whatever their scheme; "packed",
-            what `mpq.load(path, packed=True)` gives on a CPU whose fast kernels serve: codes widened to 2, 4 or 8 bits, with their scales
-            and zero points. Where those kernels do not serve, packed layers take their size in the file, which is less but for padding.
+            what `mpq.load(path, packed=True)` gives on a CPU that has the fast kernels: codes widened to 2, 4 or 8 bits, with their scales
+            and zero points. Without those kernels, packed layers take their size in the file, which is less except for padding.
     """
     if form == "dense":
         return original_bytes + rest_bytes

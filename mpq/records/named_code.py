@@ -15,15 +15,15 @@ from mpq.shown import shown_bare
 
 
 def named_factory(facts: Mapping[str, Any], file: Path, *, trust: bool) -> str | None:
-    """The factory that a file names for its model, if it names one and may.
+    """The factory that a file names for its model, if it names one and is trusted.
 
     Args:
         facts: of the model, as the file says.
-        file: where they stand.
+        file: that holds the facts.
         trust: whether the user trusts the file.
 
     Raises:
-        TrustError: if it may not.
+        TrustError: if it is not trusted.
     """
     named = facts.get("factory")
     if named is not None and not trust:

@@ -25,7 +25,7 @@ class Files:
         return self._homes[name].get_tensor(name)
 
     def get_slice(self, name: str) -> Any:
-        """A tensor that is not yet read."""
+        """A tensor that has not been read yet."""
         return self._homes[name].get_slice(name)
 
 

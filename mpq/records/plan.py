@@ -1,4 +1,4 @@
-"""The plan: which scheme each layer takes, why, and how big the result is. YAML, meant to be read, edited and committed. No torch."""
+"""The plan: which scheme each layer uses, why, and how big the result is. YAML, meant to be read, edited and committed. No torch."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ class Plan:
         groups: of a grouped transposed convolution, by layer name; see `Layer`.
         pinned: layers whose scheme the user fixed.
         ties: groups of layers that share one scheme.
-        data: how to read and split the data of the analysis again, with its sha256; a quantizer that needs statistics applies by it.
+        data: how to read and split the data of the analysis again, with its sha256; quantizers that need statistics collect them on it.
         analysis: path and sha256 of the sensitivity file's first line; empty for a plan that was not searched from a file.
-        evidence: what is known of its error; see `docs/formats.md`.
-        remarks: by layer name, for people: written as comments beside the layers, and not read again.
+        evidence: what is known about its error; see `docs/formats.md`.
+        remarks: by layer name, for people: written as comments next to the layers, and never read.
     """
 
     model: dict[str, Any]
@@ -93,7 +93,7 @@ class Plan:
 
     @property
     def size(self) -> Size:
-        """The size of what `mpq apply` writes, computed from schemes and shapes, to the byte."""
+        """The size of what `mpq apply` writes, computed from schemes and shapes, exact to the byte."""
         data = sum(scheme.stored_bits(self.shapes[name]) // 8 for name, scheme in self.layers.items())
         header = sum(layer_header_bytes(name, self.shapes[name], scheme) for name, scheme in self.layers.items())
         total = file_bytes(header_bytes=self.rest.header_bytes + header, data_bytes=self.rest.data_bytes + data)
@@ -105,7 +105,7 @@ class Plan:
         return sum(rows * columns for rows, columns in self.shapes.values())
 
     def counted(self, budget: Budget) -> tuple[int, int, int]:
-        """What `budget` counts of this plan: bytes taken, bytes allowed, and the weights that bits are counted over."""
+        """This plan measured against `budget`: bytes used, bytes allowed, and the weights that bits are counted over."""
         taken, weights, original = self.size.layer_bytes, self.weights, self.original_bytes
         if budget.scope == "file":
             taken, weights, original = self.size.file_bytes, weights + self.rest.weights, original + self.rest.original_bytes
@@ -113,13 +113,13 @@ class Plan:
 
     @property
     def assignment(self) -> str:
-        """A short digest of the schemes; evidence carries it, so that evidence of another assignment is noticed."""
+        """A short digest of the schemes; evidence holds it, so that evidence for another assignment is detected."""
         text = "\n".join(f"{name}: {scheme}" for name, scheme in sorted(self.layers.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def evidence_is_current(self) -> bool:
-        """Whether the evidence was found for these schemes."""
+        """Whether the evidence belongs to these schemes."""
         return self.evidence.get("assignment") == self.assignment
 
     def layer(self, name: str, parameters: tuple[str, ...], shape: tuple[int, ...], dtype: str, *, source: str) -> Layer:
@@ -225,7 +225,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
     check_names(document, file)
     strays = sorted(set(layers) ^ set(shapes))
     if strays:
-        reason = f"layer {shown(strays[0])} stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
+        reason = f"layer {shown(strays[0])} is in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
         raise document.refuse(reason, "layers" if strays[0] in layers else "shapes", strays[0])
     data = document.value
     return Plan(
@@ -254,7 +254,7 @@ def _budget(document: Document, facts: BudgetFacts) -> Budget:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what is there twice out twice: a plan is read without aliases."""
+    """Writes repeated values in full, since plans are read without aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
@@ -269,5 +269,5 @@ def _dump(value: Mapping[str, Any]) -> str:
 def _scalar(text: str) -> str:
     """`text` as a YAML key on one line, quoted where YAML needs it."""
     key = yaml.safe_dump({text: 0}, allow_unicode=True, width=10**6)[: -len(": 0\n")]
-    simple = not key.startswith("? ")  # long texts, and those of several lines, make a key of two lines
+    simple = not key.startswith("? ")  # YAML would spread long and multi-line texts over two lines
     return key if simple else yaml.safe_dump(text, allow_unicode=True, width=10**6, default_style='"').rstrip("\n")

@@ -1,4 +1,4 @@
-"""Whether a plan keeps the budget that it carries. No torch."""
+"""Checks a plan against its own budget. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def check_plan_budget(plan: Plan) -> None:
     """Refuse a plan that is over its own budget; a plan without one passes.
 
     Raises:
-        ApplyError: with the bytes that it takes, and by how much they are too many.
+        ApplyError: with its size, and by how much it exceeds the budget.
     """
     if plan.budget is None:
         return

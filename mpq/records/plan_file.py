@@ -1,4 +1,4 @@
-"""What a plan file holds, as a definition; the text of the schemes and shapes is read after it. No torch."""
+"""The definition of a plan file; the texts of schemes and shapes are parsed afterwards. No torch."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ class UniformFacts(Struct):
 
 
 class InteractionFacts(Struct):
-    """The best plan found under the quadratic model: its predicted error, and a bound below which no plan's can be."""
+    """The best plan found under the quadratic model: its predicted error, and a lower bound for any plan."""
 
     predicted: Number | None = None
     bound: Number | None = None
 
 
 class CostFacts(Struct):
-    """A limit of the search besides the size."""
+    """A limit of the search in addition to the size."""
 
     total: Number
     most: Number
 
 
 class AskedFacts(Struct):
-    """The loss that the search was asked to keep."""
+    """The quality limit that the search was given."""
 
     name: Text
     most: Number
@@ -85,7 +85,7 @@ class RestCostFacts(Struct):
 
 
 class FinalistFacts(Struct):
-    """A plan that was measured as a whole."""
+    """A plan that was measured on the model."""
 
     name: Text
     effective_bits: Number
@@ -98,41 +98,41 @@ class FinalistFacts(Struct):
 
 
 class EvidenceFacts(Struct):
-    """What is known of the plan's error; it holds as long as the layers are not edited."""
+    """What is known about the plan's error; valid as long as the layers are not edited."""
 
-    assignment: Annotated[Text, Meta(description="digest of the layers that the evidence was found for")] = ""
+    assignment: Annotated[Text, Meta(description="digest of the layers that the evidence belongs to")] = ""
     metric: Text = ""
-    outputs: Annotated[list[OutputFacts], Meta(description="the compared outputs, where they are not the main one alone")] = []
+    outputs: Annotated[list[OutputFacts], Meta(description="the compared outputs, unless that is the main output only")] = []
     predicted: Number | None = None
-    unseen_rows: Annotated[Number | None, Meta(description="what rows of tables that calibration never reached add to it")] = None
+    unseen_rows: Annotated[Number | None, Meta(description="what table rows that calibration never reached add to it")] = None
     measured: MeasuredFacts | UnsetType = UNSET
     best_uniform: UniformFacts | UnsetType = UNSET
     optimality_gap: Number | None = None
     with_interactions: InteractionFacts | UnsetType = UNSET
     rest: RestCostFacts | UnsetType = UNSET
-    costs: Annotated[dict[Name, CostFacts], Meta(description="what the search limited besides the size")] = {}
+    costs: Annotated[dict[Name, CostFacts], Meta(description="other limits of the search")] = {}
     asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
     decision: Text = ""
     probability: Annotated[
         Number | None,
-        Meta(description="that the plan's error is below that of the best uniform plan, or of the best mixed one if it is uniform"),
+        Meta(description="that the plan's error is below that of the best uniform plan, or, for a uniform plan, of the best mixed one"),
     ] = None
     finalists: list[FinalistFacts] = []
 
 
 class AnalysisFacts(Struct):
-    """A sensitivity file, by name and by what it says first."""
+    """A sensitivity file, by name and by the hash of its first line."""
 
     sha256: Annotated[Sha256, Meta(description="of its first line")]
     path: Annotated[Text | None, Meta(description="its file name")] = None
 
 
 class PlanFile(Struct, forbid_unknown_fields=True):
-    """Which scheme each layer takes, why, and how big the result is."""
+    """Which scheme each layer uses, why, and how big the result is."""
 
     mpq_plan: Annotated[Literal[1, 2], Meta(description="version of this format")]
     model: Annotated[ModelFacts, Meta(description="the model that the plan is for; its path is relative to this file")]
-    quantizer: Annotated[Text, Meta(description="how codes are chosen; the one that measured the plan")]
+    quantizer: Annotated[Text, Meta(description="how codes are chosen; the quantizer that the plan was measured with")]
     layers: Annotated[dict[Name, SchemeText], Meta(min_length=1, description="the scheme of each layer: the part to edit")]
     shapes: Annotated[dict[Name, Shape], Meta(min_length=1, description="rows x columns of each layer")]
     original_bytes: Annotated[Count, Meta(description="bytes of the layers before quantization")]

@@ -1,4 +1,4 @@
-"""The sensitivity table: what the model's output loses when one layer takes one scheme. No torch.
+"""The sensitivity table: the error of the model's output when one layer uses one scheme. No torch.
 
 File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the order in which they were made:
 
@@ -7,10 +7,10 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
 
     {"finish": {"cost": {...}, "check": {...}, "fallbacks": {layer: why it was quantized without statistics}}}
 
-`errors` holds one figure per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
+`errors` holds one value per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined. Method "fisher" ends with `{"blend": share, "draws": n}`:
-that share of the errors is made of the mean squares of the signed figures `products`, of which each sample has n. Each line carries its
-checksum (`writing/checksums.py`), and a sample counts once (`duplicates.py`).
+that share of the errors comes from the mean squares of the signed values `products`, n per sample. Each line has a
+checksum (`writing/checksums.py`), and each sample counts once (`duplicates.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mpq.records.sensitivity_header import SensitivityHeader, header_in
 from mpq.shown import shown
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
-MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # what a model that returns more is compared by anyway
+MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # the outputs that are compared by default if a model returns more
 _NONE: Errors = np.empty(0)
 
 
@@ -47,15 +47,15 @@ class Sensitivity:
 
     Args:
         header: what was measured.
-        errors: per-sample figures by (layer, scheme), float64; NaN where an output was not finite.
+        errors: per sample by (layer, scheme), float64; NaN where an output was not finite.
         path: the file it came from, if any.
-        products: method "fisher": signed figures v by (layer, scheme), several draws per sample;
+        products: method "fisher": signed values v by (layer, scheme), several draws per sample;
             the error of a plan is the mean of (sum of v)^2.
-        rows: method "fisher": errors by (layer, scheme) with the rows of a weight taken as independent; `errors` blends these with v^2.
+        rows: method "fisher": errors by (layer, scheme) that treat the rows of a weight as independent; `errors` blends these with v^2.
         finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
         first_line: sha256 of the first line of its file, by which plans name their analysis; None if it was not read from a file.
-        blend: method "fisher": the share and the draws that `errors` are blended with; None before that and after further figures.
-        repeated: figures that the file holds a second time, with the same value, and that were left out.
+        blend: method "fisher": the share and the draws that `errors` are blended with; None before that and after more values are added.
+        repeated: number of values that appear twice in the file, and were dropped.
         notes: what was left out of the file, for people.
     """
 
@@ -72,7 +72,7 @@ class Sensitivity:
 
     @property
     def sha256(self) -> str:
-        """sha256 of the first line, in hexadecimal: it stays while figures are added to the file."""
+        """sha256 of the first line, in hexadecimal: it does not change as values are added to the file."""
         return self.first_line or hashlib.sha256(journal_line(self.header.to_dict()).rstrip(b"\n")).hexdigest()
 
     @property
@@ -82,7 +82,7 @@ class Sensitivity:
 
     @property
     def compared(self) -> dict[str, Any]:
-        """What a plan's evidence says of the comparison: the metric, and the outputs where they are not the main one alone."""
+        """The comparison as a plan's evidence records it: the metric, and the outputs unless only the main one is compared."""
         outputs = self.header.settings.get("outputs", [])
         plain = len(outputs) < 2 and all(each["output"] in MAIN_OUTPUTS and each["weight"] == 1 for each in outputs)
         return {"metric": self.metric} | ({} if plain else {"outputs": outputs})
@@ -104,16 +104,16 @@ class Sensitivity:
 
     @property
     def finished(self) -> bool:
-        """Whether the analysis came to its end, with all the samples that it has now, and nothing is missing."""
+        """Whether the analysis is finished for all of its current samples, with nothing missing."""
         return self.finish is not None and not self.missing and self.finish.get("parts") == self.header.data.get("parts")
 
     def count(self, layer: str, scheme: Scheme) -> int:
-        """Number of samples with a figure."""
+        """Number of samples measured."""
         found = self.errors.get((layer, scheme))
         return 0 if found is None else len(found)
 
     def read(self, record: Mapping[str, Any]) -> None:
-        """Add what one line of the file says, in place."""
+        """Add one line of the file, in place."""
         if "finish" in record:
             self.finish = dict(record["finish"])
             return
@@ -139,11 +139,11 @@ class Sensitivity:
         self.blend = (share, draws)
         for key, rows in self.rows.items():
             squares = np.square(self.products[key]).reshape(-1, draws).mean(1)
-            squares = np.repeat(squares, rows.size // squares.size)  # one figure for all samples of a batch that cannot be cut
+            squares = np.repeat(squares, rows.size // squares.size)  # one value for all samples of a batch that cannot be split
             self.errors[key] = rows + share * (squares - rows)
 
     def add(self, layer: str, scheme: Scheme, errors: Iterable[float | None]) -> None:
-        """Append figures to those of (layer, scheme), in place."""
+        """Append values for (layer, scheme), in place."""
         new = np.array([math.nan if error is None else error for error in errors], dtype=np.float64)
         old = self.errors.get((layer, scheme))
         self.errors[layer, scheme] = new if old is None else np.concatenate([old, new])
@@ -199,7 +199,7 @@ def scheme_cost(layer: Layer, scheme: Scheme, *, scope: str) -> int:
 
 
 def read_sensitivity(path: Path | str) -> Sensitivity:
-    """The table in a `*.sensitivity.jsonl` file, whole or still being measured.
+    """The table in a `*.sensitivity.jsonl` file, finished or not.
 
     Raises:
         FormatError: if it is missing, damaged, not a sensitivity file, or from a newer version.
@@ -219,19 +219,19 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
         except (FormatError, SchemeError) as error:
             raise FormatError(f"{name}: {error}") from error
         except (ValueError, ZeroDivisionError) as error:
-            raise FormatError(f"{name}: its figures do not fit those before it; the file is damaged: run `mpq analyze` again") from error
+            raise FormatError(f"{name}: its values do not match those before it; the file is damaged: run `mpq analyze` again") from error
         if "errors" in record and table.count(record["layer"], parse_scheme(record["scheme"])) > samples:
-            raise FormatError(f"{name}: {shown(record['layer'])} has more figures than the {samples:,} samples: run `mpq analyze` again")
+            raise FormatError(f"{name}: {shown(record['layer'])} has more values than the {samples:,} samples: run `mpq analyze` again")
     if table.finish is not None:
         _check_complete(table, path)
     if table.repeated:
-        notes.append(f"{path}: {table.repeated:,} figures stand there twice with the same value, and count once")
+        notes.append(f"{path}: {table.repeated:,} values appear twice in the file; each is counted once")
     table.notes = tuple(notes)
     return table
 
 
 def _check_complete(table: Sensitivity, path: Path) -> None:
-    """Refuse a finished table whose products, which are compared pair by pair, are not of the same samples and draws."""
+    """Refuse a finished table whose products do not all cover the same samples and draws."""
     wanted = {(layer.name, scheme) for layer in table.layers for scheme in table.header.candidates[layer.name]}
     counts = {pair: len(found) for pair, found in table.products.items() if pair in wanted}
     least, most = min(counts.values(), default=0), max(counts.values(), default=0)

@@ -1,4 +1,4 @@
-"""What the lines of a sensitivity file hold, as definitions, and the fast way to read the many that hold figures. No torch."""
+"""Definitions of the lines of a sensitivity file, and a fast reader for the many measurement lines. No torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OutputFacts(Struct, forbid_unknown_fields=True):
 
 
 class SettingsFacts(Struct):
-    """What an analysis was asked to do."""
+    """The settings of an analysis."""
 
     metric: Text
     method: Text
@@ -84,7 +84,7 @@ class TableFacts(Struct):
 
 
 class CoverageFacts(Struct):
-    """What an analysis saw of the model and the data; see `records/coverage.py`."""
+    """How much of the model and the data an analysis covered; see `records/coverage.py`."""
 
     layers: Size
     searched_bytes: Size
@@ -124,7 +124,7 @@ class BlendLine(Struct):
 
 
 class FiguresLine(Struct):
-    """A measurement of a layer under a scheme: one figure per sample from sample `first` on, null where an output was not finite."""
+    """A measurement of a layer under a scheme: one value per sample, starting with sample `first`; null where an output was not finite."""
 
     layer: Name
     scheme: SchemeText
@@ -149,11 +149,15 @@ def record_line(line: bytes, name: str) -> Mapping[str, Any]:
     """Any other line, as `Sensitivity.read` takes it.
 
     Raises:
-        FormatError: if it is none that an analysis writes.
+        FormatError: if it is not a line that an analysis writes.
     """
     try:
         found = _FIGURES.decode(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError):  # another kind of line, or a damaged one: read slowly, for its message
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        RecursionError,
+    ):  # another kind of line, or a damaged one: use the slow reader for its message
         document = _object(line, name)
         for key, kind in (("finish", FinishLine), ("blend", BlendLine)):
             if key in document.value:

@@ -20,7 +20,7 @@ from mpq.records.sensitivity_file import VERSION, HeaderLine
 
 @dataclass(frozen=True)
 class Rest:
-    """What of the artifact no scheme changes.
+    """The part of the artifact that does not depend on the schemes.
 
     Args:
         header_bytes: unpadded JSON header without the layers' own share.
@@ -49,7 +49,7 @@ class SensitivityHeader:
         model: path, sha256, kind and, for a state dict, factory.
         data: source, sha256, description, and how it was read and split; `parts`, where samples were added to an analysis, are their
             numbers in order, and `grown_from` is the sha256 of the samples before the last.
-        settings: metric, method, quantizer, seed; a change of any of them makes another table.
+        settings: metric, method, quantizer, seed; changing any of them gives another table.
         layers: the searched layers in the order of the forward pass.
         candidates: schemes by layer name.
         rest: the constant part of the artifact.

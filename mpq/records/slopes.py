@@ -1,4 +1,4 @@
-"""Slopes: how a plan's error would change if one layer took another scheme, to first and to second order. No torch."""
+"""Slopes: how a plan's error would change if one layer used another scheme, to first and second order. No torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Pair = tuple[str, Scheme]
 
 @dataclass(frozen=True)
 class Slopes:
-    """Figures around one plan, by layer and scheme, in the metric's unit.
+    """Error changes around one plan, by layer and scheme, in the metric's unit.
 
     Args:
-        first: the gradient of the plan's error times the change of the layer's weight, one figure per calibration sample. The other
-            layers' present errors are in it. A layer that no gradient reaches is missing.
-        second: half of the change's quadratic form under the curvature there, one figure per sample and draw, never negative.
-        cost: what finding them took, in passes over the calibration samples; a backward pass counts as two.
+        first: the gradient of the plan's error times the change of the layer's weight, one value per calibration sample. The other
+            layers' current errors are included. A layer that no gradient reaches is missing.
+        second: half of the change's quadratic form under the curvature there, one value per sample and draw, never negative.
+        cost: of computing them, in passes over the calibration samples; a backward pass counts as two.
     """
 
     first: Mapping[Pair, Errors]

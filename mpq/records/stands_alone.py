@@ -1,4 +1,4 @@
-"""Whether an artifact brings what makes its module. No torch."""
+"""Whether an artifact contains everything that rebuilds its module. No torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpq.records.artifact_files import artifact_files
 
 
 def stands_alone(header: ArtifactHeader, path: Path) -> bool:
-    """Whether `mpq.load(artifact)` needs no module: not for weights alone, nor for models with code of their own.
+    """Whether `mpq.load(artifact)` needs no module: false for bare weights, and for models with custom code.
 
     Args:
         header: of the artifact.

@@ -107,7 +107,7 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
     for line, row in rows:
         pair = row["layer"], _scheme(row["scheme"], f"{path}, line {line}")
         if pair in found:
-            raise FormatError(f"{path}, line {line}: {shown(pair[0])} under {pair[1]} is there twice: remove one of the lines")
+            raise FormatError(f"{path}, line {line}: {shown(pair[0])} under {pair[1]} appears twice: remove one of the lines")
         found[pair] = _cost(row[names[0]], f"{path}, line {line}: {shown(names[0])[1:-1]}")
     return names[0], found
 

@@ -92,7 +92,7 @@ def test_the_steps_of_recovery_take_no_byte(tmp_path: Path, recovery: tuple[str,
 def test_names_that_do_not_fit_are_refused() -> None:
     entries = [entry("bias", "F32", (7,))]
     taken = replace(FACTS, recovery=("a step with a very long name",) * 3)
-    with pytest.raises(ApplyError, match=r"^the artifact's header has \d+ bytes, and what it must say takes \d+: apply with --no-recovery"):
+    with pytest.raises(ApplyError, match=r"^the artifact's header has \d+ bytes, but its contents need \d+: apply with --no-recovery"):
         taken.first_bytes(entries)
 
 

@@ -33,7 +33,7 @@ def read(path: Path, *lines: dict[str, Any]) -> Sensitivity:
 def test_a_line_that_stands_there_twice_counts_once_and_is_told(tmp_path: Path) -> None:
     found = read(tmp_path, line(0, 0.5, None), line(0, 0.5, None), line(2, 0.25))
     assert np.array_equal(found.errors[PAIR], [0.5, math.nan, 0.25], equal_nan=True)
-    assert found.notes == (f"{tmp_path / 't.jsonl'}: 2 figures stand there twice with the same value, and count once",)
+    assert found.notes == (f"{tmp_path / 't.jsonl'}: 2 values appear twice in the file; each is counted once",)
 
 
 def test_lines_that_overlap_are_joined(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_sample_with_two_values_is_refused(tmp_path: Path, again: float | None
     with pytest.raises(FormatError) as error:
         read(tmp_path, line(0, 1.0, 0.5), line(0, 1.0, again))
     assert (
-        f"layer 'a', scheme int4: errors from sample 0 on stand there twice and differ ({shown}), as if two analyses had written them"
+        f"layer 'a', scheme int4: errors from sample 0 on appear twice with different values ({shown}), as if two analyses had written them"
         in str(error.value)
     )
 
@@ -71,7 +71,7 @@ def test_signed_figures_of_fisher_count_once_also_after_they_were_blended(tmp_pa
     assert twice.products[PAIR].tolist() == once.products[PAIR].tolist() == [1.0, -1.0, 2.0, 2.0, 3.0, 3.0]
     assert twice.errors[PAIR].tolist() == once.errors[PAIR].tolist() == [1.0, 4.0, 9.0]
     assert twice.rows[PAIR].tolist() == [1.0, 4.0, 9.0]
-    with pytest.raises(FormatError, match=r"products from sample 0 on stand there twice and differ \(1, then 7\)"):
+    with pytest.raises(FormatError, match=r"products from sample 0 on appear twice with different values \(1, then 7\)"):
         read(tmp_path, one, {**one, "products": [7.0, -1.0, 2.0, 2.0]})
 
 

@@ -37,7 +37,7 @@ def test_layers_keep_their_order_and_what_a_file_says_of_them() -> None:
 
 def test_a_name_twice_is_refused() -> None:
     assert (
-        refused(("a", facts([2], [0])), ("a", facts([3], [0]))) == "t.jsonl, line 1: the layer 'a' is there twice; run `mpq analyze` again"
+        refused(("a", facts([2], [0])), ("a", facts([3], [0]))) == "t.jsonl, line 1: the layer 'a' appears twice; run `mpq analyze` again"
     )
 
 

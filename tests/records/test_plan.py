@@ -198,7 +198,7 @@ def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:
 
 def test_a_layer_without_its_shape_is_refused(tmp_path: Path) -> None:
     path = edited(tmp_path / "plan.yaml", "  fc: 10x64\n", "")
-    assert message(path) == ", line 31: layer 'fc' stands in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
+    assert message(path) == ", line 31: layer 'fc' is in only one of 'layers' and 'shapes': restore the line, or run `mpq search` again"
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def test_a_layer_without_its_shape_is_refused(tmp_path: Path) -> None:
         (b"mpq_plan: true\n", " is not a plan: it carries no mpq version"),
         (b"mpq_plan: 1\n", ": it lacks the key 'model'; correct it"),
         (b"mpq_plan: 1\nlayers: [1]\n", ", line 2: layers is [1]: give a mapping; correct it"),
-        (b"? [1]\n: 2\n", " is not YAML that mpq reads: line 1, a list or a mapping is not a key: write text; correct it"),
+        (b"? [1]\n: 2\n", " is not YAML that mpq reads: line 1, a list or a mapping cannot be a key: use text; correct it"),
         (b"mpq_plan: 1\n1: 2\na: 3\n", ", line 2: it has the unknown key '1': use mpq_plan, "),
         (
             b"a: !!python/name:os.system\n",
-            " is not YAML that mpq reads: line 1, the tag 'tag:yaml.org,2002:python/name:os.system' is not read",
+            " is not YAML that mpq reads: line 1, the tag 'tag:yaml.org,2002:python/name:os.system' is not supported",
         ),
-        (b"a: &b [1]\nc: *b\n", " is not YAML that mpq reads: line 1, the anchor &b is not read: write out what it stands for"),
-        (b"a: 1\na: 2\n", " is not YAML that mpq reads: line 2, the key 'a' is there twice"),
+        (b"a: &b [1]\nc: *b\n", " is not YAML that mpq reads: line 1, anchors such as &b are not supported: write the value out"),
+        (b"a: 1\na: 2\n", " is not YAML that mpq reads: line 2, the key 'a' appears twice"),
         (b"[" * 100_000, " is not YAML that mpq reads: line 1, it is nested more than 32 levels deep"),
         (b"- " * 100_000, " is not YAML that mpq reads: line 1, it is nested more than 32 levels deep"),
         (b"a: 1e999\nb: .nan\n", " is not YAML that mpq reads: line 2, the number .nan is out of range"),

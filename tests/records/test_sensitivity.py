@@ -128,7 +128,7 @@ def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
         ({"finish": {"check": {"additive": {"rank": 1.0}}}}, "finish.check.additive lacks the key 'bias'"),
         ({"finish": []}, "finish is []: give a mapping"),
         ([1], "not a JSON object"),
-        ({"layer": "a", "scheme": "int4", "errors": [1.0] * 7}, "'a' has more figures than the 6 samples"),
+        ({"layer": "a", "scheme": "int4", "errors": [1.0] * 7}, "'a' has more values than the 6 samples"),
     ],
 )
 def test_a_damaged_line_is_refused(tmp_path: Path, line: object, reason: str) -> None:
@@ -157,7 +157,7 @@ def test_figures_that_do_not_fit_those_before_them_are_refused(tmp_path: Path) -
     journal = Journal(path)
     journal.append({"layer": "a", "scheme": "int4", "first": 2, "errors": [1.0], "products": [1.0, 2.0, 3.0]}, {"blend": 0.5, "draws": 2})
     journal.close()
-    with pytest.raises(FormatError, match="line 7: its figures do not fit those before it"):
+    with pytest.raises(FormatError, match="line 7: its values do not match those before it"):
         read_sensitivity(path)
 
 

@@ -41,7 +41,7 @@ def test_damage_is_refused_with_its_place() -> None:
     broken = [MADE.to_dict()["layers"][0] | {"candidates": ["int4", "int99"]}]
     for changes, reason in (
         ({"layers": broken}, "t.jsonl, line 1: unknown scheme 'int99'"),
-        ({"layers": MADE.to_dict()["layers"][:1] * 2}, "t.jsonl, line 1: the layer 'a' is there twice"),
+        ({"layers": MADE.to_dict()["layers"][:1] * 2}, "t.jsonl, line 1: the layer 'a' appears twice"),
         ({"rest": {"weights": 1}}, "t.jsonl, line 1: rest lacks the key 'header_bytes'"),
         ({"notes": "none"}, "t.jsonl, line 1: notes is 'none': give a list"),
     ):

@@ -95,7 +95,7 @@ def test_a_missing_pair_is_named_with_the_line_to_add(tmp_path: Path) -> None:
         ("layer,scheme,ms\na,int99,1\n", "int99"),
         ("", "has no rows: it needs layer, scheme and one cost"),
         ("layer,scheme,ms\na,int4,1,2,3\n", "line 2: 'a,int4,1,2,3' is not a row of 3 fields"),
-        ("layer,scheme,ms\na,int4,1\na,int4,2\n", "line 3: 'a' under int4 is there twice"),
+        ("layer,scheme,ms\na,int4,1\na,int4,2\n", "line 3: 'a' under int4 appears twice"),
         ("layer,scheme,ms\na,int4,1e200\n", "line 2: ms is '1e200': give a number"),
         ("layer,scheme,scheme\na,int4,1\n", "names a column twice"),
         ('layer,scheme,ms\n"a' + "x" * 200_000, "is not CSV (line 2: field larger than field limit"),
