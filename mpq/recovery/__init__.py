@@ -1,3 +1,3 @@
-"""Win back quality at no bytes: quantized weights, calibration samples and held-out samples come in; better values for what an artifact
-stores anyway, and a `Decision` for each step, come out. It must not know files, plans or how an artifact is written.
+"""Recover quality without extra bytes. Input: quantized weights, calibration samples and held-out samples. Output: better values for what
+an artifact stores anyway, and a `Decision` for each step. It must not know files, plans or how an artifact is written.
 """

@@ -1,4 +1,4 @@
-"""What a step of recovery is, what it may work with, and what is decided about it."""
+"""The base of recovery steps: what a step gets, what it proposes, and what is decided about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class OutOfTimeError(MpqError):
-    """The emergency stop: a step has run for all the time that it is allowed."""
+    """The emergency stop: a step has used up its time."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class State:
 
     Args:
         weights: quantized weights by layer name.
-        tensors: other values for tensors that no scheme changes, by name in the state dict.
+        tensors: new values for unquantized tensors, by name in the state dict.
     """
 
     weights: Mapping[str, QuantizedWeight]
@@ -44,13 +44,13 @@ class State:
         return as_parameters(self.weights, layers) | dict(self.tensors)
 
     def changed(self, weights: Mapping[str, QuantizedWeight], tensors: Mapping[str, Tensor]) -> State:
-        """The same with other weights and tensors in place of some."""
+        """The same state with some weights and tensors replaced."""
         return State({**self.weights, **weights}, {**self.tensors, **tensors})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a step may do. Work decides, so that the result does not depend on the machine; time is an emergency stop.
+    """Limits of a step. The limit on work gives the same result on every machine; the limit on time is an emergency stop.
 
     Args:
         work: floating-point operations, as estimated before the step begins.
@@ -61,7 +61,7 @@ class Limits:
     minutes: float
 
     def clock(self) -> Clock:
-        """A clock that begins now."""
+        """A clock that starts now."""
         return Clock(60 * self.minutes)
 
     @property
@@ -83,14 +83,14 @@ class Clock:
 
     @property
     def over(self) -> bool:
-        """Whether no time is left."""
+        """Whether the time is used up."""
         return self.spent >= self._seconds
 
     def check(self) -> None:
-        """Stop a step that has no time left.
+        """Stop a step whose time is used up.
 
         Raises:
-            OutOfTimeError: then.
+            OutOfTimeError: if the time is used up.
         """
         if self.over:
             raise OutOfTimeError(f"{self.spent:.0f} s")
@@ -98,15 +98,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Task:
-    """What a step works with; it never sees the samples that decide.
+    """The input of a step; it never sees the held-out samples.
 
     Args:
         variants: of the unquantized model, which is unchanged after each step.
-        calibration: the samples to work with.
-        metric: what an error is.
-        seed: of everything random.
-        limits: how much may be done.
-        progress: gives a step, by its name, what it reports its progress to.
+        calibration: the samples to use.
+        metric: of errors.
+        seed: of all randomness.
+        limits: of work and time.
+        progress: gives the progress callback of a step, by its name.
     """
 
     variants: Variants
@@ -132,12 +132,12 @@ class Proposal:
     """What a step would change.
 
     Args:
-        about: what is changed, to follow "kept", for example "for 5 layers"; where nothing is changed, the reason.
-        weights: other quantized weights by layer name, under the same schemes.
-        tensors: other values for tensors that no scheme changes, by name in the state dict.
-        details: what is particular to the step, as JSON.
+        about: what changes, to follow "kept", for example "for 5 layers"; if nothing changes, the reason.
+        weights: new quantized weights by layer name, under the same schemes.
+        tensors: new values for unquantized tensors, by name in the state dict.
+        details: facts specific to the step, as JSON.
         stopped: whether the emergency stop ended the step, so that the proposal depends on the machine's speed.
-        remark: what else is said, at the end of the line.
+        remark: an addition to the end of the line.
     """
 
     about: str
@@ -149,7 +149,7 @@ class Proposal:
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything to decide on."""
+        """Whether anything would change."""
         return bool(self.weights or self.tensors)
 
 
@@ -163,12 +163,12 @@ class Decision:
         kept: whether the artifact holds what the step changed.
         reason: for people, with the values.
         metric: of the errors.
-        before: mean error on the held-out samples without the step; None where nothing was measured.
+        before: mean error on the held-out samples without the step; None if nothing was measured.
         after: the same with it.
         stderr: standard errors of both.
-        seconds: that the step took, without the decision; None where it did not run.
+        seconds: that the step took, without the decision; None if it did not run.
         stopped: whether the emergency stop ended it, so that the result depends on the machine's speed.
-        details: what is particular to the step, as JSON.
+        details: facts specific to the step, as JSON.
     """
 
     name: str
@@ -195,19 +195,19 @@ class Decision:
 
 
 class Step(ABC):
-    """One way to win back quality without a byte more.
+    """One way to recover quality without extra bytes.
 
-    `recovery/run.py` takes the steps in the order of the registry. It first asks each `hindrance`, before any weight is quantized: where no
-    step can do anything, no quantized weight is kept in memory. Then it calls `propose` of the others in turn, each with what was kept
+    `recovery/run.py` runs the steps in the order of the registry. It first calls each `hindrance`, before any weight is quantized: if no
+    step can help, no quantized weight is kept in memory. Then it calls `propose` of the others in turn, each with what was kept
     of those before it. The held-out samples decide on every proposal (`recovery/held_out.py`); a step never sees them. An `MpqError` that
-    `propose` raises is the reason why the step is skipped.
+    `propose` raises becomes the reason why the step is skipped.
 
     A step must give the same proposal for the same task and state on every machine of one kind, unless its clock runs out.
 
     Attributes:
         name: in the artifact's header, in JSON, and for progress.
         title: for people.
-        outputs_decide: whether the relative error of the outputs decides where the metric shows no significant difference.
+        outputs_decide: whether the relative error of the outputs decides if the metric shows no significant difference.
     """
 
     name: ClassVar[str]
@@ -215,7 +215,7 @@ class Step(ABC):
     outputs_decide: ClassVar[bool] = False
 
     def hindrance(self, module: nn.Module, calibration: Data) -> str | None:
-        """Why the step can do nothing for this model, or None if it may; at most one batch is run."""
+        """Why the step cannot help this model, or None if it may; runs at most one batch."""
         return None
 
     @abstractmethod

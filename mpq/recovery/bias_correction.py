@@ -1,4 +1,4 @@
-"""Bias correction: new values for biases and batch-norm statistics that make up for what quantized weights shift, at no cost in bytes.
+"""Bias correction: new biases and batch-norm statistics that compensate shifts from quantized weights, without extra bytes.
 
 Both models run on the same batches. Where an op of the quantized one adds a bias of the model, the bias takes up the difference of
 the outputs' means, channel by channel (bias correction: Nagel et al. 2019, arXiv 1906.04721). The running statistics of a batch norm
@@ -30,7 +30,7 @@ from mpq.recovery.base import Proposal, State, Step, Task
 _BIASES = {"addmm": "self", "linear": "bias", "convolution": "bias"}  # op -> the argument that is added to each output channel
 _NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm")
 _LEAST_VARIANCE = 1e-12
-_LARGEST_RATIO = 16.0  # of variances: beyond it the statistics are left alone rather than blown up
+_LARGEST_RATIO = 16.0  # of variances: beyond it the statistics are kept, to avoid blow-up
 _NOTHING = "no op adds a bias of the model or normalizes by statistics"
 
 Seen = dict[tuple[str, int], tuple[torch.Size, Tensor, Tensor]]
@@ -38,13 +38,13 @@ Seen = dict[tuple[str, int], tuple[torch.Size, Tensor, Tensor]]
 
 
 class BiasCorrection(Step):
-    """Biases and batch-norm statistics that make up for shifts."""
+    """Corrects biases and batch-norm statistics."""
 
     name = "bias_correction"
     title = "Bias correction"
 
     def hindrance(self, module: nn.Module, calibration: Data) -> str | None:
-        """That there is nothing to correct."""
+        """A reason, if there is nothing to correct."""
         return None if correctable(module, calibration) else _NOTHING
 
     def propose(self, task: Task, state: State) -> Proposal:
@@ -89,7 +89,7 @@ def correctable(module: nn.Module, data: Data) -> bool:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees one batch pass through the reference, then through the changed model, which it corrects on the way."""
+    """Watches one batch pass through the reference, then through the quantized model, which it corrects as it runs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen, self._values, self._reference = {}, {}, reference
 
     def end(self, samples: int) -> None:
-        """Add what one batch of `samples` gave."""
+        """Add the results of one batch of `samples`."""
         for name, values in self._values.items():
             mean = torch.stack(values).mean(0) * samples
             self._sums[name] = self._sums[name] + mean if name in self._sums else mean
@@ -134,7 +134,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._shift(name, bias, result, channel=1 if operation == "convolution" else result.dim() - 1)
 
     def _name(self, tensor: Any) -> str | None:
-        """The name of a tensor of the model, if it is one, whole and a vector."""
+        """The name of a tensor, if it is a whole vector of the model."""
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             return None
         name = self._names.get(tensor.data_ptr())

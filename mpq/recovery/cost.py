@@ -1,4 +1,4 @@
-"""What a step costs, estimated before it begins, so that the work is limited alike on every machine.
+"""Estimates the cost of a step in advance, so that the limit on work is the same on every machine.
 
 Work is counted in floating-point operations (a multiplication and an addition are two; those in float64 count twice), memory in bytes.
 """
@@ -16,8 +16,8 @@ from mpq.models.running.operations import operations
 from mpq.records.layer import Layer
 
 SET_BYTES = 2 << 30  # memory for one set of layers
-LEAST_SAMPLES = 8  # where there are as many
-_SHARE = 0.125  # of the work allowed: the most for what one set costs whatever the number of samples
+LEAST_SAMPLES = 8  # if there are that many
+_SHARE = 0.125  # of the work allowed: the limit for the part of a set's cost that does not depend on the samples
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SetCost:
     Args:
         columns: of the widest of them.
         memory: bytes at the peak, with the inputs of all samples.
-        fixed: operations whatever the number of samples: solving, and quantizing.
+        fixed: operations independent of the number of samples: solving and quantizing.
         moving: operations over all samples: their outer products.
     """
 
@@ -39,11 +39,11 @@ class SetCost:
 
 @dataclass(frozen=True)
 class Affordable:
-    """What may be done with the work allowed.
+    """What fits into the work allowed.
 
     Args:
         samples: how many to use.
-        left: why sets of layers are left as they are, by their number.
+        left: why sets of layers are skipped, by their number.
     """
 
     samples: int
@@ -80,19 +80,19 @@ def set_cost(layers: Sequence[Layer], groups: Sequence[int], values: Sequence[in
 
 
 def affordable(costs: Sequence[SetCost], one_pass: float, samples: int, work: float, *, memory: int = SET_BYTES) -> Affordable:
-    """Which sets of layers are done, and on how many samples, such that the work keeps within what is allowed.
+    """Which sets of layers to process, and on how many samples, to stay within the work allowed.
 
     Args:
         costs: of all sets, in order.
         one_pass: operations of a forward pass over all samples.
-        samples: that there are.
+        samples: number available.
         work: operations allowed.
         memory: bytes allowed for one set.
     """
     left = {number: reason for number, cost in enumerate(costs) if (reason := _too_large(cost, work, memory))}
     done = [cost for number, cost in enumerate(costs) if number not in left]
     fixed, moving = sum(cost.fixed for cost in done), sum(cost.moving for cost in done)
-    moving += one_pass * (1 + len(costs) / 2)  # a pass ends where the set's inputs are known
+    moving += one_pass * (1 + len(costs) / 2)  # a pass stops as soon as the set's inputs are known
     most = int(min(samples, samples * (work - fixed) / moving)) if work > fixed else 0
     if most < min(LEAST_SAMPLES, samples):
         needed = fixed + moving * min(LEAST_SAMPLES, samples) / samples

@@ -1,4 +1,4 @@
-"""A step is kept only if the error on held-out samples, which it has never seen, is significantly smaller with it."""
+"""Decides on steps: one is kept only if it significantly reduces the error on held-out samples, which it has never seen."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Verdict:
 
 
 def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: Data, *, seconds: float) -> Decision:
-    """Keep what a step proposes if the error on the held-out samples is significantly smaller with it.
+    """Keep a step's proposal if it significantly reduces the error on the held-out samples.
 
-    Where it is neither smaller nor larger beyond noise, the relative squared error of the outputs decides on a step that asks for it: a
-    classifier that is sure of all its samples, such as those that it was trained on, has a divergence of nearly zero on all but a few of
-    them, which says nothing.
+    If the difference is not significant, the relative squared error of the outputs decides on steps that ask for it: a
+    classifier that is certain of all its samples, such as those that it was trained on, has a divergence of nearly zero on almost all of
+    them, which carries no information.
 
     Args:
-        step: whose proposal it is.
+        step: that made the proposal.
         proposal: with changes.
         task: what the step worked with; its module is unchanged afterwards.
-        before: what was kept of the steps before.
+        before: the state that the earlier steps left.
         held_out: samples that decide.
         seconds: that the step took.
     """
@@ -80,7 +80,7 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
 
 
 def _judged(task: Task, before: State, after: State, data: Data, metric: Metric) -> Verdict:
-    """Errors of two states sample by sample; the values of one of them are in memory at a time."""
+    """Errors of two states sample by sample; only one state's values are in memory at a time."""
     reference = Reference(task.module, data, metric)
     first, second = (reference.errors(state.values(task.layers)).numpy() for state in (before, after))
     means, spread = (float(first.mean()), float(second.mean())), (standard_error(first), standard_error(second))

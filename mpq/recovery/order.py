@@ -1,4 +1,4 @@
-"""In which order a model uses its layers, and what each of them meets."""
+"""The order in which a model uses its layers, and the inputs of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpq.models.running.forward import forward
 from mpq.records.layer import Layer
 
 Calls = dict[str, list[Tensor]]
-"""The vectors that each layer met in one batch, call by call."""
+"""The input vectors of each layer in one batch, call by call."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Use:
 
     Args:
         name: of the layer.
-        groups: of its rows, with inputs of their own.
-        values: numbers that it meets.
-        kept_bytes: of these in memory; zero for those that another layer has met before.
+        groups: of its rows, each with its own inputs.
+        values: number of input values.
+        kept_bytes: of these in memory; zero for inputs shared with an earlier layer.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Use:
 
 
 def stages(module: nn.Module, layers: Sequence[Layer], data: Data) -> list[list[Use]]:
-    """The layers that are used once, in the order in which they are; those that share their input together. One batch is run."""
+    """The layers that are used once, in order of use; layers that share their input form one stage. Runs one batch."""
     watch, batch = OrderWatch(module, layers), data.batches[0]
     with plain_kernels(module), watch.active():
         forward(module, batch)
@@ -59,7 +59,7 @@ def stages(module: nn.Module, layers: Sequence[Layer], data: Data) -> list[list[
 
 
 def recorded(module: nn.Module, layers: Sequence[Layer], data: Data, on_batch: Callable[[], None]) -> list[Calls]:
-    """What `layers` meet in the unquantized model, batch by batch; `on_batch` is called before each."""
+    """The inputs of `layers` in the unquantized model, batch by batch; `on_batch` is called before each."""
     found = []
     with plain_kernels(module):
         for batch in data.batches:
@@ -75,12 +75,12 @@ def recorded(module: nn.Module, layers: Sequence[Layer], data: Data, on_batch: C
 
 
 class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
-    """Keeps the vectors that layers meet, call by call; those that are one tensor are kept as one."""
+    """Keeps the input vectors of layers, call by call; a shared tensor is kept once."""
 
     def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(module, layers)
         self.calls: list[tuple[int, Tensor]] = []
-        self._before: Tensor | None = None  # held, so that no other comes to lie in its memory
+        self._before: Tensor | None = None  # kept alive, so that its memory is not reused
 
     def _written(self, storages: Collection[int]) -> None:
         if self._before is not None and pointer(self._before) in storages:
@@ -88,7 +88,7 @@ class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
 
     def _take(self, number: int, placed: Placement, group: int | None, vectors: Tensor) -> None:
         same = self._before is not None and _place(vectors) == _place(self._before)
-        self.calls.append((number, self.calls[-1][1] if same else vectors.float().clone()))  # what follows may write to them
+        self.calls.append((number, self.calls[-1][1] if same else vectors.float().clone()))  # later ops may write to them
         self._before = vectors
 
 

@@ -1,4 +1,4 @@
-"""The steps of recovery, in the order in which they are taken. A new step is one file and one line here."""
+"""The recovery steps, in the order in which they run. A new step is one file and one line here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes the steps of recovery in turn: each works on calibration samples, from what was kept before, and held-out samples decide on it."""
+"""Runs the recovery steps in turn: each uses calibration samples and starts from what was kept before; held-out samples decide on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpq.tensors.narrow import narrowed
 
 @dataclass(frozen=True)
 class Recovered:
-    """What all steps came to.
+    """The result of all steps.
 
     Args:
         state: all weights, and the tensors that changed.
@@ -41,11 +41,11 @@ class Recovered:
 def hindrances(
     module: nn.Module, data: tuple[Data, Data] | None, off: Collection[str] = (), *, steps: Sequence[Step] = STEPS
 ) -> dict[str, str]:
-    """Why steps are not tried, by their names; one batch is run where it takes that to see.
+    """Why steps are not tried, by their names; runs one batch if needed to find out.
 
     Args:
         module: the unquantized model.
-        data: the samples to work with, and those that decide; None where there are none.
+        data: the calibration and the held-out samples; None if there are none.
         off: names of steps that are switched off.
         steps: all steps.
     """
@@ -54,7 +54,7 @@ def hindrances(
 
 
 def untried(hindered: Mapping[str, str], *, steps: Sequence[Step] = STEPS) -> tuple[Decision, ...]:
-    """The decisions where no step is tried."""
+    """The decisions if no step is tried."""
     return tuple(_skipped(step, hindered[step.name]) for step in steps)
 
 
@@ -67,10 +67,10 @@ def recover(
     rest_dtype: str | None = None,
     steps: Sequence[Step] = STEPS,
 ) -> Recovered:
-    """Take the steps in turn, each from what was kept before.
+    """Run the steps in turn, each from what was kept before.
 
     Args:
-        task: what the steps work with.
+        task: the input of the steps.
         state: the weights as the quantizer left them, and unquantized tensors that storing rounds.
         held_out: the samples that decide.
         hindered: why steps are not tried, by name.

@@ -1,4 +1,4 @@
-"""Tuning: what an artifact stores anyway follows the gradient of the error at the model's output, at no cost in bytes.
+"""Tuning: values that an artifact stores anyway follow the gradient of the error at the model's output, without extra bytes.
 
 The quantized model is brought nearer to the unquantized one on the calibration samples, end to end (knowledge distillation: Hinton et
 al. 2015, arXiv 1503.02531): the scales of its weights, as in EfficientQAT's last phase (Chen et al. 2024, arXiv 2407.11062), the vectors
@@ -34,16 +34,16 @@ from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.tuned import TunedWeight
 
 PASSES = 16
-LEAST_PASSES = 4  # fewer passes would not let the rate fall slowly enough; fewer samples are used instead
+LEAST_PASSES = 4  # with fewer passes the rate would fall too fast; fewer samples are used instead
 ASIDE = 0.125  # of the calibration samples
 OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
 _BACKWARD = 3  # operations of a forward and a backward pass, in forward passes
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
-_STEPS = 8  # of a pass, at least, where there are as many samples
+_STEPS = 8  # of a pass, at least, if there are that many samples
 _SCALE_RATE = 1e-3  # a step, as a share of each scale
 _CODE_RATE = 0.005  # a step, in codes
 _VECTOR_RATE = 1e-3  # a step, as a share of the vector's root mean square
-_ZERO_VECTOR = 1e-2  # what stands for that of a vector of zeros
+_ZERO_VECTOR = 1e-2  # used for a vector of zeros
 _MOST_CODES = 1 << 28  # weights whose codes are tuned; beyond, the optimizer's state takes too much memory
 
 
@@ -54,7 +54,7 @@ class Tuning(Step):
     title = "Tuning"
 
     def propose(self, task: Task, state: State) -> Proposal:
-        """The state after the pass with the least error on samples kept aside, if that is less than before."""
+        """The state after the pass with the least error on the validation part, if that is less than before."""
         if task.calibration.samples < 2:
             return Proposal(f"{task.calibration.samples} sample is too few to tune on")
         report = None if task.progress is None else task.progress(self.name)
@@ -73,7 +73,7 @@ class Tuning(Step):
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning gave.
+    """The result of tuning.
 
     Args:
         weights: by layer name, those that changed; empty if no state was better than the first on the samples kept aside.
