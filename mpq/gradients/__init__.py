@@ -1,1 +1,1 @@
-"""What backward passes say about a change of the weights: per-sample products, slopes, and gradients of the error."""
+"""The effect of weight changes from backward passes: per-sample products, slopes, and gradients of the error."""

@@ -1,4 +1,4 @@
-"""Operations of a forward pass that gradients do not see through: what lies before them has an effect that no backward pass tells."""
+"""Detects operations that block gradients: the effect of the layers before them does not show in a backward pass."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _STEPS = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "heaviside"} 
 
 
 def cut_paths(module: nn.Module, layers: Sequence[Layer], batch: Batch) -> tuple[str, ...]:
-    """Names of operations in one forward pass after which the effect of a layer's weight is not, or not truly, in the gradients.
+    """Names of operations in one forward pass that block or distort the gradient of a layer's weight.
 
-    That is what runs under `no_grad`, gives whole numbers or steps, leaves torch, or has a gradient of its own making
-    (`torch.autograd.Function`). None found does not prove that there is none: compiled code is not looked into.
+    That is code under `no_grad`, ops with integer or step outputs, conversions out of torch, and custom gradients
+    (`torch.autograd.Function`). An empty result proves nothing: compiled code is not inspected.
 
     Args:
         module: the unquantized model.
@@ -57,7 +57,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _cuts(name: str, result: Any) -> bool:
-    """Whether an operation's result depends on what it was given, without a gradient."""
+    """Whether an operation's result depends on its inputs, but has no gradient."""
     from_shape = name.endswith("_like") or name.startswith("new_")
     return not from_shape and any(not tensor.requires_grad for tensor in _tensors(result))
 

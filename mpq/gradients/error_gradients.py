@@ -1,4 +1,4 @@
-"""Gradients of a model's error by tensors of its own, whatever kind of model it is: values go in place, gradients come out."""
+"""Gradients of a model's error with respect to its own tensors, for every kind of model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mpq.shown import first_line
 
 @contextmanager
 def differentiable(module: nn.Module, wanted: Iterable[Tensor]) -> Iterator[None]:
-    """Of the tensors of `module` only those `wanted` require gradients inside the `with`; flags and gradients are put back."""
+    """Inside the `with`, only the `wanted` tensors of `module` require gradients; flags and gradients are restored afterwards."""
     asked = list(wanted)
     tensors = [*module.parameters(), *asked]
     before = [(tensor, tensor.requires_grad, tensor.grad) for tensor in tensors]
@@ -38,13 +38,13 @@ def differentiable(module: nn.Module, wanted: Iterable[Tensor]) -> Iterator[None
 def error_gradients(
     reference: Reference, index: int, values: Mapping[str, Tensor], wanted: Collection[str]
 ) -> tuple[float, dict[str, Tensor]]:
-    """The mean error of one batch with `values` in place, and its gradient by each tensor of `wanted` that it depends on.
+    """The mean error of one batch with `values` in place, and its gradient with respect to each tensor of `wanted` that it depends on.
 
     Args:
         reference: the model, the batches and the metric; its module is unchanged afterwards.
         index: of the batch.
         values: by name in the state dict.
-        wanted: names in the state dict; each another tensor.
+        wanted: names in the state dict, of different tensors.
 
     Raises:
         ModelError: if no gradient flows through the model, or the metric has none.

@@ -1,6 +1,6 @@
 """Sample-wise products: what `gradients/projections.py` gives for one sample, for all samples of a batch by one backward pass.
 
-Each call of an op with a watched weight is seen on its way in (a `TorchFunctionMode`), and the gradient of its output by a hook. With the
+A `TorchFunctionMode` sees each call of an op with a watched weight, and a hook the gradient of its output. With the
 inputs x and output gradients g of one sample the gradient of the weight is the sum of outer products of g and x; for a convolution it is
 that of a convolution with the samples as groups, and for a lookup it lies in the rows that were picked. So the inner products with any
 number of changes follow, and autograd forms no weight's gradient. Samples are taken a few at a time where their gradients would take
@@ -75,14 +75,14 @@ def project_batch(
         module: the unquantized model, whose samples do not influence each other.
         layers: whose products are wanted.
         batch: some samples.
-        metric: one that has a projection, as KL divergence and relative MSE.
+        metric: one that has a projection, such as KL divergence and relative MSE.
         seeds: of the random numbers, one per sample.
         draws: number of backward passes.
         changes: gives the changes of a layer's matrix, float32 [changes, rows, columns].
-        receive: gives, for the number of a draw, what is called with each layer's products.
+        receive: gives the callback for a draw, which is called with each layer's products.
 
     Raises:
-        NotSamplewiseError: if a weight of `layers` is used in an unknown way; some figures may have been received by then.
+        NotSamplewiseError: if a weight of `layers` is used in an unknown way; some products may already have been received.
         ModelError: if the metric has no quadratic form here.
         NumericsError: if the outputs are not finite.
     """
@@ -125,7 +125,7 @@ def _directions(outputs: Outputs, metric: Metric, prepared: Prepared, generators
 
 
 class _Uses(TorchFunctionMode):
-    """Sees every use of some weights, and hooks the gradient of its output."""
+    """Detects every use of some weights, and hooks the gradient of its output."""
 
     def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Tensor]) -> None:
         super().__init__()

@@ -41,13 +41,13 @@ def project(
     Args:
         module: the unquantized model.
         layers: whose gradients are wanted.
-        sample: one sample, or a batch that the model takes whole; then the figure is a mean over its samples.
-        metric: one that has a projection, as KL divergence and relative MSE.
+        sample: one sample, or a batch that cannot be split; then the result is a mean over its samples.
+        metric: one that has a projection, such as KL divergence and relative MSE.
         draws: number of backward passes.
         seed: of the random numbers.
-        receive: gives, for the number of a draw, what is called with each layer's gradient.
+        receive: gives the callback for a draw, which is called with each layer's gradient.
 
-    Nothing is received where the outputs have no gradient.
+    It is not called if the outputs have no gradient.
 
     Raises:
         ModelError: if the metric has no quadratic form here.
@@ -67,7 +67,7 @@ def project(
 
 @contextmanager
 def gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callable[[Receive], AbstractContextManager[None]]]:
-    """Only the layers' weights require gradients inside the `with`; flags and gradients are put back."""
+    """Inside the `with`, only the layers' weights require gradients; flags and gradients are restored afterwards."""
     weights = {layer.name: tensor_of(module, layer.parameters[0]) for layer in layers}
     with differentiable(module, weights.values()):
         yield lambda receive: _collected(layers, weights, receive)
@@ -75,7 +75,7 @@ def gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callabl
 
 @contextmanager
 def _collected(layers: Sequence[Layer], weights: Mapping[str, Tensor], receive: Receive) -> Iterator[None]:
-    """Each gradient is handed over as soon as it is whole, and freed: at most one layer's is alive."""
+    """Each gradient is passed on and freed as soon as it is complete: at most one layer's is alive."""
 
     def hand_over(layer: Layer, weight: Tensor) -> None:
         if weight.grad is not None:

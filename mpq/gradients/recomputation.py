@@ -1,4 +1,4 @@
-"""Activation checkpointing, turned off while gradients per sample are taken.
+"""Turns off activation checkpointing while gradients per sample are computed.
 
 `torch.utils.checkpoint` runs a part of the forward pass without a graph and again during the backward pass. Hooks on weights then see the
 part twice, or not at all. With checkpointing off the part runs once, as in a plain model: the same values, with the memory that
@@ -19,7 +19,7 @@ class _Plain:
 
     @staticmethod
     def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
-        """Run `function` where it stands."""
+        """Call `function` directly."""
         return function(*args)
 
 
@@ -30,7 +30,7 @@ def _nothing(*_: Any, **__: Any) -> Iterator[None]:
 
 @contextmanager
 def without_recomputation() -> Iterator[None]:
-    """Checkpointed parts run as if they were not, inside the `with`."""
+    """Inside the `with`, checkpointed parts run as ordinary code."""
     held = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
     checkpoint.CheckpointFunction = _Plain  # type: ignore[misc, assignment, unused-ignore]
     checkpoint._checkpoint_without_reentrant_generator = _nothing  # type: ignore[assignment, unused-ignore]

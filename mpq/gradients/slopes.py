@@ -2,7 +2,7 @@
 
 Around the reference the error has no slope, and a table of single layers is all there is to know without products. Around a plan P it
 has one: for the change D of one layer's weight, error(P + D) = error(P) + g . D + 1/2 D . H D + ..., and the gradient g at P holds
-the interaction of D with the present errors of all other layers. H is taken as the metric's curvature at P's outputs (Gauss-Newton;
+the interaction of D with the current errors of all other layers. H is the metric's curvature at P's outputs (Gauss-Newton;
 Schraudolph 2002), and D . H D by random projections, as in `gradients/projections.py`.
 """
 
@@ -62,7 +62,7 @@ def slopes_at(
                     _add(found, reference, layers, sample, prepared)
     except MpqError:
         raise
-    except RuntimeError as error:  # whatever autograd says of a model that it cannot follow
+    except RuntimeError as error:  # any error of autograd for a model that it cannot differentiate
         raise ModelError(f"the model gives no gradients: {first_line(error)}") from error
     if not found.first:
         raise ModelError("the model gives no gradients: none reaches a searched layer")
@@ -70,7 +70,7 @@ def slopes_at(
 
 
 class _Figures:
-    """Figures by layer and scheme, one place for each sample and draw; where a sample reaches no layer, the figure is zero."""
+    """Values by layer and scheme, one per sample and draw; zero for a sample that does not reach the layer."""
 
     def __init__(self, changes: Changes, samples: int) -> None:
         self.first: dict[Pair, list[float]] = {}
@@ -79,12 +79,12 @@ class _Figures:
         self._changes, self._samples = changes, samples
 
     def take_first(self, layer: Layer, gradient: Tensor) -> None:
-        """The gradient of the error of the sample at hand."""
+        """Add the gradient of the current sample's error."""
         for pair, product in self._products(layer, gradient):
             self.first.setdefault(pair, [0.0] * self._samples)[self.seen] = product
 
     def take_second(self, draw: int) -> Receive:
-        """Takes the gradient of a random projection of its outputs."""
+        """A callback that adds the gradient of a random projection of its outputs."""
 
         def take(layer: Layer, gradient: Tensor) -> None:
             for pair, product in self._products(layer, gradient):
@@ -98,7 +98,7 @@ class _Figures:
 
 
 def _add(found: _Figures, reference: Reference, layers: Sequence[Layer], sample: Batch, prepared: Prepared) -> None:
-    """The figures of one sample; the plan's weights are in place."""
+    """Add the values of one sample; the plan's weights are in place."""
     with gradients_of(reference.module, layers) as collect, torch.enable_grad():
         outputs = forward(reference.module, sample, gradients=True)
         error = reference.metric.errors(prepared, outputs).mean()

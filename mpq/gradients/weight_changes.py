@@ -1,4 +1,4 @@
-"""Changes: by how much each scheme would move a layer's weight, for inner products with gradients."""
+"""The change of a layer's weight under each scheme, for inner products with gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Changes:
     Args:
         variants: gives the weights under schemes.
         schemes: by layer name, in the order of the rows.
-        origin: gives the weight from which a layer's changes are counted, by the layer's name.
+        origin: gives the weight that a layer's changes are relative to, by the layer's name.
     """
 
     def __init__(self, variants: Variants, schemes: Mapping[str, Sequence[Scheme]], origin: Callable[[str], Tensor]) -> None:
@@ -31,7 +31,7 @@ class Changes:
         self._held = 0
 
     def fill(self) -> None:
-        """Make all changes now, while the module has its own weights, however much memory they take."""
+        """Compute all changes now, while the module has its own weights, regardless of memory."""
         for name in self.schemes:
             self._keep(name, self._made(name))
 
