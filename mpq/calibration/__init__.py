@@ -1,1 +1,1 @@
-"""Runs a model on calibration data and gives the second moments of what multiplies each layer's weight."""
+"""Runs a model on calibration data and collects the second moments of each layer's inputs."""

@@ -1,4 +1,4 @@
-"""Second moments of one weight's inputs, while they are summed and when they are put together."""
+"""Accumulates second moments of one weight's inputs, and combines them."""
 
 from __future__ import annotations
 

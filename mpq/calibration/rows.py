@@ -1,4 +1,4 @@
-"""Which rows of lookup tables the calibration data reaches, and how often."""
+"""Counts how often the calibration data looks up each row of a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mpq.records.layer import Layer
 def row_counts(module: nn.Module, layers: Sequence[Layer], batches: Sequence[Batch]) -> dict[str, Tensor]:
     """How often each row of each table is looked up, int64 [rows] by layer name; padding does not count.
 
-    A layer that is not looked up along its first dimension is left out.
+    Layers that are not looked up along their first dimension are omitted.
     """
     watch = _RowWatch(module, layers)
     for batch in batches:
