@@ -1,4 +1,4 @@
-"""What every target shares: what it can express, what it is given, what it returns.
+"""The base of all targets: what a target can express, what it gets, and what it returns.
 
 An export runs in this order:
 
@@ -29,7 +29,7 @@ from mpq.formats.scheme import Scheme
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose for one export.
+    """The user's options for one export.
 
     Args:
         data: file with one or more samples of inputs, for a model that brings none.

@@ -22,15 +22,15 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export gave.
+    """The result of an export.
 
     Args:
         path: the file or folder.
         bytes: its size on disk.
         source_bytes: size of the artifact, or the size that the plan predicts for it.
-        layer_bytes: bytes that mpq takes for the layers, before and after replacements.
+        layer_bytes: bytes of the layers as mpq stores them, before and after replacements.
         weights: whether weights were written, or text only.
-        replaced: layers that took another scheme, with what they had and what they took.
+        replaced: layers whose scheme changed, with the old and the new scheme.
         notes: what the user should know.
         fingerprint_bytes: size of the fingerprint that was written with it, 0 without one.
     """
@@ -53,9 +53,9 @@ def export(
     Args:
         source: the plan or the artifact.
         target: name of the target, see `mpq.export.registry.TARGETS`.
-        output: where; by default beside the source.
-        nearest: where the target lacks a layer's scheme, take its next one that holds the same values.
-        options: what else the user chose.
+        output: the path to write; next to the source by default.
+        nearest: if the target lacks a layer's scheme, use its next one that holds the same values.
+        options: the user's other choices.
 
     Raises:
         OutputError: if `output` cannot be written to, or is an input.

@@ -71,7 +71,7 @@ class Source:
 
     @property
     def layer_bytes(self) -> int:
-        """Bytes that mpq takes for the layers under these schemes."""
+        """Bytes of the layers under these schemes, as mpq stores them."""
         return sum(scheme.stored_bits(self.matrices[name]) // 8 for name, scheme in self.schemes.items())
 
     def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:

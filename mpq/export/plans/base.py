@@ -1,4 +1,4 @@
-"""What plans written as text share: which layers another quantizer takes, which scheme is its default, which layers it must leave."""
+"""The base of plans written as text: which layers another quantizer handles, its default scheme, and the layers that it must skip."""
 
 from __future__ import annotations
 

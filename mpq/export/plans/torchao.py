@@ -26,7 +26,7 @@ class TorchAO(TextTarget):
     abilities = Abilities(bits=_BITS, asymmetric_bits=_BITS)
 
     def write(self, source: Source, output: Path, options: Options) -> Written:
-        """Write one configuration per layer, and none for the rest."""
+        """Write one configuration per layer, and none for unquantized tensors."""
         layers: dict[str, Any] = {name: _settings(scheme) for name, scheme in quantized(source).items()}
         write_json(output, _typed("FqnToConfig", {"fqn_to_config": {**layers, "_default": None}}))
         use = f"use: quantize_(model, config_from_dict(json.load(open('{output.name}'))), filter_fn=None)"

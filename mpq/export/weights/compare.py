@@ -1,4 +1,4 @@
-"""What was exported is run once next to the artifact: a model may compute something else while it is exported, and the file then too.
+"""Runs the export once next to the artifact, since a model may compute something else while it is exported, and the file then too.
 
 A forward can ask for that (`torch.compiler.is_exporting`, `torch.jit.is_tracing`, `torch.onnx.is_in_onnx_export`), and a converter can be
 wrong. Both are run on one small batch: the data that the user gave, else random inputs of the shapes that the model takes. The largest
@@ -33,7 +33,7 @@ _WHY = (
     "The model may ask in its forward whether it is being exported, or the conversion is wrong; nothing was written, "
     "and --no-compare writes it all the same"
 )
-_SUPPRESSED = -1e4  # values from here down stand for "impossible"
+_SUPPRESSED = -1e4  # values below this mean "impossible"
 _TOKENS = (2, 6)
 _ROUNDING = 2**-8  # of inputs to 8 bits, as a share of their range
 _DEVIATIONS = 6
@@ -42,7 +42,7 @@ _DEVIATIONS = 6
 def compared(
     source: Source, options: Options, program: str, opened: Callable[[], Run], *, tolerance: float, main: bool, single: bool = False
 ) -> str:
-    """A sentence on how far the outputs of what was exported are from those of the artifact.
+    """A sentence on how much the outputs of the export differ from those of the artifact.
 
     Args:
         source: the artifact.
@@ -58,7 +58,7 @@ def compared(
     """
     if not options.compare:
         return "not compared with the artifact, as asked"
-    module = quantized_module(source, options)  # anew: tracing may have changed the one that was exported
+    module = quantized_module(source, options)  # loaded again, since tracing may have changed the exported module
     call = inputs_of(module, source, options)
     call = first_sample(call) if single else call
     own = _copy(call)
@@ -68,7 +68,7 @@ def compared(
     try:
         with torch.no_grad(), quiet():
             found = [tensor for tensor in opened()(_copy(call)) if tensor.is_floating_point()]
-    except Exception as error:  # a runtime that lacks an operator, or is not installed, says nothing about the file
+    except Exception as error:  # a missing operator or runtime proves nothing about the file
         return f"not compared with the artifact: {program} does not run it here ({first_line(error)})"
     worst, name = _difference(expected, found, program)
     if not worst <= tolerance:

@@ -47,7 +47,7 @@ class CompressedTensors(Target):
         return name in self._packable
 
     def check(self, source: Source, options: Options) -> None:
-        """Refuse what is no Hugging Face model, and fused layers of unequal schemes.
+        """Refuse models that are not from Hugging Face, and fused layers with different schemes.
 
         Raises:
             ExportError: saying which.

@@ -1,4 +1,4 @@
-"""OpenVINO: the ONNX graph, converted by OpenVINO to its own format, an .xml with a .bin beside it."""
+"""OpenVINO: the ONNX graph, converted by OpenVINO to its own format, an .xml with a .bin next to it."""
 
 from __future__ import annotations
 
