@@ -17,7 +17,10 @@ _NumSamples = Annotated[Count, Meta(description="only the first samples")]
 class AnalyzeSection(Struct, forbid_unknown_fields=True):
     """Settings of `mpq analyze`."""
 
-    calib: Annotated[Text | None, Meta(description="inputs: .pt, .npz, .safetensors, text or JSONL, or package.module:callable")] = None
+    calib: Annotated[
+        Text | None,
+        Meta(description="inputs: .pt, .npz, .safetensors, text, JSONL, Parquet, a folder of images, or package.module:callable"),
+    ] = None
     candidates: Annotated[_Some | None, Meta(description="bits (4), ranges (2..8) or schemes (int4-g32)", examples=[["4", "8", "16"]])] = (
         None
     )

@@ -30,6 +30,18 @@ STUDY_BYTES = 1 << 30
 TEXT_BYTES = 256 << 20
 """Bytes of a file of text or JSONL, which is read whole."""
 
+TABLE_BATCH_BYTES = 256 << 20
+"""Unpacked bytes of a row group, or of 64 rows, of a Parquet or Arrow file."""
+
+TABLE_FILES = 10_000
+"""Files of a folder of tables."""
+
+IMAGE_PIXELS = 1 << 26
+"""Pixels of one image, before it is resized."""
+
+IMAGES_BYTES = 8 << 30
+"""Bytes of all images of a folder, as tensors."""
+
 HEADER_BYTES = 64 << 20
 """Bytes of the JSON header of an artifact; it must also fit into the file before it is read."""
 

@@ -52,7 +52,8 @@ def command(
             "--calib",
             "--calibration",
             metavar="FILE",
-            help="Inputs: .pt, .npz, .npy, .safetensors, text or JSONL (file.jsonl?split=train filters lines), or package.module:callable. "
+            help="Inputs: .pt, .npz, .npy, .safetensors, text, JSONL (file.jsonl?split=train filters lines), Parquet or a "
+            "`datasets` folder, a folder of images (photos?resize=256&crop=224), or package.module:callable. "
             "[default: calibration.* beside the model, else an exported program's example inputs]",
             rich_help_panel="Data",
         ),

@@ -21,7 +21,7 @@ from mpq.files import first_bytes, open_file
 from mpq.limits import SAFETENSORS_HEADER_BYTES
 from mpq.shown import shown_bare
 
-READABLE = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"
+READABLE = "tensors (.pt, .npz, .npy, .safetensors), text, JSONL or Parquet, or a folder of images"
 _UNNAMED = re.compile(r"arr_\d+")
 
 

@@ -6,9 +6,11 @@ A source is one of
                                 input fewer), a dict of keyword arguments (its "labels" are labels), or a list of these
     calibration.npz .npy .safetensors
     stories.txt                 running text, for a language model with a tokenizer
-    stories.jsonl               {"text": ...} per line, one document each;
+    stories.jsonl               one record per line: text, chat messages, prompt and response, or an instruction (`conversations.py`);
                                 for encoders a document, or a line of plain text, is one sample
     stories.jsonl?split=train   only the lines whose field "split" is "train"
+    rows.parquet, rows.arrow    such records as a table, or a folder of tables of Hugging Face `datasets`, with ?split=NAME
+    photos, photos?resize=256   a folder of PNG or JPEG images, or of one folder per class (`data/image_folder.py`)
     package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
 
 and is told by content, never by its extension.
@@ -25,9 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpq.data.array_files import read_arrays
+from mpq.data.array_files import READABLE, read_arrays
 from mpq.data.batch import Batch
 from mpq.data.dataset import Data
+from mpq.data.image_folder import read_images
+from mpq.data.tables import table_files
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.inputs.text import is_encoder, padded_documents, windows
@@ -73,8 +77,12 @@ def load_data(
         UsageError: if a number is out of range, or an option does not apply to this source.
     """
     path, only = _selection(source)
-    content = None if path.is_file() else _called(source, num_samples, seed)
-    if content is None:
+    content = None if path.exists() else _called(source, num_samples, seed)
+    notes: list[str] = []
+    if content is None and path.is_dir():
+        content, notes = _images(path, source, only, model, num_samples)
+        only = None if content is not None else only
+    elif content is None:
         content = read_arrays(path, source)
     if content is not None:
         if seq_len is not None:
@@ -91,6 +99,7 @@ def load_data(
             batch_axis=batch_axis,
             seed_each_forward=seed_each_forward,
             split=split,
+            notes=notes,
         )
     if num_samples is not None and num_samples < 1:
         raise UsageError(f"--num-samples {num_samples} is not a number of samples: give 1 or more")
@@ -126,6 +135,23 @@ def load_data(
         ordered=True,
         notes=notes,
     )
+
+
+def _images(folder: Path, source: str, only: tuple[str, str] | None, model: LoadedModel, num_samples: int | None) -> tuple[Any, list[str]]:
+    """The images of a folder, and notes; None for a folder of tables.
+
+    Raises:
+        DataError: if it holds neither.
+    """
+    split = only[1] if only is not None and only[0] == "split" else None
+    if table_files(folder, source, split=split) is not None:
+        return None, []
+    own = model.path if model.path is not None and model.path.is_dir() else None
+    found = read_images(folder, source, settings="" if only is None else "=".join(only), model=own, num_samples=num_samples)
+    if found is None:
+        raise DataError(f"{source} is a folder without Parquet or Arrow files, and without PNG or JPEG images: give a file of {READABLE}")
+    images, notes = found
+    return images if len(images) > 1 else images[0], notes
 
 
 def example_data(model: LoadedModel) -> Data:

@@ -1,13 +1,14 @@
 """Text for language models: documents, their tokens, and windows of equal length; for encoders, one document is one sample.
 
 Every document starts with the tokenizer's BOS, if it has one; all documents are concatenated and cut into windows of
-`seq_len` tokens, as GPTQ and its successors calibrate (Frantar et al. 2022). A JSONL file holds one document per line.
+`seq_len` tokens, as GPTQ and its successors calibrate (Frantar et al. 2022). A JSONL file holds one record per line, a table one
+per row; `conversations.py` makes a document of each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ from typing import Any
 import torch
 
 from mpq.data.batch import Batch
+from mpq.data.tables import rows_of, table_files
 from mpq.distribution import install
 from mpq.errors import DataError, UsageError
 from mpq.files import open_file
 from mpq.limits import TEXT_BYTES
+from mpq.models.inputs.conversations import Documents
 from mpq.models.running.forward import accepted
 from mpq.models.sources.loaded import LoadedModel
-from mpq.shown import encodes
 
 DEFAULT_SEQ_LEN = 512
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
 _DOCUMENTS_AT_ONCE = 64
 _BATCH = 8
+_VALUES = 5  # of a field, that a message names
 _ENCODED = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -55,11 +58,13 @@ def windows(
         DataError: if the model has no tokenizer, the file is not text, or the text is shorter than one window.
         UsageError: if the model has fewer than `seq_len` positions.
     """
-    documents = read_documents(path, source, only=only, field=field)
     if model.tokenizer is None:
+        next(read_documents(path, source, only=only, field=field))  # a file that is not text is refused as that
         raise DataError(f"{source} is text, and the model has no tokenizer: give token ids, a .pt file with an integer tensor [N, T]")
     length = _window_length(model, seq_len)
     tokenizer = _load_tokenizer(model.tokenizer)
+    how: list[str] = []
+    documents = read_documents(path, source, tokenizer=tokenizer, only=only, field=field, notes=how)
     enough = None if num_samples is None else num_samples * length
     tokens, used = _tokens(documents, tokenizer, enough)
     count = len(tokens) // length if num_samples is None else min(num_samples, len(tokens) // length)
@@ -67,7 +72,7 @@ def windows(
         raise DataError(f"{source} holds {len(tokens)} tokens, fewer than one window of {length}: give more text or a smaller --seq-len")
     kept = torch.tensor(tokens[: count * length], dtype=torch.int64).reshape(count, length)
     begins = "each starting with BOS" if tokenizer.bos_token_id is not None else "without BOS, for the tokenizer has none"
-    notes = [f"{used} document{'s' if used > 1 else ''}, {begins}"]
+    notes = [*how, f"{used} document{'s' if used > 1 else ''}, {begins}"]
     if num_samples is None and len(tokens) > kept.numel():
         notes.append(f"the last {len(tokens) - kept.numel()} tokens fill no window and are dropped")
     return Batch((), {"input_ids": kept}), notes
@@ -106,10 +111,12 @@ def padded_documents(
         DataError: if the file is not text, or the tokenizer cannot be loaded.
         UsageError: if the model has fewer than `seq_len` positions.
     """
-    documents = read_documents(path, source, only=only, field=field, by_line=True)[:num_samples]
     length, size = _window_length(model, seq_len), batch_size or _BATCH
     assert model.tokenizer is not None
     tokenizer = _load_tokenizer(model.tokenizer)
+    how: list[str] = []
+    read = read_documents(path, source, tokenizer=tokenizer, only=only, field=field, by_line=True, notes=how)
+    documents = list(islice(read, num_samples))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token will do
     known, batches, full = accepted(model.module), [], list[str]()  # only what fills the window may have been cut
@@ -119,20 +126,64 @@ def padded_documents(
         batches.append(Batch((), {name: made[name] for name in _ENCODED if name in made and name in known}))
         full += some if made["input_ids"].shape[1] >= length else []
     cut = sum(len(ids) > length for ids in tokenizer(full, truncation=False, verbose=False)["input_ids"]) if full else 0
-    notes = ["one document is one sample, with its special tokens, padded to the longest of its batch"]
+    notes = [*how, "one document is one sample, with its special tokens, padded to the longest of its batch"]
     return batches, notes + ([f"{cut} documents are cut to {length} tokens"] if cut else [])
 
 
 def read_documents(
-    path: Path, source: str, *, only: tuple[str, str] | None = None, field: str | None = None, by_line: bool = False
-) -> list[str]:
-    """The documents of a JSONL file, or the whole of a text file as one document; of its lines, `by_line`.
+    path: Path,
+    source: str,
+    *,
+    tokenizer: Any = None,
+    only: tuple[str, str] | None = None,
+    field: str | None = None,
+    by_line: bool = False,
+    notes: list[str] | None = None,
+) -> Iterator[str]:
+    """The documents of a table or a JSONL file, or the whole of a text file as one document; of its lines, `by_line`.
 
-    The text is in `field`, or in "text", or in the only field that holds text.
+    Args:
+        path: the file, or a folder of tables.
+        source: how the user wrote it, for messages.
+        tokenizer: whose chat template makes text of turns; None where there is none.
+        only: a field and its value; other records are left out. For a folder of tables, its split.
+        field: that holds the text; None looks for one (`models/inputs/conversations.py`).
+        by_line: whether each line of plain text is a document.
+        notes: takes notes on how records were read.
 
     Raises:
-        DataError: if the file is neither, a line is damaged, or nothing is left to read.
+        DataError: if the file is none of these, a record is damaged, or nothing is left to read.
     """
+    split = only[1] if only is not None and only[0] == "split" and path.is_dir() else None
+    files = table_files(path, source, split=split)
+    text = _text_of(path, source) if files is None else ""
+    if files is None and not _is_jsonl(text):
+        yield from _plain(text, source, only, field, by_line=by_line)
+        return
+    records = _records(text, source) if files is None else rows_of(files, source)
+    records = records if only is None or split is not None else _selected(records, source, only)
+    made = Documents(tokenizer, field, source, unit="line" if files is None else "row")
+    yield from _documents(records, made, source, [] if notes is None else notes)
+
+
+def _documents(records: Iterable[tuple[int, dict[str, Any]]], made: Documents, source: str, notes: list[str]) -> Iterator[str]:
+    """The documents of all records that hold some text."""
+    seen = taken = 0
+    for number, record in records:
+        document = made.of(record, number)
+        taken += len(document)
+        if taken > TEXT_BYTES:
+            raise DataError(f"{source} has more than {TEXT_BYTES:,} characters of text, and all of it is read: give --num-samples")
+        if document.strip():
+            notes += made.notes if not seen else []
+            seen += 1
+            yield document
+    if not seen:
+        raise DataError(f"{source} holds no text: give at least one document")
+
+
+def _text_of(path: Path, source: str) -> str:
+    """The text of a file, which is read whole."""
     with open_file(path) as file:
         content = file.read(TEXT_BYTES + 1)
     if len(content) > TEXT_BYTES:
@@ -143,15 +194,16 @@ def read_documents(
         raise DataError(f"{source} is neither a file of tensors nor UTF-8 text (byte {error.start}): give one of these") from error
     if "\x00" in text:
         raise DataError(f"{source} is neither a file of tensors nor text: it holds zero bytes")
-    if not _is_jsonl(text):
-        if only is not None:
-            raise DataError(f"{source} selects lines by '{only[0]}', but the file is plain text: leave out '?{only[0]}={only[1]}'")
-        if field is not None:
-            raise DataError(f"{source} is plain text and has no field '{field}': leave --text-field out")
-        documents = text.splitlines() if by_line else [text]
-    else:
-        documents = _jsonl_documents(text, source, only, field)
-    documents = [document for document in documents if document.strip()]
+    return text
+
+
+def _plain(text: str, source: str, only: tuple[str, str] | None, field: str | None, *, by_line: bool) -> list[str]:
+    """Plain text as one document, or its lines."""
+    if only is not None:
+        raise DataError(f"{source} selects lines by '{only[0]}', but the file is plain text: leave out '?{only[0]}={only[1]}'")
+    if field is not None:
+        raise DataError(f"{source} is plain text and has no field '{field}': leave --text-field out")
+    documents = [document for document in (text.splitlines() if by_line else [text]) if document.strip()]
     if not documents:
         raise DataError(f"{source} holds no text: give at least one document")
     return documents
@@ -163,21 +215,6 @@ def _is_jsonl(text: str) -> bool:
         return isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _jsonl_documents(text: str, source: str, only: tuple[str, str] | None, field: str | None) -> list[str]:
-    records = list(_records(text, source))
-    if only is not None:
-        records = _selected(records, source, only)
-    key = field or _text_key(records[0][1], source)
-    documents = []
-    for number, record in records:
-        if not isinstance(record.get(key), str):
-            raise DataError(f'{source}, line {number}: no text under "{key}"; every line must have it')
-        if not encodes(record[key]):
-            raise DataError(f"{source}, line {number}: the text holds half of a surrogate pair; write whole characters")
-        documents.append(record[key])
-    return documents
 
 
 def _records(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -193,24 +230,19 @@ def _records(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _selected(records: Sequence[tuple[int, dict[str, Any]]], source: str, only: tuple[str, str]) -> list[tuple[int, dict[str, Any]]]:
-    field, value = only
-    chosen = [(number, record) for number, record in records if str(record.get(field)) == value]
+def _selected(records: Iterable[tuple[int, dict[str, Any]]], source: str, only: tuple[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    (field, value), found, fields = only, dict[str, None](), list[str]()
+    chosen = 0
+    for number, record in records:
+        if str(record.get(field)) == value:
+            chosen += 1
+            yield number, record
+        elif field in record and len(found) < _VALUES:
+            found[str(record[field])] = None
+        fields = fields or list(record)
     if not chosen:
-        found = list(dict.fromkeys(str(record[field]) for _, record in records if field in record))
-        known = f"its values are {', '.join(found[:5])}" if found else f"the fields are {', '.join(records[0][1])}"
+        known = f"its values are {', '.join(found)}" if found else f"the fields are {', '.join(fields)}"
         raise DataError(f"{source}: no line has {field}={value}; {known}")
-    return chosen
-
-
-def _text_key(record: dict[str, Any], source: str) -> str:
-    strings = [key for key, value in record.items() if isinstance(value, str)]
-    if "text" in strings:
-        return "text"
-    if len(strings) != 1:
-        keys = f"the text fields are {', '.join(strings)}" if strings else "no field holds text"
-        raise DataError(f"{source}: {keys}; choose one with --text-field")
-    return strings[0]
 
 
 def _load_tokenizer(directory: Path) -> Any:
@@ -225,8 +257,11 @@ def _load_tokenizer(directory: Path) -> Any:
         raise DataError(f"the tokenizer in {directory} cannot be loaded ({reason}): give token ids as a .pt file") from error
 
 
-def _tokens(documents: Sequence[str], tokenizer: Any, enough: int | None) -> tuple[list[int], int]:
-    """The tokens of all documents, or of the first ones until there are `enough`; and the number of documents used."""
+def _tokens(documents: Iterable[str], tokenizer: Any, enough: int | None) -> tuple[list[int], int]:
+    """The tokens of all documents, or of the first ones until there are `enough`; and the number of documents used.
+
+    BOS is put before each document, but for one that a chat template has begun with it.
+    """
     start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     tokens: list[int] = []
     used = 0
@@ -235,7 +270,7 @@ def _tokens(documents: Sequence[str], tokenizer: Any, enough: int | None) -> tup
         for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
             if enough is not None and len(tokens) >= enough:
                 break
-            tokens += [*start, *ids]
+            tokens += ids if start and ids[:1] == start else [*start, *ids]
             used += 1
     return tokens, used
 

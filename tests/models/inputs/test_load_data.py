@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mpq.data.array_files import READABLE
 from mpq.data.dataset import Data
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.load_data import example_data, load_data
@@ -201,7 +202,7 @@ def test_files_that_cannot_be_read_are_refused(images: LoadedModel, tmp_path: Pa
     Path("noise.bin").write_bytes(bytes(range(128, 256)))
     np.savez("words.npz", words=np.array(["a", "b"]))
     torch.save(nn.Linear(2, 2), "pickled.pt")
-    readable = "tensors (.pt, .npz, .npy, .safetensors), text or JSONL"
+    readable = READABLE
     for source, message in {
         "cut.pt": "cut.pt is a truncated or damaged archive: save the data again",
         "empty.pt": f"empty.pt is empty: give a file of {readable}, or package.module:callable",
@@ -277,3 +278,21 @@ def test_example_inputs_serve_as_data() -> None:
     message = r"^there is no calibration data, and the model carries no example inputs: give data with --calib FILE$"
     with pytest.raises(DataError, match=message):
         example_data(in_memory(nn.Linear(2, 2)))
+
+
+def test_a_folder_of_images_is_read_with_its_classes_as_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            image.new("RGB", (12, 10), (40 * number, 0, 255)).save(tmp_path / "photos" / name / f"{number}.png")
+    data = load_data("photos?resize=8x8", model=in_memory(convolution()), num_samples=4)
+    assert data.samples == 4
+    assert torch.cat([batch.tensors[0] for batch in data.batches]).shape == (4, 3, 8, 8)
+    assert torch.cat([batch.labels for batch in data.batches if batch.labels is not None]).tolist() == [0, 1, 0, 1]
+    assert "4 images of 2 classes, resized to 8 x 8, values 0 to 1 (as asked)" in data.description
+    assert data.source == "photos?resize=8x8"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty is a folder without Parquet or Arrow files, and without PNG or JPEG images: give a file of"):
+        load_data("empty", model=in_memory(convolution()))

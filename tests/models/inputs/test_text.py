@@ -157,3 +157,37 @@ def test_more_text_than_is_read_is_refused_before_it_is_read(tmp_path: Path, mon
     (tmp_path / "t.txt").write_text("a b c d ")
     with pytest.raises(DataError, match="has more than 7 bytes of text, and all of it is read: cut out a part"):
         load_data(str(tmp_path / "t.txt"), model=model_with(save_tokenizer(tmp_path, bos=False)), seq_len=2)
+
+
+def test_a_chat_is_rendered_by_the_template_and_starts_with_bos_once(model: LoadedModel) -> None:
+    assert model.tokenizer is not None
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(model.tokenizer))
+    tokenizer.chat_template = "{{ bos_token }} {% for message in messages %}{{ message.content }} {% endfor %}"
+    tokenizer.save_pretrained(str(model.tokenizer))
+    turns = [{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]
+    write_lines({"messages": turns}, {"messages": turns[::-1]})
+    data = load_data("text.jsonl", model=model)
+    assert ids(data) == [[0, 1, 2, 3], [0, 3, 1, 2]]
+    assert "messages: turns by the tokenizer's chat template; 2 documents, each starting with BOS" in data.description
+
+
+def test_tables_and_folders_of_tables_are_read_like_jsonl(model: LoadedModel, tmp_path: Path) -> None:
+    parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    rows = pyarrow.Table.from_pylist([{"prompt": "a", "response": "b c"}, {"prompt": "d", "response": "d"}])
+    (tmp_path / "set").mkdir()
+    for name in ("rows.parquet", "set/train-00000-of-00001.parquet", "set/test-00000-of-00001.parquet"):
+        parquet.write_table(rows, tmp_path / name)
+    for source in ("rows.parquet", "set?split=train"):
+        data = load_data(source, model=model)
+        assert ids(data) == [[0, 1, 2, 3]]
+        assert "no chat template" in data.description
+    assert ids(load_data("rows.parquet?prompt=d", model=model_with(model.tokenizer, max_position_embeddings=3))) == [[0, 4, 4]]
+    with pytest.raises(DataError, match="holds the splits 'test', 'train': choose one"):
+        load_data("set", model=model)
+
+
+def test_reading_stops_where_there_are_enough_windows(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lines(*[{"text": "a b c"}] * 200, {"other": 1})
+    assert len(ids(load_data("text.jsonl", model=model, num_samples=2))) == 2
+    with pytest.raises(DataError, match="line 201"):
+        load_data("text.jsonl", model=model)

@@ -51,7 +51,8 @@ def scripted(module: nn.Module) -> nn.Module:
 
 def frozen(module: nn.Module) -> nn.Module:
     with quiet():
-        return torch.jit.freeze(torch.jit.script(module.eval()))
+        made: nn.Module = torch.jit.freeze(torch.jit.script(module.eval()))
+    return made
 
 
 def traced(module: nn.Module) -> nn.Module:
