@@ -1,10 +1,14 @@
 """What the rows of lookup tables cost that calibration never looks up.
 
 The error of a table counts the rows that calibration reaches, and other data reaches others. Good and Turing (Good 1953) estimate how
-often: the share p of lookups that hit a row not seen before is n1 / N, with n1 the rows that were looked up exactly once among N lookups.
-What such a row costs per lookup is what rows seen once cost, for these are the most like them. So the error is measured once more with
-only the rows seen once quantized: E1 is that of p of all lookups. Other data has (1 - p) of the table's error and E1; unseen rows
-add E1 - p * error, at least zero. The term stands beside the prediction, which stays as it is.
+often from the rows that were seen once. Words come in bursts: a name that occurs at all occurs many times in its story. So "once" means
+in one sample: the share p of lookups that hit a row not seen before is that of lookups of rows which no other sample has, as if each
+sample in turn were new. What such a row costs per lookup is what these rows cost. So the error is measured once more with only them
+quantized: E1 is that of p of all lookups. Other data has (1 - p) of the table's error and E1; unseen rows add E1 - p * error, at least
+zero. The term stands beside the prediction, which stays as it is.
+
+On stories9m, 149 windows of 256 tokens give p = 3.3% (1.7% by single lookups); 4.8% of the lookups of the next 49 windows hit new
+rows, and 7.5% of those of another file.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mpq.analyze.methods.base import Context
-from mpq.calibration.rows import row_counts
+from mpq.calibration.rows import RowCounts, row_counts
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
@@ -31,22 +35,32 @@ def unseen_rows(context: Context) -> dict[str, dict[str, Any]]:
     found = {}
     for layer in tables:
         rows = counts.get(layer.name)
-        if rows is not None and bool((rows == 0).any()):
+        if rows is not None and bool((rows.lookups == 0).any()):
             found[layer.name] = _facts(rows) | {"adds": dict(_added(context, layer, rows))}
     return found
 
 
-def _facts(counts: Tensor) -> dict[str, Any]:
-    share = float((counts == 1).sum()) / max(1, int(counts.sum()))
-    return {"rows": len(counts), "reached": int((counts > 0).sum()), "share": float(f"{share:.6g}")}
+def _facts(counts: RowCounts) -> dict[str, Any]:
+    reached = int((counts.lookups > 0).sum())
+    return {"rows": len(counts.lookups), "reached": reached, "share": float(f"{_share(counts, _once(counts)):.6g}")}
 
 
-def _added(context: Context, layer: Layer, counts: Tensor) -> Iterator[tuple[str, float]]:
+def _once(counts: RowCounts) -> Tensor:
+    """The rows of one sample only, bool [rows]; with a single sample, those that were looked up once."""
+    return counts.samples == 1 if bool((counts.samples > 1).any()) else counts.lookups == 1
+
+
+def _share(counts: RowCounts, rows: Tensor) -> float:
+    """The share of all lookups that hit these rows."""
+    return float(counts.lookups[rows].sum()) / max(1, int(counts.lookups.sum()))
+
+
+def _added(context: Context, layer: Layer, counts: RowCounts) -> Iterator[tuple[str, float]]:
     """What unseen rows add, by scheme."""
-    once = counts == 1
+    once = _once(counts)
     if not bool(once.any()):
         return
-    share = float(once.sum()) / int(counts.sum())
+    share = _share(counts, once)
     reference = Reference(context.model.module, context.prepared.first.first(_SAMPLES), context.prepared.metric)
     weight = tensor_of(context.model.module, layer.parameters[0]).detach()
     for scheme in context.table.header.candidates[layer.name]:
