@@ -75,3 +75,9 @@ CODE_BYTES = 32 * MEBIBYTE  # TorchScript source, unpacked
 PROGRAM_BYTES = 256 * MEBIBYTE  # the program of an artifact, unpacked
 CONFIG_BYTES = 16 * MEBIBYTE  # config.json and the like of a Hugging Face directory
 INDEX_BYTES = 64 * MEBIBYTE  # the index of a checkpoint
+
+CACHE = ".mpq-cache"
+"""The folder of codes and statistics beside a sensitivity file or a plan."""
+
+CACHE_BYTES = 8 << 30
+"""Bytes of all entries of that folder."""

@@ -16,6 +16,7 @@ from mpq.calibration.input_moments import statistics_for
 from mpq.data.dataset import Data
 from mpq.evidence.paired_test import compare
 from mpq.formats.scheme import Scheme
+from mpq.models.memory.store import Scope
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.metrics import Metric
 from mpq.models.running.reference import Reference
@@ -38,8 +39,12 @@ def choose_quantizer(
     held_out: Data,
     metric: Metric,
     data_free: bool,
+    known: Scope | None = None,
 ) -> tuple[str, str]:
-    """The quantizer's name and the reason for it; "auto" measures the contenders, unless the analysis is `data_free`."""
+    """The quantizer's name and the reason for it; "auto" measures the contenders, unless the analysis is `data_free`.
+
+    Codes and statistics of `calibration` go to `known`, so that the analysis need not find them again.
+    """
     if name != "auto":
         return quantizer_named(name).name, f"quantizer {name}: as asked"
     if data_free:
@@ -49,7 +54,7 @@ def choose_quantizer(
     if not plan:
         return CONTENDERS[0], f"quantizer {CONTENDERS[0]}: all candidates are floating point"
     reference = Reference(model.module, held_out, metric)
-    errors = {one: _errors(one, model, layers, plan, calibration, reference) for one in CONTENDERS}
+    errors = {one: _errors(one, model, layers, plan, calibration, reference, known) for one in CONTENDERS}
     best = CONTENDERS[0]
     for contender in CONTENDERS[1:]:
         if compare(errors[contender], errors[best]).better:
@@ -82,10 +87,16 @@ def _nearest(schemes: Iterable[Scheme]) -> Scheme:
 
 
 def _errors(
-    name: str, model: LoadedModel, layers: Sequence[Layer], plan: Mapping[str, Scheme], calibration: Data, reference: Reference
+    name: str,
+    model: LoadedModel,
+    layers: Sequence[Layer],
+    plan: Mapping[str, Scheme],
+    calibration: Data,
+    reference: Reference,
+    known: Scope | None,
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     quantizer = quantizer_named(name)
-    statistics = statistics_for(quantizer, model.module, layers, calibration)
-    variants = Variants(model.module, layers, quantizer, statistics=statistics)
+    statistics = statistics_for(quantizer, model.module, layers, calibration, known=known)
+    variants = Variants(model.module, layers, quantizer, statistics=statistics, codes=known)
     found: np.ndarray[tuple[int], np.dtype[np.float64]] = reference.errors(variants.weights(plan)).numpy()
     return found

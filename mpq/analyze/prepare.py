@@ -24,9 +24,11 @@ from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.outside_state import outside_notes, outside_weights
 from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
 from mpq.models.layers.without_effect import without_effect
+from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_note
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
+from mpq.models.running.known import scope_for
 from mpq.models.sources.loaded import LoadedModel
 from mpq.patterns import select
 from mpq.records.layer import Layer
@@ -43,6 +45,7 @@ def prepare(
     path: str | None = None,
     reading: dict[str, object] | None = None,
     earlier: SensitivityHeader | None = None,
+    store: Store | None = None,
 ) -> Prepared:
     """Settle an analysis of `model`.
 
@@ -53,6 +56,7 @@ def prepare(
         path: how to find the model from the folder of the sensitivity file.
         reading: how the data was read (its source, number of samples, ...), to read it again for the search.
         earlier: what an analysis said that this one goes on with; its choice of a quantizer is kept and not measured again.
+        store: where codes and statistics are kept for the analysis.
 
     Raises:
         ModelError: if the model has no weight to quantize, or none is left after targets and ignore.
@@ -91,6 +95,7 @@ def prepare(
         held_out=split.held_out,
         metric=metric,
         data_free=offloaded or method == WeightOnly.name,
+        known=None if store is None else scope_for(store, model.sha256, split.first),
     )
     caution = certainty_note(model.module, split.first.batches, metric)
     source, counts = source_of(model, path), _counts(split, data)

@@ -25,7 +25,9 @@ from mpq.choices import AnalysisChoices, spelled_out
 from mpq.config import AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
 from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.memory.store import Store
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.known import opened, scope_for
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
@@ -46,6 +48,7 @@ def analyze(
     reading: dict[str, object] | None = None,
     seed_each_forward: bool = False,
     batch_axis: int | str | None = None,
+    cache: Path | str | None = None,
     on_progress: Progress | None = None,
     **choices: Unpack[AnalysisChoices],
 ) -> Sensitivity:
@@ -58,6 +61,7 @@ def analyze(
         reading: how `data` was read, kept in the header.
         seed_each_forward: begin every call of the model with the same random numbers, where `data` is batches and the model draws some.
         batch_axis: the axis of the inputs that counts samples, where `data` is batches; "none" makes each batch one sample.
+        cache: folder that keeps codes and statistics for the search, for `apply` and for later analyses; None keeps them for this one.
         on_progress: told after each measurement.
         settings: all of the following in one object, instead of them.
         **choices: see `AnalysisSettings`.
@@ -78,7 +82,7 @@ def analyze(
         chosen_so = {"batch_axis": None if batch_axis is None else str(batch_axis), "seed_each_forward": seed_each_forward}
         reading = {**(reading or {}), **{name: value for name, value in chosen_so.items() if value}}
     with held(path, work=WORK) if path is not None else nullcontext():
-        return _analyze(loaded, data, chosen, path, reading, on_progress or (lambda *_: None))
+        return _analyze(loaded, data, chosen, path, reading, opened(cache, loaded.offload), on_progress or (lambda *_: None))
 
 
 def _analyze(
@@ -87,23 +91,25 @@ def _analyze(
     chosen: AnalysisSettings,
     path: Path | None,
     reading: dict[str, object] | None,
+    store: Store,
     on_progress: Progress,
 ) -> Sensitivity:
     if samples is None:
         return analyze_without_data(loaded, chosen, output=path, path=_relative(loaded.path, path), on_progress=on_progress)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
-    prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier)
+    prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier, store=store)
     table, journal = open_journal(prepared.header, path)
     if table.finished:
         return table
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
+    known = scope_for(store, loaded.sha256, prepared.first)
     limit = LIMIT_BYTES if loaded.offload is None else min(LIMIT_BYTES, loaded.offload.limit)
-    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit)
+    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit, known=known)
     context = Context(
         model=loaded,
         prepared=prepared,
         table=table,
-        variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload),
+        variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload, codes=known),
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
         on_progress=on_progress,
     )
@@ -112,11 +118,11 @@ def _analyze(
         method_named(str(prepared.header.settings["method"])).run(context)
         context.cost["method_seconds"] = time.monotonic() - began
         unseen = unseen_rows(context) if loaded.offload is None else {}
-        context.notes += unseen_notes(unseen)
+        context.notes += [*unseen_notes(unseen), *store.notes]
         check = self_check(context)
         context.cost["peak_memory_bytes"] = peak_memory()
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
-        without = {"fallbacks": dict(statistics.fallbacks)} if statistics.fallbacks else {}
+        without = {"fallbacks": dict(context.variants.fallbacks)} if context.variants.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
         notes = {"notes": context.notes} if context.notes else {}
         tables = {"unseen_rows": unseen} if unseen else {}

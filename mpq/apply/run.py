@@ -25,6 +25,7 @@ from mpq.models.layers.unquantized_tensors import inventory, rest_tensors, round
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.known import opened, scope_for
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.metrics import Metric
 from mpq.models.sources.load import from_module
@@ -87,6 +88,7 @@ def apply(
     tune_work: float = TUNE_WORK,
     tune_minutes: float = TUNE_MINUTES,
     allow_unchanged: bool = False,
+    cache: Path | str | None = None,
     on_progress: Progress | None = None,
     on_recovery: Callable[[str], Progress] | None = None,
 ) -> Applied:
@@ -103,6 +105,7 @@ def apply(
         tune_work: operations allowed for each of these two steps, in teraflops; they use fewer passes and samples where it is too little.
         tune_minutes: emergency stop for each of the two; a result that it cuts short depends on the machine, and the artifact says so.
         allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
+        cache: folder where the analysis kept codes and statistics; None finds them again.
         on_progress: told after each layer.
         on_recovery: gives each step of recovery, by its name, what it reports its progress to.
 
@@ -120,8 +123,9 @@ def apply(
     layers = _checked_layers(wanted, loaded)
     split = _split_if_needed(wanted, loaded, data, recovery=recovery)
     quantizer = quantizer_named(wanted.quantizer)
-    statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first)
-    variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0)
+    known = scope_for(opened(cache), loaded.sha256, None if split is None else split.first)
+    statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first, known=known)
+    variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known)
     source = _Weights(variants, wanted, on_progress=on_progress)
     off = [step.name for step in STEPS if not recovery or not {"sequential": sequential, "tuning": tune}.get(step.name, True)]
     hindered = hindrances(loaded.module, None if split is None else split[:2], off)
@@ -135,7 +139,7 @@ def apply(
     write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
     return Applied(
-        path, contents.file_bytes, original, recovered.decisions, statistics.fallbacks, () if allow_unchanged else tuple(source.unchanged)
+        path, contents.file_bytes, original, recovered.decisions, variants.fallbacks, () if allow_unchanged else tuple(source.unchanged)
     )
 
 

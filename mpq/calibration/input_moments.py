@@ -27,12 +27,14 @@ from torch import Tensor, nn
 from mpq.calibration.accumulate import Moments
 from mpq.calibration.operands import product
 from mpq.calibration.placement import Placement, place
+from mpq.calibration.statistics_entry import entry_of, from_parts, most_bytes, to_parts
 from mpq.data.dataset import Data
 from mpq.data.masks import padding_masks
 from mpq.models.layers.dispatch_watch import Watch, written
 from mpq.models.layers.operator_roles import Role, role
 from mpq.models.memory.regions import Origin, region
 from mpq.models.memory.storage_tracker import pointer
+from mpq.models.memory.store import Scope, Store
 from mpq.models.running.forward import forward
 from mpq.models.running.positions import kept_values
 from mpq.models.running.swap import tensor_of
@@ -84,19 +86,20 @@ class CalibrationStatistics(Mapping[str, Statistics]):
         layers: whose inputs are wanted.
         data: calibration samples.
         limit_bytes: of all that is collected at once; a layer that needs more is collected alone.
+        known: where statistics are kept, so that no part is collected twice.
 
     Attributes:
         fallbacks: why a layer has no statistics, by its name, as far as the parts have been collected.
     """
 
-    def __init__(self, module: nn.Module, layers: Iterable[Layer], data: Data, *, limit_bytes: int = LIMIT_BYTES) -> None:
-        self._module, self._data = module, data
+    def __init__(
+        self, module: nn.Module, layers: Iterable[Layer], data: Data, *, limit_bytes: int = LIMIT_BYTES, known: Scope | None = None
+    ) -> None:
+        self._module, self._data, self._known = module, data, known or Scope(Store(memory=0), {})
         self._parts = list(_parts(layers, limit_bytes))
         self._part_of = {layer.name: number for number, part in enumerate(self._parts) for layer in part}
         self._current: tuple[int, Collected] | None = None
         self.fallbacks: dict[str, str] = {}
-        if len(self._parts) == 1:
-            self._part(0)
 
     def __getitem__(self, name: str) -> Statistics:
         return self._part(self._part_of[name])[name]
@@ -110,19 +113,45 @@ class CalibrationStatistics(Mapping[str, Statistics]):
     def _part(self, number: int) -> Collected:
         if self._current is None or self._current[0] != number:
             self._current = None  # frees the memory first
-            found = collect_statistics(self._module, self._parts[number], self._data)
+            found = self._loaded(self._parts[number]) or self._collected(self._parts[number])
             self.fallbacks |= found.fallbacks
             self._current = (number, found)
         return self._current[1]
 
+    def _collected(self, layers: Sequence[Layer]) -> Collected:
+        found = collect_statistics(self._module, layers, self._data)
+        for layer in layers:
+            self._known.put(entry_of(layer), to_parts(found.get(layer.name), found.fallbacks.get(layer.name, "")))
+        return found
+
+    def _loaded(self, layers: Sequence[Layer]) -> Collected | None:
+        """What is kept of `layers`; None unless it is all there."""
+        found, reasons = {}, {}
+        for layer in layers:
+            parts = self._known.get(entry_of(layer), most_bytes(layer))
+            made = None if parts is None else from_parts(parts, layer)
+            if made is None:
+                return None
+            if isinstance(made, str):
+                reasons[layer.name] = made
+            else:
+                found[layer.name] = made
+        return Collected(found, reasons)
+
 
 def statistics_for(
-    quantizer: Quantizer, module: nn.Module, layers: Iterable[Layer], data: Data, *, limit_bytes: int = LIMIT_BYTES
+    quantizer: Quantizer,
+    module: nn.Module,
+    layers: Iterable[Layer],
+    data: Data,
+    *,
+    limit_bytes: int = LIMIT_BYTES,
+    known: Scope | None = None,
 ) -> Collected | CalibrationStatistics:
-    """What `Variants` needs for `quantizer`: nothing, or the statistics of `layers` on `data`, in parts of `limit_bytes`."""
+    """What `Variants` needs for `quantizer`: nothing, or the statistics of `layers` on `data`; see `CalibrationStatistics`."""
     if not quantizer.needs_statistics:
         return Collected()
-    return CalibrationStatistics(module, layers, data, limit_bytes=limit_bytes)
+    return CalibrationStatistics(module, layers, data, limit_bytes=limit_bytes, known=known)
 
 
 class InputWatch(Watch):  # type: ignore[no-untyped-call]

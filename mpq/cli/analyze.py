@@ -17,6 +17,7 @@ from mpq.cli.options import (
     AllowUnexpected,
     BatchAxis,
     BatchSize,
+    Cache,
     CheckpointKey,
     Config,
     Factory,
@@ -28,6 +29,7 @@ from mpq.cli.options import (
     Split,
     TextField,
     Trust,
+    cache_folder,
     default_of,
     merged,
 )
@@ -128,6 +130,7 @@ def command(
             rich_help_panel="Model",
         ),
     ] = None,
+    cache: Cache = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -198,7 +201,9 @@ def command(
     say(f"model: {model} ({loaded.kind}); data: {'none' if data is None else data.description}")
     read = None if source is None else how_read(source, reading, target)
     with removed_if_bare(target), progress("analyze") as advance:
-        table = analyze(loaded, data, settings=settings, output=target, reading=read, on_progress=advance)
+        table = analyze(
+            loaded, data, settings=settings, output=target, reading=read, cache=cache_folder(cache, target), on_progress=advance
+        )
     for line in self_check_warnings(table.finish):
         warn(line)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))

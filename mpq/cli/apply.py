@@ -10,7 +10,7 @@ import typer
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
-from mpq.cli.options import Factory, Json, Trust
+from mpq.cli.options import Cache, Factory, Json, Trust, cache_folder
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 
@@ -71,6 +71,7 @@ def command(
         str | None,
         typer.Option("--to", metavar="TARGET", help="Write the artifact for another program too, as `mpq export`: for example pt2."),
     ] = None,
+    cache: Cache = None,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -117,6 +118,7 @@ def command(
             tune_work=tune_work,
             tune_minutes=tune_minutes,
             allow_unchanged=allow_unchanged,
+            cache=cache_folder(cache, plan),
             on_progress=stage("apply"),
             on_recovery=stage,
         )

@@ -11,6 +11,7 @@ import typer
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config
 from mpq.errors import UsageError
 from mpq.formats.registry import names
+from mpq.limits import CACHE
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,14 @@ Split = Annotated[
     ),
 ]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|off",
+        help="Folder of quantized codes and statistics, which analyze, search and apply share; at most 8 GiB, and safe to delete. "
+        "[default: .mpq-cache beside the sensitivity file or plan]",
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(
@@ -100,6 +109,11 @@ Dtype = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def cache_folder(cache: str | None, beside: Path) -> Path | None:
+    """The folder that `--cache` names, by default that beside a file; None where it is off."""
+    return None if cache == "off" else beside.parent / CACHE if cache is None else Path(cache)
 
 
 def dtype_of(name: str | None) -> torch.dtype | None:

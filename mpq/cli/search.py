@@ -10,7 +10,7 @@ import typer
 from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
-from mpq.cli.options import Config, Factory, Json, Trust, default_of, merged
+from mpq.cli.options import Cache, Config, Factory, Json, Trust, cache_folder, default_of, merged
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
@@ -105,6 +105,7 @@ def command(
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
     factory: Factory = None,
     trust: Trust = False,
+    cache: Cache = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -159,7 +160,16 @@ def command(
         choices["start"] = given_start if isinstance(given_start, dict) else starting_schemes(Path(given_start), table)
         if choices.get("trials") == 0:
             say("--trials 0 measures no plan, so the search does not start from one")
-    job = Job(table, source, settings_from(SearchSettings, choices), quality=quality, reference=model, factory=factory, trust=trust)
+    job = Job(
+        table,
+        source,
+        settings_from(SearchSettings, choices),
+        quality=quality,
+        reference=model,
+        factory=factory,
+        cache=cache_folder(cache, source),
+        trust=trust,
+    )
     if uniform is not None:
         job.report(job.uniform(parse_scheme(uniform), quantizer), output, json=json)
     elif len(budgets) == 1:

@@ -56,6 +56,7 @@ class Job:
         quality: limits of quality, in addition to a budget or instead of one.
         reference: the model, if it is not where the table says.
         factory: what makes the module of a state dict, when the user names it.
+        cache: folder of codes and statistics.
         trust: allow a pickled model, and what the table names as factory or data.
     """
 
@@ -68,10 +69,11 @@ class Job:
         quality: Quality,
         reference: Path | None,
         factory: str | None = None,
+        cache: Path | None = None,
         trust: bool,
     ) -> None:
         self._table, self._source, self._settings, self._quality = table, source, settings, quality
-        self._reference, self._factory, self._trust = reference, factory, trust
+        self._reference, self._factory, self._cache, self._trust = reference, factory, cache, trust
 
     def run(self, budget: Budget | None) -> SearchResult:
         """The best plan for a budget that keeps the limits of quality too; without a budget the smallest plan that keeps them.
@@ -231,7 +233,7 @@ class Job:
             )
         loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
         data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
-        return PlanMeasurer(loaded, data, self._table, quantizer=quantizer)
+        return PlanMeasurer(loaded, data, self._table, quantizer=quantizer, cache=self._cache)
 
     @cached_property
     def _stored(self) -> SearchSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.layers.unquantized_tensors import rounded_tensors
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.known import opened, scope_for
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped
 from mpq.models.sources.load import from_module
@@ -37,6 +39,7 @@ class PlanMeasurer:
         table: the analysis.
         quantizer: in place of the analysis's own.
         rest_dtype: "bf16", "fp16" or "fp32", what the plans store unquantized tensors in: they are rounded in every measurement.
+        cache: folder where the analysis kept codes and statistics; None finds them again.
 
     Raises:
         MismatchError: if model or data are not those of the analysis.
@@ -51,6 +54,7 @@ class PlanMeasurer:
         *,
         quantizer: str | None = None,
         rest_dtype: str | None = None,
+        cache: Path | str | None = None,
     ) -> None:
         loaded = model if isinstance(model, LoadedModel) else from_module(model)
         samples = refit_data(data, model=loaded, facts=table.header.data)
@@ -64,9 +68,10 @@ class PlanMeasurer:
         split = samples.split_as(table.header.data)
         metric = comparison_from(settings)
         chosen = quantizer_named(quantizer or str(settings["quantizer"]))
-        statistics = statistics_for(chosen, loaded.module, table.layers, split.first)
+        known = scope_for(opened(cache), loaded.sha256, split.first)
+        statistics = statistics_for(chosen, loaded.module, table.layers, split.first, known=known)
         self._module = loaded.module
-        self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics)
+        self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics, codes=known)
         self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
         self._held_out = Reference(loaded.module, split.held_out, metric)

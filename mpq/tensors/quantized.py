@@ -19,6 +19,7 @@ from torch import Tensor
 from mpq.errors import FormatError
 from mpq.formats.registry import formats
 from mpq.formats.scheme import Scheme
+from mpq.tensors.dtypes import TORCH_DTYPES
 from mpq.tensors.levels import from_codes, from_exponents
 from mpq.tensors.packing import pack_codes, unpack_codes
 from mpq.tensors.small_scales import from_bytes, to_bytes
@@ -92,6 +93,13 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
         groups = scheme.groups(columns)
         zero_points = unpack_codes(parts["zero_points"], scheme.element, rows * groups).view(rows, groups)
     return QuantizedWeight(scheme, matrix, codes, scales_of(parts, scheme), zero_points)
+
+
+def are_parts(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> bool:
+    """Whether tensors from outside can be what `QuantizedWeight.pack` stored: names, shapes, dtypes, and finite scales."""
+    expected = {stored.part: (stored.shape, TORCH_DTYPES[stored.dtype]) for stored in scheme.stored(matrix)}
+    found = {name: (tuple(part.shape), part.dtype) for name, part in parts.items()}
+    return found == expected and bool(parts.get("scales", torch.zeros(())).float().isfinite().all())
 
 
 def scales_of(parts: Mapping[str, Tensor], scheme: Scheme) -> Tensor:

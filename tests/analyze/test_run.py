@@ -76,14 +76,19 @@ def test_an_analysis_that_was_cut_off_anywhere_ends_with_the_same_table(tmp_path
     assert read_sensitivity(path).finished
 
 
+def measured(told: list[str]) -> list[str]:
+    return [what for what in told if "quantizing" not in what]
+
+
 def test_a_killed_analysis_resumes_without_measuring_anything_twice(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     done: list[str] = []
 
     def kill(number: int, total: int, what: str) -> None:
-        done.append(what)
-        if number == 7:
-            raise KeyboardInterrupt
+        if "quantizing" not in what:
+            done.append(what)
+            if number == 7:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         analyzed(output=path, on_progress=kill)
@@ -91,7 +96,7 @@ def test_a_killed_analysis_resumes_without_measuring_anything_twice(tmp_path: Pa
     table = analyzed(output=path, on_progress=lambda number, total, what: again.append(what))
     whole: list[str] = []
     expected = analyzed(on_progress=lambda number, total, what: whole.append(what))
-    assert done + again == whole
+    assert done + measured(again) == measured(whole)
     assert {key: e.tolist() for key, e in table.errors.items()} == {key: e.tolist() for key, e in expected.errors.items()}
 
 

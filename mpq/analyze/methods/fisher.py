@@ -54,6 +54,7 @@ class Fisher(Method):
         wanted = {layer.name: list(context.table.header.candidates[layer.name]) for layer in searched}
         begin = min((context.table.count(name, scheme) for name, schemes in wanted.items() for scheme in schemes), default=0)
         layers = [layer for layer in searched if any(context.table.count(layer.name, s) < data.samples for s in wanted[layer.name])]
+        context.variants.fill({layer.name: wanted[layer.name] for layer in layers}, context.on_progress)
         found = _Products(context, layers)
         done = begin
         reached = {pair for pair, errors in context.table.errors.items() if errors.any()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Measure(Method):
     def run(self, context: Context) -> None:
         """Fill what the table misses, batch by batch."""
         data = context.prepared.calibration
+        context.variants.fill(_schemes(self._open(context, 0, data.samples)), context.on_progress)
         reference = Reference(context.model.module, data, context.prepared.metric, offload=context.model.offload)
         replay = Replay(context.model.module, reference)
         done = 0
@@ -64,6 +66,14 @@ class Measure(Method):
         return [
             (layer, s) for layer in table.layers for s in table.header.candidates[layer.name] if first <= table.count(layer.name, s) < end
         ]
+
+
+def _schemes(pairs: Sequence[tuple[Layer, Scheme]]) -> dict[str, list[Scheme]]:
+    """The schemes of pairs by layer name, in their order."""
+    found: dict[str, list[Scheme]] = {}
+    for layer, scheme in pairs:
+        found.setdefault(layer.name, []).append(scheme)
+    return found
 
 
 def _scale(context: Context, samples: int) -> float:

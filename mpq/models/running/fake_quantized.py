@@ -1,9 +1,13 @@
-"""Variants: the fake-quantized weight of any (layer, scheme), made when asked for and kept while memory allows."""
+"""Variants: the fake-quantized weight of any (layer, scheme).
+
+A pair is quantized once: its packed codes go to a store (`models/memory/store.py`) and come from there ever after. The weights that
+they stand for are made when asked for, and a few are kept.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +15,18 @@ from torch import Tensor, nn
 from mpq.errors import MpqError
 from mpq.formats.scheme import Scheme
 from mpq.models.memory.offload import Offload
+from mpq.models.memory.store import MOST_TEXT, Scope, Store, as_bytes, text_of
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.tensors.fp16_range import fits_range, lost_rows
 from mpq.tensors.matrix import from_matrix, to_matrix
-from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.quantized import QuantizedWeight, are_parts, unpack_weight
 from mpq.tensors.quantizers.base import Quantizer, Statistics
 
-CACHE_BYTES = 2 << 30
+CACHE_BYTES = 256 << 20
+_REASON = "reason"  # beside the codes of a layer without statistics
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what was done)."""
 
 
 class Variants:
@@ -29,8 +37,12 @@ class Variants:
         layers: the searched layers.
         quantizer: what chooses the codes.
         statistics: of the layers' inputs, by layer name, for a quantizer that needs them.
-        cache_bytes: limit of the memory held.
-        offload: keeps all variants on disk instead.
+        cache_bytes: of weights, as opposed to codes, held in memory.
+        offload: keeps all weights on disk instead.
+        codes: where packed codes are kept; None keeps them for this object alone.
+
+    Attributes:
+        fallbacks: why a layer was quantized without statistics of its inputs, by its name.
     """
 
     def __init__(
@@ -42,8 +54,11 @@ class Variants:
         statistics: Mapping[str, Statistics] | None = None,
         cache_bytes: int = CACHE_BYTES,
         offload: Offload | None = None,
+        codes: Scope | None = None,
     ) -> None:
         self.module, self.quantizer = module, quantizer
+        self.fallbacks: dict[str, str] = {}
+        self._codes = codes or Scope(Store(spill=None if offload is None else offload.folder), {})
         self.layers = {layer.name: layer for layer in layers}
         self._statistics = {} if statistics is None else statistics  # asking a lazy mapping for its length would collect all of it
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
@@ -56,7 +71,28 @@ class Variants:
 
     def quantized(self, name: str, scheme: Scheme, *, instead: tuple[Tensor, Statistics] | None = None) -> QuantizedWeight:
         """The codes of one layer under one scheme; `instead` of its matrix and statistics there may be others."""
-        matrix, statistics = instead or (self.matrix(name), self._statistics.get(name))
+        if instead is not None or scheme.is_float:
+            return self._made(name, scheme, *(instead or (self.matrix(name), None)))
+        matrix, stored = self.layers[name].matrix, f"{name} {self.layers[name].axes} {scheme} {self.quantizer.identity}"
+        found = self._codes.get(stored, scheme.stored_bits(matrix) // 8 + MOST_TEXT) or {}
+        reason = text_of(found.get(_REASON))
+        parts = {part: tensor for part, tensor in found.items() if part != _REASON}
+        if not are_parts(parts, scheme, matrix):
+            made = self._made(name, scheme, self.matrix(name), self._statistics.get(name))
+            reason, parts = getattr(self._statistics, "fallbacks", {}).get(name, ""), made.pack()
+            self._codes.put(stored, {**parts, **({_REASON: as_bytes(reason)} if reason else {})})
+        if reason:
+            self.fallbacks[name] = reason
+        return unpack_weight(parts, scheme, matrix)
+
+    def fill(self, schemes: Mapping[str, Iterable[Scheme]], on_progress: Progress) -> None:
+        """Quantize each layer under all its schemes, layer by layer, as far as that was not done before."""
+        pairs = [(name, scheme) for name, each in schemes.items() for scheme in each if not scheme.is_float]
+        for done, (name, scheme) in enumerate(pairs, start=1):
+            self.quantized(name, scheme)
+            on_progress(done, len(pairs), f"quantizing {name} {scheme}")
+
+    def _made(self, name: str, scheme: Scheme, matrix: Tensor, statistics: Statistics | None) -> QuantizedWeight:
         try:
             return self.quantizer.quantize(matrix, scheme, statistics)
         except MpqError as error:

@@ -45,6 +45,11 @@ class Quantizer(ABC):
     name: ClassVar[str]
     needs_statistics: ClassVar[bool] = False
 
+    @property
+    def identity(self) -> str:
+        """The name, and whatever else the codes depend on."""
+        return self.name
+
     def quantize(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None = None) -> QuantizedWeight:
         """Quantize a float32 matrix [rows, columns]; a floating-point scheme is a cast for every quantizer."""
         shape = (matrix.shape[0], matrix.shape[1])

@@ -58,6 +58,11 @@ class GPTQ(Quantizer):
         self.damp_percent, self.sweeps = damp_percent, sweeps
         self._last: tuple[Statistics, _Basis] | None = None
 
+    @property
+    def identity(self) -> str:
+        """The name and the settings."""
+        return f"{self.name} {self.damp_percent} {self.sweeps}"
+
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
         """Quantize to a scheme of integers or levels."""
         assert statistics is not None

@@ -76,10 +76,14 @@ class TestEveryMethod:
         assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
 
     def test_its_progress_is_counted_up_to_the_total(self, name: str) -> None:
-        told: list[tuple[int, int]] = []
-        method_named(name).run(context_of(mlp(), data(), [], on_progress=lambda done, total, what: told.append((done, total))))
-        assert [done for done, _ in told] == sorted({done for done, _ in told})
-        assert told[-1][0] == told[-1][1]
+        told: list[tuple[bool, int, int]] = []
+        progress = lambda done, total, what: told.append((what.startswith("quantizing"), done, total))  # noqa: E731
+        method_named(name).run(context_of(mlp(), data(), [], on_progress=progress))
+        for stage in (True, False):
+            counts = [(done, total) for quantizing, done, total in told if quantizing == stage]
+            assert [done for done, _ in counts] == sorted({done for done, _ in counts})
+            assert not counts or counts[-1][0] == counts[-1][1]
+        assert [quantizing for quantizing, _, _ in told] == sorted((quantizing for quantizing, _, _ in told), reverse=True)
 
     def test_an_unchanged_layer_has_no_error(self, name: str) -> None:
         module = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3)).eval()

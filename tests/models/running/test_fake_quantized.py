@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from mpq.errors import NumericsError
 from mpq.formats.scheme import parse_scheme
 from mpq.models.layers.discover import discover
+from mpq.models.memory.store import Folder, Scope, Store
 from mpq.models.running.fake_quantized import Variants, sixteen_bits
 from mpq.models.running.swap import tensor_of
 from mpq.tensors.matrix import to_matrix
@@ -50,13 +53,50 @@ def test_a_variant_is_made_once_while_memory_allows() -> None:
     assert quantizer.count == 2
 
 
-def test_the_least_recently_used_variant_is_dropped() -> None:
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_no_pair_is_quantized_twice_however_little_memory_there_is(memory: int) -> None:
     module, quantizer = mlp(), Counting()
     layers = discover(module, [batch_of("mlp")]).layers
-    variants = Variants(module, layers, quantizer, cache_bytes=4 * (8 * 16 + 16 * 12))
+    variants = Variants(module, layers, quantizer, cache_bytes=0, codes=Scope(Store(memory=memory), {}))
+    expected = {name: RoundToNearest().quantize(variants.matrix(name), INT4).dequantize() for name in ("0", "3", "5")}
     for name in ("0", "3", "0", "5", "0", "3"):
-        variants.weight(name, INT4)
-    assert quantizer.count == 4
+        assert torch.equal(variants.weight(name, INT4), expected[name])
+    assert quantizer.count == 3
+
+
+def test_codes_are_found_again_in_a_folder_but_not_those_of_another_quantizer_or_layer(tmp_path: Path) -> None:
+    module = mlp()
+    layers = discover(module, [batch_of("mlp")]).layers
+    quantizers = [Counting(), Counting(), Counting()]
+    quantizers[2].name = "other"  # type: ignore[misc]
+    found = []
+    for quantizer in quantizers:
+        variants = Variants(module, layers, quantizer, codes=Scope(Store(Folder(tmp_path)), {}))
+        found.append(variants.weights({"0": INT4, "3": INT4}))
+    assert [quantizer.count for quantizer in quantizers] == [2, 0, 2]
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_filling_tells_of_each_pair_and_leaves_casts_out() -> None:
+    module, quantizer, told = mlp(), Counting(), list[tuple[int, int, str]]()
+    variants = Variants(module, discover(module, [batch_of("mlp")]).layers, quantizer)
+    schemes = {"0": [INT4, parse_scheme("fp16")], "3": [INT4]}
+    for _ in range(2):
+        variants.fill(schemes, lambda *line: told.append(line))
+    assert told[:2] == [(1, 2, "quantizing 0 int4-g8"), (2, 2, "quantizing 3 int4-g8")]
+    assert quantizer.count == 2
+
+
+def test_entries_of_another_shape_or_dtype_are_not_believed() -> None:
+    module, quantizer, store = mlp(), Counting(), Store()
+    variants = Variants(module, discover(module, [batch_of("mlp")]).layers, quantizer, codes=Scope(store, {}))
+    good = variants.weight("0", INT4)
+    (key,) = store._kept
+    for wrong in (torch.zeros(3, dtype=torch.uint8), store._kept[key]["codes"].int()):
+        store._kept[key] = {**store._kept[key], "codes": wrong}
+        other = Variants(module, variants.layers.values(), quantizer, codes=Scope(store, {}))
+        assert torch.equal(other.weight("0", INT4), good)
+    assert quantizer.count == 3
 
 
 def test_weights_are_named_by_their_canonical_parameter() -> None:

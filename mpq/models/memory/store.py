@@ -1,0 +1,244 @@
+"""Store: packed codes and statistics that were found once, so that nobody finds them again.
+
+What is asked for lately is in memory, up to a limit. All of it is also on disk: in a folder that later commands share (`Folder`), or in an
+unnamed file that goes with the process. An entry of the folder is one file, named by the SHA-256 of what it was made from. It holds
+tensors and nothing that is run: a digest, then safetensors. One that is damaged, too large or of another shape counts as absent and is
+written again. The folder may be deleted at any time; beyond its limit the entries that were used longest ago go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mpq.errors import OutputError
+from mpq.files import open_file
+from mpq.limits import CACHE_BYTES
+from mpq.shown import printable
+
+Parts = dict[str, Tensor]
+MEMORY_BYTES = 1 << 30
+MOST_TEXT = 1 << 12  # bytes of a text in an entry
+_ENTRY = re.compile(r"[0-9a-f]{64}(\.[0-9]+\.tmp)?")
+_DIGEST = 32
+_HEADER = 1 << 16  # bytes of an entry beside its tensors
+_OLD = 86_400.0  # seconds after which an unfinished entry of another process is removed
+
+
+class Store:
+    """Tensors by key.
+
+    Args:
+        folder: shared with other commands; None keeps them for this process.
+        memory: bytes held in memory.
+        spill: the folder of the unnamed file; None takes the system's.
+    """
+
+    def __init__(self, folder: Folder | None = None, *, memory: int = MEMORY_BYTES, spill: Path | None = None) -> None:
+        self.folder, self._limit, self._held = folder, memory, 0
+        self._kept: OrderedDict[str, Parts] = OrderedDict()
+        self._spill = _Spill(spill)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the folder."""
+        return [self.folder.note] if self.folder is not None and self.folder.note else []
+
+    def get(self, key: str, most: int) -> Parts | None:
+        """The tensors of `key`, or None; `most` is the number of bytes that they can have."""
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found
+        data = self._spill.read(key)
+        if data is None and self.folder is not None:
+            data = self.folder.read(key, most)
+        found = None if data is None else _tensors(data)
+        if found is not None:
+            self._keep(key, found)
+        return found
+
+    def put(self, key: str, parts: Mapping[str, Tensor]) -> None:
+        """Keep tensors under `key`, in memory and on disk.
+
+        Raises:
+            OutputError: if there is no room on either disk.
+        """
+        found = {name: part.detach().cpu().contiguous() for name, part in parts.items()}
+        data = save(found)
+        if self.folder is None or not self.folder.write(key, data):
+            self._spill.write(key, data)
+        self._keep(key, found)
+
+    def _keep(self, key: str, parts: Parts) -> None:
+        self._kept[key] = parts
+        self._held += _bytes(parts)
+        while self._held > self._limit and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._held -= _bytes(dropped)
+
+
+class Folder:
+    """Entries that several commands share, one file each.
+
+    Args:
+        path: of the folder; it is made when the first entry is written.
+        limit: bytes of all entries together.
+
+    Attributes:
+        note: why nothing is written any more; empty while it is.
+    """
+
+    def __init__(self, path: Path, *, limit: int = CACHE_BYTES) -> None:
+        self.path, self._limit, self.note = path, limit, ""
+        self._bytes: int | None = None
+        self._own: set[str] = set()  # written by this process, which may need them again
+
+    def read(self, key: str, most: int) -> bytes | None:
+        """What was written under `key`, if it is whole and has no more than `most` bytes of tensors."""
+        path = self._path(key)
+        with suppress(OSError), open_file(path) as file:
+            if os.fstat(file.fileno()).st_size > most + _HEADER:
+                return None
+            data = file.read(most + _HEADER + 1)
+            if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
+                with suppress(OSError):
+                    os.utime(path)
+                return data[_DIGEST:]
+        return None
+
+    def write(self, key: str, data: bytes) -> bool:
+        """Write an entry, whole or not at all; whether it is there. What this process wrote is not removed for it."""
+        if self.note:
+            return False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self._has_room(len(data) + _DIGEST):
+                return False
+            path = self._path(key)
+            partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            try:
+                with partial.open("xb") as file:
+                    file.write(hashlib.sha256(data).digest() + data)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            self._own.add(path.name)
+        except OSError as error:
+            self.note = f"nothing more is written to the cache {self.path}: {error.strerror or error}; --cache names another folder"
+            return False
+        return True
+
+    def _path(self, key: str) -> Path:
+        return self.path / hashlib.sha256(key.encode()).hexdigest()
+
+    def _has_room(self, size: int) -> bool:
+        if self._bytes is None or self._bytes + size > self._limit:
+            self._bytes = self._pruned(self._limit - size)
+        if self._bytes + size > self._limit:
+            return False
+        self._bytes += size
+        return True
+
+    def _pruned(self, most: int) -> int:
+        """Remove what was used longest ago until no more than `most` bytes are left; how many are."""
+        found = []
+        for entry in os.scandir(self.path):
+            if _ENTRY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                found.append((status.st_mtime, status.st_size, entry.name))
+        held = sum(size for _, size, _ in found)
+        for used, size, name in sorted(found):
+            unfinished = name.endswith(".tmp")
+            if (held > most and not unfinished and name not in self._own) or (unfinished and used < time.time() - _OLD):
+                with suppress(OSError):  # another command was faster
+                    (self.path / name).unlink()
+                held -= size
+        return held
+
+
+class Scope:
+    """The entries of one model on some data.
+
+    Args:
+        store: where they are.
+        facts: what the entries depend on beside their own names: the model, the data, versions.
+    """
+
+    def __init__(self, store: Store, facts: Mapping[str, Any]) -> None:
+        self.store, self._facts = store, dict(facts)
+
+    def get(self, name: str, most: int) -> Parts | None:
+        """The tensors called `name`; see `Store.get`."""
+        return self.store.get(self._key(name), most)
+
+    def put(self, name: str, parts: Mapping[str, Tensor]) -> None:
+        """Keep tensors under `name`; see `Store.put`."""
+        self.store.put(self._key(name), parts)
+
+    def _key(self, name: str) -> str:
+        return json.dumps({**self._facts, "name": name}, sort_keys=True)
+
+
+class _Spill:
+    """Entries in an unnamed file, one after the other; the system removes it with the process."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def write(self, key: str, data: bytes) -> None:
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+                weakref.finalize(self, self._file.close)
+            start = self._file.seek(0, os.SEEK_END)
+            self._file.write(data)
+        except OSError as error:
+            place = self._folder or tempfile.gettempdir()
+            raise OutputError(f"cannot write to {place}: {error.strerror or error}; free some space, or set TMPDIR") from error
+        self._places[key] = start, len(data)
+
+    def read(self, key: str) -> bytes | None:
+        if key not in self._places or self._file is None:
+            return None
+        start, length = self._places[key]
+        self._file.seek(start)
+        return self._file.read(length)
+
+
+def as_bytes(text: str) -> Tensor:
+    """A text as a tensor of bytes, at most `MOST_TEXT`."""
+    return torch.tensor(list(text.encode()[:MOST_TEXT]), dtype=torch.uint8)
+
+
+def text_of(part: Tensor | None) -> str:
+    """The text of a tensor that `as_bytes` gave, safe to print; empty for anything else."""
+    return "" if part is None or part.dtype != torch.uint8 else printable(bytes(part.flatten().tolist()).decode(errors="replace"))
+
+
+def _tensors(data: bytes) -> Parts | None:
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _bytes(parts: Parts) -> int:
+    return sum(part.numel() * part.element_size() for part in parts.values())

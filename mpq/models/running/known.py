@@ -1,0 +1,38 @@
+"""What codes and statistics depend on, so that they are found in a store again: the model, the data, and the arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mpq.data.dataset import Data
+from mpq.errors import OutputError
+from mpq.models.memory.offload import Offload
+from mpq.models.memory.store import MEMORY_BYTES, Folder, Scope, Store
+
+ARITHMETIC = 1
+"""Raised whenever a quantizer or the collecting of statistics gives other values than before."""
+
+
+def scope_for(store: Store, model_sha256: str, data: Data | None) -> Scope:
+    """The entries of one model, quantized with statistics of `data`; None where there is no data."""
+    facts = {"arithmetic": ARITHMETIC, "torch": torch.__version__, "model": model_sha256}
+    return Scope(store, facts if data is None else {**facts, "data": data.sha256, "batches": [batch.size for batch in data.batches]})
+
+
+def opened(cache: Path | str | None, offload: Offload | None = None) -> Store:
+    """The store whose entries last in the folder `cache`; None keeps them for this process.
+
+    With `offload` none of them stays in memory, and the unnamed file is in its folder.
+
+    Raises:
+        OutputError: if something other than a folder is there.
+    """
+    memory, spill = (MEMORY_BYTES, None) if offload is None else (0, offload.folder)
+    if cache is None:
+        return Store(memory=memory, spill=spill)
+    folder = Path(cache)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot use {folder} as the cache: it is not a folder; name another with --cache, or --cache off")
+    return Store(Folder(folder), memory=memory, spill=spill)
