@@ -20,6 +20,7 @@ from mpq.models.layers.unquantized_tensors import tensor_entry
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_layout import TensorEntry, in_file_order, layer_entries
 from mpq.records.layer import Layer
+from mpq.runtime.digests import rest_digest, weight_digest
 
 
 class ArtifactWriter:
@@ -69,11 +70,14 @@ class Contents:
         tensors: stored as they are, by name.
         parts_of: the packed parts of a layer, by its name; called once per layer, in order, while the file is written, so that the packed
             parts of one layer are in memory at a time.
+        fingerprint: put a digest of each layer's dequantized weights and of the other tensors into the header, as far as it has room; the
+            size of the file is the same.
     """
 
     header: ArtifactHeader
     tensors: Mapping[str, Tensor]
     parts_of: Callable[[str], Mapping[str, Tensor]]
+    fingerprint: bool = False
 
     @cached_property
     def entries(self) -> list[TensorEntry]:
@@ -117,7 +121,16 @@ def write_artifact(path: Path, contents: Contents) -> None:
         writer = ArtifactWriter(file, contents.entries, first)
         for name, tensor in contents.tensors.items():
             writer.put(name, tensor)
+        digests = []
         for layer in contents.header.layers:
-            for part, tensor in contents.parts_of(layer.name).items():
+            parts = contents.parts_of(layer.name)
+            for part, tensor in parts.items():
                 writer.put(f"{layer.name}.{part}", tensor)
+            if contents.fingerprint:
+                digests.append(weight_digest(parts, contents.header.schemes[layer.name], layer))
         writer.check_complete()
+        if contents.fingerprint:  # in its place at the beginning, which is as long
+            file.seek(0)
+            file.write(
+                contents.header.with_digests([*digests, rest_digest(contents.tensors)], contents.entries).first_bytes(contents.entries)
+            )

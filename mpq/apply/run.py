@@ -6,7 +6,7 @@ Everything is decided first: weights are quantized, and the steps of recovery ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ def apply(
     tune_minutes: float = TUNE_MINUTES,
     allow_unchanged: bool = False,
     cache: Path | str | None = None,
+    fingerprint: bool = True,
     on_progress: Progress | None = None,
     on_recovery: Callable[[str], Progress] | None = None,
 ) -> Applied:
@@ -106,6 +107,7 @@ def apply(
         tune_minutes: emergency stop for each of the two; a result that it cuts short depends on the machine, and the artifact says so.
         allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
         cache: folder where the analysis kept codes and statistics; None finds them again.
+        fingerprint: put digests of the weights into the room that the header has, for `mpq verify`.
         on_progress: told after each layer.
         on_recovery: gives each step of recovery, by its name, what it reports its progress to.
 
@@ -135,7 +137,7 @@ def apply(
         task = Task(variants, split.calibration, _metric(wanted, loaded, split), int(wanted.data["seed"]), limits, on_recovery)
         rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
         recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
-    contents = _contents(wanted, loaded, layers, recovered, source)
+    contents = replace(_contents(wanted, loaded, layers, recovered, source), fingerprint=fingerprint)
     write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
     return Applied(

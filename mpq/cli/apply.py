@@ -59,6 +59,13 @@ def command(
     allow_unchanged: Annotated[
         bool, typer.Option("--allow-unchanged", help="Do not report layers that are exactly representable in their scheme.")
     ] = False,
+    fingerprint: Annotated[
+        bool,
+        typer.Option(
+            "--fingerprint/--no-fingerprint",
+            help="Put a digest of each layer's weights into the header, for `mpq verify`; the file has the same size without.",
+        ),
+    ] = True,
     shards: Annotated[
         Path | None,
         typer.Option(
@@ -119,6 +126,7 @@ def command(
             tune_minutes=tune_minutes,
             allow_unchanged=allow_unchanged,
             cache=cache_folder(cache, plan),
+            fingerprint=fingerprint,
             on_progress=stage("apply"),
             on_recovery=stage,
         )

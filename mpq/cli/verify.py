@@ -13,7 +13,7 @@ from mpq.verify.programs.registry import PROGRAMS
 
 
 def command(
-    file: Annotated[Path, typer.Argument(metavar="EXPORT", help="The file or folder that `mpq export` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="EXPORT|ARTIFACT", help="What `mpq export` wrote, or what `mpq apply` wrote.")],
     program: Annotated[
         str | None,
         typer.Option("--with", metavar="PROGRAM", help=f"What loads it: {PROGRAMS.described()}. [default: that of its target]"),

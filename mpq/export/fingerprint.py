@@ -33,6 +33,8 @@ from mpq.models.layers.state_tensors import state_of
 from mpq.models.running.forward import main_output, named, outputs_of
 from mpq.models.running.layer_outputs import LayerOutputs
 from mpq.records.fingerprint import VERSION, Fingerprint, InputFacts, LayerFingerprint, OutputFacts
+from mpq.records.layer import Layer
+from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import QuantizedWeight
 
 VALUES = 64
@@ -141,6 +143,7 @@ def _names(layer: str, target: str) -> tuple[str, ...]:
 def _layers(source: Source, target: str, held: Held | None, given: Mapping[str, tuple[float, float]]) -> dict[str, LayerFingerprint]:
     weights = {} if held is None else held.weights
     by_content = {checksum(weight.dequantize()): place for place, weight in weights.items()} if target == "openvino" else {}
+    layers = {layer.name: layer for layer in source.artifact.layers}
     found = {}
     for name, weight in source.weights():
         own, output = weight.dequantize(), [_short(each) for each in given[name]] if name in given else None
@@ -149,8 +152,7 @@ def _layers(source: Source, target: str, held: Held | None, given: Mapping[str, 
         if place is None or held is None:
             found[name] = LayerFingerprint(name, str(weight.scheme), list(weight.matrix), output=output)
             continue
-        rows = row_order(name, source.artifact.config, len(own)) if target == "gguf" else None
-        _check_same(name, own if rows is None else own[rows], weights[place].dequantize(), target)
+        _check_same(name, _orders(layers[name], own, source, target), weights[place].dequantize(), target)
         found[name] = layer_facts(place, weights[place], held.uses.get(place, ()), output)
     return found
 
@@ -173,7 +175,16 @@ def layer_facts(place: str, weight: QuantizedWeight, uses: Sequence[str], output
     )
 
 
-def _check_same(name: str, own: Tensor, read: Tensor, target: str) -> None:
+def _orders(layer: Layer, own: Tensor, source: Source, target: str) -> list[Tensor]:
+    """A weight [rows, columns] in each order that a target may hold it in."""
+    rows = row_order(layer.name, source.artifact.config, len(own)) if target == "gguf" else None
+    if rows is not None:
+        return [own[rows]]
+    return [own, from_matrix(own, layer.shape, layer.axes).reshape(own.shape)]  # the second where values keep the model's own shape
+
+
+def _check_same(name: str, orders: Sequence[Tensor], read: Tensor, target: str) -> None:
     """Refuse an export whose weights are not the artifact's."""
-    if own.shape != read.shape or float((own - read).abs().max()) > _CLOSE * float(own.abs().max()):
+    most = _CLOSE * float(orders[0].abs().max())
+    if not any(own.shape == read.shape and float((own - read).abs().max()) <= most for own in orders):
         raise ExportError(f"the {target} export does not hold the weights of '{name}' as written: this is a bug in mpq, please report it")

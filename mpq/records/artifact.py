@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from mpq.limits import HEADER_BYTES
 from mpq.reading.documents import Document, json_document
 from mpq.reading.validate import validated
 from mpq.records.artifact_file import VERSION, MetadataFacts, Tensors, check_parts, check_tensors
-from mpq.records.artifact_layout import TensorEntry, header, header_length
+from mpq.records.artifact_layout import TensorEntry, header, header_length, padded_length, written_length
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import Rest
@@ -24,6 +25,7 @@ from mpq.shown import shown
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
 _DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # earlier versions wrote their sum as "corrected"
 _REMEDY = "run `mpq apply` again"
+_LEAST_DIGEST = 2  # bytes; fewer are equal too often by chance
 _STORED_FACTS = ("parameters", "shape", "axes", "dtype", "groups")
 
 
@@ -42,6 +44,8 @@ class ArtifactHeader:
         stopped: names of the steps that ran out of time, kept or not; the result may differ on another machine.
         rest_dtype: what unquantized floating-point tensors are stored in where that is smaller; None for their own dtypes.
         rest_bytes: bytes of these tensors in the model; only with `rest_dtype`.
+        digests: the fingerprint: the beginning of a digest of the dequantized weights of each layer, in order, then one of all other
+            tensors; of one length, in what room the header has. Empty where there is none.
     """
 
     model: dict[str, Any]
@@ -54,6 +58,7 @@ class ArtifactHeader:
     stopped: tuple[str, ...] = ()
     rest_dtype: str | None = None
     rest_bytes: int = 0
+    digests: tuple[bytes, ...] = ()
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
@@ -67,7 +72,20 @@ class ArtifactHeader:
             recovery=self.recovery,
             stopped=self.stopped,
             rest=_rest_facts(self.rest_dtype, self.rest_bytes),
+            digests=self.digests,
         )
+
+    def with_digests(self, digests: Sequence[bytes], entries: Iterable[TensorEntry]) -> ArtifactHeader:
+        """The same with a fingerprint, each digest cut to what fits into the header's predicted bytes; without, if nothing useful does."""
+        known = list(entries)
+        predicted = padded_length(header_length(known, replace(self, recovery=(), stopped=(), digests=()).to_metadata()))
+        size = len(digests[0]) if digests else 0
+        while size >= _LEAST_DIGEST:
+            cut = replace(self, digests=tuple(digest[:size] for digest in digests))
+            if written_length(known, cut.to_metadata()) <= predicted:
+                return cut
+            size -= 1
+        return replace(self, digests=())
 
     def first_bytes(self, entries: Iterable[TensorEntry]) -> bytes:
         """The first bytes of the file, up to its tensors. Their number does not depend on the recovery steps, which a plan cannot know.
@@ -76,7 +94,7 @@ class ArtifactHeader:
             ApplyError: if the names of the steps do not fit.
         """
         known = list(entries)
-        predicted = header_length(known, replace(self, recovery=(), stopped=()).to_metadata())
+        predicted = header_length(known, replace(self, recovery=(), stopped=(), digests=()).to_metadata())
         return header(known, self.to_metadata(), length=predicted)
 
 
@@ -127,7 +145,8 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
         check_parts(said, layer.name, schemes[layer.name].stored(layer.matrix), tensors)
     facts = said.value["model"], file.quantizer, layers, schemes, file.aliases, file.config
     rest = (None, 0) if file.rest is None else (file.rest.dtype, file.rest.original_bytes)
-    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), *rest)
+    digests = _digests(file.fingerprint, len(layers) + 1)
+    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), *rest, digests)
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
@@ -163,6 +182,7 @@ def _metadata(
     recovery: Sequence[str] = (),
     stopped: Sequence[str] = (),
     rest: Mapping[str, Any] | None = None,
+    digests: Sequence[bytes] = (),
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -171,6 +191,7 @@ def _metadata(
         "recovery": list(recovery),  # an empty list is as long as `"corrected":0` of earlier versions, so sizes in older plans stay right
         **({"stopped": list(stopped)} if stopped else {}),
         **({"rest": dict(rest)} if rest else {}),
+        **({"fingerprint": base64.b64encode(b"".join(digests)).decode()} if digests else {}),
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),
@@ -179,6 +200,16 @@ def _metadata(
 
 def _rest_facts(dtype: str | None, original_bytes: int) -> dict[str, Any] | None:
     return None if dtype is None else {"dtype": dtype, "original_bytes": original_bytes}
+
+
+def _digests(text: str, count: int) -> tuple[bytes, ...]:
+    """The digests of a fingerprint; none if it is not one."""
+    try:
+        whole = base64.b64decode(text, validate=True)
+    except ValueError:
+        return ()
+    size, left = divmod(len(whole), count)
+    return () if left or not size else tuple(whole[first : first + size] for first in range(0, len(whole), size))
 
 
 def _recovery(file: MetadataFacts) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class MetadataFacts(Struct):
     recovery: list[Name] | None = None
     stopped: list[Name] = []
     rest: StoredRest | None = None
+    fingerprint: Annotated[str, Meta(max_length=1 << 22)] = ""
     corrected: Annotated[int, Meta(ge=0, le=7)] | bool = 0
 
 

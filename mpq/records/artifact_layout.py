@@ -65,16 +65,25 @@ def header(entries: Iterable[TensorEntry], metadata: Mapping[str, object], *, le
         ApplyError: if `metadata` does not fit in `length`.
     """
     known = list(entries)
-    text, offset = _metadata(metadata), 0
-    for item in in_file_order(known):
-        text += _entry(item, f"{offset}", f"{offset + item.stored.bytes}")
-        offset += item.stored.bytes
-    raw, size = (text + "}").encode(), padded_length(header_length(known, metadata) if length is None else length)
+    raw, size = _written(known, metadata), padded_length(header_length(known, metadata) if length is None else length)
     if len(raw) > size:
         raise ApplyError(
             f"the artifact's header has {size} bytes, but its contents need {len(raw)}: apply with --no-recovery, which needs less space"
         )
     return size.to_bytes(8, "little") + raw.ljust(size)
+
+
+def written_length(entries: Iterable[TensorEntry], metadata: Mapping[str, object]) -> int:
+    """Bytes of the JSON header as it is written, without padding: at most `header_length`, since offsets are shorter than their width."""
+    return len(_written(list(entries), metadata))
+
+
+def _written(known: list[TensorEntry], metadata: Mapping[str, object]) -> bytes:
+    text, offset = _metadata(metadata), 0
+    for item in in_file_order(known):
+        text += _entry(item, f"{offset}", f"{offset + item.stored.bytes}")
+        offset += item.stored.bytes
+    return (text + "}").encode()
 
 
 def header_length(entries: Iterable[TensorEntry], metadata: Mapping[str, object]) -> int:

@@ -12,9 +12,14 @@ from pathlib import Path
 from mpq.errors import MpqError, UsageError
 from mpq.export.registry import PROGRAMS as OF_TARGET
 from mpq.files import exists
+from mpq.records.artifact import is_artifact
+from mpq.records.artifact_files import is_index
 from mpq.records.fingerprint import read_fingerprint
 from mpq.verify.findings import Finding, Verification, verification_in
 from mpq.verify.programs.registry import PROGRAMS
+
+ARTIFACTS = "torch"
+"""The program that loads artifacts, through `mpq.load`."""
 
 
 class VerifyError(MpqError):
@@ -25,7 +30,7 @@ def verify(file: Path | str, program: str | None = None, *, fingerprint: Path | 
     """What differs between an export, as a program loads it, and what `mpq export` made.
 
     Args:
-        file: the export: a file, or a folder.
+        file: the export, a file or a folder; or an artifact.
         program: what loads it; None for the program of its target.
         fingerprint: where the fingerprint is, if it is not beside the export.
         trust: allow the file to run code of its own while it is loaded.
@@ -38,6 +43,10 @@ def verify(file: Path | str, program: str | None = None, *, fingerprint: Path | 
     path = Path(file)
     if not exists(path):
         raise UsageError(f"{path} does not exist: name a file or folder that `mpq export` wrote")
+    if is_index(path) or is_artifact(path):
+        if program not in (None, ARTIFACTS):
+            raise UsageError(f"{path} is an artifact, which {program} does not load: use --with {ARTIFACTS}, or export it first")
+        return _in_a_process(path, ARTIFACTS, None, trust=trust)
     target = read_fingerprint(path, fingerprint).target
     name = program or OF_TARGET.get(target, "")
     if target not in PROGRAMS.kind(name).targets:

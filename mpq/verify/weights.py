@@ -84,7 +84,7 @@ def _codes(
 def _wrong_codes(
     name: str, weight: QuantizedWeight, found: LayerFingerprint, facts: LayerFingerprint, layers: Mapping[str, LayerFingerprint]
 ) -> Finding:
-    if checksum(_swapped(weight.codes)) == facts.codes:
+    if checksum(swapped_halves(weight.codes)) == facts.codes:
         return Finding("nibbles swapped", name, "the two codes of each byte are read in the wrong order")
     if checksum(weight.codes ^ 2 ** (weight.scheme.bits - 1)) == facts.codes:
         return Finding("sign", name, "its codes are read as signed where they are unsigned, or the reverse")
@@ -109,7 +109,7 @@ def _owner(digest: str | None, name: str, layers: Mapping[str, LayerFingerprint]
     return next((other for other, facts in layers.items() if other != name and getattr(facts, part) == digest), None)
 
 
-def _swapped(codes: Tensor) -> Tensor:
+def swapped_halves(codes: Tensor) -> Tensor:
     """The codes with those of each byte swapped; a last one without a neighbour stays."""
     flat, whole = codes.reshape(-1).clone(), codes.numel() // 2 * 2
     flat[:whole] = flat[:whole].view(-1, 2).flip(1).reshape(-1)

@@ -10,8 +10,11 @@ from pathlib import Path
 from mpq.errors import MpqError, TrustError, UsageError
 from mpq.export.stored.read import held_in
 from mpq.export.weights.quiet import quiet
+from mpq.records.artifact import is_artifact
+from mpq.records.artifact_files import is_index
 from mpq.records.fingerprint import Fingerprint, read_fingerprint
 from mpq.shown import first_line
+from mpq.verify.artifact import judge_artifact
 from mpq.verify.findings import Finding, Verification
 from mpq.verify.judge import judge
 from mpq.verify.places import places_of
@@ -26,6 +29,9 @@ def verified(file: Path, name: str, fingerprint: Path | None, *, trust: bool) ->
     Raises:
         MpqError: if the fingerprint cannot be read, the program is not installed, or loading would run code of the file.
     """
+    if is_index(file) or is_artifact(file):
+        with quiet():
+            return judge_artifact(file)
     facts, program = read_fingerprint(file, fingerprint), PROGRAMS.kind(name)()
     label = f"{name} {program.check_installed()}".strip()
     with quiet():

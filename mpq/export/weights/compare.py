@@ -134,11 +134,12 @@ def _difference(expected: dict[str, Tensor], found: Sequence[Tensor], program: s
         raise ExportError(f"{program} gives outputs of shape {shapes[1]}, the artifact of {shapes[0]}. {_WHY}")
     worst = (0.0, next(iter(expected)))
     for (name, wanted), got in zip(expected.items(), found, strict=True):
-        worst = max(worst, (_share(wanted.double(), got.double()), name))
+        worst = max(worst, (apart(wanted.double(), got.double()), name))
     return worst
 
 
-def _share(wanted: Tensor, got: Tensor) -> float:
+def apart(wanted: Tensor, got: Tensor) -> float:
+    """The largest difference of two outputs of one shape as a share of the largest value; infinite if a value is finite in one only."""
     counts = wanted.isfinite() & (wanted > _SUPPRESSED)
     if not torch.equal(counts, got.isfinite() & (got > _SUPPRESSED)) or not bool(counts.any()):
         return 0.0 if torch.equal(wanted.isfinite(), got.isfinite()) and torch.equal(wanted, got) else float("inf")

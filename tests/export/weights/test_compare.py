@@ -129,4 +129,4 @@ def test_a_runtime_that_does_not_run_it_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_difference_is_a_share_of_the_largest_value_that_counts(wanted: list[float], found: list[float], share: float) -> None:
-    assert compare._share(torch.tensor(wanted).double(), torch.tensor(found).double()) == share
+    assert compare.apart(torch.tensor(wanted).double(), torch.tensor(found).double()) == share

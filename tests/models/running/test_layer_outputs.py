@@ -7,13 +7,14 @@ from mpq.models.running.layer_outputs import LayerOutputs, magnitude
 
 def test_the_output_of_each_layer_is_measured() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    first_layer, second = nn.Linear(4, 3), nn.Linear(3, 2)
+    model = nn.Sequential(first_layer, nn.ReLU(), second).eval()
     x = torch.randn(2, 5, 4)
-    watch = LayerOutputs({"a": model[0].weight, "b": model[2].weight})
+    watch = LayerOutputs({"a": first_layer.weight, "b": second.weight})
     with torch.no_grad(), watch:
         result = model(x)
     with torch.no_grad():
-        first = model[0](x)
+        first = first_layer(x)
     assert watch.found["a"] == pytest.approx(magnitude(first))
     assert watch.found["b"] == pytest.approx(magnitude(result))
 
@@ -36,5 +37,5 @@ def test_a_converted_weight_is_still_the_layer() -> None:
 
 
 def test_values_that_are_not_finite_do_not_count() -> None:
-    assert magnitude(torch.tensor([3.0, -4.0, torch.inf, torch.nan])) == (pytest.approx(12.5**0.5), 4.0)
+    assert magnitude(torch.tensor([3.0, -4.0, torch.inf, torch.nan])) == pytest.approx((12.5**0.5, 4.0))
     assert magnitude(torch.tensor([torch.nan])) == (0.0, 0.0)
