@@ -144,9 +144,9 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     for layer in layers:
         check_parts(said, layer.name, schemes[layer.name].stored(layer.matrix), tensors)
     facts = said.value["model"], file.quantizer, layers, schemes, file.aliases, file.config
-    rest = (None, 0) if file.rest is None else (file.rest.dtype, file.rest.original_bytes)
+    dtype, original_bytes = (None, 0) if file.rest is None else (file.rest.dtype, file.rest.original_bytes)
     digests = _digests(file.fingerprint, len(layers) + 1)
-    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), *rest, digests)
+    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), dtype, original_bytes, digests)
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
