@@ -8,7 +8,11 @@ from pathlib import Path
 from tests.cli.typed import ROOT, done, typed
 
 _MASKS = (
-    (r"\b(exact|quadratic|slopes|knobs|learn|swaps|lowest|model)\b", "stage"),
+    (
+        r"\b(table optimum|optimum with interactions|starting plan|gradient search|re-weighted table|learned errors|layer swaps"
+        r"|least measured error|model)\b",
+        "stage",
+    ),
     (r"\bint\d(-asym)?(-g\d+)?|\bfp16\b", "scheme"),
     (r"\b(stem\.0|middle\.0|reduce\.0|depthwise\.0|pointwise\.0|head)(?=[: ])", "layer"),
     (r"█+", "█"),

@@ -10,6 +10,7 @@ import typer
 
 from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
+from mpq.cli import complete
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.cli.next_step import code_options
@@ -64,13 +65,17 @@ def command(
     candidates: Annotated[
         list[str] | None,
         typer.Option(
+            autocompletion=complete.candidates,
             help="Bits (4,8,16), ranges (2..8), schemes (int4-g32, int4-asym, fp16), or fine: least error per byte, slower once packed. "
-            f"{default_of(_DEFAULTS, 'candidates')}"
+            f"{default_of(_DEFAULTS, 'candidates')}",
         ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help=f"{either(METRICS)}; auto takes KL where the output is logits. [default: auto]"),
+        typer.Option(
+            autocompletion=complete.named(METRICS, "auto"),
+            help=f"{either(METRICS)}; auto takes KL where the output is logits. [default: auto]",
+        ),
     ] = None,
     outputs: Annotated[
         list[str] | None,
@@ -82,13 +87,17 @@ def command(
     ] = None,
     quantizer: Annotated[
         str | None,
-        typer.Option(help=f"How codes are chosen: {', '.join(QUANTIZERS)}; auto measures. {default_of(_DEFAULTS, 'quantizer')}"),
+        typer.Option(
+            autocompletion=complete.named(QUANTIZERS, "auto"),
+            help=f"How codes are chosen: {', '.join(QUANTIZERS)}; auto measures. {default_of(_DEFAULTS, 'quantizer')}",
+        ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
+            autocompletion=complete.named(METHODS, "auto"),
             help=f"How sensitivities are found: {METHODS.described()}; auto measures where that "
-            f"is affordable. {default_of(_DEFAULTS, 'method')}"
+            f"is affordable. {default_of(_DEFAULTS, 'method')}",
         ),
     ] = None,
     targets: Annotated[list[str] | None, typer.Option(help="Layers to search: exact names, globs, or re:… [default: all]")] = None,

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mpq.cli import complete
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
 from mpq.cli.options import Cache, Factory, Json, Trust, cache_folder
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
+from mpq.export.registry import TARGETS
 
 if TYPE_CHECKING:
     from mpq.data.dataset import Data
@@ -76,7 +78,12 @@ def command(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="TARGET", help="Write the artifact for another program too, as `mpq export`: for example pt2."),
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            autocompletion=complete.named(TARGETS),
+            help="Write the artifact for another program too, as `mpq export`: for example pt2.",
+        ),
     ] = None,
     cache: Cache = None,
     factory: Factory = None,

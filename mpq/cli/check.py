@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpq.budget import SCOPES
+from mpq.cli import complete
 from mpq.cli.console import print_json, print_lines, say
 from mpq.cli.options import Config, Factory, Json, NumSamples, SeqLen, Trust, merged
 from mpq.config import DataSettings
 from mpq.errors import UsageError
 from mpq.files import exists
+from mpq.models.running.metric_registry import FIGURES
 from mpq.shown import shown
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def command(
     metric: Annotated[
         str | None,
         typer.Option(
+            autocompletion=complete.named(dict.fromkeys(FIGURES, "")),
             help="Which figure of mpq eval: how much worse than the reference, so accuracy means its loss. "
             "[default: kl_divergence where there is one, else relative_mse]",
             rich_help_panel=_DATA,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mpq.cli import complete
 from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.cli.find_sensitivity import source_of_plan, table_beside
 from mpq.cli.options import Json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def command(
     plan: Annotated[Path, typer.Argument(help="The plan.")],
-    layer: Annotated[str, typer.Argument(help="The layer's name.")],
+    layer: Annotated[str, typer.Argument(help="The layer's name.", autocompletion=complete.layer_of_plan)],
     sensitivity: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the analysis that the plan names]")] = None,
     cost: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A cost file of the search, to see what the alternatives cost in it.")

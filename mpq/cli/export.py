@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mpq.cli import complete
 from mpq.cli.card_inputs import HUB, with_card
 from mpq.cli.console import print_json, print_lines, print_table, say
 from mpq.cli.options import Factory, Json, Trust
@@ -20,7 +21,7 @@ def command(
     source: Annotated[
         Path, typer.Argument(metavar="ARTIFACT|PLAN", help="What `mpq apply` wrote; for targets without weights, a plan will do.")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="TARGET", help=f"Where to. {_TARGETS}.")],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", autocompletion=complete.named(TARGETS), help=f"Where to. {_TARGETS}.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File or folder. [default: beside the source, named after it]")
     ] = None,

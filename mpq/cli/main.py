@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from mpq.cli.console import voice
 from mpq.cli.guard import guarded
+from mpq.cli.panels import arrange, without_value
 from mpq.distribution import DISTRIBUTION, HEAVY, VERSION
 from mpq.errors import MpqError
 from mpq.shown import one_line
@@ -38,6 +39,14 @@ _COMMANDS = (
 
 class MpqGroup(TyperGroup):
     """Turns an MpqError into one line on stderr and its exit code."""
+
+    def __init__(self, **choices: Any) -> None:
+        super().__init__(**choices)
+        arrange("", self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help`, which takes no value."""
+        return without_value(super().get_help_option(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -70,7 +79,15 @@ class MpqGroup(TyperGroup):
 
 
 class MpqCommand(TyperCommand):
-    """A command that also knows its options by the names they had before, which no page shows."""
+    """A command whose options stand in panels by need, and that also knows them by the names they had before, which no page shows."""
+
+    def __init__(self, name: str | None, **choices: Any) -> None:
+        super().__init__(name, **choices)
+        arrange(name or "", self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help`, which takes no value."""
+        return without_value(super().get_help_option(ctx))
 
     def make_parser(self, ctx: Any) -> Any:
         """The parser of its arguments."""

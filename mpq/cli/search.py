@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from mpq.budget import SCOPES, Budget, budget_range
+from mpq.cli import complete
 from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
 from mpq.cli.options import Cache, Config, Factory, Json, Trust, cache_folder, default_of, merged
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
+from mpq.formats.floats import REST_DTYPES
 from mpq.formats.scheme import parse_scheme
+from mpq.tensors.quantizers.registry import QUANTIZERS
 
 _DEFAULTS = SearchSettings()
 
@@ -28,7 +31,10 @@ def command(
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers (with their scales) or file. [default: layers]")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the plan.")] = Path("plan.yaml"),
     pin: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN=SCHEME", help="Fix the scheme of layers by name or pattern; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=SCHEME", autocompletion=complete.pin, help="Fix the scheme of layers by name or pattern; may be repeated."
+        ),
     ] = None,
     tie: Annotated[
         list[str] | None,
@@ -38,7 +44,12 @@ def command(
     ] = None,
     min_bits: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Least bits of layers by pattern.")] = None,
     candidates: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN=SCHEMES", help="The only schemes of layers by pattern: 'lm_head=8,16'.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=SCHEMES",
+            autocompletion=complete.schemes_of_layers,
+            help="The only schemes of layers by pattern: 'lm_head=8,16'.",
+        ),
     ] = None,
     max_error: Annotated[
         float | None, typer.Option(help="Upper limit on the held-out error. Without --budget: finds the smallest plan within it.")
@@ -57,10 +68,20 @@ def command(
         ),
     ] = None,
     uniform: Annotated[
-        str | None, typer.Option(metavar="SCHEME", help="Instead of a search: the plan that gives every layer this scheme, measured.")
+        str | None,
+        typer.Option(
+            metavar="SCHEME",
+            autocompletion=complete.scheme,
+            help="Instead of a search: the plan that gives every layer this scheme, measured.",
+        ),
     ] = None,
     quantizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Quantizer of the --uniform plan, for example rtn. [default: that of the analysis]")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.named(QUANTIZERS),
+            help="Quantizer of the --uniform plan, for example rtn. [default: that of the analysis]",
+        ),
     ] = None,
     cost: Annotated[
         list[str] | None,
@@ -75,7 +96,8 @@ def command(
     rest: Annotated[
         str | None,
         typer.Option(
-            metavar="DTYPE",
+            metavar="|".join(REST_DTYPES),
+            autocompletion=complete.named(dict.fromkeys(REST_DTYPES, "")),
             help="Store unquantized tensors in bf16, fp16 or fp32 where that is smaller; every plan is measured with them. "
             "[default: as they are]",
         ),
@@ -89,7 +111,7 @@ def command(
     trials: Annotated[
         int | None,
         typer.Option(
-            help=f"Plans measured beyond the exact one; 0 searches the table alone, without the model. {default_of(_DEFAULTS, 'trials')}"
+            help=f"Plans to measure on the model; 0 searches the table alone, without the model. {default_of(_DEFAULTS, 'trials')}"
         ),
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which no trial is begun. [default: none]")] = None,
@@ -101,7 +123,12 @@ def command(
             help="Optuna storage, such as a database; processes on a study share it. [default: a journal beside the sensitivity file]",
         ),
     ] = None,
-    explain: Annotated[list[str] | None, typer.Option(metavar="LAYER", help="Say why this layer has its scheme; may be repeated.")] = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER", autocompletion=complete.layer_of_analysis, help="Say why this layer has its scheme; may be repeated."
+        ),
+    ] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
     factory: Factory = None,
     trust: Trust = False,

@@ -17,6 +17,7 @@ from mpq.cli.next_step import code_options
 from mpq.cli.search_result import print_result, print_sizes
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
+from mpq.records.finalist_names import plain_name
 from mpq.shown import listed
 from mpq.writing.outputs import refuse_special
 
@@ -213,7 +214,7 @@ class Job:
     @contextmanager
     def _progress(self) -> Iterator[Progress]:
         with progress("search") as advance:
-            yield lambda stage, done, total, best: advance(done, total, f"{stage}, {self._table.metric} {figure(best)}")
+            yield lambda stage, done, total, best: advance(done, total, f"{plain_name(stage)}, {self._table.metric} {figure(best)}")
 
     @property
     def _code_options(self) -> str:

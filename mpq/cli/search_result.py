@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.cli.console import figure, print_table, say, warn
+from mpq.records.finalist_names import TABLE_OPTIMUM
 from mpq.records.unsearched import unsearched_line
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
     evidence, lines = result.plan.evidence, list[str]()
     gap, measured = evidence.get("optimality_gap"), evidence.get("measured")
     if gap is not None:
-        proof = "proven optimal for the table" if gap == 0 else f"within {gap:.2%} of the table's optimum"
-        lines.append(f"exact stage: {proof}; {result.measurements} plans measured")
+        proof = "proven to have the least predicted error" if gap == 0 else f"within {gap:.2%} of the least predicted error"
+        lines.append(f"{TABLE_OPTIMUM}: {proof}; {result.measurements} plans measured")
     elif measured is not None:
         held_out = figure(measured["held_out"], measured["held_out_stderr"])
         lines.append(f"{metric}: {held_out} on held-out samples, measured on the model")

@@ -19,6 +19,7 @@ from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
 from mpq.records.artifact_layout import file_bytes, layer_header_bytes
 from mpq.records.facts import scheme_in
+from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
 from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
 from mpq.records.sensitivity_header import Rest
@@ -242,7 +243,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
         ties=tuple(tuple(group) for group in file.ties),
         data=data.get("data") or {},
         analysis=data.get("analysis") or {},
-        evidence=data.get("evidence") or {},
+        evidence=plain_evidence(data.get("evidence") or {}),
     )
 
 

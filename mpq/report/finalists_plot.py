@@ -49,7 +49,7 @@ def finalists_plot(subject: Subject, name: str) -> FinalistsPlot | None:
     if not rows:
         return None
     wide = name == "wide"
-    frame = Frame(name, 920 if wide else 340, 30 + _ROW * len(rows) + 24, left=150 if wide else 10, right=16, top=8, bottom=42)
+    frame = Frame(name, 920 if wide else 340, 30 + _ROW * len(rows) + 24, left=250 if wide else 10, right=16, top=8, bottom=42)
     ends = [value for row in rows for series in _SERIES for value in _interval(row, series)]
     scale = Scale(*log_range(ends, decades=4), frame.left, frame.width - frame.right)
     lanes = [_lane(subject, row, scale, frame.top + _ROW * (number + 0.5)) for number, row in enumerate(rows)]

@@ -11,10 +11,11 @@ import numpy as np
 
 from mpq.evidence.paired_test import compare
 from mpq.evidence.posterior import Evidence, posterior, samples_to_tell
+from mpq.records.finalist_names import LEAST_MEASURED
 from mpq.records.sensitivity import Errors, standard_error
 from mpq.search.stages.registry import stage_kinds
 
-TUNED = frozenset({"lowest", *(kind.title or kind.name for kind in stage_kinds())})
+TUNED = frozenset({LEAST_MEASURED, *(kind.title or kind.name for kind in stage_kinds())})
 """Finalists that were chosen for their error on the calibration samples."""
 
 

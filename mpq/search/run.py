@@ -13,6 +13,7 @@ from mpq.choices import SearchChoices, spelled_out
 from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
+from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
 from mpq.search.byte_limit import byte_limit
@@ -159,12 +160,12 @@ class _Run:
 
     def unmeasured(self) -> SearchResult:
         """The best plan by the table alone: with interactions if the analysis found that these predict whole plans better."""
-        choice, reason = self.solution.choice, "exact: optimal for the table; no plan was measured"
+        choice, reason = self.solution.choice, f"{TABLE_OPTIMUM}: no plan was measured"
         if interactions_help(self.table):
             self.quadratic = minimise(self.problem, self.table, choice)
         if self.quadratic is not None and self.quadratic.choice != choice:
             choice = self.quadratic.choice
-            reason = "quadratic: the best plan found with interactions, which predicted the self-check's plans better; no plan was measured"
+            reason = f"{INTERACTIONS}, which predicted the self-check's plans better: no plan was measured"
         evidence = {**self.table.compared, "predicted": rounded(self.problem.error(choice))} | self._unseen(choice) | self._proof()
         return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0, self._notes)
 
@@ -177,18 +178,18 @@ class _Run:
         slopes = measurer.slopes if isinstance(measurer, MeasurerWithSlopes) else None
         stages = Schedule(study, trials=self.settings.trials, stop=self._over_time, on_progress=self._on_progress, slopes=slopes)
         exact = stages.fixed("exact", self.solution.choice)
-        entries, best = [("exact", exact, False)], exact
+        entries, best = [(TABLE_OPTIMUM, exact, False)], exact
         self.quadratic = minimise(self.problem, self.table, exact.choice)
         if self.quadratic is not None and self.quadratic.choice != exact.choice:
-            entries.append(("quadratic", stages.fixed("quadratic", self.quadratic.choice), False))
+            entries.append((INTERACTIONS, stages.fixed("quadratic", self.quadratic.choice), False))
             best = _better(entries[-1][1], best)
         for uniform in uniform_plans(self.problem, self.table, self._pins):
             entries.append((uniform.name, stages.fixed(f"uniform {uniform.name}", uniform.choice), True))
         if start is not None:
-            entries.append(("start", stages.fixed("start", start), False))
+            entries.append((START, stages.fixed("start", start), False))
             best = _better(entries[-1][1], best)
         entries += [(title, found, False) for title, found in stages.run(best)]
-        entries.append(("lowest", stages.lowest, False))
+        entries.append((LEAST_MEASURED, stages.lowest, False))
         self._notes += stages.notes
         return self._finals(entries, measurer, study.measurements)
 

@@ -30,7 +30,7 @@ def test_what_is_known_of_a_plan_is_said(capsys: pytest.CaptureFixture[str]) -> 
     text = said(capsys, SearchResult(replace(PLAN, evidence=evidence), (), "why", 7))
     assert text.splitlines() == [
         "chosen: why",
-        "exact stage: within 1.00% of the table's optimum; 7 plans measured",
+        "table optimum: within 1.00% of the least predicted error; 7 plans measured",
         "unseen rows add 0.25 to the predicted 0.5",
         "unquantized tensors in bf16: alone they cost kl_divergence 0.001 ±0.0002 on held-out samples",
         "latency_ms: 1.25 of at most 2",

@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_plan_byte_for_byte() -> None:
 def test_without_a_measurer_the_exact_solution_is_returned_with_its_gap() -> None:
     found = search(TABLE, "6bits")
     assert (found.finalists, found.measurements) == ((), 0)
-    assert found.reason == "exact: optimal for the table; no plan was measured"
+    assert found.reason == "table optimum: no plan was measured"
     assert found.plan.evidence["optimality_gap"] == 0.0
     assert "measured" not in found.plan.evidence
     assert found.plan.evidence_is_current
@@ -60,7 +60,7 @@ def test_a_measured_plan_carries_its_evidence() -> None:
     ]
     assert evidence["measured"]["samples"] == {"calibration": 24, "held_out": 16}
     assert evidence["decision"] == found.reason
-    assert evidence["finalists"][0]["name"] == "exact"
+    assert evidence["finalists"][0]["name"] == "table optimum"
     assert {"int2", "int4"} <= {row["name"] for row in evidence["finalists"]}
 
 
@@ -70,15 +70,15 @@ def test_interactions_choose_the_unmeasured_plan_where_the_self_check_says_that_
     better, worse = {"rank": 0.9, "bias": 0.0, "spread": 0.1}, {"rank": 0.8, "bias": 0.0, "spread": 0.2}
     found.finish = {"check": {"additive": worse if help_ else better, "interactions": better if help_ else worse}}
     evidence = search(found, "4bits").plan.evidence
-    assert evidence["decision"].startswith("quadratic" if help_ else "exact")
+    assert evidence["decision"].startswith("optimum with interactions" if help_ else "table optimum")
     assert ("with_interactions" in evidence) == help_
     assert not help_ or evidence["with_interactions"]["bound"] <= evidence["with_interactions"]["predicted"]
 
 
 def test_the_quadratic_plan_competes_where_there_are_interactions() -> None:
     found = correlated_table(2)
-    assert "quadratic" in [finalist.name for finalist in measured("4bits", found=found).finalists]
-    assert "quadratic" not in [finalist.name for finalist in measured().finalists]
+    assert "optimum with interactions" in [finalist.name for finalist in measured("4bits", found=found).finalists]
+    assert "optimum with interactions" not in [finalist.name for finalist in measured().finalists]
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 7, 9, 13])
@@ -224,7 +224,7 @@ def test_the_uniform_plan_is_returned_when_mixing_gains_nothing() -> None:
     alike = table([linear(name, 8, 64) for name in "abcd"], {name: {"int4": 1.0, "int8": 0.5} for name in "abcd"})
     found = search(alike, "4.3bits", measurer=FakeMeasurer(alike), trials=4)
     assert set(texts(found.plan).values()) == {"int4"}
-    assert found.reason == "exact: the same plan as uniform int4"
+    assert found.reason == "table optimum: the same plan as uniform int4"
 
 
 def test_trials_are_split_between_the_stages_and_reported() -> None:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mpq.limits import LARGEST_ERROR
+from mpq.records.finalist_names import PLAIN
 from mpq.search.problem import Problem
 from mpq.search.stages.base import Proposal, Rows, Setting, Stage, Turn
 from mpq.search.stages.draws import Matrix, Vector, drawn, normal
@@ -97,6 +98,7 @@ class LearnStage(Stage):
     """Plans drawn from what all measured plans so far say about the layers."""
 
     name = "learn"
+    title = PLAIN[name]
     place = 30
     share = 0.5
     share_with_slopes = 0.3

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 
+from mpq.records.finalist_names import PLAIN
 from mpq.search.problem import Group, Problem
 from mpq.search.stages.base import Proposal, Setting, Stage, Turn
 
@@ -94,6 +95,7 @@ class KnobsStage(Stage):
     """Plans of re-weighted tables; Optuna's TPE chooses the weights."""
 
     name = "knobs"
+    title = PLAIN[name]
     place = 20
     share = 0.2
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from mpq.errors import MpqError
+from mpq.records.finalist_names import PLAIN
 from mpq.records.slopes import Slopes
 from mpq.search.problem import Option, Problem
 from mpq.search.stages.base import Proposal, Setting, Stage, Turn
@@ -156,6 +157,7 @@ class SlopesStage(Stage):
     """Plans drawn from the local model, which moves with the best plan; only where the model gives gradients."""
 
     name = "slopes"
+    title = PLAIN[name]
     place = 10
     share_with_slopes = 0.5
 

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 
+from mpq.records.finalist_names import PLAIN
 from mpq.search.problem import Problem
 from mpq.search.stages.base import Proposal, Stage, Turn
 
@@ -71,7 +72,7 @@ class SwapStage(Stage):
     """Neighbours of the best plan, the likeliest by the models first; when all of these are known, of the next best plan."""
 
     name = "swap"
-    title = "swaps"
+    title = PLAIN[name]
     place = 90  # the last stage: it takes all trials that are left
 
     def propose(self, turn: Turn) -> Proposal | None:

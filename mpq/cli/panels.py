@@ -1,0 +1,49 @@
+"""Which panel of `--help` an option stands in. What most people use stands in the first one, "Options"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperOption
+
+PANELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "analyze": {
+        "Layers": ("targets", "ignore"),
+        "What an error is": ("metric", "outputs"),
+        "How it is measured": ("method", "held_out", "seed"),
+    },
+    "search": {
+        "More limits": ("scope", "max_drop", "metric", "cost", "memory"),
+        "What layers may use": ("candidates", "min_bits", "tie", "uniform", "quantizer"),
+        "How it is searched": ("timeout", "start", "seed", "storage"),
+        "Model": ("model",),
+    },
+    "apply": {
+        "Recovery": ("recovery", "sequential", "tune", "tune_work", "tune_minutes"),
+        "Model": ("model", "shards"),
+    },
+    "check": {
+        "More limits": ("scope", "max_loaded", "max_loaded_packed", "baseline", "max_growth"),
+        "Many files": ("budgets", "init"),
+    },
+    "eval": {"Model": ("model", "plan"), "What an error is": ("outputs",)},
+    "export": {"Model": ("model",), "What is written": ("nearest", "allow_unfused", "compare")},
+}
+"""Parameters by command and panel; all others stand where their own file says, else in "Options"."""
+
+
+def arrange(command: str, params: list[Any]) -> None:
+    """Give the options of a command their panels, and flags no word for a value, in place."""
+    homes = {name: panel for panel, names in PANELS.get(command, {}).items() for name in names}
+    for parameter in params:
+        if not isinstance(parameter, TyperOption):
+            continue
+        parameter.rich_help_panel = homes.get(parameter.name or "", parameter.rich_help_panel)
+        without_value(parameter)
+
+
+def without_value(parameter: TyperOption | None) -> TyperOption | None:
+    """The same option; if it is a flag, without a word for a value."""
+    if parameter is not None and parameter.is_flag:
+        parameter.metavar = ""
+    return parameter

@@ -1,0 +1,30 @@
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from mpq.cli.main import app
+from mpq.cli.panels import PANELS
+
+ROOT: Any = get_command(app)
+
+
+@pytest.mark.parametrize("command", PANELS)
+def test_every_option_that_has_a_panel_exists_and_stands_in_it(command: str) -> None:
+    found = {parameter.name: parameter for parameter in ROOT.commands[command].params}
+    for panel, names in PANELS[command].items():
+        for name in names:
+            assert found[name].rich_help_panel == panel
+
+
+@pytest.mark.parametrize("command", ROOT.commands)
+def test_flags_show_no_word_for_a_value(command: str) -> None:
+    printed = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+    assert "--help" in printed
+    assert "<bool>" not in printed
+
+
+def test_the_first_options_are_those_that_most_people_use() -> None:
+    first = [each.name for each in ROOT.commands["search"].params if each.name not in sum(PANELS["search"].values(), ())]
+    assert first[:5] == ["sensitivity", "budget", "output", "pin", "max_error"]
