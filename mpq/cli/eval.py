@@ -64,7 +64,10 @@ def command(
     if found.caution is not None:
         warn(found.caution)
     if json:
-        print_json(found.to_dict())
+        from mpq.records.artifact_files import read_header
+        from mpq.records.plan import assignment_of
+
+        print_json({"artifact": artifact.name, "assignment": assignment_of(read_header(artifact).schemes), **found.to_dict()})
         return
     rows = [[f.name, figure(f.reference), figure(f.quantized, f.stderr)] for f in found.figures]
     print_table(["figure", "reference", "quantized"], rows, title=f"{artifact.name} on {found.samples} samples")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from mpq.cli.find_inputs import check_output, stem_of
 from mpq.cli.find_sensitivity import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.options import Json
 from mpq.distribution import DISTRIBUTION
+from mpq.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
     from mpq.records.artifact import ArtifactHeader
@@ -21,13 +23,22 @@ if TYPE_CHECKING:
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact.")] = Path("plan.yaml"),
+    file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact; or the earlier of two plans.")] = Path(
+        "plan.yaml"
+    ),
+    new: Annotated[Path | None, typer.Argument(help="The plan to report, compared with the first one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: FILE.report.html beside the file]")] = None,
     sensitivity: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="The sensitivity file of a plan or artifact. [default: the one that the plan names, or the only one that fits]",
+        ),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `mpq eval --json` printed of the artifact. [default: *.evaluation.json beside the file, if it fits]"
         ),
     ] = None,
     png: Annotated[
@@ -39,14 +50,21 @@ def command(
 
     A plan is shown with the analysis that it names, an artifact with the one in its folder that fits.
 
+    With two plans, the page is about the second one and says what changed since the first.
+
     Example: mpq report plan.yaml
     """
     from mpq.files import write_text
     from mpq.report.render import render
 
-    subject = subject_of(file, sensitivity)
-    target = output or file.with_name(f"{stem_of(file)}.report.html")
-    check_output(target, inputs=(file, None if subject.table is None else subject.table.path))
+    shown = new or file
+    subject = _with_evaluation(subject_of(shown, sensitivity), shown, evaluation)
+    if new is not None:
+        subject = replace(subject, other=(file.name if file.name != new.name else str(file), _plan(file)))
+        if subject.plan is None:
+            raise UsageError(f"{new} is no plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
+    target = output or shown.with_name(f"{stem_of(shown)}.report.html")
+    check_output(target, inputs=(file, new, evaluation, None if subject.table is None else subject.table.path))
     write_text(target, render(subject))
     pictures: list[Path] = []
     if png:
@@ -58,6 +76,33 @@ def command(
         return
     print_lines([f"{path}: {path.stat().st_size:,} bytes" for path in (target, *pictures)])
     say("open it in a browser; it loads nothing from anywhere")
+
+
+def _plan(file: Path) -> Plan:
+    from mpq.records.file_kind import kind_of
+    from mpq.records.plan import read_plan
+
+    if kind_of(file) != "plan":
+        raise UsageError(f"{file} is no plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
+    return read_plan(file)
+
+
+def _with_evaluation(subject: Subject, file: Path, given: Path | None) -> Subject:
+    """The subject with what `mpq eval` found of its schemes, where that is known."""
+    from mpq.records.evaluation_file import evaluation_beside, read_evaluation
+    from mpq.records.plan import assignment_of
+
+    if not subject.schemes:
+        if given is not None:
+            raise UsageError(f"{file} has no scheme that {given} could be an evaluation of: name a plan or an artifact")
+        return subject
+    own = assignment_of(subject.schemes)
+    if given is None:
+        return replace(subject, evaluation=evaluation_beside(file.parent, own))
+    assignment, found = read_evaluation(given)
+    if assignment != own:
+        raise MismatchError(f"{given} is an evaluation of other schemes than those of {file}: run `mpq eval` on its artifact again")
+    return replace(subject, evaluation=found)
 
 
 def subject_of(file: Path, sensitivity: Path | None) -> Subject:

@@ -77,8 +77,8 @@ class Frontier:
 
     Args:
         points: optimal plans in order of rising size and falling error.
-        bound: corners of the lower convex hull of all plans, in order of size; every corner is a plan, and no plan lies below the line
-            from corner to corner.
+        bound: corners of a line below which no plan lies, in order of size: the stairs through the best plans of all sizes, or the lower
+            convex hull of all plans.
         uniform: plans of one scheme.
         chosen: the plan at hand, if there is one and all its schemes were measured.
         more: what the next percent of bytes buys; None if it buys nothing, or without a plan.

@@ -115,8 +115,7 @@ class Plan:
     @property
     def assignment(self) -> str:
         """A short digest of the schemes; evidence holds it, so that evidence for another assignment is detected."""
-        text = "\n".join(f"{name}: {scheme}" for name, scheme in sorted(self.layers.items()))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return assignment_of(self.layers)
 
     @property
     def evidence_is_current(self) -> bool:
@@ -140,6 +139,12 @@ class Plan:
     def with_layers(self, layers: Mapping[str, Scheme]) -> Plan:
         """The same plan with other schemes, no evidence and no remarks."""
         return replace(self, layers=dict(layers), evidence={}, remarks={})
+
+
+def assignment_of(layers: Mapping[str, Scheme]) -> str:
+    """A short digest of the schemes of layers, whatever their order."""
+    text = "\n".join(f"{name}: {scheme}" for name, scheme in sorted(layers.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: dict[str, Any], quantizer: str, rest: Rest) -> Plan:

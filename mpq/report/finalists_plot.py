@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mpq.report.frontier_plot import Frame, finalist_kind
+from mpq.report.frontier_plot import Frame, finalist_kind, is_uniform
 from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, decade_ticks, log_range
 
@@ -70,4 +70,5 @@ def _lane(subject: Subject, row: dict[str, Any], scale: Scale, y: float) -> Lane
             continue
         low, high = (None, None) if not stderr else (scale(max(value - stderr, scale.low)), scale(value + stderr))
         dots.append(Dot(series, scale(value), y + 13 * (number - 1) + 6, low, high))
-    return Lane(str(row["name"]), finalist_kind(subject, row), f"{row['effective_bits']:.4g}", y, dots)
+    name = f"uniform {row['name']}" if is_uniform(subject, row) else str(row["name"])
+    return Lane(name, finalist_kind(subject, row), f"{row['effective_bits']:.4g}", y, dots)

@@ -66,14 +66,28 @@ class Mark:
 
 @dataclass(frozen=True)
 class FrontierPlot:
-    """Everything that the template draws. `places` holds the place of each frontier point; None where it lies beyond the plot."""
+    """Everything that the page and the picture draw.
+
+    Args:
+        frame: size of the plot.
+        x_ticks: bits per weight.
+        y_ticks: errors.
+        places: the place of each frontier point; None where it lies beyond the plot.
+        line: places of the corners of the line below which no plan lies.
+        marks: plans.
+    """
 
     frame: Frame
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     places: list[tuple[float, float] | None]
-    path: str
+    line: list[tuple[float, float]]
     marks: list[Mark]
+
+    @property
+    def path(self) -> str:
+        """The line as an SVG path; of places that look the same only the first."""
+        return "M" + "L".join(f"{x:g} {y:g}" for x, y in dict.fromkeys(self.line)) if self.line else ""
 
 
 def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> FrontierPlot:
@@ -88,13 +102,13 @@ def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> Frontie
         marks.append(_predicted(frontier.chosen, "chosen", x, y))
     drawn = [place for place in places if place is not None]
     line = [(x(corner.effective_bits), y(corner.predicted)) for corner in visible_bound(frontier, x, y)]
-    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, _path(line), _labelled(marks, [*line, *drawn], frame))
+    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, line, _labelled(marks, [*line, *drawn], frame))
 
 
 def visible_bound(frontier: Frontier, x: Scale, y: Scale) -> list[Corner]:
     """The corners of the line below which no plan lies, as far as the plot reaches.
 
-    Between two corners the line is straight in the numbers; drawn straight on logarithmic scales it lies lower still, so nothing is
+    Between two corners the line is straight in the numbers; drawn straight on logarithmic scales it lies as low or lower, so nothing is
     below what is drawn.
     """
     kept: list[Corner] = []
@@ -110,9 +124,11 @@ def visible_bound(frontier: Frontier, x: Scale, y: Scale) -> list[Corner]:
 
 def _cut(inside: Corner, outside: Corner, most_bits: float, least: float) -> Corner:
     """Where the line from a corner inside the plot to one outside leaves it."""
-    right = (most_bits - inside.effective_bits) / (outside.effective_bits - inside.effective_bits)
-    down = (inside.predicted - least) / (inside.predicted - outside.predicted)
-    share = min(right, down)
+    share = 1.0
+    if outside.effective_bits > most_bits:
+        share = min(share, (most_bits - inside.effective_bits) / (outside.effective_bits - inside.effective_bits))
+    if outside.predicted < least:
+        share = min(share, (inside.predicted - least) / (inside.predicted - outside.predicted))
     return Corner(*(a + share * (b - a) for a, b in zip(inside, outside, strict=True)))
 
 
@@ -153,13 +169,14 @@ def finalist_kind(subject: Subject, row: Mapping[str, Any]) -> str:
     decision = str(subject.evidence.get("decision", "")).partition(":")[0].removeprefix("uniform ")
     if row["name"] == decision:
         return "chosen"
-    formats = {str(scheme) for table in [subject.table] if table for each in table.header.candidates.values() for scheme in each}
-    return "uniform" if row["name"] in formats else "mixed"
+    return "uniform" if is_uniform(subject, row) else "mixed"
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    """An SVG path from place to place; of places that look the same only the first."""
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in dict.fromkeys(places)) if places else ""
+def is_uniform(subject: Subject, row: Mapping[str, Any]) -> bool:
+    """Whether a finalist has the name of a scheme."""
+    return row["name"] in {
+        str(scheme) for table in [subject.table] if table for each in table.header.candidates.values() for scheme in each
+    }
 
 
 def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame: Frame) -> list[Mark]:

@@ -10,8 +10,9 @@ import numpy as np
 from mpq.distribution import install
 from mpq.errors import UsageError
 from mpq.files import atomic_write
+from mpq.report.bars_plot import bars_plot
 from mpq.report.colors import LIGHT, ramp
-from mpq.report.frontier_plot import WIDE, finalist_kind, frontier_scales, visible_bound
+from mpq.report.frontier_plot import WIDE, frontier_plot
 from mpq.report.report_input import Subject
 from mpq.report.rows import Facts, facts_of
 from mpq.report.summary import metric_name
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _ACCENT, _PLAN, _PLAIN = "#1f5fbf", "#c2255c", "#6b7280"
+_MARKS = {"chosen": (_PLAN, "D", "this plan"), "uniform": (_PLAIN, "s", "uniform"), "mixed": (_ACCENT, "o", "other finalist")}
+_ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 _NAMED_LAYERS = 60  # more layers than that are not named on the heat map
 
 
@@ -66,32 +69,28 @@ def _picture(beside: Path, name: str, inches: tuple[float, float], draw: Any) ->
 
 
 def _frontier(axes: Axes, subject: Subject) -> None:
-    frontier, rows = subject.frontier, [row for row in subject.evidence.get("finalists", ()) if row["held_out"] is not None]
-    assert frontier is not None
-    x, y = frontier_scales(frontier, rows, WIDE)
-    line = visible_bound(frontier, x, y)
-    axes.plot([c.effective_bits for c in line], [c.predicted for c in line], color=_ACCENT, label="least of any plan")
-    dots = [p for p in frontier.points if p.predicted >= y.low and p.effective_bits <= x.high]
-    axes.plot([p.effective_bits for p in dots], [p.predicted for p in dots], ".", ms=3, color=_ACCENT, label="best plans")
-    shown = [p for p in frontier.uniform if p.effective_bits <= x.high and p.predicted > 0]
-    axes.plot([p.effective_bits for p in shown], [p.predicted for p in shown], "s", mfc="white", mec=_PLAIN, label="uniform, predicted")
-    for p in shown:
-        tops = [row["held_out"] + (row.get("held_out_stderr") or 0.0) for row in rows if row["name"] == p.name]
-        at, above = (p.effective_bits, max(p.predicted, *tops, 0.0)), (0, 6)  # clear of the error bar
-        axes.annotate(p.name, at, xytext=above, textcoords="offset points", ha="center", fontsize=8, color="#333333")
-    if frontier.chosen is not None:
-        axes.plot(frontier.chosen.effective_bits, frontier.chosen.predicted, "D", mfc="white", mec=_PLAN, label="this plan, predicted")
-    for row in rows:
-        kind = finalist_kind(subject, row)
-        color, shape = {"chosen": (_PLAN, "D"), "uniform": (_PLAIN, "s")}.get(kind, (_ACCENT, "o"))
-        label = {"chosen": "this plan, held-out", "uniform": "uniform, held-out"}.get(kind, "other finalist, held-out")
-        labelled = label not in axes.get_legend_handles_labels()[1]
-        stderr = row.get("held_out_stderr") or 0.0
-        axes.errorbar(row["effective_bits"], row["held_out"], stderr, fmt=shape, color=color, capsize=3, label=label if labelled else None)
-    axes.set(xscale="log", yscale="log", xlim=(x.low, x.high), ylim=(y.low, y.high))
-    ticks = [bits for bits in (2, 3, 4, 5, 6, 8, 10, 12, 16) if x.low <= bits <= x.high]
-    axes.set_xticks(ticks, [str(bits) for bits in ticks])
-    axes.minorticks_off()
+    """What the page draws, from the same description: places are pixels of its frame."""
+    assert subject.frontier is not None
+    plot = frontier_plot(subject, subject.frontier, WIDE)
+    frame = plot.frame
+    axes.plot(*zip(*plot.line, strict=True), color=_ACCENT, label="least of any plan")
+    dots = [place for place in plot.places if place is not None]
+    axes.plot([x for x, _ in dots], [y for _, y in dots], ".", ms=3, color=_ACCENT, label="best plans")
+    named: set[str] = set()
+    for mark in plot.marks:
+        color, shape, what = _MARKS[mark.kind]
+        label = f"{what}, {'held-out' if mark.measured else 'predicted'}"
+        whisker = None if mark.low is None or mark.high is None else [[mark.y - mark.high], [mark.low - mark.y]]
+        face = color if mark.measured else "white"
+        axes.errorbar(
+            mark.x, mark.y, whisker, fmt=shape, color=color, mfc=face, mec=color, capsize=3, label=None if label in named else label
+        )
+        named.add(label)
+        if mark.label:
+            axes.text(mark.label_x, mark.label_y, printable(mark.label), ha=_ANCHORS[mark.anchor], va="baseline", fontsize=8)
+    axes.set(xlim=(frame.left, frame.width - frame.right), ylim=(frame.height - frame.bottom, frame.top))
+    axes.set_xticks([tick.at for tick in plot.x_ticks], [tick.label for tick in plot.x_ticks])
+    axes.set_yticks([tick.at for tick in plot.y_ticks], [tick.label for tick in plot.y_ticks])
     axes.grid(color="#e3e5ea")
     axes.set_axisbelow(True)
     axes.set(xlabel="bits per weight over the layers", ylabel=metric_name(subject), title=printable(subject.title))
@@ -99,13 +98,17 @@ def _frontier(axes: Axes, subject: Subject) -> None:
 
 
 def _bits(axes: Axes, facts: Facts) -> None:
-    colors = ramp(len(facts.schemes), LIGHT)
+    """The upper part of the page's columns, from the same description."""
+    colors, plot = ramp(len(facts.schemes), LIGHT), bars_plot(facts, "wide")
+    assert plot is not None
     for index, scheme in enumerate(facts.schemes):
-        rows = [row for row in facts.rows if row.scheme == index]
-        if rows:
-            axes.bar([row.number for row in rows], [row.bits or 0.0 for row in rows], color=colors[index], label=str(scheme), width=0.85)
-    axes.locator_params(axis="x", integer=True)
-    axes.set(xlabel="layer, in the order of the model", ylabel="bits per weight")
+        columns = [column for column in plot.columns if column.scheme == index]
+        if columns:
+            edges, heights = [column.x for column in columns], [column.bits for column in columns]
+            axes.bar(edges, heights, align="edge", width=plot.width, color=colors[index], label=str(scheme))
+    axes.set_yticks([plot.bits_floor - tick.at for tick in plot.bits_ticks], [tick.label for tick in plot.bits_ticks])
+    axes.set_xticks([])
+    axes.set(xlabel="layers, in the order of the model", ylabel="bits per weight")
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=8, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 

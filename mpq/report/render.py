@@ -8,12 +8,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mpq.formats.scheme import Scheme
+from mpq.records.diff import diff_plans
 from mpq.records.frontier import Margin, Point
 from mpq.report import words
 from mpq.report.bars_plot import bars_plot
 from mpq.report.colors import DARK, LIGHT, ramp
 from mpq.report.finalists_plot import finalists_plot
 from mpq.report.frontier_plot import NARROW, WIDE, frontier_plot
+from mpq.report.opening import opening
 from mpq.report.report_input import Subject
 from mpq.report.rows import LEVELS, NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
@@ -39,14 +41,14 @@ def _environment() -> Environment:
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
-        name: getattr(words, name) for name in ("size", "signed_size", "figure", "short", "noise", "share", "change", "count")
+        name: getattr(words, name) for name in ("size", "signed_size", "figure", "short", "noise", "share", "change", "count", "either")
     }
     return environment
 
 
 def _context(subject: Subject) -> dict[str, Any]:
     facts = facts_of(subject)
-    frontier = subject.frontier
+    frontier, other = subject.frontier, subject.other
     bars = [plot for name in _FRAMES if (plot := bars_plot(facts, name)) is not None]
     finalists = [each for name in _FRAMES if (each := finalists_plot(subject, name)) is not None]
     return {
@@ -60,7 +62,10 @@ def _context(subject: Subject) -> dict[str, Any]:
         "limit": NOISE,
         "metric": metric_name(subject),
         "tiles": tiles(subject, facts),
+        "opening": opening(subject, metric_name(subject)),
         "verdict": verdict(subject),
+        "compared": None if other is None or subject.plan is None else diff_plans(other[1], subject.plan, table=subject.table),
+        "other_name": None if other is None else other[0],
         "warnings": warnings(subject),
         "noise_text": noise_text(facts),
         "settled": settled(subject),

@@ -10,6 +10,7 @@ from typing import Any
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
 from mpq.records.artifact import ArtifactHeader
+from mpq.records.evaluation import Evaluation
 from mpq.records.frontier import Frontier, Point
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
@@ -29,6 +30,8 @@ class Subject:
         artifact: the header of an artifact.
         artifact_bytes: size of the artifact's file.
         frontier: what the table can reach; None without a complete table.
+        evaluation: what `mpq eval` found of this plan's artifact, if it is known.
+        other: an earlier plan that this one is compared with, and its name.
 
     Raises:
         UsageError: if there is nothing to report.
@@ -40,6 +43,8 @@ class Subject:
     artifact: ArtifactHeader | None = None
     artifact_bytes: int | None = None
     frontier: Frontier | None = None
+    evaluation: Evaluation | None = None
+    other: tuple[str, Plan] | None = None
 
     def __post_init__(self) -> None:
         if self.table is None and self.plan is None and self.artifact is None:

@@ -10,7 +10,7 @@ from mpq.evidence.self_check import self_check_warnings
 from mpq.models.running.metric_registry import METRICS
 from mpq.report.report_input import Subject
 from mpq.report.rows import NOISE, Facts
-from mpq.report.words import TIMES, change, count, figure, noise, size
+from mpq.report.words import TIMES, change, count, figure, noise, share, size
 from mpq.shown import printable
 
 
@@ -130,7 +130,14 @@ def _plan_tiles(subject: Subject) -> Iterable[Tile]:
     yield Tile("File", size(held.file_bytes), f"{whole / held.file_bytes:.3g}{TIMES} smaller than {size(whole)}")
     limit = f"; budget {plan.budget}" if plan.budget else ""
     yield Tile("Bits per weight", f"{held.effective_bits:.4g}", f"over the layers, {held.file_effective_bits:.4g} over the file{limit}")
+    yield _unsearched_tile(held.file_bytes, held.layer_bytes, plan.rest.dtype)
     yield from _error_tiles(subject)
+
+
+def _unsearched_tile(file_bytes: int, layer_bytes: int, dtype: str | None) -> Tile:
+    stored = f" in {dtype}" if dtype is not None else ""
+    part = share(file_bytes - layer_bytes, file_bytes)
+    return Tile("Not searched", size(file_bytes - layer_bytes), f"{part} of the file: unquantized tensors{stored}, program, header")
 
 
 def _error_tiles(subject: Subject) -> Iterable[Tile]:
@@ -143,6 +150,7 @@ def _error_tiles(subject: Subject) -> Iterable[Tile]:
         yield Tile("Error on held-out data", figure(held), f"{noise(stderr)} {name}; predicted {figure(predicted)}".strip())
     elif predicted is not None:
         yield Tile("Predicted error", figure(predicted), f"{name}, not measured as a whole")
+    yield from _evaluation_tiles(subject)
     best: Mapping[str, Any] = evidence.get("best_uniform", {})
     if held is not None and best.get("held_out"):
         text = f"{figure(best['held_out'])} of uniform {best['scheme']} at {best['effective_bits']:.4g} bits"
@@ -152,11 +160,28 @@ def _error_tiles(subject: Subject) -> Iterable[Tile]:
         yield Tile("Proof", "optimal" if gap == 0 else f"within {gap:.2%}", "for the table, under this budget")
 
 
+def _evaluation_tiles(subject: Subject) -> Iterable[Tile]:
+    """What `mpq eval` found on data that took no part in any decision: accuracy beside the divergence."""
+    found = subject.evaluation
+    if found is None:
+        return
+    known = {each.name: each for each in found.figures}
+    where = f"on {found.samples:,} samples of {printable(found.source)}"
+    for name, title in (("accuracy", "Accuracy"), ("perplexity", "Perplexity")):
+        if (each := known.get(name)) is not None and each.reference is not None:
+            value, before = (f"{v:.2%}" if name == "accuracy" else figure(v) for v in (each.quantized, each.reference))
+            yield Tile(title, value, f"original {before}, {where}")
+    if (each := known.get("kl_divergence")) is not None:
+        yield Tile("KL divergence, test data", figure(each.quantized), f"{noise(each.stderr)} {where}".strip())
+
+
 def _artifact_tiles(subject: Subject, facts: Facts) -> Iterable[Tile]:
     total, weights = sum(row.bytes or 0 for row in facts.rows), sum(row.weights for row in facts.rows)
     original = sum(layer.original_bytes for layer in subject.layers)
     if subject.artifact_bytes is not None:
         yield Tile("File", size(subject.artifact_bytes), f"{subject.artifact_bytes:,} bytes on disk")
+        assert subject.artifact is not None
+        yield _unsearched_tile(subject.artifact_bytes, total, subject.artifact.rest_dtype)
     yield Tile("Layers", size(total), f"{original / total:.3g}{TIMES} smaller than {size(original)}")
     yield Tile("Bits per weight", f"{8 * total / weights:.4g}", f"over {count(weights, 'weight')} of the layers")
     yield from _error_tiles(subject)

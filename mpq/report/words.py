@@ -50,9 +50,16 @@ def noise(stderr: float | None) -> str:
     return "" if stderr is None or math.isnan(stderr) else f"±{stderr:.2g}".replace("e-0", "e-")
 
 
+def either(value: float | None) -> str:
+    """A count in full, or any other figure with four digits."""
+    return f"{value:,}" if isinstance(value, int) else figure(value)
+
+
 def share(part: float, whole: float) -> str:
     """A share in percent, one decimal below ten."""
     value = 100 * part / whole if whole else 0.0
+    if abs(value) < 0.05:
+        return "0.0%"
     return f"{value:.1f}%" if abs(value) < 9.95 else f"{value:.0f}%"
 
 

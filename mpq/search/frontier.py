@@ -1,14 +1,15 @@
 """The frontier: the table solved exactly for many sizes at once. No model is needed, and no torch.
 
 Solved are sizes in equal ratios, the size of every uniform plan and of every plan that was measured; and the corners of the lower convex
-hull of all plans, which greedy steps give for nothing. No plan of the table lies below the line from corner to corner: the linear
-relaxation proves it (`solvers/relaxation.py`).
+hull of all plans, which greedy steps give for nothing. Of a few layers, the best plans of all sizes are solved, one below the other. The
+line goes through these, or where they are too many from corner to corner of the hull. No plan of the table lies below it: each step is
+solved exactly, and of the hull the linear relaxation proves it (`solvers/relaxation.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mpq.formats.scheme import Scheme
@@ -22,6 +23,8 @@ from mpq.search.solvers.relaxation import Vertex, hull_of
 from mpq.search.stages.uniform import uniform_plans
 
 POINTS = 96
+_FEW_GROUPS = 16
+_MOST_STEPS = 400
 _SHARE = 0.01
 _ROUNDED = 0.00005  # bits: what a plan's evidence may have rounded away
 
@@ -40,10 +43,12 @@ def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINT
     solver = _Solver(table, plan)
     corners = solver.hull()
     uniform = tuple(solver.point(each.choice, name=each.name) for each in uniform_plans(solver.problem, table, solver.pins))
+    whole = solver.staircase()
     limits = {*_spread(solver.problem, count), *(each.layer_bytes for each in uniform), *_finalists(plan)}
     found = [point for limit in sorted(limits) if (point := solver.best(limit)) is not None]
     found += [solver.point(each.choice) for each in _thinned(corners, count)]
-    bound = tuple(Corner(8 * each.cost / solver.weights, each.error) for each in corners)
+    bound = tuple(Corner(8 * each.cost / solver.weights, each.error) for each in corners) if whole is None else tuple(_steps(whole))
+    found += whole or []
     if plan is None:
         return Frontier(_falling(found), bound, uniform)
     size = plan.size.layer_bytes
@@ -58,6 +63,16 @@ def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINT
         Margin(before, more) if before and more and more.predicted < before.predicted else None,
         Margin(before, less) if before and less and less.schemes != before.schemes else None,
     )
+
+
+def _steps(points: Sequence[Point]) -> Iterator[Corner]:
+    """The corners of the stairs through all best plans: until the next one is reached, the error stays what it is."""
+    before: Point | None = None
+    for point in _falling(points):
+        if before is not None:
+            yield Corner(point.effective_bits, before.predicted)
+        yield Corner(point.effective_bits, point.predicted)
+        before = point
 
 
 def _spread(problem: Problem, count: int) -> set[int]:
@@ -95,6 +110,22 @@ class _Solver:
         """The vertices of the lower convex hull of all plans."""
         groups = self.problem.groups
         return hull_of([[o.cost for o in group.options] for group in groups], [[o.error for o in group.options] for group in groups])
+
+    def staircase(self) -> list[Point] | None:
+        """The best plans of all sizes, from the largest down, each solved below the one before; None if there are too many."""
+        if len(self.problem.groups) > _FEW_GROUPS:
+            return None
+        found: list[Point] = []
+        limit = self.problem.largest
+        while len(found) < _MOST_STEPS:
+            point = self.best(limit)
+            if point is None:
+                return found
+            if point.gap:
+                return None
+            found.append(point)
+            limit = point.layer_bytes - 1
+        return None
 
     def best(self, limit: int) -> Point | None:
         solution = replace(self.problem, limit=limit).solve()

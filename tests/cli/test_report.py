@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from tests.cli.typed import done, typed
+from tests.cli.typed import done, refused, typed
 
 
 def test_a_plan_is_reported_with_the_sensitivity_file_beside_it(folder: Path) -> None:
@@ -56,3 +56,19 @@ def test_the_same_files_give_the_same_page(folder: Path) -> None:
     done("report plan.yaml -o a.html")
     done("report plan.yaml -o b.html")
     assert (folder / "a.html").read_bytes() == (folder / "b.html").read_bytes()
+
+
+def test_two_plans_are_compared_and_an_evaluation_stands_beside(folder: Path) -> None:
+    done("search --budget 6bits --trials 0 -o old.yaml")
+    done("search --budget 5bits --trials 0 -o new.yaml")
+    done("apply new.yaml --no-recovery -o new.mpq.safetensors")
+    (folder / "new.evaluation.json").write_text(done("eval new.mpq.safetensors --data test.pt --json").out)
+    done("report old.yaml new.yaml")
+    page = (folder / "new.report.html").read_text()
+    assert 'id="compare"' in page
+    assert "Against old.yaml" in page
+    assert "Accuracy on " in page
+    assert "Not searched" in page
+    reason = refused("report old.yaml --evaluation new.evaluation.json", 3)
+    assert reason.startswith("new.evaluation.json is an evaluation of other schemes than those of old.yaml: run `mpq eval`")
+    assert refused("report model.sensitivity.jsonl new.yaml", 2).startswith("model.sensitivity.jsonl is no plan: a report compares two")

@@ -3,6 +3,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 from hypothesis import given, settings
@@ -36,26 +37,32 @@ def test_no_plan_lies_below_the_frontier(seed: int) -> None:
 
 
 def line_at(bound: Sequence[Corner], bits: float) -> float:
-    """The error of the line from corner to corner at a size; beyond the last corner that corner's."""
-    right = next((number for number, corner in enumerate(bound) if corner.effective_bits >= bits), None)
+    """The least error of the line at a size; beyond the last corner that corner's."""
+    left = [corner for corner in bound if corner.effective_bits <= bits + 1e-9]
+    right = next((corner for corner in bound if corner.effective_bits > bits + 1e-9), None)
+    a = left[-1]
     if right is None:
-        return bound[-1].predicted
-    a, b = bound[max(0, right - 1)], bound[right]
-    width = b.effective_bits - a.effective_bits
-    return b.predicted if not width else a.predicted + (b.predicted - a.predicted) * (bits - a.effective_bits) / width
+        return a.predicted
+    return a.predicted + (right.predicted - a.predicted) * (bits - a.effective_bits) / (right.effective_bits - a.effective_bits)
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), finite=st.booleans())
-def test_no_plan_lies_below_the_line(seed: int, *, finite: bool) -> None:
+@given(seed=st.integers(0, 10_000), finite=st.booleans(), stairs=st.booleans())
+def test_no_plan_lies_below_the_line(seed: int, *, finite: bool, stairs: bool) -> None:
     found = random_table(seed, count=4)
     if not finite:  # a measurement that noise has brought below zero
         key = next(key for key in found.errors if key[1].format == "fp16")
         found.errors[key] = found.errors[key] - 2 * found.errors[key].mean()
-    reach, weights = frontier(found, count=12), sum(layer.weights for layer in found.layers)
-    corners = [(round(corner.effective_bits * weights / 8), pytest.approx(corner.predicted)) for corner in reach.bound]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module("mpq.search.frontier"), "_FEW_GROUPS", 4 * stairs)
+        reach, weights = frontier(found, count=12), sum(layer.weights for layer in found.layers)
     plans = all_plans(found)
-    assert all(any(bits == size and error == value for bits, value in plans) for size, error in corners)
+    for corner in reach.bound[::2] if stairs else reach.bound:  # of the stairs every other corner is inside a step
+        size = round(corner.effective_bits * weights / 8)
+        assert any(size == own and error == pytest.approx(corner.predicted) for own, error in plans)
+    if stairs:  # every best plan is on them
+        best = [error for size, error in plans if error <= min(e for s, e in plans if s <= size) + 1e-15]
+        assert len({round(error, 9) for error in best}) == len(reach.bound) // 2 + 1
     for size, error in plans:
         assert error >= line_at(reach.bound, 8 * size / weights) - 1e-9
 
