@@ -95,9 +95,9 @@ def _analyze(
     on_progress: Progress,
 ) -> Sensitivity:
     if samples is None:
-        return analyze_without_data(loaded, chosen, output=path, path=_relative(loaded.path, path), on_progress=on_progress)
+        return analyze_without_data(loaded, chosen, output=path, path=_place(loaded, path), on_progress=on_progress)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
-    prepared = prepare(loaded, samples, chosen, path=_relative(loaded.path, path), reading=reading, earlier=earlier, store=store)
+    prepared = prepare(loaded, samples, chosen, path=_place(loaded, path), reading=reading, earlier=earlier, store=store)
     table, journal = open_journal(prepared.header, path)
     if table.finished:
         return table
@@ -141,8 +141,9 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _relative(model: Path | None, output: Path | None) -> str | None:
-    if model is None:
-        return None
+def _place(model: LoadedModel, output: Path | None) -> str | None:
+    """Where a model is found again: its name and commit on the hub, or its path from the folder of the output."""
+    if model.hub is not None or model.path is None:
+        return model.hub
     folder = Path.cwd() if output is None else output.parent
-    return Path(os.path.relpath(model.resolve(), folder.resolve())).as_posix()
+    return Path(os.path.relpath(model.path.resolve(), folder.resolve())).as_posix()

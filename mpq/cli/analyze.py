@@ -48,7 +48,12 @@ WITHOUT_DATA = "weight"  # the method that does without
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --builder.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="torch.export archive, TorchScript, Hugging Face folder, hf://ORG/NAME@REVISION, or state dict with --builder."
+        ),
+    ],
     calib: Annotated[
         str | None,
         typer.Option(
@@ -207,7 +212,7 @@ def command(
     source = calibration_source(given, loaded, needed=settings.method != WITHOUT_DATA)
     check_output(target, inputs=(source,))
     data = None if source is None else read_data(source, loaded, reading, seed=settings.seed)
-    say(f"model: {model} ({loaded.kind}); data: {'none' if data is None else data.description}")
+    say(f"model: {loaded.hub or model} ({loaded.kind}); data: {'none' if data is None else data.description}")
     read = None if source is None else how_read(source, reading, target)
     with removed_if_bare(target), progress("analyze") as advance:
         table = analyze(

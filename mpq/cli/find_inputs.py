@@ -13,6 +13,7 @@ from mpq.cli.console import say, warn
 from mpq.config import DataSettings, data_settings
 from mpq.errors import DataError, HeldError, MismatchError, MpqError, OutputError, UsageError
 from mpq.files import exists, journal_lines
+from mpq.records.hub_name import hub_name
 from mpq.records.named_code import refuse_code
 from mpq.writing.outputs import refuse_inputs, refuse_special
 
@@ -25,8 +26,11 @@ _CALIBRATION = ("calibration.pt", "calibration.safetensors", "calibration.npz", 
 
 
 def stem_of(path: Path) -> str:
-    """The name that a model's files share: its own without ending; a folder's own name."""
-    name = path.resolve().name
+    """The name that a model's files share: its own without ending; a folder's own name, and that of a model of the hub."""
+    hub = hub_name(path)
+    name = path.resolve().name if hub is None else hub.repo.rpartition("/")[2]
+    if hub is not None:
+        return name
     for ending in (".mpq.safetensors", ".sensitivity.jsonl"):
         if name.endswith(ending):
             return name.removesuffix(ending)
@@ -215,6 +219,8 @@ def located_model(facts: Mapping[str, Any], beside: Path) -> Path:
     text = facts.get("path")
     if text is None:
         raise MismatchError(f"{beside.name} was made from a model in memory: use the Python functions, or give --reference MODEL")
+    if hub_name(text) is not None:
+        return Path(str(text))
     for candidate in (beside.parent / str(text), Path(str(text))):
         if exists(candidate):
             return candidate

@@ -28,6 +28,7 @@ _COMMANDS = (
     "bench",
     "export",
     "verify",
+    "push",
     "show",
     "report",
     "diff",

@@ -135,6 +135,7 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         del model.config.transformers_weights
         model._weight_conversions = None  # a dequantized model is saved by the conversions of its kind, not by those that packed it
+        model.requires_grad_(False)  # products on codes take inputs without gradients
         return_freed_memory()  # the codes were copied out of the file
         return model
 
@@ -146,7 +147,7 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
                 if id(parameter) not in made:
                     made[id(parameter)] = nn.Parameter(parameter.dequantize().to(dtype), requires_grad=False)
                 replace_tensor(model, name, made[id(parameter)])
-        return model
+        return model.requires_grad_()
 
     def is_serializable(self) -> bool:
         """No; it says what to do instead."""

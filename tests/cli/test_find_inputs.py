@@ -199,3 +199,9 @@ def test_data_is_read_again_as_it_was_and_only_if_it_is_the_same() -> None:
         reopen_data(facts, Path("runs/a.jsonl"), model)
     with pytest.raises(TrustError):
         reopen_data({**facts, "source": "os:getcwd"}, Path("runs/a.jsonl"), model)
+
+
+@pytest.mark.parametrize("name", ["hf://org/llama.v1", "hf://org/llama.v1@main"])
+def test_a_model_of_the_hub_is_called_by_its_name_and_found_by_its_commit(tmp_path: Path, name: str) -> None:
+    assert stem_of(Path(name)) == "llama.v1"
+    assert located_model({"path": name}, tmp_path / "plan.yaml") == Path(name)

@@ -70,7 +70,7 @@ def test_layers_stay_packed_and_tied_ones_are_one(llama: Path) -> None:
     assert layer.self_attn.v_proj.weight.scheme_name == "int4-asym-g32"
     assert layer.mlp.down_proj.weight.scheme_name == "nf4-g32"
     assert type(layer.self_attn.k_proj.weight.data) is torch.Tensor
-    assert not any(parameter.requires_grad for parameter in model.parameters() if isinstance(parameter, PackedTensor))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.config.quantization_config.to_dict() == {
         "quant_method": "mpq",
         "version": 1,
@@ -107,6 +107,7 @@ def test_a_dequantized_model_is_saved_and_loaded_without_mpq(llama: Path, tmp_pa
     model, _ = loaded(llama)
     model.dequantize()
     assert not any(isinstance(parameter, PackedTensor) for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.lm_head.weight is model.model.embed_tokens.weight
     model.save_pretrained(tmp_path / "saved")
     again, info = loaded(tmp_path / "saved")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from torch import nn
 
 from mpq.config import data_settings
 from mpq.data.dataset import Batch
+from mpq.errors import ModelError
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.source import Source
 from mpq.files import exists
 from mpq.models.inputs.load_data import load_data
+from mpq.models.sources.hub import fetch
 from mpq.models.sources.load import load_named
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact_plans import data_file, plans_beside
+from mpq.records.hub_name import hub_name
 from mpq.records.plan import Plan, read_plan
 from mpq.records.stands_alone import stands_alone
 from mpq.runtime.load import load
@@ -28,6 +32,11 @@ def original_path(source: Source, options: Options) -> Path | None:
     if options.model is not None:
         return options.model
     path = source.model.get("path")
+    name = hub_name(path)
+    if name is not None:
+        with suppress(ModelError):  # it cannot be downloaded now
+            return fetch(name, trust=options.trust).folder
+        return None
     found = [place for place in (source.path.parent / str(path), Path(str(path))) if exists(place)]
     return found[0] if path is not None and found else None
 

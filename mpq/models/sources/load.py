@@ -17,6 +17,7 @@ from mpq.models.memory.offload import LIMIT_BYTES, Offload
 from mpq.models.sources.checks import check_sound, state_sha256
 from mpq.models.sources.detect_kind import sniff
 from mpq.models.sources.exported_program import load_program
+from mpq.models.sources.hub import fetch
 from mpq.models.sources.huggingface import load_directory
 from mpq.models.sources.inference_tensors import replace_inference_tensors
 from mpq.models.sources.loaded import LoadedModel
@@ -24,6 +25,7 @@ from mpq.models.sources.mapped_checkpoint import map_directory
 from mpq.models.sources.state_dict import Reading, code_named_by_file
 from mpq.models.sources.torch_files import load_safetensors, load_saved, load_torchscript
 from mpq.records.facts import checkpoint_options
+from mpq.records.hub_name import hub_name
 from mpq.records.named_code import named_factory
 
 _SELF_CONTAINED = {"export": "a torch.export archive", "torchscript": "TorchScript", "hf": "a Hugging Face directory"}
@@ -42,7 +44,8 @@ def load_model(
     """The model at `path`, on the CPU and in eval mode.
 
     Args:
-        path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module or a Hugging Face directory.
+        path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module, a Hugging Face directory, or
+            "hf://org/name@revision", which is downloaded.
         factory: "package.module:callable", called without arguments to make the module that a state dict fits.
         trust: allow a file to run code of its own while it is loaded; without it such a file is refused.
         offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/memory`).
@@ -57,7 +60,9 @@ def load_model(
         NumericsError: if a weight holds NaN or infinity.
         UsageError: if `factory`, `key` or `allow_unexpected` cannot be used, or `offload` with a model that is no Hugging Face directory.
     """
-    path = Path(path)
+    name = hub_name(path)
+    fetched = None if name is None else fetch(name, trust=trust)
+    path = Path(path) if fetched is None else fetched.folder
     content = sniff(path)
     if content in _SELF_CONTAINED and (needless := _options_of_state_dicts(factory, key, allow_unexpected)):
         raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and brings its own module: leave out {needless}")
@@ -68,7 +73,9 @@ def load_model(
     with torch.inference_mode(mode=False):  # or the module could not be written or trained later
         loaded = _load(content, path, reading, trust=trust) if store is None else _offloaded(path, store, trust=trust)
     check_sound(loaded.module, str(path))
-    return loaded
+    if fetched is None:
+        return loaded
+    return replace(loaded, hub=str(fetched.name), notes=(*loaded.notes, f"downloaded: {fetched.name}, all files of this commit"))
 
 
 def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool) -> LoadedModel:

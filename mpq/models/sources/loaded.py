@@ -24,6 +24,7 @@ class LoadedModel:
         factory: "package.module:callable" that made the module of a state dict.
         checkpoint_key: the entry of a checkpoint, or the prefix of names, that the user chose.
         allow_unexpected: names of a checkpoint that the module does not have were allowed.
+        hub: of a model that was downloaded, its name and commit, "hf://org/name@commit"; files name it by that.
         notes: how a checkpoint was read: the entry, names that were renamed or left out.
         example_inputs: positional and keyword inputs that an exported program carries.
         program: "export": the archive without its weights, compressed; `rebuild_module` makes the module from it.
@@ -45,3 +46,4 @@ class LoadedModel:
     checkpoint_key: str | None = None
     allow_unexpected: bool = False
     notes: tuple[str, ...] = ()
+    hub: str | None = None

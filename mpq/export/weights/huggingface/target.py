@@ -31,10 +31,8 @@ from mpq.formats.scheme import Scheme
 from mpq.records.artifact_files import artifact_files
 from mpq.records.artifact_plans import plans_beside
 from mpq.records.hub_config import INDEX, METHOD, VERSION, WEIGHTS
+from mpq.records.hub_name import hub_name
 from mpq.records.plan import Plan, plan_to_yaml, read_plan
-
-_HUB = "hf://"
-_REVISION = "@"
 
 
 class HuggingFace(Target):
@@ -72,7 +70,7 @@ class HuggingFace(Target):
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Write weights, tokenizer, plan, report and card, then config.json, without which nothing loads the folder."""
         plan, original = _plan(source, options), original_path(source, options)
-        base = options.base_model or hub_name(source.model.get("path"))
+        base = options.base_model or _repo(source)
         facts = original_facts(original)
         card = Card(_title(source), source, plan, base, facts, options.evaluation, has_report=options.report is not None)
         with staged(output, last=CONFIG) as folder:
@@ -86,12 +84,6 @@ class HuggingFace(Target):
             config = config_with(source.artifact.config, _quantization(source, plan, weights))
             write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         return Written(output, (*notes, *_notes(card, options), f"use: import mpq, then {card.auto_class}.from_pretrained('{output}')"))
-
-
-def hub_name(path: object) -> str | None:
-    """`org/name` of a model that came from the hub; None for one that did not."""
-    text = str(path)
-    return text.removeprefix(_HUB).partition(_REVISION)[0] if text.startswith(_HUB) else None
 
 
 def without_paths(plan: Plan) -> Plan:
@@ -146,9 +138,14 @@ def _layer_bytes(source: Source) -> int:
 
 
 def _title(source: Source) -> str:
-    path = source.model.get("path")
-    name = PurePath(str(path).partition(_REVISION)[0]).name if path else source.path.name.partition(".")[0]
-    return f"{name}-mpq"
+    path = _repo(source) or source.model.get("path") or source.path.name.partition(".")[0]
+    return f"{PurePath(str(path)).name}-mpq"
+
+
+def _repo(source: Source) -> str | None:
+    """`org/name` of a model that came from the hub."""
+    name = hub_name(source.model.get("path"))
+    return None if name is None else name.repo
 
 
 def _notes(card: Card, options: Options) -> list[str]:

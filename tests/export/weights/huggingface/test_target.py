@@ -13,7 +13,7 @@ from mpq.errors import OutputError
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.run import export
-from mpq.export.weights.huggingface.target import hub_name, without_paths
+from mpq.export.weights.huggingface.target import without_paths
 from mpq.records.plan import read_plan
 from mpq.tensors.packed import PackedTensor
 from tests.export.artifacts import by_name, make, save_llama, tokens
@@ -124,10 +124,3 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
 
 def linear() -> torch.nn.Module:
     return torch.nn.Linear(8, 8)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"), [("hf://org/name@abc", "org/name"), ("hf://org/name", "org/name"), ("../models/llama", None), (None, None)]
-)
-def test_a_model_of_the_hub_is_known_by_its_path(path: str | None, name: str | None) -> None:
-    assert hub_name(path) == name
