@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mpq.analyze.candidates import candidates_for, expand
+from mpq.analyze.choose_layers import chosen_layers, tied_notes
 from mpq.analyze.choose_method import choose_method
 from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.methods.weight import WeightOnly
@@ -19,7 +20,7 @@ from mpq.config import AnalysisSettings
 from mpq.data.dataset import Data, Split
 from mpq.data.split_rule import POSITION
 from mpq.distribution import VERSION
-from mpq.errors import ModelError, PatternError
+from mpq.errors import ModelError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.outside_state import outside_notes, outside_weights
 from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
@@ -30,7 +31,6 @@ from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.running.known import scope_for
 from mpq.models.sources.loaded import LoadedModel
-from mpq.patterns import select
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.shown import listed
@@ -130,6 +130,7 @@ def prepare(
             *_split_notes(splitting, counts),
             *([caution] if caution else []),
             *_added(parts),
+            *tied_notes(discovery, settings),
             *_unreached(discovery),
             *_unused(unused),
             *_idle(idle),
@@ -139,18 +140,6 @@ def prepare(
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)
-
-
-def chosen_layers(discovery: Discovery, settings: AnalysisSettings) -> list[Layer]:
-    """The layers to search: those that match `targets` (all if empty) and do not match `ignore`, in model order."""
-    known = [layer.name for layer in (*discovery.layers, *discovery.unreached)]
-    kept = set(select(known, settings.targets, option="--targets")) if settings.targets else set(known)
-    kept -= set(select(known, settings.ignore, option="--ignore")) if settings.ignore else set()
-    layers = [layer for layer in discovery.layers if layer.name in kept]
-    if not layers:
-        kind = PatternError if settings.targets or settings.ignore else ModelError
-        raise kind("no layer is left to search: widen --targets or narrow --ignore")
-    return layers
 
 
 def _counts(split: Split, data: Data) -> dict[str, int]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from mpq.analyze.candidates import candidates_for, expand
+from mpq.analyze.choose_layers import chosen_layers, tied_notes
 from mpq.analyze.choose_quantizer import CONTENDERS
 from mpq.analyze.methods.base import Progress
 from mpq.analyze.methods.weight import WeightOnly, weigh
-from mpq.analyze.prepare import chosen_layers
 from mpq.analyze.resume import open_journal
 from mpq.config import AnalysisSettings
 from mpq.distribution import VERSION
@@ -82,7 +82,7 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
         rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
-        notes=(_ASSUMED, _MEANING, *too_large),
+        notes=(_ASSUMED, _MEANING, *tied_notes(discovery, settings), *too_large),
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
 
