@@ -16,7 +16,10 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-REGISTRATIONS = {"transformers.quantizers.auto": "mpq.integrations.transformers_quantizer"}
+REGISTRATIONS = {
+    "transformers.quantizers.auto": "mpq.integrations.transformers_quantizer",
+    "lm_eval.api.registry": "mpq.integrations.lm_eval_registration",
+}
 """The module to wait for, and mpq's module that registers with it when imported."""
 
 
