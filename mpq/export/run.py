@@ -82,7 +82,7 @@ def export(
     fingerprint_path(place).unlink(missing_ok=True)  # one of an earlier export would not fit
     written = goal.write(wanted, place, chosen)
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
-    fingerprint = _fingerprinted(wanted, target, written.path, chosen) if goal.needs_weights and chosen.fingerprint else None
+    fingerprint = _fingerprinted(wanted, target, written.path, chosen) if target in PROGRAMS and chosen.fingerprint else None
     notes = (*_rest_notes(given, goal), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size

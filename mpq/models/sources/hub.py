@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpq.distribution import install
 from mpq.errors import ModelError
 from mpq.records.hub_name import HubName
 from mpq.shown import first_line
@@ -103,7 +104,7 @@ def huggingface_hub(what: str) -> Any:
         importlib.import_module("huggingface_hub.errors")
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise ModelError(f"{what} needs huggingface_hub: pip install 'mpq[hf]'") from error
+        raise ModelError(f"{what} needs huggingface_hub: {install('hf')}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mpq.distribution import install
 from mpq.export.source import Source
 from mpq.export.weights.huggingface.results import Result, evaluated, held_out, model_index
 from mpq.records.plan import Plan
@@ -97,7 +98,7 @@ def _use(card: Card) -> str:
     return f"""## Use
 
 ```bash
-pip install 'mpq[hf]'
+{install("hf")}
 ```
 
 ```python

@@ -40,6 +40,7 @@ class HuggingFace(Target):
 
     ending = "-huggingface"
     abilities = Abilities(bits=())
+    keeps_rest = True
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The scheme itself."""
