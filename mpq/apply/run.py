@@ -11,35 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mpq.apply.artifact_writer import Contents, check_folder, write_artifact
-from mpq.apply.plan_layers import plan_layers
+from mpq.apply.artifact_writer import check_folder, write_artifact
+from mpq.apply.contents import checked_layers, contents_of, metric_of
 from mpq.calibration.input_moments import Collected, statistics_for
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.data.dataset import Data, Split
 from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.inputs.fit_to_model import refit_data
-from mpq.models.layers.state_tensors import aliases_of, state_of
-from mpq.models.layers.unquantized_tensors import inventory, rest_tensors, rounded_tensors
-from mpq.models.running.choose_comparison import choose_comparison
-from mpq.models.running.comparison import comparison_from
+from mpq.models.layers.unquantized_tensors import rounded_tensors
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
-from mpq.models.running.metric_registry import METRICS
-from mpq.models.running.metrics import Metric
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
-from mpq.records.artifact import ArtifactHeader
-from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
-from mpq.records.plan_budget import check_plan_budget
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
 from mpq.tensors.fp16_range import fits_range
-from mpq.tensors.narrow import narrowed
-from mpq.tensors.quantized import QuantizedWeight, unpack_weight
+from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 
 Progress = Callable[[int, int, str], None]
@@ -122,7 +113,7 @@ def apply(
     check_folder(path)
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
-    layers = _checked_layers(wanted, loaded)
+    layers = checked_layers(wanted, loaded)
     split = _split_if_needed(wanted, loaded, data, recovery=recovery)
     quantizer = quantizer_named(wanted.quantizer)
     known = scope_for(opened(cache), loaded.sha256, None if split is None else split.first)
@@ -134,10 +125,10 @@ def apply(
     if split is None or len(hindered) == len(STEPS):  # then no quantized weight is kept
         recovered = Recovered(State({}), untried(hindered))
     else:
-        task = Task(variants, split.calibration, _metric(wanted, loaded, split), int(wanted.data["seed"]), limits, on_recovery)
+        task = Task(variants, split.calibration, metric_of(wanted, loaded, split), int(wanted.data["seed"]), limits, on_recovery)
         rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
         recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
-    contents = replace(_contents(wanted, loaded, layers, recovered, source), fingerprint=fingerprint)
+    contents = replace(contents_of(wanted, loaded, layers, recovered, source.one), fingerprint=fingerprint)
     write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
     return Applied(
@@ -151,46 +142,6 @@ def _limits(work: float, minutes: float) -> Limits:
     if not minutes > 0:
         raise UsageError(f"{minutes:g} minutes is no time to tune: give a positive number, or leave tuning out")
     return Limits(TERA * work, minutes)
-
-
-def _checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
-    """The layers of a plan that fits the model and its own budget."""
-    layers = plan_layers(plan, model)
-    rest = inventory(model, layers, source=plan.model, quantizer=plan.quantizer, dtype=plan.rest.dtype)
-    if rest != plan.rest:
-        raise MismatchError(
-            f"the plan's 'rest' says {plan.rest.data_bytes} bytes of data and {plan.rest.header_bytes} of header, this model has "
-            f"{rest.data_bytes} and {rest.header_bytes}: analyze and search again with these versions of mpq and torch"
-        )
-    check_plan_budget(plan)
-    return layers
-
-
-def _contents(plan: Plan, model: LoadedModel, layers: list[Layer], recovered: Recovered, source: _Weights) -> Contents:
-    """What is to be written; checked against the plan."""
-    aliases, tensors = aliases_of(state_of(model.module)), rest_tensors(model, layers, plan.rest.dtype)
-    foreign = min(recovered.state.tensors.keys() - tensors.keys(), default=None)
-    if foreign is not None:
-        raise ApplyError(f"recovery changed '{foreign}', which is not stored by itself: this is a bug in mpq, please report it")
-    header = ArtifactHeader(
-        plan.model,
-        plan.quantizer,
-        tuple(layers),
-        plan.layers,
-        aliases,
-        model.config or {},
-        recovered.kept,
-        recovered.stopped,
-        plan.rest.dtype,
-        0 if plan.rest.dtype is None else plan.rest.original_bytes,
-    )
-    weights = recovered.state.weights
-    changed = {name: narrowed(tensor, plan.rest.dtype, name) for name, tensor in recovered.state.tensors.items()}
-    contents = Contents(header, {**tensors, **changed}, lambda name: _packed(name, weights.get(name) or source.one(name)))
-    found, predicted = contents.file_bytes, plan.size.file_bytes
-    if found != predicted:
-        raise ApplyError(f"the file would have {found} bytes, the plan predicts {predicted}: this is a bug in mpq, please report it")
-    return contents
 
 
 class _Weights:
@@ -222,22 +173,6 @@ class _Weights:
             raise ApplyError(f"layer '{name}' at {weight.scheme}: its weights are too small for numbers in fp16; keep it at bf16 or fp32")
         if not weight.scheme.is_float and torch.equal(weight.dequantize(), matrix):
             self.unchanged[name] = None
-
-
-def _packed(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The parts of a layer, if they read back as they were packed."""
-    packed = weight.pack()
-    if not torch.equal(unpack_weight(packed, weight.scheme, weight.matrix).dequantize(), weight.dequantize()):
-        raise ApplyError(f"layer '{name}' at {weight.scheme} does not read back as it was packed: this is a bug in mpq, please report it")
-    return packed
-
-
-def _metric(plan: Plan, model: LoadedModel, split: Split) -> Metric:
-    recorded = plan.evidence.get("outputs")
-    if recorded:
-        return comparison_from({"outputs": recorded})
-    name = str(plan.evidence.get("metric"))
-    return choose_comparison(model.module, split.first.batches, metric=name if name in METRICS else "auto").comparison
 
 
 def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None, *, recovery: bool) -> Split | None:

@@ -58,8 +58,7 @@ class Weighed:
         """The plan's measured error; None if its current layers were not measured."""
         if self.plan is None or not self.plan.evidence_is_current:
             return None
-        value = self.plan.evidence.get("measured", {}).get("held_out")
-        return None if value is None else float(value)
+        return self.plan.held_out_error
 
 
 def has_layers(path: Path) -> bool:

@@ -94,7 +94,7 @@ def _size(taken: int, limit: int, weights: int, budget: Budget, file_bytes: int)
 
 def _error_of(plan: Plan, max_error: float) -> Check:
     name = f"error ({plan.evidence.get('metric', 'unknown metric')}, held-out)"
-    found = plan.evidence.get("measured", {}).get("held_out")
+    found = plan.held_out_error
     if found is None:
         return Check(name, False, "the plan carries no held-out measurement: run `mpq search` with the model, without --trials 0")
     if not plan.evidence_is_current:

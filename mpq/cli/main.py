@@ -23,6 +23,7 @@ _COMMANDS = (
     "analyze",
     "search",
     "apply",
+    "recover",
     "check",
     "eval",
     "bench",
@@ -98,7 +99,7 @@ class MpqCommand(TyperCommand):
         return parser
 
 
-_RESUMABLE = ("analyze", "search")
+_RESUMABLE = ("analyze", "search", "recover")
 _OLD_NAMES = {"--model": "--builder"}
 
 

@@ -136,6 +136,13 @@ class Plan:
             raise MismatchError(f"'{name}' is {rows}x{columns} in the plan and {found} in {source}: analyze it again")
         return layer
 
+    @property
+    def held_out_error(self) -> float | None:
+        """The error on held-out samples, after training where the plan's artifact was trained; None if nothing was measured."""
+        recovered = self.evidence.get("recovery", {}).get("after")
+        found = self.evidence.get("measured", {}).get("held_out") if recovered is None else recovered
+        return None if found is None else float(found)
+
     def with_layers(self, layers: Mapping[str, Scheme]) -> Plan:
         """The same plan with other schemes, no evidence and no remarks."""
         return replace(self, layers=dict(layers), evidence={}, remarks={})

@@ -97,6 +97,18 @@ class FinalistFacts(Struct):
     expected: Annotated[Number | None, Meta(description="by all evidence together")] = None
 
 
+class RecoveryFacts(Struct):
+    """What training won back: the error of the trained artifact on the held-out samples."""
+
+    artifact: Annotated[Text, Meta(description="file name of the trained artifact")] = ""
+    before: Annotated[Number | None, Meta(description="held-out error of the artifact that training began with")] = None
+    after: Annotated[Number | None, Meta(description="held-out error of the trained artifact")] = None
+    share_of_gap: Annotated[Number | None, Meta(description="1 - after / before")] = None
+    standard_error: Annotated[Number | None, Meta(description="of `after`")] = None
+    seconds: Number | None = None
+    samples: Annotated[Count | None, Meta(description="that were trained on")] = None
+
+
 class EvidenceFacts(Struct):
     """What is known about the plan's error; valid as long as the layers are not edited."""
 
@@ -112,6 +124,7 @@ class EvidenceFacts(Struct):
     rest: RestCostFacts | UnsetType = UNSET
     costs: Annotated[dict[Name, CostFacts], Meta(description="other limits of the search")] = {}
     asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
+    recovery: RecoveryFacts | UnsetType = UNSET
     decision: Text = ""
     probability: Annotated[
         Number | None,

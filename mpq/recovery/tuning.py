@@ -13,25 +13,20 @@ result depends on the seed, not on the machine's speed. Only where the emergency
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpq.data.dataset import Data
 from mpq.errors import UsageError
 from mpq.gradients.error_gradients import error_gradients
-from mpq.models.layers.state_tensors import aliases_of, state_of
-from mpq.models.running.fake_quantized import as_parameters
 from mpq.models.running.reference import Reference
-from mpq.models.running.swap import tensor_of
-from mpq.records.layer import Layer
 from mpq.recovery.base import Progress, Proposal, State, Step, Task
 from mpq.recovery.cost import LEAST_SAMPLES, forward_operations
-from mpq.tensors.matrix import to_matrix
+from mpq.recovery.trainable import Trainable
 from mpq.tensors.quantized import QuantizedWeight
-from mpq.tensors.tuned import TunedWeight
 
 PASSES = 16
 LEAST_PASSES = 4  # with fewer passes the rate would fall too fast; fewer samples are used instead
@@ -40,11 +35,6 @@ OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
 _BACKWARD = 3  # operations of a forward and a backward pass, in forward passes
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
 _STEPS = 8  # of a pass, at least, if there are that many samples
-_SCALE_RATE = 1e-3  # a step, as a share of each scale
-_CODE_RATE = 0.005  # a step, in codes
-_VECTOR_RATE = 1e-3  # a step, as a share of the vector's root mean square
-_ZERO_VECTOR = 1e-2  # used for a vector of zeros
-_MOST_CODES = 1 << 28  # weights whose codes are tuned; beyond, the optimizer's state takes too much memory
 
 
 class Tuning(Step):
@@ -109,7 +99,7 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
     """
     clock, module, layers = task.limits.clock(), task.module, task.layers
     passes, used, aside = _planned(task)
-    now = _State(module, layers, state.weights, state.tensors)
+    now = Trainable(module, layers, state)
     reference, watched = Reference(module, used, task.metric), Reference(module, aside, task.metric)
     best, least, ended = None, float(watched.errors(now.values()).mean()), ""
     count, done, generator = len(used.batches), 0, torch.Generator().manual_seed(task.seed)
@@ -172,79 +162,3 @@ def _planned(task: Task) -> tuple[int, Data, Data]:
 def _rate(share: float) -> float:
     """A factor that falls from one to zero along a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     return (1 + math.cos(math.pi * min(1.0, share))) / 2
-
-
-class _State:
-    """All that is tuned, with its optimizer."""
-
-    def __init__(
-        self, module: nn.Module, layers: Iterable[Layer], weights: Mapping[str, QuantizedWeight], corrected: Mapping[str, Tensor]
-    ) -> None:
-        self._layers = {layer.name: layer for layer in layers}
-        self._fixed = dict(corrected)
-        scaled = {name: weight for name, weight in weights.items() if weight.scales is not None and weight.scales.dtype == torch.float16}
-        self._fixed |= as_parameters({name: weight for name, weight in weights.items() if name not in scaled}, self._layers.values())
-        self.codes = sum(weight.codes.numel() for weight in scaled.values()) <= _MOST_CODES
-        self._weights = {name: TunedWeight(weight, self._original(module, name)) for name, weight in scaled.items()}
-        self._first = {name: corrected.get(name, value).detach() for name, value in vectors_of(module, self._layers.values()).items()}
-        self._vectors = {name: value.float().clone() for name, value in self._first.items()}
-        self._now = dict(scaled)
-        self.wanted = [*(self._parameter(name) for name in scaled), *self._vectors]
-        groups = [{"params": [weight.change], "lr": _SCALE_RATE} for weight in self._weights.values()]
-        groups += [{"params": [w.positions], "lr": _CODE_RATE} for w in self._weights.values() if w.positions is not None]
-        groups += [{"params": [value], "lr": _VECTOR_RATE * _size(value)} for value in self._vectors.values()]
-        self._rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
-        self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12) if groups else None
-
-    def values(self) -> dict[str, Tensor]:
-        """All values that differ from the unquantized model's, by name in the state dict."""
-        return self._fixed | as_parameters(self._now, self._layers.values()) | self._rounded()
-
-    def snapshot(self) -> tuple[dict[str, QuantizedWeight], dict[str, Tensor]]:
-        """Weights and vectors as they would be stored now."""
-        return dict(self._now), self._rounded()
-
-    def step(self, gradients: Mapping[str, Tensor], share: float) -> None:
-        """One step of Adam at this share of its rates."""
-        for name, weight in self._weights.items():
-            gradient = gradients.get(self._parameter(name))
-            if gradient is not None:
-                weight.take(self._matrix(gradient, name), self._now[name])
-        for name, value in self._vectors.items():
-            gradient = gradients.get(name)
-            value.grad = None if gradient is None else gradient.float()
-        if self._adam is None:
-            return
-        for group, rate in zip(self._adam.param_groups, self._rates, strict=True):
-            group["lr"] = rate * share
-        self._adam.step()
-        self._adam.zero_grad()
-        self._now = {name: weight.quantized() for name, weight in self._weights.items()}
-
-    def _rounded(self) -> dict[str, Tensor]:
-        return {name: value.to(self._first[name].dtype) for name, value in self._vectors.items()}
-
-    def _parameter(self, layer: str) -> str:
-        return self._layers[layer].parameters[0]
-
-    def _original(self, module: nn.Module, layer: str) -> Tensor | None:
-        return self._matrix(tensor_of(module, self._parameter(layer)).detach(), layer) if self.codes else None
-
-    def _matrix(self, tensor: Tensor, layer: str) -> Tensor:
-        return to_matrix(tensor, self._layers[layer].axes, self._layers[layer].groups)
-
-
-def vectors_of(module: nn.Module, layers: Iterable[Layer]) -> dict[str, Tensor]:
-    """The floating-point parameters of at most one dimension that no scheme changes, by canonical name."""
-    state = state_of(module)
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    left_out = {name for layer in layers for name in layer.parameters} | set(aliases_of(state))
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if name in parameters and name not in left_out and tensor.dim() < 2 and tensor.is_floating_point() and tensor.numel()
-    }
-
-
-def _size(vector: Tensor) -> float:
-    return float(vector.square().mean().sqrt()) or _ZERO_VECTOR

@@ -4,7 +4,7 @@ A scale moves by a share of itself and stays what is stored: fp16 or 8 bits, wit
 position that moves in units of the scale; gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013,
 arXiv 1308.3432; positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position begins where the
 unquantized weight lies, but within reach of its code, so that the codes are those that the quantizer chose until gradients say otherwise.
-Zero points stay, and so do the codes of formats with a table of levels.
+Zero points stay, and so do the codes of formats with a table of levels, unless they are asked for: then a position moves between levels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mpq.tensors.levels import from_codes, levels_of, to_codes
 from mpq.tensors.quantized import QuantizedWeight, spread
 from mpq.tensors.scales import LARGEST_SCALE, grouped, storable
 
@@ -27,9 +28,10 @@ class TunedWeight:
     Args:
         weight: under a scheme with fp16 scales.
         original: the unquantized matrix, float32 [rows, columns]; None leaves the codes as they are.
+        tables: move the codes of formats with a table of levels too.
     """
 
-    def __init__(self, weight: QuantizedWeight, original: Tensor | None) -> None:
+    def __init__(self, weight: QuantizedWeight, original: Tensor | None, *, tables: bool = False) -> None:
         assert weight.scales is not None
         self._weight, self._first = weight, weight.scales.float()
         self.change = torch.zeros_like(self._first)
@@ -38,15 +40,14 @@ class TunedWeight:
             codes = weight.codes.float()
             away = (original - weight.dequantize()).div_(self._spread(self._first)).clamp_(-_REACH, _REACH)
             self.positions = codes.add_(away)
+        elif original is not None and tables:
+            self.positions = _near(weight, original / self._spread(self._first))
 
     def quantized(self) -> QuantizedWeight:
         """The weight as it would be stored now."""
         limits = LARGEST_SCALE / self._first.abs() - 1
         share = self.change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE).minimum(limits)
-        codes = self._weight.codes
-        if self.positions is not None:
-            codes = self.positions.round().clamp_(0, 2**self._weight.scheme.bits - 1).byte()
-        return replace(self._weight, codes=codes, scales=storable(self._first * (1 + share), self._weight.scheme))
+        return replace(self._weight, codes=self._codes(), scales=storable(self._first * (1 + share), self._weight.scheme))
 
     def take(self, gradient: Tensor, now: QuantizedWeight) -> None:
         """Turn the gradient by the weight, float32 [rows, columns], into those of `change` and `positions`.
@@ -61,5 +62,25 @@ class TunedWeight:
         if self.positions is not None:
             self.positions.grad = gradient.mul_(self._spread(now.scales.float()))
 
+    def _codes(self) -> Tensor:
+        scheme = self._weight.scheme
+        if self.positions is None:
+            return self._weight.codes
+        if scheme.is_integer:
+            return self.positions.round().clamp_(0, 2**scheme.bits - 1).byte()
+        return to_codes(self.positions, scheme)
+
     def _spread(self, scales: Tensor) -> Tensor:
         return spread(scales, self._weight.scheme, self._weight.matrix[1])
+
+
+def _near(weight: QuantizedWeight, wanted: Tensor) -> Tensor:
+    """`wanted`, in units of the scale, moved to where it rounds to the code of each weight."""
+    levels = levels_of(weight.scheme.format)
+    gaps = levels.ascending.diff()
+    low = torch.cat([levels.ascending[:1] - gaps[:1] / 2, levels.bounds])
+    high = torch.cat([levels.bounds, levels.ascending[-1:] + gaps[-1:] / 2])
+    held = from_codes(weight.codes, weight.scheme)
+    place = torch.bucketize(held, levels.bounds)
+    share = 2 * _REACH
+    return wanted.minimum(held + share * (high[place] - held)).maximum(held - share * (held - low[place]))

@@ -15,7 +15,8 @@ from mpq.models.running.metrics import RelativeMSE
 from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 from mpq.recovery.base import Limits, State, Task
-from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Tuned, tune, vectors_of
+from mpq.recovery.trainable import vectors_of
+from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Tuned, tune
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import bits, data, mlp, tied

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from mpq.formats.scheme import parse_scheme
+from mpq.tensors.levels import to_codes
 from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.tensors.scales import SMALLEST_SCALE
@@ -100,3 +101,13 @@ def test_scales_keep_their_sign_and_fit_fp16_however_far_they_are_pushed() -> No
         assert found is not None
         assert bool(found.isfinite().all())
         assert torch.equal(found.sign(), scales.sign())
+
+
+@pytest.mark.parametrize("text", ["nf4-g8", "int1", "ternary", "nl4-g8-s8"])
+def test_codes_of_tables_stay_until_they_are_moved(text: str) -> None:
+    weight = made(text)
+    tuned = TunedWeight(weight, matrix(), tables=True)
+    assert torch.equal(tuned.quantized().codes, weight.codes)
+    assert tuned.positions is not None
+    tuned.positions.add_(10.0)
+    assert torch.equal(tuned.quantized().codes, to_codes(torch.full(weight.matrix, 10.0), weight.scheme))

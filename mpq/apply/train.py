@@ -1,0 +1,178 @@
+"""Recover: an artifact is trained at fixed bytes, and what held-out samples agree to is written as another artifact of the same size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpq.apply.artifact_writer import check_folder, write_artifact
+from mpq.apply.contents import checked_layers, contents_of, metric_of
+from mpq.calibration.input_moments import Collected
+from mpq.data.dataset import Data
+from mpq.data.overlap import shared_samples
+from mpq.errors import ApplyError, DataError, FormatError, MismatchError
+from mpq.models.layers.unquantized_tensors import rest_tensors
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.sources.loaded import LoadedModel
+from mpq.records.artifact import ArtifactHeader
+from mpq.records.artifact_files import artifact_files, read_header
+from mpq.records.artifact_plans import is_plan_of
+from mpq.records.layer import Layer
+from mpq.records.open_artifact import opened
+from mpq.records.plan import Plan
+from mpq.recovery.base import Decision, Limits, Progress, State, Task
+from mpq.recovery.run import Recovered, recover
+from mpq.recovery.training.checkpoints import Checkpoints
+from mpq.recovery.training.run import Watch
+from mpq.recovery.training.settings import TrainSettings
+from mpq.recovery.training.step import Training
+from mpq.tensors.quantized import unpack_weight
+from mpq.tensors.quantizers.registry import quantizer_named
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What came of training.
+
+    Args:
+        path: the new artifact; None if held-out samples did not agree, and nothing was written.
+        file_bytes: its size.
+        decision: on the training.
+    """
+
+    path: Path | None
+    file_bytes: int
+    decision: Decision
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """For the plan: the errors on held-out samples before and after, and what share of the gap to the original came back."""
+        made = self.decision
+        if made.before is None or made.after is None or made.stderr is None:
+            return {}
+        return {
+            "before": made.before,
+            "after": made.after,
+            "share_of_gap": 1 - made.after / made.before if made.before > 0 else 0.0,
+            "standard_error": made.stderr[1],
+            "seconds": made.details.get("seconds", made.seconds),
+            "samples": made.details.get("samples", 0),
+        }
+
+
+def train_artifact(
+    model: LoadedModel,
+    plan: Plan,
+    artifact: Path,
+    output: Path,
+    *,
+    data: Data,
+    plan_data: Data,
+    settings: TrainSettings,
+    folder: Path | None = None,
+    on_line: Watch | None = None,
+    on_progress: Callable[[str], Progress] | None = None,
+) -> Retrained:
+    """Train what an artifact stores, and write it to `output` if held-out samples of the plan's data agree.
+
+    Args:
+        model: the unquantized model.
+        plan: of the artifact.
+        artifact: to begin with.
+        output: path of the new artifact.
+        data: to train on.
+        plan_data: the data of the analysis, whose held-out part decides.
+        settings: how to train; the seed is the plan's.
+        folder: of the checkpoints; a run that was killed goes on from there.
+        on_line: given all lines after each evaluation.
+        on_progress: gives a step, by its name, what it reports its progress to.
+
+    Raises:
+        MismatchError: if the artifact, the plan, the model and the data do not belong together.
+        DataError: if held-out samples are among those to train on.
+        ApplyError: if training can do nothing for this model; the message says why.
+    """
+    check_folder(output)
+    header, layers = read_header(artifact), checked_layers(plan, model)
+    if not is_plan_of(plan, header):
+        raise MismatchError(f"{artifact} was not made from this plan: run `mpq apply` on it, or name the plan of this artifact")
+    split = plan_data.split_as(plan.data)
+    _check_apart(split.held_out, data)
+    state = stored_state(artifact, header, layers, model)
+    variants = Variants(model.module, layers, quantizer_named(plan.quantizer), statistics=Collected(), cache_bytes=0)
+    task = Task(variants, data, metric_of(plan, model, split), int(plan.data["seed"]), Limits(float("inf"), float("inf")), on_progress)
+    checkpoints = None if folder is None else Checkpoints(folder, _key(plan, state, data, settings))
+    step = Training(settings, checkpoints, on_line)
+    found = recover(task, state, split.held_out, {}, steps=(step,), rest_dtype=plan.rest.dtype)
+    (decision,) = found.decisions
+    if decision.before is None and not decision.details:
+        raise ApplyError(decision.reason.removeprefix("skipped: "))
+    if not decision.kept:
+        return Retrained(None, 0, decision)
+    kept = [name for name in header.recovery if name != step.name]
+    whole = Recovered(found.state, tuple(_done(name) for name in kept) + found.decisions)
+    contents = replace(contents_of(plan, model, layers, whole, _missing), fingerprint=bool(header.digests))
+    write_artifact(output, contents)
+    if checkpoints is not None:
+        checkpoints.remove()
+    return Retrained(output, contents.file_bytes, decision)
+
+
+def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], model: LoadedModel) -> State:
+    """The weights that an artifact stores, and its other tensors where they differ from the model's.
+
+    Raises:
+        FormatError: if a tensor is missing or has another shape.
+    """
+    with opened(artifact_files(artifact)) as file:
+        weights = {
+            layer.name: unpack_weight(
+                {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in header.schemes[layer.name].stored(layer.matrix)},
+                header.schemes[layer.name],
+                layer.matrix,
+            )
+            for layer in layers
+        }
+        tensors: dict[str, Tensor] = {}
+        held = set(file.keys())
+        for name, original in rest_tensors(model, layers).items():
+            if name not in held:
+                raise FormatError(f"{artifact} lacks '{name}': run `mpq apply` again")
+            stored = file.get_tensor(name)
+            if stored.is_floating_point() and original.is_floating_point():
+                stored = stored.to(original.dtype)  # it may be stored in a smaller one
+            if stored.dtype == original.dtype and stored.shape == original.shape and not torch.equal(stored, original):
+                tensors[name] = stored
+    return State(weights, tensors)
+
+
+def _check_apart(held_out: Data, data: Data) -> None:
+    shared = shared_samples(held_out, data)
+    if shared:
+        raise DataError(
+            f"{data.source}: {shared} of the {held_out.samples} held-out samples of the plan are among the samples to train on, "
+            "so they could not judge: give other data"
+        )
+
+
+def _key(plan: Plan, state: State, data: Data, settings: TrainSettings) -> str:
+    """A digest of all that a run depends on."""
+    digest = hashlib.sha256(json.dumps([plan.assignment, plan.model.get("sha256"), data.sha256, settings.to_dict()]).encode())
+    for name in sorted(state.weights):
+        digest.update(state.weights[name].codes.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _done(name: str) -> Decision:
+    return Decision(name, name, kept=True, reason="")
+
+
+def _missing(name: str) -> Any:
+    raise ApplyError(f"'{name}' is missing from what was trained: this is a bug in mpq, please report it")

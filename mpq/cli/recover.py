@@ -1,0 +1,158 @@
+"""`mpq recover`: an artifact is trained at fixed bytes."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpq.cli.console import print_json, print_lines, progress_in_turn, say
+from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
+from mpq.cli.next_step import code_options
+from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
+from mpq.config import DataSettings
+from mpq.errors import FormatError, MismatchError, UsageError
+from mpq.files import write_text
+
+if TYPE_CHECKING:
+    from mpq.records.plan import Plan
+    from mpq.recovery.training.job import Line
+    from mpq.recovery.training.settings import TrainSettings
+
+_LEVELS = "scales|codes|weights"
+_EPOCHS = 3
+
+
+def command(
+    plan: Annotated[Path, typer.Argument(help="The plan whose artifact is trained.")] = Path("plan.yaml"),
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FILE", help="Samples to train on, without labels; read as by `mpq analyze --calib`. Required."),
+    ] = None,
+    artifact: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The artifact to begin with. [default: what `mpq apply` wrote beside the plan]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="[default: MODEL.recovered.mpq.safetensors beside the plan]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help=f"Passes over the training samples. [default: {_EPOCHS}]")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train for about this long instead; the result then depends on the machine's speed.")
+    ] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_LEVELS,
+            help="What moves. scales: scales, biases and norms; codes: the codes of integers, too; weights: all codes. "
+            "[default: weights at 2 bits and less, else codes]",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="A multiple of the usual learning rates. [default: found by short runs on samples kept aside]")
+    ] = None,
+    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
+    seq_len: SeqLen = None,
+    num_samples: NumSamples = None,
+    batch_size: BatchSize = None,
+    mask: Mask = None,
+    batch_axis: BatchAxis = None,
+    text_field: TextField = None,
+    seed_each_forward: SeedEachForward = False,
+    factory: Factory = None,
+    trust: Trust = False,
+    json: Json = False,
+) -> None:
+    """Train a quantized model toward the original's outputs, without a byte more.
+
+    Scales, biases, norms and codes follow the gradient of the error; no labels are needed. A tenth of the samples is kept aside to find
+    the learning rate and to stop in time. The held-out samples of the plan decide whether the result is kept, and the plan notes what
+    was won back. A run that was killed goes on from its last checkpoint. Judge the result with `mpq eval` on data of its own.
+
+    Example: mpq recover plan.yaml --data train.pt
+    """
+    if data is None:
+        raise UsageError("nothing to train on: give samples with --data FILE; they need no labels")
+    if epochs is not None and minutes is not None:
+        raise UsageError("--epochs and --minutes both say how long to train: give one of them")
+    if not plan.exists():
+        raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
+
+    from mpq.apply.train import train_artifact
+    from mpq.records.plan import read_plan
+    from mpq.records.recovery_evidence import note_recovery
+
+    wanted = read_plan(plan)
+    settings = _settings(wanted, level, epochs, minutes, rate)
+    stem = stem_of(model or located_model(wanted.model, plan))
+    start, target = artifact or plan.with_name(f"{stem}.mpq.safetensors"), output or plan.with_name(f"{stem}.recovered.mpq.safetensors")
+    if not start.exists():
+        raise FormatError(f"{start} does not exist: run `mpq apply {plan}` first, or name the artifact with --artifact")
+    check_output(target, inputs=(plan, start, model, *named_inputs(wanted.model, wanted.data, plan)))
+    if not wanted.data:
+        raise MismatchError(f"{plan} names no data whose held-out samples could decide: search with the model, then apply and recover")
+    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
+    plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
+    read = DataSettings(
+        seq_len=seq_len or wanted.data.get("seq_len"),
+        num_samples=num_samples,
+        batch_size=batch_size,
+        mask=mask,
+        batch_axis=batch_axis,
+        text_field=text_field,
+        seed_each_forward=seed_each_forward,
+    )
+    journal, folder = _beside(target, ".recover.jsonl"), _beside(target, ".recover")
+
+    def note(lines: list[Line]) -> None:
+        write_text(journal, "".join(json_module.dumps(asdict(line)) + "\n" for line in lines))
+
+    with progress_in_turn() as stage:
+        done = train_artifact(
+            loaded,
+            wanted,
+            start,
+            target,
+            data=read_data(data, loaded, read),
+            plan_data=plan_data,
+            settings=settings,
+            folder=folder,
+            on_line=note,
+            on_progress=stage,
+        )
+    found = done.evidence
+    if done.path is not None:
+        note_recovery(plan, {"artifact": done.path.name, **found})
+    if json:
+        decided = {"decision": done.decision.to_dict(), "evidence": found or None, "lines": str(journal)}
+        print_json({"output": None if done.path is None else str(done.path), "file_bytes": done.file_bytes or None, **decided})
+        return
+    print_lines([done.decision.line])
+    if done.path is None:
+        print_lines([f"nothing written: {start} stays as it is"])
+        return
+    print_lines(
+        [
+            f"{done.path}: {done.file_bytes:,} bytes, as many as before",
+            f"{found['share_of_gap']:.0%} of the error came back; noted in {plan}, steps in {journal.name}",
+        ]
+    )
+    say(f"next: mpq eval {done.path} --data FILE{code_options(wanted.model, {}, trust=trust)}")
+
+
+def _settings(plan: Plan, level: str | None, epochs: int | None, minutes: float | None, rate: float | None) -> TrainSettings:
+    from mpq.recovery.training.settings import LEVELS, TrainSettings, level_for
+
+    if level is not None and level not in LEVELS:
+        raise UsageError(f"'{level}' is not a level: give one of {', '.join(LEVELS)}")
+    chosen = next((known for known in LEVELS if known == level), None)
+    if chosen is None:
+        chosen, reason = level_for(plan.layers.values())
+        say(f"level {chosen}: {reason}")
+    return TrainSettings(chosen, _EPOCHS if epochs is None else epochs, minutes, rate)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name.removesuffix(".safetensors").removesuffix(".mpq") + ending)

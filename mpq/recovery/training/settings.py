@@ -1,0 +1,63 @@
+"""How a quantized model is trained: what moves, for how long, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from mpq.errors import UsageError
+from mpq.formats.scheme import Scheme
+from mpq.recovery.trainable import Codes
+
+Level = Literal["scales", "codes", "weights"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+_CODES: dict[Level, Codes] = {"scales": "none", "codes": "integers", "weights": "all"}
+EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a training run depends on, besides the model and the data.
+
+    Args:
+        level: what moves. "scales": scales, biases and norms; "codes": the codes of integer formats, too; "weights": all codes.
+        epochs: passes over the training samples.
+        minutes: limit by the clock instead; the number of steps is set from the first ones, once.
+        rate: a multiple of the usual learning rates; None finds one by short runs.
+        seed: of the order of samples and of the part that is kept aside.
+    """
+
+    level: Level
+    epochs: int = EPOCHS
+    minutes: float | None = None
+    rate: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise UsageError(f"'{self.level}' is not a level: give one of {', '.join(LEVELS)}")
+        if self.epochs < 1:
+            raise UsageError(f"{self.epochs} epochs train nothing: give 1 or more")
+        if self.minutes is not None and not 0 < self.minutes < float("inf"):
+            raise UsageError(f"{self.minutes:g} minutes is no time to train in: give a positive number")
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise UsageError(f"a rate of {self.rate:g} trains nothing: give a positive number, such as 1")
+
+    @property
+    def codes(self) -> Codes:
+        """Whose codes move."""
+        return _CODES[self.level]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def level_for(schemes: Iterable[Scheme]) -> tuple[Level, str]:
+    """The level for these schemes, and why: the fewer bits, the more must move (BinaryConnect: Courbariaux et al. 2015).
+
+    Above 2 bits the codes of integers move, if the samples kept aside agree: a rate of zero for codes is among those that are tried.
+    """
+    fewest = min((scheme.bits for scheme in schemes if not scheme.is_float), default=16)
+    return "weights" if fewest <= 2 else "codes", f"the fewest bits of a layer are {fewest:g}"

@@ -1,0 +1,49 @@
+"""Training as a step of recovery: held-out samples decide on it like on any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mpq.recovery.base import Proposal, State, Step, Task
+from mpq.recovery.training.checkpoints import Checkpoints
+from mpq.recovery.training.job import Job
+from mpq.recovery.training.run import Watch, train
+from mpq.recovery.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Training(Step):
+    """Scales, codes and vectors that follow the gradient of the error, for epochs over the samples of the task.
+
+    Args:
+        settings: how.
+        checkpoints: where a run that was killed goes on from.
+        on_line: given all lines after each evaluation.
+    """
+
+    settings: TrainSettings
+    checkpoints: Checkpoints | None = None
+    on_line: Watch | None = None
+
+    name = "training"
+    title = "Training"
+
+    def propose(self, task: Task, state: State) -> Proposal:
+        """The state of the least error on samples that are kept aside, if that is less than before."""
+        report = None if task.progress is None else task.progress(self.name)
+        job = Job(task.module, task.layers, state, task.calibration, task.metric, replace(self.settings, seed=task.seed))
+        found = train(job, checkpoints=self.checkpoints, on_progress=report, on_line=self.on_line)
+        last = found.lines[-1]
+        details = {
+            "level": self.settings.level,
+            "steps": last.step,
+            "of": last.of,
+            "samples": found.samples,
+            "rate": last.rate,
+            "code_rate": last.code_rate,
+            "seconds": round(found.seconds, 1),
+        }
+        how = f"{last.step} of {last.of} steps over {found.samples} samples at {last.rate:g} and {last.code_rate:g} times the usual rates"
+        if not found.improved:
+            return Proposal(f"no gain on the samples kept aside, {how}", details=details)
+        return Proposal(f"({self.settings.level})", found.state.weights, found.state.tensors, details, remark=f", {how}")

@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mpq.errors import DataError, NumericsError
+from mpq.gradients.error_gradients import error_gradients
+from mpq.recovery.base import State
+from mpq.recovery.training import run
+from mpq.recovery.training.checkpoints import Checkpoints
+from mpq.recovery.training.job import Line
+from mpq.recovery.training.run import train
+from tests.models.small import bits, data
+from tests.recovery.training.making import error, job
+
+
+def content(state: State) -> dict[str, Any]:
+    codes = {
+        name: (weight.codes.tolist(), None if weight.scales is None else weight.scales.tolist()) for name, weight in state.weights.items()
+    }
+    return codes | {name: tensor.tolist() for name, tensor in state.tensors.items()}
+
+
+@pytest.mark.parametrize("texts", [("int4-g8",), ("int2-g8",), ("ternary",), ("int1",), ("nf4-g8",), ("int3-asym-g8", "int8")])
+def test_the_error_on_new_samples_falls_and_the_schemes_stay(texts: tuple[str, ...]) -> None:
+    given = job(*texts, epochs=4, rate=None)
+    before, new = bits(given.module), data(64, seed=7)
+    found = train(given)
+    assert found.improved
+    assert error(given.module, new, found.state, given) < 0.9 * error(given.module, new, given.state, given)
+    assert bits(given.module) == before
+    assert {n: (w.scheme, w.matrix) for n, w in found.state.weights.items()} == {
+        n: (w.scheme, w.matrix) for n, w in given.state.weights.items()
+    }
+
+
+@pytest.mark.parametrize(("level", "moves"), [("scales", {False}), ("codes", {True, False}), ("weights", {True})])
+def test_a_level_says_whose_codes_move(level: str, moves: set[bool]) -> None:
+    given = job("int2-g8", "ternary", "int2-g8", level=level, rate=30.0)
+    found = train(given).state.weights
+    changed = {name: not torch.equal(weight.codes, given.state.weights[name].codes) for name, weight in found.items()}
+    assert set(changed.values()) == moves
+    assert level != "codes" or not changed["3"]  # the ternary one
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    whole = train(job(rate=None))
+
+    class KilledError(Exception):
+        pass
+
+    def kill(lines: list[Line]) -> None:
+        if len(lines) == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(job(rate=None), checkpoints=Checkpoints(tmp_path / "c", "key"), on_line=kill)
+    again = train(job(rate=None), checkpoints=Checkpoints(tmp_path / "c", "key"))
+    assert again.resumed == whole.lines[4].step > 0
+    assert again.lines == whole.lines
+    assert content(again.state) == content(whole.state)
+
+
+def test_errors_that_are_not_numbers_take_the_run_back_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, real = [0], error_gradients
+
+    def sometimes(*args: Any) -> Any:
+        calls[0] += 1
+        found = real(*args)
+        return (float("nan"), found[1]) if calls[0] == 9 else found
+
+    monkeypatch.setattr(run, "error_gradients", sometimes)
+    found = train(job())
+    events = [(line.step, line.rate, line.event) for line in found.lines if "number" in line.event]
+    assert events == [(6, 1.5, "an error that is not a number: back to step 6, half the rate")]
+    assert found.lines[-1].rate == 1.5
+    monkeypatch.setattr(run, "error_gradients", lambda *args: (float("nan"), real(*args)[1]))
+    with pytest.raises(NumericsError, match="training gives an error that is not a number, however small the rate"):
+        train(job())
+
+
+def test_rates_are_tried_in_short_runs_and_told() -> None:
+    first = train(job(rate=None)).lines[0]
+    assert first.event.startswith("rates tried: 0.3 gives ")
+    assert "; rates of codes tried: 0 gives " in first.event
+    assert first.rate in run.RATES
+    assert first.code_rate in (0.0, *run.CODE_RATES)
+
+
+def test_minutes_settle_the_number_of_steps_once() -> None:
+    found = train(job(minutes=0.01))
+    assert found.lines[0].of == found.lines[-1].of >= 1
+    assert found.seconds < 20
+
+
+def test_one_sample_is_too_few() -> None:
+    with pytest.raises(DataError, match="1 sample is too few to train on: give more"):
+        train(job(samples=1))

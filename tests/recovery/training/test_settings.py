@@ -1,0 +1,32 @@
+import pytest
+
+from mpq.errors import UsageError
+from mpq.recovery.training.settings import TrainSettings, level_for
+from tests.small import schemes
+
+
+@pytest.mark.parametrize(
+    ("texts", "level", "fewest"),
+    [(("int4", "int8"), "codes", "4"), (("int3",), "codes", "3"), (("int2", "int8"), "weights", "2"), (("int1",), "weights", "1")],
+)
+def test_the_level_follows_from_the_fewest_bits(texts: tuple[str, ...], level: str, fewest: str) -> None:
+    assert level_for(schemes(*texts)) == (level, f"the fewest bits of a layer are {fewest}")
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"level": "all"}, "'all' is not a level: give one of scales, codes, weights"),
+        ({"epochs": 0}, "0 epochs train nothing: give 1 or more"),
+        ({"minutes": 0.0}, "0 minutes is no time to train in: give a positive number"),
+        ({"minutes": float("inf")}, "inf minutes is no time"),
+        ({"rate": -1.0}, "a rate of -1 trains nothing"),
+    ],
+)
+def test_what_trains_nothing_is_refused(choices: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainSettings(**({"level": "codes"} | choices))  # type: ignore[arg-type]
+
+
+def test_levels_say_whose_codes_move() -> None:
+    assert [TrainSettings(level).codes for level in ("scales", "codes", "weights")] == ["none", "integers", "all"]
