@@ -90,6 +90,14 @@ def first_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
+def figure(value: float | None, stderr: float | None = None) -> str:
+    """A number for people: four significant digits, with its standard error where there is one; below zero by rounding, it is "0*"."""
+    if value is None or value != value:
+        return "-"
+    text = ZERO_MARK if is_rounded_zero(value) else f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
+    return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
+
+
 def encodes(text: str) -> bool:
     """Whether a text can be written: it holds no half of a surrogate pair."""
     try:

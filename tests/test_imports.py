@@ -13,7 +13,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("distribution", "limits"),
     ("shown",),
     ("errors",),
-    ("formats", "patterns", "registry", "writing"),
+    ("formats", "notebook", "patterns", "progress", "registry", "writing"),
     ("budget", "files"),
     (
         "reading",
@@ -42,6 +42,8 @@ TORCH_FREE = (
         "errors",
         "formats",
         "patterns",
+        "notebook",
+        "progress",
         "registry",
         "writing",
         "budget",

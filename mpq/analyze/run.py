@@ -30,6 +30,7 @@ from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
+from mpq.progress import reported
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.writing.locks import held
@@ -49,6 +50,7 @@ def analyze(
     seed_each_forward: bool = False,
     batch_axis: int | str | None = None,
     cache: Path | str | None = None,
+    progress: bool = False,
     on_progress: Progress | None = None,
     **choices: Unpack[AnalysisChoices],
 ) -> Sensitivity:
@@ -62,6 +64,7 @@ def analyze(
         seed_each_forward: begin every call of the model with the same random numbers, where `data` is batches and the model draws some.
         batch_axis: the axis of the inputs that counts samples, where `data` is batches; "none" makes each batch one sample.
         cache: folder that keeps codes and statistics for the search, for `apply` and for later analyses; None keeps them for this one.
+        progress: show how far it is: a bar on a terminal, a line in a notebook.
         on_progress: told after each measurement.
         settings: all of the following in one object, instead of them.
         **choices: see `AnalysisSettings`.
@@ -81,8 +84,8 @@ def analyze(
         data = fit_data(data, model=loaded, source="memory", seed_each_forward=seed_each_forward, batch_axis=batch_axis)
         chosen_so = {"batch_axis": None if batch_axis is None else str(batch_axis), "seed_each_forward": seed_each_forward}
         reading = {**(reading or {}), **{name: value for name, value in chosen_so.items() if value}}
-    with held(path, work=WORK) if path is not None else nullcontext():
-        return _analyze(loaded, data, chosen, path, reading, opened(cache, loaded.offload), on_progress or (lambda *_: None))
+    with held(path, work=WORK) if path is not None else nullcontext(), reported("analyze", wanted=progress, also=on_progress) as advance:
+        return _analyze(loaded, data, chosen, path, reading, opened(cache, loaded.offload), advance)
 
 
 def _analyze(

@@ -5,7 +5,8 @@ Everything is decided first: weights are quantized, and the steps of recovery ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
+from mpq.progress import both, in_turn
 from mpq.records.plan import Plan, read_plan
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
@@ -37,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, layer) after each layer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Applied:
     """What was written.
 
@@ -56,6 +58,11 @@ class Applied:
     decisions: tuple[Decision, ...]
     fallbacks: Mapping[str, str]
     unchanged: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        kept = ", ".join(each.name for each in self.decisions if each.kept) or "none"
+        times = f"{self.original_bytes / self.file_bytes:.2f} times smaller"
+        return f"<Applied: {self.path}, {self.file_bytes:,} bytes, {times}; recovery kept: {kept}>"
 
     @property
     def notes(self) -> list[str]:
@@ -81,6 +88,7 @@ def apply(
     allow_unchanged: bool = False,
     cache: Path | str | None = None,
     fingerprint: bool = True,
+    progress: bool = False,
     on_progress: Progress | None = None,
     on_recovery: Callable[[str], Progress] | None = None,
 ) -> Applied:
@@ -99,6 +107,7 @@ def apply(
         allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
         cache: folder where the analysis kept codes and statistics; None finds them again.
         fingerprint: put digests of the weights into the room that the header has, for `mpq verify`.
+        progress: show how far it is: a bar on a terminal, a line in a notebook.
         on_progress: told after each layer.
         on_recovery: gives each step of recovery, by its name, what it reports its progress to.
 
@@ -119,21 +128,34 @@ def apply(
     known = scope_for(opened(cache), loaded.sha256, None if split is None else split.first)
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first, known=known)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known)
-    source = _Weights(variants, wanted, on_progress=on_progress)
-    off = [step.name for step in STEPS if not recovery or not {"sequential": sequential, "tuning": tune}.get(step.name, True)]
-    hindered = hindrances(loaded.module, None if split is None else split[:2], off)
-    if split is None or len(hindered) == len(STEPS):  # then no quantized weight is kept
-        recovered = Recovered(State({}), untried(hindered))
-    else:
-        task = Task(variants, split.calibration, metric_of(wanted, loaded, split), int(wanted.data["seed"]), limits, on_recovery)
-        rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
-        recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
-    contents = replace(contents_of(wanted, loaded, layers, recovered, source.one), fingerprint=fingerprint)
-    write_artifact(path, contents)
+    with _told(on_progress, on_recovery, progress=progress) as (layer_done, step_done):
+        source = _Weights(variants, wanted, on_progress=layer_done)
+        off = [step.name for step in STEPS if not recovery or not {"sequential": sequential, "tuning": tune}.get(step.name, True)]
+        hindered = hindrances(loaded.module, None if split is None else split[:2], off)
+        if split is None or len(hindered) == len(STEPS):  # then no quantized weight is kept
+            recovered = Recovered(State({}), untried(hindered))
+        else:
+            task = Task(variants, split.calibration, metric_of(wanted, loaded, split), int(wanted.data["seed"]), limits, step_done)
+            rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
+            recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
+        contents = replace(contents_of(wanted, loaded, layers, recovered, source.one), fingerprint=fingerprint)
+        write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
     return Applied(
         path, contents.file_bytes, original, recovered.decisions, variants.fallbacks, () if allow_unchanged else tuple(source.unchanged)
     )
+
+
+@contextmanager
+def _told(
+    own: Progress | None, own_steps: Callable[[str], Progress] | None, *, progress: bool
+) -> Iterator[tuple[Progress | None, Callable[[str], Progress] | None]]:
+    """What is told of layers and of steps of recovery: the caller's own, and what shows the progress if that is wanted."""
+    if not progress:
+        yield own, own_steps
+        return
+    with in_turn() as stage:
+        yield both(stage("apply"), own), lambda name: both(stage(name), None if own_steps is None else own_steps(name))
 
 
 def _limits(work: float, minutes: float) -> Limits:

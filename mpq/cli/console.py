@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from mpq.shown import ZERO_MARK, ZERO_NOTE, is_rounded_zero, json_escaped, one_line, printable
+from mpq.progress import Advance, in_turn, shown_progress
+from mpq.shown import ZERO_MARK, ZERO_NOTE, json_escaped, one_line, printable
+from mpq.shown import figure as figure
 
 _UNFOLDED = 1000  # columns of a table where the output is no terminal
-_PLAIN_EVERY = 10.0  # seconds between progress lines when the output is no terminal
 
 
 @dataclass
@@ -31,12 +30,6 @@ class Voice:
 
 
 voice = Voice()
-
-
-class Advance(Protocol):
-    """Reports progress: done, total, what was done."""
-
-    def __call__(self, done: int, total: int, text: str) -> None: ...
 
 
 def say(text: str) -> None:
@@ -112,69 +105,13 @@ def _print_columns(table: Table) -> None:
 @contextmanager
 def progress(stage: str) -> Iterator[Advance]:
     """A bar with the time left on a terminal, else a plain line now and then; nothing with `--quiet`."""
-    console = Console(stderr=True, highlight=False)
-    if voice.quiet:
-        yield lambda done, total, text: None
-    elif console.is_terminal:
-        with _bar(console) as bar:
-            task = bar.add_task(stage, total=None, text="")
-            yield lambda done, total, text: bar.update(task, completed=done, total=total, text=printable(text))
-    else:
-        yield _PlainProgress(stage)
+    with nullcontext(lambda *_: None) if voice.quiet else shown_progress(stage) as advance:
+        yield advance
 
 
-@contextmanager
-def progress_in_turn() -> Iterator[Callable[[str], Advance]]:
+def progress_in_turn() -> AbstractContextManager[Callable[[str], Advance]]:
     """Progress of stages one after the other, each with its own bar and clock from its first report on."""
-    begun: dict[str, Advance] = {}
-    with ExitStack() as stack:
-
-        def stage(name: str) -> Advance:
-            def advance(done: int, total: int, text: str) -> None:
-                if name not in begun:
-                    stack.close()
-                    begun[name] = stack.enter_context(progress(name))
-                begun[name](done, total, text)
-
-            return advance
-
-        yield stage
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    return Progress(*columns, TextColumn("{task.fields[text]}", markup=False), console=console, transient=True)
-
-
-class _PlainProgress:
-    """Progress as lines: "analyze 12/77, 40 s left: conv1 int4".
-
-    The rate is that since the first report of a stage, so that what was prepared before it does not count as a step.
-    """
-
-    def __init__(self, stage: str) -> None:
-        self._stage, self._last = stage, time.monotonic()
-        self._first = self._previous = (math.inf, 0.0)  # steps done, and when
-
-    def __call__(self, done: int, total: int, text: str) -> None:
-        now = time.monotonic()
-        if done < self._previous[0]:  # the first report of all, or a new stage
-            self._first = (done, now)
-        self._previous = (done, now)
-        if now - self._last < _PLAIN_EVERY or done == total:
-            return
-        self._last = now
-        steps, seconds = done - self._first[0], now - self._first[1]
-        left = f", {seconds / steps * (total - done):.0f} s left" if steps > 0 else ""
-        say(f"{self._stage} {done}/{total}{left}: {text}")
-
-
-def figure(value: float | None, stderr: float | None = None) -> str:
-    """A number for people: four significant digits, with its standard error where there is one; below zero by rounding, it is "0*"."""
-    if value is None or value != value:
-        return "-"
-    text = ZERO_MARK if is_rounded_zero(value) else f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
-    return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
+    return in_turn(progress)
 
 
 def fallback_lines(fallbacks: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,12 @@ def print_result(result: SearchResult, table: Sensitivity, *, limited: bool) -> 
         table: the analysis.
         limited: whether a limit on the held-out error was asked for.
     """
+    from mpq.search.result import finalist_cells
+
     if result.finalists:
         print_table(
             ["finalist", "bpw", "predicted", "calibration", "held-out"],
-            [_finalist(finalist.uniform, finalist.row()) for finalist in result.finalists],
+            [finalist_cells(row) for row in result.rows()],
             title=f"{table.metric} by finalist",
         )
     for note in result.notes:
@@ -67,13 +69,3 @@ def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
     asked = evidence.get("asked", [])
     limits: Sequence[Mapping[str, Any]] = asked if isinstance(asked, list) else [asked]
     return [*lines, *(f"{limit['name']}: {figure(limit['value'])} of at most {limit['most']:g}" for limit in limits)]
-
-
-def _finalist(uniform: bool, row: Mapping[str, Any]) -> list[str]:
-    return [
-        f"uniform {row['name']}" if uniform else str(row["name"]),
-        f"{row['effective_bits']:.3f}",
-        figure(row["predicted"]),
-        figure(row["calibration"], row["calibration_stderr"]),
-        figure(row["held_out"], row["held_out_stderr"]),
-    ]

@@ -17,7 +17,7 @@ from mpq.data.split_rule import POSITION, SplitRule, rule_in
 from mpq.errors import DataError, UsageError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """Batches, and where they come from.
 
@@ -38,6 +38,9 @@ class Data:
     ordered: bool = False
     fixed_batch: int | None = None
     rule: SplitRule | None = None
+
+    def __repr__(self) -> str:
+        return f"<Data: {self.description}, from {self.source}, in {len(self.batches):,} batches>"
 
     @property
     def samples(self) -> int:

@@ -22,6 +22,7 @@ from mpq.models.running.metric_registry import EVALUATED
 from mpq.models.running.metrics import SUPPRESSED, KLDivergence
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
+from mpq.progress import reported
 from mpq.records.evaluation import Evaluation, Figure
 from mpq.records.sensitivity import standard_error
 
@@ -35,6 +36,7 @@ def evaluate(
     data: Data | Iterable[Any],
     *,
     outputs: Sequence[str] = (),
+    progress: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Metrics of `quantized` next to those of `reference`.
@@ -48,6 +50,7 @@ def evaluate(
         quantized: what `load` gave.
         data: what `load_data` gave, or batches as from a DataLoader.
         outputs: names or globs of the outputs to compare; empty compares all that are not computed from others.
+        progress: show how far it is: a bar on a terminal, a line in a notebook.
         on_progress: called after each batch.
 
     Raises:
@@ -61,13 +64,13 @@ def evaluate(
     comparison = choose_comparison(before, samples.batches, outputs=outputs).comparison
     columns = [_Column(part, alone=len(comparison.parts) == 1, only_logits=_kl_parts(comparison) == 1) for part in comparison.parts]
     certainty = Certainty(comparison)
-    for done, batch in enumerate(samples.batches, start=1):
-        expected, found = comparison.picked(forward(before, batch)), comparison.picked(forward(after, batch))
-        for column, own, other in zip(columns, expected, found, strict=True):
-            column.add(own, other, batch)
-        certainty.add(expected, batch)
-        if on_progress is not None:
-            on_progress(done, len(samples.batches), "evaluate")
+    with reported("evaluate", wanted=progress, also=on_progress) as advance:
+        for done, batch in enumerate(samples.batches, start=1):
+            expected, found = comparison.picked(forward(before, batch)), comparison.picked(forward(after, batch))
+            for column, own, other in zip(columns, expected, found, strict=True):
+                column.add(own, other, batch)
+            certainty.add(expected, batch)
+            advance(done, len(samples.batches), "evaluate")
     return Evaluation(tuple(_figures(columns)), samples.samples, samples.source, certainty.note("evaluate on validation data"))
 
 

@@ -9,7 +9,11 @@ from typing import Any
 import pandas as pd
 from msgspec import Struct
 
+from mpq.notebook import html_page
 from mpq.reading.fields import Size, Text
+from mpq.shown import cut, figure
+
+_LONGEST = 200  # characters of the figures on one line
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Figure:
     stderr: float = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """All metrics of one evaluation.
 
@@ -52,6 +56,15 @@ class Evaluation:
             KeyError: if there is none.
         """
         return {figure.name: figure for figure in self.figures}[name]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{each.name} {figure(each.quantized)}" for each in self.figures)
+        return f"<Evaluation of {self.samples:,} samples: {cut(told, _LONGEST)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: all figures."""
+        rows = [[each.name, figure(each.reference), figure(each.quantized, each.stderr)] for each in self.figures]
+        return html_page(f"Evaluation of {self.samples:,} samples of {self.source}", ["figure", "reference", "quantized"], rows)
 
     def frame(self) -> pd.DataFrame:
         """One row per metric: name, reference, quantized, stderr."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from msgspec import structs
@@ -15,6 +15,7 @@ from mpq.budget import Budget
 from mpq.errors import BudgetError, FormatError, MismatchError, SchemeError
 from mpq.files import check_version, write_text
 from mpq.formats.scheme import Scheme
+from mpq.notebook import html_page, sparkline
 from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
 from mpq.records.artifact_layout import file_bytes, layer_header_bytes
@@ -23,7 +24,10 @@ from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
 from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
 from mpq.records.sensitivity_header import Rest
-from mpq.shown import shown
+from mpq.shown import figure, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _REMEDY = "correct it, or run `mpq search` again"
 
@@ -54,7 +58,7 @@ class Size:
         return {**vars(self), "unsearched_bytes": self.unsearched_bytes}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A scheme for each layer.
 
@@ -104,6 +108,37 @@ class Plan:
     def weights(self) -> int:
         """Number of weights of the searched layers."""
         return sum(rows * columns for rows, columns in self.shapes.values())
+
+    def __repr__(self) -> str:
+        size, budget = self.size, "" if self.budget is None else f", budget {self.budget}"
+        return f"<Plan: {len(self.layers):,} layers, {size.effective_bits:.4g} bits per weight, {size.file_bytes:,} bytes{budget}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the layers of most bytes."""
+        told = self.evidence if self.evidence_is_current else {}
+        error = told.get("measured", {}).get("held_out", told.get("predicted"))
+        kind = "held-out" if "measured" in told else "predicted"
+        title = repr(self)[1:-1] + ("" if error is None else f"; {kind} {told.get('metric', 'error')} {figure(error)}")
+        rows = self._rows()
+        bars = sparkline([row["effective_bits"] for row in rows]), "bits per weight by layer, in model order"
+        largest = sorted(rows, key=lambda row: -row["bytes"])
+        cells = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", f"{row['bytes']:,}"] for row in largest]
+        return html_page(title, ["largest layers", "scheme", "bits per weight", "bytes"], cells, bars=bars)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per layer, in model order: layer, scheme, rows, columns, weights, bytes, effective_bits, pinned."""
+        import pandas as pd
+
+        return pd.DataFrame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        found = []
+        for name, scheme in self.layers.items():
+            rows, columns = self.shapes[name]
+            bits = scheme.stored_bits((rows, columns))
+            sizes = {"weights": rows * columns, "bytes": bits // 8, "effective_bits": bits / (rows * columns)}
+            found.append({"layer": name, "scheme": str(scheme), "rows": rows, "columns": columns, **sizes, "pinned": name in self.pinned})
+        return found
 
     def counted(self, budget: Budget) -> tuple[int, int, int]:
         """This plan measured against `budget`: bytes used, bytes allowed, and the weights that bits are counted over."""

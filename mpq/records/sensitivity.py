@@ -29,19 +29,21 @@ from mpq.errors import FormatError, SchemeError
 from mpq.files import journal_line, journal_lines, open_file
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.limits import LARGEST_ERROR
+from mpq.notebook import html_page, sparkline
 from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.duplicates import new_figures
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_file import header_line, record_line
 from mpq.records.sensitivity_header import SensitivityHeader, header_in
-from mpq.shown import shown
+from mpq.shown import figure, shown
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # the outputs that are compared by default if a model returns more
+_COLUMNS = 6  # of a table in a notebook
 _NONE: Errors = np.empty(0)
 
 
-@dataclass
+@dataclass(repr=False)
 class Sensitivity:
     """A sensitivity table in memory.
 
@@ -157,6 +159,23 @@ class Sensitivity:
     def stderr(self, layer: str, scheme: Scheme) -> float:
         """Standard error of the mean; NaN for a single sample."""
         return standard_error(self.errors[layer, scheme])
+
+    def __repr__(self) -> str:
+        found = f"{len(self.layers):,} layers, {len(self.errors):,} pairs of layer and scheme, {self.metric}"
+        return f"<Sensitivity: {found}{'' if self.finished else ', unfinished'}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the layers that lose most, under up to six schemes."""
+        schemes = sorted({scheme for _, scheme in self.errors}, key=lambda scheme: (scheme.bits, str(scheme)))
+        lost = {layer.name: self._means(layer.name, schemes) for layer in self.layers}
+        worst = {name: max(filter(math.isfinite, errors), default=-1.0) for name, errors in lost.items()}
+        rows = [[name, *map(figure, lost[name][:_COLUMNS])] for name in sorted(worst, key=lambda name: -worst[name])]
+        bars = sparkline([math.log10(error) if error > 0 else math.nan for error in worst.values()])
+        heads = ["most sensitive layers", *map(str, schemes[:_COLUMNS])]
+        return html_page(repr(self)[1:-1], heads, rows, bars=(bars, "largest error by layer, in model order, logarithmic"))
+
+    def _means(self, layer: str, schemes: Iterable[Scheme]) -> list[float]:
+        return [self.mean(layer, scheme) if (layer, scheme) in self.errors else math.nan for scheme in schemes]
 
     def frame(self) -> pd.DataFrame:
         """One row per (layer, scheme): layer, scheme, weights, bytes, effective_bits, error, stderr, samples."""

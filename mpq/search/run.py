@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,6 +14,7 @@ from mpq.choices import SearchChoices, spelled_out
 from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
+from mpq.progress import reported
 from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
@@ -24,6 +26,7 @@ from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
 from mpq.search.problem import Problem, check_feasible
 from mpq.search.remarks import remarks
 from mpq.search.rest import stored_as
+from mpq.search.result import SearchResult as SearchResult
 from mpq.search.solvers.knapsack import Solution
 from mpq.search.solvers.quadratic import Quadratic, minimise
 from mpq.search.stages.schedule import Progress, Schedule
@@ -31,6 +34,7 @@ from mpq.search.stages.uniform import uniform_plans
 from mpq.search.storage import storage_failures
 from mpq.search.study import Measured, Study
 from mpq.search.study_name import study_name
+from mpq.shown import figure
 
 _READING = (
     "source",
@@ -51,25 +55,6 @@ _READING = (
 )  # what reads and splits the data again
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """A plan and how it was found.
-
-    Args:
-        plan: the plan, with its evidence.
-        finalists: all finalists, in the order of the stages; empty when nothing was measured.
-        reason: why this plan.
-        measurements: whole plans measured on calibration samples in this run.
-        notes: what else to tell.
-    """
-
-    plan: Plan
-    finalists: tuple[Finalist, ...]
-    reason: str
-    measurements: int
-    notes: tuple[str, ...] = ()
-
-
 @spelled_out(SearchSettings, SearchChoices)
 def search(
     sensitivity: Sensitivity | Path | str,
@@ -78,6 +63,7 @@ def search(
     measurer: Measurer | None = None,
     scope: Scope = "layers",
     settings: SearchSettings | None = None,
+    progress: bool = False,
     on_progress: Progress | None = None,
     **choices: Unpack[SearchChoices],
 ) -> SearchResult:
@@ -88,6 +74,7 @@ def search(
         budget: for example "4.5bits", "12MB", "30%".
         measurer: measures plans on the real model; without one the exact solution of the table is returned unmeasured.
         scope: what the budget counts, "layers" or "file".
+        progress: show how far it is: a bar on a terminal, a line in a notebook.
         on_progress: told after each measured plan.
         settings: all of the following in one object, instead of them.
         **choices: see `SearchSettings`.
@@ -105,11 +92,25 @@ def search(
     if measurer is not None and table.header.rest.dtype != getattr(measurer, "rest_dtype", None):
         raise UsageError(f"the measurer does not store the rest in {table.header.rest.dtype}: make it with rest_dtype='{chosen.rest}'")
     problem, solution = problem_for(table, wanted, chosen)
-    run = _Run(table, problem, wanted, chosen, solution, on_progress)
-    if measurer is None:
-        return run.unmeasured()
-    with storage_failures():
-        return run.measured(measurer)
+    with _told(table, on_progress, progress=progress) as advance:
+        run = _Run(table, problem, wanted, chosen, solution, advance)
+        if measurer is None:
+            return run.unmeasured()
+        with storage_failures():
+            return run.measured(measurer)
+
+
+@contextmanager
+def _told(table: Sensitivity, own: Progress | None, *, progress: bool) -> Iterator[Progress]:
+    """What is called after each measured plan: it tells `own`, and shows the progress if that is wanted."""
+    with reported("search", wanted=progress) as advance:
+
+        def tell(stage: str, done: int, total: int, best: float) -> None:
+            advance(done, total, f"{stage}, {table.metric} {figure(best)}")
+            if own is not None:
+                own(stage, done, total, best)
+
+        yield tell
 
 
 def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) -> tuple[Problem, Solution]:
@@ -145,11 +146,11 @@ class _Run:
         budget: Budget,
         settings: SearchSettings,
         solution: Solution,
-        on_progress: Progress | None,
+        on_progress: Progress,
     ) -> None:
         self.table, self.problem, self.budget, self.settings, self.solution = table, problem, budget, settings, solution
         self._pins = pinned_layers(settings.pins, table)
-        self._on_progress = on_progress or (lambda *_: None)
+        self._on_progress = on_progress
         self._started = time.monotonic()
         self.quadratic: Quadratic | None = None
         self._notes: tuple[str, ...] = ()

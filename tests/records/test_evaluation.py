@@ -34,3 +34,14 @@ def test_the_json_object_holds_null_for_what_is_not_finite_or_not_there() -> Non
             {"name": "perplexity", "reference": 3.0, "quantized": None, "stderr": None},
         ],
     }
+
+
+def test_an_evaluation_is_one_line_or_a_small_page() -> None:
+    found = Evaluation((Figure("kl_divergence", 0.5, stderr=0.25), Figure("accuracy", 0.75, 1.0)), 8, "test<1>.pt")
+    assert repr(found) == "<Evaluation of 8 samples: kl_divergence 0.5, accuracy 0.75>"
+    page = found._repr_html_()
+    assert "test&lt;1&gt;.pt" in page
+    assert "0.5 ±0.25" in page
+    many = Evaluation(tuple(Figure(f"output{number}.cosine", 1.0) for number in range(500)), 8, "test.pt")
+    assert len(repr(many)) < 300
+    assert len(many._repr_html_()) < 4000

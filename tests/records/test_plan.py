@@ -12,7 +12,9 @@ from mpq.errors import FormatError, MismatchError, SchemeError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, plan_to_yaml, read_plan, write_plan
-from tests.small import REST, linear, schemes
+from mpq.search.run import search
+from mpq.shown import figure
+from tests.small import REST, linear, random_table, schemes
 
 LAYERS = [linear("conv1", 8, 27), linear("up", 16, 40), linear("fc", 10, 64)]
 CHOICE = dict(zip(("conv1", "up", "fc"), schemes("int8", "int4-g32", "fp16"), strict=True))
@@ -279,3 +281,26 @@ def test_a_missing_plan_is_refused(tmp_path: Path) -> None:
         message(tmp_path / "plan.yaml")
         == f"cannot read {tmp_path / 'plan.yaml'}: No such file or directory; name a plan, as `mpq search` writes it"
     )
+
+
+def test_a_plan_is_one_line_or_a_small_page_however_large_the_model() -> None:
+    plan = search(random_table(0, count=2000), "6bits").plan
+    size = plan.size
+    assert (
+        repr(plan) == f"<Plan: 2,000 layers, {size.effective_bits:.4g} bits per weight, {size.file_bytes:,} bytes, budget 6bits (layers)>"
+    )
+    page = plan._repr_html_()
+    assert len(page) < 4000
+    assert f"; predicted kl_divergence {figure(plan.evidence['predicted'])}" in page
+    edited = replace(plan, layers={**plan.layers, "blocks.0.q": parse_scheme("fp32")})
+    assert "kl_divergence" not in edited._repr_html_()  # the evidence belongs to other schemes
+
+
+def test_the_frame_of_a_plan_has_a_row_for_each_layer_and_adds_up_to_its_size() -> None:
+    plan = search(random_table(1), "6bits", pins={"blocks.1.k": "int8"}).plan
+    frame = plan.frame()
+    assert frame["layer"].tolist() == list(plan.layers)
+    assert frame["scheme"].tolist() == [str(scheme) for scheme in plan.layers.values()]
+    assert frame["bytes"].sum() == plan.size.layer_bytes
+    assert frame["weights"].tolist() == (frame["rows"] * frame["columns"]).tolist()
+    assert frame.loc[frame["pinned"], ["layer", "scheme"]].to_dict("records") == [{"layer": "blocks.1.k", "scheme": "int8"}]

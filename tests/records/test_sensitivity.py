@@ -11,7 +11,7 @@ from mpq.files import Journal
 from mpq.formats.scheme import parse_scheme
 from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.sensitivity import Sensitivity, layer_bytes, read_sensitivity, scheme_cost, standard_error
-from tests.small import linear, table
+from tests.small import linear, random_table, table
 
 LAYERS = [linear("a", 4, 32), linear("b", 2, 64)]
 INT4, INT8 = parse_scheme("int4"), parse_scheme("int8")
@@ -192,3 +192,19 @@ def test_a_mean_that_is_too_large_to_add_up_counts_as_infinite() -> None:
     assert found.mean("a", INT8) == 1e300
     assert found.mean("b", INT8) == 0.0
     assert found.stderr("a", INT8) == 0.0
+
+
+def test_a_table_is_one_line_or_a_small_page_however_large_the_model() -> None:
+    found = random_table(0, count=2000)
+    assert repr(found) == "<Sensitivity: 2,000 layers, 10,000 pairs of layer and scheme, kl_divergence>"
+    assert len(found._repr_html_()) < 6000
+    found.finish = None
+    assert repr(found).endswith(", unfinished>")
+
+
+def test_the_page_begins_with_the_layer_that_loses_most_and_one_without_a_finite_error_comes_last() -> None:
+    layers = [linear("a", 4, 8), linear("b", 4, 8), linear("c", 4, 8)]
+    page = table(layers, {"a": {"int4": math.nan}, "b": {"int4": 0.5}, "c": {"int4": 2.0}})._repr_html_()
+    assert [page.index(f">{name}<") for name in "cba"] == sorted(page.index(f">{name}<") for name in "cba")
+    assert ">▁<" not in page
+    assert "> ▁█<" in page

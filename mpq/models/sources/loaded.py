@@ -11,7 +11,7 @@ from torch import nn
 from mpq.models.memory.offload import Offload
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadedModel:
     """A model ready to be measured.
 
@@ -47,3 +47,7 @@ class LoadedModel:
     allow_unexpected: bool = False
     notes: tuple[str, ...] = ()
     hub: str | None = None
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else f"{self.kind}, {self.path}"
+        return f"<LoadedModel: {type(self.module).__name__}, {where}, sha256 {self.sha256[:12]}…>"

@@ -1,0 +1,67 @@
+"""What a search gives: a plan, the finalists, and why. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpq.notebook import html_page
+from mpq.records.plan import Plan
+from mpq.search.final_decision import Finalist
+from mpq.shown import figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResult:
+    """A plan and how it was found.
+
+    Args:
+        plan: the plan, with its evidence.
+        finalists: all finalists, in the order of the stages; empty when nothing was measured.
+        reason: why this plan.
+        measurements: whole plans measured on calibration samples in this run.
+        notes: what else to tell.
+    """
+
+    plan: Plan
+    finalists: tuple[Finalist, ...]
+    reason: str
+    measurements: int
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<SearchResult: {repr(self.plan)[1:-1]}; chosen: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the plan, why it was chosen, and the finalists."""
+        rows = [finalist_cells(row) for row in self.rows()]
+        heads = ["finalist", "bits per weight", "predicted", "calibration", "held-out"]
+        return self.plan._repr_html_() + (html_page(f"chosen: {self.reason}", heads, rows) if rows else "")
+
+    def frame(self) -> pd.DataFrame:
+        """One row per finalist: name, uniform, effective_bits, predicted, and calibration and held_out with their standard errors.
+
+        Empty when nothing was measured; `plan.frame()` has the layers.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What `frame` holds, row by row."""
+        return [{"name": (row := each.row()).pop("name"), "uniform": each.uniform, **row} for each in self.finalists]
+
+
+def finalist_cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of `SearchResult.frame` as texts: name, bits, predicted, calibration, held-out."""
+    return [
+        f"uniform {row['name']}" if row["uniform"] else str(row["name"]),
+        f"{row['effective_bits']:.3f}",
+        figure(row["predicted"]),
+        figure(row["calibration"], row["calibration_stderr"]),
+        figure(row["held_out"], row["held_out_stderr"]),
+    ]
