@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mpq.formats.scheme import Scheme as Scheme
     from mpq.models.inputs.load_data import load_data as load_data
     from mpq.models.sources.load import load_model as load_model
+    from mpq.one_shot import compress as compress
     from mpq.records.plan import Plan as Plan
     from mpq.records.plan import read_plan as read_plan
     from mpq.records.plan import write_plan as write_plan
@@ -40,6 +41,7 @@ _HOMES = {
     "Sensitivity": "mpq.records.sensitivity",
     "analyze": "mpq.analyze.run",
     "apply": "mpq.apply.run",
+    "compress": "mpq.one_shot",
     "evaluate": "mpq.evaluate.run",
     "load": "mpq.runtime.load",
     "load_data": "mpq.models.inputs.load_data",
@@ -61,6 +63,7 @@ __all__ = [
     "Sensitivity",
     "analyze",
     "apply",
+    "compress",
     "evaluate",
     "load",
     "load_data",

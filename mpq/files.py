@@ -59,6 +59,14 @@ def exists(path: Path) -> bool:
         return False
 
 
+def relative_source(source: str, folder: Path) -> str:
+    """Data as it is named, for a file in `folder`: a path relative to that folder, with what follows a "?"; all else as it is."""
+    path, mark, rest = source.partition("?")
+    if not exists(Path(path)):
+        return source
+    return Path(os.path.relpath(Path(path).resolve(), folder.resolve())).as_posix() + mark + rest
+
+
 def open_file(path: Path) -> IO[bytes]:
     """A file to read from; a pipe or a device, which may never end, is refused before anything waits for it.
 

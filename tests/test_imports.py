@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("integrations",),
     ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
     ("verify",),
-    ("schemas",),
+    ("one_shot", "schemas"),
     ("cli",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

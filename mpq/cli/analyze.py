@@ -11,7 +11,7 @@ import typer
 from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli import complete
-from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, warn
+from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, suggest, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.cli.next_step import code_options
 from mpq.cli.options import (
@@ -246,4 +246,4 @@ def command(
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
     unmeasured = " --trials 0" if data is None else ""
     code = code_options(table.header.model, table.header.data, trust=trust)
-    say(f"next: mpq search{named} --budget 4.5bits{unmeasured}{code}")
+    suggest(f"mpq search{named} --budget 4.5bits{unmeasured}{code}")

@@ -36,6 +36,7 @@ found = mpq.search(table, "5bits", settings=settings)
     "write_plan": 'mpq.write_plan(plan, "plan.yaml")',
     "read_plan": 'plan = mpq.read_plan("plan.yaml")',
     "apply": 'mpq.apply(model, plan, "model.mpq.safetensors", data=data)',
+    "compress": 'done = mpq.compress(model, data, "4.5bits", output="smaller")\nprint(done.path, done.passed)',
     "load": 'quantized = mpq.load("model.mpq.safetensors", packed=True)',
     "evaluate": """
 import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mpq.cli import complete
-from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, warn
+from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, suggest, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
 from mpq.cli.options import Cache, Factory, Json, Trust, cache_folder
@@ -158,7 +158,7 @@ def command(
         ]
     )
     options = code_options(wanted.model, {}, trust=trust)
-    say(f"next: mpq eval {done.path} --data FILE{options}; in Python: {python_load(done.path, loaded, trust=trust)}")
+    suggest(f"mpq eval {done.path} --data FILE{options}; in Python: {python_load(done.path, loaded, trust=trust)}")
 
 
 def _exported(artifact: Path, target: str, options: Options) -> Exported:

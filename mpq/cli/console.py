@@ -23,10 +23,11 @@ _UNFOLDED = 1000  # columns of a table where the output is no terminal
 
 @dataclass
 class Voice:
-    """How much is said. `--quiet` leaves results and errors; `--verbose` adds tracebacks."""
+    """How much is said. `--quiet` leaves results and errors; `--verbose` adds tracebacks; `next_steps` suggests the next command."""
 
     quiet: bool = False
     verbose: bool = False
+    next_steps: bool = True
 
 
 voice = Voice()
@@ -36,6 +37,22 @@ def say(text: str) -> None:
     """One line of narration on stderr."""
     if not voice.quiet:
         Console(stderr=True, highlight=False, soft_wrap=True).print(Text(printable(_explained(text))))
+
+
+def suggest(text: str) -> None:
+    """The next command, on stderr: "next: mpq ..."; nothing where the next step is taken anyway."""
+    if voice.next_steps:
+        say(f"next: {text}")
+
+
+@contextmanager
+def no_next_steps() -> Iterator[None]:
+    """While the steps of one command are taken, none suggests the next."""
+    voice.next_steps = False
+    try:
+        yield
+    finally:
+        voice.next_steps = True
 
 
 def warn(text: str) -> None:

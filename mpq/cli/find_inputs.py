@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpq.cli.console import say, warn
 from mpq.config import DataSettings, data_settings
 from mpq.errors import DataError, HeldError, MismatchError, MpqError, OutputError, UsageError
-from mpq.files import exists, journal_lines
+from mpq.files import exists, journal_lines, relative_source
 from mpq.records.hub_name import hub_name
 from mpq.records.named_code import refuse_code
 from mpq.writing.outputs import refuse_inputs, refuse_special
@@ -130,9 +130,7 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
 
 def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any]:
     """How data was read, to be kept in a sensitivity file; a path is kept relative to that file."""
-    path, mark, rest = source.partition("?")
-    if source != EXAMPLES and Path(path).exists():
-        source = Path(os.path.relpath(Path(path).resolve(), output.parent.resolve())).as_posix() + mark + rest
+    source = source if source == EXAMPLES else relative_source(source, output.parent)
     read = {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
     chosen = {
         name: getattr(settings, name) for name in ("mask", "batch_axis", "text_field", "seed_each_forward") if getattr(settings, name)

@@ -20,6 +20,7 @@ from mpq.shown import one_line
 
 INTERRUPTED = 130
 _COMMANDS = (
+    "compress",
     "analyze",
     "search",
     "apply",
@@ -99,7 +100,7 @@ class MpqCommand(TyperCommand):
         return parser
 
 
-_RESUMABLE = ("analyze", "search", "recover")
+_RESUMABLE = ("analyze", "compress", "search", "recover")
 _OLD_NAMES = {"--model": "--builder"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.budget import Budget
-from mpq.cli.console import figure, print_json, print_table, progress, say
+from mpq.cli.console import figure, print_json, print_table, progress, say, suggest
 from mpq.cli.explain import print_explanation
 from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.cli.next_step import code_options
@@ -209,7 +209,7 @@ class Job:
         for layer in explain:
             print_explanation(result.plan, layer, self._table, list(self._settings.costs))
         print_sizes(result, output)
-        say(f"next: mpq apply {output}{self._code_options}")
+        suggest(f"mpq apply {output}{self._code_options}")
 
     @contextmanager
     def _progress(self) -> Iterator[Progress]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpq.data.array_files import READABLE, read_arrays
 from mpq.data.batch import Batch
@@ -35,6 +35,7 @@ from mpq.data.tables import table_files
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.inputs.text import is_encoder, padded_documents, windows
+from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.models.sources.state_dict import named, working_directory_importable
 from mpq.shown import first_line
@@ -44,9 +45,9 @@ _SELECTION = re.compile(r"(?P<path>.+)\?(?P<field>[^?=]+)=(?P<value>[^?]*)")
 
 
 def load_data(
-    source: str,
+    source: Path | str,
     *,
-    model: LoadedModel,
+    model: nn.Module | LoadedModel,
     seq_len: int | None = None,
     num_samples: int | None = None,
     batch_size: int | None = None,
@@ -60,8 +61,9 @@ def load_data(
     """The data that `source` names, fitted to `model`.
 
     Args:
-        source: see the head of this file.
-        model: decides how the data is read; one sample of each shape is tried.
+        source: a .pt, .npz, .npy or .safetensors file of inputs, text or JSONL for a language model ("file.jsonl?split=train" takes
+            lines), or "package.module:callable".
+        model: the model that takes the data; it decides how it is read, and one sample of each shape is tried.
         seq_len: tokens per window of text; None means the model's positions, at most 512.
         num_samples: only the first samples or windows; None takes all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
@@ -76,6 +78,7 @@ def load_data(
         DataError: if the source cannot be read, or does not fit the model.
         UsageError: if a number is out of range, or an option does not apply to this source.
     """
+    source, model = str(source), model if isinstance(model, LoadedModel) else from_module(model)
     path, only = _selection(source)
     content = None if path.exists() else _called(source, num_samples, seed)
     notes: list[str] = []
