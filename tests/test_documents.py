@@ -57,6 +57,11 @@ def test_the_session_is_that_of_its_script_and_prints_what_it_shows() -> None:
     documents.run(page)
 
 
+def test_the_recipe_in_one_command_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_demo("digits", Path())
+    documents.run(recipe("In one command", tmp_path_factory.mktemp("recipes")))
+
+
 def test_the_recipes_for_a_cnn_and_its_gate_run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     write_demo("digits", Path())
     elsewhere = tmp_path_factory.mktemp("recipes")

@@ -108,6 +108,23 @@ def test_ci_runs_everything_on_linux_and_macos_and_light_tests_on_windows() -> N
     assert light["steps"][-1]["run"] == 'python -m pytest "@.ci/light.txt"'
 
 
+def test_ci_installs_the_archives_and_begins_with_the_least_torch() -> None:
+    assert WORKFLOW["jobs"]["package"]["steps"][-1]["run"] == "bash .ci/package"
+    (least,) = [each.removeprefix("torch>=") for each in PROJECT["project"]["dependencies"] if each.startswith("torch>=")]
+    versions = WORKFLOW["jobs"]["torch"]["strategy"]["matrix"]["torch"]
+    assert versions[0] == f"{least}.0"
+    assert versions[-1] == "newest"
+
+
+@pytest.mark.parametrize("name", ["run", "package", "torch", "torch-tests", "comment"])
+def test_scripts_of_ci_are_bash_that_stops_at_errors_and_may_be_run(name: str) -> None:
+    path = ROOT / ".ci" / name
+    assert path.read_text().startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in path.read_text()
+    listed = subprocess.run(["git", "ls-files", "--stage", f".ci/{name}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert listed.startswith("100755") or name == "run"
+
+
 @pytest.mark.parametrize("job", ["everything", "light"])
 def test_ci_runs_the_oldest_and_the_newest_python_of_the_metadata(job: str) -> None:
     versions = re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["project"]["classifiers"]), flags=re.MULTILINE)

@@ -34,7 +34,7 @@ def main() -> None:
     print(found, found.frame(), found.plan.frame(), sep="\n")
     written = mpq.apply(loaded.module, found.plan, "own.mpq.safetensors", data=[images[:128], images[128:256]], tune=False)
     labelled: tuple[Tensor, Tensor] = torch.load("test.pt")
-    evaluation = mpq.evaluate(loaded.module, mpq.load(written.path, loaded.module), [labelled])
+    evaluation = mpq.evaluate(loaded.module, mpq.load(written.path), [labelled])
     print(evaluation["accuracy"].quantized)
     try:
         mpq.search(table, "0.1bits")
