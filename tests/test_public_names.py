@@ -1,5 +1,6 @@
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,20 @@ def test_functions_that_share_a_rooms_name_stay_functions_whatever_is_imported(f
     code = "\n".join(["import mpq", first, *checks, *(line for later in LATER for line in (later, *checks))])
     found = subprocess.run([sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in mpq.__all__ if name != "MpqError"])
+def test_help_has_a_line_for_every_argument(name: str) -> None:
+    found = getattr(mpq, name)
+    told = inspect.getdoc(found) or ""
+    names = [each for each in inspect.signature(found).parameters if each != "self"]
+    if len(names) > 1:
+        assert [each for each in names if f"\n    {each}: " not in told] == []
+
+
+@pytest.mark.parametrize("name", [name for name in mpq.__all__ if inspect.isclass(getattr(mpq, name))])
+def test_every_public_method_is_documented(name: str) -> None:
+    members = [(each, member) for each, member in vars(getattr(mpq, name)).items() if not each.startswith("_")]
+    assert [
+        each for each, member in members if (inspect.isfunction(member) or isinstance(member, property)) and not inspect.getdoc(member)
+    ] == []

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mpq.budget import Budget
-from mpq.cli.console import print_lines, say
+from mpq.cli.console import print_lines, say, voice
 
 
 def command(
@@ -55,7 +55,7 @@ def _steps(budget: str) -> None:
         "eval model.mpq.safetensors --data test.pt",
     ):
         print_lines(["", f"$ mpq {step}"])
-        code = app(shlex.split(step), standalone_mode=False)
+        code = app([*(["--quiet"] if voice.quiet else []), *shlex.split(step)], standalone_mode=False)
         if code:
             raise typer.Exit(code)
 

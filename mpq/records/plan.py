@@ -247,7 +247,15 @@ def _comment(plan: Plan, name: str) -> str:
 
 
 def write_plan(plan: Plan, path: Path | str) -> None:
-    """Write a plan file atomically."""
+    """Write a plan file, whole or not at all.
+
+    Args:
+        plan: the plan, as `search` found it or with layers changed.
+        path: where, usually plan.yaml; a file that is there is replaced.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
     write_text(Path(path), plan_to_yaml(plan))
 
 

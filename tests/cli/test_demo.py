@@ -50,3 +50,11 @@ def test_each_step_is_shown_as_it_is_typed_and_the_first_that_fails_is_the_last(
         _steps("5bits")
     assert stop.value.exit_code == 1
     assert [" ".join(words) for words in ran] == ["analyze model.pt2 --calib calibration.pt", "search --budget 5bits", "apply plan.yaml"]
+
+
+def test_a_quiet_demo_takes_quiet_steps(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(importlib.import_module("mpq.cli.main"), "app", lambda words, *, standalone_mode: ran.append(words))
+    assert done("--quiet demo").err == ""
+    assert {words[0] for words in ran} == {"--quiet"}
+    assert len(ran) == 5
