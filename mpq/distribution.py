@@ -10,6 +10,11 @@ VERSION = "0.1.0"
 HEAVY = ("torch", "optuna", "scipy", "safetensors", "jinja2")  # required, but not for what `requirements-check.txt` installs
 
 
+def requirement(extra: str) -> str:
+    """One extra of mpq, as pip takes it."""
+    return f"{DISTRIBUTION}[{extra}]"
+
+
 def install(extra: str) -> str:
     """The command that installs one extra of mpq, for the end of an error message."""
-    return f"pip install '{DISTRIBUTION}[{extra}]'"
+    return f"pip install '{requirement(extra)}'"

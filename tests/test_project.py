@@ -78,7 +78,9 @@ def test_an_extra_names_this_distribution_alone(extra: str) -> None:
 
 def test_every_remedy_names_an_extra_that_exists() -> None:
     calls = [
-        call for path in (ROOT / "mpq").rglob("*.py") for call in re.findall(r"(?:install\(|extra=)['\"]([\w-]+)['\"]", path.read_text())
+        call
+        for path in (ROOT / "mpq").rglob("*.py")
+        for call in re.findall(r"(?:install\(|requirement\(|extra=)['\"]([\w-]+)['\"]", path.read_text())
     ]
     assert len(calls) > 10
     assert set(calls) <= set(PROJECT["project"]["optional-dependencies"])

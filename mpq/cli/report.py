@@ -12,7 +12,7 @@ from mpq.cli.console import print_json, print_lines, say, warn
 from mpq.cli.find_inputs import check_output, stem_of
 from mpq.cli.find_sensitivity import source_of_artifact, source_of_plan, table_beside
 from mpq.cli.options import Json
-from mpq.distribution import DISTRIBUTION
+from mpq.distribution import requirement
 from mpq.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def command(
         ),
     ] = None,
     png: Annotated[
-        bool, typer.Option("--png", help=f"Also write the main plots as PNG, beside the HTML; needs {DISTRIBUTION}[png].")
+        bool, typer.Option("--png", help=f"Also write the main plots as PNG, beside the HTML; needs {requirement('png')}.")
     ] = False,
     json: Json = False,
 ) -> None:

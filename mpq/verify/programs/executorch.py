@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mpq.distribution import requirement
 from mpq.records.fingerprint import Fingerprint
 from mpq.verify.programs.base import Loaded, Program, floats, imported
 
-_INSTALL = "mpq[executorch]"
+_INSTALL = requirement("executorch")
 
 
 class ExecuTorch(Program):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpq.distribution import requirement
 from mpq.export.stored.gguf import read
 from mpq.records.fingerprint import Fingerprint
 from mpq.verify.places import places_of
@@ -21,7 +22,7 @@ class LlamaCpp(Program):
     """Loads what `mpq export --to gguf` wrote."""
 
     targets = ("gguf",)
-    packages = (("llama_cpp", _INSTALL), ("gguf", "mpq[gguf]"))
+    packages = (("llama_cpp", _INSTALL), ("gguf", requirement("gguf")))
 
     def load(self, path: Path, fingerprint: Fingerprint, *, trust: bool) -> Loaded:
         """Open a context that keeps the logits of every token."""

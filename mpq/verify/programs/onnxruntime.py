@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpq.distribution import requirement
 from mpq.export.stored.onnx import Graph, read
 from mpq.models.running.layer_outputs import magnitude
 from mpq.records.fingerprint import Fingerprint
 from mpq.verify.places import places_of
 from mpq.verify.programs.base import Loaded, Program, floats, imported
 
-_INSTALL = "mpq[onnx]"
+_INSTALL = requirement("onnx")
 _MOST = 1 << 30  # bytes of a graph that is loaded once more with its inner values as outputs
 
 

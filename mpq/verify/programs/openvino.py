@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpq.distribution import requirement
 from mpq.export.stored.openvino import dequantized, opened, read
 from mpq.records.fingerprint import Fingerprint
 from mpq.verify.places import places_of
 from mpq.verify.programs.base import Loaded, Program, floats, imported
 
-_INSTALL = "mpq[openvino]"
+_INSTALL = requirement("openvino")
 _EXACT = {"EXECUTION_MODE_HINT": "ACCURACY"}
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mpq.distribution import requirement
 from mpq.errors import TrustError, UsageError
 from mpq.export.stored.base import Held
 from mpq.export.stored.compressed_tensors import config_of, groups_of, held_by, read
@@ -20,7 +21,7 @@ from mpq.verify.findings import Finding
 from mpq.verify.places import places_of
 from mpq.verify.programs.base import Loaded, Program, floats, imported
 
-_INSTALL = "mpq[compressed-tensors]"
+_INSTALL = requirement("compressed-tensors")
 
 
 class Transformers(Program):
