@@ -7,8 +7,8 @@ from mpq.verify.programs.registry import PROGRAMS
 
 
 def test_a_missing_package_is_one_line_with_what_to_install() -> None:
-    with pytest.raises(UsageError, match=r"^nothing_of_the_kind is not installed here: pip install 'mpq\[onnx\]'$"):
-        imported("nothing_of_the_kind.inner", "mpq[onnx]")
+    with pytest.raises(UsageError, match=r"^nothing_of_the_kind is not installed here: pip install 'mpq-torch\[onnx\]'$"):
+        imported("nothing_of_the_kind.inner", "mpq-torch[onnx]")
 
 
 @pytest.mark.parametrize("target", list(OF_TARGET))
