@@ -207,7 +207,7 @@ def test_files_that_cannot_be_read_are_refused(images: LoadedModel, tmp_path: Pa
         "cut.pt": "cut.pt is a truncated or damaged archive: save the data again",
         "empty.pt": f"empty.pt is empty: give a file of {readable}, or package.module:callable",
         "missing.pt": f"missing.pt does not exist: give a file of {readable}, or package.module:callable",
-        ".": f". is a folder: give a file of {readable}, or package.module:callable",
+        ".": f". is a folder without Parquet or Arrow files, and without PNG or JPEG images: give a file of {readable}",
         "noise.bin": "noise.bin is neither a file of tensors nor UTF-8 text (byte 0): give one of these",
         "words.npz": "words.npz, array 'words' holds <U1, which is not a number: save numeric arrays",
         "pickled.pt": (
