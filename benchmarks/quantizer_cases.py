@@ -22,7 +22,7 @@ from mpq.models.running.swap import swapped
 from mpq.models.sources.load import from_module, load_model
 from mpq.models.sources.loaded import LoadedModel
 
-MODELS = ("resnet20", "stories260k", "stories15m", "minilm")
+MODELS = ("resnet20", "stories260k", "stories9m", "stories15m", "minilm")
 TINY_STORY_TOKENS = 128
 
 
@@ -62,6 +62,11 @@ def case(name: str, folder: Path, *, encoder: Path | None, samples: int | None, 
         text = own_text(model, (samples or 64) + (tests or 64))
         parts = text[: samples or 64], text[samples or 64 :]
         calibration, test = (data_from_batches(list(torch.split(part, 16))) for part in parts)
+    elif name == "stories9m":
+        calibration, test = (
+            load_data(str(folder / name / f"{split}.pt"), model=model, num_samples=count)
+            for split, count in (("calibration", samples or 32), ("test", tests or 30))
+        )
     else:
         file = folder / "text" / "tinystories.jsonl"
         calibration, test = (

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.quantizer_cases import MODELS, Case, Judge, case
 from mpq.analyze.run import analyze
-from mpq.budget import Budget
+from mpq.budget import SCOPES, Budget
 from mpq.calibration.input_moments import statistics_for
 from mpq.data.dataset import Data
 from mpq.errors import BudgetError
@@ -64,6 +64,12 @@ class Job:
 def main() -> None:
     """Run what is missing, then print all rows that were asked for, and the bars."""
     options = _options()
+    for line in bars(measured(options)):
+        print(line)
+
+
+def measured(options: argparse.Namespace) -> dict[tuple[str, ...], Row]:
+    """All rows, those that were missing measured; the ones that were asked for are printed."""
     options.work.mkdir(parents=True, exist_ok=True)
     journal = options.work / "rows.jsonl"
     jobs = [
@@ -84,8 +90,7 @@ def main() -> None:
             run.join()
     known = rows_in(journal)
     print_rows([known[job.key(plan)] for job in jobs for plan in job.plans if job.key(plan) in known])
-    for line in bars(known):
-        print(line)
+    return known
 
 
 def work(job: Job, options: argparse.Namespace, journal: Path) -> None:
@@ -120,11 +125,11 @@ def mixed(job: Job, setting: Case, judge: Judge, options: argparse.Namespace) ->
     measurer = PlanMeasurer(setting.model, setting.calibration, table) if options.trials else None
     for budget in job.plans:
         try:
-            plan = search(table, Budget(f"{budget}bits"), measurer=measurer, trials=options.trials).plan
+            plan = search(table, Budget(f"{budget}bits", options.scope), measurer=measurer, trials=options.trials).plan
         except BudgetError:  # a row all the same, so that the next run does not try again
             yield {"plan": budget} | dict.fromkeys(FIGURES, math.nan)
             continue
-        size = {"bits": plan.size.effective_bits, "bytes": plan.size.layer_bytes}
+        size = {"bits": plan.size.effective_bits, "bytes": plan.size.layer_bytes, "file_bytes": plan.size.file_bytes}
         yield {"plan": budget, **size, **figures_of(plan.layers), "analysis_seconds": round(analysis, 1)}
 
 
@@ -222,10 +227,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--encoder", type=Path, help="folder of all-MiniLM-L6-v2")
-    parser.add_argument("--only", nargs="+", default=[name for name in MODELS if name != "minilm"], choices=MODELS)
+    parser.add_argument("--only", nargs="+", default=[name for name in MODELS if name not in ("minilm", "stories9m")], choices=MODELS)
     parser.add_argument("--quantizers", nargs="+", default=list(QUANTIZERS), choices=list(QUANTIZERS))
     parser.add_argument("--candidates", nargs="*", default=list(SETS))
     parser.add_argument("--budgets", nargs="*", default=list(BUDGETS), help="bits per weight over the layers")
+    parser.add_argument("--scope", default=SCOPES[0], choices=SCOPES, help="what the budgets count")
     parser.add_argument("--uniform", nargs="*", default=[], help="uniform plans to measure as well, for example int4-g32")
     parser.add_argument("--method", default="fisher", choices=("fisher", "measure"))
     parser.add_argument("--trials", type=int, default=0)

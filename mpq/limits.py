@@ -65,6 +65,7 @@ SHOWN_TEXT = 80
 
 MEBIBYTE = 1 << 20
 
+CODED_WINDOW = 32 * MEBIBYTE  # that a frame of coded weights may refer back
 SAFETENSORS_HEADER_BYTES = 100_000_000  # the format's own limit
 ARCHIVE_RECORDS = 200_000  # records of a zip archive
 ARCHIVE_RATIO = 200  # unpacked bytes per byte of a compressed file of data, above ARCHIVE_FREE_BYTES

@@ -3,7 +3,7 @@
 "4", "8", "16" and "32" are bits: 16 is the layer's own 16-bit format (fp16 for fp32 unless a weight would overflow), 2 to 7
 bits come with one scale per row and with every group size of `GROUP_SIZES` that divides the row. "2..8" is a range of bits.
 "fine" is `FINE`, what loses least at a given size, though neither fast kernels nor most other tools take it. Anything else names one
-scheme, whose last group may be shorter.
+scheme, whose last group may be shorter. "coded" is `CODED`, the smallest files: codes are compressed there, and take 8 bits in memory.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ FINE = (
     *(f"int2-g{group}-s8" for group in (16, 32)),  # normal levels gain nothing at two bits
     *(f"nl{bits}{groups}" for bits in range(3, 8) for groups in ("", "-g64-s8", "-g32-s8")),
 )
+CODED = tuple(f"ec{rate:g}" for rate in (2, 2.5, 3, 3.25, 3.5, 3.75, 4, 4.25, 4.5, 4.75, 5, 5.5, 6, 7, 8))
+_WORDS = {"fine": FINE, "coded": CODED}
 
 
 def expand(texts: Iterable[str]) -> list[str]:
-    """Ranges and "fine" written out and repetitions dropped, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
+    """Ranges, "fine" and "coded" written out and repetitions dropped, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
 
     Raises:
         SchemeError: if nothing is left, or a text is neither bits, nor a range, nor a scheme.
@@ -35,7 +37,7 @@ def expand(texts: Iterable[str]) -> list[str]:
             span = re.fullmatch(r"(\d+)\.\.(\d+)", part)
             if span and int(span[1]) > int(span[2]):
                 raise SchemeError(f"'{part}' is an empty range of bits: write the smaller number first, for example 2..8")
-            wanted = [str(bits) for bits in range(int(span[1]), int(span[2]) + 1)] if span else [*FINE] if part == "fine" else [part]
+            wanted = [str(bits) for bits in range(int(span[1]), int(span[2]) + 1)] if span else [*_WORDS.get(part, (part,))]
             for one in wanted:
                 _check(one)
             found |= dict.fromkeys(wanted)

@@ -83,7 +83,7 @@ def recorded_choice(
 
 
 def _nearest(schemes: Iterable[Scheme]) -> Scheme:
-    return min(schemes, key=lambda scheme: (scheme.is_float, abs(scheme.bits - _TRIAL_BITS), not scheme.is_integer, str(scheme)))
+    return min(schemes, key=lambda scheme: (scheme.is_float, abs(scheme.rate - _TRIAL_BITS), not scheme.is_integer, str(scheme)))
 
 
 def _errors(

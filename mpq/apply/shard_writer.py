@@ -191,7 +191,7 @@ def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantiz
     scheme = shard.header.schemes[layer.name]
     places = {part.part: shard.places[f"{layer.name}.{part.part}"] for part in scheme.stored(layer.matrix)}
     step = row_step(scheme)
-    size = max(step, _WEIGHTS // columns // step * step)
+    size = rows if scheme.is_coded else max(step, _WEIGHTS // columns // step * step)  # a coded layer has one step
     if layer.axes != (0,) or layer.groups > 1:
         yield partial(_quantize_whole, tensor, layer, scheme, quantizer, source, target, places, size)
         return

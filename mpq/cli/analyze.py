@@ -71,7 +71,8 @@ def command(
         list[str] | None,
         typer.Option(
             autocompletion=complete.candidates,
-            help="Bits (4,8,16), ranges (2..8), schemes (int4-g32, int4-asym, fp16), or fine: least error per byte, slower once packed. "
+            help="Bits (4,8,16), ranges (2..8), schemes (int4-g32, int4-asym, fp16), fine: least error per byte, slower once packed, "
+            "or coded: smallest files, as large as int8 once loaded. "
             f"{default_of(_DEFAULTS, 'candidates')}",
         ),
     ] = None,

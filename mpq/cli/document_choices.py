@@ -32,12 +32,15 @@ _LISTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ("Methods", "how sensitivities are found: `mpq analyze --method NAME`", METHODS),
     ("Targets", "what other programs load: `mpq export --to NAME`", TARGETS),
 )
+_CODED = """
+| `ec1` to `ec8` |  | whole numbers, compressed to a rate with up to two decimals, such as `ec4.5`; [more](method/coded.md) | 1 to 8 |
+"""
 _CODES = 840  # a whole number of bytes under any number of bits
 
 
 def page() -> str:
     """The whole page."""
-    return _HEAD + "\n".join(_row(found) for found in formats().values()) + "\n" + "".join(_section(*each) for each in _LISTS)
+    return _HEAD + "\n".join(_row(found) for found in formats().values()) + _CODED + "".join(_section(*each) for each in _LISTS)
 
 
 def _row(element: Format) -> str:

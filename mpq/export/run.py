@@ -83,7 +83,7 @@ def export(
     written = goal.write(wanted, place, chosen)
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if target in PROGRAMS and chosen.fingerprint else None
-    notes = (*_rest_notes(given, goal), *written.notes)
+    notes = (*_unpacked(given), *_rest_notes(given, goal), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
     return Exported(written.path, size, given.bytes, layer_bytes, goal.needs_weights, replaced, notes, beside)
@@ -109,6 +109,17 @@ def _fingerprinted(source: Source, target: str, export: Path, options: Options) 
 def _prove(fingerprint: Path, export: Path, target: str) -> str:
     size, command = fingerprint.stat().st_size, f"mpq verify {shlex.quote(str(export))} --with {PROGRAMS[target]}"
     return f"its fingerprint is {fingerprint.name}, {size:,} bytes; prove what loads: {command}"
+
+
+def _unpacked(source: Source) -> list[str]:
+    """What is said of coded layers: other programs take them as int8."""
+    if not source.coded:
+        return []
+    before, after = (
+        sum(schemes[name].stored_bits(source.matrices[name]) // 8 for name in source.coded) for schemes in (source.stored, source.schemes)
+    )
+    layers = f"{len(source.coded)} coded layer{'' if len(source.coded) == 1 else 's'}"
+    return [f"{layers} as int8 with the same values: {before:,} bytes become {after:,}, for only mpq unpacks codes"]
 
 
 def _inputs(source: Source, options: Options) -> list[Path | None]:

@@ -33,7 +33,7 @@ class Source:
         bytes: size of the artifact, or the size that the plan predicts for it.
         header: of the artifact; None for a plan.
         others: floating-point tensors of two or more dimensions that are no layers; None where a plan does not tell.
-        stored: the schemes in the artifact, before any replacement.
+        stored: the schemes in the artifact, before any replacement; in `schemes` coded ones are int8, as no other program reads them.
         plan: the plan, if that is the source.
     """
 
@@ -74,16 +74,24 @@ class Source:
         """Bytes of the layers under these schemes, as mpq stores them."""
         return sum(scheme.stored_bits(self.matrices[name]) // 8 for name, scheme in self.schemes.items())
 
+    @property
+    def coded(self) -> list[str]:
+        """Layers whose codes the artifact holds compressed."""
+        return [name for name, scheme in self.stored.items() if scheme.is_coded]
+
     def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:
         """Each layer's name and weight, one at a time, in its scheme."""
         from mpq.export.nearest_scheme import widen
+        from mpq.records.open_artifact import unpacking
         from mpq.tensors.quantized import unpack_weight
 
         with self.opened() as file:
             for layer in self.artifact.layers:
                 scheme = self.stored[layer.name]
                 parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
-                yield layer.name, widen(unpack_weight(parts, scheme, layer.matrix), self.schemes[layer.name])
+                with unpacking(self.path, layer.name):
+                    weight = unpack_weight(parts, scheme, layer.matrix)
+                yield layer.name, widen(weight, self.schemes[layer.name])
 
     def rest(self) -> dict[str, Tensor]:
         """The unquantized tensors by state-dict name."""
@@ -113,10 +121,15 @@ def open_source(path: Path) -> Source:
     """
     if not is_index(path) and not is_artifact(path):
         plan = read_plan(path)
-        return Source(path, plan.model, dict(plan.layers), dict(plan.shapes), plan.size.file_bytes, stored=dict(plan.layers), plan=plan)
+        schemes = _in_memory(plan.layers)
+        return Source(path, plan.model, schemes, dict(plan.shapes), plan.size.file_bytes, stored=dict(plan.layers), plan=plan)
     header = read_header(path)
-    schemes = dict(header.schemes)
+    schemes = _in_memory(header.schemes)
     matrices = {layer.name: layer.matrix for layer in header.layers}
-    source = Source(path, header.model, schemes, matrices, artifact_bytes(path), header, stored=schemes)
+    source = Source(path, header.model, schemes, matrices, artifact_bytes(path), header, stored=dict(header.schemes))
     others = [name for name, tensor in source.rest().items() if tensor.is_floating_point() and tensor.ndim > 1]
     return replace(source, others=tuple(others))
+
+
+def _in_memory(schemes: Mapping[str, Scheme]) -> dict[str, Scheme]:
+    return {name: scheme.in_memory for name, scheme in schemes.items()}

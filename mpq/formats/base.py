@@ -9,7 +9,7 @@ A format is a value. Others ask it in this order:
     tail, summary                    to describe it: JSON schemas, help, docs
 
 There are three kinds. Codes of integers are whole numbers less a zero point, codes of levels index a table, and floats are the weights
-themselves.
+themselves. Coded formats are integers that are compressed in files, `coded.py`.
 
 A new format goes into the tuple `FORMATS` of a file in this folder, its own or that of its family. `registry.py` finds it there.
 """
@@ -29,7 +29,7 @@ Start = Literal["largest", "mean", "exponent"]
 MOST_BITS = 8  # of a code: it is held in one byte while a weight is worked on
 SCALE_DTYPE, EXPONENT_DTYPE = "F16", "U8"
 _GROUP = r"-g([2-9]|[1-9][0-9]+)"
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+|\.[0-9]+)*")
 
 
 class FloatStorage(NamedTuple):
@@ -73,6 +73,7 @@ class Format:
         cells: levels within -1 to 1 are looked up by so many equal cells on each side of zero: fast, and off by half a cell at most;
             0 finds the nearest level exactly.
         storage: of kind "floats": how they are stored.
+        hundredths: of coded integers: the bits that a weight takes in a file, in hundredths; 0 for all others.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Format:
     exponent_scales: bool = False
     cells: int = 0
     storage: FloatStorage | None = None
+    hundredths: int = 0
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -103,6 +105,16 @@ class Format:
             raise ValueError(f"format '{self.name}' has codes of {self.bits} bits: use 1 to {MOST_BITS}")
         if len(self.levels) > (self.radix or 2**self.bits):
             raise ValueError(f"format '{self.name}' has {len(self.levels)} levels, more than its codes can name")
+
+    @property
+    def coded(self) -> bool:
+        """Whether files hold its codes compressed."""
+        return self.hundredths > 0
+
+    @property
+    def rate(self) -> float:
+        """Bits that formats are compared by: of a code, without scales; of a coded format all that a weight takes in a file."""
+        return self.hundredths / 100 if self.coded else self.bits
 
     @property
     def zero_points(self) -> bool:
@@ -120,7 +132,9 @@ class Format:
         return int(math.log(256, self.radix) + 1e-9) if self.radix else 0
 
     def code_bytes(self, count: int) -> int:
-        """Bytes of `count` packed codes."""
+        """Bytes of `count` packed codes; of coded ones with all that belongs to them."""
+        if self.coded:
+            return count * self.hundredths // 800
         return -(-count * self.bits // 8) if not self.radix else -(-count // self.digits_per_byte)
 
     @cached_property
@@ -152,6 +166,8 @@ class Format:
         name, fixed = self.name, self.fixed_group
         if self.kind == "floats" and (group_size is not None or not symmetric):
             raise SchemeError(f"'{name}' is floating point: it takes neither a group size nor a zero point")
+        if self.coded and (group_size is not None or not symmetric or small_scales):
+            raise SchemeError(f"'{name}' has one step for the whole layer: write {name} without -asym, -gN and -s8")
         if not symmetric and not self.zero_points:
             raise SchemeError(f"'{name}' has no zero point: write {name} without -asym")
         if fixed is not None and group_size not in (None, fixed):
@@ -165,7 +181,7 @@ class Format:
     @property
     def tail(self) -> str:
         """What may follow the name in a scheme, as a regular expression."""
-        if self.kind == "floats":
+        if self.kind == "floats" or self.coded:
             return ""
         if self.fixed_group is not None:
             return f"(-g{self.fixed_group})?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from mpq.formats.coded import CODED_RATES
 from mpq.formats.registry import formats
 
 
@@ -13,8 +14,8 @@ def scheme_pattern() -> str:
     by_tail: dict[str, list[str]] = {}
     for name, found in formats().items():
         by_tail.setdefault(found.tail, []).append(re.escape(name).replace(r"\-", "-"))
-    kinds = (f"({'|'.join(names)}){tail}" for tail, names in by_tail.items())
-    return rf"^\s*({'|'.join(kinds)})\s*$"
+    kinds = [f"({'|'.join(names)}){tail}" for tail, names in by_tail.items()]
+    return rf"^\s*({'|'.join([*kinds, f'ec{CODED_RATES}'])})\s*$"
 
 
 def scheme_schema() -> dict[str, Any]:
@@ -27,6 +28,6 @@ def scheme_schema() -> dict[str, Any]:
         "type": "string",
         "pattern": scheme_pattern(),
         "description": f"<format>[-asym][-gN][-s8]: {zero_points}, optionally with a zero point; {groups}; with N weights per scale and "
-        f"scales of 8 bits; or {whole}",
-        "examples": ["int4", "int4-g32", "int4-g16-s8", "int8-asym", "fp16"],
+        f"scales of 8 bits; or {whole}; or ec<bits>, codes compressed to 1 to 8 bits per weight",
+        "examples": ["int4", "int4-g32", "int4-g16-s8", "int8-asym", "fp16", "ec4.5"],
     }

@@ -44,6 +44,7 @@ def packed_bytes(scheme: Scheme, matrix: tuple[int, int]) -> int:
 
     Codes that are linear in their values lie in a table; all others stay as they are stored, their scales of 8 bits as fp16.
     """
+    scheme = scheme.in_memory
     if scheme.element.linear is None:
         return replace(scheme, small_scales=False).stored_bits(matrix) // 8
     rows, columns = matrix

@@ -1,4 +1,7 @@
-"""All formats by name, found in the files of this folder: every `FORMATS` tuple counts. No list of names is kept anywhere else."""
+"""All formats by name, found in the files of this folder: every `FORMATS` tuple counts. No list of names is kept anywhere else.
+
+Coded formats are a family without end, one for every rate: `format_named` makes them when they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,22 @@ from importlib import import_module
 
 import mpq.formats
 from mpq.formats.base import Format, Kind
+from mpq.formats.coded import coded_format
 
 _KINDS: tuple[Kind, ...] = ("integers", "levels", "floats")
 _found: dict[str, Format] = {}
 
 
 def formats() -> dict[str, Format]:
-    """Every format by name: integers, then levels, then floats; families by the fewest bits among them."""
+    """Every format by name, without the coded ones: integers, then levels, then floats; families by the fewest bits among them."""
     if not _found:
         _found.update(_ordered(_families()))
     return _found
+
+
+def format_named(name: str) -> Format | None:
+    """The format of this name, coded ones included; None if there is none."""
+    return formats().get(name) or coded_format(name)
 
 
 def names(kind: Kind) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ A scheme is written `<format>[-asym][-gN][-s8]`:
     int4-g16-s8     each scale in 8 bits, relative to a power of two per row: groups of half the size at the same bytes
     nf4-g64         levels of a table times a scale
     mxfp4  bf16     formats that fix their groups, or have none
+    ec4.5           whole numbers with one step for the layer, compressed to 4.5 bits per weight with all that belongs to them
 
 A weight is seen as a matrix [rows, columns]: rows are the output channels, columns everything that one output sums
 over. Codes of the whole matrix are packed densely in row order, so 8 codes of b bits take b bytes and only the end of the
@@ -23,7 +24,8 @@ from functools import lru_cache
 
 from mpq.errors import SchemeError
 from mpq.formats.base import Format
-from mpq.formats.registry import formats
+from mpq.formats.coded import CODED
+from mpq.formats.registry import format_named, formats
 from mpq.formats.stored import Stored
 from mpq.shown import shown
 
@@ -35,7 +37,7 @@ class Scheme:
     """How the weights of one layer are stored.
 
     Args:
-        format: name of an element format, see `registry.py`.
+        format: name of an element format, see `registry.py` and `coded.py`.
         group_size: weights of a row that share a scale; None means the whole row. Not for floating point; a format may fix it.
         symmetric: False adds a zero point to each scale. Integer formats only.
         small_scales: whether scales take 8 bits instead of 16, `tensors/small_scales.py`. Only with groups.
@@ -50,9 +52,13 @@ class Scheme:
     small_scales: bool = False
 
     def __post_init__(self) -> None:
-        if self.format not in formats():
+        element = format_named(self.format)
+        if element is None and re.fullmatch(CODED, self.format):
+            raise SchemeError(f"unknown scheme '{self.format}': coded formats are ec1 to ec8 with at most two decimals, for example ec4.5")
+        if element is None:
             known = ", ".join(formats())
             raise SchemeError(f"unknown scheme '{self.format}': use one of {known}, integers optionally with -asym, -gN and -s8")
+        object.__setattr__(self, "format", element.name)
         group_size = self.element.check(self.group_size, symmetric=self.symmetric, small_scales=self.small_scales)
         object.__setattr__(self, "group_size", group_size)
 
@@ -63,7 +69,9 @@ class Scheme:
     @property
     def element(self) -> Format:
         """What its format is."""
-        return formats()[self.format]
+        found = format_named(self.format)
+        assert found is not None
+        return found
 
     @property
     def is_float(self) -> bool:
@@ -74,6 +82,21 @@ class Scheme:
     def is_integer(self) -> bool:
         """Whether weights are whole numbers of 2 to 8 bits, less a zero point, times a scale."""
         return self.element.kind == "integers"
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether files hold its codes compressed."""
+        return self.element.coded
+
+    @property
+    def in_memory(self) -> Scheme:
+        """The scheme of the same codes in memory: those of coded formats are unpacked to 8 bits when they are loaded."""
+        return Scheme("int8") if self.is_coded else self
+
+    @property
+    def rate(self) -> float:
+        """Bits that schemes are compared by: of one code, without scales; of a coded format all that a weight takes in a file."""
+        return self.element.rate
 
     @property
     def bits(self) -> int:
@@ -93,6 +116,8 @@ class Scheme:
         (rows, columns), element = matrix, self.element
         if element.storage is not None:
             return (Stored("values", element.storage.dtype, (rows, columns)),)
+        if element.coded:
+            return (Stored("codes", "U8", (element.code_bytes(rows * columns),)),)
         groups = self.groups(columns)
         codes = Stored("codes", "U8", (element.code_bytes(rows * columns),))
         scales = Stored("scales", "U8", (rows, 1 + groups)) if self.small_scales else Stored("scales", element.scale_dtype, (rows, groups))
@@ -108,7 +133,7 @@ class Scheme:
 @lru_cache(maxsize=1)
 def _grammar() -> re.Pattern[str]:
     known = "|".join(map(re.escape, formats()))
-    return re.compile(rf"(?P<format>{known}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>[0-9]{{1,9}}))?(?P<small>-s8)?")
+    return re.compile(rf"(?P<format>{known}|{CODED}|{_UNKNOWN})(?P<asymmetric>-asym)?(?:-g(?P<group>[0-9]{{1,9}}))?(?P<small>-s8)?")
 
 
 @lru_cache(maxsize=4096)

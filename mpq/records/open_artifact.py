@@ -9,6 +9,9 @@ from typing import Any
 
 from safetensors import safe_open
 
+from mpq.errors import FormatError
+from mpq.shown import shown
+
 
 class Files:
     """Several open safetensors files, read like one."""
@@ -27,6 +30,19 @@ class Files:
     def get_slice(self, name: str) -> Any:
         """A tensor that has not been read yet."""
         return self._homes[name].get_slice(name)
+
+
+@contextmanager
+def unpacking(path: Path, layer: str) -> Iterator[None]:
+    """Say of which layer and file the codes are damaged.
+
+    Raises:
+        FormatError: instead of one that names neither.
+    """
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(f"{path} is damaged (layer {shown(layer)}: {error}): run `mpq apply` again") from error
 
 
 @contextmanager

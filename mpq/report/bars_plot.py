@@ -60,7 +60,7 @@ def bars_plot(facts: Facts, name: str) -> BarsPlot | None:
         name, 920 if wide else 340, 12 + _BITS + _GAP + _BYTES + 24, left=56 if wide else 46, right=14 if wide else 10, top=12, bottom=24
     )
     step = (frame.width - frame.left - frame.right) / len(rows)
-    most_bits = max(scheme.bits for scheme in facts.schemes) + 1
+    most_bits = max(scheme.rate for scheme in facts.schemes) + 1
     most_bytes = max(
         [row.bytes or 0 for row in rows] + [cell.bytes for row in rows for cell in row.cells if cell and cell.bytes * 8 < 9 * row.weights]
     )

@@ -13,7 +13,7 @@ DARK: tuple[Rgb, ...] = ((30, 84, 86), (38, 138, 146), (88, 162, 226), (168, 178
 
 def ordered(schemes: Iterable[Scheme]) -> list[Scheme]:
     """Schemes from few bits to many, a finer group after a coarser one."""
-    return sorted(set(schemes), key=lambda s: (s.bits, not s.symmetric, -(s.group_size or 1 << 40), s.small_scales, s.format))
+    return sorted(set(schemes), key=lambda s: (s.rate, not s.symmetric, -(s.group_size or 1 << 40), s.small_scales, s.format))
 
 
 def ramp(count: int, stops: Sequence[Rgb]) -> list[str]:

@@ -49,6 +49,7 @@ def _row(layer: Layer, scheme: Scheme, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _kernel(layer: Layer, scheme: Scheme, samples: int, dtype: torch.dtype) -> Kernel:
+    scheme = scheme.in_memory
     if is_plain(scheme, dtype):
         return kernel_for(scheme, "plain", samples)
     if len(layer.shape) != 2 or len(layer.axes) != 1:

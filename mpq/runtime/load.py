@@ -23,7 +23,7 @@ from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.layer import Layer
-from mpq.records.open_artifact import opened
+from mpq.records.open_artifact import opened, unpacking
 from mpq.runtime.packed_weight import packed_weight
 from mpq.tensors.dtypes import as_stored, from_stored
 from mpq.tensors.matrix import from_matrix
@@ -116,14 +116,20 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
     with torch.no_grad():
         if packed or dtype is not None:
             weight = _packed if packed else _dense
-            made = {source: weight(layer, header, file, dtype or getattr(torch, layer.dtype)) for source, layer in layers.items()}
+            made = dict[str, Tensor]()
+            for source, layer in layers.items():
+                with unpacking(path, layer.name):
+                    made[source] = weight(layer, header, file, dtype or getattr(torch, layer.dtype))
             dtypes = {source: state[name].dtype for name, source in sources.items()}
             others = {source: from_stored(file.get_tensor(source), dtypes[source]) for source in held - set(layers)}
             restored = dtypes if header.rest_dtype is not None else {}
             _replace(module, sources, made | {source: _cast(tensor, dtype or restored.get(source)) for source, tensor in others.items()})
             return
         for name, source in sources.items():
-            value = _weight(layers[source], header, file) if source in layers else from_stored(file.get_tensor(source), state[name].dtype)
+            with unpacking(path, source):
+                value = (
+                    _weight(layers[source], header, file) if source in layers else from_stored(file.get_tensor(source), state[name].dtype)
+                )
             tensor_of(module, name).data.copy_(value)
 
 

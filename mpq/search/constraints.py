@@ -89,7 +89,7 @@ def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group
     def none_left(group: Group) -> str:
         return f"no candidate of {group.name} has the {max(least[layer.name] for layer in group.layers)} bits that --min-bits asks"
 
-    return _narrowed(groups, lambda name, scheme: scheme.bits >= least[name], none_left)
+    return _narrowed(groups, lambda name, scheme: scheme.rate >= least[name], none_left)
 
 
 def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
@@ -127,7 +127,7 @@ def _narrowed(groups: Sequence[Group], allows: Callable[[str, Scheme], bool], no
 
 
 def _spellings(scheme: Scheme) -> set[str]:
-    return {str(scheme), scheme.format, str(scheme.bits)}
+    return {str(scheme), scheme.format, f"{scheme.rate:g}"}
 
 
 def choice_of(problem: Problem, schemes: Mapping[str, Scheme], otherwise: Sequence[int]) -> tuple[int, ...]:

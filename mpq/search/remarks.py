@@ -77,21 +77,21 @@ def _raised(layer: Layer, group: Group, index: int, table: Sensitivity) -> Itera
 def _by_rank(table: Sensitivity, schemes: Mapping[str, Scheme]) -> dict[str, str]:
     """Remarks on layers whose bits go against their rank by error at the smallest scheme."""
     layers = table.layers
-    if len(layers) < _LEAST_LAYERS or len({scheme.bits for scheme in schemes.values()}) < 2:
+    if len(layers) < _LEAST_LAYERS or len({scheme.rate for scheme in schemes.values()}) < 2:
         return {}
     order = sorted(layers, key=lambda layer: -_at_smallest(layer, table))
     count = max(1, round(_QUARTER * len(layers)))
     bits = {layer.name: schemes[layer.name].stored_bits(layer.matrix) / layer.weights for layer in layers}
-    fewest, middle = min(scheme.bits for scheme in schemes.values()), median(bits.values())
+    fewest, middle = min(scheme.rate for scheme in schemes.values()), median(bits.values())
     weights = sum(layer.weights for layer in layers)
     found: dict[str, str] = {}
     for place, layer in enumerate(order, start=1):
         share = layer.weights / weights
         usual = 1 / len(layers)
-        if place <= count and schemes[layer.name].bits == fewest:
+        if place <= count and schemes[layer.name].rate == fewest:
             reason = f"has {share:.1%} of the weights" if share > usual else "more bits would save little"
             found[layer.name] = f"number {place} of {len(layers)} by sensitivity, but {reason}"
-        elif place > len(layers) - count and bits[layer.name] > middle and schemes[layer.name].bits > fewest:
+        elif place > len(layers) - count and bits[layer.name] > middle and schemes[layer.name].rate > fewest:
             reason = f"has only {share:.1%} of the weights" if share < usual else "its error falls fast"
             found[layer.name] = f"number {place} of {len(layers)} by sensitivity, but {reason}"
     return found

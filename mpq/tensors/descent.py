@@ -63,7 +63,7 @@ def nearest_steps(values: Tensor, bounds: tuple[Any, Any], scheme: Scheme) -> Te
 
 
 def descend(weights: Tensor, state: State, hessian: Tensor, scheme: Scheme, *, sweeps: int, codes: bool = True) -> None:
-    """Lower the error of `state` in place, by `sweeps` over all columns and groups.
+    """Lower the error of `state` in place, by `sweeps` over all columns and groups; the scales of a coded scheme stay.
 
     Args:
         weights: [blocks, columns, rows].
@@ -93,7 +93,8 @@ def _sweep_group(error: Tensor, state: State, hessian: Tensor, group: int, colum
             error[:, columns][:, block] -= change
             gradient.baddbmm_(within[:, :, block], change, alpha=-1)
         torch.add(steps, zero, out=state.codes[:, columns])
-    _fit_scale(error[:, columns], gradient, steps, state, within, group, scheme)
+    if not scheme.is_coded:  # whose rows have one step together
+        _fit_scale(error[:, columns], gradient, steps, state, within, group, scheme)
 
 
 def _sweep_block(gradient: Tensor, steps: Tensor, within: Tensor, scale: Tensor, bounds: tuple[Any, Any], scheme: Scheme) -> Tensor:

@@ -3,6 +3,7 @@
     symmetric    weight = (code - 2**(bits - 1)) * scale      the scale may be negative
     asymmetric   weight = (code - zero_point) * scale
     by levels    weight = table[code] * scale               see `tensors/levels.py`
+    coded        as symmetric with 8 bits, compressed where it is stored: `tensors/coding.py`
 
 Scales are fp16 (powers of two where the format says so, numbers that 8 bits hold under -s8), arithmetic is float32: what `dequantize`
 gives is exactly what was measured and what a loaded artifact holds.
@@ -11,7 +12,8 @@ gives is exactly what was measured and what a loaded artifact holds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch import Tensor
 from mpq.errors import FormatError
 from mpq.formats.registry import formats
 from mpq.formats.scheme import Scheme
+from mpq.tensors.coding import Coded, decode, encode
 from mpq.tensors.dtypes import TORCH_DTYPES
 from mpq.tensors.levels import from_codes, from_exponents
 from mpq.tensors.packing import pack_codes, unpack_codes
@@ -66,10 +69,27 @@ class QuantizedWeight:
         if self.scales is None:
             return {"values": self.codes}
         element = self.scheme.element
+        if element.coded:
+            return {"codes": encode(self.coded, element.code_bytes(self.codes.numel()))}
         parts = {"codes": pack_codes(self.codes, element), "scales": to_bytes(self.scales) if self.scheme.small_scales else self.scales}
         if self.zero_points is not None:
             parts["zero_points"] = pack_codes(self.zero_points, element)
         return parts
+
+    def in_memory(self) -> QuantizedWeight:
+        """The same codes and scales under the scheme that they have in memory."""
+        return replace(self, scheme=self.scheme.in_memory)
+
+    @property
+    def coded(self) -> Coded:
+        """The codes under a coded scheme as `tensors/coding.py` has them."""
+        assert self.scales is not None
+        return Coded.of((self.codes ^ 128).view(torch.int8), self.scales)
+
+
+def coded_weight(coded: Coded, scheme: Scheme) -> QuantizedWeight:
+    """The weight of such codes, under a coded scheme or as int8."""
+    return QuantizedWeight(scheme, (coded.codes.shape[0], coded.codes.shape[1]), coded.codes.view(torch.uint8) ^ 128, coded.scales)
 
 
 def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> QuantizedWeight:
@@ -86,6 +106,8 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
             )
     if scheme.is_float:
         return QuantizedWeight(scheme, matrix, parts["values"])
+    if scheme.is_coded:
+        return coded_weight(decode(parts["codes"], matrix), scheme)
     rows, columns = matrix
     codes = unpack_codes(parts["codes"], scheme.element, rows * columns).view(rows, columns)
     zero_points = None
@@ -96,10 +118,15 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
 
 
 def are_parts(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> bool:
-    """Whether tensors from outside can be what `QuantizedWeight.pack` stored: names, shapes, dtypes, and finite scales."""
+    """Whether tensors from outside can be what `QuantizedWeight.pack` stored: names, shapes, dtypes, finite scales, and codes to be read."""
     expected = {stored.part: (stored.shape, TORCH_DTYPES[stored.dtype]) for stored in scheme.stored(matrix)}
     found = {name: (tuple(part.shape), part.dtype) for name, part in parts.items()}
-    return found == expected and bool(parts.get("scales", torch.zeros(())).float().isfinite().all())
+    if found != expected or not bool(parts.get("scales", torch.zeros(())).float().isfinite().all()):
+        return False
+    if scheme.is_coded:
+        with suppress(FormatError):
+            return bool(decode(parts["codes"], matrix).step)
+    return not scheme.is_coded
 
 
 def scales_of(parts: Mapping[str, Tensor], scheme: Scheme) -> Tensor:

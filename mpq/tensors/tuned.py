@@ -4,7 +4,8 @@ A scale moves by a share of itself and stays what is stored: fp16 or 8 bits, wit
 position that moves in units of the scale; gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013,
 arXiv 1308.3432; positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position begins where the
 unquantized weight lies, but within reach of its code, so that the codes are those that the quantizer chose until gradients say otherwise.
-Zero points stay, and so do the codes of formats with a table of levels, unless they are asked for: then a position moves between levels.
+Zero points stay, and so do the codes of formats with a table of levels, unless they are asked for: then a position moves between levels. A
+coded weight keeps its codes, for others might not fit in its bytes; its step moves, and with it the scales of all rows.
 """
 
 from __future__ import annotations
@@ -34,19 +35,23 @@ class TunedWeight:
     def __init__(self, weight: QuantizedWeight, original: Tensor | None, *, tables: bool = False) -> None:
         assert weight.scales is not None
         self._weight, self._first = weight, weight.scales.float()
-        self.change = torch.zeros_like(self._first)
+        self.change = torch.zeros(1, 1) if weight.scheme.is_coded else torch.zeros_like(self._first)
         self.positions: Tensor | None = None
-        if original is not None and weight.scheme.is_integer:
+        if original is not None and weight.scheme.is_integer and not weight.scheme.is_coded:
             codes = weight.codes.float()
             away = (original - weight.dequantize()).div_(self._spread(self._first)).clamp_(-_REACH, _REACH)
             self.positions = codes.add_(away)
-        elif original is not None and tables:
+        elif original is not None and tables and not weight.scheme.is_integer:
             self.positions = _near(weight, original / self._spread(self._first))
 
     def quantized(self) -> QuantizedWeight:
         """The weight as it would be stored now."""
         limits = LARGEST_SCALE / self._first.abs() - 1
         share = self.change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE).minimum(limits)
+        if self._weight.scheme.is_coded:
+            coded = self._weight.coded
+            step = storable(torch.tensor(coded.step * (1 + float(share.min()))))
+            return replace(self._weight, scales=coded._replace(step=float(step)).scales)
         return replace(self._weight, codes=self._codes(), scales=storable(self._first * (1 + share), self._weight.scheme))
 
     def take(self, gradient: Tensor, now: QuantizedWeight) -> None:
@@ -58,7 +63,8 @@ class TunedWeight:
         """
         assert now.scales is not None
         steps = replace(now, scales=torch.ones_like(now.scales)).dequantize()
-        self.change.grad = grouped(steps.mul_(gradient), now.scheme).sum(-1).mul_(self._first)
+        own = grouped(steps.mul_(gradient), now.scheme).sum(-1).mul_(self._first)
+        self.change.grad = own.sum().view(1, 1) if self._weight.scheme.is_coded else own
         if self.positions is not None:
             self.positions.grad = gradient.mul_(self._spread(now.scales.float()))
 

@@ -1,6 +1,6 @@
 import pytest
 
-from mpq.analyze.candidates import FINE, candidates_for, expand
+from mpq.analyze.candidates import CODED, FINE, candidates_for, expand
 from mpq.errors import SchemeError
 from mpq.records.layer import Layer
 from tests.small import linear
@@ -19,6 +19,7 @@ def texts(layer: Layer, *wanted: str, sixteen: str = "fp16") -> list[str]:
         (["8..8"], ["8"]),
         (["32", "bf16"], ["32", "bf16"]),
         (["8,fine"], ["8", *FINE]),
+        (["coded,16"], [*CODED, "16"]),
     ],
 )
 def test_lists_and_ranges_are_written_out_once(given: list[str], expected: list[str]) -> None:

@@ -24,8 +24,8 @@ from tests.cli.typed import done, refused
 from tests.export.artifacts import by_name, make, save_llama, tokens
 from tests.small import REST
 
-SCHEMES = ("int4-g32-s8", "ternary", "int3-asym-g16-s8", "nf4", "mxfp4", "fp16", "int5")
-SHAPES = ((100, 48), (97, 33), (41, 64), (1, 40), (64, 32), (8, 8), (130, 5))
+SCHEMES = ("int4-g32-s8", "ternary", "int3-asym-g16-s8", "nf4", "mxfp4", "fp16", "int5", "ec5")
+SHAPES = ((100, 48), (97, 33), (41, 64), (1, 40), (64, 32), (8, 8), (130, 5), (60, 50))
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,4 @@
+import json
 import warnings
 from pathlib import Path
 
@@ -189,3 +190,34 @@ def test_torchscript_cannot_hold_packed_weights(tmp_path: Path) -> None:
         module = torch.jit.trace(mlp(), inputs(8, 8))  # type: ignore[no-untyped-call]
     with pytest.raises(ModelError, match="a TorchScript module holds plain tensors only: load the artifact with packed=False"):
         mpq.load(artifact(tmp_path), module, packed=True)
+
+
+def test_coded_layers_are_read_as_they_were_measured_and_run_as_int8(tmp_path: Path) -> None:
+    model, plan = in_memory("mlp"), plan_of(in_memory("mlp"), "mlp", ("ec8", "ec7.5", "int8"))
+    path = mpq.apply(model, plan, tmp_path / NAME).path
+    assert path.stat().st_size == plan.size.file_bytes
+    plain = mpq.load(path, MODELS["mlp"][0]())
+    assert same(plain, expected_state(model, plan, "mlp"))
+    packed = mpq.load(path, MODELS["mlp"][0](), packed=True)
+    weight = packed.get_parameter("0.weight")
+    assert isinstance(weight, PackedTensor)
+    assert weight.scheme_name == "int8"
+    assert torch.equal(weight.dequantize(), plain.get_parameter("0.weight"))
+    x = MODELS["mlp"][1][0]
+    torch.testing.assert_close(packed(x), plain(x))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_damaged_codes_are_refused_with_the_layer_and_the_file(tmp_path: Path, packed: bool) -> None:
+    plan = plan_of(in_memory("mlp"), "mlp", ("ec8", "int8", "int8"))
+    path = mpq.apply(in_memory("mlp"), plan, tmp_path / NAME).path
+    content = bytearray(path.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    first = json.loads(content[8 : 8 + length])["0.codes"]["data_offsets"][0]
+    content[8 + length + first : 8 + length + first + 3] = b"\0\0\xff"
+    path.write_bytes(bytes(content))
+    with pytest.raises(FormatError) as error:
+        mpq.load(path, MODELS["mlp"][0](), packed=packed)
+    reason = "its codes are damaged: a step of 0 and 255 classes of rows cannot be"
+    layer = "0" if packed else "0.weight"
+    assert str(error.value) == f"{path} is damaged (layer '{layer}': {reason}): run `mpq apply` again"

@@ -111,3 +111,21 @@ def test_codes_of_tables_stay_until_they_are_moved(text: str) -> None:
     assert tuned.positions is not None
     tuned.positions.add_(10.0)
     assert torch.equal(tuned.quantized().codes, to_codes(torch.full(weight.matrix, 10.0), weight.scheme))
+
+
+def test_the_step_of_a_coded_weight_moves_for_all_rows_and_its_codes_stay() -> None:
+    target = torch.randn(64, 48, generator=torch.Generator().manual_seed(3))
+    target[5] *= 90  # its step is larger
+    weight = quantizer_named("mse").quantize(target, parse_scheme("ec6"))
+    tuned = TunedWeight(weight, target)
+    assert tuned.positions is None
+    assert torch.equal(tuned.quantized().dequantize(), weight.dequantize())
+    tuned.take(2 * (weight.dequantize() - 1.25 * target), weight)
+    assert tuned.change.grad is not None
+    assert tuned.change.grad.shape == (1, 1)
+    assert tuned.change.grad.item() < 0
+    tuned.change.data.fill_(0.25)
+    now = tuned.quantized()
+    assert torch.equal(now.codes, weight.codes)
+    torch.testing.assert_close(now.dequantize(), 1.25 * weight.dequantize(), rtol=2e-3, atol=0)
+    assert torch.equal(unpack_weight(now.pack(), now.scheme, now.matrix).dequantize(), now.dequantize())

@@ -33,7 +33,7 @@ from mpq.shown import first_line
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.graph import dequantize, padded
 from mpq.tensors.matrix import from_matrix
-from mpq.tensors.quantized import scales_of
+from mpq.tensors.quantized import scales_of, unpack_weight
 
 
 class Pt2(Target):
@@ -95,17 +95,16 @@ class _Packed(nn.Module):
         for name, tensor in module.state_dict().items():
             own = aliases.get(name, name)
             if own in layers:
-                self._layers[name] = layers[own], source.artifact.schemes[layers[own].name]
+                self._layers[name] = layers[own], source.schemes[layers[own].name]
             elif name == own:
                 self.register_buffer(_flat(name), tensor.detach())
             self._names[name] = own
         with source.opened() as file:
             for layer in layers.values():
-                scheme = source.artifact.schemes[layer.name]
-                for part in scheme.stored(layer.matrix):
-                    tensor = file.get_tensor(f"{layer.name}.{part.part}").clone()
-                    filled = padded(tensor, scheme) if part.part in ("codes", "zero_points") else tensor
-                    self.register_buffer(f"{_flat(layer.name)}__{part.part}", filled)
+                scheme = source.schemes[layer.name]
+                for part, tensor in _parts(layer, source, file).items():
+                    filled = padded(tensor, scheme) if part in ("codes", "zero_points") else tensor
+                    self.register_buffer(f"{_flat(layer.name)}__{part}", filled)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module with its weights."""
@@ -124,6 +123,13 @@ class _Packed(nn.Module):
         scales = scales_of(parts, scheme) if "scales" in parts else None
         codes = Codes("stored", scheme, layer.matrix, _first(parts), scales, parts.get("zero_points"))
         return from_matrix(dequantize(codes), layer.shape, layer.axes, layer.groups).to(getattr(torch, layer.dtype))
+
+
+def _parts(layer: Layer, source: Source, file: Any) -> dict[str, Tensor]:
+    """The tensors of a layer as they are stored; those of a coded one as int8."""
+    scheme = source.stored[layer.name]
+    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
+    return unpack_weight(parts, scheme, layer.matrix).in_memory().pack() if scheme.is_coded else parts
 
 
 def _call(source: Source, options: Options) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]:

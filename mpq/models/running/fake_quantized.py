@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mpq.errors import MpqError
+from mpq.errors import MpqError, SchemeError
 from mpq.formats.scheme import Scheme
 from mpq.models.memory.offload import Offload
 from mpq.models.memory.store import MOST_TEXT, Scope, Store, as_bytes, text_of
@@ -22,6 +22,7 @@ from mpq.tensors.fp16_range import fits_range, lost_rows
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight, are_parts, unpack_weight
 from mpq.tensors.quantizers.base import Quantizer, Statistics
+from mpq.tensors.quantizers.coded import check_room
 
 CACHE_BYTES = 256 << 20
 _REASON = "reason"  # beside the codes of a layer without statistics
@@ -134,15 +135,20 @@ def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer
 def storable_candidates(
     module: nn.Module, layers: Iterable[Layer], candidates: Mapping[str, Sequence[Scheme]]
 ) -> tuple[dict[str, tuple[Scheme, ...]], list[str]]:
-    """The candidates of each layer that fp16's range does not spoil, or its 16-bit format if none is left; and a line for each loss.
+    """The candidates of each layer, or its 16-bit format if none is left; and a line for each loss.
 
-    A candidate that loses a few small rows only is kept, with a line too.
+    Lost are those that fp16's range spoils, and coded ones whose tables take more bytes than the layer is given. A candidate that loses a
+    few small rows only is kept, with a line too.
     """
     kept, lines = {}, []
     for layer in layers:
         matrix = to_matrix(tensor_of(module, layer.parameters[0]).detach(), layer.axes, layer.groups)
-        fitting = tuple(scheme for scheme in candidates[layer.name] if fits_range(matrix, scheme))
-        lost = ", ".join(str(scheme) for scheme in candidates[layer.name] if scheme not in fitting)
+        spacious = tuple(scheme for scheme in candidates[layer.name] if not scheme.is_coded or _has_room(matrix, scheme))
+        fitting = tuple(scheme for scheme in spacious if fits_range(matrix, scheme))
+        small = ", ".join(str(scheme) for scheme in candidates[layer.name] if scheme not in spacious)
+        if small:
+            lines.append(f"left out for '{layer.name}', whose {layer.weights} weights are too few for the tables of the code: {small}")
+        lost = ", ".join(str(scheme) for scheme in spacious if scheme not in fitting)
         kept[layer.name] = fitting or (Scheme(sixteen_bits(module, layer)),)
         if lost:
             side = "large" if bool(matrix.abs().max() > 1) else "small"
@@ -161,6 +167,14 @@ def _lines_of_lost_rows(layer: Layer, matrix: Tensor, schemes: Iterable[Scheme])
         if named
         else []
     )
+
+
+def _has_room(matrix: Tensor, scheme: Scheme) -> bool:
+    try:
+        check_room(matrix, scheme)
+    except SchemeError:
+        return False
+    return True
 
 
 def sixteen_bits(module: nn.Module, layer: Layer) -> str:

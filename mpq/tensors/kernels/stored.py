@@ -11,16 +11,18 @@ from torch import Tensor
 from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.packing import codes_at, codes_from, unpack_codes
-from mpq.tensors.quantized import QuantizedWeight, scales_of
+from mpq.tensors.quantized import QuantizedWeight, scales_of, unpack_weight
 
 _WEIGHTS = 1 << 20  # dequantized at a time
 _STEP = 40  # rows that end at a whole byte under most formats
 
 
 def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
-    """The parts that `QuantizedWeight.pack` gave, as codes; scales of 8 bits become fp16."""
+    """The parts that `QuantizedWeight.pack` gave, as codes; scales of 8 bits become fp16, and coded weights int8."""
     if scheme.is_float:
         return Codes("stored", scheme, matrix, parts["values"])
+    if scheme.is_coded:
+        parts, scheme = unpack_weight(parts, scheme, matrix).in_memory().pack(), scheme.in_memory
     return Codes("stored", scheme, matrix, parts["codes"], scales_of(parts, scheme), parts.get("zero_points"))
 
 

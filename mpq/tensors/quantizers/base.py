@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from mpq.formats.scheme import Scheme
+from mpq.tensors.coding import Coded
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.levels import to_codes, to_exponents
-from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight
+from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight, coded_weight
+from mpq.tensors.quantizers.coded import on_grid, smallest_steps, to_nearest
 from mpq.tensors.scales import Scales, best_scales, grouped, minmax_scales, round_to_scales
 
 
@@ -55,12 +57,28 @@ class Quantizer(ABC):
         shape = (matrix.shape[0], matrix.shape[1])
         if scheme.is_float:
             return QuantizedWeight(scheme, shape, matrix.to(FLOAT_DTYPES[scheme.format]))
+        if scheme.is_coded:
+            return self._coded(matrix, scheme, statistics)
         if not self.needs_statistics:
             return self.round(matrix, scheme, statistics)
         if statistics is None:
             return nearest(matrix, scheme, best_scales(grouped(matrix, scheme), scheme))
         rounded = nearest(matrix, scheme, minmax_scales(grouped(matrix, scheme), scheme))
         return better_rows(self.round(matrix, scheme, statistics), rounded, matrix, statistics)
+
+    def _coded(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
+        """Quantize to a coded scheme: nearest codes, or what `round_to_grid` gives if its output error is smaller."""
+        plain = coded_weight(smallest_steps(matrix, scheme), scheme)
+        if not self.needs_statistics or statistics is None:
+            return plain
+        steps = smallest_steps(matrix, scheme, lambda step: self.round_to_grid(matrix, on_grid(matrix, step), statistics))
+        found = coded_weight(steps, scheme)
+        first, second = (output_errors(weight.dequantize() - matrix, statistics.hessian).sum() for weight in (plain, found))
+        return found if bool(second < first) else plain
+
+    def round_to_grid(self, matrix: Tensor, grid: Coded, statistics: Statistics) -> Coded:
+        """Codes on a grid whose scales are fixed; nearest ones unless a quantizer knows better."""
+        return to_nearest(matrix, grid)
 
     @abstractmethod
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:

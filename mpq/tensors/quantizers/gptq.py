@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mpq.formats.scheme import Scheme
+from mpq.tensors.coding import Coded
 from mpq.tensors.descent import BLOCK, State, descend, nearest_steps, step_bounds
 from mpq.tensors.hessian import blocks_of, conditioned, from_blocks, inverse_factor, to_blocks
 from mpq.tensors.quantized import QuantizedWeight
@@ -25,6 +26,7 @@ from mpq.tensors.quantizers.base import Quantizer, Statistics, assemble
 from mpq.tensors.scales import Scales, storable
 from mpq.tensors.small_scales import row_exponents
 
+_ANY_CODED = Scheme("ec8")  # the rate decides on the scales, not on how codes are rounded to them
 _CHUNK = 1 << 22  # weights worked on at a time
 
 
@@ -66,7 +68,15 @@ class GPTQ(Quantizer):
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
         """Quantize to a scheme of integers or levels."""
         assert statistics is not None
-        scales = energy_scales(matrix, scheme, statistics.hessian)
+        return self._under(energy_scales(matrix, scheme, statistics.hessian), matrix, scheme, statistics)
+
+    def round_to_grid(self, matrix: Tensor, grid: Coded, statistics: Statistics) -> Coded:
+        """Codes on a grid whose scales are fixed, which make up for each other's errors."""
+        scales = Scales(grid.scales, torch.full_like(grid.scales, 128, dtype=torch.float32))
+        return self._under(scales, matrix, _ANY_CODED, statistics).coded
+
+    def _under(self, scales: Scales, matrix: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
+        """The weight under scales that were found beforehand."""
         rows, columns = matrix.shape
         groups = blocks_of(statistics.hessian).shape[0]
         in_group = rows // groups
@@ -97,7 +107,8 @@ class GPTQ(Quantizer):
         weights = to_blocks(matrix, basis.hessian.shape[0])
         state = _start(weights, scheme, scales)
         _compensate(weights, state, basis, scheme)
-        descend(weights, state, basis.hessian, scheme, sweeps=self.sweeps or 1, codes=self.sweeps > 0)
+        if self.sweeps or not scheme.is_coded:
+            descend(weights, state, basis.hessian, scheme, sweeps=self.sweeps or 1, codes=self.sweeps > 0)
         return _finish(state, scheme)
 
 

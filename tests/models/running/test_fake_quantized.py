@@ -8,7 +8,7 @@ from mpq.errors import NumericsError
 from mpq.formats.scheme import parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.memory.store import Folder, Scope, Store
-from mpq.models.running.fake_quantized import Variants, sixteen_bits
+from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
 from mpq.models.running.swap import tensor_of
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantizers.rtn import RoundToNearest
@@ -124,3 +124,19 @@ def test_sixteen_bits_keep_the_layers_own_format_and_its_range(dtype: str, large
     with torch.no_grad():
         module.get_parameter("0.weight")[0, 0] = -largest
     assert sixteen_bits(module, linear("0", 4, 4, dtype=dtype)) == expected
+
+
+def test_coded_candidates_without_room_for_their_tables_are_left_out_with_a_line() -> None:
+    module = nn.Sequential(nn.Linear(40, 4), nn.Linear(4, 96), nn.Linear(96, 96))
+    layers = [linear("0", 4, 40), linear("1", 96, 4), linear("2", 96, 96)]
+    offered = tuple(map(parse_scheme, ("ec1", "ec4", "int8")))
+    kept, lines = storable_candidates(module, layers, dict.fromkeys("012", offered))
+    assert {name: [str(scheme) for scheme in found] for name, found in kept.items()} == {
+        "0": ["ec4", "int8"],
+        "1": ["ec4", "int8"],
+        "2": ["ec1", "ec4", "int8"],
+    }
+    assert lines == [
+        "left out for '0', whose 160 weights are too few for the tables of the code: ec1",
+        "left out for '1', whose 384 weights are too few for the tables of the code: ec1",
+    ]

@@ -1,0 +1,201 @@
+"""How the codes of a coded format lie in a file: Zstandard frames that hold whole numbers from -128 to 127, a row after another.
+
+    bytes 0-1    the step, fp16
+    byte 2       the number of classes of rows, 1 to 16
+    then         the class of each row, 4 bits, the first one lowest, where there are several classes
+                 for each class an exponent, a byte, and the length of its frame, 4 bytes, the lowest first
+                 the frames; each holds the rows of its class in order
+    zeros        up to the size that the scheme says
+
+A weight is code * step * 2**(exponent / 2). Frames have neither magic number, size nor checksum. Zstandard codes bytes by Huffman codes,
+with a table for each 128 KiB, and repeated sequences by reference. Rows whose weights are spread alike are a class, for codes that fit all
+rows are longer than codes that fit each. So are rows with a weight beyond 127 steps, whose steps are 1.4, 2, 2.8, ... times as large.
+
+Two settings write them. The fast one has almost only Huffman codes: entropy + 0.05 to 0.08 bit from 3 bits up. The strong one searches
+for repetitions in earnest, at a fiftieth of the speed: it pays below 3 bits, where a Huffman code is too coarse, and for tables with
+rows that are nearly equal, as those of ids that training never saw. Both are read alike. Other coders: see `benchmarks/log.md`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from zstandard import (
+    FORMAT_ZSTD1_MAGICLESS,
+    STRATEGY_BTULTRA2,
+    STRATEGY_FAST,
+    ZstdCompressionParameters,
+    ZstdCompressor,
+    ZstdDecompressor,
+    ZstdError,
+)
+
+from mpq.errors import FormatError, NumericsError
+from mpq.limits import CODED_WINDOW
+
+CLASSES = (1, 2, 4, 8)
+"""In how many classes the encoder tries to divide the rows that have the step itself."""
+LARGEST_EXPONENT = 7
+FACTORS = torch.tensor([2 ** (exponent / 2) for exponent in range(LARGEST_EXPONENT + 1)], dtype=torch.float64)
+"""What the step is multiplied by, by exponent."""
+_MOST = 16
+_ROUNDING = 1e-3  # of fp16, and less than a quarter of the way to the next factor
+_HEAD = struct.Struct("<eB")
+_CLASS = struct.Struct("<BI")
+_PLAIN = b"\0"  # how a frame begins that has no size, checksum or dictionary
+_DAMAGED = "its codes are damaged"
+
+
+class Coded(NamedTuple):
+    """The codes of a weight, whose values are code * step * 2**(exponent / 2).
+
+    Args:
+        codes: int8 [rows, columns].
+        exponents: uint8 [rows], at most `LARGEST_EXPONENT`.
+        step: a positive fp16 number.
+    """
+
+    codes: Tensor
+    exponents: Tensor
+    step: float
+
+    @classmethod
+    def of(cls, codes: Tensor, scales: Tensor) -> Coded:
+        """Codes with their scales, fp16 [rows, 1], as `scales` gave them; the least is the step.
+
+        Raises:
+            NumericsError: if there is none.
+        """
+        least = float(scales.min())
+        found = cls(codes, torch.bucketize(scales.double().view(-1) / least, FACTORS * (1 - _ROUNDING)).sub_(1).clamp_(min=0).byte(), least)
+        if not torch.equal(found.scales, scales.half()):
+            raise NumericsError("the scales of the rows are not multiples of one step: this is a bug in mpq, please report it")
+        return found
+
+    @property
+    def scales(self) -> Tensor:
+        """What the codes of each row are multiplied by, fp16 [rows, 1]."""
+        return (self.step * FACTORS)[self.exponents.int()].half().unsqueeze(1)
+
+
+def encode(weight: Coded, size: int) -> Tensor:
+    """Codes as they are stored, uint8 [size].
+
+    Raises:
+        NumericsError: if no setting of the encoder gives so few bytes.
+    """
+    order = CLASSES
+    for strong in (False, True):
+        lengths = {}
+        for classes in order:
+            found = encoded(weight, classes=classes, strong=strong)
+            if len(found) <= size:
+                return torch.frombuffer(bytearray(found.ljust(size, b"\0")), dtype=torch.uint8)
+            lengths[classes] = len(found)
+        order = tuple(sorted(CLASSES, key=lambda classes: lengths[classes]))  # what is slow begins with what served best
+    raise NumericsError(f"{weight.codes.numel()} codes do not fit in {size} bytes: this is a bug in mpq, please report it")
+
+
+def encoded(weight: Coded, *, classes: int, strong: bool) -> bytes:
+    """The same without the zeros at the end, with the rows divided in so many classes at most, by one of the two settings."""
+    members = _members(weight, classes)
+    compressor = _compressor(strong)  # not shared between threads
+    frames = [compressor.compress(weight.codes[rows].numpy().data) for rows in members]
+    head = _HEAD.pack(weight.step, len(members))
+    if len(members) > 1:
+        own = torch.zeros(-(-len(weight.codes) // 2) * 2, dtype=torch.uint8)
+        for number, rows in enumerate(members):
+            own[rows] = number
+        head += (own[::2] | own[1::2] << 4).numpy().tobytes()
+    entries = [_CLASS.pack(int(weight.exponents[rows[0]]), len(frame)) for rows, frame in zip(members, frames, strict=True)]
+    return b"".join((head, *entries, *frames))
+
+
+def decode(stored: Tensor, matrix: tuple[int, int]) -> Coded:
+    """The weight of shape (rows, columns) that `encode` stored.
+
+    No more memory is taken than for the codes, whatever the bytes are.
+
+    Raises:
+        FormatError: if they are not what `encode` gives for a matrix of this shape.
+    """
+    (rows, columns), reader = matrix, _Reader(stored.contiguous().numpy().data)
+    step, classes = _HEAD.unpack(reader.take(_HEAD.size))
+    if not 0 < step < math.inf or not 1 <= classes <= _MOST:
+        raise FormatError(f"{_DAMAGED}: a step of {step:g} and {classes} classes of rows cannot be")
+    members = _stored_members(reader, rows, classes)
+    entries = [_CLASS.unpack(reader.take(_CLASS.size)) for _ in members]
+    if max(exponent for exponent, _ in entries) > LARGEST_EXPONENT:
+        raise FormatError(f"{_DAMAGED}: an exponent is beyond {LARGEST_EXPONENT}")
+    codes, exponents = torch.empty(rows, columns, dtype=torch.int8), torch.zeros(rows, dtype=torch.uint8)
+    for own, (exponent, length) in zip(members, entries, strict=True):
+        frame = _decompressed(reader.take(length), len(own) * columns)
+        found = torch.frombuffer(bytearray(frame), dtype=torch.int8).view(-1, columns)
+        codes, exponents[own] = (found if len(own) == rows else codes.index_copy_(0, own, found)), exponent
+    return Coded(codes, exponents, step)
+
+
+class _Reader:
+    """Bytes, taken one part after another."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data, self._place = data, 0
+
+    def take(self, count: int) -> memoryview:
+        """The next `count` bytes."""
+        first, self._place = self._place, self._place + count
+        if self._place > len(self._data):
+            raise FormatError(f"{_DAMAGED}: they end too early")
+        return self._data[first : self._place]
+
+
+def _members(weight: Coded, classes: int) -> list[Tensor]:
+    """The rows of each class: those with the step itself by their spread, in parts of equal number; all others by their exponent."""
+    exponents = weight.exponents
+    plain = (exponents == 0).nonzero().view(-1)
+    larger = [(exponents == other).nonzero().view(-1) for other in range(1, LARGEST_EXPONENT + 1)] if len(plain) < len(exponents) else []
+    if classes == 1 or len(plain) < 2 * classes:
+        parts = [plain]
+    else:
+        order = weight.codes[plain].float().square_().sum(1).argsort(stable=True)
+        parts = [plain[part.sort().values] for part in order.tensor_split(classes)]
+    return [rows for rows in (*parts, *larger) if len(rows)]
+
+
+def _stored_members(reader: _Reader, rows: int, classes: int) -> Sequence[Tensor]:
+    if classes == 1:
+        return [torch.arange(rows)]
+    pairs = torch.frombuffer(bytearray(reader.take(-(-rows // 2))), dtype=torch.uint8)
+    own = torch.stack((pairs & 15, pairs >> 4), 1).view(-1)[:rows]
+    found = [(own == number).nonzero().view(-1) for number in range(classes)]
+    if any(len(each) == 0 for each in found) or int(own.max()) >= classes:
+        raise FormatError(f"{_DAMAGED}: a class of rows is empty, or is none of {classes}")
+    return found
+
+
+def _decompressed(frame: memoryview, size: int) -> bytes:
+    if frame[:1] != _PLAIN:  # a size in the frame would be believed, and so much memory taken
+        raise FormatError(f"{_DAMAGED}: a frame says more than it may")
+    try:
+        found = ZstdDecompressor(format=FORMAT_ZSTD1_MAGICLESS, max_window_size=CODED_WINDOW).decompress(
+            frame, max_output_size=size, allow_extra_data=False
+        )
+    except ZstdError as error:
+        raise FormatError(f"{_DAMAGED} ({error})") from error
+    if len(found) != size:
+        raise FormatError(f"{_DAMAGED}: {len(found)} codes instead of {size}")
+    return found
+
+
+def _compressor(strong: bool) -> ZstdCompressor:
+    common = {"format": FORMAT_ZSTD1_MAGICLESS, "write_content_size": 0, "write_checksum": 0, "min_match": 7}
+    if strong:
+        search = {"window_log": 23, "hash_log": 17, "chain_log": 17, "search_log": 4, "target_length": 48}
+        return ZstdCompressor(compression_params=ZstdCompressionParameters(strategy=STRATEGY_BTULTRA2, **search, **common))
+    search = {"window_log": 17, "hash_log": 6, "chain_log": 6, "search_log": 1, "target_length": 0}
+    return ZstdCompressor(compression_params=ZstdCompressionParameters(strategy=STRATEGY_FAST, **search, **common))
