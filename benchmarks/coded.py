@@ -4,7 +4,7 @@
 
 DIR is as for `benchmarks.quantizers`, whose measurements these are, with budgets on the whole file. Plans are quantized by `descent`,
 and one layer after another where held-out samples say so. Then the bars: ratios of the error on test data, geometric means over the
-models that were measured. --coders compares coders on the codes of stories9m instead.
+models that were measured. --coders compares coders on the codes of stories9m instead (it needs `pip install constriction`).
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
 
 
 def are_parts(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> bool:
-    """Whether tensors from outside can be what `QuantizedWeight.pack` stored: names, shapes, dtypes, finite scales, and codes to be read."""
+    """Whether tensors from outside can be what `QuantizedWeight.pack` stored: names, shapes, dtypes, finite scales, readable codes."""
     expected = {stored.part: (stored.shape, TORCH_DTYPES[stored.dtype]) for stored in scheme.stored(matrix)}
     found = {name: (tuple(part.shape), part.dtype) for name, part in parts.items()}
     if found != expected or not bool(parts.get("scales", torch.zeros(())).float().isfinite().all()):

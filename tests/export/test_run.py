@@ -90,3 +90,11 @@ def test_a_format_that_cannot_say_how_the_rest_is_stored_says_so(tmp_path: Path,
         write_plan(replace(read_plan(path), rest=replace(read_plan(path).rest, dtype=dtype)), path)
     told = "the plan stores unquantized tensors in bf16, which this format cannot say"
     assert (told in export(path, "auto-round").notes) == (dtype is not None)
+
+
+def test_coded_layers_are_written_as_int8_without_being_asked_for_and_their_sizes_are_told(tmp_path: Path) -> None:
+    done = export(plan(tmp_path, {"a": "ec5", "b": "int4", "c": "ec3.25"}), "auto-round")
+    assert {name: entry["bits"] for name, entry in json.loads(done.path.read_text()).items() if name in "abc"} == {"a": 8, "b": 4, "c": 8}
+    assert done.replaced == {}
+    before, after = 8 * 64 * 5 // 8 + 8 * 64 * 325 // 800, 2 * 8 * 66
+    assert done.notes[0] == f"2 coded layers as int8 with the same values: {before:,} bytes become {after:,}, for only mpq unpacks codes"

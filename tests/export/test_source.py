@@ -82,3 +82,16 @@ def test_an_artifact_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FormatError, match=r"m.mpq.safetensors is damaged \(.*\): run `mpq apply` again$"):
         list(source.weights())
+
+
+def test_coded_layers_are_seen_as_int8_with_the_same_values(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    wanted = plan_of(model, "mlp", ("ec8", "int4-g8", "ec8"))
+    apply(model, wanted, tmp_path / "m.mpq.safetensors", recovery=False, allow_unchanged=True)
+    source = open_source(tmp_path / "m.mpq.safetensors")
+    assert [str(scheme) for scheme in source.schemes.values()] == ["int8", "int4-g8", "int8"]
+    assert (source.stored, source.coded) == (wanted.layers, ["0", "5"])
+    state = expected_state(in_memory("mlp"), wanted, "mlp")
+    for name, weight in source.weights():
+        assert weight.scheme == source.schemes[name]
+        assert torch.equal(weight.dequantize(), state[f"{name}.weight"])

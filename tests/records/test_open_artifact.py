@@ -5,7 +5,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from mpq.records.open_artifact import opened
+from mpq.errors import FormatError
+from mpq.records.open_artifact import opened, unpacking
 
 FIRST, SECOND, THIRD = torch.arange(6.0).view(2, 3), torch.tensor([1, 2], dtype=torch.uint8), torch.tensor(7, dtype=torch.int64)
 
@@ -40,3 +41,10 @@ def test_one_file_that_cannot_be_opened_opens_none(tmp_path: Path) -> None:
     (tmp_path / "3").write_bytes(b"\0" * 20)
     with pytest.raises(SafetensorError), opened([*files(tmp_path), tmp_path / "3"]):
         raise AssertionError("opened")
+
+
+def test_damaged_codes_are_told_with_their_file_and_layer() -> None:
+    with pytest.raises(FormatError) as error, unpacking(Path("m.mpq.safetensors"), "a.b"):
+        raise FormatError("its codes are damaged: they end too early")
+    reason = "its codes are damaged: they end too early"
+    assert str(error.value) == f"m.mpq.safetensors is damaged (layer 'a.b': {reason}): run `mpq apply` again"
