@@ -28,6 +28,7 @@ from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.memory.store import Store
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
+from mpq.models.running.quantize_processes import workers_of
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
@@ -51,6 +52,7 @@ def analyze(
     batch_axis: int | str | None = None,
     cache: Path | str | None = None,
     progress: bool = False,
+    workers: int | str = 1,
     on_progress: Progress | None = None,
     **choices: Unpack[AnalysisChoices],
 ) -> Sensitivity:
@@ -65,6 +67,8 @@ def analyze(
         batch_axis: the axis of the inputs that counts samples, where `data` is batches; "none" makes each batch one sample.
         cache: folder that keeps codes and statistics for the search, for `apply` and for later analyses; None keeps them for this one.
         progress: show how far it is: a bar on a terminal, a line in a notebook.
+        workers: processes that quantize, or "auto"; the values are the same for any number. More than one needs a script that guards
+            its main part with `if __name__ == "__main__"`.
         on_progress: told after each measurement.
         settings: all of the following in one object, instead of them.
         **choices: see `AnalysisSettings`.
@@ -85,7 +89,7 @@ def analyze(
         chosen_so = {"batch_axis": None if batch_axis is None else str(batch_axis), "seed_each_forward": seed_each_forward}
         reading = {**(reading or {}), **{name: value for name, value in chosen_so.items() if value}}
     with held(path, work=WORK) if path is not None else nullcontext(), reported("analyze", wanted=progress, also=on_progress) as advance:
-        return _analyze(loaded, data, chosen, path, reading, opened(cache, loaded.offload), advance)
+        return _analyze(loaded, data, chosen, path, reading, opened(cache, loaded.offload), str(workers), advance)
 
 
 def _analyze(
@@ -95,6 +99,7 @@ def _analyze(
     path: Path | None,
     reading: dict[str, object] | None,
     store: Store,
+    workers: str,
     on_progress: Progress,
 ) -> Sensitivity:
     if samples is None:
@@ -106,13 +111,16 @@ def _analyze(
         return table
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
     known = scope_for(store, loaded.sha256, prepared.first)
+    processes = workers_of(workers, sum(layer.weights * len(table.header.candidates[layer.name]) for layer in table.layers))
     limit = LIMIT_BYTES if loaded.offload is None else min(LIMIT_BYTES, loaded.offload.limit)
     statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit, known=known)
     context = Context(
         model=loaded,
         prepared=prepared,
         table=table,
-        variants=Variants(loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload, codes=known),
+        variants=Variants(
+            loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload, codes=known, workers=processes
+        ),
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
         on_progress=on_progress,
     )
@@ -121,7 +129,7 @@ def _analyze(
         method_named(str(prepared.header.settings["method"])).run(context)
         context.cost["method_seconds"] = time.monotonic() - began
         unseen = unseen_rows(context) if loaded.offload is None else {}
-        context.notes += [*unseen_notes(unseen), *store.notes]
+        context.notes += [*unseen_notes(unseen), *context.variants.notes, *store.notes]
         check = self_check(context)
         context.cost["peak_memory_bytes"] = peak_memory()
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}

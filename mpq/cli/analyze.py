@@ -145,6 +145,9 @@ def command(
             rich_help_panel="Model",
         ),
     ] = None,
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that quantize; the values are the same for any number. [default: auto]")
+    ] = "auto",
     cache: Cache = None,
     config: Config = None,
     json: Json = False,
@@ -215,10 +218,9 @@ def command(
     data = None if source is None else read_data(source, loaded, reading, seed=settings.seed)
     say(f"model: {loaded.hub or model} ({loaded.kind}); data: {'none' if data is None else data.description}")
     read = None if source is None else how_read(source, reading, target)
+    shared = cache_folder(cache, target)
     with removed_if_bare(target), progress("analyze") as advance:
-        table = analyze(
-            loaded, data, settings=settings, output=target, reading=read, cache=cache_folder(cache, target), on_progress=advance
-        )
+        table = analyze(loaded, data, settings=settings, output=target, reading=read, cache=shared, workers=workers, on_progress=advance)
     for line in self_check_warnings(table.finish):
         warn(line)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
@@ -242,6 +244,8 @@ def command(
     rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
+    if shared is not None and shared.is_dir():
+        say(f"codes and statistics are kept in {shared} for search and apply; it may be deleted, and --cache off keeps none")
     for line in coverage_lines(table.finish):
         say(line)
     named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found

@@ -7,7 +7,8 @@ they stand for are made when asked for, and a few are kept.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from mpq.errors import MpqError, SchemeError
 from mpq.formats.scheme import Scheme
 from mpq.models.memory.offload import Offload
-from mpq.models.memory.store import MOST_TEXT, Scope, Store, as_bytes, text_of
+from mpq.models.memory.store import MOST_TEXT, Parts, Scope, Store, as_bytes, text_of
+from mpq.models.running.quantize_processes import Unit, one_thread, quantized_in_processes
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.tensors.fp16_range import fits_range, lost_rows
@@ -41,9 +43,11 @@ class Variants:
         cache_bytes: of weights, as opposed to codes, held in memory.
         offload: keeps all weights on disk instead.
         codes: where packed codes are kept; None keeps them for this object alone.
+        workers: processes that `fill` starts; the codes are the same for any number.
 
     Attributes:
         fallbacks: why a layer was quantized without statistics of its inputs, by its name.
+        notes: what the user should know of the work.
     """
 
     def __init__(
@@ -56,9 +60,11 @@ class Variants:
         cache_bytes: int = CACHE_BYTES,
         offload: Offload | None = None,
         codes: Scope | None = None,
+        workers: int = 1,
     ) -> None:
-        self.module, self.quantizer = module, quantizer
+        self.module, self.quantizer, self._workers = module, quantizer, workers
         self.fallbacks: dict[str, str] = {}
+        self.notes: list[str] = []
         self._codes = codes or Scope(Store(spill=None if offload is None else offload.folder), {})
         self.layers = {layer.name: layer for layer in layers}
         self._statistics = {} if statistics is None else statistics  # asking a lazy mapping for its length would collect all of it
@@ -74,30 +80,62 @@ class Variants:
         """The codes of one layer under one scheme; `instead` of its matrix and statistics there may be others."""
         if instead is not None or scheme.is_float:
             return self._made(name, scheme, *(instead or (self.matrix(name), None)))
-        matrix, stored = self.layers[name].matrix, f"{name} {self.layers[name].axes} {scheme} {self.quantizer.identity}"
-        found = self._codes.get(stored, scheme.stored_bits(matrix) // 8 + MOST_TEXT) or {}
-        reason = text_of(found.get(_REASON))
-        parts = {part: tensor for part, tensor in found.items() if part != _REASON}
-        if not are_parts(parts, scheme, matrix):
+        found = self._known(name, scheme)
+        if found is None:
             made = self._made(name, scheme, self.matrix(name), self._statistics.get(name))
-            reason, parts = getattr(self._statistics, "fallbacks", {}).get(name, ""), made.pack()
-            self._codes.put(stored, {**parts, **({_REASON: as_bytes(reason)} if reason else {})})
-        if reason:
-            self.fallbacks[name] = reason
-        return unpack_weight(parts, scheme, matrix)
+            found = self._keep(name, scheme, made.pack())
+        return unpack_weight(found, scheme, self.layers[name].matrix)
 
     def fill(self, schemes: Mapping[str, Iterable[Scheme]], on_progress: Progress) -> None:
-        """Quantize each layer under all its schemes, layer by layer, as far as that was not done before."""
+        """Quantize each layer under all its schemes, layer by layer, as far as that was not done before; in `workers` processes."""
         pairs = [(name, scheme) for name, each in schemes.items() for scheme in each if not scheme.is_float]
-        for done, (name, scheme) in enumerate(pairs, start=1):
+        missing = [pair for pair in pairs if self._known(*pair) is None]
+        done = len(pairs) - len(missing)
+        if self._workers > 1:
+            for name, made in quantized_in_processes(self._units(missing), self.quantizer, self._workers):
+                for scheme, parts in made:
+                    self._keep(name, scheme, parts)
+                    missing.remove((name, scheme))
+                    done += 1
+                on_progress(done, len(pairs), f"quantizing {name}")
+            if missing:
+                self.notes.append(f"a process that quantized was killed: {len(missing)} of {len(pairs)} weights were quantized without it")
+        for number, (name, scheme) in enumerate(missing, start=done + 1):
             self.quantized(name, scheme)
-            on_progress(done, len(pairs), f"quantizing {name} {scheme}")
+            on_progress(number, len(pairs), f"quantizing {name} {scheme}")
+
+    def _units(self, pairs: Sequence[tuple[str, Scheme]]) -> Iterator[Unit]:
+        for name, group in groupby(list(pairs), key=lambda pair: pair[0]):
+            yield Unit(name, [scheme for _, scheme in group], self.matrix(name), self._statistics.get(name))
 
     def _made(self, name: str, scheme: Scheme, matrix: Tensor, statistics: Statistics | None) -> QuantizedWeight:
         try:
-            return self.quantizer.quantize(matrix, scheme, statistics)
+            with one_thread():
+                return self.quantizer.quantize(matrix, scheme, statistics)
         except MpqError as error:
             raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
+
+    def _known(self, name: str, scheme: Scheme) -> Parts | None:
+        """What is kept of a pair; None where it has not been quantized yet."""
+        layer = self.layers[name]
+        found = self._codes.get(self._entry(name, scheme), scheme.stored_bits(layer.matrix) // 8 + MOST_TEXT) or {}
+        parts = {part: tensor for part, tensor in found.items() if part != _REASON}
+        if not are_parts(parts, scheme, layer.matrix):
+            return None
+        if _REASON in found:
+            self.fallbacks[name] = text_of(found[_REASON])
+        return parts
+
+    def _keep(self, name: str, scheme: Scheme, parts: Parts) -> Parts:
+        """Keep a pair that was quantized now, with the reason if it was without statistics."""
+        reason = getattr(self._statistics, "fallbacks", {}).get(name, "")
+        if reason:
+            self.fallbacks[name] = reason
+        self._codes.put(self._entry(name, scheme), {**parts, **({_REASON: as_bytes(reason)} if reason else {})})
+        return parts
+
+    def _entry(self, name: str, scheme: Scheme) -> str:
+        return f"{name} {self.layers[name].axes} {scheme} {self.quantizer.identity}"
 
     def weight(self, name: str, scheme: Scheme) -> Tensor:
         """The fake-quantized parameter of one layer under one scheme, in the parameter's shape and dtype."""
