@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("recovery", "runtime"),
     ("integrations",),
     ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
-    ("verify",),
+    ("monitor", "verify"),
     ("one_shot", "schemas"),
     ("cli",),
 )

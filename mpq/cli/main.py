@@ -31,6 +31,7 @@ _COMMANDS = (
     "export",
     "verify",
     "push",
+    "monitor",
     "show",
     "report",
     "diff",

@@ -1,0 +1,40 @@
+"""`mpq monitor`: has a model that runs drifted from its calibration data?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mpq.cli.console import print_json, print_lines
+from mpq.cli.options import Json
+from mpq.errors import UsageError
+
+
+def command(
+    action: Annotated[str, typer.Argument(metavar="check", help="check: judge the last line of a log.")],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="What `mpq.monitor.log.append` wrote.")],
+    against: Annotated[
+        Path, typer.Option("--against", metavar="ARTIFACT", help="The artifact whose baseline is beside it, or the baseline.")
+    ],
+    json: Json = False,
+) -> None:
+    """Say whether a model that runs has drifted from its calibration data; exit 1 if so, for cron and CI.
+
+    Example: mpq monitor check log.jsonl --against model.mpq.safetensors
+    """
+    if action != "check":
+        raise UsageError(f"'{action}' is not an action of mpq monitor: write check")
+    from mpq.monitor.baseline import read_baseline
+    from mpq.monitor.log import alarms_of, read_last
+
+    line, baseline = read_last(log), read_baseline(against)
+    found = alarms_of(line, baseline)
+    if json:
+        print_json({"passed": not found, "calls": line.calls, "sampled": line.sampled, "alarms": [vars(each) for each in found]})
+    else:
+        seen = f"{log}: {line.sampled:,} of {line.calls:,} calls seen"
+        print_lines([f"FAIL  {log}: {each.line}" for each in found] or [f"ok    {seen}, nothing has drifted"])
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,75 @@
+"""Sketches of one call: what goes into the model and its layers, and what comes out, with the certainty of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from mpq.models.running.forward import main_output
+from mpq.monitor.sketch import Sketch
+
+INPUT, OUTPUT, ENTROPY, MARGIN = "input", "output", "output entropy", "output margin"
+_ROWS = 1024  # of an output, whose entropy and margin are computed
+
+
+class Observer:
+    """Counts into `sketches` what it is shown.
+
+    Args:
+        module: the model.
+        layers: names of its modules whose inputs are watched; those that it does not have are left out.
+    """
+
+    def __init__(self, module: nn.Module, layers: Iterable[str] = ()) -> None:
+        known = dict(module.named_modules())
+        self._watched = {name: known[name] for name in layers if name in known and name}
+        self.sketches: dict[str, Sketch] = {}
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Hooks on the watched modules, for the calls within."""
+        handles = self.attach()
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def attach(self) -> list[Any]:
+        """Hooks on the watched modules, to be removed."""
+        return [
+            module.register_forward_pre_hook(lambda _, args, name=name: self._add(f"{name}.input", args))
+            for name, module in self._watched.items()
+        ]
+
+    def see(self, inputs: Any, result: Any) -> None:
+        """Count the inputs of the model and its main output."""
+        self._add(INPUT, inputs)
+        output = _first_float(main_output(result)[1])
+        if output is None:
+            return
+        self._sketch(OUTPUT).add(output)
+        if output.ndim > 1 and output.shape[-1] > 1:
+            rows = output.detach().reshape(-1, output.shape[-1])
+            rows = rows[:: -(-len(rows) // _ROWS)].float()
+            chances = rows.log_softmax(-1)
+            best = chances.exp().topk(2, dim=-1).values
+            self._sketch(ENTROPY).add(-(chances.exp() * chances.nan_to_num(neginf=0.0)).sum(-1))
+            self._sketch(MARGIN).add(best[:, 0] - best[:, 1])
+
+    def _add(self, name: str, values: Any) -> None:
+        tensor = _first_float(values)
+        if tensor is not None:
+            self._sketch(name).add(tensor)
+
+    def _sketch(self, name: str) -> Sketch:
+        return self.sketches.setdefault(name, Sketch())
+
+
+def _first_float(values: Any) -> Tensor | None:
+    return next((leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor) and torch.is_floating_point(leaf)), None)
