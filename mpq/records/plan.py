@@ -8,14 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from msgspec import structs
 
 from mpq.budget import Budget
 from mpq.errors import BudgetError, FormatError, MismatchError, SchemeError
 from mpq.files import check_version, write_text
 from mpq.formats.scheme import Scheme
-from mpq.notebook import html_page, sparkline
 from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
 from mpq.records.artifact_layout import file_bytes, layer_header_bytes
@@ -23,7 +21,9 @@ from mpq.records.facts import scheme_in
 from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
 from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
+from mpq.records.plan_table import layer_rows, layers_page
 from mpq.records.sensitivity_header import Rest
+from mpq.records.yaml_text import yaml_key, yaml_text
 from mpq.shown import figure, shown
 
 if TYPE_CHECKING:
@@ -114,31 +114,17 @@ class Plan:
         return f"<Plan: {len(self.layers):,} layers, {size.effective_bits:.4g} bits per weight, {size.file_bytes:,} bytes{budget}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the layers of most bytes."""
         told = self.evidence if self.evidence_is_current else {}
         error = told.get("measured", {}).get("held_out", told.get("predicted"))
-        kind = "held-out" if "measured" in told else "predicted"
-        title = repr(self)[1:-1] + ("" if error is None else f"; {kind} {told.get('metric', 'error')} {figure(error)}")
-        rows = self._rows()
-        bars = sparkline([row["effective_bits"] for row in rows]), "bits per weight by layer, in model order"
-        largest = sorted(rows, key=lambda row: -row["bytes"])
-        cells = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", f"{row['bytes']:,}"] for row in largest]
-        return html_page(title, ["largest layers", "scheme", "bits per weight", "bytes"], cells, bars=bars)
+        kind = f"; {'held-out' if 'measured' in told else 'predicted'} {told.get('metric', 'error')} "
+        title = repr(self)[1:-1] + ("" if error is None else kind + figure(error))
+        return layers_page(title, layer_rows(self.layers, self.shapes, self.pinned))
 
     def frame(self) -> pd.DataFrame:
         """One row per layer, in model order: layer, scheme, rows, columns, weights, bytes, effective_bits, pinned."""
         import pandas as pd
 
-        return pd.DataFrame(self._rows())
-
-    def _rows(self) -> list[dict[str, Any]]:
-        found = []
-        for name, scheme in self.layers.items():
-            rows, columns = self.shapes[name]
-            bits = scheme.stored_bits((rows, columns))
-            sizes = {"weights": rows * columns, "bytes": bits // 8, "effective_bits": bits / (rows * columns)}
-            found.append({"layer": name, "scheme": str(scheme), "rows": rows, "columns": columns, **sizes, "pinned": name in self.pinned})
-        return found
+        return pd.DataFrame(layer_rows(self.layers, self.shapes, self.pinned))
 
     def counted(self, budget: Budget) -> tuple[int, int, int]:
         """This plan measured against `budget`: bytes used, bytes allowed, and the weights that bits are counted over."""
@@ -229,16 +215,16 @@ def plan_to_yaml(plan: Plan) -> str:
         head["pinned"] = list(plan.pinned)
     if plan.ties:
         head["ties"] = [list(group) for group in plan.ties]
-    text = _dump(head) + "layers:\n"
+    text = yaml_text(head) + "layers:\n"
     for name, scheme in plan.layers.items():
-        text += f"  {_scalar(name)}: {scheme}{_comment(plan, name)}\n"
+        text += f"  {yaml_key(name)}: {scheme}{_comment(plan, name)}\n"
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
-    text += "shapes:\n" + "".join(f"  {_scalar(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
+    text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
     if plan.axes:
-        text += _dump({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
+        text += yaml_text({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
     if plan.groups:
-        text += _dump({"groups": plan.groups})
-    return text + _dump({"original_bytes": plan.original_bytes, "rest": plan.rest.to_dict()})
+        text += yaml_text({"groups": plan.groups})
+    return text + yaml_text({"original_bytes": plan.original_bytes, "rest": plan.rest.to_dict()})
 
 
 def _comment(plan: Plan, name: str) -> str:
@@ -307,23 +293,3 @@ def _budget(document: Document, facts: BudgetFacts) -> Budget:
         return Budget(facts.limit, facts.scope)
     except BudgetError as error:
         raise BudgetError(f"{document.place('budget', 'limit')}: {error}") from error
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated values in full, since plans are read without aliases."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        del data
-        return True
-
-
-def _dump(value: Mapping[str, Any]) -> str:
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-    return text
-
-
-def _scalar(text: str) -> str:
-    """`text` as a YAML key on one line, quoted where YAML needs it."""
-    key = yaml.safe_dump({text: 0}, allow_unicode=True, width=10**6)[: -len(": 0\n")]
-    simple = not key.startswith("? ")  # YAML would spread long and multi-line texts over two lines
-    return key if simple else yaml.safe_dump(text, allow_unicode=True, width=10**6, default_style='"').rstrip("\n")

@@ -23,6 +23,7 @@ from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
 from mpq.search.final_decision import Decision, Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
+from mpq.search.origins import analysis_of, data_of
 from mpq.search.problem import Problem, check_feasible
 from mpq.search.remarks import remarks
 from mpq.search.rest import stored_as
@@ -35,24 +36,6 @@ from mpq.search.storage import storage_failures
 from mpq.search.study import Measured, Study
 from mpq.search.study_name import study_name
 from mpq.shown import figure
-
-_READING = (
-    "source",
-    "sha256",
-    "seq_len",
-    "num_samples",
-    "batch_size",
-    "mask",
-    "seed_each_forward",
-    "batch_axis",
-    "text_field",
-    "held_out",
-    "seed",
-    "split",
-    "gap",
-    "parts",
-    "caution",
-)  # what reads and splits the data again
 
 
 @spelled_out(SearchSettings, SearchChoices)
@@ -286,16 +269,6 @@ class _Run:
             return choice
         self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
         return None
-
-
-def data_of(table: Sensitivity) -> dict[str, Any]:
-    """What a plan tells of the data: how it is read and split again."""
-    return {name: table.header.data[name] for name in _READING if table.header.data.get(name) is not None}
-
-
-def analysis_of(table: Sensitivity) -> dict[str, Any]:
-    """How a plan names its analysis."""
-    return {"path": None if table.path is None else table.path.name, "sha256": table.sha256}
 
 
 def _better(challenger: Measured, incumbent: Measured) -> Measured:

@@ -14,7 +14,8 @@ from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Sensitivity, standard_error
 from mpq.search.final_decision import rounded
 from mpq.search.measurers import Measurer
-from mpq.search.run import SearchResult, analysis_of, data_of
+from mpq.search.origins import analysis_of, data_of
+from mpq.search.result import SearchResult
 from mpq.search.stages.uniform import nearest_scheme
 
 
