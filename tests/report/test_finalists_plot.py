@@ -27,10 +27,10 @@ def test_a_lane_holds_predicted_calibration_and_held_out() -> None:
     plot = finalists_plot(subject(row, row | {"name": "int4"}), "wide")
     assert plot is not None
     assert (plot.frame.width, plot.frame.height) == (920, 30 + 2 * 58 + 24)
-    scale = Scale(0.01 / 1.25, 1.5 * 1.25, 150, 904)
+    scale = Scale(0.01 / 1.25, 1.5 * 1.25, 250, 904)
     first, second = plot.lanes
     assert (first.name, first.kind, first.bits, first.y) == ("exact", "chosen", "4.25", 8 + 29)
-    assert (second.name, second.kind, second.y) == ("int4", "uniform", 8 + 29 + 58)
+    assert (second.name, second.kind, second.y) == ("uniform int4", "uniform", 8 + 29 + 58)
     assert [(dot.series, dot.x, dot.y) for dot in first.dots] == [
         ("predicted", scale(0.01), 30),
         ("calibration", scale(0.1), 43),

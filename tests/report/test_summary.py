@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from mpq.records.evaluation import Evaluation, Figure
 from mpq.records.plan import Plan
 from mpq.report.report_input import Subject
 from mpq.report.rows import facts_of
@@ -121,17 +122,21 @@ def test_tiles_of_a_measured_plan() -> None:
     measured = {"measured": {"held_out": 0.5, "held_out_stderr": 0.1}, "predicted": 0.25, "metric": "cosine"}
     best = {"best_uniform": {"scheme": "int4", "held_out": 1.0, "effective_bits": 4.25}}
     subject = Subject("x", plan=plan(measured | best))
-    file, bits, error, against = tiles(subject, facts_of(subject))
+    file, bits, unsearched, error, against = tiles(subject, facts_of(subject))
     assert file.name == "File"
     assert bits == Tile("Bits per weight", "8.25", bits.note)
     assert bits.note.endswith("over the file; budget 9bits (layers)")
+    size = subject.plan.size if subject.plan is not None else None
+    assert size is not None
+    share = f"{100 * size.unsearched_bytes / size.file_bytes:.0f}%"
+    assert unsearched == Tile("Not searched", unsearched.value, f"{share} of the file: unquantized tensors, program, header")
     assert error == Tile("Error on held-out data", "0.5", "±0.1 cosine distance; predicted 0.25")
     assert against == Tile("Against the best uniform", f"{MINUS}50%", "error, from 1 of uniform int4 at 4.25 bits")
 
 
 def test_tiles_of_a_plan_that_was_only_predicted() -> None:
     subject = Subject("x", plan=plan({"predicted": 0.25, "optimality_gap": 0.01}))
-    assert tiles(subject, facts_of(subject))[2:] == [
+    assert tiles(subject, facts_of(subject))[3:] == [
         Tile("Predicted error", "0.25", "error, not measured as a whole"),
         Tile("Proof", "within 1.00%", "for the table, under this budget"),
     ]
@@ -143,6 +148,17 @@ def test_tiles_of_an_artifact() -> None:
     subject = Subject("x", artifact=ARTIFACT, artifact_bytes=2345)
     assert tiles(subject, facts_of(subject)) == [
         Tile("File", "2.345 kB", "2,345 bytes on disk"),
+        Tile("Not searched", "2.209 kB", "94% of the file: unquantized tensors, program, header"),
         Tile("Layers", "136 bytes", f"7.53{TIMES} smaller than 1.024 kB"),
         Tile("Bits per weight", "4.25", "over 256 weights of the layers"),
+    ]
+
+
+def test_accuracy_stands_beside_the_divergence() -> None:
+    figures = (Figure("kl_divergence", 0.01, stderr=0.001), Figure("accuracy", 0.9, 0.95), Figure("perplexity", 6.5, 6.0))
+    subject = Subject("x", plan=plan(), evaluation=Evaluation(figures, 2000, "test.pt"))
+    assert tiles(subject, facts_of(subject))[3:] == [
+        Tile("Accuracy", "90.00%", "original 95.00%, on 2,000 samples of test.pt"),
+        Tile("Perplexity", "6.5", "original 6, on 2,000 samples of test.pt"),
+        Tile("KL divergence, test data", "0.01", "±0.001 on 2,000 samples of test.pt"),
     ]
