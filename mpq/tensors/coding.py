@@ -89,7 +89,7 @@ def encode(weight: Coded, size: int) -> Tensor:
     Raises:
         NumericsError: if no setting of the encoder gives so few bytes.
     """
-    order = CLASSES
+    order = list(CLASSES)
     for strong in (False, True):
         lengths = {}
         for classes in order:
@@ -97,7 +97,7 @@ def encode(weight: Coded, size: int) -> Tensor:
             if len(found) <= size:
                 return torch.frombuffer(bytearray(found.ljust(size, b"\0")), dtype=torch.uint8)
             lengths[classes] = len(found)
-        order = tuple(sorted(CLASSES, key=lambda classes: lengths[classes]))  # what is slow begins with what served best
+        order = sorted(CLASSES, key=lambda classes: lengths[classes])  # what is slow begins with what served best
     raise NumericsError(f"{weight.codes.numel()} codes do not fit in {size} bytes: this is a bug in mpq, please report it")
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from mpq.errors import UsageError
 from mpq.records.fingerprint import Fingerprint
-from mpq.verify import run
 from mpq.verify.findings import Verification
 from mpq.verify.run import VerifyError, verify
 
@@ -33,7 +32,7 @@ def process(monkeypatch: pytest.MonkeyPatch, code: int, err: str = "", result: d
             Path(line[-1]).with_suffix(".result").write_text(json.dumps(result))
         return subprocess.CompletedProcess(line, code, "", err)
 
-    monkeypatch.setattr(run.subprocess, "run", started)
+    monkeypatch.setattr(subprocess, "run", started)
     return jobs
 
 
