@@ -1,11 +1,9 @@
 """The packed tensor: a `torch.Tensor` whose memory holds codes and scales, in the place of a module's parameter.
 
-It has the shape and the dtype of the weight that it stands for. Functions that can work on codes do (`kernels/`): linear layers, matrix
-products, embeddings. Any other one gets the dequantized weight, for as long as it runs. Two ways lead here: functions of
-torch called from Python through `__torch_function__`, before they fall apart into smaller ones, and operators called from
-compiled code through `__torch_dispatch__`.
-
-It takes no gradients and cannot be written to, except by another one of the same scheme and shape.
+It has the shape and the dtype of the weight that it stands for. Functions with a kernel for codes use it (`kernels/`): linear layers,
+matrix products, embeddings. Any other function gets the dequantized weight while it runs. Torch functions called from Python arrive
+through `__torch_function__`, before they are decomposed, and operators called from compiled code through `__torch_dispatch__`.
+It has no gradients and cannot be written to, except by another one of the same scheme and shape.
 """
 
 from __future__ import annotations

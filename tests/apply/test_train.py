@@ -1,0 +1,53 @@
+"""What came of training an artifact, and the state that it begins from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import mpq
+from mpq.apply.train import Retrained, stored_state
+from mpq.errors import FormatError
+from mpq.records.artifact_files import read_header
+from mpq.recovery.base import Decision
+from tests.apply.making import in_memory, layers_of, plan_of
+
+
+def test_evidence_is_the_share_of_the_gap_that_came_back() -> None:
+    decision = Decision("training", "Training", True, "", "kl", 0.4, 0.1, (0.02, 0.01), 9.0, details={"seconds": 8.5, "samples": 64})
+    assert Retrained(Path("a"), 10, decision).evidence == {
+        "before": 0.4,
+        "after": 0.1,
+        "share_of_gap": pytest.approx(0.75),
+        "standard_error": 0.01,
+        "seconds": 8.5,
+        "samples": 64,
+    }
+    assert Retrained(None, 0, Decision("training", "Training", False, "skipped")).evidence == {}
+
+
+def test_what_an_artifact_stores_is_read_with_the_tensors_that_differ(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    path = mpq.apply(model, plan_of(model, "mlp"), tmp_path / "a.mpq.safetensors").path
+    header, layers = read_header(path), list(layers_of(model, "mlp"))
+    state = stored_state(path, header, layers, model)
+    loaded = mpq.load(path, in_memory("mlp").module).state_dict()
+    assert all(
+        torch.equal(weight.dequantize().to(loaded[f"{name}.weight"].dtype), loaded[f"{name}.weight"])
+        for name, weight in state.weights.items()
+    )
+    assert state.tensors == {}
+    bias = model.module.get_parameter("0.bias")
+    with torch.no_grad():
+        bias += 1
+    again = stored_state(path, header, layers, model)
+    assert list(again.tensors) == ["0.bias"]
+    assert torch.allclose(again.tensors["0.bias"], bias.detach() - 1)
+
+
+def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    path = mpq.apply(model, plan_of(model, "mlp"), tmp_path / "a.mpq.safetensors").path
+    model.module.register_buffer("extra", torch.ones(2))
+    with pytest.raises(FormatError, match=r"a\.mpq\.safetensors lacks 'extra': run `mpq apply` again$"):
+        stored_state(path, read_header(path), list(layers_of(model, "mlp")), model)

@@ -1,0 +1,60 @@
+"""Training as a step of recovery."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.metrics import RelativeMSE
+from mpq.recovery.base import Limits, State, Task
+from mpq.recovery.training import step
+from mpq.recovery.training.settings import TrainSettings
+from mpq.recovery.training.step import Training
+from mpq.tensors.quantizers.registry import quantizer_named
+from tests.models.small import data, mlp
+from tests.small import schemes
+
+(INT4,) = schemes("int4")
+HOW = "7 of 8 steps over 5 samples at 0.5 and 2 times the usual rates"
+
+
+def started() -> tuple[Task, State]:
+    module, samples = mlp(), data(8)
+    variants = Variants(module, discover(module, samples.batches).layers, quantizer_named("rtn"))
+    state = State({name: variants.quantized(name, INT4) for name in variants.layers})
+    return Task(variants, samples, RelativeMSE(), 11, Limits(1e12, 1)), state
+
+
+@pytest.mark.parametrize("improved", [True, False])
+def test_what_training_came_to_is_proposed_if_it_is_better(monkeypatch: pytest.MonkeyPatch, improved: bool) -> None:
+    task, state = started()
+    jobs: list[Any] = []
+    line = SimpleNamespace(step=7, of=8, rate=0.5, code_rate=2.0)
+    found = SimpleNamespace(lines=[line], samples=5, seconds=1.26, improved=improved, state=state)
+
+    def train(job: Any, **options: Any) -> Any:
+        jobs.append((job, options))
+        return found
+
+    monkeypatch.setattr(step, "train", train)
+    settings = TrainSettings("codes")
+    proposal = Training(settings).propose(task, state)
+    assert proposal.changes == improved
+    assert (proposal.about, proposal.remark) == (
+        (f"({settings.level})", f", {HOW}") if improved else (f"no gain on the samples kept aside, {HOW}", "")
+    )
+    assert proposal.details == {
+        "level": settings.level,
+        "steps": 7,
+        "of": 8,
+        "samples": 5,
+        "rate": 0.5,
+        "code_rate": 2.0,
+        "seconds": 1.3,
+    }
+    ((job, options),) = jobs
+    assert job.settings.seed == 11
+    assert options == {"checkpoints": None, "on_progress": None, "on_line": None}
+    assert (Training.name, Training.title) == ("training", "Training")
