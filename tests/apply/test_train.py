@@ -39,7 +39,7 @@ def test_what_an_artifact_stores_is_read_with_the_tensors_that_differ(tmp_path: 
     assert state.tensors == {}
     bias = model.module.get_parameter("0.bias")
     with torch.no_grad():
-        bias += 1
+        bias.add_(1)
     again = stored_state(path, header, layers, model)
     assert list(again.tensors) == ["0.bias"]
     assert torch.allclose(again.tensors["0.bias"], bias.detach() - 1)
