@@ -33,7 +33,12 @@ from mpq.errors import UsageError
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="torch.export archive, TorchScript, Hugging Face folder, or state dict with --builder.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="torch.export archive, TorchScript, Hugging Face folder, hf://ORG/NAME@REVISION, or state dict with --builder."
+        ),
+    ],
     budget: Annotated[str, typer.Option(help="The size to meet: 4.5bits per weight, 12MB, 12MiB, or 30% of the original.")],
     calib: Annotated[
         str | None,

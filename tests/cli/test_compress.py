@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,16 @@ def test_four_commands_run_and_are_printed_and_all_files_stay(fresh: Path) -> No
         "next: mpq eval made/model.mpq.safetensors --data FILE; mpq report made/plan.yaml"
     ]
     assert [line.split(":")[0] for line in ran.out.splitlines()[-2:]] == ["ok    made/plan.yaml", "ok    made/model.mpq.safetensors"]
-    names = {path.name for path in Path("made").iterdir()}
+    names = {path.name for path in Path("made").iterdir() if path.is_file()}
     assert names == {"model.sensitivity.jsonl", "model.study.journal", "plan.yaml", "model.mpq.safetensors"}
     assert mpq.read_plan("made/plan.yaml").budget == mpq.Budget("5bits")
 
 
 def test_the_printed_commands_do_the_same_alone(fresh: Path) -> None:
     first = done(LINE)
-    before = {path.name: path.read_bytes() for path in Path("made").iterdir() if path.suffix != ".journal"}
-    for path in Path("made").iterdir():
-        path.unlink()
+    before = {path.name: path.read_bytes() for path in Path("made").iterdir() if path.is_file() and path.suffix != ".journal"}
+    shutil.rmtree("made")
+    Path("made").mkdir()
     for line in commands(first.err):
         done(line)
     after = {name: (Path("made") / name).read_bytes() for name in before}

@@ -16,7 +16,7 @@ MEASURED = SearchResult(UNMEASURED.plan, FINALISTS, "exact: least", 9)
 
 def test_a_result_is_one_line_or_a_small_page_however_large_the_model() -> None:
     assert repr(UNMEASURED).startswith("<SearchResult: Plan: 400 layers, ")
-    assert repr(UNMEASURED).endswith("; chosen: exact: optimal for the table; no plan was measured>")
+    assert repr(UNMEASURED).endswith("; chosen: table optimum: no plan was measured>")
     assert len(repr(MEASURED)) < 300
     assert len(MEASURED._repr_html_()) < 6000
 
