@@ -40,6 +40,7 @@ def search(own: SearchSettings) -> SearchChoices:
         "timeout": own.timeout,
         "seed": own.seed,
         "storage": own.storage,
+        "rest": own.rest,
     }
 
 
