@@ -1,10 +1,13 @@
 """What coded formats buy at equal bytes of the file: mixed plans from each candidate set, on data that nothing was tuned on.
 
-    python -m benchmarks.coded --models DIR [--only stories9m] [--budgets 4.5] [--work FOLDER] [--bound] [--coders]
+    python -m benchmarks.coded --models DIR [--only stories9m] [--budgets 4.5] [--work FOLDER]
+    python -m benchmarks.coded --models DIR --uniform int4-g32 ec4.5 [--quantizer mse] [--only stories9m]
+    python -m benchmarks.coded --models DIR --coders
 
 DIR is as for `benchmarks.quantizers`, whose measurements these are, with budgets on the whole file. Plans are quantized by `descent`,
 and one layer after another where held-out samples say so. Then the bars: ratios of the error on test data, geometric means over the
-models that were measured. --coders compares coders on the codes of stories9m instead (it needs `pip install constriction`).
+models that were measured. --uniform measures uniform plans instead, without recovery, which takes seconds. --coders compares coders on
+the codes of stories9m instead; it needs `pip install constriction`.
 """
 
 from __future__ import annotations
@@ -20,10 +23,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.quantizer_cases import Judge, case
 from benchmarks.quantizers import DEFAULT, Row, measured
+from mpq.calibration.input_moments import statistics_for
 from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
+from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.tensors.coding import Coded, decode, encoded
 from mpq.tensors.quantizers.coded import smallest_steps
+from mpq.tensors.quantizers.registry import quantizer_named
 
 SETS = ("coded,16", "8,16,fine", "2..8,16", "4,8,16")
 BUDGETS = ("3", "3.5", "4", "4.5", "5", "6")
@@ -38,6 +46,9 @@ def main() -> None:
     options = _options()
     if options.coders:
         compare_coders(options.models)
+        return
+    if options.uniform:
+        print_uniform(options)
         return
     rows = measured(options)
     for line in bars(rows, options.only):
@@ -60,6 +71,27 @@ def bars(rows: Rows, models: list[str]) -> list[str]:
 def _ratio(rows: Rows, model: str, other: str, bits: str) -> float | None:
     ours, theirs = (rows.get((model, DEFAULT, candidates, bits), {}).get("sequential", math.nan) for candidates in (SETS[0], other))
     return None if math.isnan(ours) or math.isnan(theirs) else ours / theirs
+
+
+def print_uniform(options: argparse.Namespace) -> None:
+    """The error on test data of every layer under one scheme, and the bits per weight of all layers."""
+    for name in options.only:
+        setting = case(name, options.models, encoder=options.encoder, samples=options.samples, tests=options.tests)
+        judge, module = Judge(setting), setting.model.module
+        first = setting.calibration.split(0.25, 0)[0]
+        layers = discover(module, first.batches[:1]).layers
+        for quantizer in options.quantizer:
+            chosen = quantizer_named(quantizer)
+            variants = Variants(module, layers, chosen, statistics=statistics_for(chosen, module, layers, first))
+            for text in options.uniform:
+                scheme = parse_scheme(text)
+                began = time.process_time()
+                weights = {layer.name: variants.quantized(layer.name, scheme) for layer in layers}
+                seconds = time.process_time() - began
+                error, quality = judge(as_parameters(weights, layers))
+                bits = sum(scheme.stored_bits(layer.matrix) for layer in layers) / sum(layer.weights for layer in layers)
+                figures = f"{bits:7.4f} bits  error {error:.4g}  {setting.quality} {quality:.4f}  {seconds:.1f} s"
+                print(f"{name:11} {quantizer:8} {text:10} {figures}", flush=True)
 
 
 def compare_coders(folder: Path) -> None:
@@ -136,7 +168,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tests", type=int, help="test samples")
     parser.add_argument("--work", type=Path, default=Path("coded.work"), help="keeps analyses and rows between runs")
     parser.add_argument("--coders", action="store_true", help="compare coders only")
-    parser.set_defaults(scope="file", quantizers=[DEFAULT], uniform=[], method="fisher", trials=0)
+    parser.add_argument("--uniform", nargs="*", default=[], help="uniform plans to measure instead")
+    parser.add_argument("--quantizer", nargs="+", default=["mse"], help="of the uniform plans")
+    parser.set_defaults(scope="file", quantizers=[DEFAULT], method="fisher", trials=0)
     return parser.parse_args()
 
 
