@@ -107,7 +107,7 @@ def own_text(model: LoadedModel, samples: int) -> Tensor:
 def _token_losses(logits: Tensor, batch: Batch) -> Tensor:
     tokens = batch.kwargs["input_ids"] if "input_ids" in batch.kwargs else batch.args[0]
     assert isinstance(tokens, Tensor)
-    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten().long(), reduction="none")
 
 
 def _resnet20(folder: Path, samples: int, tests: int) -> Case:

@@ -132,12 +132,12 @@ def decode(stored: Tensor, matrix: tuple[int, int]) -> Coded:
     entries = [_CLASS.unpack(reader.take(_CLASS.size)) for _ in members]
     if max(exponent for exponent, _ in entries) > LARGEST_EXPONENT:
         raise FormatError(f"{_DAMAGED}: an exponent is beyond {LARGEST_EXPONENT}")
-    codes, exponents = torch.empty(rows, columns, dtype=torch.int8), torch.zeros(rows, dtype=torch.uint8)
+    frames, exponents = [], torch.zeros(rows, dtype=torch.uint8)
     for own, (exponent, length) in zip(members, entries, strict=True):
-        frame = _decompressed(reader.take(length), len(own) * columns)
-        found = torch.frombuffer(bytearray(frame), dtype=torch.int8).view(-1, columns)
-        codes, exponents[own] = (found if len(own) == rows else codes.index_copy_(0, own, found)), exponent
-    return Coded(codes, exponents, step)
+        frames.append(_decompressed(reader.take(length), len(own) * columns))
+        exponents[own] = exponent
+    codes = torch.frombuffer(bytearray().join(frames), dtype=torch.int8).view(rows, columns)
+    return Coded(codes if len(members) == 1 else codes.index_select(0, torch.cat(list(members)).argsort()), exponents, step)
 
 
 class _Reader:
