@@ -2,51 +2,20 @@
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-from typer.testing import CliRunner
+from torch import Tensor
 
-from mpq.cli.main import app
-from mpq.data.batch import Batch
-from mpq.errors import FormatError, UsageError
+from mpq.errors import UsageError
 from mpq.monitor.alarms import Alarm
-from mpq.monitor.baseline import Baseline, baseline_of, baseline_path, read_baseline, write_baseline
-from mpq.monitor.log import alarms_of, append, read_last
+from mpq.monitor.baseline import Baseline
 from mpq.monitor.watch import Monitor
-
-
-def model() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 5)).eval()
-
-
-def data(seed: int, *, calls: int = 60, change: Callable[[Tensor], Tensor] = lambda x: x) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [change(torch.randn(8, 16, generator=generator)) for _ in range(calls)]
-
-
-@pytest.fixture
-def baseline() -> Baseline:
-    return baseline_of(model(), [Batch((x,)) for x in data(0)], layers=["0", "2"])
-
-
-def run(module: nn.Module, inputs: list[Tensor]) -> None:
-    with torch.no_grad():
-        for x in inputs:
-            module(x)
+from tests.monitor.conftest import data, model, run
 
 
 def found(alarms: list[Alarm]) -> set[tuple[str, str]]:
     return {(each.kind, each.name) for each in alarms}
-
-
-def test_the_baseline_has_a_sketch_of_each_watched_tensor(baseline: Baseline) -> None:
-    assert set(baseline.tensors) == {"input", "0.input", "2.input", "output", "output entropy", "output margin"}
-    assert baseline.tensors["input"].values == 60 * 8 * 16
-    assert max(baseline.noise.values()) < 0.25
 
 
 def test_data_of_the_same_kind_raises_no_alarm_in_10000_samples(baseline: Baseline) -> None:
@@ -113,52 +82,3 @@ def test_wrong_shares_are_refused(baseline: Baseline) -> None:
         Monitor(model(), baseline, sample=2)
     with pytest.raises(UsageError, match=r"shadow=0\.5 needs the unquantized model: give reference="):
         Monitor(model(), baseline, shadow=0.5)
-    with pytest.raises(UsageError, match="1 batches are too few for a baseline"):
-        baseline_of(model(), [Batch((torch.randn(2, 16),))])
-
-
-def test_a_baseline_reads_back(baseline: Baseline, tmp_path: Path) -> None:
-    artifact = tmp_path / "model.mpq.safetensors"
-    path = write_baseline(baseline, artifact)
-    assert path == tmp_path / "model.mpq.safetensors.monitor.json" == baseline_path(path)
-    assert read_baseline(artifact) == baseline
-    path.write_text(path.read_text().replace('"first":', '"first":9', 1))
-    with pytest.raises(FormatError):
-        read_baseline(artifact)
-
-
-def test_a_log_is_judged_on_the_command_line(baseline: Baseline, tmp_path: Path) -> None:
-    artifact, log = tmp_path / "model.mpq.safetensors", tmp_path / "log.jsonl"
-    write_baseline(baseline, artifact)
-    module = model()
-    with Monitor(module, baseline, sample=1.0) as monitor:
-        run(module, data(1))
-        append(monitor, log)
-        assert alarms_of(read_last(log), baseline) == []
-        done = CliRunner().invoke(app, ["monitor", "check", str(log), "--against", str(artifact)])
-        assert (done.exit_code, done.stdout) == (0, f"ok    {log}: 60 of 60 calls seen, nothing has drifted\n")
-        run(module, data(1, calls=200, change=lambda x: x * 9))
-        seen = monitor.alarms()
-        append(monitor, log)
-        assert alarms_of(read_last(log), baseline) == seen
-        assert monitor.alarms() == []
-    done = CliRunner().invoke(app, ["monitor", "check", str(log), "--against", str(artifact)])
-    assert done.exit_code == 1
-    assert done.stdout.startswith(f"FAIL  {log}: drift in '0.input': stability index ")
-    unknown = CliRunner().invoke(app, ["monitor", "watch", str(log), "--against", str(artifact)])
-    assert (unknown.exit_code, unknown.stderr) == (2, "mpq: 'watch' is not an action of mpq monitor: write check\n")
-
-
-def test_prometheus_reads_the_figures(baseline: Baseline) -> None:
-    client = pytest.importorskip("prometheus_client")
-    from mpq.monitor.prometheus import Metrics
-
-    module, registry = model(), client.CollectorRegistry()
-    with Monitor(module, baseline, sample=1.0, shadow=1.0, reference=model()) as monitor:
-        registry.register(Metrics(monitor))
-        run(module, data(1))
-        text = client.generate_latest(registry).decode()
-    assert "mpq_calls_total 60.0\n" in text
-    assert 'mpq_beyond_range{tensor="input"} 0.0\n' in text
-    assert "mpq_alarms 0.0\n" in text
-    assert "mpq_agreement 1.0\n" in text
