@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DISTRIBUTION = "mpq-torch"  # on PyPI; the import and the command are `mpq`
 VERSION = "0.1.0"
-HEAVY = ("torch", "optuna", "scipy", "safetensors", "jinja2")  # required, but not for what `requirements-check.txt` installs
+HEAVY = ("torch", "optuna", "scipy", "safetensors", "jinja2", "zstandard")  # required, but not for what `requirements-check.txt` installs
 
 
 def requirement(extra: str) -> str:

@@ -22,7 +22,7 @@ class Metrics:
         try:
             from prometheus_client import core
         except ImportError as error:
-            raise UsageError("prometheus_client is not installed here: pip install 'mpq-torch[prometheus]'") from error
+            raise UsageError(f"prometheus_client is not installed here: {install('prometheus')}") from error
         self._core, self._monitor = core, monitor
 
     def collect(self) -> Iterator[Any]:
