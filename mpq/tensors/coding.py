@@ -135,7 +135,8 @@ def decode(stored: Tensor, matrix: tuple[int, int]) -> Coded:
     frames, exponents = [], torch.zeros(rows, dtype=torch.uint8)
     for own, (exponent, length) in zip(members, entries, strict=True):
         frames.append(_decompressed(reader.take(length), len(own) * columns))
-        exponents[own] = exponent
+        if exponent:
+            exponents[own] = exponent
     codes = torch.frombuffer(bytearray().join(frames), dtype=torch.int8).view(rows, columns)
     return Coded(codes if len(members) == 1 else codes.index_select(0, torch.cat(list(members)).argsort()), exponents, step)
 
