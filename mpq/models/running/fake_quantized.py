@@ -99,7 +99,7 @@ class Variants:
                     done += 1
                 on_progress(done, len(pairs), f"quantizing {name}")
             if missing:
-                self.notes.append(f"a process that quantized was killed: {len(missing)} of {len(pairs)} weights were quantized without it")
+                self.notes.append(f"a process was killed: {len(missing)} of {len(pairs)} weights were quantized without it")
         for number, (name, scheme) in enumerate(missing, start=done + 1):
             self.quantized(name, scheme)
             on_progress(number, len(pairs), f"quantizing {name} {scheme}")

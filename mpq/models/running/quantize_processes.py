@@ -113,9 +113,13 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
+def _saved(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
 def _sent(unit: Unit) -> tuple[bytes, int]:
     tensors = {"matrix": unit.matrix} if unit.statistics is None else {"matrix": unit.matrix, "hessian": unit.statistics.hessian}
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()}), 0 if unit.statistics is None else unit.statistics.count
+    return _saved(tensors), 0 if unit.statistics is None else unit.statistics.count
 
 
 def _quantize(quantizer: Quantizer, name: str, schemes: Sequence[str], sent: bytes, count: int) -> list[bytes]:
@@ -125,7 +129,7 @@ def _quantize(quantizer: Quantizer, name: str, schemes: Sequence[str], sent: byt
     found = []
     for scheme in schemes:
         try:
-            found.append(save(quantizer.quantize(tensors["matrix"], parse_scheme(scheme), statistics).pack()))
+            found.append(_saved(quantizer.quantize(tensors["matrix"], parse_scheme(scheme), statistics).pack()))
         except MpqError as error:
             raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
     return found

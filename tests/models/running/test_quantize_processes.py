@@ -1,5 +1,6 @@
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ class Dying(RoundToNearest):
         return super().round(matrix, scheme, statistics)
 
 
+class Strided(RoundToNearest):
+    """Its scales are not in one piece, as those of some conv layers under descent."""
+
+    def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
+        made = super().round(matrix, scheme, statistics)
+        assert made.scales is not None
+        return replace(made, scales=made.scales.repeat_interleave(2, 1)[:, ::2])
+
+
 def filled(variants: Variants) -> list[tuple[int, int]]:
     told: list[tuple[int, int]] = []
     variants.fill(dict.fromkeys(variants.layers, SCHEMES), lambda done, total, _: told.append((done, total)))
@@ -68,6 +78,14 @@ def test_where_a_process_dies_the_others_layers_are_kept_and_the_rest_is_quantiz
     expected = Variants(module, layers, RoundToNearest())
     for name in variants.layers:
         assert torch.equal(variants.weight(name, SCHEMES[0]), expected.weight(name, SCHEMES[0]))
+
+
+def test_parts_that_are_not_contiguous_come_back_too() -> None:
+    module = mlp()
+    layers = discover(module, [batch_of("mlp")]).layers
+    variants = Variants(module, layers, Strided(), workers=2)
+    filled(variants)
+    assert torch.equal(variants.weight("0", SCHEMES[0]), Variants(module, layers, RoundToNearest()).weight("0", SCHEMES[0]))
 
 
 def test_an_error_in_a_process_names_layer_and_scheme() -> None:
