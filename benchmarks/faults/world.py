@@ -28,7 +28,12 @@ SHARDS = "apply tiny.plan.yaml --shards shards"
 EXPORT = "export model.mpq.safetensors --to pt2 -o exported.pt2"
 FOLDER = "export tiny.mpq.safetensors --to compressed-tensors -o exported --nearest --allow-unfused"
 _TINY_APPLY = "apply tiny.plan.yaml -o tiny.mpq.safetensors"
-_STEPS = (MEASURE, FISHER, SEARCH, APPLY, TINY, TINY_SEARCH, SHARDS, _TINY_APPLY)
+_CODED = (
+    "analyze tiny --calib tokens.pt --method measure --quantizer rtn --candidates ec5,ec6 -o coded.sensitivity.jsonl",
+    "search coded.sensitivity.jsonl --budget 6bits --trials 0 -o coded.plan.yaml",
+    "apply coded.plan.yaml --no-recovery -o coded.mpq.safetensors",
+)
+_STEPS = (MEASURE, FISHER, SEARCH, APPLY, TINY, TINY_SEARCH, SHARDS, _TINY_APPLY, *_CODED, EXPORT)
 _HEAVY = ("torch.export", "torch._dynamo", "transformers.models.llama.modeling_llama", "optuna", "pandas", "scipy.optimize", "mpq.cli.main")
 _REMARKING = ("torchao", "torch.utils._pytree")  # loggers that remark on CUDA libraries while torchao is imported
 _TEXT = "the cat sat on a mat and saw one red bird fly over two old trees"
@@ -121,6 +126,7 @@ def _make() -> list[str]:
         code = mpq(f"--quiet {line}")
         if code:
             raise RuntimeError(f"mpq {line} gave {code}")
+    _make_watched()
     return sorted(sys.modules)
 
 
@@ -175,7 +181,42 @@ def _make_data() -> None:
     text = " ".join([_TEXT] * 4)
     Path("text.txt").write_text(text)
     Path("text.jsonl").write_text("".join(json.dumps({"text": text, "split": "train"}) + "\n" for _ in range(3)))
+    _make_tables()
     _make_settings()
+
+
+def _make_tables() -> None:
+    """Chats, a table and an image."""
+    import pyarrow
+    from PIL import Image
+    from pyarrow import parquet
+
+    chat = {"messages": [{"role": "user", "content": _TEXT}, {"role": "assistant", "content": _TEXT}]}
+    Path("chat.jsonl").write_text("".join(json.dumps(chat) + "\n" for _ in range(3)))
+    parquet.write_table(pyarrow.table({"text": [_TEXT] * 8, "number": list(range(8))}), "text.parquet")
+    for number in range(4):
+        Path(f"images/{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (60 * number, 20, 90)).save(f"images/{number % 2}/{number}.png")
+
+
+def _make_watched() -> None:
+    """What is kept of a model that runs, and of an evaluation."""
+    import torch
+
+    from mpq.data.dataset import data_from_batches
+    from mpq.monitor.baseline import baseline_of, write_baseline
+    from mpq.monitor.log import append
+    from mpq.monitor.watch import Monitor
+
+    model, samples = mlp(), torch.load("calibration.pt")
+    baseline = baseline_of(model, data_from_batches([samples]).batches)
+    write_baseline(Path("model.mpq.safetensors"), baseline)
+    with Monitor(model, baseline, sample=1.0) as monitor:
+        model(samples)
+        append(monitor, "watched.jsonl")
+    figures = [{"name": "kl_divergence", "quantized": 0.1, "stderr": 0.01, "reference": None}]
+    facts = {"assignment": "0" * 12, "samples": 8, "source": "test.pt", "figures": figures, "artifact": "model.mpq.safetensors"}
+    Path("model.evaluation.json").write_text(json.dumps(facts))
 
 
 def _make_settings() -> None:
