@@ -39,6 +39,9 @@ TABLE_FILES = 10_000
 IMAGE_PIXELS = 1 << 26
 """Pixels of one image, before it is resized."""
 
+IMAGE_BYTES = 256 << 20
+"""Bytes of the file of one image."""
+
 IMAGES_BYTES = 8 << 30
 """Bytes of all images of a folder, as tensors."""
 

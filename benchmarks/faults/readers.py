@@ -6,6 +6,7 @@ The only file here that names readers of mpq: where one moves, this file changes
 from __future__ import annotations
 
 import functools
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -175,6 +176,43 @@ def _text(path: Path) -> object:
     return library.load_data(str(path), model=_tiny(), seq_len=4)
 
 
+def _images(path: Path) -> object:
+    import mpq as library
+
+    return library.load_data(str(path.parents[1]), model=_small())
+
+
+def _fingerprint(path: Path) -> object:
+    from mpq.records.fingerprint import read_fingerprint
+
+    return read_fingerprint(Path("exported.pt2"), path)
+
+
+def _evaluated(path: Path) -> int:
+    from mpq.records.evaluation_file import read_evaluation
+
+    read_evaluation(path)
+    return mpq(["report", "plan.yaml", "-o", "found.html"])
+
+
+def _monitored(path: Path) -> int:
+    log, baseline = (path, "model.mpq.safetensors") if path.name.endswith("jsonl") else ("watched.jsonl", str(path))
+    code = mpq(["monitor", "check", str(log), "--against", baseline])
+    return 0 if code == 1 else code
+
+
+def _kept(path: Path) -> object:
+    from mpq.models.memory.store import Folder, Store
+
+    return Store(Folder(path.parent)).get("key", 1 << 20)
+
+
+def _resumed(path: Path) -> object:
+    from mpq.recovery.training.checkpoints import Checkpoints
+
+    return Checkpoints(path.parent, "key").newest()
+
+
 @functools.cache
 def _table() -> Any:
     from mpq.records.sensitivity import read_sensitivity
@@ -195,6 +233,7 @@ def _tiny() -> Any:
 _TABLE = "model.sensitivity.jsonl"
 _ASSIGNMENTS = ("auto_round.json", "gptqmodel.json", "modelopt.json", "search_state.json", "extra.json")
 _INDEX, _WEIGHTS = "shards/model.mpq.safetensors.index.json", "tiny/model.safetensors.index.json"
+_ENTRY = f"kept/{hashlib.sha256(b'key').hexdigest()}"
 _ALL = (
     Reader("config", ("config.yaml",), _config, mutators.mutate_yaml, (_TABLE,)),
     Reader("budgets", ("budgets.yaml",), _budgets, mutators.mutate_yaml, ("plan.yaml",)),
@@ -216,6 +255,16 @@ _ALL = (
     Reader("data safetensors", ("calibration.safetensors",), _data, mutators.mutate_safetensors, ("model.pt2",)),
     Reader("text", ("text.txt",), _text, None, ("tiny",)),
     Reader("jsonl", ("text.jsonl",), _text, mutators.mutate_lines, ("tiny",)),
+    Reader("chat", ("chat.jsonl",), _text, mutators.mutate_lines, ("tiny",)),
+    Reader("parquet", ("text.parquet",), _text, None, ("tiny",)),
+    Reader("image", ("images/0/0.png",), _images, None, ("images", "model.pt2"), "images/0/0.png"),
+    Reader("coded", ("coded.mpq.safetensors",), _artifact, mutators.mutate_safetensors),
+    Reader("fingerprint", ("exported.pt2.fingerprint.json",), _fingerprint, mutators.mutate_json),
+    Reader("evaluation", ("model.evaluation.json",), _evaluated, mutators.mutate_json, ("plan.yaml", _TABLE)),
+    Reader("baseline", ("model.mpq.safetensors.monitor.json",), _monitored, mutators.mutate_json, ("watched.jsonl",)),
+    Reader("monitor log", ("watched.jsonl",), _monitored, mutators.mutate_lines, ("model.mpq.safetensors.monitor.json",)),
+    Reader("cache", (_ENTRY,), _kept, None, (), _ENTRY),
+    Reader("checkpoint", ("trained/step-1.safetensors",), _resumed, mutators.mutate_safetensors, (), "trained/step-1.safetensors"),
     Reader("costs", ("latency.csv",), _costs, None, (_TABLE,)),
     Reader("assignment csv", ("assignment.csv",), _start, None, (_TABLE,)),
     Reader("assignment", _ASSIGNMENTS, _start, mutators.mutate_json, (_TABLE,)),

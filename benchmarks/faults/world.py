@@ -200,20 +200,25 @@ def _make_tables() -> None:
 
 
 def _make_watched() -> None:
-    """What is kept of a model that runs, and of an evaluation."""
+    """What is kept of a model that runs, of an evaluation, of a training run, and between commands."""
     import torch
+    from safetensors.torch import save
 
     from mpq.data.dataset import data_from_batches
+    from mpq.models.memory.store import Folder
     from mpq.monitor.baseline import baseline_of, write_baseline
     from mpq.monitor.log import append
     from mpq.monitor.watch import Monitor
+    from mpq.recovery.training.checkpoints import Checkpoints
 
     model, samples = mlp(), torch.load("calibration.pt")
-    baseline = baseline_of(model, data_from_batches([samples]).batches)
-    write_baseline(Path("model.mpq.safetensors"), baseline)
+    baseline = baseline_of(model, data_from_batches(list(samples.split(8))).batches)
+    write_baseline(baseline, Path("model.mpq.safetensors"))
     with Monitor(model, baseline, sample=1.0) as monitor:
         model(samples)
         append(monitor, "watched.jsonl")
+    Checkpoints(Path("trained"), "key").save(1, {"step": 1}, {"now:a": samples})
+    Folder(Path("kept")).write("key", save({"codes": samples}))
     figures = [{"name": "kl_divergence", "quantized": 0.1, "stderr": 0.01, "reference": None}]
     facts = {"assignment": "0" * 12, "samples": 8, "source": "test.pt", "figures": figures, "artifact": "model.mpq.safetensors"}
     Path("model.evaluation.json").write_text(json.dumps(facts))

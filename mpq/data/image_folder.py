@@ -10,7 +10,9 @@ checked.
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from io import BytesIO
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from torch import Tensor
 from mpq.data.image_transform import Transform, transform_of_config, transform_of_text
 from mpq.distribution import install
 from mpq.errors import DataError
-from mpq.limits import CONFIG_BYTES, IMAGE_PIXELS, IMAGES_BYTES
+from mpq.files import open_file
+from mpq.limits import CONFIG_BYTES, IMAGE_BYTES, IMAGE_PIXELS, IMAGES_BYTES
 from mpq.shown import first_line
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
@@ -101,7 +104,11 @@ def _image(path: Path, source: str, transform: Transform) -> Tensor:
     """One image, float32 [channels, height, width]."""
     pillow = _pillow(source)
     try:
-        with warnings.catch_warnings(), pillow.open(path, formats=("PNG", "JPEG")) as opened:
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size > IMAGE_BYTES:
+                raise DataError(f"{path} has more than the {IMAGE_BYTES:,} bytes that are read of an image")
+            content = file.read()  # Pillow would read as much as the file says that it has, which may be more than there is
+        with warnings.catch_warnings(), pillow.open(BytesIO(content), formats=("PNG", "JPEG")) as opened:
             warnings.simplefilter("error")
             if opened.width * opened.height > IMAGE_PIXELS:
                 raise DataError(f"{path} has {opened.width} x {opened.height} pixels, more than the {IMAGE_PIXELS:,} that are read")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from mpq.distribution import install
 from mpq.errors import UsageError
 from mpq.monitor.sketch import stability_index
 from mpq.monitor.watch import Monitor

@@ -1,6 +1,7 @@
 import json
 import struct
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def png_of(width: int, height: int) -> bytes:
 def test_files_that_are_not_what_they_claim_are_named(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     assert refused(tmp_path).startswith(f"{tmp_path / 'a.png'} {reason}")
+
+
+def test_no_more_is_read_than_a_file_has_whatever_it_says(tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png")
+    content = path.read_bytes()
+    place = content.index(b"IDAT") - 4
+    path.write_bytes(content[:place] + struct.pack(">I", 2**31 - 1) + content[place + 4 :])
+    tracemalloc.start()
+    try:
+        (found,), _ = read(tmp_path)  # Pillow is content with what is there
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+    assert found.shape == (1, 3, 4, 6)
 
 
 def test_more_images_than_memory_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
