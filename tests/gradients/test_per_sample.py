@@ -48,7 +48,7 @@ def one_by_one(module: nn.Module, batch: Batch, metric: Metric, draws: int = 2) 
     layers, parts = discover(module, [batch]).layers, dict[tuple[int, str], list[Tensor]]()
 
     def take(draw: int, layer: Layer, gradient: Tensor) -> None:
-        rows = (changes_of(layer) * to_matrix(gradient, layer.axes)).sum(-1)
+        rows = (changes_of(layer) * to_matrix(gradient, layer.axes, layer.groups)).sum(-1)
         parts.setdefault((draw, layer.name), []).append(rows)
 
     for sample in range(batch.size):

@@ -53,11 +53,11 @@ def test_a_weight_with_its_outputs_on_another_axis_is_laid_out_as_its_matrix() -
     variants = Variants(module, discover(module, data(4, 2, 6, 6).batches).layers, quantizer_named("rtn"))
     up = variants.layers["up"]
     changes = Changes(variants, {"up": (INT4,)}, lambda name: module.get_parameter(f"{name}.weight"))
-    expected = to_matrix(variants.weight("up", INT4) - module.get_parameter("up.weight").detach(), up.axes)
+    expected = to_matrix(variants.weight("up", INT4) - module.get_parameter("up.weight").detach(), up.axes, up.groups)
     assert torch.equal(changes.of(up)[0], expected.bfloat16().float())
     gradient = inputs(*up.shape, seed=3)
     assert changes.products(up, gradient) == pytest.approx(
-        [float((expected.bfloat16().float() * to_matrix(gradient, up.axes)).sum())], rel=1e-5
+        [float((expected.bfloat16().float() * to_matrix(gradient, up.axes, up.groups)).sum())], rel=1e-5
     )
 
 

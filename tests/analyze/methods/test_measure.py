@@ -30,8 +30,8 @@ def naive(module: nn.Module, samples: Data, table: Sensitivity, layer: Layer, sc
     changed = copy.deepcopy(module)
     with torch.no_grad():
         weight = changed.state_dict()[layer.parameters[0]]
-        matrix = quantizer_named("rtn").quantize(to_matrix(weight, layer.axes), scheme).dequantize()
-        weight.copy_(from_matrix(matrix, layer.shape, layer.axes))
+        matrix = quantizer_named("rtn").quantize(to_matrix(weight, layer.axes, layer.groups), scheme).dequantize()
+        weight.copy_(from_matrix(matrix, layer.shape, layer.axes, layer.groups))
         metric, found = metric_named(table.metric, probabilities=bool(table.header.settings["probabilities"])), []
         for batch in samples.batches:
             found += metric.errors(metric.prepare([module(*batch.args)]), [changed(*batch.args)]).tolist()

@@ -39,8 +39,8 @@ def test_a_variant_has_the_parameters_shape_and_dtype_and_the_quantized_values(k
         weight = tensor_of(module, layer.parameters[0])
         found = variants.weight(layer.name, parse_scheme(text))
         assert (found.shape, found.dtype) == (weight.shape, weight.dtype)
-        quantized = RoundToNearest().quantize(to_matrix(weight.detach(), layer.axes), parse_scheme(text))
-        assert torch.equal(to_matrix(found, layer.axes), quantized.dequantize().to(weight.dtype).float())
+        quantized = RoundToNearest().quantize(to_matrix(weight.detach(), layer.axes, layer.groups), parse_scheme(text))
+        assert torch.equal(to_matrix(found, layer.axes, layer.groups), quantized.dequantize().to(weight.dtype).float())
     assert bits(module) == before
 
 
