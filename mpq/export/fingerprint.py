@@ -180,7 +180,8 @@ def _orders(layer: Layer, own: Tensor, source: Source, target: str) -> list[Tens
     rows = row_order(layer.name, source.artifact.config, len(own)) if target == "gguf" else None
     if rows is not None:
         return [own[rows]]
-    return [own, from_matrix(own, layer.shape, layer.axes).reshape(own.shape)]  # the second where values keep the model's own shape
+    in_shape = from_matrix(own, layer.shape, layer.axes, layer.groups)  # where values keep the model's own shape
+    return [own, in_shape.reshape(own.shape)]
 
 
 def _check_same(name: str, orders: Sequence[Tensor], read: Tensor, target: str) -> None:
