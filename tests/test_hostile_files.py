@@ -37,6 +37,11 @@ ELSEWHERE = {  # what reads model files and data, and what reads what mpq itself
     "mpq/search/workers.py",
     "mpq/export/weights/gguf/vocabulary.py",
     "mpq/export/weights/compressed_tensors.py",
+    "mpq/export/weights/huggingface/target.py",
+    "mpq/cli/compress.py",
+    "mpq/recovery/training/checkpoints.py",
+    "mpq/verify/run.py",
+    "mpq/verify/worker.py",
 }
 DOORS = {"mpq/reading/documents.py", "mpq/reading/yaml_events.py", "mpq/records/sensitivity_file.py"}
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: children are forked, and threads are not
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # the other one reserves a gigabyte of addresses, which a limit counts
 
 from benchmarks.faults.context import Context
 from benchmarks.faults.report import Row, lines_of, machine

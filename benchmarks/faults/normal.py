@@ -8,6 +8,7 @@ compared; that it opens again is seen by the command that reads it. Everything e
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ NORMALISED = {
     "*.study.journal": "not compared: process numbers and times",
     "*.db": "not compared: process numbers and times",
 }
-PASSING = (".lock",)  # a lock may stay, as long as it can be taken
+PASSING = re.compile(r".*\.lock|.*\.mpq-cache/[0-9a-f]{64}")  # a lock that can be taken may stay, and whole entries of the cache
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -40,8 +41,8 @@ def comparable(path: Path) -> bytes:
 
 def differences(expected: dict[str, bytes], found: dict[str, bytes]) -> list[tuple[str, str]]:
     """What is wrong with each file, by kind and name: "left behind", "missing" or "other bytes"."""
-    wrong = [("left a file behind", name) for name in sorted(set(found) - set(expected)) if not name.endswith(PASSING)]
-    wrong += [("missing file", name) for name in sorted(set(expected) - set(found)) if not name.endswith(PASSING)]
+    wrong = [("left a file behind", name) for name in sorted(set(found) - set(expected)) if not PASSING.fullmatch(name)]
+    wrong += [("missing file", name) for name in sorted(set(expected) - set(found)) if not PASSING.fullmatch(name)]
     wrong += [("other bytes", name) for name in sorted(set(expected) & set(found)) if expected[name] != found[name]]
     return wrong
 

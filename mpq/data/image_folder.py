@@ -9,7 +9,6 @@ checked.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from io import BytesIO
@@ -24,7 +23,8 @@ from mpq.data.image_transform import Transform, transform_of_config, transform_o
 from mpq.distribution import install
 from mpq.errors import DataError
 from mpq.files import open_file
-from mpq.limits import CONFIG_BYTES, IMAGE_BYTES, IMAGE_PIXELS, IMAGES_BYTES
+from mpq.limits import IMAGE_BYTES, IMAGE_PIXELS, IMAGES_BYTES
+from mpq.reading.documents import read_json
 from mpq.shown import first_line
 
 _ENDINGS = (".png", ".jpg", ".jpeg")
@@ -89,12 +89,7 @@ def _transform(folder: Path, source: str, settings: str, model: Path | None) -> 
 
 
 def _config(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(CONFIG_BYTES)
-        found = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({first_line(error)}): correct it") from error
+    found = read_json(path, error=DataError, absent="correct it", remedy="correct it").value
     if not isinstance(found, dict):
         raise DataError(f"{path} is not a JSON object: correct it")
     return found

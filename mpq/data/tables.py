@@ -10,7 +10,6 @@ early has read no more than it needed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 from mpq.distribution import install
 from mpq.errors import DataError
 from mpq.files import first_bytes
-from mpq.limits import CONFIG_BYTES, TABLE_BATCH_BYTES, TABLE_FILES
+from mpq.limits import TABLE_BATCH_BYTES, TABLE_FILES
+from mpq.reading.documents import read_json
 from mpq.shown import first_line, shown
 
 _SHARD = re.compile(r"(?P<split>[\w.]+?)(-\d{5}-of-\d{5})?(-[0-9a-f]{16})?")
@@ -142,11 +142,10 @@ def _saved(folder: Path, source: str) -> list[Path]:
 
 def _names(index: Path, source: str, read: Any) -> list[str]:
     """Names in an index of a folder; each is a plain name, so that no file outside of the folder is read."""
+    document = read_json(index, error=DataError, absent="save the data again", remedy="save the data again")
     try:
-        with index.open("rb") as file:
-            content = file.read(CONFIG_BYTES + 1)
-        names = [str(name) for name in read(json.loads(content))] if len(content) <= CONFIG_BYTES else []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        names = [str(name) for name in read(document.value)]
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{index.name} of {source} cannot be read ({first_line(error)}): save the data again") from error
     stray = next((name for name in names if not _PLAIN.fullmatch(name)), None)
     if stray is not None or not names:

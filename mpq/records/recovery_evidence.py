@@ -10,6 +10,7 @@ import yaml
 
 from mpq.errors import FormatError
 from mpq.files import write_text
+from mpq.reading.documents import read_text, yaml_document
 from mpq.records.plan import read_plan
 
 
@@ -21,8 +22,10 @@ def note_recovery(path: Path, facts: Mapping[str, Any]) -> None:
         OutputError: if it cannot be written.
     """
     before = read_plan(path)
-    text = _with(path.read_text(encoding="utf-8"), facts)
-    if (yaml.safe_load(text).get("evidence") or {}) != {**before.evidence, "recovery": dict(facts)}:
+    remedy = "run `mpq search` again"
+    text = _with(read_text(path, error=FormatError, absent=remedy), facts)
+    after = yaml_document(text, name=str(path), error=FormatError, remedy=remedy).value
+    if (after.get("evidence") or {}) != {**before.evidence, "recovery": dict(facts)}:
         raise FormatError(f"{path}: its evidence is not laid out as `mpq search` writes it; run `mpq search` again")
     write_text(path, text)
 

@@ -25,7 +25,7 @@ def test_an_artifact_of_an_earlier_version_is_read_and_runs(name: str) -> None:
     path = FIXTURES / f"{name}.mpq.safetensors"
     assert b'corrected\\":' in path.read_bytes()
     assert read_artifact_header(path).recovery == CASES[name]
-    assert done(f"show {path}").out.splitlines()[3] == f"recovery: {', '.join(CASES[name]).replace('_', ' ')}"
+    assert done(f"show {path}").out.splitlines()[4] == f"recovery: {', '.join(CASES[name]).replace('_', ' ')}"
     loaded = mpq.load(path, convolutional())
     found = mpq.evaluate(convolutional(), loaded, [images(64, seed=7)])
     assert 0 < found["relative_mse"].quantized < 0.5

@@ -140,7 +140,7 @@ def test_the_hook_and_the_action_call_the_check() -> None:
     assert re.search(hook["files"], "models/plan.yaml")
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     assert action["runs"]["using"] == "composite"
-    assert 'mpq" check "${words[@]}"' in action["runs"]["steps"][-1]["run"]
+    assert 'mpq" check "${words[@]}"' in next(step["run"] for step in action["runs"]["steps"] if step.get("name") == "Check the budgets")
 
 
 def test_check_judges_an_edited_plan_as_it_stands(folder: Path) -> None:

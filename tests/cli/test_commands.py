@@ -36,7 +36,7 @@ def test_the_way_through_as_it_is_typed(fresh: Path) -> None:
         ("search --budget 4.5bits --trials 0", {"output", "size", "evidence", "reason"}),
         ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "recovery", "fallbacks", "unchanged"}),
         ("check plan.yaml", {"file", "passed", "checks"}),
-        ("eval model.mpq.safetensors --data test.pt --num-samples 8", {"samples", "source", "figures"}),
+        ("eval model.mpq.safetensors --data test.pt --num-samples 8", {"samples", "source", "figures", "artifact", "assignment"}),
         ("show plan.yaml", {"file", "kind", "model", "budget", "quantizer", "size", "evidence", "evidence_is_current", "layers"}),
         ("show model.mpq.safetensors", {"file", "kind", "model", "quantizer", "recovery", "stopped", "size", "layers"}),
         ("show model.sensitivity.jsonl", {"file", "kind", "model", "data", "settings", "missing", "finish", "layers"}),

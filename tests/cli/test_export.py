@@ -64,7 +64,7 @@ def test_errors_are_one_line_and_an_exit_code(plan: Path) -> None:
 def test_every_target_is_found_by_its_name(name: str) -> None:
     target = target_named(name)
     assert target.ending
-    assert target.abilities.bits
+    assert target.abilities.bits or name == "huggingface"  # which keeps the artifact as it is
 
 
 def test_a_missing_package_names_the_extra(plan: Path) -> None:

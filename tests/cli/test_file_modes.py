@@ -18,7 +18,7 @@ from tests.cli.typed import ROOT, done
 from tests.export.artifacts import by_name, make, save_llama, tokens
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is a umask on POSIX systems")
-_FOR_LANGUAGE_MODELS = {"compressed-tensors", "gguf", "llama.cpp"}
+_FOR_LANGUAGE_MODELS = {"compressed-tensors", "gguf", "huggingface", "llama.cpp"}
 _SLOW = {"executorch", "openvino"}  # one umask does for these, whose files come from a staged folder as all others
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch.exir"}
 _WRITERS = {
@@ -32,6 +32,11 @@ _WRITERS = {
     "demo/session.py": "a temporary folder of the documentation's session",
     "models/memory/offload.py": "files without a name",
     "schemas/generate.py": "a file of the source code",
+    "export/weights/huggingface/target.py": "in a staged folder",
+    "export/weights/hf_folder.py": "in a staged folder",
+    "models/memory/store.py": "a file without a name",
+    "verify/run.py": "a temporary folder that is only read",
+    "verify/worker.py": "in that temporary folder",
 }
 
 

@@ -111,7 +111,8 @@ def test_two_analyses_on_one_file_are_one_analysis_and_one_refusal(fresh: Path) 
     alone = read_sensitivity(journal)
     assert (alone.repeated, alone.finished) == (0, True)
     assert max(len(errors) for errors in alone.errors.values()) == alone.header.data["samples"]["calibration"]
-    assert not [path.name for path in fresh.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in fresh.iterdir() if path.name.startswith(".")] == [".mpq-cache"]
+    assert all(re.fullmatch("[0-9a-f]{64}", path.name) for path in (fresh / ".mpq-cache").iterdir())
 
 
 @pytest.mark.parametrize("method", ["measure", "fisher"])

@@ -112,10 +112,12 @@ def test_a_report_writes_the_plan_and_says_what_it_is(capsys: pytest.CaptureFixt
     assert read_plan(Path("plan.yaml")).layers == result.plan.layers
     size, printed = result.plan.size, capsys.readouterr().err.splitlines()
     assert f"chosen: {result.reason}" in printed
-    assert "exact stage: proven optimal for the table; 0 plans measured" in printed
-    assert printed[-3:] == [
+    assert "table optimum: proven to have the least predicted error; 0 plans measured" in printed
+    assert printed[-4:] == [
         f"wrote plan.yaml: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),",
         f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)",
+        f"not searched: {size.unsearched_bytes:,} bytes, {size.unsearched_bytes / size.file_bytes:.1%} of the file "
+        "(unquantized tensors, program and header)",
         "next: mpq apply plan.yaml",
     ]
 
@@ -125,7 +127,7 @@ def test_a_report_as_json_says_size_evidence_and_reason(capsys: pytest.CaptureFi
     result = made.run(Budget("5bits"))
     made.report(result, Path("plan.yaml"), json=True)
     found = json.loads(capsys.readouterr().out)
-    assert (found["output"], found["size"], found["reason"]) == ("plan.yaml", vars(result.plan.size), result.reason)
+    assert (found["output"], found["size"], found["reason"]) == ("plan.yaml", result.plan.size.to_dict(), result.reason)
     assert found["evidence"]["assignment"] == result.plan.assignment
 
 

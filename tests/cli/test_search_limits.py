@@ -90,7 +90,7 @@ def test_a_start_by_another_tool_may_name_fewer_layers_and_is_measured(folder: P
     (folder / "peer.csv").write_text("layer,bits\n" + "".join(f"{name},4\n" for name in names[1:]))
     ran = done("search --budget 6bits --trials 2 --from peer.csv")
     assert f"peer.csv does not name {names[0]}: the search chooses there" in ran.err + ran.out
-    assert "start" in [row["name"] for row in yaml.safe_load((folder / "plan.yaml").read_text())["evidence"]["finalists"]]
+    assert "starting plan" in [row["name"] for row in yaml.safe_load((folder / "plan.yaml").read_text())["evidence"]["finalists"]]
     (folder / "large.csv").write_text("layer,bits\n" + "".join(f"{name},8\n" for name in names))
     over = done("search --budget 4.5bits --trials 2 --from large.csv")
     assert "the plan to start from is over the budget, so the search does not start from it" in over.err + over.out
@@ -157,7 +157,7 @@ def test_an_artifact_is_checked_against_the_budget_of_its_plan(folder: Path) -> 
     assert "from other.yaml" in done("check model.mpq.safetensors").out
     (folder / "other.yaml").unlink()
     assert refused("check model.mpq.safetensors", 2) == (
-        "model.mpq.safetensors is an artifact, which carries no budget, and no plan beside it has its layers: "
+        "model.mpq.safetensors is an artifact, which carries no budget, and no plan next to it has its layers: "
         "give --budget, or check the plan"
     )
 

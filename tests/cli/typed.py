@@ -51,8 +51,8 @@ def refused(line: str, code: int) -> str:
 
 
 def files() -> list[str]:
-    """All files below this folder, hidden ones too."""
-    return sorted(path.as_posix() for path in Path().rglob("*"))
+    """All files below this folder, hidden ones too, but for the cache of codes and statistics."""
+    return sorted(path.as_posix() for path in Path().rglob("*") if ".mpq-cache" not in path.parts)
 
 
 def environment(**more: str) -> dict[str, str]:

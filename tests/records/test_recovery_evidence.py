@@ -50,6 +50,6 @@ def test_evidence_on_one_line_is_refused_and_left(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     text = plan_to_yaml(replace(plan(), evidence={})).replace("layers:\n", "evidence: {metric: kl_divergence}\nlayers:\n", 1)
     path.write_text(text)
-    with pytest.raises(FormatError, match="its evidence is not laid out as `mpq search` writes it"):
+    with pytest.raises(FormatError, match="the key 'evidence' appears twice; run `mpq search` again"):
         note_recovery(path, FACTS)
     assert path.read_text() == text

@@ -46,5 +46,5 @@ def _weight(tensor: Any) -> QuantizedWeight:
 
 def _values(tensor: Any) -> torch.Tensor:
     if tensor.tensor_type.name == "BF16":
-        return torch.from_numpy(np.ascontiguousarray(tensor.data).view(np.uint8)).view(torch.bfloat16).float()
+        return torch.from_numpy(np.array(tensor.data).view(np.uint8)).view(torch.bfloat16).float()
     return torch.from_numpy(np.array(tensor.data))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,11 @@ def dequantized(model: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
     for constant in _constants(model):
         if _type(constant) not in _BITS or len(constant.get_output_shape(0)) < 2:
             continue
-        node, zeros = _only_user(constant, "Convert"), None
-        node = _only_user(node, "Subtract", "Multiply")
+        codes, zeros = _only_user(constant, "Convert"), None
+        node = _only_user(codes, "Subtract", "Multiply")
         if node is not None and node.get_type_name() == "Subtract":
+            if node.input_value(0).get_node() != codes:
+                continue  # they are zero points
             node, zeros = _only_user(node, "Multiply"), _constant_of(node)
         scale = None if node is None else _constant_of(node)
         if scale is not None:
@@ -102,10 +106,19 @@ def _users(node: Any) -> Iterator[Any]:
             yield user
 
 
+def _rows(shape: Sequence[int], scales: Sequence[int]) -> int:
+    """Rows of a weight: its first dimension, and of a convolution all that have a scale each, as [groups, outputs, ...] has."""
+    if len(shape) < 4 or len(scales) != len(shape):
+        return shape[0]
+    own = itertools.takewhile(lambda sizes: sizes[0] == sizes[1], zip(shape, scales, strict=True))
+    return math.prod(size for size, _ in own)
+
+
 def _weight(constant: Any, scale: Any, zeros: Any) -> QuantizedWeight:
     shape = list(constant.get_output_shape(0))
-    codes = _codes(constant).reshape(shape[0], -1)
-    scales = _array(scale, np.float32).reshape(shape[0], -1)
+    rows = _rows(shape, list(scale.get_output_shape(0)))
+    codes = _codes(constant).reshape(rows, -1)
+    scales = _array(scale, np.float32).reshape(rows, -1)
     size = shape[-1] if scales.shape[1] > 1 else codes.shape[1]
     bits = _BITS[_type(constant)]
     scheme = integer_scheme(bits, groups=scales.shape[1], columns=codes.shape[1], group_size=size, symmetric=zeros is None)

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import tempfile
-import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -30,14 +29,16 @@ from mpq.errors import OutputError
 from mpq.files import open_file
 from mpq.limits import CACHE_BYTES
 from mpq.shown import printable
+from mpq.writing.locks import lock
+from mpq.writing.outputs import own_mark, remove_dead
 
 Parts = dict[str, Tensor]
 MEMORY_BYTES = 1 << 30
 MOST_TEXT = 1 << 12  # bytes of a text in an entry
-_ENTRY = re.compile(r"[0-9a-f]{64}(\.[0-9]+\.tmp)?")
+_ENTRY = re.compile(r"[0-9a-f]{64}")
+_PARTIAL = ".partial"
 _DIGEST = 32
 _HEADER = 1 << 16  # bytes of an entry beside its tensors
-_OLD = 86_400.0  # seconds after which an unfinished entry of another process is removed
 
 
 class Store:
@@ -130,19 +131,24 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self._has_room(len(data) + _DIGEST):
                 return False
-            path = self._path(key)
-            partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            try:
-                with partial.open("xb") as file:
-                    file.write(hashlib.sha256(data).digest() + data)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-            self._own.add(path.name)
+            self._write(self._path(key), hashlib.sha256(data).digest() + data)
         except OSError as error:
             self.note = f"nothing more is written to the cache {self.path}: {error.strerror or error}; --cache names another folder"
             return False
         return True
+
+    def _write(self, path: Path, content: bytes) -> None:
+        if not self._own:  # the first entry: what killed processes left goes
+            remove_dead(self.path, ".", _PARTIAL)
+        partial = path.with_name(f".{own_mark()}.{path.name}{_PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                lock(file.fileno())
+                file.write(content)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._own.add(path.name)
 
     def _path(self, key: str) -> Path:
         return self.path / hashlib.sha256(key.encode()).hexdigest()
@@ -163,9 +169,8 @@ class Folder:
                 status = entry.stat(follow_symlinks=False)
                 found.append((status.st_mtime, status.st_size, entry.name))
         held = sum(size for _, size, _ in found)
-        for used, size, name in sorted(found):
-            unfinished = name.endswith(".tmp")
-            if (held > most and not unfinished and name not in self._own) or (unfinished and used < time.time() - _OLD):
+        for _, size, name in sorted(found):
+            if held > most and name not in self._own:
                 with suppress(OSError):  # another command was faster
                     (self.path / name).unlink()
                 held -= size

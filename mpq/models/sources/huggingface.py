@@ -41,14 +41,14 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
         ModelError: if transformers is missing, the directory is incomplete or damaged, or it brings code without `trust`.
     """
     config = _read_config(directory)
+    if not trust:
+        check_harmless(config, str(directory))
     if "quantization_config" in config:
         raise ModelError(f"{directory} is already quantized (quantization_config): give the original checkpoint")
     weights = weight_files(directory)
     remote = "auto_map" in config
-    if not trust:
-        check_harmless(config, str(directory))
-        for path in weights:
-            check_pickle(path)
+    for path in () if trust else weights:
+        check_pickle(path)
     if build is None:
         with _quiet(_transformers()):  # naming a class imports it
             if not trust:

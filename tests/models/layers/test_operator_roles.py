@@ -41,7 +41,6 @@ def test_a_product_sums_over_one_dim(operation: str, argument: str, reduced: int
         ("conv1d", 3, {}, (1, 2)),
         ("convolution", 4, {"transposed": True}, (0, 2, 3)),
         ("conv_transpose2d", 4, {}, (0, 2, 3)),
-        ("convolution", 4, {"transposed": True, "groups": 2}, (2, 3)),
         ("mkldnn_convolution", 5, {}, (1, 2, 3, 4)),
     ],
 )
@@ -49,6 +48,10 @@ def test_a_convolution_sums_over_all_but_its_outputs(
     operation: str, dims: int, arguments: dict[str, Any], reduced: tuple[int, ...]
 ) -> None:
     assert made(operation, "weight", dims, **arguments) == Role("conv", reduced)
+
+
+def test_a_grouped_transposed_convolution_is_seen_with_its_groups_as_a_dimension_of_their_own() -> None:
+    assert made("convolution", "weight", 4, transposed=True, groups=2) == Role("conv", (1, 3, 4), groups=2)
 
 
 @pytest.mark.parametrize(

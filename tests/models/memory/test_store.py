@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from mpq.models.memory.store import Folder, Scope, Store, as_bytes, text_of
+from mpq.writing.locks import lock
+from mpq.writing.outputs import own_mark
 
 PARTS = {"codes": torch.arange(40, dtype=torch.uint8), "scales": torch.tensor([[0.5, -2.0]], dtype=torch.float16)}
 MOST = 44
@@ -115,13 +117,15 @@ def test_a_folder_that_cannot_be_written_is_told_and_does_without(tmp_path: Path
     ]
 
 
-def test_unfinished_entries_of_killed_processes_go_after_a_day(tmp_path: Path) -> None:
-    old, new = (tmp_path / f"{'0' * 64}.{number}.tmp" for number in (1, 2))
-    for path in (old, new):
+def test_what_killed_processes_were_writing_goes_with_the_next_entry(tmp_path: Path) -> None:
+    name = f"{'0' * 64}.partial"
+    dead, of_others, alive = (tmp_path / f".{mark}.{name}" for mark in (own_mark(), "0000aaaa-1-0", own_mark()))
+    for path in (dead, of_others, alive):
         path.write_bytes(b"x")
-    os.utime(old, (0, 0))
-    Store(Folder(tmp_path)).put("a", PARTS)
-    assert (old.exists(), new.exists()) == (False, True)
+    with alive.open("rb+") as file:
+        assert lock(file.fileno())
+        Store(Folder(tmp_path)).put("a", PARTS)
+    assert [path.exists() for path in (dead, of_others, alive)] == [False, True, True]
 
 
 def test_texts_come_back_safe_to_print() -> None:

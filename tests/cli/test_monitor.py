@@ -1,0 +1,43 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mpq.data.batch import Batch
+from mpq.monitor.baseline import baseline_of, write_baseline
+from mpq.monitor.log import append
+from mpq.monitor.watch import Monitor
+from tests.cli.typed import done, refused, typed
+from tests.monitor.conftest import data, model, run
+
+LINE = "monitor check log.jsonl --against m.mpq.safetensors"
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the baseline of a model, and the log of calls like those of the baseline and of others."""
+    monkeypatch.chdir(tmp_path)
+    module = model()
+    baseline = baseline_of(module, [Batch((inputs,)) for inputs in data(0)])
+    write_baseline(baseline, Path("m.mpq.safetensors"))
+    for name, scale in (("log.jsonl", 1), ("far.jsonl", 9)):
+        with Monitor(module, baseline, sample=1.0) as monitor:
+            run(module, [scale * inputs for inputs in data(1, calls=200)])
+            append(monitor, name)
+    return tmp_path
+
+
+def test_a_log_like_the_calibration_data_passes_and_another_fails(watched: Path) -> None:
+    found = json.loads(done(f"{LINE} --json").out)
+    assert (found["passed"], found["alarms"]) == (True, [])
+    assert found["calls"] == found["sampled"] > 0
+    far = typed(f"{LINE} --json".replace("log.jsonl", "far.jsonl"))
+    assert far.code == 1
+    assert json.loads(far.out)["passed"] is False
+    assert json.loads(far.out)["alarms"]
+
+
+def test_what_is_missing_or_unknown_is_one_line(watched: Path) -> None:
+    assert refused("monitor watch log.jsonl --against m.mpq.safetensors", 2) == "'watch' is not an action of mpq monitor: write check"
+    assert refused(LINE.replace("log.jsonl", "none.jsonl"), 3).startswith("none.jsonl")
+    assert "none.safetensors" in refused(LINE.replace("m.mpq", "none"), 3)
