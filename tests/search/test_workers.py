@@ -104,14 +104,15 @@ def cluster(folder: Path) -> Iterator[str]:
     if not found:
         pytest.skip("PostgreSQL is not installed")
     home = Path(tempfile.mkdtemp(prefix="mpq-postgres-"))
-    user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
-    if user:
-        shutil.chown(home, "nobody")
+    user = "nobody" if os.geteuid() == 0 else None
+    if user is not None:
+        shutil.chown(home, user)
     binaries = found[-1].resolve().parent
     options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
 
     def run(name: str, *words: str) -> None:
-        subprocess.run([*user, str(binaries / name), "-D", str(home / "data"), *words], check=True, stdout=subprocess.DEVNULL, cwd=home)
+        line = [str(binaries / name), "-D", str(home / "data"), *words]
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, cwd=home, user=user)
 
     run("initdb", "-U", "mpq", "-A", "trust")
     run("pg_ctl", "-w", "-o", options, "-l", str(home / "log"), "start")
