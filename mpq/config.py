@@ -12,7 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mpq.errors import ConfigError, SchemeError
 from mpq.formats.floats import REST_DTYPES
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 TUNE_MINUTES = 15.0  # emergency stop of each step of recovery that takes long
 TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
+Level = Literal["scales", "codes", "weights"]
+"""What moves in a training: scales, biases and norms; the codes of integers, too; all codes."""
+LEVELS: tuple[Level, ...] = get_args(Level)
+EPOCHS = 3  # of a training
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.artifact_plans import is_plan_of
 from mpq.records.layer import Layer
-from mpq.records.open_artifact import opened
+from mpq.records.open_artifact import opened, parts_in
 from mpq.records.plan import Plan
 from mpq.recovery.base import Decision, Limits, Progress, State, Task
 from mpq.recovery.run import Recovered, recover
@@ -133,11 +133,7 @@ def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], mo
     """
     with opened(artifact_files(artifact)) as file:
         weights = {
-            layer.name: unpack_weight(
-                {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in header.schemes[layer.name].stored(layer.matrix)},
-                header.schemes[layer.name],
-                layer.matrix,
-            )
+            layer.name: unpack_weight(parts_in(file, layer, header.schemes[layer.name]), header.schemes[layer.name], layer.matrix)
             for layer in layers
         }
         tensors: dict[str, Tensor] = {}

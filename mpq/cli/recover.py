@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,17 +13,15 @@ from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
 from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
-from mpq.config import DataSettings
+from mpq.config import EPOCHS, LEVELS, DataSettings
 from mpq.errors import FormatError, MismatchError, UsageError
 from mpq.files import write_text
 
 if TYPE_CHECKING:
+    from mpq.config import Level
     from mpq.records.plan import Plan
     from mpq.recovery.training.job import Line
     from mpq.recovery.training.settings import TrainSettings
-
-_LEVELS = "scales|codes|weights"
-_EPOCHS = 3
 
 
 def command(
@@ -38,14 +36,14 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="[default: MODEL.recovered.mpq.safetensors beside the plan]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help=f"Passes over the training samples. [default: {_EPOCHS}]")] = None,
+    epochs: Annotated[int | None, typer.Option(help=f"Passes over the training samples. [default: {EPOCHS}]")] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Train for about this long instead; the result then depends on the machine's speed.")
     ] = None,
     level: Annotated[
         str | None,
         typer.Option(
-            metavar=_LEVELS,
+            metavar="|".join(LEVELS),
             help="What moves. scales: scales, biases and norms; codes: the codes of integers, too; weights: all codes. "
             "[default: weights at 2 bits and less, else codes]",
         ),
@@ -143,15 +141,12 @@ def command(
 
 
 def _settings(plan: Plan, level: str | None, epochs: int | None, minutes: float | None, rate: float | None) -> TrainSettings:
-    from mpq.recovery.training.settings import LEVELS, TrainSettings, level_for
+    from mpq.recovery.training.settings import TrainSettings, level_for
 
-    if level is not None and level not in LEVELS:
-        raise UsageError(f"'{level}' is not a level: give one of {', '.join(LEVELS)}")
-    chosen = next((known for known in LEVELS if known == level), None)
-    if chosen is None:
-        chosen, reason = level_for(plan.layers.values())
-        say(f"level {chosen}: {reason}")
-    return TrainSettings(chosen, _EPOCHS if epochs is None else epochs, minutes, rate)
+    if level is None:
+        level, reason = level_for(plan.layers.values())
+        say(f"level {level}: {reason}")
+    return TrainSettings(cast("Level", level), EPOCHS if epochs is None else epochs, minutes, rate)
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -82,13 +82,13 @@ class Source:
     def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:
         """Each layer's name and weight, one at a time, in its scheme."""
         from mpq.export.nearest_scheme import widen
-        from mpq.records.open_artifact import unpacking
+        from mpq.records.open_artifact import parts_in, unpacking
         from mpq.tensors.quantized import unpack_weight
 
         with self.opened() as file:
             for layer in self.artifact.layers:
                 scheme = self.stored[layer.name]
-                parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
+                parts = parts_in(file, layer, scheme)
                 with unpacking(self.path, layer.name):
                     weight = unpack_weight(parts, scheme, layer.matrix)
                 yield layer.name, widen(weight, self.schemes[layer.name])

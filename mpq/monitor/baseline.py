@@ -17,7 +17,7 @@ from mpq.errors import FormatError, UsageError
 from mpq.files import check_version, write_text
 from mpq.monitor.observe import Observer
 from mpq.monitor.sketch import BINS, Sketch, sketch_in, stability_index
-from mpq.reading.documents import read_json
+from mpq.reading.documents import Document, read_json
 from mpq.reading.fields import Name, Size
 from mpq.reading.validate import validated
 
@@ -111,7 +111,16 @@ def read_baseline(artifact: Path) -> Baseline:
     version = document.value.get("mpq_monitor") if isinstance(document.value, dict) else None
     check_version(version, supported=VERSION, path=path, kind="a baseline")
     facts = validated(document, BaselineFacts)
-    for name, sketch in facts.tensors.items():
-        if sketch.first + len(sketch.counts) > BINS:
-            raise document.refuse(f"its sketch has more than {BINS} bins; {_REMEDY}", "tensors", name)
+    check_sketches(document, facts.tensors, remedy=_REMEDY)
     return Baseline({name: sketch_in(to_builtins(sketch)) for name, sketch in facts.tensors.items()}, facts.noise)
+
+
+def check_sketches(document: Document, tensors: Mapping[str, SketchFacts], *, remedy: str) -> None:
+    """Refuse sketches under the key `tensors` that have more bins than there are.
+
+    Raises:
+        MpqError: of the document's type, naming the first.
+    """
+    for name, sketch in tensors.items():
+        if sketch.first + len(sketch.counts) > BINS:
+            raise document.refuse(f"its sketch has more than {BINS} bins; {remedy}", "tensors", name)

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct, to_builtins
 from mpq.errors import FormatError, OutputError
 from mpq.files import check_version, journal_line, journal_lines
 from mpq.monitor.alarms import Alarm, alarms, shadow_alarms
-from mpq.monitor.baseline import Baseline, SketchFacts
+from mpq.monitor.baseline import Baseline, SketchFacts, check_sketches
 from mpq.monitor.bounds import RunningMean
-from mpq.monitor.sketch import BINS, sketch_in
+from mpq.monitor.sketch import sketch_in
 from mpq.monitor.watch import Monitor
 from mpq.reading.documents import json_document
 from mpq.reading.fields import Name, Size
@@ -82,9 +82,7 @@ def read_last(path: Path) -> Line:
     version = document.value.get("mpq_monitor_log") if isinstance(document.value, dict) else None
     check_version(version, supported=VERSION, path=path, kind="the log of a monitor")
     found = validated(document, Line)
-    for name, sketch in found.tensors.items():
-        if sketch.first + len(sketch.counts) > BINS:
-            raise document.refuse(f"its sketch has more than {BINS} bins; {_REMEDY}", "tensors", name)
+    check_sketches(document, found.tensors, remedy=_REMEDY)
     return found
 
 

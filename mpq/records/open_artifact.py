@@ -10,6 +10,8 @@ from typing import Any
 from safetensors import safe_open
 
 from mpq.errors import FormatError
+from mpq.formats.scheme import Scheme
+from mpq.records.layer import Layer
 from mpq.shown import shown
 
 
@@ -43,6 +45,11 @@ def unpacking(path: Path, layer: str) -> Iterator[None]:
         yield
     except FormatError as error:
         raise FormatError(f"{path} is damaged (layer {shown(layer)}: {error}): run `mpq apply` again") from error
+
+
+def parts_in(file: Any, layer: Layer, scheme: Scheme) -> dict[str, Any]:
+    """The stored parts of a layer, by the part names of `Scheme.stored`."""
+    return {each.part: file.get_tensor(f"{layer.name}.{each.part}") for each in scheme.stored(layer.matrix)}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.layer import Layer
-from mpq.records.open_artifact import opened, unpacking
+from mpq.records.open_artifact import opened, parts_in, unpacking
 from mpq.runtime.packed_weight import packed_weight
 from mpq.tensors.dtypes import as_stored, from_stored
 from mpq.tensors.matrix import from_matrix
@@ -161,7 +161,7 @@ def _check_names(wanted: set[str], held: set[str], path: Path) -> None:
 
 def _weight(layer: Layer, header: ArtifactHeader, file: Any) -> Tensor:
     scheme = header.schemes[layer.name]
-    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}") for part in scheme.stored(layer.matrix)}
+    parts = parts_in(file, layer, scheme)
     return from_matrix(unpack_weight(parts, scheme, layer.matrix).dequantize(), layer.shape, layer.axes, layer.groups)
 
 
@@ -177,7 +177,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _packed(layer: Layer, header: ArtifactHeader, file: Any, dtype: torch.dtype) -> Tensor:
     scheme = header.schemes[layer.name]
     # copied, since views would keep the file open as long as the model lives
-    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
+    parts = {name: part.clone() for name, part in parts_in(file, layer, scheme).items()}
     return packed_weight(parts, layer, scheme, dtype)
 
 

@@ -29,6 +29,7 @@ from mpq.formats.scheme import Scheme
 from mpq.models.running.forward import outputs_of
 from mpq.models.sources.exported_program import drop_traces
 from mpq.records.layer import Layer
+from mpq.records.open_artifact import parts_in
 from mpq.shown import first_line
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.graph import dequantize, padded
@@ -128,7 +129,7 @@ class _Packed(nn.Module):
 def _parts(layer: Layer, source: Source, file: Any) -> dict[str, Tensor]:
     """The tensors of a layer as they are stored; those of a coded one as int8."""
     scheme = source.stored[layer.name]
-    parts = {part.part: file.get_tensor(f"{layer.name}.{part.part}").clone() for part in scheme.stored(layer.matrix)}
+    parts = {name: part.clone() for name, part in parts_in(file, layer, scheme).items()}
     return unpack_weight(parts, scheme, layer.matrix).in_memory().pack() if scheme.is_coded else parts
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
+from mpq.config import EPOCHS, LEVELS, Level
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
 from mpq.recovery.trainable import Codes
 
-Level = Literal["scales", "codes", "weights"]
-LEVELS: tuple[Level, ...] = get_args(Level)
 _CODES: dict[Level, Codes] = {"scales": "none", "codes": "integers", "weights": "all"}
-EPOCHS = 3
 
 
 @dataclass(frozen=True)
