@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,7 +13,7 @@ from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
 from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
-from mpq.config import EPOCHS, LEVELS, DataSettings
+from mpq.config import EPOCHS, LEVELS, data_settings
 from mpq.errors import FormatError, MismatchError, UsageError
 from mpq.files import write_text
 
@@ -28,7 +28,7 @@ def command(
     plan: Annotated[Path, typer.Argument(help="The plan whose artifact is trained.")] = Path("plan.yaml"),
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE", help="Samples to train on, without labels; read as by `mpq analyze --calib`. Required."),
+        typer.Option("--data", metavar="FILE", help="Samples to train on, without labels; read as the data of the plan was. Required."),
     ] = None,
     artifact: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The artifact to begin with. [default: what `mpq apply` wrote beside the plan]")
@@ -93,15 +93,9 @@ def command(
         raise MismatchError(f"{plan} names no data whose held-out samples could decide: search with the model, then apply and recover")
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
     plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
-    read = DataSettings(
-        seq_len=seq_len or wanted.data.get("seq_len"),
-        num_samples=num_samples,
-        batch_size=batch_size,
-        mask=mask,
-        batch_axis=batch_axis,
-        text_field=text_field,
-        seed_each_forward=seed_each_forward,
-    )
+    asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}
+    chosen: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    read = replace(data_settings(wanted.data), num_samples=num_samples, batch_size=batch_size, **chosen)
     journal, folder = _beside(target, ".recover.jsonl"), _beside(target, ".recover")
 
     def note(lines: list[Line]) -> None:

@@ -6,6 +6,10 @@ import torch
 import yaml
 
 import mpq
+from mpq.cli.find_inputs import read_data
+from mpq.config import DataSettings
+from mpq.data.dataset import Data
+from mpq.models.sources.loaded import LoadedModel
 from tests.cli.typed import done, typed
 
 LINE = "recover plan.yaml --data more.pt --epochs 2 --level codes --rate 1"
@@ -35,6 +39,20 @@ def test_the_recovered_artifact_has_as_many_bytes_and_the_plan_says_what_came_ba
     after = ran["decision"]["after"]
     assert typed(f"check plan.yaml --max-error {after * 1.01}").code == 0
     assert typed(f"check plan.yaml --max-error {after * 0.99}").code == 1
+
+
+def test_the_samples_are_read_as_those_of_the_plan_were(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (trained / "plan.yaml").read_text()
+    (trained / "plan.yaml").write_text(text.replace("\ndata:\n", "\ndata:\n  seed_each_forward: true\n", 1))
+    seen: list[DataSettings] = []
+
+    def reading(source: str, model: LoadedModel, settings: DataSettings) -> Data:
+        seen.append(settings)
+        return read_data(source, model, settings)
+
+    monkeypatch.setattr("mpq.cli.recover.read_data", reading)
+    typed(f"{LINE} --num-samples 8")
+    assert [(settings.seed_each_forward, settings.num_samples) for settings in seen] == [(True, 8)]
 
 
 def test_held_out_samples_among_those_to_train_on_are_refused(trained: Path) -> None:

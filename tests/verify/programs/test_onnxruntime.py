@@ -1,33 +1,15 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-import mpq
-from mpq.records.fingerprint import read_fingerprint
 from mpq.verify.programs.onnxruntime import OnnxRuntime
-from tests.verify.making import X, exported
+from tests.verify.making import check_loaded
 
 pytest.importorskip("onnxruntime")
 
 
 def test_an_export_is_loaded_with_its_weights_and_gives_the_outputs_of_the_artifact(tmp_path: Path) -> None:
-    artifact, path = exported(tmp_path, "onnx", "out.onnx")
-    facts, program = read_fingerprint(path), OnnxRuntime()
-    assert program.check_installed()
-    loaded = program.load(path, facts, trust=False)
-    module = mpq.load(artifact)
-    with torch.no_grad():
-        (found,) = loaded.run([X])
-        assert torch.allclose(found, module(X), atol=1e-4)
-    assert loaded.held is not None
-    for name in "ab":
-        place, weight = facts.layers[name].place, module.state_dict()[f"{name}.weight"]
-        assert torch.equal(loaded.held.weights[place].dequantize(), weight)
-        used = loaded.used(place)
-        assert used is not None
-        assert torch.allclose(used, weight, atol=1e-6)
-    assert loaded.used("none") is None
+    check_loaded(tmp_path, OnnxRuntime(), "onnx", "out.onnx", tells_used=True)
 
 
 def test_it_is_the_program_of_its_target() -> None:
