@@ -49,7 +49,7 @@ def command(
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="A multiple of the usual learning rates. [default: found by short runs on samples kept aside]")
+        float | None, typer.Option(help="A multiple of the usual learning rates. [default: found by short runs on samples set aside]")
     ] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
     seq_len: SeqLen = None,
@@ -63,11 +63,11 @@ def command(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Train a quantized model toward the original's outputs, without a byte more.
+    """Train a quantized model toward the original's outputs without changing its size.
 
-    Scales, biases, norms and codes follow the gradient of the error; no labels are needed. A tenth of the samples is kept aside to find
-    the learning rate and to stop in time. The held-out samples of the plan decide whether the result is kept, and the plan notes what
-    was won back. A run that was killed goes on from its last checkpoint. Judge the result with `mpq eval` on data of its own.
+    Scales, biases, norms and codes are trained; no labels are needed. A tenth of the samples is set aside to choose the learning rate and
+    to stop early. The plan's held-out samples decide whether the result is kept, and the plan records the error before and after. A killed
+    run resumes from its last checkpoint. Judge the result with `mpq eval` on separate data.
 
     Example: mpq recover plan.yaml --data train.pt
     """
@@ -128,7 +128,7 @@ def command(
     print_lines(
         [
             f"{done.path}: {done.file_bytes:,} bytes, as many as before",
-            f"{found['share_of_gap']:.0%} of the error came back; noted in {plan}, steps in {journal.name}",
+            f"{found['share_of_gap']:.0%} of the error is gone; recorded in {plan}, with one line per evaluation in {journal.name}",
         ]
     )
     say(f"next: mpq eval {done.path} --data FILE{code_options(wanted.model, {}, trust=trust)}")

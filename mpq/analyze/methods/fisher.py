@@ -217,9 +217,9 @@ def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]], hidd
         if layer.name not in hidden and not any((layer.name, s) in reached for s in context.table.header.candidates[layer.name])
     ]
     if blind:
-        context.notes.append(f"measured instead, for no gradient reaches them: {listed(blind, 5)}")
+        context.notes.append(f"measured instead, because no gradient reaches them: {listed(blind, 5)}")
     if hidden:
-        context.notes.append(f"measured instead, for gradients show only a part of their effect: {listed(hidden, 5)}")
+        context.notes.append(f"measured instead, because gradients show only part of their effect: {listed(hidden, 5)}")
     if blind or hidden:
         Measure().run(context)
 

@@ -23,7 +23,7 @@ def check_sound(module: nn.Module, source: str) -> None:
     """
     for name, child in module.named_modules():
         if type(child).__module__.startswith(_QUANTIZED):
-            raise ModelError(f"{source}: '{name}' ({type(child).__name__}) is quantized already: give the model as it was before")
+            raise ModelError(f"{source}: '{name}' ({type(child).__name__}) is already quantized: give the original model")
     for name, parameter in module.named_parameters():
         _check_real(name, parameter, source)
         used(parameter)

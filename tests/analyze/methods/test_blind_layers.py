@@ -43,7 +43,7 @@ def test_layers_that_no_gradient_reaches_are_measured_and_named(way: str) -> Non
         pair = ("gate", mpq.Scheme(scheme))
         assert found.mean(*pair) == measured.mean(*pair) > 0
     assert found.finish is not None
-    assert found.finish["notes"] == ["measured instead, for no gradient reaches them: gate"]
+    assert found.finish["notes"] == ["measured instead, because no gradient reaches them: gate"]
 
 
 class Halfway(nn.Module):
@@ -65,7 +65,7 @@ def test_layers_whose_gradient_is_a_small_part_of_the_truth_are_measured_and_nam
     assert found.mean("a", mpq.Scheme("int4")) == measured.mean("a", mpq.Scheme("int4")) > 0
     assert found.mean("b", mpq.Scheme("int4")) != measured.mean("b", mpq.Scheme("int4"))
     assert found.finish is not None
-    assert found.finish["notes"] == ["measured instead, for gradients show only a part of their effect: a"]
+    assert found.finish["notes"] == ["measured instead, because gradients show only part of their effect: a"]
 
 
 class Frozen(nn.Module):
@@ -86,7 +86,7 @@ def test_a_model_without_any_gradient_is_measured_throughout() -> None:
     found, measured = analyzed(Frozen(), "fisher"), analyzed(Frozen(), "measure")
     assert found.frame()["error"].tolist() == measured.frame()["error"].tolist()
     assert found.finish is not None
-    assert found.finish["notes"] == ["measured instead, for no gradient reaches them: a, b"]
+    assert found.finish["notes"] == ["measured instead, because no gradient reaches them: a, b"]
 
 
 def test_layers_with_a_gradient_are_not_measured() -> None:

@@ -102,5 +102,5 @@ def test_parameters_without_values_are_refused_with_the_remedy() -> None:
 @pytest.mark.filterwarnings("ignore")  # whatever torch says of its older ways to quantize
 def test_a_module_that_is_quantized_already_is_named() -> None:
     module = torch.ao.quantization.quantize_dynamic(small(), {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
-    with pytest.raises(ModelError, match=r"m: '0' \(Linear\) is quantized already: give the model as it was before"):
+    with pytest.raises(ModelError, match=r"m: '0' \(Linear\) is already quantized: give the original model"):
         check_sound(module, "m")
