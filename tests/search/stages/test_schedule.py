@@ -2,6 +2,7 @@ import pytest
 
 from mpq.evidence.paired_test import compare
 from mpq.search.problem import Problem, build_groups
+from mpq.search.stages.registry import stage_kinds
 from mpq.search.stages.schedule import Schedule, trials_of
 from mpq.search.study import Measured, Study
 from tests.search.measuring import FakeMeasurer, FakeMeasurerInParts, whole
@@ -51,7 +52,7 @@ def test_no_trial_is_begun_after_stop() -> None:
 
 @pytest.mark.parametrize("trials", [0, 1, 5, 64])
 def test_the_stages_share_all_trials(trials: int) -> None:
-    assert sum(trials_of(stage, trials) for stage in ("knobs", "learn", "swap")) == trials
+    assert sum(trials_of(kind.name, trials) for kind in stage_kinds()) == trials
 
 
 def test_the_whole_allowance_goes_to_new_plans() -> None:

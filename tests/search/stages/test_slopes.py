@@ -5,6 +5,7 @@ from optuna.storages import InMemoryStorage
 
 from mpq.records.plan import plan_to_yaml
 from mpq.search.run import SearchResult, search
+from mpq.search.stages.registry import stage_kinds
 from mpq.search.stages.schedule import trials_of
 from tests.search.measuring import FakeMeasurerWithSlopes
 from tests.small import random_table
@@ -63,4 +64,4 @@ def test_a_few_trials_are_not_spent_on_slopes() -> None:
 
 @pytest.mark.parametrize("trials", [0, 1, 16, 64])
 def test_the_stages_share_all_trials(trials: int) -> None:
-    assert sum(trials_of(stage, trials, slopes=True) for stage in ("slopes", "knobs", "learn", "swap")) == trials
+    assert sum(trials_of(kind.name, trials, slopes=True) for kind in stage_kinds()) == trials
