@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -50,13 +51,14 @@ def run(context: Context) -> Row:
             for ended in run_all(tasks, jobs=context.jobs):
                 waiting += _collect(context, ended, row, progress)
         row.notes.append(f"{reader.name}: {row.tried - before[0]} tried, {row.lost - before[1]} lost")
+        sys.stderr.write(f"{row.notes[-1]}\n")
     return row
 
 
 def _chosen(context: Context) -> list[Reader]:
-    """The readers that `--case` names ("plan" or "plan/17"), or all."""
-    name = (context.case or "").partition("/")[0]
-    return [reader for reader in READERS.values() if name in ("", reader.name)]
+    """The readers that `--case` names ("plan", "plan,index" or "plan/17"), or all."""
+    names = (context.case or "").partition("/")[0].split(",")
+    return [reader for reader in READERS.values() if names == [""] or reader.name in names]
 
 
 def _numbers(context: Context, count: int) -> list[int]:
