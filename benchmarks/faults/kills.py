@@ -41,10 +41,11 @@ COMMANDS = (
     Command("search", world.SEARCH, (*_MODEL, "model.sensitivity.jsonl")),
     Command("apply", world.APPLY, (*_MODEL, "plan.yaml")),
     Command("apply shards", world.SHARDS, (*_TINY, "tiny.plan.yaml")),
+    Command("recover", world.RECOVER, ("model.pt2", "samples.pt", "training.pt", "coarse.plan.yaml", "coarse.mpq.safetensors")),
     Command("export", world.EXPORT, (*_MODEL, "model.mpq.safetensors")),
     Command("export folder", world.FOLDER, (*_TINY, "tiny.mpq.safetensors")),
 )
-_SHORT = ("analyze fisher", "apply shards")
+_SHORT = ("analyze fisher", "apply shards", "recover")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The files a command leaves, as bytes that two runs can be compared by. What is normalised is listed here, and nowhere else.
 
 A sensitivity file ends with what the analysis cost: seconds and peak memory, which differ from run to run. They are taken out of its
-`finish` line, with a checksum over that line if there is one. A study journal holds process numbers and times, so that its bytes are not
-compared; that it opens again is seen by the command that reads it. Everything else is compared as it is.
+`finish` line, with a checksum over that line if there is one. So is the line of a plan that says how many seconds its training took. A
+study journal holds process numbers and times, so that its bytes are not compared; that it opens again is seen by the command that reads
+it. Everything else is compared as it is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ NORMALISED = {
     "*.sensitivity.jsonl": "cost (seconds and peak memory) of the line `finish`, and that line's checksum",
     "*.study.journal": "not compared: process numbers and times",
     "*.db": "not compared: process numbers and times",
+    "*plan.yaml": "the line `seconds` of `evidence.recovery`",
     ".mpq-cache/*": "not compared: the last bits of a sum depend on the number of threads; what is made of them does not",
 }
+_SECONDS = re.compile(rb"^    seconds: .*\n", re.MULTILINE)
 PASSING = re.compile(r".*\.lock|.*\.mpq-cache/[0-9a-f]{64}")  # a lock that can be taken may stay, and whole entries of the cache
 
 
@@ -35,6 +38,8 @@ def comparable(path: Path) -> bytes:
     if path.name.endswith((".study.journal", ".db")) or path.parent.name == ".mpq-cache":
         return b""
     content = path.read_bytes()
+    if path.name.endswith("plan.yaml"):
+        return _SECONDS.sub(b"", content)
     if not path.name.endswith(".sensitivity.jsonl"):
         return content
     return b"".join(_without_cost(line) for line in content.splitlines(keepends=True))

@@ -26,6 +26,7 @@ TINY = "analyze tiny --calib tokens.pt --method measure --quantizer rtn --candid
 TINY_SEARCH = "search tiny.sensitivity.jsonl --budget 6bits --trials 0 -o tiny.plan.yaml"
 SHARDS = "apply tiny.plan.yaml --shards shards"
 EXPORT = "export model.mpq.safetensors --to pt2 -o exported.pt2"
+RECOVER = "recover coarse.plan.yaml --artifact coarse.mpq.safetensors --data training.pt --epochs 3 --batch-size 16 --rate 3"
 FOLDER = "export tiny.mpq.safetensors --to compressed-tensors -o exported --nearest --allow-unfused"
 _TINY_APPLY = "apply tiny.plan.yaml -o tiny.mpq.safetensors"
 _CODED = (
@@ -33,7 +34,12 @@ _CODED = (
     "search coded.sensitivity.jsonl --budget 6bits --trials 0 -o coded.plan.yaml",
     "apply coded.plan.yaml --no-recovery -o coded.mpq.safetensors",
 )
-_STEPS = (MEASURE, FISHER, SEARCH, APPLY, TINY, TINY_SEARCH, SHARDS, _TINY_APPLY, *_CODED, EXPORT)
+_COARSE = (
+    "analyze model.pt2 --calib samples.pt --method measure --quantizer rtn --candidates 3,4 -o coarse.sensitivity.jsonl",
+    "search coarse.sensitivity.jsonl --budget 4.5bits --trials 0 -o coarse.plan.yaml",
+    "apply coarse.plan.yaml --no-recovery -o coarse.mpq.safetensors",
+)
+_STEPS = (MEASURE, FISHER, SEARCH, APPLY, TINY, TINY_SEARCH, SHARDS, _TINY_APPLY, *_CODED, *_COARSE, EXPORT)
 _HEAVY = ("torch.export", "torch._dynamo", "transformers.models.llama.modeling_llama", "optuna", "pandas", "scipy.optimize", "mpq.cli.main")
 _REMARKING = ("torchao", "torch.utils._pytree")  # loggers that remark on CUDA libraries while torchao is imported
 _TEXT = "the cat sat on a mat and saw one red bird fly over two old trees"
@@ -174,6 +180,8 @@ def _make_data() -> None:
     generator = torch.Generator().manual_seed(2)
     samples = torch.randn(32, 8, generator=generator)
     torch.save(samples, "calibration.pt")
+    torch.save(torch.randn(160, 8, generator=torch.Generator().manual_seed(4)), "samples.pt")
+    torch.save(torch.randn(256, 8, generator=torch.Generator().manual_seed(3)), "training.pt")
     np.save("calibration.npy", samples.numpy())
     np.savez("calibration.npz", samples.numpy())
     save_file({"input": samples}, "calibration.safetensors")

@@ -16,6 +16,7 @@ from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
 from mpq.calibration.input_moments import Collected
 from mpq.data.dataset import Data
+from mpq.data.hashing import tensor_bytes
 from mpq.data.overlap import shared_samples
 from mpq.errors import ApplyError, DataError, FormatError, MismatchError
 from mpq.models.layers.unquantized_tensors import rest_tensors
@@ -45,11 +46,18 @@ class Retrained:
         path: the new artifact; None if held-out samples did not agree, and nothing was written.
         file_bytes: its size.
         decision: on the training.
+        checkpoints: of the run; `finish` removes them.
     """
 
     path: Path | None
     file_bytes: int
     decision: Decision
+    checkpoints: Checkpoints | None = None
+
+    def finish(self) -> None:
+        """Remove the checkpoints: all that follows from the run is written. Until then a killed command resumes from the last of them."""
+        if self.checkpoints is not None:
+            self.checkpoints.remove()
 
     @property
     def evidence(self) -> dict[str, Any]:
@@ -90,7 +98,7 @@ def train_artifact(
         data: to train on.
         plan_data: the data of the analysis, whose held-out part decides.
         settings: how to train; the seed is the plan's.
-        folder: of the checkpoints; a run that was killed goes on from there.
+        folder: of the checkpoints; a run that was killed goes on from there. The caller ends with `finish` of what is returned.
         on_line: given all lines after each evaluation.
         on_progress: gives a step, by its name, what it reports its progress to.
 
@@ -115,14 +123,12 @@ def train_artifact(
     if decision.before is None and not decision.details:
         raise ApplyError(decision.reason.removeprefix("skipped: "))
     if not decision.kept:
-        return Retrained(None, 0, decision)
+        return Retrained(None, 0, decision, checkpoints)
     kept = [name for name in header.recovery if name != step.name]
     whole = Recovered(found.state, tuple(_done(name) for name in kept) + found.decisions)
     contents = replace(contents_of(plan, model, layers, whole, _missing), fingerprint=bool(header.digests))
     write_artifact(output, contents)
-    if checkpoints is not None:
-        checkpoints.remove()
-    return Retrained(output, contents.file_bytes, decision)
+    return Retrained(output, contents.file_bytes, decision, checkpoints)
 
 
 def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], model: LoadedModel) -> State:
@@ -160,9 +166,13 @@ def _check_apart(held_out: Data, data: Data) -> None:
 
 def _key(plan: Plan, state: State, data: Data, settings: TrainSettings) -> str:
     """A digest of all that a run depends on."""
-    digest = hashlib.sha256(json.dumps([plan.assignment, plan.model.get("sha256"), data.sha256, settings.to_dict()]).encode())
-    for name in sorted(state.weights):
-        digest.update(state.weights[name].codes.numpy().tobytes())
+    sizes = [batch.size for batch in data.batches]
+    digest = hashlib.sha256(json.dumps([plan.assignment, plan.model.get("sha256"), data.sha256, sizes, settings.to_dict()]).encode())
+    for name, weight in sorted(state.weights.items()):
+        parts = (weight.codes, *(() if weight.scales is None else (weight.scales,)))
+        digest.update(b"".join([name.encode(), *(tensor_bytes(part).tobytes() for part in parts)]))
+    for name, tensor in sorted(state.tensors.items()):
+        digest.update(b"".join([name.encode(), tensor_bytes(tensor).tobytes()]))
     return digest.hexdigest()
 
 

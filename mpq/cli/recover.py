@@ -117,6 +117,7 @@ def command(
     found = done.evidence
     if done.path is not None:
         note_recovery(plan, {"artifact": done.path.name, **found})
+    done.finish()
     if json:
         decided = {"decision": done.decision.to_dict(), "evidence": found or None, "lines": str(journal)}
         print_json({"output": None if done.path is None else str(done.path), "file_bytes": done.file_bytes or None, **decided})

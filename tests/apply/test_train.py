@@ -1,16 +1,20 @@
 """What came of training an artifact, and the state that it begins from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import mpq
-from mpq.apply.train import Retrained, stored_state
+from mpq.apply.train import Retrained, _key, stored_state
 from mpq.errors import FormatError
 from mpq.records.artifact_files import read_header
-from mpq.recovery.base import Decision
+from mpq.recovery.base import Decision, State
+from mpq.recovery.training.checkpoints import Checkpoints
+from mpq.recovery.training.settings import TrainSettings
 from tests.apply.making import in_memory, layers_of, plan_of
+from tests.models.small import data
 
 
 def test_evidence_is_the_share_of_the_gap_that_came_back() -> None:
@@ -51,3 +55,33 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
     model.module.register_buffer("extra", torch.ones(2))
     with pytest.raises(FormatError, match=r"a\.mpq\.safetensors lacks 'extra': run `mpq apply` again$"):
         stored_state(path, read_header(path), list(layers_of(model, "mlp")), model)
+
+
+def test_checkpoints_stay_until_the_caller_has_written_everything(tmp_path: Path) -> None:
+    made = Checkpoints(tmp_path / "c", "key")
+    made.save(1, {}, {"a": torch.ones(1)})
+    retrained = Retrained(None, 0, Decision("training", "Training", False, ""), made)
+    assert made.newest() is not None
+    retrained.finish()
+    assert not (tmp_path / "c").exists()
+
+
+def test_checkpoints_of_another_run_are_told_by_all_that_it_depends_on(tmp_path: Path) -> None:
+    model = in_memory("mlp")
+    plan = plan_of(model, "mlp")
+    path = mpq.apply(model, plan, tmp_path / "a.mpq.safetensors").path
+    state = stored_state(path, read_header(path), list(layers_of(model, "mlp")), model)
+    given, settings = data(16), TrainSettings("codes")
+    name, weight = next(iter(state.weights.items()))
+    assert weight.scales is not None
+    others = [
+        (State({**state.weights, name: replace(weight, codes=weight.codes ^ 1)}, state.tensors), given, settings),
+        (State({**state.weights, name: replace(weight, scales=weight.scales * 2)}, state.tensors), given, settings),
+        (State(state.weights, {"0.bias": torch.ones(16)}), given, settings),
+        (state, data(16, seed=5), settings),
+        (state, given.rebatch(4), settings),
+        (state, given, TrainSettings("codes", epochs=7)),
+    ]
+    key = _key(plan, state, given, settings)
+    assert _key(plan, state, given, settings) == key
+    assert len({key, *(_key(plan, *other) for other in others)}) == 1 + len(others)

@@ -145,6 +145,8 @@ class _Run:
         self._now.restore(parts["now"])
         self.best.restore(parts["best"])
         self._good = self._now.tensors()
+        if self._on_line is not None:  # the run may have been killed before it wrote the last of them
+            self._on_line(self.lines)
 
     def go(self) -> None:
         """Make the steps that are left."""

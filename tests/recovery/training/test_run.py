@@ -56,7 +56,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
     with pytest.raises(KilledError):
         train(job(rate=None), checkpoints=Checkpoints(tmp_path / "c", "key"), on_line=kill)
-    again = train(job(rate=None), checkpoints=Checkpoints(tmp_path / "c", "key"))
+    told: list[list[Line]] = []
+    again = train(job(rate=None), checkpoints=Checkpoints(tmp_path / "c", "key"), on_line=told.append)
+    assert told[0] == whole.lines[:5]  # at once, for the file of lines may be half-written
     assert again.resumed == whole.lines[4].step > 0
     assert again.lines == whole.lines
     assert content(again.state) == content(whole.state)
