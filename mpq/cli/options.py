@@ -59,7 +59,8 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The input that marks real positions, such as attention_mask; every figure ignores the rest. [default: found by name]",
+        help="The input that marks real positions, such as attention_mask, or ~NAME if it marks padding; every figure ignores the rest. "
+        "[default: found by form, content and name]",
         rich_help_panel="Data",
     ),
 ]

@@ -1,27 +1,24 @@
 """Which positions of a sample are data, and which are padding.
 
-Padding is found in what the model is given anyway: a mask of the batch (`attention_mask`: 1 is data; `key_padding_mask` and its kin of
-`torch.nn`: True is padding), lengths of padded sequences (`lengths`, `input_lengths` and their kin), and labels of -100. Positions that
-are not data count in no figure: no error, no metric, no statistics.
+Padding is found in what the model is given anyway: a mask of the batch (`data/mask_forms.py` says which forms it may have), lengths of
+padded sequences (`lengths`, `input_lengths` and their kin), and labels of -100. Positions that are not data count in no figure: no error,
+no metric, no statistics.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch, is_integer
+from mpq.data.mask_forms import Sides, are_lengths, is_certain, lengths_mask, precedence, said_by_content, said_by_name, sides_of
 from mpq.errors import DataError
 
 IGNORED_LABEL = -100  # torch's convention for "no label here"
-KEEPS = ("decoder_attention_mask", "attention_mask", "padding_mask", "mask")
-"""Names of masks that are true where there is data; of several, the first that fits."""
-DROPS = ("tgt_key_padding_mask", "key_padding_mask", "src_key_padding_mask")
-"""Names of masks that are true where there is padding, as in `torch.nn`."""
 
 _LENGTHS = re.compile(r"(\w+_)?(len|lens|length|lengths)")
 """Names of inputs that hold one number per sample: how many of its positions are data."""
@@ -35,7 +32,7 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
 
     Args:
         batches: what the model is given.
-        name: the input that is the mask; None looks for one.
+        name: the input that is the mask; "~NAME" if its true values are padding. None looks for one.
         parameters: names of the model's parameters, by which positional inputs are known.
 
     Raises:
@@ -43,9 +40,9 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
     """
     sources: dict[str, None] = {}
     found, dropped = [], 0
-    longest = _longest(batches, parameters)
+    known = _Known(_longest(batches, parameters), _meanings(batches, parameters))
     for batch in batches:
-        masked, source = _masked(batch, name, parameters, longest)
+        masked, source = _masked(batch, name, parameters, known)
         sources |= dict.fromkeys(source)
         if masked.mask is not None and not bool(masked.mask.flatten(1).any(1).all()):
             kept = masked.mask.flatten(1).any(1).nonzero().squeeze(1)
@@ -58,7 +55,7 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
     if not given:
         return found, ""
     share = counted / given
-    note = f"{share:.0%} of the positions count, by {' and '.join(sources)}; the others are padding"
+    note = f"{share:.0%} of the positions count, by {' and '.join(map(known.told, sources))}; the others are padding"
     return found, note + (f"; {dropped} samples that are all padding are dropped" if dropped else "")
 
 
@@ -72,7 +69,7 @@ def counted_positions(batches: Sequence[Batch]) -> tuple[int, int]:
 
 def _positions(batch: Batch) -> tuple[int, int]:
     """Of a batch without a mask, whose positions all count."""
-    masks = [mask for _, mask in _given_all(batch, (), {})]
+    masks = [mask for _, mask in _given_all(batch, (), _Known.of(batch))]
     several = (tensor for tensor in (batch.labels, *batch.tensors) if tensor is not None and tensor.ndim > 1 and len(tensor) == batch.size)
     shape = masks[0].shape if masks else next((tensor.shape[:2] for tensor in several), (batch.size, 1))
     return shape[0] * shape[1], shape[0] * shape[1]
@@ -83,17 +80,36 @@ def padding_masks(batch: Batch) -> list[Tensor]:
 
     Tokens that merely have no label are data for the layers that read them.
     """
-    found = [mask for _, mask in _given_all(batch, (), {}) if not bool(mask.all())]
+    found = [mask for _, mask in _given_all(batch, (), _Known.of(batch)) if bool(mask.any()) and not bool(mask.all())]
     own = batch.mask is not None and (batch.labels is None or not bool((batch.labels == IGNORED_LABEL).any()))
     found = found or ([batch.mask] if own and batch.mask is not None else [])
     return [mask.transpose(0, 1) for mask in found] if batch.axis == 1 else found  # in the order of the model's own tensors
 
 
-def _masked(batch: Batch, name: str | None, parameters: Sequence[str], longest: Mapping[str, int]) -> tuple[Batch, list[str]]:
+@dataclass(frozen=True)
+class _Known:
+    """What all batches together say: the greatest length by input, and whether true values of a mask are data, None if names must say."""
+
+    longest: Mapping[str, int]
+    meanings: Mapping[str, bool | None]
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Known:
+        """What a batch says alone, by the names of its inputs."""
+        return cls({}, _meanings([batch], ()))
+
+    def told(self, source: str) -> str:
+        """An input, with how its values were read if that is not sure."""
+        if self.meanings.get(source, True) is not None or is_certain(source):
+            return source
+        return f"{source} (read by its name, --mask ~{source} reads it the other way round)"
+
+
+def _masked(batch: Batch, name: str | None, parameters: Sequence[str], known: _Known) -> tuple[Batch, list[str]]:
     """The batch with its mask, and the names of what it was made from."""
     if batch.mask is not None and name is None:
         return batch, ["its own mask"]
-    parts = dict(_given(batch, name, parameters, longest))
+    parts = dict(_given(batch, name, parameters, known))
     labels = batch.answers
     if labels is not None and labels.ndim > 1 and bool((labels == IGNORED_LABEL).any()):
         parts["labels of -100"] = _labelled(batch)
@@ -106,33 +122,58 @@ def _masked(batch: Batch, name: str | None, parameters: Sequence[str], longest: 
     return replace(batch, mask=None if bool(mask.all()) else mask), list(parts)
 
 
-def _given(batch: Batch, name: str | None, parameters: Sequence[str], longest: Mapping[str, int]) -> list[tuple[str, Tensor]]:
+def _given(batch: Batch, name: str | None, parameters: Sequence[str], known: _Known) -> list[tuple[str, Tensor]]:
     if name is None:
-        return _given_all(batch, parameters, longest)[:1]
-    inputs = _inputs(batch, parameters)
-    mask = inputs.get(name)
-    if name in longest and mask is not None and (lengths := _of_lengths(batch, mask, inputs.values(), longest[name])) is not None:
+        return _given_all(batch, parameters, known)[:1]
+    inputs, asked = _inputs(batch, parameters), name.removeprefix("~")
+    mask = inputs.get(asked)
+    if asked in known.longest and mask is not None and (lengths := _of_lengths(batch, mask, inputs, known.longest[asked])) is not None:
         return [(name, lengths)]
     mask = None if mask is None else mask if batch.whole and mask.ndim > 1 and len(mask) == 1 else batch.rows(mask)
-    if mask is None or mask.ndim < 2 or len(mask) != batch.size:
-        known = ", ".join(key for key, value in inputs.items() if value.ndim > 1)
-        raise DataError(f"'{name}' is not a mask of this data: name an input of shape [samples, positions] (here: {known or 'none'})")
-    return [(name, mask.logical_not() if name in DROPS else mask.bool())]
+    sides = None if mask is None else sides_of("mask", mask, batch.size, ())
+    if mask is None or sides is None:
+        several = ", ".join(key for key, value in inputs.items() if value.ndim > 1)
+        raise DataError(f"'{asked}' is not a mask of this data: name an input of shape [samples, positions] (here: {several or 'none'})")
+    meaning = known.meanings.get(asked)
+    data = not asked.endswith("key_padding_mask") if meaning is None else meaning
+    return [(name, sides.true if data and name == asked else sides.false)]
 
 
-def _given_all(batch: Batch, parameters: Sequence[str], longest: Mapping[str, int]) -> list[tuple[str, Tensor]]:
-    """Every mask among the inputs, true where there is data; `longest` are the greatest lengths by name."""
+def _given_all(batch: Batch, parameters: Sequence[str], known: _Known) -> list[tuple[str, Tensor]]:
+    """Every mask among the inputs, true where there is data, that of the output's own positions first."""
     if batch.whole:
         return []
     found, inputs = [], _inputs(batch, parameters)
-    for key in (*KEEPS, *DROPS):
-        mask = batch.rows(inputs[key]) if key in inputs else None
-        if mask is not None and mask.shape[:1] == (batch.size,) and mask.ndim == 2 and _is_binary(mask):
-            found.append((key, mask.logical_not() if key in DROPS else mask.bool()))
-    for key, most in longest.items():
-        lengths = _of_lengths(batch, inputs[key], inputs.values(), most) if key in inputs else None
+    for key in sorted(known.meanings, key=precedence):
+        if key in inputs:
+            mask, contents = batch.rows(inputs[key]), _contents(batch, inputs, key)
+            sides, meaning = sides_of(key, mask, batch.size, contents), known.meanings[key]
+            meaning = said_by_name(key, mask) if meaning is None else meaning
+            found += [] if sides is None or meaning is None else [(key, sides.true if meaning else sides.false)]
+    for key, most in known.longest.items():
+        lengths = _of_lengths(batch, inputs[key], inputs, most) if key in inputs else None
         found += [] if lengths is None else [(key, lengths)]
     return found
+
+
+def _meanings(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, bool | None]:
+    """The inputs that have the form of masks, and whether their true values are data; None if only their names can say."""
+    found: dict[str, bool | None] = {}
+    for batch in batches:
+        inputs = {} if batch.whole else _inputs(batch, parameters)
+        for name, value in inputs.items():
+            if found.get(name) is None and (sides := _sides(batch, inputs, name, value)) is not None:
+                found[name] = said_by_content(name, sides, _contents(batch, inputs, name))
+    return found
+
+
+def _sides(batch: Batch, inputs: Mapping[str, Tensor], name: str, value: Tensor) -> Sides | None:
+    return sides_of(name, batch.rows(value), batch.size, _contents(batch, inputs, name)) if value.ndim > 1 else None
+
+
+def _contents(batch: Batch, inputs: Mapping[str, Tensor], name: str) -> list[Tensor]:
+    """The inputs other than the one called `name`, samples first."""
+    return [batch.rows(value) for key, value in inputs.items() if key != name and value.ndim]
 
 
 def _inputs(batch: Batch, parameters: Sequence[str]) -> dict[str, Tensor]:
@@ -146,27 +187,27 @@ def _longest(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, i
     found: dict[str, int] = {}
     for batch in batches:
         for name, value in _inputs(batch, parameters).items():
-            if _LENGTHS.fullmatch(name) and is_integer(value) and not batch.whole and value.shape == (batch.size,):
+            if is_integer(value) and not batch.whole and value.shape == (batch.size,):
                 found[name] = max(found.get(name, 0), int(value.max()))
-    return found
+    return {name: most for name, most in found.items() if _LENGTHS.fullmatch(name) or _end_data(batches, name, parameters)}
 
 
-def _of_lengths(batch: Batch, lengths: Tensor, inputs: Iterable[Tensor], longest: int) -> Tensor | None:
+def _end_data(batches: Sequence[Batch], name: str, parameters: Sequence[str]) -> bool:
+    """Whether an input holds lengths, as far as padding stands behind them in another input."""
+    given = [(batch, inputs) for batch in batches if name in (inputs := _inputs(batch, parameters))]
+    return any(are_lengths(inputs[name], batch.size, _contents(batch, inputs, name)) is not None for batch, inputs in given)
+
+
+def _of_lengths(batch: Batch, lengths: Tensor, inputs: Mapping[str, Tensor], longest: int) -> Tensor | None:
     """The mask that lengths of padded sequences stand for; None if no input has that many positions.
 
     Positions are the first dimension of another input that is as long as the longest sequence, else the first that is longer.
     """
     if lengths.shape != (batch.size,):
         return None
-    sizes = [size for tensor in inputs if tensor is not lengths for size in batch.rows(tensor).shape[1:3]]
+    sizes = [size for tensor in inputs.values() if tensor is not lengths for size in batch.rows(tensor).shape[1:3]]
     positions = longest if longest in sizes else next((size for size in sizes if size > longest), None)
-    if positions is None or int(lengths.min()) < 0:
-        return None
-    return torch.arange(positions) < lengths.unsqueeze(1)
-
-
-def _is_binary(mask: Tensor) -> bool:
-    return mask.dtype == torch.bool or bool(((mask == 0) | (mask == 1)).all())
+    return None if positions is None or int(lengths.min()) < 0 else lengths_mask(lengths, positions)
 
 
 def _labelled(batch: Batch) -> Tensor:

@@ -34,8 +34,53 @@ def test_a_mask_that_lets_all_through_is_no_mask() -> None:
     assert found(Batch((), {"input_ids": IDS, "attention_mask": torch.ones(2, 4)})) == (None, "")
 
 
-def test_an_additive_mask_is_not_taken_for_a_choice_of_positions() -> None:
-    assert found(Batch((), {"input_ids": IDS, "attention_mask": torch.where(REAL, 0.0, -1e9)})) == (None, "")
+@pytest.mark.parametrize("mask", [torch.where(REAL, 0.0, -1e9), torch.where(REAL, 0.0, -torch.inf)[:, None, None, :]])
+def test_additive_masks_are_masks(mask: Tensor) -> None:
+    kept, _ = found(Batch((), {"input_ids": IDS, "attention_mask": mask}))
+    assert kept is not None
+    assert torch.equal(kept, REAL)
+
+
+@pytest.mark.parametrize(
+    ("key", "true"), [("padding_mask", True), ("padding_mask", False), ("valid", True), ("is_pad", False), ("m", False)]
+)
+def test_which_values_are_padding_is_seen_where_another_input_repeats_one_value(key: str, true: bool) -> None:
+    mask, note = found(Batch((), {"input_ids": IDS, key: true == REAL}))
+    assert mask is not None
+    assert torch.equal(mask, REAL)
+    assert note == f"62% of the positions count, by {key}; the others are padding"
+
+
+def test_a_mask_that_only_its_name_explains_is_said_to_be_read_so_and_can_be_turned_round() -> None:
+    tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 8, 9]])
+    batch = Batch((), {"input_ids": tokens, "pad_mask": ~REAL})
+    mask, note = found(batch)
+    assert mask is not None
+    assert torch.equal(mask, REAL)
+    assert "by pad_mask (read by its name, --mask ~pad_mask reads it the other way round);" in note
+    other, _ = found(batch, "~pad_mask")
+    assert other is not None
+    assert torch.equal(other, REAL)  # ~ says that true values are padding, which they are
+    kept, _ = found(batch, "pad_mask")
+    assert kept is not None
+    assert torch.equal(kept, ~REAL)
+
+
+def test_all_batches_say_together_what_a_mask_means() -> None:
+    full = Batch((), {"input_ids": IDS + 1, "padding_mask": torch.zeros(2, 4, dtype=torch.long)})  # nothing is padded
+    padded = Batch((), {"input_ids": IDS, "padding_mask": (~REAL).long()})
+    batches, _ = with_masks([full, padded])
+    assert batches[0].mask is None
+    assert batches[1].mask is not None
+    assert torch.equal(batches[1].mask, REAL)
+
+
+@pytest.mark.parametrize("name", ["lengths", "n_tokens"])
+def test_lengths_are_known_by_name_or_by_the_padding_behind_them(name: str) -> None:
+    mask, _ = found(Batch((), {"input_ids": IDS, name: torch.tensor([3, 2])}))
+    assert mask is not None
+    assert torch.equal(mask, REAL)
+    assert found(Batch((), {"input_ids": IDS + 1, "n_tokens": torch.tensor([1, 3])}))[0] is None  # nothing is repeated behind them
 
 
 def test_labels_of_minus_100_do_not_count() -> None:
