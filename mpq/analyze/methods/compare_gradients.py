@@ -1,8 +1,8 @@
-"""Layers whose effect gradients show only in part, found by measuring each once where the forward pass cuts the way of a gradient."""
+"""Layers whose effect gradients misjudge, found by measuring each once where the forward pass cuts the way of a gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from mpq.analyze.methods.base import Context
 from mpq.formats.scheme import Scheme
@@ -10,15 +10,16 @@ from mpq.gradients.cut_paths import cut_paths
 from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 
-_SAMPLES = 8
-_FACTOR = 3.0  # an error this many times what gradients say is not noise
+_SAMPLES = 32
+_FACTOR = 3.0  # an error this many times what gradients say, or the other way round, is not noise
 
 
 def misjudged(context: Context, errors_of: Callable[[int], Mapping[tuple[str, Scheme], float]]) -> list[str]:
-    """Names of layers that gradients reach but whose measured error is over three times what these say, on the first samples.
+    """Names of layers that gradients reach but whose measured error is over three times what these say, or under a third of it.
 
-    Where no gradient is cut, nothing is measured and no layer is named. The answer depends on the model and the data alone, so an
-    analysis that resumes gets the same.
+    Gradients overstate large changes, so what is under a third must be so for the finest quantized scheme too. Where no gradient is
+    cut, nothing is measured and no layer is named. The answer depends on the model and the data alone, so an analysis that resumes gets
+    the same.
 
     Args:
         context: of the analysis; its table is not read.
@@ -33,11 +34,18 @@ def misjudged(context: Context, errors_of: Callable[[int], Mapping[tuple[str, Sc
 
 
 def _differs(context: Context, reference: Reference, expected: Mapping[tuple[str, Scheme], float], layer: Layer) -> bool:
-    scheme = _coarsest(layer, context.table.header.candidates[layer.name])
+    schemes = sorted(context.table.header.candidates[layer.name], key=lambda scheme: scheme.stored_bits(layer.matrix))
+    known, measured = _both(context, reference, expected, layer, schemes[0])
+    if known == 0 or measured > _FACTOR * known:
+        return known > 0
+    finest = [scheme for scheme in schemes if not scheme.is_float][-1:]
+    pairs = ((known, measured), *(_both(context, reference, expected, layer, scheme) for scheme in finest if _FACTOR * measured < known))
+    return all(_FACTOR * found < by_gradients for by_gradients, found in pairs)
+
+
+def _both(
+    context: Context, reference: Reference, expected: Mapping[tuple[str, Scheme], float], layer: Layer, scheme: Scheme
+) -> tuple[float, float]:
+    """The error by gradients, zero where there is none, and the measured one."""
     measured = float(reference.errors(context.variants.weights({layer.name: scheme})).mean())
-    known = expected.get((layer.name, scheme), 0.0)
-    return 0 < _FACTOR * known < measured
-
-
-def _coarsest(layer: Layer, candidates: Sequence[Scheme]) -> Scheme:
-    return min(candidates, key=lambda scheme: scheme.stored_bits(layer.matrix))
+    return expected.get((layer.name, scheme), 0.0), measured

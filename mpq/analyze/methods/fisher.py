@@ -219,7 +219,7 @@ def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]], hidd
     if blind:
         context.notes.append(f"measured instead, because no gradient reaches them: {listed(blind, 5)}")
     if hidden:
-        context.notes.append(f"measured instead, because gradients show only part of their effect: {listed(hidden, 5)}")
+        context.notes.append(f"measured instead, because gradients misjudge their effect: {listed(hidden, 5)}")
     if blind or hidden:
         Measure().run(context)
 

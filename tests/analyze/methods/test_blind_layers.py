@@ -65,7 +65,7 @@ def test_layers_whose_gradient_is_a_small_part_of_the_truth_are_measured_and_nam
     assert found.mean("a", mpq.Scheme("int4")) == measured.mean("a", mpq.Scheme("int4")) > 0
     assert found.mean("b", mpq.Scheme("int4")) != measured.mean("b", mpq.Scheme("int4"))
     assert found.finish is not None
-    assert found.finish["notes"] == ["measured instead, because gradients show only part of their effect: a"]
+    assert found.finish["notes"] == ["measured instead, because gradients misjudge their effect: a"]
 
 
 class Frozen(nn.Module):

@@ -15,12 +15,12 @@ INT2, INT8 = Scheme("int2"), Scheme("int8")
 
 @pytest.mark.parametrize(
     ("times", "names"),
-    [(0.2, ["a", "b"]), (0.3, ["a", "b"]), (0.34, []), (1.0, []), (50.0, []), (0.0, [])],
+    [(0.2, ["a", "b"]), (0.3, ["a", "b"]), (0.34, []), (1.0, []), (2.9, []), (0.0, [])],
 )
 def test_an_error_of_more_than_three_times_what_gradients_say_is_named(times: float, names: list[str]) -> None:
     context = context_of(Halfway().eval(), data_from_batches([X]), [], metric="relative_mse")
     asked: list[int] = []
-    samples = context.prepared.calibration.first(8)
+    samples = context.prepared.calibration.first(32)
 
     def errors_of(count: int) -> dict[tuple[str, Scheme], float]:
         asked.append(count)
@@ -29,7 +29,20 @@ def test_an_error_of_more_than_three_times_what_gradients_say_is_named(times: fl
     reference = Reference(context.model.module, samples, context.prepared.metric)
     measured = {name: float(reference.errors(context.variants.weights({name: INT2})).mean()) for name in "ab"}
     assert misjudged(context, errors_of) == names
-    assert asked == [8]
+    assert asked == [samples.samples]
+
+
+@pytest.mark.parametrize(("fine", "names"), [(1.0, []), (5.0, ["a", "b"])])
+def test_an_error_of_under_a_third_must_be_so_for_the_finest_scheme_too(fine: float, names: list[str]) -> None:
+    context = context_of(Halfway().eval(), data_from_batches([X]), [], metric="relative_mse")
+    reference = Reference(context.model.module, context.prepared.calibration.first(32), context.prepared.metric)
+
+    def error(name: str, scheme: Scheme) -> float:
+        return float(reference.errors(context.variants.weights({name: scheme})).mean())
+
+    times = {INT2: 5.0, INT8: fine}
+    expected = {(name, scheme): factor * error(name, scheme) for name in "ab" for scheme, factor in times.items()}
+    assert misjudged(context, lambda _: expected) == names
 
 
 def test_a_layer_without_a_gradient_is_left_to_others() -> None:
