@@ -96,7 +96,12 @@ def _constants(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _graph(module: nn.Module, name: str) -> Any:
     """A graph of a TorchScript module; None for other modules, and where it has no forward pass."""
-    return getattr(module, name, None) if isinstance(module, torch.jit.ScriptModule) else None
+    if not isinstance(module, torch.jit.ScriptModule):
+        return None
+    try:
+        return getattr(module, name, None)
+    except RuntimeError:  # a list of modules in a trace
+        return None
 
 
 def _is_matrix(tensor: Tensor) -> bool:

@@ -103,3 +103,19 @@ def test_the_note_gives_names_and_the_share_of_the_bytes() -> None:
 def test_a_model_whose_weights_are_all_outside_is_refused_with_the_remedy() -> None:
     with quiet(), pytest.raises(ModelError, match=r"its matrices are not in the state dict \('.*', …\): make them parameters or buffers"):
         discover(frozen(nn.Sequential(nn.Linear(8, 6))), [Batch((X,))])
+
+
+def test_a_list_of_modules_in_a_trace_has_no_program() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(4, 4)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.parts[0](x)
+            return found
+
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made: nn.Module = torch.jit.trace(Listed().eval(), torch.ones(3, 4))  # type: ignore[no-untyped-call]
+        assert outside_weights(made, Batch((torch.ones(3, 4),))) == {}

@@ -51,3 +51,10 @@ def test_weights_of_a_state_that_is_not_zero_are_searched() -> None:
 def test_nothing_left_is_refused_with_the_reason() -> None:
     with pytest.raises(ModelError, match=r"no layer is left to search: no effect on the outputs of a single call.*: rnn\.weight_hh"):
         analyzed(Cell(learned=False).eval(), targets=("rnn.weight_hh",))
+
+
+def test_a_weight_that_is_divided_by_its_norm_has_an_effect() -> None:
+    torch.manual_seed(0)
+    normed = nn.utils.spectral_norm(nn.Linear(4, 6))
+    table = analyzed(nn.Sequential(normed, nn.Linear(6, 3)).eval(), metric="relative_mse")
+    assert [layer.name for layer in table.layers] == ["0.weight_orig", "1"]
