@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -18,7 +19,8 @@ def check_sound(module: nn.Module, source: str) -> None:
     """Refuse a module whose tensors cannot be measured; infinity is allowed in buffers, where attention masks hold it.
 
     Raises:
-        ModelError: if a tensor is on the meta device or was never initialized, or a module is quantized already.
+        ModelError: if a tensor is on the meta device, was never initialized, is sparse or shares memory within itself, or a module is
+            quantized already.
         NumericsError: if a parameter holds NaN or infinity, or a buffer NaN.
     """
     for name, child in module.named_modules():
@@ -26,11 +28,16 @@ def check_sound(module: nn.Module, source: str) -> None:
             raise ModelError(f"{source}: '{name}' ({type(child).__name__}) is already quantized: give the original model")
     for name, parameter in module.named_parameters():
         _check_real(name, parameter, source)
+        _check_dense(name, parameter, source)
+        _check_own(name, parameter, source)
         used(parameter)
         if not _all_finite(parameter):
             raise NumericsError(f"{source}: weight '{name}' holds NaN or infinity: train or save the model again")
+    stored = set(module.state_dict(keep_vars=True))
     for name, buffer in module.named_buffers():
         _check_real(name, buffer, source)
+        if name in stored:
+            _check_dense(name, buffer, source)
         if buffer.is_floating_point() and bool(buffer.isnan().any()):
             raise NumericsError(f"{source}: buffer '{name}' holds NaN: train or save the model again")
 
@@ -50,6 +57,17 @@ def _check_real(name: str, tensor: Tensor, source: str) -> None:
         raise ModelError(f"{source}: '{name}' has no values yet (a lazy module): call the model once on a batch first")
     if tensor.is_meta:
         raise ModelError(f"{source}: '{name}' is on the meta device and has no values: load the weights first")
+
+
+def _check_dense(name: str, tensor: Tensor, source: str) -> None:
+    if tensor.layout != torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise ModelError(f"{source}: '{name}' has the layout {layout}, which artifacts do not store: make it dense with .to_dense()")
+
+
+def _check_own(name: str, parameter: Tensor, source: str) -> None:
+    if any(size > 1 and step == 0 for size, step in zip(parameter.shape, parameter.stride(), strict=True)):
+        raise ModelError(f"{source}: '{name}' is expanded, so that values share their memory: give it its own, with .clone()")
 
 
 def _all_finite(tensor: Tensor) -> bool:

@@ -104,3 +104,17 @@ def test_a_module_that_is_quantized_already_is_named() -> None:
     module = torch.ao.quantization.quantize_dynamic(small(), {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     with pytest.raises(ModelError, match=r"m: '0' \(Linear\) is already quantized: give the original model"):
         check_sound(module, "m")
+
+
+def test_tensors_that_artifacts_cannot_hold_are_named_with_the_remedy() -> None:
+    sparse = nn.Linear(3, 2).eval()
+    sparse.register_buffer("adjacency", torch.eye(3).to_sparse())
+    with pytest.raises(ModelError, match=r"'adjacency' has the layout sparse_coo, .* make it dense with \.to_dense\(\)"):
+        from_module(sparse)
+    unsaved = nn.Linear(3, 2).eval()
+    unsaved.register_buffer("adjacency", torch.eye(3).to_sparse(), persistent=False)
+    assert from_module(unsaved).kind == "memory"
+    expanded = nn.Linear(3, 2).eval()
+    expanded.weight = nn.Parameter(torch.ones(2, 1).expand(2, 3), requires_grad=False)
+    with pytest.raises(ModelError, match=r"'weight' is expanded, .*: give it its own, with \.clone\(\)"):
+        from_module(expanded)
