@@ -123,6 +123,8 @@ def _kept(row: Tensor, alone: Tensor, mask: Tensor | None) -> tuple[Tensor, Tens
 def _difference(left: list[Tensor], right: list[Tensor]) -> float:
     """The norm of the differences over the norm of the values; entries that are the same, infinite ones too, differ by nothing."""
     one, other = (torch.cat([part.detach().double().flatten() for part in parts]) for parts in (left, right))
+    if not torch.equal(one.isnan(), other.isnan()):  # as where a row alone has no spread to divide by
+        return 1.0
     same = (one == other) | (one.isnan() & other.isnan())
     seen = other.abs() < _HUGE
     if bool(seen.any()):

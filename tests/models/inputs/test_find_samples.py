@@ -359,3 +359,23 @@ def test_padding_by_lengths_changes_no_figure() -> None:
     ]
     for pair, values in tables[0].errors.items():
         assert values == pytest.approx(tables[1].errors[pair], rel=1e-6)
+
+
+class Standardized(nn.Module):
+    """Divides by the spread of its batch, which a row alone does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.a(x)
+        found: Tensor = self.b((hidden - hidden.mean(0)) / hidden.std(0))
+        return found
+
+
+def test_rows_that_give_no_number_alone_are_no_samples() -> None:
+    x = torch.randn(24, 6, generator=torch.Generator().manual_seed(1))
+    data = fit_data([x[:8], x[8:16], x[16:]], model=from_module(Standardized().eval()), source="memory")
+    assert [batch.whole for batch in data.batches] == [True] * 3
