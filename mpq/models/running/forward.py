@@ -64,7 +64,19 @@ def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outp
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
         ModelError: if no output is a floating-point tensor.
     """
-    return outputs_of(call(module, batch, gradients=gradients), batch)
+    with _plain_attention():
+        return outputs_of(call(module, batch, gradients=gradients), batch)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fast path of `nn.TransformerEncoder`, which packs padded batches so that no operator can be watched or replayed."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def outputs_of(result: Any, batch: Batch) -> Outputs:

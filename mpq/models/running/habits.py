@@ -23,11 +23,13 @@ from mpq.data.batch import Batch
 from mpq.data.sparse import same_tensors
 from mpq.errors import ModelError
 from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, state_names
+from mpq.models.running.kept_weights import renorm_notes, weights_kept
 from mpq.shown import listed
 
 SEED = 0
 _TOLERANCE = 1e-5  # relative; sums may be taken in another order by another thread
 _SHOWN = 4
+_REPEATS = 6  # more calls of a model that draws random numbers and gave the same outputs twice
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,16 @@ def as_found(module: nn.Module) -> Iterator[State]:
 def minded(module: nn.Module, batch: Batch) -> Iterator[Batch]:
     """The batch to give to `module`, which is as it was found, and random numbers from its seed, inside the `with`."""
     habits = _KNOWN.get(module)
-    if habits is None:
-        yield batch
-        return
+    with weights_kept(module):
+        if habits is None:
+            yield batch
+            return
+        with _begun(module, habits, batch) as given:
+            yield given
+
+
+@contextmanager
+def _begun(module: nn.Module, habits: Habits, batch: Batch) -> Iterator[Batch]:
     put_back(module)
     given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs)) if habits.changes_inputs else batch
     if habits.seed is None:
@@ -122,8 +131,9 @@ def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], 
     put_back(module)
     _KNOWN.pop(module, None)
     first = replace(batches[0], args=copied(batches[0].args), kwargs=copied(batches[0].kwargs))
-    before = kept_state(module)
+    before, random_before = kept_state(module), _random_state()
     outputs = [output.detach().clone() for output in run(first)]
+    draws = _random_state() != random_before
     state = _state_changed_by(module, before, batches, run)
     touched = any(not same_tensors(now, old) for now, old in zip(first.tensors, batches[0].tensors, strict=True))
     habits = Habits(state, touched, SEED if seed else None)
@@ -133,11 +143,19 @@ def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], 
         outputs = [output.detach().clone() for output in run(batches[0])]
     if len(batches) > 1 and (state or seed):
         run(batches[1])
-    again = run(batches[0])
+    often = draws and not seed
+    alike = all(_alike(outputs, run(batches[0])) for _ in range(_REPEATS if often else 1))
     restore_state(module, state)
-    if not _alike(outputs, again):
+    if not alike:
         raise ModelError(_reason(module, batches[0], run, seed=seed))
-    return _notes(habits)
+    told = [f"the model draws random numbers, but its outputs were the same in {_REPEATS + 1} calls"] if often else []
+    return [*_notes(habits), *told, *renorm_notes(module)]
+
+
+def _random_state() -> tuple[Any, ...]:
+    """Where the random numbers of torch, Python and NumPy are."""
+    name, words, *rest = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, bytes(words), *rest
 
 
 def _state_changed_by(module: nn.Module, before: State, batches: Sequence[Batch], run: Callable[[Batch], Sequence[Tensor]]) -> State:

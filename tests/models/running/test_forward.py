@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import mpq
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError
 from mpq.models.running.forward import forward, named
@@ -128,3 +129,24 @@ def test_a_long_message_is_shortened() -> None:
     with pytest.raises(DataError) as caught:
         forward(Talks(), X)
     assert len(str(caught.value)) < 300
+
+
+def test_a_padded_batch_through_a_transformer_encoder_is_analyzed() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.body = nn.TransformerEncoder(layer, 1)
+
+        def forward(self, x: Tensor, src_key_padding_mask: Tensor) -> Tensor:
+            found: Tensor = self.body(x, src_key_padding_mask=src_key_padding_mask)
+            return found
+
+    x = torch.randn(8, 5, 8, generator=torch.Generator().manual_seed(0))
+    padding = torch.arange(5) >= torch.tensor([5, 4, 3, 2, 5, 4, 3, 2]).unsqueeze(1)
+    module = Encoder().eval()
+    table = mpq.analyze(module, [(x, padding)], candidates=("4",), quantizer="rtn", method="measure", metric="relative_mse")
+    assert len(table.layers) == 4
+    assert "70% of the positions count" in table.header.data["description"]
+    assert torch.backends.mha.get_fastpath_enabled()

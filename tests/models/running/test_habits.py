@@ -1,3 +1,4 @@
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -216,3 +217,25 @@ def test_an_artifact_holds_the_state_that_was_found() -> None:
     forward(module, BATCHES[0])
     assert bool(module.memory.any())
     assert not bool(rest_tensors(from_module(module), [])["memory"].any())
+
+
+class Sometimes(nn.Module):
+    """Scales its outputs by a number that Python draws: one of two."""
+
+    def __init__(self, choices: list[float]) -> None:
+        super().__init__()
+        self.linear, self.choices = nn.Linear(4, 3), choices
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.linear(x) * random.choice(self.choices)
+        return found
+
+
+def test_a_model_that_draws_is_called_more_often_before_it_passes_for_repeatable() -> None:
+    random.seed(1)
+    module = Sometimes([1.0, 1.0, 1.0, 1.5]).eval()
+    with pytest.raises(ModelError, match="gives other outputs each time"):
+        examine(module, BATCHES, lambda batch: forward(module, batch))
+    same = Sometimes([1.0, 1.0]).eval()
+    notes = examine(same, BATCHES, lambda batch: forward(same, batch))
+    assert notes == ["the model draws random numbers, but its outputs were the same in 7 calls"]

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from mpq.errors import MpqError
 from mpq.models.running.habits import habits_of
+from mpq.models.running.kept_weights import rewritten_weights
 from mpq.models.running.reference import Reference
 from mpq.models.running.replay.graph import GraphTape, is_replayable
 from mpq.models.running.replay.modules import ModuleTape
@@ -96,7 +97,7 @@ class Replay:
 
 def tape_for(module: nn.Module) -> Tape | None:
     """The tape that suits a model; None where only whole passes are safe."""
-    if isinstance(module, torch.jit.ScriptModule) or habits_of(module) is not None:
+    if isinstance(module, torch.jit.ScriptModule) or habits_of(module) is not None or rewritten_weights(module):
         return None
     if isinstance(module, fx.GraphModule):
         return GraphTape(module) if is_replayable(module) else None
