@@ -85,7 +85,7 @@ import_module("mpq.integrations.import_hook").install()
 
 
 def __dir__() -> list[str]:
-    """The public names alone, so that TAB shows what there is to use."""
+    """The public names only, so that completion shows nothing else."""
     return [*__all__, "__version__"]
 
 

@@ -1,4 +1,4 @@
-"""Budgets: "4.5bits", "12MB", "12MiB", "30%" and what each of them limits. No torch."""
+"""Budgets ("4.5bits", "12MB", "12MiB", "30%") and what each of them limits. No torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Budget:
 
         Args:
             weights: number of weights of the searched layers ("layers"), or of all parameters ("file").
-            original_bytes: bytes of the same things before quantization.
+            original_bytes: bytes of the same tensors before quantization.
         """
         number, unit = self._parse()
         if unit in ("bit", "bits", "bpw"):
@@ -66,7 +66,7 @@ class Budget:
         """Refuse a limit that limits nothing.
 
         Raises:
-            BudgetError: if it is more than the original, or more bits than any format takes.
+            BudgetError: if it is larger than the original, or more bits than any format uses.
         """
         number, unit = self._parse()
         if unit == "%" and number > 100:
@@ -108,7 +108,7 @@ def size_bytes(text: str) -> int:
 
 
 def budget_range(text: str, scope: Scope = "layers") -> list[Budget]:
-    """The budgets of "3:6bits" (steps of 0.5) or "3:6:0.25bits", smallest first and both ends included; of other texts the one budget.
+    """The budgets of "3:6bits" (steps of 0.5) or "3:6:0.25bits", smallest first, including both ends; any other text gives one budget.
 
     Raises:
         BudgetError: if the range cannot be read, or has no or too many steps.

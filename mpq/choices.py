@@ -1,7 +1,7 @@
-"""Settings as typed keywords: what `mpq.analyze(...)` and `mpq.search(...)` take one by one. No torch.
+"""Settings as typed keywords of `mpq.analyze(...)` and `mpq.search(...)`. No torch.
 
-The classes say to type checkers and editors which keywords there are; `settings_from` (config.py) makes settings of them. A test compares
-them with the settings' own fields.
+The classes tell type checkers and editors which keywords exist; `settings_from` (config.py) turns them into settings. A test compares them
+with the fields of the settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mpq.formats.scheme import Scheme
 
 
 class AnalysisChoices(TypedDict, total=False):
-    """The fields of `AnalysisSettings` as keywords; a single text or number stands for a sequence of one."""
+    """The fields of `AnalysisSettings` as keywords; a single string or number stands for a sequence of one."""
 
     candidates: Sequence[str | int] | str | int
     targets: Sequence[str] | str
@@ -30,7 +30,7 @@ class AnalysisChoices(TypedDict, total=False):
 
 
 class SearchChoices(TypedDict, total=False):
-    """The fields of `SearchSettings` as keywords; schemes may be given as texts."""
+    """The fields of `SearchSettings` as keywords; schemes may be given as strings."""
 
     pins: Mapping[str, Scheme | str]
     ties: Sequence[Sequence[str] | str] | str
@@ -51,7 +51,7 @@ _ENTRY = re.compile(r"^    \*\*choices: .*\n(?:     .*\n)*", re.MULTILINE)
 
 
 def spelled_out(settings: type[Any], choices: type[Any]) -> Callable[[Function], Function]:
-    """A decorator for a function with `**choices`: `help()` and TAB show each of them, with its default and its words.
+    """A decorator for a function with `**choices`: `help()` and completion show each keyword with its default and description.
 
     Args:
         settings: the dataclass of settings, whose docstring has a line for each field.

@@ -22,12 +22,12 @@ from mpq.shown import shown
 if TYPE_CHECKING:
     from mpq.reading.documents import Document
 
-TUNE_MINUTES = 15.0  # emergency stop of each step of recovery that takes long
+TUNE_MINUTES = 15.0  # emergency stop for each long recovery step
 TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
 Level = Literal["scales", "codes", "weights"]
 """What moves in a training: scales, biases and norms; the codes of integers, too; all codes."""
 LEVELS: tuple[Level, ...] = get_args(Level)
-EPOCHS = 3  # of a training
+EPOCHS = 3  # for `mpq recover`
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class DataSettings:
     """How data is read.
 
     Args:
-        seq_len: tokens of a window, for text; None takes the model's own, at most 512.
-        num_samples: only the first samples; None takes all.
-        batch_size: samples at once; None chooses one.
+        seq_len: tokens per window, for text; None uses the model's own, at most 512.
+        num_samples: use only the first samples; None uses all.
+        batch_size: samples per batch; None chooses one.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
-        batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
+        batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds it.
         text_field: the field that holds the text; None looks for one.
-        seed_each_forward: whether every call of the model begins with the same random numbers.
-        split: "position" or "random"; None takes position for windows of token ids, else random.
+        seed_each_forward: whether every call of the model starts with the same random seed.
+        split: "position" or "random"; None uses position for windows of token ids, else random.
     """
 
     seq_len: int | None = None
@@ -60,15 +60,15 @@ class AnalysisSettings:
     """How sensitivities are found.
 
     Args:
-        candidates: bits ("4"), ranges of bits ("2..8"), or schemes ("int4-g32", "fp16"); "fine" for the least error per byte.
+        candidates: bits ("4"), ranges of bits ("2..8"), or schemes ("int4-g32", "fp16"); "fine" for the smallest error per byte.
         targets: patterns of layers to search; empty means all.
-        ignore: patterns of layers to leave as they are.
-        metric: a metric's name, or "auto": KL divergence where the output is logits, else relative MSE.
+        ignore: patterns of layers to leave unquantized.
+        metric: a metric's name, or "auto": KL divergence if the output is logits, else relative MSE.
         outputs: names or globs of the model's outputs to compare, each optionally with a weight ("boxes=2"); empty compares all.
-        quantizer: a quantizer's name, or "auto": the best of a few by measurement on this model.
-        method: "measure", "fisher", "weight", or "auto": measure where that is affordable, else fisher.
-        held_out: share of the samples that the analysis never sees, kept for the search's decision.
-        seed: of the split.
+        quantizer: a quantizer's name, or "auto": the better of two, measured on this model.
+        method: "measure", "fisher", "weight", or "auto": measure if that is affordable, else fisher.
+        held_out: share of the samples that the analysis does not see; the search decides with them.
+        seed: seed of the split.
     """
 
     candidates: tuple[str, ...] = ("4", "8", "16")
@@ -88,17 +88,19 @@ class SearchSettings:
 
     Args:
         pins: scheme by pattern of layer names, for example {"conv1": "int8"}; a name wins over a pattern.
-        ties: groups of layer names that share one scheme; "auto" among them stands for what runtimes fuse (q/k/v, gate/up, experts).
-        min_bits: least bits by pattern of layer names.
-        candidates: schemes that layers may take, by pattern of layer names, for example {"lm_head": ("8", "16")}.
-        costs: greatest total of a cost by layer and scheme, by the CSV file that holds it (`search/costs.py`).
-        memory: greatest size of the loaded model with packed weights, for example "20MB"; None for no limit.
-        start: schemes by layer name of a plan to start from; it competes if it keeps the budget.
-        trials: plans measured beyond the exact and the uniform ones; 0 stops after the exact solution.
-        timeout: seconds after which no further trial is begun; None for no limit. With a timeout the plan may depend on the machine.
-        seed: of everything random.
+        ties: groups of layer names that share one scheme; "auto" as a group stands for the layers that runtimes fuse (q/k/v, gate/up,
+            experts).
+        min_bits: minimum bits by pattern of layer names.
+        candidates: schemes that layers may use, by pattern of layer names, for example {"lm_head": ("8", "16")}.
+        costs: limit for the total of a cost, by the CSV file with the cost per layer and scheme (`search/costs.py`).
+        memory: limit for the memory of the loaded model with packed weights, for example "20MB"; None for no limit.
+        start: schemes by layer name of a plan to start from; it competes if it is within the budget.
+        trials: plans to measure in addition to the exact and uniform ones; 0 stops after the exact solution.
+        timeout: seconds after which no new trial starts; None for no limit. With a timeout the plan may depend on the machine.
+        seed: seed of everything random.
         storage: URL of the Optuna study, or an Optuna storage; None keeps it in memory.
-        rest: "bf16", "fp16" or "fp32": what unquantized floating-point tensors are stored in where that is smaller; None for their own.
+        rest: "bf16", "fp16" or "fp32": dtype for unquantized floating-point tensors where it is smaller than their own; None keeps their
+            own.
     """
 
     pins: Mapping[str, Scheme] = field(default_factory=dict)
@@ -133,7 +135,7 @@ _Settings = TypeVar("_Settings", DataSettings, AnalysisSettings, SearchSettings)
 
 
 def settings_from(kind: type[_Settings], choices: Mapping[str, Any]) -> _Settings:
-    """Settings of one kind from choices by name; None stands for the default. Pins may be given as text.
+    """Settings of one kind from keywords; None stands for the default. Pins may be strings.
 
     Raises:
         ConfigError: if a name is unknown or a value has the wrong type.
@@ -162,10 +164,10 @@ def read_config(path: Path, section: str) -> dict[str, Any]:
     """One section of a configuration file; empty if the file does not have it.
 
     Raises:
-        ConfigError: if the file is missing, not YAML, not made of sections, or has an unknown setting or a wrong value in any of them.
+        ConfigError: if the file is missing, not YAML, has no sections, or has an unknown setting or a wrong value in any of them.
         SchemeError: if a pin is not a scheme.
     """
-    from mpq.config_file import ConfigFile  # late: `mpq --help` does without
+    from mpq.config_file import ConfigFile  # late import: `mpq --help` does not need it
     from mpq.reading.documents import read_yaml
     from mpq.reading.validate import validated
 
@@ -218,7 +220,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str) and (not isinstance(value, hint) or isinstance(value, bool)):
-        raise ConfigError(f"{name} is {shown(value)}: give {'a number' if hint is not str else 'a text'}")
+        raise ConfigError(f"{name} is {shown(value)}: give {'a number' if hint is not str else 'text'}")
     return value
 
 

@@ -1,17 +1,17 @@
-"""Under which name mpq is installed, and which version this is. No torch.
+"""The name under which mpq is installed, and its version. No torch.
 
-The name `mpq` belongs to another program on PyPI, so every text that says how to install something takes its words from here.
+The name `mpq` is taken on PyPI, so every installation hint is built here.
 """
 
 from __future__ import annotations
 
 DISTRIBUTION = "mpq-torch"  # on PyPI; the import and the command are `mpq`
 VERSION = "0.1.0"
-HEAVY = ("torch", "optuna", "scipy", "safetensors", "jinja2", "zstandard")  # required, but not for what `requirements-check.txt` installs
+HEAVY = ("torch", "optuna", "scipy", "safetensors", "jinja2", "zstandard")  # required, but not by `mpq check`
 
 
 def requirement(extra: str) -> str:
-    """One extra of mpq, as pip takes it."""
+    """One extra of mpq, as a requirement for pip."""
     return f"{DISTRIBUTION}[{extra}]"
 
 

@@ -10,9 +10,9 @@ MpqError                3
 ├── DataError           3   calibration or evaluation data that does not fit
 ├── NumericsError       3   NaN or infinity where a number was needed
 ├── OutputError         3   a file that cannot be written
-├── HeldError           3   a file that another process is at work on
+├── HeldError           3   a file that another process is writing
 ├── FormatError         3   an mpq file that is damaged, foreign, or from a newer version
-├── MismatchError       3   files that do not belong together: another model, data or setting
+├── MismatchError       3   files that do not belong together: different model, data or settings
 ├── TrustError          3   a file that would run code, without --trust
 └── ApplyError          3   a plan that cannot be applied as written
 """
@@ -23,9 +23,9 @@ from mpq.shown import one_line
 
 
 class MpqError(Exception):
-    """Any failure that mpq foresees. The message is one line: what is wrong, the value, the remedy.
+    """Any expected failure. The message is one line: what is wrong, the value, the remedy.
 
-    Messages repeat names and values of files, so they are made printable and are cut here, whatever wrote them.
+    Messages repeat names and values from files, so they are made printable and shortened here.
     """
 
     exit_code = 3
@@ -73,7 +73,7 @@ class OutputError(MpqError):
 
 
 class HeldError(MpqError):
-    """A file that another process is at work on."""
+    """A file that another process is writing."""
 
 
 class FormatError(MpqError):
@@ -81,11 +81,11 @@ class FormatError(MpqError):
 
 
 class MismatchError(MpqError):
-    """Files that do not belong together: another model, other data or other settings."""
+    """Files that do not belong together: different model, data or settings."""
 
 
 class TrustError(MpqError):
-    """A file that would have mpq run code, which it does only with `--trust`."""
+    """A file that would make mpq run code, which requires `--trust`."""
 
 
 class ApplyError(MpqError):

@@ -23,9 +23,9 @@ PREFIX = 4096  # bytes that `first_bytes` reads
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` whole, or not at all, and is on disk when this returns.
+    """Write a binary file atomically: it appears at `path` complete or not at all, and is on disk when this returns.
 
-    Of several processes that write one path at a time, the last one to end wins; what killed ones left of theirs is removed.
+    If several processes write the same path, the last one to finish wins; leftovers of killed processes are removed.
 
     Raises:
         OutputError: if the folder is missing, read-only or full, or something other than a plain file is there; nothing is left behind.
@@ -38,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
             refuse_special(path)
             if os.name == "nt":
-                file.close()  # Windows moves no open file
+                file.close()  # Windows cannot move an open file
             partial.replace(path)
             sync_folder(path.parent)
     except OSError as error:
@@ -52,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something at `path`; not at what cannot be a path, as a text from a file may be."""
+    """Whether `path` exists; False if it cannot be a path, as with arbitrary text from a file."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -60,7 +60,7 @@ def exists(path: Path) -> bool:
 
 
 def relative_source(source: str, folder: Path) -> str:
-    """Data as it is named, for a file in `folder`: a path relative to that folder, with what follows a "?"; all else as it is."""
+    """The name of a data source for a file in `folder`: a path relative to it, with the part after "?"; anything else unchanged."""
     path, mark, rest = source.partition("?")
     if not exists(Path(path)):
         return source
@@ -68,7 +68,7 @@ def relative_source(source: str, folder: Path) -> str:
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """A file to read from; a pipe or a device, which may never end, is refused before anything waits for it.
+    """Open a file for reading; a pipe or a device, which may never end, is refused before anything waits for it.
 
     Raises:
         OSError: if it cannot be opened, or is not a plain file.
@@ -91,13 +91,13 @@ def sha256_of(paths: Iterable[Path]) -> str:
 
 
 def first_bytes(path: Path, *, error: type[MpqError], remedy: str, name: str | None = None) -> bytes:
-    """The first bytes of a file, at most `PREFIX`, which tell what it is.
+    """The first bytes of a file, at most `PREFIX`, to detect its kind.
 
     Args:
         path: the file.
-        error: what is raised if there is no such file, it is a folder, it cannot be read, or it is empty.
+        error: the error to raise if the file does not exist, is a folder, cannot be read, or is empty.
         remedy: what the message advises.
-        name: what the message calls the file; None takes its path.
+        name: the name of the file in the message; None uses its path.
     """
     shown = name or str(path)
     try:
@@ -135,7 +135,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, first: Mapping[str, Any]) -> Journal:
-        """A new journal whose first line is `first`; it appears with that line or not at all."""
+        """A new journal whose first line is `first`; it appears together with that line or not at all."""
         with atomic_write(path) as file:
             file.write(journal_line(first))
         return cls(path)
@@ -154,7 +154,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            with suppress(OSError):  # what could not be written cannot be flushed either
+            with suppress(OSError):  # the failed write cannot be flushed either
                 self.close()
             raise OutputError(
                 f"cannot write {self.path}: {error.strerror or error}; free some space and run the command again, it resumes"
@@ -168,16 +168,16 @@ class Journal:
 
 
 def journal_lines(path: Path, *, on_note: Callable[[str], None] | None = None) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a journal and their numbers from 1, one at a time, checked where they carry a checksum.
+    """The complete lines of a journal and their numbers from 1, one at a time, checked if they have a checksum.
 
-    A last line that was cut off by a kill is left out.
+    A last line that was cut off by a kill is skipped.
 
     Args:
         path: the journal.
-        on_note: told what was left out.
+        on_note: called with a note on what was skipped.
 
     Raises:
-        FormatError: if the file is missing, holds no whole line, exceeds a limit, or a line is not as it was written.
+        FormatError: if the file is missing, has no complete line, exceeds a limit, or a line is damaged.
     """
     number, last = 0, b""
     try:

@@ -1,4 +1,4 @@
-"""How much mpq reads of a file that it did not write: every limit, in one place. Constants only, no torch."""
+"""All limits on what mpq reads from files that it did not write, in one place. Constants only, no torch."""
 
 DOCUMENT_BYTES = 16 << 20
 """Bytes of a YAML, JSON or CSV file: plans, configurations, budgets, indexes, cost files, assignments of other tools."""
@@ -58,7 +58,7 @@ EXPRESSION_TEXT = 2000
 """Characters of a regular expression in a file or an option."""
 
 EXPRESSION_SECONDS = 2.0
-"""Seconds of computing that one may take to search all names."""
+"""Seconds of CPU time that one regular expression may take to search all names."""
 
 MESSAGE_TEXT = 1900
 """Characters of an error message, without the name of the program before it."""
@@ -68,16 +68,16 @@ SHOWN_TEXT = 80
 
 MEBIBYTE = 1 << 20
 
-CODED_WINDOW = 32 * MEBIBYTE  # that a frame of coded weights may refer back
+CODED_WINDOW = 32 * MEBIBYTE  # how far back a frame of coded weights may refer
 SAFETENSORS_HEADER_BYTES = 100_000_000  # the format's own limit
 ARCHIVE_RECORDS = 200_000  # records of a zip archive
 ARCHIVE_RATIO = 200  # unpacked bytes per byte of a compressed file of data, above ARCHIVE_FREE_BYTES
-ARCHIVE_FREE_BYTES = 256 * MEBIBYTE  # what any compressed file of data may unpack to
+ARCHIVE_FREE_BYTES = 256 * MEBIBYTE  # unpacked bytes allowed for any compressed file of data
 GRAPH_BYTES = 256 * MEBIBYTE  # JSON of an exported program
 PICKLE_BYTES = 256 * MEBIBYTE  # the pickle in a file of torch, without its tensors
 CODE_BYTES = 32 * MEBIBYTE  # TorchScript source, unpacked
 PROGRAM_BYTES = 256 * MEBIBYTE  # the program of an artifact, unpacked
-CONFIG_BYTES = 16 * MEBIBYTE  # config.json and the like of a Hugging Face directory
+CONFIG_BYTES = 16 * MEBIBYTE  # config.json and similar files of a Hugging Face directory
 INDEX_BYTES = 64 * MEBIBYTE  # the index of a checkpoint
 
 CACHE = ".mpq-cache"

@@ -1,4 +1,4 @@
-"""How results look in a notebook: one line of facts, a line of bars, and a small table, however large the model is. No torch."""
+"""How results look in a notebook: one line of facts, a line of bars, and a small table, for models of any size. No torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 from mpq.shown import ZERO_MARK, ZERO_NOTE, cut, printable
 
-ROWS = 10  # of a table
+ROWS = 10  # rows of a table
 _BARS = 48  # characters of a sparkline
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELL = 60  # characters of a cell
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One bar per value, from the least to the greatest; of many values, one for the mean of each of 48 parts.
+    """One bar per value, scaled from the smallest to the largest; with many values, one bar for the mean of each of 48 parts.
 
-    A value that is not finite is a blank.
+    Values that are not finite are blank.
     """
     parts = min(len(values), _BARS)
     edges = [len(values) * part // parts for part in range(parts + 1)] if parts else []
@@ -38,8 +38,8 @@ def html_page(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
     Args:
         title: the facts, on one line.
         columns: heads; the first column is aligned left.
-        rows: all rows, of which the first are shown, and how many more there are.
-        bars: a sparkline and what it shows.
+        rows: all rows; only the first ones are shown, with the number of the others.
+        bars: a sparkline and its description.
     """
     parts = [f"<div><b>{_text(title, 300)}</b>"]
     if bars is not None:
@@ -48,7 +48,7 @@ def html_page(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
     for row in rows[:ROWS]:
         parts.append(f"<tr>{''.join(_cell('td', text, place) for place, text in enumerate(row))}</tr>")
     more = len(rows) - ROWS
-    parts.append("</tbody></table>" + (f"<small>and {more:,} more: .frame() has all</small> " if more > 0 else ""))
+    parts.append("</tbody></table>" + (f"<small>and {more:,} more: see .frame()</small> " if more > 0 else ""))
     zero = any(ZERO_MARK in text for row in rows[:ROWS] for text in row)
     parts.append((f"<small>{ZERO_NOTE}</small>" if zero else "") + "</div>")
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""The whole way in one call: analyze, search, apply and check, each with its defaults. The files that each leaves stay."""
+"""All four stages in one call: analyze, search, apply and check, each with its defaults. All files are kept."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from mpq.search.storage import open_storage
 
 @dataclass(frozen=True, repr=False)
 class Compressed:
-    """What `compress` made.
+    """The results of `compress`.
 
     Args:
         sensitivity: the analysis; `sensitivity.path` is its file.
-        found: the search's plan, and how it was found.
+        found: the plan, and how it was found.
         plan_path: the file of the plan.
-        applied: the artifact, and what recovery did.
+        applied: the artifact, and the recovery decisions.
         checks: whether plan and artifact are within the budget.
     """
 
@@ -85,24 +85,24 @@ def compress(
 ) -> Compressed:
     """Make a model smaller in one call: analyze, search, apply and check.
 
-    The model is unchanged. Called again, it resumes like its stages: a finished analysis is kept, also for another budget.
+    The model is unchanged. If called again, it resumes; a finished analysis is reused, also for a different budget.
 
     Args:
-        model: an `nn.Module` in eval mode, what `load_model` gave, or a file for it.
-        data: batches as from a DataLoader, what `load_data` gave, or a file for it.
+        model: an `nn.Module` in eval mode, the result of `load_model`, or a model file.
+        data: batches as from a DataLoader, the result of `load_data`, or a data file.
         budget: for example "4.5bits", "12MB", "30%".
-        output: folder of the files NAME.sensitivity.jsonl, plan.yaml and NAME.mpq.safetensors; made if it is not there. NAME is that of
-            the model's file, or "model".
+        output: folder for the files NAME.sensitivity.jsonl, plan.yaml and NAME.mpq.safetensors; created if needed. NAME is that of the
+            model's file, or "model".
         scope: what the budget counts, "layers" or "file".
-        analysis: how to analyze; None takes the defaults.
-        searching: how to search; None takes the defaults.
-        progress: show how far each stage is: a bar on a terminal, a line in a notebook.
-        on_stage: told after each stage what it did, one line.
+        analysis: settings of the analysis; None uses the defaults.
+        searching: settings of the search; None uses the defaults.
+        progress: show the progress of each stage: a bar on a terminal, a line in a notebook.
+        on_stage: called after each stage with one line on what it did.
 
     Raises:
-        MismatchError: if the folder holds an analysis of another model, other data or other settings.
+        MismatchError: if the folder has an analysis of a different model, data or settings.
         BudgetError: if no plan meets the budget; the message gives the smallest and the largest.
-        MpqError: whatever the stages raise.
+        MpqError: any error of the stages.
     """
     wanted, chosen = budget if isinstance(budget, Budget) else Budget(budget, scope), searching or SearchSettings()
     folder, loaded = _made(Path(output)), _loaded(model)
@@ -126,7 +126,7 @@ def compress(
 def _searched(
     model: LoadedModel, data: Data, table: Sensitivity, budget: Budget, settings: SearchSettings, *, progress: bool
 ) -> SearchResult:
-    """The search, with its journal beside the analysis; what cannot be met is refused before anything is opened."""
+    """The search, with its journal next to the analysis; limits that cannot be met are refused before anything is opened."""
     problem_for(table, budget, settings)
     if settings.trials == 0:
         return search(table, budget, settings=settings)
@@ -139,7 +139,7 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}; choose another folder with output") from error
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}; choose another folder with output=") from error
     return folder
 
 

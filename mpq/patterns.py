@@ -1,4 +1,4 @@
-"""Names picked by patterns: an exact name, a glob, or a regular expression after "re:"."""
+"""Selecting names by patterns: an exact name, a glob, or a regular expression after "re:"."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mpq.errors import PatternError
 
 
 def select(names: Sequence[str], patterns: Sequence[str], *, option: str) -> list[str]:
-    """The `names` that match any of `patterns`, in the order of `names`, each once.
+    """The `names` that match any of the `patterns`, each once, in the order of `names`.
 
     Args:
-        names: what to pick from.
-        patterns: a pattern that is one of the names picks that name alone; one that starts with "re:" must match a whole name as a
-            regular expression; all others are globs, whose * also matches dots.
-        option: where the patterns were given, for messages, for example "--targets".
+        names: the names to select from.
+        patterns: a pattern that equals one of the names selects only that name; a pattern that starts with "re:" is a regular expression
+            that must match the whole name; all others are globs, whose * also matches dots.
+        option: the option with the patterns, for messages, for example "--targets".
 
     Raises:
-        PatternError: if a pattern matches nothing, or is no regular expression.
+        PatternError: if a pattern matches nothing, or is not a valid regular expression.
     """
     picked = {name for pattern in patterns for name in _matches(names, pattern, option)}
     return [name for name in dict.fromkeys(names) if name in picked]
@@ -48,8 +48,8 @@ def _compiled(pattern: str, option: str) -> re.Pattern[str]:
 
 def _advice(names: Sequence[str], pattern: str) -> str:
     if not names:
-        return "there is no layer to choose from"
+        return "there are no layers to choose from"
     if any(name.startswith(f"{pattern}.") for name in names):
-        return f"for everything inside it write '{pattern}.*'"
+        return f"for everything inside it, write '{pattern}.*'"
     close = get_close_matches(pattern.removeprefix("re:"), names, n=3, cutoff=0.0)
     return f"the closest names are {', '.join(close)}" if len(close) > 1 else f"the only name is {close[0]}"

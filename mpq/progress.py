@@ -1,4 +1,4 @@
-"""How far a long step is: a bar on a terminal, one line that changes in a notebook, and a plain line now and then elsewhere. No torch."""
+"""Progress of long steps: a bar on a terminal, one updating line in a notebook, and an occasional plain line elsewhere. No torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mpq.shown import printable
 Advance = Callable[[int, int, str], None]
 """Reports progress: done, total, what was done."""
 
-_PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
-_NOTEBOOK_EVERY = 0.2  # seconds between changes of the line in a notebook
+_PLAIN_EVERY = 10.0  # seconds between lines if the output is not a terminal
+_NOTEBOOK_EVERY = 0.2  # seconds between updates of the line in a notebook
 
 
 @contextmanager
 def shown_progress(stage: str) -> Iterator[Advance]:
-    """What to call after each step of `stage`, to show it on stderr, or below the cell of a notebook."""
+    """A callback for each step of `stage`, which shows progress on stderr or below a notebook cell."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if console.is_jupyter:
         yield _NotebookProgress(stage)
@@ -38,7 +38,7 @@ def shown_progress(stage: str) -> Iterator[Advance]:
 
 @contextmanager
 def in_turn(show: Callable[[str], Any] = shown_progress) -> Iterator[Callable[[str], Advance]]:
-    """Progress of stages one after the other, each with its own bar and clock from its first report on."""
+    """Progress of consecutive stages; each has its own bar and clock, which start with its first report."""
     begun: dict[str, Advance] = {}
     with ExitStack() as stack:
 
@@ -56,7 +56,7 @@ def in_turn(show: Callable[[str], Any] = shown_progress) -> Iterator[Callable[[s
 
 @contextmanager
 def reported(stage: str, *, wanted: bool, also: Advance | None = None) -> Iterator[Advance]:
-    """What to call after each step: shows it if that is `wanted`, and tells `also`."""
+    """A callback for each step, which shows progress if `wanted` and also calls `also`."""
     with shown_progress(stage) if wanted else nullcontext(lambda *_: None) as advance:
         yield both(advance, also)
 
@@ -80,7 +80,7 @@ def _bar(console: Console) -> Progress:
 class _Clock:
     """Progress as text: "analyze 12/77, 40 s left: conv1 int4".
 
-    The rate is that since the first report of a stage, so that what was prepared before it does not count as a step.
+    The rate is measured from the first report of a stage, so preparation before it does not count as a step.
     """
 
     def __init__(self, stage: str) -> None:
@@ -90,7 +90,7 @@ class _Clock:
     def line(self, done: int, total: int, text: str) -> str:
         """What to show now."""
         now = time.monotonic()
-        if done < self._previous[0]:  # the first report of all, or a new stage
+        if done < self._previous[0]:  # the very first report, or a new stage
             self._first = (done, now)
         self._previous = (done, now)
         steps, seconds = done - self._first[0], now - self._first[1]
@@ -99,7 +99,7 @@ class _Clock:
 
 
 class _PlainProgress:
-    """A line every ten seconds, until the stage is done."""
+    """One line every ten seconds until the stage is done."""
 
     def __init__(self, stage: str, say: Callable[[str], None]) -> None:
         self._clock, self._say, self._last = _Clock(stage), say, time.monotonic()
@@ -112,7 +112,7 @@ class _PlainProgress:
 
 
 class _Shown:
-    """Text that a notebook shows as it is."""
+    """Plain text for a notebook."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -122,7 +122,7 @@ class _Shown:
 
 
 class _NotebookProgress:
-    """One line below the cell that changes in place; it needs no widgets."""
+    """One line below the cell that updates in place; it needs no widgets."""
 
     def __init__(self, stage: str) -> None:
         self._clock, self._handle, self._last = _Clock(stage), None, -math.inf

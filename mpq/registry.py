@@ -1,6 +1,8 @@
-"""Registries: interchangeable parts by name, each with the place of its class and a few words. No part is imported before it is asked for.
+"""Registries: interchangeable parts by name, each with the location of its class and a short description. A part is imported only when it
+is used.
 
-Help texts, JSON schemas, docs and error texts list what a registry holds. So a new part needs its own file and one line in its registry.
+Help texts, JSON schemas, docs and error messages are generated from the registries. So a new part needs its own file and one line in its
+registry.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ Part = TypeVar("Part")
 
 
 class Registry(Mapping[str, str], Generic[Part]):
-    """The parts of one kind: a mapping from each name to a few words about it.
+    """The parts of one kind: a mapping from name to short description.
 
     Args:
-        noun: what a part is, for the error text.
-        homes: "package.module:Class" and a few words, by name.
-        also: names that are understood where a part may be named, without being one.
+        noun: what a part is called, for the error message.
+        homes: "package.module:Class" and short description, by name.
+        also: other names that are accepted where a part may be named.
     """
 
     def __init__(self, noun: str, homes: Mapping[str, tuple[str, str]], *, also: tuple[str, ...] = ()) -> None:
@@ -48,7 +50,7 @@ class Registry(Mapping[str, str], Generic[Part]):
         return found
 
     def described(self) -> str:
-        """All names with their words in brackets, for a help text."""
+        """All names with their descriptions in brackets, for a help text."""
         return ", ".join(f"{name} ({words})" for name, words in self.items())
 
 

@@ -28,34 +28,34 @@ _MARKDOWN = re.compile(r"([\\`*\[\]|])")
 
 ZERO_MARK = "0*"
 """A value that rounding has brought below zero, as people see it; files and JSON hold it as it was measured."""
-ZERO_NOTE = "* measured a little below zero, by rounding: it is 0"
-_ROUNDING = 1e-6  # what single precision leaves of a divergence that is zero
+ZERO_NOTE = "* rounding errors made it slightly negative: it is 0"
+_ROUNDING = 1e-6  # rounding error of a zero divergence in single precision
 
 
 def is_rounded_zero(value: float) -> bool:
-    """Whether a value of something that cannot be negative is below zero by no more than rounding."""
+    """Whether a value that cannot be negative is below zero only because of rounding."""
     return -_ROUNDING < value < 0
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with what cannot be seen written as escapes, and without commands to CI systems."""
+    """`text` on one line, with invisible characters escaped and without commands to CI systems."""
     if not text.isascii() or not text.isprintable():
         text = _UNSEEN.sub(lambda found: _escape(found[0]), text)
     return _COMMAND.sub(lambda found: found[0][:-1] + _escape(found[0][-1]), text)
 
 
 def visible(text: str) -> str:
-    """`text` with what cannot be seen written as escapes; line breaks stay."""
+    """`text` with invisible characters escaped; line breaks stay."""
     return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _escape(found[0]), text)
 
 
 def shown(value: object, most: int = SHOWN_TEXT) -> str:
-    """A value as Python writes it, cut to `most` characters, on one line: what a message repeats of a file."""
+    """The `repr` of a value on one line, cut to `most` characters, for values from files in messages."""
     return cut(printable(_REPR.repr(value)), most)
 
 
 def shown_bare(value: object, most: int = SHOWN_TEXT) -> str:
-    """The same without quotes around a text."""
+    """Like `shown`, without quotes around a string."""
     return cut(printable(str(value)[: 2 * most]), most)
 
 
@@ -65,7 +65,7 @@ def cut(text: str, most: int) -> str:
 
 
 def listed(texts: Sequence[str], most: int) -> str:
-    """The first texts, at most `most`, and how many more there are: "a, b and 3 more"."""
+    """At most `most` texts, and the number of the others: "a, b and 3 more"."""
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
@@ -75,12 +75,12 @@ def one_line(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The sentence of an error's message that says what is wrong, shortened, without a final full stop."""
+    """The first sentence of an error's message that says what is wrong, shortened, without a final period."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     text = lines[0]
-    if "TorchScript interpreter" in text:  # a traceback through the script; the cause is its last line
+    if "TorchScript interpreter" in text:  # a TorchScript traceback; the cause is in its last line
         text = lines[-1].removeprefix("RuntimeError: ")
     elif "exported input tree spec" in text:
         text = "an exported program takes exactly the inputs that it was exported with, in number and nesting"
@@ -91,7 +91,7 @@ def first_line(error: BaseException) -> str:
 
 
 def figure(value: float | None, stderr: float | None = None) -> str:
-    """A number for people: four significant digits, with its standard error where there is one; below zero by rounding, it is "0*"."""
+    """A number for people: four significant digits, with its standard error if known; "0*" if rounding made it slightly negative."""
     if value is None or value != value:
         return "-"
     text = ZERO_MARK if is_rounded_zero(value) else f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
@@ -99,7 +99,7 @@ def figure(value: float | None, stderr: float | None = None) -> str:
 
 
 def encodes(text: str) -> bool:
-    """Whether a text can be written: it holds no half of a surrogate pair."""
+    """Whether a text can be encoded: it contains no unpaired surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -108,19 +108,19 @@ def encodes(text: str) -> bool:
 
 
 def json_escaped(text: str) -> str:
-    """A JSON document in which what cannot be seen is escaped; line breaks, which lay it out, stay."""
+    """A JSON document with invisible characters escaped; its own line breaks stay."""
     seen = _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else _json_escape(found[0]), text)
     return _BRACKET_COMMAND.sub(r"#\\u0023", seen)
 
 
 def markdown(text: str) -> str:
-    """`text` for Markdown and tables of it: no link, image, code, emphasis, HTML or new cell."""
+    """`text` escaped for Markdown and Markdown tables: no link, image, code, emphasis, HTML or new cell."""
     safe = printable(text).replace("&", "&amp;").replace("<", "&lt;")
     return _MARKDOWN.sub(r"\\\1", safe)
 
 
 def markdown_code(text: str) -> str:
-    """`text` as a code span in Markdown and tables of it."""
+    """`text` as a code span in Markdown and Markdown tables."""
     return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"
 
 
@@ -138,14 +138,14 @@ def _json_escape(character: str) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """As `repr`, of bounded length, depth and time."""
+    """Like `repr`, with bounded length, depth and time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, SHOWN_TEXT, SHOWN_TEXT, 40
 
     def repr_int(self, value: int, level: int) -> str:
-        """An integer; one of very many digits cannot be written in decimal."""
+        """An integer; very large ones cannot be written in decimal."""
         return f"a number of {value.bit_length()} bits" if value.bit_length() > 1024 else super().repr_int(value, level)
 
 

@@ -1,9 +1,9 @@
-"""Candidates: which schemes each layer may take.
+"""Candidates: the schemes that each layer may use.
 
 "4", "8", "16" and "32" are bits: 16 is the layer's own 16-bit format (fp16 for fp32 unless a weight would overflow), 2 to 7
 bits come with one scale per row and with every group size of `GROUP_SIZES` that divides the row. "2..8" is a range of bits.
-"fine" is `FINE`, what loses least at a given size, though neither fast kernels nor most other tools take it. Anything else names one
-scheme, whose last group may be shorter. "coded" is `CODED`, the smallest files: codes are compressed there, and take 8 bits in memory.
+"fine" is `FINE`: the best quality at a given size, but neither fast kernels nor most other tools support it. "coded" is `CODED`: the
+smallest files, in which codes are compressed; in memory they take 8 bits. Anything else names one scheme, whose last group may be shorter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORDS = {"fine": FINE, "coded": CODED}
 
 
 def expand(texts: Iterable[str]) -> list[str]:
-    """Ranges, "fine" and "coded" written out and repetitions dropped, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
+    """Expands ranges, "fine" and "coded" and drops duplicates, for example ["2..4", "16"] -> ["2", "3", "4", "16"].
 
     Raises:
         SchemeError: if nothing is left, or a text is neither bits, nor a range, nor a scheme.
@@ -42,12 +42,12 @@ def expand(texts: Iterable[str]) -> list[str]:
                 _check(one)
             found |= dict.fromkeys(wanted)
     if not found:
-        raise SchemeError("no candidate scheme is given: use for example --candidates 4,8,16")
+        raise SchemeError("no candidate schemes given: use for example --candidates 4,8,16")
     return list(found)
 
 
 def candidates_for(layer: Layer, expanded: Iterable[str], sixteen: Callable[[Layer], str]) -> tuple[Scheme, ...]:
-    """The schemes that `layer` may take, smallest first; `sixteen` names its 16-bit format."""
+    """The schemes that `layer` may use, smallest first; `sixteen` names its 16-bit format."""
     found: dict[Scheme, None] = {}
     for text in expanded:
         found |= dict.fromkeys(_schemes(text, layer, sixteen))

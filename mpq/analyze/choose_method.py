@@ -1,7 +1,7 @@
-"""The method of analysis, when nobody chose one.
+"""Choosing the method of analysis.
 
-"auto" estimates the floating-point operations of measuring every pair on every sample. If that is at most `AFFORDABLE` the exact method is
-taken, else the second-order one. The estimate does not look at the clock, so the same model and data always get the same method.
+"auto" estimates the floating-point operations of measuring every pair on every sample. If that is at most `AFFORDABLE`, it chooses the
+exact method, else the second-order one. The estimate does not depend on time, so the same model and data always get the same method.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cor
 
 
 def refuse_offloaded(name: str) -> None:
-    """Refuse a method that cannot do with weights that stay in their files.
+    """Refuse a method that cannot work with weights that stay in their files.
 
     Raises:
-        UsageError: if it is called `name`.
+        UsageError: if `name` is such a method.
     """
     if name == Fisher.name:
         raise UsageError(f"--method {name} needs the gradients of all weights in memory: with --offload, use --method {Measure.name}")
@@ -33,15 +33,15 @@ def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, p
     """The method's name and the reason for it.
 
     Args:
-        name: as asked; "auto" leaves the choice.
+        name: the user's choice; "auto" leaves the choice to mpq.
         module: the model.
         data: calibration samples.
-        metric: what an error is.
-        pairs: number of (layer, scheme) pairs to be found.
+        metric: measures the error.
+        pairs: number of (layer, scheme) pairs to measure.
         offloaded: whether the weights stay in their files.
 
     Raises:
-        UsageError: if there is no such method, or it cannot do with weights in files.
+        UsageError: if there is no such method, or it cannot work with weights in files.
     """
     if offloaded:
         refuse_offloaded(name)
@@ -53,15 +53,17 @@ def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, p
     if work <= AFFORDABLE:
         return (
             Measure.name,
-            f"method measure: measuring {pairs} figures takes about {work:.1e} operations, within the {AFFORDABLE:.0e} of auto",
+            f"method measure: measuring {pairs} values takes about {work:.1e} operations, within the {AFFORDABLE:.0e} of auto",
         )
     if not metric.has_projection:
-        return Measure.name, f"method measure: {metric.name} has no gradient, although {pairs} figures take {work:.1e} operations"
-    reason = f"measuring {pairs} figures would take {work:.1e} operations, more than the {AFFORDABLE:.0e} of auto; --method measure does it"
+        return Measure.name, f"method measure: {metric.name} has no gradient, although {pairs} values take {work:.1e} operations"
+    reason = (
+        f"measuring {pairs} values would take {work:.1e} operations, over the {AFFORDABLE:.0e} of auto; --method measure does it anyway"
+    )
     return Fisher.name, f"method fisher: {reason}"
 
 
 def flops(module: nn.Module, data: Data) -> float:
-    """Floating-point operations of one pass over the data, counted on its first sample."""
+    """Floating-point operations of one pass over the data, extrapolated from its first sample."""
     sample = data.batches[0] if data.fixed_batch else data.batches[0].select([0])
     return operations(module, sample) * data.samples / sample.size

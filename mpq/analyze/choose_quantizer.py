@@ -1,8 +1,8 @@
-"""The quantizer, when nobody chose one: the best of a few, by measurement on this model.
+"""Choosing the quantizer: the best of a few, measured on this model.
 
-Every contender quantizes the whole model once, each layer at its candidate nearest to four bits (an integer one if there is), informed
-by the calibration samples only; the error is measured on the held-out samples. A contender that needs statistics replaces a simpler one
-only on a paired test.
+Every contender quantizes the whole model once, each layer with its candidate nearest to four bits (an integer one if possible), using only
+the calibration samples. The error is measured on the held-out samples. A contender that needs statistics replaces a simpler one only if a
+paired test shows a gain.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def choose_quantizer(
 ) -> tuple[str, str]:
     """The quantizer's name and the reason for it; "auto" measures the contenders, unless the analysis is `data_free`.
 
-    Codes and statistics of `calibration` go to `known`, so that the analysis need not find them again.
+    Codes and statistics of `calibration` are kept in `known`, so that the analysis need not compute them again.
     """
     if name != "auto":
         return quantizer_named(name).name, f"quantizer {name}: as asked"
@@ -60,19 +60,19 @@ def choose_quantizer(
         if compare(errors[contender], errors[best]).better:
             best = contender
     figures = ", ".join(f"{one} {float(found.mean()):.4g}" for one, found in errors.items())
-    return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits is {figures}"
+    return best, f"quantizer {best}: {metric.name} on held-out samples near {_TRIAL_BITS} bits: {figures}"
 
 
 def recorded_choice(
     earlier: SensitivityHeader | None, *, model: LoadedModel, data: Data, parts: Mapping[str, Any]
 ) -> tuple[str, str] | None:
-    """The quantizer that an earlier analysis chose, and its reason; None where there is none of the same model and data.
+    """The quantizer that an earlier analysis of the same model and data chose, and its reason; None if there is none.
 
     Args:
         earlier: its header.
         model: the model of this analysis.
         data: all samples of this analysis.
-        parts: what `parts_of` says of them.
+        parts: their `parts_of`.
     """
     known = (data.sha256, parts.get("grown_from"))
     if earlier is None or earlier.model.get("sha256") != model.sha256 or earlier.data.get("sha256") not in known:

@@ -1,4 +1,4 @@
-"""Coverage: what an analysis saw of the model and the data, counted."""
+"""Coverage: how much of the model and the data an analysis covers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpq.records.coverage import Coverage
 
 
 def coverage_of(model: LoadedModel, prepared: Prepared) -> Coverage:
-    """What the analysis `prepared` of `model` covers. The first calibration sample is run, to see what the model returns."""
+    """The coverage of the analysis `prepared` of `model`. Runs the first calibration sample to see what the model returns."""
     header, batches = prepared.header, prepared.calibration.batches
     returned = len(forward(model.module, batches[0]))
     counted, given = counted_positions(batches)

@@ -1,4 +1,4 @@
-"""Decide, then do: everything an analysis will measure, settled and checked before the first measurement."""
+"""Prepares an analysis: everything that it will measure is decided and checked before the first measurement."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def prepare(
     earlier: SensitivityHeader | None = None,
     store: Store | None = None,
 ) -> Prepared:
-    """Settle an analysis of `model`.
+    """Decide everything about an analysis of `model`.
 
     Args:
         model: the unquantized model.
         data: all samples; they are split here.
-        settings: the user's choices.
-        path: how to find the model from the folder of the sensitivity file.
-        reading: how the data was read (its source, number of samples, ...), to read it again for the search.
-        earlier: what an analysis said that this one goes on with; its choice of a quantizer is kept and not measured again.
-        store: where codes and statistics are kept for the analysis.
+        settings: the user's settings.
+        path: the model's path, relative to the folder of the sensitivity file.
+        reading: how the data was read (source, number of samples, ...), so that the search can read it again.
+        earlier: the header of an earlier analysis that this one resumes; its choice of a quantizer is kept and not measured again.
+        store: keeps codes and statistics for the analysis.
 
     Raises:
-        ModelError: if the model has no weight to quantize, or none is left after targets and ignore.
+        ModelError: if the model has no weight to quantize, or none is left after `targets` and `ignore`.
         PatternError: if a pattern matches nothing.
-        DataError: if the data does not fit the model or cannot be split.
+        DataError: if the data does not match the model or cannot be split.
         SchemeError: if a candidate is unknown.
     """
     wanted = expand(settings.candidates)
@@ -80,7 +80,7 @@ def prepare(
     idle = without_effect(model.module, layers, split.calibration.batches)
     layers = [layer for layer in layers if layer not in idle]
     if not layers:
-        raise ModelError(f"no layer is left to search: {_idle(idle)[0]}")
+        raise ModelError(f"no layers left to search: {_idle(idle)[0]}")
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -116,7 +116,7 @@ def prepare(
             **metric.settings(),
             "method": method,
             "quantizer": quantizer,
-            **({"weight_errors": "scaled"} if method == WeightOnly.name else {}),  # an analysis with bare ones is another
+            **({"weight_errors": "scaled"} if method == WeightOnly.name else {}),  # an analysis without them is a different one
         },
         layers=tuple(layers),
         candidates=candidates,
@@ -143,7 +143,7 @@ def prepare(
 
 
 def _counts(split: Split, data: Data) -> dict[str, int]:
-    """Numbers of samples on both sides, and of those on neither."""
+    """Numbers of samples on each side, and on neither."""
     found = {"calibration": split.calibration.samples, "held_out": split.held_out.samples}
     unused = data.samples - sum(found.values())
     return found | ({"unused": unused} if unused else {})
@@ -153,7 +153,7 @@ def _split_notes(splitting: Mapping[str, Any], counts: Mapping[str, int]) -> lis
     if splitting.get("split") != POSITION:
         return []
     unused = counts.get("unused", 0)
-    gap = f", and {unused} between both parts {'is' if unused == 1 else 'are'} not used" if unused else ""
+    gap = f", and {unused} between the two parts {'is' if unused == 1 else 'are'} not used" if unused else ""
     return [f"split by position: the last {counts['held_out']} samples are held out{gap}; --split random mixes them"]
 
 
@@ -161,24 +161,24 @@ def _added(parts: Mapping[str, Any]) -> list[str]:
     sizes = parts.get("parts")
     if not sizes:
         return []
-    kept = f"these keep their figures, and method, quantizer and statistics stay those of the first {sizes[0]}"
+    kept = f"the earlier samples keep their values; method, quantizer and statistics stay those of the first {sizes[0]}"
     return [f"{sizes[-1]} samples added to {sum(sizes[:-1])}: {kept}"]
 
 
 def _unused(layers: list[Layer]) -> list[str]:
-    return [f"no compared output depends on them, so left as they are: {_some(layers)}"] if layers else []
+    return [f"no compared output depends on them, so left unquantized: {_some(layers)}"] if layers else []
 
 
 def _unreached(discovery: Discovery) -> list[str]:
-    return [f"never reached by the calibration data, so left as they are: {_some(discovery.unreached)}"] if discovery.unreached else []
+    return [f"never reached by the calibration data, so left unquantized: {_some(discovery.unreached)}"] if discovery.unreached else []
 
 
 def _idle(layers: Sequence[Layer]) -> list[str]:
     if not layers:
         return []
-    why = "the state that they work on is put back before every call, and has no effect then"
+    why = "the state that they write is restored before every call, so it has no effect"
     advice = "to search them, wrap the model in a module that runs whole sequences"
-    return [f"no effect on the outputs of a single call, so left as they are ({why}; {advice}): {_some(layers)}"]
+    return [f"no effect on the outputs of a single call, so left unquantized ({why}; {advice}): {_some(layers)}"]
 
 
 def _some(layers: Sequence[Layer]) -> str:

@@ -1,4 +1,4 @@
-"""Resume: an analysis continues in its own journal, also with more samples behind its own, and refuses a journal of something else."""
+"""Resume: an analysis continues in its own journal, even with additional samples, and refuses any other journal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mpq.records.sensitivity_header import SensitivityHeader
 
 
 def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitivity, Journal | None]:
-    """The table to continue, and the journal to append to; both new when there is nothing at `path`.
+    """The table to continue, and the journal to append to; both are new if `path` does not exist.
 
-    Figures of layers and schemes that are no longer asked for stay in the file and are left out of the table.
+    Values of layers and schemes that are no longer requested stay in the file but are not in the table.
 
     Raises:
-        MismatchError: if `path` holds an analysis of another model, other data or other settings.
+        MismatchError: if `path` has an analysis of a different model, data or settings.
     """
     if path is None:
         return Sensitivity(header), None
@@ -40,11 +40,11 @@ def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitiv
 
 
 def parts_of(earlier: SensitivityHeader | None, data: Data) -> dict[str, Any]:
-    """How samples were added to an analysis, for the `data` of its header; nothing if all came at once.
+    """How samples were added to an analysis, for the `data` of its header; empty if none were added later.
 
     Args:
-        earlier: the header of the analysis that may go on.
-        data: all samples now. If they begin with those of `earlier`, the rest is a new part.
+        earlier: the header of the analysis that may be resumed.
+        data: all samples now. If they start with those of `earlier`, the others are a new part.
     """
     if earlier is None or "samples" not in earlier.data:
         return {}
@@ -57,12 +57,12 @@ def parts_of(earlier: SensitivityHeader | None, data: Data) -> dict[str, Any]:
 
 
 def split_of(earlier: SensitivityHeader | None, data: Data, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """How the samples are split, for the `data` of a header: as in the analysis that goes on, unless the user chose.
+    """How the samples are split, for the `data` of a header: as in the resumed analysis, unless the user chose.
 
     Args:
-        earlier: the header of the analysis that may go on.
+        earlier: the header of the analysis that may be resumed.
         data: all samples now.
-        parts: what `parts_of` says of them.
+        parts: their `parts_of`.
     """
     rule: SplitRule = data.splitting
     known = (data.sha256, parts.get("grown_from"))

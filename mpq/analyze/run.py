@@ -1,4 +1,4 @@
-"""Analysis: the error at the model's output when one layer takes one scheme and everything else stays at reference."""
+"""Analysis: the error at the model's output when one layer is quantized with one scheme and everything else stays unquantized."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_special
 
-WORK = "analysis"  # as messages call it
+WORK = "analysis"  # its name in messages
 
 
 @spelled_out(AnalysisSettings, AnalysisChoices)
@@ -56,28 +56,29 @@ def analyze(
     on_progress: Progress | None = None,
     **choices: Unpack[AnalysisChoices],
 ) -> Sensitivity:
-    """The sensitivity of every searched layer to every candidate scheme.
+    """Measure the sensitivity of every searched layer to every candidate scheme.
 
     Args:
-        model: an `nn.Module` in eval mode, or what `load_model` gave. It is unchanged afterwards.
-        data: what `load_data` gave, or batches as from a DataLoader; a share is held out for the search. Method "weight" takes None too.
-        output: file to keep as the journal; an unfinished analysis found there is resumed.
-        reading: how `data` was read, kept in the header.
-        seed_each_forward: begin every call of the model with the same random numbers, where `data` is batches and the model draws some.
-        batch_axis: the axis of the inputs that counts samples, where `data` is batches; "none" makes each batch one sample.
-        cache: folder that keeps codes and statistics for the search, for `apply` and for later analyses; None keeps them for this one.
-        progress: show how far it is: a bar on a terminal, a line in a notebook.
+        model: an `nn.Module` in eval mode, or the result of `load_model`. It is unchanged afterwards.
+        data: the result of `load_data`, or batches as from a DataLoader; a share is held out for the search. Method "weight" also accepts
+            None.
+        output: file for the journal; an unfinished analysis found there is resumed.
+        reading: how `data` was read, for the header.
+        seed_each_forward: start every call of the model with the same random seed, if `data` is batches and the model draws random numbers.
+        batch_axis: the axis of the inputs that counts samples, if `data` is batches; "none" makes each batch one sample.
+        cache: folder that keeps codes and statistics for the search, `apply` and later analyses; None keeps them only for this analysis.
+        progress: show progress: a bar on a terminal, a line in a notebook.
         workers: processes that quantize, or "auto"; the values are the same for any number. More than one needs a script that guards
             its main part with `if __name__ == "__main__"`.
-        on_progress: told after each measurement.
-        settings: all of the following in one object, instead of them.
+        on_progress: called after each measurement.
+        settings: one object instead of the following keywords.
         **choices: see `AnalysisSettings`.
 
     Raises:
         ConfigError: if a keyword is unknown or has the wrong type, or settings and keywords are both given.
         HeldError: if another process is writing to `output`.
-        MismatchError: if `output` holds an analysis of another model, other data or other settings.
-        MpqError: whatever `prepare` and measuring may raise.
+        MismatchError: if `output` has an analysis of a different model, data or settings.
+        MpqError: any error of `prepare` or of measuring.
     """
     chosen = chosen_settings(AnalysisSettings, settings, choices)
     path = None if output is None else Path(output)
@@ -143,7 +144,7 @@ def _analyze(
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held, in bytes, model and data included; 0 where the system does not tell."""
+    """The peak memory of this process in bytes, including model and data; 0 if not available on this system."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -153,7 +154,7 @@ def peak_memory() -> int:
 
 
 def _place(model: LoadedModel, output: Path | None) -> str | None:
-    """Where a model is found again: its name and commit on the hub, or its path from the folder of the output."""
+    """How to find the model again: its name and commit on the hub, or its path relative to the folder of the output."""
     if model.hub is not None or model.path is None:
         return model.hub
     folder = Path.cwd() if output is None else output.parent

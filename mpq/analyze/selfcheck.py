@@ -1,4 +1,4 @@
-"""Self-check: a few random whole plans are measured for real, to say how well the table predicts plans."""
+"""Self-check: measures a few random whole plans to see how well the table predicts plans."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mpq.records.sensitivity import Sensitivity
 
 PLANS = 12
 _HALVINGS = 40
-_REDRAWS = 8  # of a plan that was drawn before, each from a wider distribution
-_SHARES = (0.12, 0.25, 0.4)  # of the way from the smallest to the largest plan: where budgets usually lie
+_REDRAWS = 8  # attempts if a plan was drawn before, each from a wider distribution
+_SHARES = (0.12, 0.25, 0.4)  # positions between the smallest and the largest plan, where budgets usually are
 
 
 def self_check(context: Context) -> dict[str, Any]:
-    """Quality of the table's predictions on `PLANS` random plans, measured on the calibration samples."""
+    """The quality of the table's predictions on `PLANS` random plans, measured on the calibration samples."""
     model, prepared = context.model, context.prepared
     reference = Reference(model.module, prepared.calibration, prepared.metric, offload=model.offload)
     plans = list(random_plans(context.table, seed=int(context.prepared.header.data["seed"])))
@@ -39,13 +39,13 @@ def self_check(context: Context) -> dict[str, Any]:
 
 
 def random_plans(table: Sensitivity, *, seed: int, count: int = PLANS, shares: Sequence[float] = _SHARES) -> Iterator[dict[str, Scheme]]:
-    """Plans such as a search compares, of a few sizes: the best ones after each layer's errors are multiplied by a random factor.
+    """Plans like those that a search compares, at a few sizes: the best ones after each layer's errors are multiplied by a random factor.
 
     Args:
         table: complete.
-        seed: of the factors, which are log-normal with a deviation of a factor e.
-        count: of plans.
-        shares: of the way from the smallest to the largest plan, taken in turn.
+        seed: seed of the factors, which are log-normal; one standard deviation is a factor of e.
+        count: number of plans.
+        shares: positions between the smallest and the largest plan, used in turn.
     """
     generator = np.random.default_rng(seed)
     options = {layer.name: _options(table, layer) for layer in table.layers}
@@ -72,7 +72,7 @@ def _options(table: Sensitivity, layer: Layer) -> list[Scheme]:
 def _cheapest(
     options: Mapping[str, list[Scheme]], bits: Mapping[str, np.ndarray], errors: Mapping[str, np.ndarray], *, limit: float
 ) -> dict[str, Scheme]:
-    """The plan within `limit` bits that some price per bit makes the best, by bisection over the price."""
+    """The plan within `limit` bits that is best at some price per bit, found by bisection over the price."""
 
     def at(price: float) -> dict[str, int]:
         return {name: int(np.argmin(errors[name] + price * bits[name])) for name in options}

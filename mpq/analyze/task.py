@@ -1,4 +1,4 @@
-"""A settled analysis: what `prepare` hands to a method."""
+"""The output of `prepare`, which a method works on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mpq.records.sensitivity_header import SensitivityHeader
 
 @dataclass(frozen=True)
 class Prepared:
-    """A settled analysis: what the file's header says, and what measuring needs beside it.
+    """A prepared analysis: the header of the file, and what measuring needs in addition.
 
     Args:
-        header: of the file.
+        header: the header of the file.
         calibration: all samples to work with.
-        first: those before any were added to the analysis; statistics are of these.
-        metric: what an error is.
+        first: the calibration samples before any were added; statistics are computed on these.
+        metric: measures the error.
     """
 
     header: SensitivityHeader

@@ -1,11 +1,11 @@
-"""What the rows of lookup tables cost that calibration never looks up.
+"""The error from rows of embedding tables that the calibration data never looks up.
 
-The error of a table counts the rows that calibration reaches, and other data reaches others. Good and Turing (Good 1953) estimate how
-often from the rows that were seen once. Words come in bursts: a name that occurs at all occurs many times in its story. So "once" means
-in one sample: the share p of lookups that hit a row not seen before is that of lookups of rows which no other sample has, as if each
-sample in turn were new. What such a row costs per lookup is what these rows cost. So the error is measured once more with only them
-quantized: E1 is that of p of all lookups. Other data has (1 - p) of the table's error and E1; unseen rows add E1 - p * error, at least
-zero. The term stands beside the prediction, which stays as it is.
+The error of a table counts only the rows that the calibration data looks up; other data looks up other rows. Good and Turing (Good 1953)
+estimate how often from the rows that were seen once. Words come in bursts: a name that occurs at all occurs many times in its story. So
+"once" means in one sample: the share p of lookups of unseen rows is estimated as the share of lookups of rows that no other sample has, as
+if each sample in turn were new. These rows also give the error per lookup: the error is measured again with only them quantized, which
+gives E1 for a share p of all lookups. New data has (1 - p) of the table's error plus E1, so unseen rows add E1 - p * error, at least zero.
+The term is reported next to the prediction, which does not change.
 
 On stories9m, 149 windows of 256 tokens give p = 3.3% (1.7% by single lookups); 4.8% of the lookups of the next 49 windows hit new
 rows, and 7.5% of those of another file.
@@ -29,7 +29,7 @@ _SAMPLES = 32
 
 
 def unseen_rows(context: Context) -> dict[str, dict[str, Any]]:
-    """Facts of each table that calibration reaches in part, by layer name: rows, reached, share of new lookups, and `adds` by scheme."""
+    """Facts about tables that calibration reaches only in part, by layer name: rows, reached, share of new lookups, `adds` by scheme."""
     tables = [layer for layer in context.table.layers if layer.axes == (0,) and len(layer.shape) == 2]
     counts = row_counts(context.model.module, tables, context.prepared.first.batches)
     found = {}
@@ -46,7 +46,7 @@ def _facts(counts: RowCounts) -> dict[str, Any]:
 
 
 def _once(counts: RowCounts) -> Tensor:
-    """The rows of one sample only, bool [rows]; with a single sample, those that were looked up once."""
+    """The rows that only one sample has, bool [rows]; with a single sample, the rows that were looked up once."""
     return counts.samples == 1 if bool((counts.samples > 1).any()) else counts.lookups == 1
 
 
@@ -56,7 +56,7 @@ def _share(counts: RowCounts, rows: Tensor) -> float:
 
 
 def _added(context: Context, layer: Layer, counts: RowCounts) -> Iterator[tuple[str, float]]:
-    """What unseen rows add, by scheme."""
+    """The error that unseen rows add, by scheme."""
     once = _once(counts)
     if not bool(once.any()):
         return
@@ -70,13 +70,13 @@ def _added(context: Context, layer: Layer, counts: RowCounts) -> Iterator[tuple[
 
 
 def unseen_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """How much of each table calibration reaches, for people."""
+    """Notes on how much of each table the calibration data reaches."""
     lines = []
     for name, found in facts.items():
         reach = (
             f"calibration reaches {found['reached'] / found['rows']:.1%} of the rows of {name} ({found['reached']:,} of {found['rows']:,})"
         )
         adds = ", ".join(f"{value:.3g} at {scheme}" for scheme, value in found["adds"].items() if value > 0)
-        term = f"; about {found['share']:.1%} of new lookups hit others: unseen rows add {adds}" if adds else ""
+        term = f"; about {found['share']:.1%} of new lookups hit other rows, which adds {adds}" if adds else ""
         lines.append(reach + term)
     return lines

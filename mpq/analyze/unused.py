@@ -1,6 +1,7 @@
-"""Layers that no compared output depends on, such as a pooler beside the hidden states: nothing is known of them, so they are not searched.
+"""Layers that no compared output depends on, such as a pooler when hidden states are compared. They cannot be measured, so they are not
+searched.
 
-A layer is left out only if both say so: no gradient of the compared outputs reaches it, and other weights in its place change nothing.
+A layer is left out only if no gradient of the compared outputs reaches it and replacing its weights changes nothing.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from mpq.records.layer import Layer
 
 
 def unused_layers(module: nn.Module, layers: Sequence[Layer], batches: Sequence[Batch], comparison: Comparison) -> list[Layer]:
-    """The layers whose weights the compared outputs do not depend on, on any of `batches`.
+    """The layers whose weights do not affect the compared outputs on any of the `batches`.
 
     Args:
         module: the unquantized model; unchanged.
-        layers: that are to be searched.
-        batches: calibration samples; gradients are of the first ones, the layers that they do not reach are changed on all.
+        layers: the layers to search.
+        batches: calibration samples. Gradients are computed on the first ones; layers without a gradient are then changed and run on all.
         comparison: says which outputs are compared.
     """
     suspects = _without_gradient(module, layers, batches[0], comparison)
@@ -37,7 +38,7 @@ def unused_layers(module: nn.Module, layers: Sequence[Layer], batches: Sequence[
 
 
 def _without_gradient(module: nn.Module, layers: Sequence[Layer], batch: Batch, comparison: Comparison) -> list[Layer]:
-    """The layers that no gradient reaches; all of them where the model gives none at all."""
+    """The layers that no gradient reaches; all layers if the model gives no gradients at all."""
     reached: set[str] = set()
     try:
         with gradients_of(module, layers) as collect, torch.enable_grad():

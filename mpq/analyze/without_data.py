@@ -1,6 +1,6 @@
-"""An analysis without any data: relative weight errors, of layers that the classes of the modules show.
+"""An analysis without any data: relative weight errors of the layers found by module class.
 
-Nothing is run, so nothing is known of the model's outputs: the values compare formats, and weigh all layers alike.
+The model is not run, so nothing is known about its outputs: the values compare formats and give all layers the same importance.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.tensors.quantizers.registry import quantizer_named
 
 METRIC = "weight_error"
-_ASSUMED = "no data: every weight of two or more dimensions is taken as used, with its outputs where the class of its module has them"
-_MEANING = "metric weight_error: |W - Q|^2 / |W|^2 of each layer; it compares formats, and says nothing of the model's outputs"
+_ASSUMED = "no data: every weight of two or more dimensions counts as used, and its output axis is the one its module class defines"
+_MEANING = "metric weight_error: |W - Q|^2 / |W|^2 of each layer; it compares formats but says nothing about the model's outputs"
 
 
 def analyze_without_data(
     model: LoadedModel, settings: AnalysisSettings, *, output: Path | None, path: str | None, on_progress: Progress
 ) -> Sensitivity:
-    """The relative weight error of every layer under every candidate.
+    """Compute the relative weight error of every layer under every candidate.
 
     Args:
         model: the unquantized model; it is not run.
-        settings: the user's choices.
-        output: the journal; None keeps none.
-        path: how to find the model from the folder of the sensitivity file.
-        on_progress: told after each value.
+        settings: the user's settings.
+        output: the journal; None writes none.
+        path: the model's path, relative to the folder of the sensitivity file.
+        on_progress: called after each value.
 
     Raises:
-        UsageError: if something was asked for that needs data.
-        MpqError: as `prepare`.
+        UsageError: if a setting needs data.
+        MpqError: like `prepare`.
     """
     header = _header(model, settings, path)
     table, journal = open_journal(header, output)
@@ -88,11 +88,11 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
 
 
 def _quantizer(settings: AnalysisSettings) -> str:
-    """The quantizer, where nothing was asked for that needs data."""
+    """The quantizer, after checking that no setting needs data."""
     if settings.method != WeightOnly.name:
-        raise UsageError(f"--method {settings.method} needs data: give --calib FILE, or --method {WeightOnly.name}, which does without")
+        raise UsageError(f"--method {settings.method} needs data: give --calib FILE, or --method {WeightOnly.name}, which needs none")
     if settings.metric not in ("auto", METRIC) or settings.outputs:
-        raise UsageError(f"--metric and --outputs need data: give --calib FILE; without, the metric is {METRIC}")
+        raise UsageError(f"--metric and --outputs need data: give --calib FILE; without data, the metric is {METRIC}")
     if settings.quantizer == "auto":
         return CONTENDERS[0]
     if quantizer_named(settings.quantizer).needs_statistics:

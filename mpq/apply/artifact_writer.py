@@ -1,4 +1,4 @@
-"""Write an artifact: one layer in memory at a time, every tensor at its predicted place, and the file appears whole or not at all."""
+"""Write an artifact atomically: one layer in memory at a time, every tensor at its predicted offset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mpq.runtime.digests import rest_digest, weight_digest
 
 
 class ArtifactWriter:
-    """Tensors into their places in a file that is open for writing."""
+    """Writes tensors to their offsets in an open file."""
 
     def __init__(self, file: IO[bytes], entries: Iterable[TensorEntry], first: bytes) -> None:
         self._file, self._places = file, dict[str, tuple[int, TensorEntry]]()
@@ -40,7 +40,7 @@ class ArtifactWriter:
         """Write one tensor.
 
         Raises:
-            ApplyError: if its shape is not the predicted one.
+            ApplyError: if its shape differs from the prediction.
         """
         offset, item = self._places[name]
         if tuple(tensor.shape) != item.stored.shape or tensor.numel() * tensor.element_size() != item.stored.bytes:
@@ -52,7 +52,7 @@ class ArtifactWriter:
         self._missing.discard(name)
 
     def check_complete(self) -> None:
-        """Refuse a file with a hole.
+        """Refuse a file with missing tensors.
 
         Raises:
             ApplyError: naming a tensor that was never written.
@@ -63,15 +63,15 @@ class ArtifactWriter:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that an artifact will hold, settled before any of it is written.
+    """Everything that an artifact will contain, decided before anything is written.
 
     Args:
-        header: what it says of itself, with the steps of recovery.
-        tensors: stored as they are, by name.
-        parts_of: the packed parts of a layer, by its name; called once per layer, in order, while the file is written, so that the packed
-            parts of one layer are in memory at a time.
-        fingerprint: put a digest of each layer's dequantized weights and of the other tensors into the header, as far as it has room; the
-            size of the file is the same.
+        header: the header, including the recovery steps.
+        tensors: unquantized tensors, by name.
+        parts_of: the packed parts of a layer, by its name; called once per layer, in order, while the file is written, so that only one
+            layer's packed parts are in memory at a time.
+        fingerprint: put digests of each layer's dequantized weights and of the other tensors into spare space of the header; the size of
+            the file does not change.
     """
 
     header: ArtifactHeader
@@ -81,7 +81,7 @@ class Contents:
 
     @cached_property
     def entries(self) -> list[TensorEntry]:
-        """Of all tensors in the file."""
+        """The entries of all tensors in the file."""
         known = [tensor_entry(name, tensor) for name, tensor in self.tensors.items()]
         return known + [part for layer in self.header.layers for part in layer_entries(layer.name, layer.matrix, self._scheme(layer))]
 
@@ -100,7 +100,7 @@ class Contents:
 
 
 def check_folder(path: Path) -> None:
-    """Refuse, before the long work, a file whose folder is missing or read-only.
+    """Before the long work, refuse a file whose folder is missing or read-only.
 
     Raises:
         OutputError: naming the file and the reason.
@@ -111,10 +111,10 @@ def check_folder(path: Path) -> None:
 
 
 def write_artifact(path: Path, contents: Contents) -> None:
-    """Write an artifact, once and atomically.
+    """Write an artifact atomically.
 
     Raises:
-        ApplyError: if a part does not have its predicted shape, or is missing; no file is left then.
+        ApplyError: if a part is missing or does not have its predicted shape; then no file is left.
     """
     first = contents.first
     with atomic_write(path) as file:
@@ -129,7 +129,7 @@ def write_artifact(path: Path, contents: Contents) -> None:
             if contents.fingerprint:
                 digests.append(weight_digest(parts, contents.header.schemes[layer.name], layer))
         writer.check_complete()
-        if contents.fingerprint:  # in its place at the beginning, which is as long
+        if contents.fingerprint:  # at the beginning, where the space was reserved
             file.seek(0)
             file.write(
                 contents.header.with_digests([*digests, rest_digest(contents.tensors)], contents.entries).first_bytes(contents.entries)

@@ -1,4 +1,4 @@
-"""What an artifact will hold, checked against its plan before anything is written."""
+"""The contents of an artifact, checked against its plan before anything is written."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 
 
 def checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
-    """The layers of a plan that fits the model and its own budget.
+    """The layers of a plan, after checking that it matches the model and is within its own budget.
 
     Raises:
-        MismatchError: if the constant part of the artifact would be another one than the plan says.
+        MismatchError: if the constant part of the artifact would differ from the plan's.
     """
     layers = plan_layers(plan, model)
     rest = inventory(model, layers, source=plan.model, quantizer=plan.quantizer, dtype=plan.rest.dtype)
@@ -47,17 +47,17 @@ def checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
 def contents_of(
     plan: Plan, model: LoadedModel, layers: list[Layer], recovered: Recovered, one: Callable[[str], QuantizedWeight]
 ) -> Contents:
-    """What is to be written; checked against the plan.
+    """The contents to write, checked against the plan.
 
     Args:
         plan: the plan.
-        model: the model that it was made for.
+        model: the model that the plan was made for.
         layers: its layers.
-        recovered: what the steps of recovery came to.
-        one: gives a layer's weight, by its name, where `recovered` has none.
+        recovered: the results of the recovery steps.
+        one: gives the weight of a layer by name, if `recovered` has none.
 
     Raises:
-        ApplyError: if the file would not have the bytes that the plan predicts.
+        ApplyError: if the file would not have the size that the plan predicts.
     """
     aliases, tensors = aliases_of(state_of(model.module)), rest_tensors(model, layers, plan.rest.dtype)
     foreign = min(recovered.state.tensors.keys() - tensors.keys(), default=None)
@@ -85,7 +85,7 @@ def contents_of(
 
 
 def _packed(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The parts of a layer, if they read back as they were packed."""
+    """The packed parts of a layer, after checking that they unpack correctly."""
     packed = weight.pack()
     if not torch.equal(unpack_weight(packed, weight.scheme, weight.matrix).dequantize(), weight.dequantize()):
         raise ApplyError(f"layer '{name}' at {weight.scheme} does not read back as it was packed: this is a bug in mpq, please report it")
@@ -93,7 +93,7 @@ def _packed(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:
 
 
 def metric_of(plan: Plan, model: LoadedModel, split: Split) -> Metric:
-    """What an error was in the analysis of a plan."""
+    """The metric of a plan's analysis."""
     recorded = plan.evidence.get("outputs")
     if recorded:
         return comparison_from({"outputs": recorded})

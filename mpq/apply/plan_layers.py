@@ -1,4 +1,4 @@
-"""Which weights of a model a plan means: checked before anything is written."""
+"""Matches the layers of a plan with the weights of a model, before anything is written."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def plan_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
     """The layers of `plan` in `model`, in the plan's order.
 
     Raises:
-        MismatchError: if the model is not the one that the plan was made for, or a weight has another shape.
+        MismatchError: if the model is not the one that the plan was made for, or a weight has a different shape.
         ApplyError: if the plan names layers that the model does not have.
     """
     if plan.model.get("sha256") != model.sha256:
         raise MismatchError(
-            f"the plan was made for a model with sha256 {str(plan.model.get('sha256'))[:12]}…, this one has {model.sha256[:12]}…: "
-            "give the model of the plan, or analyze this one"
+            f"the plan was made for a model with sha256 {str(plan.model.get('sha256'))[:12]}…, but this model has {model.sha256[:12]}…: "
+            "give "
+            "the plan's model, or analyze this one"
         )
     state = state_of(model.module)
     names = {names[0]: names for names in tied_names(state)}

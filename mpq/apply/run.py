@@ -1,6 +1,6 @@
-"""Apply: a model and a plan become an artifact whose size is the plan's, to the byte.
+"""Apply: a model and a plan become an artifact of exactly the size that the plan predicts.
 
-Everything is decided first: weights are quantized, and the steps of recovery are taken. Then the file is written, once.
+Everything is decided first: weights are quantized, and the recovery steps run. Then the file is written once.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Applied:
     Args:
         path: the artifact.
         file_bytes: its size.
-        original_bytes: bytes of all parameters and buffers before.
-        decisions: what was decided about each step of recovery, in order.
-        fallbacks: why a layer was quantized without statistics of its inputs, by its name.
+        original_bytes: bytes of all parameters and buffers of the original model.
+        decisions: the decision about each recovery step, in order.
+        fallbacks: why a layer was quantized without input statistics, by its name.
         unchanged: layers whose weights are exactly representable in their scheme, so that quantization changes nothing.
     """
 
@@ -66,7 +66,7 @@ class Applied:
 
     @property
     def notes(self) -> list[str]:
-        """What to tell of the layers, a line each."""
+        """Notes on the layers, one line each."""
         return [f"'{name}' did not change: its weights are exactly representable in its scheme" for name in self.unchanged]
 
     def decision(self, name: str) -> Decision:
@@ -98,25 +98,25 @@ def apply(
         model: the model that the plan was made for.
         plan: the plan or its file.
         output: path of the artifact, usually `*.mpq.safetensors`.
-        data: all samples of the analysis, as they were given to it. A quantizer that uses statistics needs them, and so does recovery.
-        recovery: take the steps that win back quality at no bytes, each kept only where held-out samples agree; see `mpq/recovery`.
-        sequential: False leaves out the step that quantizes each layer once more, for the inputs that it will meet.
-        tune: False leaves out the tuning of scales, codes and vectors.
-        tune_work: operations allowed for each of these two steps, in teraflops; they use fewer passes and samples where it is too little.
-        tune_minutes: emergency stop for each of the two; a result that it cuts short depends on the machine, and the artifact says so.
+        data: all samples of the analysis, exactly as given to it. Quantizers that use statistics need them, and so does recovery.
+        recovery: run the steps that recover quality at the same size; each is kept only if held-out samples agree. See `mpq/recovery`.
+        sequential: False skips the step that quantizes each layer again for the inputs that it will get.
+        tune: False skips the tuning of scales, codes, biases and norms.
+        tune_work: operations allowed for each of these two steps, in teraflops; if that is too little, they use fewer passes and samples.
+        tune_minutes: emergency stop for each of the two steps; if it stops a step, the result depends on the machine, and the artifact says
+            so.
         allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
-        cache: folder where the analysis kept codes and statistics; None finds them again.
-        fingerprint: put digests of the weights into the room that the header has, for `mpq verify`.
-        progress: show how far it is: a bar on a terminal, a line in a notebook.
-        on_progress: told after each layer.
-        on_recovery: gives each step of recovery, by its name, what it reports its progress to.
+        cache: folder where the analysis kept codes and statistics; None computes them again.
+        fingerprint: put digests of the weights into spare space of the header, for `mpq verify`.
+        progress: show progress: a bar on a terminal, a line in a notebook.
+        on_progress: called after each layer.
+        on_recovery: gives the progress callback of each recovery step, by its name.
 
     Raises:
         UsageError: if `tune_work` or `tune_minutes` is not positive.
-        MismatchError: if the plan belongs to another model, or its constant part does not fit this one.
-        ApplyError: if the plan is over its own budget, names unknown layers, gives a layer a scheme that cannot hold it, or needs data
-            that is not given.
-        OutputError: if the file cannot be written.
+        MismatchError: if the plan belongs to a different model, or its constant part does not match this one.
+        ApplyError: if the plan is over its own budget, names unknown layers, gives a layer a scheme that cannot represent its weights, or
+        needs data that is not given. OutputError: if the file cannot be written.
     """
     limits, path = _limits(tune_work, tune_minutes), Path(output)
     check_folder(path)
@@ -132,7 +132,7 @@ def apply(
         source = _Weights(variants, wanted, on_progress=layer_done)
         off = [step.name for step in STEPS if not recovery or not {"sequential": sequential, "tuning": tune}.get(step.name, True)]
         hindered = hindrances(loaded.module, None if split is None else split[:2], off)
-        if split is None or len(hindered) == len(STEPS):  # then no quantized weight is kept
+        if split is None or len(hindered) == len(STEPS):  # so that no quantized weight stays in memory
             recovered = Recovered(State({}), untried(hindered))
         else:
             task = Task(variants, split.calibration, metric_of(wanted, loaded, split), int(wanted.data["seed"]), limits, step_done)
@@ -150,7 +150,7 @@ def apply(
 def _told(
     own: Progress | None, own_steps: Callable[[str], Progress] | None, *, progress: bool
 ) -> Iterator[tuple[Progress | None, Callable[[str], Progress] | None]]:
-    """What is told of layers and of steps of recovery: the caller's own, and what shows the progress if that is wanted."""
+    """The callbacks for layers and recovery steps: the caller's own, plus a progress display if wanted."""
     if not progress:
         yield own, own_steps
         return
@@ -160,9 +160,9 @@ def _told(
 
 def _limits(work: float, minutes: float) -> Limits:
     if not work > 0:
-        raise UsageError(f"{work:g} teraflops are no work to tune with: give a positive number, or leave tuning out")
+        raise UsageError(f"{work:g} teraflops is not enough work to tune: give a positive number, or disable tuning")
     if not minutes > 0:
-        raise UsageError(f"{minutes:g} minutes is no time to tune: give a positive number, or leave tuning out")
+        raise UsageError(f"{minutes:g} minutes is not enough time to tune: give a positive number, or disable tuning")
     return Limits(TERA * work, minutes)
 
 
@@ -179,7 +179,7 @@ class _Weights:
         return {name: self.one(name) for name in self._variants.layers}
 
     def one(self, name: str) -> QuantizedWeight:
-        """That of one layer."""
+        """The weight of one layer."""
         scheme = self._plan.layers[name]
         weight = self._variants.quantized(name, scheme)
         self._check(name, weight)
@@ -189,26 +189,26 @@ class _Weights:
         return weight
 
     def _check(self, name: str, weight: QuantizedWeight) -> None:
-        """Refuse a weight that fp16's range spoils, and note one that is the same as before."""
+        """Refuse a weight that does not fit the range of fp16, and note one that quantization does not change."""
         matrix = self._variants.matrix(name)
         if not fits_range(matrix, weight.scheme):
-            raise ApplyError(f"layer '{name}' at {weight.scheme}: its weights are too small for numbers in fp16; keep it at bf16 or fp32")
+            raise ApplyError(f"layer '{name}' at {weight.scheme}: its weights are too small for fp16; use bf16 or fp32 for it")
         if not weight.scheme.is_float and torch.equal(weight.dequantize(), matrix):
             self.unchanged[name] = None
 
 
 def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None, *, recovery: bool) -> Split | None:
-    """The data that the plan was made with, where the quantizer or recovery uses it."""
+    """The data that the plan was made with, if the quantizer or recovery needs it."""
     if quantizer_named(plan.quantizer).needs_statistics or (recovery and data is not None and plan.data):
         return _split(plan, model, data)
     return None
 
 
 def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Split:
-    """The data that the plan was made with, split as it was then."""
+    """The data that the plan was made with, split in the same way."""
     if data is None:
         source = plan.data.get("source", "the data of the analysis")
-        raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): give it as data")
+        raise ApplyError(f"quantizer '{plan.quantizer}' needs the calibration data that the plan was made with ({source}): pass it as data")
     samples = refit_data(data, model=model, facts=plan.data)
     if samples.sha256 != plan.data.get("sha256"):
         expected = str(plan.data.get("sha256"))[:12]

@@ -1,8 +1,8 @@
-"""Which files of an artifact in several files are finished, known by the digests of their contents.
+"""Tracks which files of a sharded artifact are finished, by digests of their contents.
 
-A size and a header do not tell whether a file was made from the right model. So each file that is finished is noted, with its SHA-256, in
-`.model.mpq.safetensors.parts.jsonl` beside it, and the notes are headed by what the files are made of: the contents of the checkpoint, the
-plan's schemes, quantizer and versions. When all are finished the index takes the digests over, and the notes are removed.
+The size and header do not show whether a file was made from the right model. So each finished file is recorded, with its SHA-256, in
+`.model.mpq.safetensors.parts.jsonl` next to it. The first line of this file identifies the inputs: the contents of the checkpoint, the
+plan's schemes, quantizer and versions. When all files are finished, the digests move to the index, and this file is removed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _NOTES = ".model.mpq.safetensors.parts.jsonl"
 
 
 def identity_of(digest: str, plan: Plan) -> str:
-    """What the files of an artifact are made of, as one SHA-256; `digest` is of the checkpoint's contents."""
+    """The inputs of an artifact as one SHA-256; `digest` is that of the checkpoint's contents."""
     layers = {name: str(scheme) for name, scheme in plan.layers.items()}
     facts = [digest, plan.model, plan.quantizer, layers, plan.axes, plan.groups, VERSION, version("torch")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
 
 
 class Parts:
-    """The finished files in `folder` of the artifact that `identity` stands for."""
+    """The finished files in `folder` of the artifact with the given `identity`."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.index = folder / INDEX
@@ -43,30 +43,30 @@ class Parts:
         self._digests = _noted(self._notes, identity) | _indexed(self.index, identity)
 
     def holds(self, shard: Shard) -> bool:
-        """Whether a file is there as it was finished: same header, same size, same contents."""
+        """Whether a finished file exists unchanged: same header, same size, same contents."""
         digest = self._digests.get(shard.output.name)
         return digest is not None and shard.is_there() and sha256_of([shard.output]) == digest
 
     def begin(self, kept: Sequence[Shard]) -> None:
-        """Before any file is replaced: what is kept is noted anew, and no index names a mixture of old and new files."""
+        """Call before any file is replaced: records the files that are kept, and removes the index, which would name a mixture of files."""
         self._digests = {shard.output.name: self._digests[shard.output.name] for shard in kept}
         self._journal = Journal.create(self._notes, {"made_of": self._identity})
         self._journal.append(*({"file": name, "sha256": digest} for name, digest in self._digests.items()))
         self.index.unlink(missing_ok=True)
 
     def finished(self, shard: Shard) -> None:
-        """Note a file that was just written."""
+        """Record a file that was just written."""
         assert self._journal is not None, "begin comes first"
         self._digests[shard.output.name] = sha256_of([shard.output])
         self._journal.append({"file": shard.output.name, "sha256": self._digests[shard.output.name]})
 
     def close(self) -> None:
-        """Close the notes; they stay, for the next run."""
+        """Close the record; it stays for the next run."""
         if self._journal is not None:
             self._journal.close()
 
     def complete(self, shards: Sequence[Shard]) -> None:
-        """Write the index, with the digests, and remove the notes."""
+        """Write the index with the digests, and remove the record."""
         index = index_of(shards)
         index["metadata"] |= {
             "made_of": self._identity,
@@ -78,7 +78,7 @@ class Parts:
 
 
 def _noted(path: Path, identity: str) -> dict[str, str]:
-    """Digests by file name in the notes of an earlier run; none if it was of another artifact, or they cannot be read."""
+    """Digests by file name from the record of an earlier run; empty if it was for a different artifact or cannot be read."""
     try:
         head, *lines = [unsealed(line.rstrip(b"\n")) for _, line in journal_lines(path)]
     except (FormatError, ValueError):

@@ -1,7 +1,6 @@
-"""An artifact in several files: what goes into each, to the byte, before anything is written; and reading it as if it were one.
+"""An artifact in several files: the exact contents of each, before anything is written; and reading them like one file.
 
-Each file is an artifact of its own layers, and the index beside them maps every tensor to its file, as that of a Hugging Face
-checkpoint does.
+Each file is an artifact with its own layers. The index next to them maps every tensor to its file, like that of a Hugging Face checkpoint.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ class Shard:
     """One file of the checkpoint and one of the artifact.
 
     Args:
-        source: what is read.
-        output: what is written.
-        tensors: what the source holds.
-        layers: those that are quantized, by tensor name.
-        header: what the output says of itself.
-        first: its first bytes.
-        places: where each of its tensors begins.
-        bytes: its size.
+        source: the file to read.
+        output: the file to write.
+        tensors: the tensors of the source.
+        layers: the quantized layers, by tensor name.
+        header: the header of the output.
+        first: the first bytes of the output.
+        places: the offset of each tensor in the output.
+        bytes: the size of the output.
     """
 
     source: Path
@@ -49,7 +48,7 @@ class Shard:
     bytes: int
 
     def is_there(self) -> bool:
-        """Whether the output is there already, from the same plan and model."""
+        """Whether the output already exists, from the same plan and model."""
         if not self.output.exists() or self.output.stat().st_size != self.bytes:
             return False
         with self.output.open("rb") as file:
@@ -57,10 +56,10 @@ class Shard:
 
 
 def planned_shards(source: Path, files: Sequence[Path], plan: Plan, folder: Path) -> list[Shard]:
-    """The files of the artifact of `plan`, each with the size that it will have.
+    """The files of the artifact of `plan`, each with its final size.
 
     Raises:
-        ApplyError: if the plan names layers that the checkpoint does not have, or that are no weights.
+        ApplyError: if the plan names layers that the checkpoint does not have, or that are not weights.
         MismatchError: if a weight has another shape.
     """
     held = {path: tensors_of(path) for path in files}
@@ -84,7 +83,7 @@ def index_of(shards: Sequence[Shard]) -> dict[str, Any]:
 
 
 def stored_dtype(tensor: StoredTensor, wanted: str | None) -> str:
-    """What an unquantized tensor is stored in, as safetensors calls it: `wanted` where that is smaller, else its own dtype."""
+    """The dtype in which an unquantized tensor is stored, by its safetensors name: `wanted` if that is smaller, else its own."""
     return SAFETENSORS_DTYPES[narrow_dtype(TORCH_DTYPES[tensor.dtype], wanted)]
 
 
@@ -108,7 +107,7 @@ def _shard(path: Path, output: Path, tensors: list[StoredTensor], layers: Mappin
 def _layer(name: str, plan: Plan, tensors: Mapping[str, StoredTensor], source: Path) -> Layer:
     tensor = tensors.get(f"{name}.weight") or tensors.get(name)
     if tensor is None:
-        raise ApplyError(f"the plan names '{name}', which no file of {source} holds under this name: apply with the model in memory")
+        raise ApplyError(f"the plan names '{name}', which no file of {source} contains under this name: apply with the model in memory")
     dtype = FLOATS.get(TORCH_DTYPES[tensor.dtype])
     if dtype is None:
         raise ApplyError(f"'{name}' is stored as {tensor.dtype}, not a floating-point weight: remove it from the plan")

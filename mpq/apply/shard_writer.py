@@ -1,9 +1,10 @@
-"""Apply without the model in memory: a checkpoint in safetensors files becomes an artifact in as many files, some rows at a time.
+"""Apply without the model in memory: a checkpoint in safetensors files becomes an artifact in the same number of files, a few rows at a
+time.
 
-Every quantizer that needs no statistics quantizes the rows of a matrix on their own, and 40 rows of codes end at a whole byte. So pieces
-of a few megabytes go through all cores at once, and each is written to its predicted place. Nothing is written before the checkpoint is
-known to be the plan's. A file appears whole or not at all; those that an interrupted run of the same command finished are kept, where
-their contents are still what it wrote (`shard_digests.py`). The index is written last.
+Quantizers that need no statistics quantize each row of a matrix independently, and 40 rows of codes end at a whole byte. So pieces of a few
+megabytes are processed on all cores, and each is written to its predicted offset. Nothing is written before the checkpoint is known to be
+the plan's. Each file is written atomically. Files that an interrupted run of the same command finished are kept if their contents are
+unchanged (`shard_digests.py`). The index is written last.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_inputs, refuse_special
 
-_WEIGHTS = 1 << 20  # quantized at a time by one core
+_WEIGHTS = 1 << 20  # weights quantized at a time by one core
 _COPIED = 1 << 23  # bytes copied at a time
 Job = Callable[[], None]
 Progress = Callable[[int, int, str], None]
@@ -51,10 +52,10 @@ class AppliedShards:
     """What was written.
 
     Args:
-        index: the file that names the others; what `mpq.load` takes.
+        index: the file that names the others; pass it to `mpq.load`.
         files: the files with the weights.
-        file_bytes: their sizes together.
-        kept: how many of them were there already.
+        file_bytes: their total size.
+        kept: how many of them existed already.
     """
 
     index: Path
@@ -66,18 +67,18 @@ class AppliedShards:
 def apply_shards(
     source: Path | str, plan: Plan | Path | str, folder: Path | str, *, workers: int | None = None, on_progress: Progress | None = None
 ) -> AppliedShards:
-    """Write the artifact of `plan` to `folder`, in one file for each file of the checkpoint; the model is never loaded.
+    """Write the artifact of `plan` to `folder`, one file for each file of the checkpoint. The model is never loaded.
 
     Args:
         source: the checkpoint: a Hugging Face directory, a folder of safetensors files, or one of them.
         plan: the plan or its file; its layers must be tensors of the checkpoint.
-        folder: where the files go; made if it is not there.
-        workers: threads that quantize. None: one for each core.
-        on_progress: told after each file.
+        folder: folder for the files; created if needed.
+        workers: threads that quantize; None uses one per core.
+        on_progress: called after each file.
 
     Raises:
         ApplyError: if the quantizer needs statistics, or the plan names layers that the checkpoint does not have.
-        MismatchError: if the plan was made for another checkpoint; nothing is written.
+        MismatchError: if the plan was made for a different checkpoint; nothing is written.
         HeldError: if another process writes to `folder`.
         OutputError: if `folder` cannot be written to, or one of its files is an input.
         ModelError: if a file is damaged.
@@ -86,8 +87,8 @@ def apply_shards(
     quantizer = quantizer_named(wanted.quantizer)
     if quantizer.needs_statistics:
         raise ApplyError(
-            f"quantizer '{wanted.quantizer}' needs the inputs of each layer, and so the whole model in memory: apply without shards, "
-            "or analyze again with --quantizer mse, which needs none"
+            f"quantizer '{wanted.quantizer}' needs the inputs of each layer and therefore the whole model in memory: apply without "
+            "--shards, or analyze again with --quantizer mse, which needs no inputs"
         )
     output, origin = Path(folder), Path(source)
     try:
@@ -118,8 +119,8 @@ def _apply(
     digest = sha256_of(inputs)
     if plan.model.get("kind") in ("hf", "state_dict") and digest != plan.model.get("sha256"):
         raise MismatchError(
-            f"the plan was made for a model with sha256 {str(plan.model.get('sha256'))[:12]}…, {source} has {digest[:12]}…: "
-            "give the model of the plan, or analyze this one"
+            f"the plan was made for a model with sha256 {str(plan.model.get('sha256'))[:12]}…, but {source} has {digest[:12]}…: give the "
+            "plan's model, or analyze this one"
         )
     parts = Parts(shards[0].output.parent, identity_of(digest, plan))
     kept = [shard for shard in shards if parts.holds(shard)]
@@ -130,7 +131,7 @@ def _apply(
             if shard not in kept:
                 _write(shard, quantizer, pool)
                 if [_state(path) for path in inputs] != before:
-                    raise MismatchError(f"{source} was changed while it was read: run the command again")
+                    raise MismatchError(f"{source} changed while it was read: run the command again")
                 parts.finished(shard)
             on_progress(done, len(shards), shard.output.name)
         parts.complete(shards)
@@ -138,7 +139,7 @@ def _apply(
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    """What tells that a file was changed."""
+    """The state by which a change of a file is detected."""
     found = path.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -202,7 +203,7 @@ def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantiz
 def _quantize_whole(
     tensor: StoredTensor, layer: Layer, scheme: Scheme, quantizer: Quantizer, source: int, target: int, places: dict[str, int], size: int
 ) -> None:
-    """A tensor whose outputs do not lie one after the other is held whole."""
+    """A tensor whose output rows are not contiguous is kept in memory as a whole."""
     matrix = to_matrix(tensor.rows(source, 0, tensor.shape[0]), layer.axes, layer.groups)
     for first in range(0, len(matrix), size):
         _store(matrix[first : first + size], scheme, quantizer, target, places, first)
@@ -215,7 +216,7 @@ def _quantize_rows(
 
 
 def _store(matrix: Tensor, scheme: Scheme, quantizer: Quantizer, target: int, places: dict[str, int], first: int) -> None:
-    """Quantize the rows of a layer from `first` on, a whole number of bytes, and write them to their places."""
+    """Quantize rows of a layer from `first` on, which fill a whole number of bytes, and write them to their offsets."""
     rows, columns = matrix.shape
     weight = quantizer.quantize(matrix, scheme)
     parts = weight.pack()

@@ -1,4 +1,4 @@
-"""Recover: an artifact is trained at fixed bytes, and what held-out samples agree to is written as another artifact of the same size."""
+"""Recover: trains an artifact without changing its size; if held-out samples agree, the result is written as a new artifact."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from mpq.tensors.quantizers.registry import quantizer_named
 
 @dataclass(frozen=True)
 class Retrained:
-    """What came of training.
+    """The result of training.
 
     Args:
         path: the new artifact; None if held-out samples did not agree, and nothing was written.
         file_bytes: its size.
-        decision: on the training.
+        decision: whether the training is kept, and why.
         checkpoints: of the run; `finish` removes them.
     """
 
@@ -61,7 +61,7 @@ class Retrained:
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """For the plan: the errors on held-out samples before and after, and what share of the gap to the original came back."""
+        """For the plan: the errors on held-out samples before and after, and the share of the gap to the original that was recovered."""
         made = self.decision
         if made.before is None or made.after is None or made.stderr is None:
             return {}
@@ -88,24 +88,24 @@ def train_artifact(
     on_line: Watch | None = None,
     on_progress: Callable[[str], Progress] | None = None,
 ) -> Retrained:
-    """Train what an artifact stores, and write it to `output` if held-out samples of the plan's data agree.
+    """Train the values that an artifact stores, and write the result to `output` if the plan's held-out samples agree.
 
     Args:
         model: the unquantized model.
-        plan: of the artifact.
-        artifact: to begin with.
+        plan: the plan of the artifact.
+        artifact: the artifact to start from.
         output: path of the new artifact.
-        data: to train on.
+        data: the samples to train on.
         plan_data: the data of the analysis, whose held-out part decides.
         settings: how to train; the seed is the plan's.
-        folder: of the checkpoints; a run that was killed goes on from there. The caller ends with `finish` of what is returned.
-        on_line: given all lines after each evaluation.
-        on_progress: gives a step, by its name, what it reports its progress to.
+        folder: folder of the checkpoints, from which a killed run resumes. The caller ends with `finish` of what is returned.
+        on_line: called with all lines after each evaluation.
+        on_progress: gives the progress callback of a step, by its name.
 
     Raises:
         MismatchError: if the artifact, the plan, the model and the data do not belong together.
-        DataError: if held-out samples are among those to train on.
-        ApplyError: if training can do nothing for this model; the message says why.
+        DataError: if held-out samples are among the training samples.
+        ApplyError: if training is not possible for this model; the message says why.
     """
     check_folder(output)
     header, layers = read_header(artifact), checked_layers(plan, model)
@@ -132,10 +132,10 @@ def train_artifact(
 
 
 def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], model: LoadedModel) -> State:
-    """The weights that an artifact stores, and its other tensors where they differ from the model's.
+    """The weights that an artifact stores, and those of its other tensors that differ from the model's.
 
     Raises:
-        FormatError: if a tensor is missing or has another shape.
+        FormatError: if a tensor is missing or has a different shape.
     """
     with opened(artifact_files(artifact)) as file:
         weights = {
@@ -149,7 +149,7 @@ def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], mo
                 raise FormatError(f"{artifact} lacks '{name}': run `mpq apply` again")
             stored = file.get_tensor(name)
             if stored.is_floating_point() and original.is_floating_point():
-                stored = stored.to(original.dtype)  # it may be stored in a smaller one
+                stored = stored.to(original.dtype)  # it may be stored in a smaller dtype
             if stored.dtype == original.dtype and stored.shape == original.shape and not torch.equal(stored, original):
                 tensors[name] = stored
     return State(weights, tensors)
@@ -159,13 +159,13 @@ def _check_apart(held_out: Data, data: Data) -> None:
     shared = shared_samples(held_out, data)
     if shared:
         raise DataError(
-            f"{data.source}: {shared} of the {held_out.samples} held-out samples of the plan are among the samples to train on, "
-            "so they could not judge: give other data"
+            f"{data.source}: {shared} of the {held_out.samples} held-out samples of the plan are among the training samples, so they "
+            "cannot decide: give other data"
         )
 
 
 def _key(plan: Plan, state: State, data: Data, settings: TrainSettings) -> str:
-    """A digest of all that a run depends on."""
+    """A digest of everything that a run depends on."""
     sizes = [batch.size for batch in data.batches]
     digest = hashlib.sha256(json.dumps([plan.assignment, plan.model.get("sha256"), data.sha256, sizes, settings.to_dict()]).encode())
     for name, weight in sorted(state.weights.items()):

@@ -66,7 +66,7 @@ class Moments:
         step = math.gcd(rows, *(math.gcd(first, count // groups) for first, count, groups in sums))
         blocks = rows // step
         if len(sums) > 1 and 4 * blocks * columns**2 > _MOST_BYTES:
-            return "its rows meet too many kinds of inputs to keep apart"
+            return "its rows see too many different inputs"
         hessian = torch.zeros(blocks, columns, columns)
         counts = torch.zeros(blocks, dtype=torch.float64)
         for block in range(blocks):

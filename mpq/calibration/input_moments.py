@@ -225,7 +225,7 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
         """Add the vectors of one call; the reason if they are not to be had."""
         found = product(call.operation, name, part, tensor, call.arguments)
         if found is None:
-            return "a lookup table" if part.operator == "embedding" else f"consumed by {call.operation}, whose inputs are not seen"
+            return "a lookup table" if part.operator == "embedding" else f"used by {call.operation}, whose inputs cannot be observed"
         view, layer = region(tensor), self._layers[origin.weight]
         view = view.split(found.groups) if found.split else view
         key = (origin.weight, view, origin.region, origin.source, found.free, found.reduced)

@@ -38,16 +38,16 @@ def place(origin: Origin, view: Region, layer: Layer, found: Product) -> Placeme
     """The place of a product with the part of `layer` that lies in `view`, or why it cannot be told."""
     meeting = view.meeting(origin.region)
     if meeting is None:
-        return "its memory is laid out in a way that is not understood"
+        return "its memory layout is not supported"
     shape, axes = grouped_shape(layer.shape, layer.groups), grouped_axes(layer.axes)
     others = tuple(axis for axis in range(len(shape)) if axis not in axes)
     rows, _ = _walk(origin, view, meeting, found.free, shape, axes)
     columns, values = _walk(origin, view, meeting, found.reduced, shape, others)
     whole = len(values) == len(columns)
     if not len(rows) or not np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))) or len(rows) % found.groups:
-        return "its rows are used in an order that is not understood"
+        return "its rows are used in an unsupported order"
     if not whole or len(np.unique(columns)) != len(columns):
-        return "its columns are used in an order that is not understood"
+        return "its columns are used in an unsupported order"
     size = int(np.prod([view.shape[dim] for dim in found.reduced]))
     in_order = np.array_equal(columns, np.arange(layer.matrix[1]))
     return Placement(

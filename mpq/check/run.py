@@ -47,7 +47,7 @@ def check_file(path: Path, *, budget: str | None = None, scope: Scope | None = N
         path: a plan, an artifact, or a model file or folder.
         budget: a size limit.
         scope: what `budget` counts; None uses the scope of the plan's own budget, else "layers".
-        max_error: limit of the held-out error, in the metric of the plan's evidence.
+        max_error: limit for the held-out error, in the plan's metric's evidence.
 
     Raises:
         UsageError: if a limit does not apply to this file.

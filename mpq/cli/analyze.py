@@ -44,7 +44,7 @@ from mpq.writing.locks import refuse_held
 _DEFAULTS = AnalysisSettings()
 _DATA = tuple(each.name for each in fields(DataSettings))
 _SHOWN = 12
-WITHOUT_DATA = "weight"  # the method that does without
+WITHOUT_DATA = "weight"  # the method that needs no data
 
 
 def command(
@@ -62,7 +62,7 @@ def command(
             metavar="FILE",
             help="Inputs: .pt, .npz, .npy, .safetensors, text, JSONL (file.jsonl?split=train filters lines), Parquet or a "
             "`datasets` folder, a folder of images (photos?resize=256&crop=224), or package.module:callable. "
-            "[default: calibration.* beside the model, else an exported program's example inputs]",
+            "[default: calibration.* next to the model, else an exported program's example inputs]",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -80,7 +80,7 @@ def command(
         str | None,
         typer.Option(
             autocompletion=complete.named(METRICS, "auto"),
-            help=f"{either(METRICS)}; auto takes KL where the output is logits. [default: auto]",
+            help=f"{either(METRICS)}; auto uses KL divergence if the output is logits. [default: auto]",
         ),
     ] = None,
     outputs: Annotated[
@@ -95,24 +95,27 @@ def command(
         str | None,
         typer.Option(
             autocompletion=complete.named(QUANTIZERS, "auto"),
-            help=f"How codes are chosen: {', '.join(QUANTIZERS)}; auto measures. {default_of(_DEFAULTS, 'quantizer')}",
+            help=f"How codes are chosen: {', '.join(QUANTIZERS)}; auto tries the best two on this model. "
+            f"{default_of(_DEFAULTS, 'quantizer')}",
         ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             autocompletion=complete.named(METHODS, "auto"),
-            help=f"How sensitivities are found: {METHODS.described()}; auto measures where that "
-            f"is affordable. {default_of(_DEFAULTS, 'method')}",
+            help=f"How sensitivities are found: {METHODS.described()}; auto measures if that is affordable. "
+            f"{default_of(_DEFAULTS, 'method')}",
         ),
     ] = None,
     targets: Annotated[list[str] | None, typer.Option(help="Layers to search: exact names, globs, or re:… [default: all]")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave as they are.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave unquantized.")] = None,
     held_out: Annotated[
         float | None,
-        typer.Option(help=f"Share of the samples kept from the analysis for the search's decision. {default_of(_DEFAULTS, 'held_out')}"),
+        typer.Option(
+            help=f"Share of the samples that the analysis does not see; the search decides with them. {default_of(_DEFAULTS, 'held_out')}"
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help=f"Of the split. {default_of(_DEFAULTS, 'seed')}")] = None,
+    seed: Annotated[int | None, typer.Option(help=f"Seed of the split. {default_of(_DEFAULTS, 'seed')}")] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
@@ -140,8 +143,7 @@ def command(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="With --offload: the memory limit for weights, their quantized variants and the reference's outputs together, "
-            "such as 64MB. [default: 1GiB]",
+            help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
             rich_help_panel="Model",
         ),
     ] = None,
@@ -152,11 +154,11 @@ def command(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Measure what each layer's bit-width does to the model's output.
+    """Measure how much quantizing each layer changes the model's output.
 
-    One layer takes one scheme, all others stay as they are, and the error at the output is measured on the calibration samples.
-    Each figure is on disk as soon as it is measured: a killed analysis goes on where it stopped, and one run again with more candidates
-    or a larger --num-samples measures only what is new.
+    One layer is quantized with one scheme, all others stay unquantized, and the error at the output is measured on the calibration samples.
+    Every value is written to disk as soon as it is measured. Run the command again to resume a killed analysis; with more candidates or a
+    larger --num-samples, only the new values are measured.
 
     Example: mpq analyze resnet20.pt2 --calib calibration.pt --candidates 2..8,16
     """
@@ -243,12 +245,12 @@ def command(
     worst = frame.sort_values("error", ascending=False).head(_SHOWN).to_dict("records")
     rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
-    say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} figures")
+    say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} values")
     if shared is not None and shared.is_dir():
-        say(f"codes and statistics are kept in {shared} for search and apply; it may be deleted, and --cache off keeps none")
+        say(f"codes and statistics for search and apply are kept in {shared}; it is safe to delete, and --cache off keeps none")
     for line in coverage_lines(table.finish):
         say(line)
-    named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only one in the folder is found
+    named = "" if list(Path().glob("*.sensitivity.jsonl")) == [target] else f" {target}"  # the only file needs no name
     unmeasured = " --trials 0" if data is None else ""
     code = code_options(table.header.model, table.header.data, trust=trust)
     suggest(f"mpq search{named} --budget 4.5bits{unmeasured}{code}")

@@ -68,14 +68,14 @@ def _signature(found: Any) -> str:
 
 
 def _argument(found: inspect.Parameter) -> str:
-    """Name, type and default; a default that is made anew for each object as the empty value that it is."""
+    """Name, type and default; a default factory is shown as the empty value that it makes."""
     kind = found.annotation if isinstance(found.annotation, str) else inspect.formatannotation(found.annotation)
     default = repr(found.default).replace("'", '"').replace("<factory>", "{}")
     return f"{_parameter(found)}: {kind}" + ("" if found.default is found.empty else f" = {default}")
 
 
 def _docstring(text: str) -> Iterator[str]:
-    """Paragraphs as they are, sections of entries as tables."""
+    """Paragraphs unchanged; sections with entries as tables."""
     parts = _SECTION.split(text)
     yield from (parts[0].strip(), "")
     for title, body in zip(parts[1::2], parts[2::2], strict=True):

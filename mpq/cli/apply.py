@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def command(
     plan: Annotated[Path, typer.Argument(help="The plan.")] = Path("plan.yaml"),
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: MODEL.mpq.safetensors beside the plan]")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: MODEL.mpq.safetensors next to the plan]")] = None,
     recovery: Annotated[
         bool,
         typer.Option(
-            help="Win back quality without a byte more: sequential re-quantization, bias correction and tuning, each kept only where "
-            "held-out samples agree."
+            help="Recover quality at the same size: sequential re-quantization, bias correction and tuning. Each is kept only if held-out "
+            "samples agree."
         ),
     ] = True,
     corrections: Annotated[bool, typer.Option(hidden=True, help="The old name of --recovery.")] = True,
@@ -45,8 +45,8 @@ def command(
         typer.Option(
             "--tune-work",
             metavar="TERAFLOPS",
-            help="Work allowed for each of --sequential and --tune, in 10^12 floating-point operations. If that is too little, "
-            "they use fewer passes and samples, the same on every machine.",
+            help="Work allowed for each of --sequential and --tune, in 10^12 floating-point operations. If that is too little, they use "
+            "fewer passes and samples. The result is the same on every machine.",
         ),
     ] = TUNE_WORK,
     tune_minutes: Annotated[
@@ -54,8 +54,8 @@ def command(
         typer.Option(
             "--tune-minutes",
             metavar="MINUTES",
-            help="Emergency stop for each of --sequential and --tune. A result that it cuts short depends on the machine; the artifact "
-            "says so.",
+            help="Emergency stop for each of --sequential and --tune. If it stops a step, the result depends on the machine, and the "
+            "artifact says so.",
         ),
     ] = TUNE_MINUTES,
     allow_unchanged: Annotated[
@@ -65,7 +65,7 @@ def command(
         bool,
         typer.Option(
             "--fingerprint/--no-fingerprint",
-            help="Put a digest of each layer's weights into the header, for `mpq verify`; the file has the same size without.",
+            help="Put a digest of each layer's weights into the header, for `mpq verify`. The size of the file stays the same.",
         ),
     ] = True,
     shards: Annotated[
@@ -73,7 +73,8 @@ def command(
         typer.Option(
             "--shards",
             metavar="FOLDER",
-            help="For models larger than memory: write one file there for each safetensors file of the model, which is never loaded.",
+            help="For models larger than memory: write one file to this folder for each safetensors file of the model. The model is never "
+            "loaded.",
         ),
     ] = None,
     to: Annotated[
@@ -82,7 +83,7 @@ def command(
             "--to",
             metavar="TARGET",
             autocompletion=complete.named(TARGETS),
-            help="Write the artifact for another program too, as `mpq export`: for example pt2.",
+            help="Also export the artifact for another program, like `mpq export`: for example pt2.",
         ),
     ] = None,
     cache: Cache = None,
@@ -92,12 +93,12 @@ def command(
 ) -> None:
     """Write the packed, smaller model that a plan describes.
 
-    The model is found through the plan and checked by its hash; the file has exactly the size that the plan predicts.
+    The plan names the model, and its hash is checked. The file has exactly the size that the plan predicts.
 
     Example: mpq apply plan.yaml
     """
     if shards is not None and (output is not None or to is not None):
-        raise UsageError("--shards writes a folder of files: leave out --output, and --to, which needs the model in memory")
+        raise UsageError("--shards writes a folder of files: leave out --output and --to (--to needs the model in memory)")
     if not plan.exists():
         raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
 
@@ -179,16 +180,16 @@ def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *,
             {"output": str(done.index), "files": [str(file) for file in done.files], "file_bytes": done.file_bytes, "kept": done.kept}
         )
         return
-    kept = f", {done.kept} of them kept from before" if done.kept else ""
-    print_lines([f"{done.index}: {len(done.files)} files{kept}, {done.file_bytes:,} bytes, each as predicted for itself"])
+    kept = f", {done.kept} of them kept from the earlier run" if done.kept else ""
+    print_lines([f"{done.index}: {len(done.files)} files{kept}, {done.file_bytes:,} bytes; every file matches its predicted size"])
     print_lines([unsearched_line(done.file_bytes, wanted.size.layer_bytes, dtype=wanted.rest.dtype)])
     if done.file_bytes != wanted.size.file_bytes:
-        say(f"the plan's {wanted.size.file_bytes:,} bytes are those of one file, with one header")
+        say(f"the plan's {wanted.size.file_bytes:,} bytes are for a single file with one header")
     say(f"in Python: mpq.load('{done.index}')")
 
 
 def _data(plan: Plan, file: Path, model: LoadedModel, *, needed: bool, trust: bool) -> Data | None:
-    """The data of the plan; where it is gone, a quantizer that does not need it goes on, without recovery."""
+    """The data of the plan. If it is missing, a quantizer that needs no data continues without recovery."""
     try:
         return reopen_data(plan.data, file, model, trust=trust)
     except MpqError as error:

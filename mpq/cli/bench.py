@@ -1,4 +1,4 @@
-"""`mpq bench`: the packed model beside the reference on this machine."""
+"""`mpq bench`: compares the packed model with the reference on this machine."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def command(
     artifact: Annotated[Path, typer.Argument(help="What `mpq apply` wrote.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE", help="Inputs, one sample is enough. [default: example inputs, or tokens]"),
+        typer.Option("--data", metavar="FILE", help="Inputs; one sample is enough. [default: example inputs, or tokens]"),
     ] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
-    batch_sizes: Annotated[str, typer.Option("--batch-sizes", metavar="N,N,…", help="Samples at once.")] = "1,8,32",
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", metavar="N,N,…", help="Samples per batch.")] = "1,8,32",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to decode, for language models.")] = 64,
     seq_len: SeqLen = None,
     dtype: Dtype = None,
@@ -41,9 +41,9 @@ def command(
 ) -> None:
     """Compare the packed model with the reference on this machine: speed, loading, memory.
 
-    Both are called in turn, and the shortest times count. Latency by batch size, tokens per second of greedy decoding with a cache for a
-    Hugging Face language model, and the time and the memory that loading takes in a process of its own. With --dtype a column more:
-    the same model with ordinary weights in that dtype, so that what packing gains stands apart from what the dtype gains.
+    Both models are called in turn, and the shortest times count. Measured are latency by batch size, tokens per second (greedy decoding
+    with a cache, for Hugging Face language models), and the time and memory of loading in a separate process. --dtype adds a column for the
+    same model with unpacked weights in that dtype, to separate the gain of packing from the gain of the dtype.
 
     Example: mpq bench resnet20.mpq.safetensors --batch-sizes 1,64
     """
@@ -71,7 +71,7 @@ def command(
         pairs, refused = latencies(reference.module, packed, sample, sizes, unpacked=unpacked, dtype=wanted)
         advance(1, 3, "latency")
         if not pairs:
-            raise UsageError(f"the model takes none of the batch sizes {batch_sizes}: give the one it was exported with, --batch-sizes N")
+            raise UsageError(f"the model accepts none of the batch sizes {batch_sizes}: give the one it was exported with, --batch-sizes N")
         vocabulary = (reference.config or {}).get("vocab_size")
         decoding = (
             tokens_per_second(reference.module, packed, vocabulary=vocabulary, tokens=tokens, unpacked=unpacked) if vocabulary else None
@@ -81,7 +81,7 @@ def command(
         place: dict[str, Any] = {"reference": reference.path, "factory": reference.factory, "trust": trust, "dtype": dtype}
         loads = {what: loading_of(what, artifact, **place) for what in ("reference", "packed")}
     if refused:
-        say(f"batch sizes that the model does not take: {', '.join(map(str, refused))}")
+        say(f"batch sizes that the model does not accept: {', '.join(map(str, refused))}")
     if json:
         print_json(
             {
@@ -100,23 +100,25 @@ def command(
     rows.append(["load", f"{before.seconds:.2f} s", f"{after.seconds:.2f} s", f"{before.seconds / after.seconds:.2f}"])
     for label, kind in (("memory", "resident_bytes"), ("peak while loading", "peak_bytes")):
         rows.append(_memory(label, getattr(before, kind), getattr(after, kind)))
-    columns = ["figure", "reference", "packed", "times better"]
+    columns = ["metric", "reference", "packed", "times better"]
     if dtype is not None:
         columns.append(f"unpacked {dtype}")
         rows = [row + [""] * (len(columns) - len(row)) for row in rows]
     print_table(columns, rows, title=f"{artifact.name}, {torch.get_num_threads()} threads")
-    print_lines([f"the file has {artifact_bytes(artifact) / 1e6:,.1f} MB; `mpq show {artifact} --kernels` says what multiplies each layer"])
+    print_lines(
+        [f"the file has {artifact_bytes(artifact) / 1e6:,.1f} MB; `mpq show {artifact} --kernels` shows which kernel runs each layer"]
+    )
 
 
 def _sizes(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--batch-sizes {text} is no list of batch sizes: write for example 1,8,32")
+        raise UsageError(f"--batch-sizes {text} is not a list of batch sizes: write for example 1,8,32")
     return [int(part) for part in parts]
 
 
 def _sample(data: str | None, reference: LoadedModel, seq_len: int | None) -> Batch:
-    """One sample: as given, else an example input, else tokens in order."""
+    """One sample: from the given data, else an example input, else tokens 0, 1, 2, ..."""
     if data is not None:
         return read_data(data, reference, DataSettings(seq_len, 1, 1)).batches[0]
     if reference.example_inputs is not None:
@@ -128,7 +130,7 @@ def _sample(data: str | None, reference: LoadedModel, seq_len: int | None) -> Ba
 
     vocabulary = (reference.config or {}).get("vocab_size")
     if vocabulary is None:
-        raise DataError(f"a {reference.kind} model brings no inputs: give --data FILE, one sample is enough")
+        raise DataError(f"a {reference.kind} model has no example inputs: give --data FILE; one sample is enough")
     return Batch((), {"input_ids": torch.arange(seq_len or _TOKENS).remainder(vocabulary).unsqueeze(0)})
 
 

@@ -1,4 +1,4 @@
-"""What the model card of a Hugging Face folder takes beyond the artifact: the plan, the report, and an evaluation."""
+"""What the model card of a Hugging Face folder needs in addition to the artifact: the plan, the report, and an evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HUB = "huggingface"  # the target
 
 
 def with_card(options: Options, artifact: Path, *, base_model: str | None, evaluation: Path | None) -> Options:
-    """The options with the plan beside an artifact, its report where the analysis is there, and what the user adds to the card.
+    """The options with the plan next to an artifact, its report if the analysis exists, and what the user adds to the card.
 
     Raises:
         UsageError: if the base model is not `org/name`.
@@ -41,7 +41,7 @@ def with_card(options: Options, artifact: Path, *, base_model: str | None, evalu
 
 
 def _report(plan: Path) -> str | None:
-    """The report of a plan, without the paths of this machine; None where its analysis is not there."""
+    """The report of a plan, without paths of this machine; None if its analysis is missing."""
     from mpq.cli.report import subject_of
     from mpq.export.weights.huggingface.target import without_paths
     from mpq.report.render import render

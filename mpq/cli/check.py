@@ -38,34 +38,43 @@ _DATA = "Data"
 def command(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Plans, artifacts, or any model file or folder. [default: what mpq-budgets.yaml says, else plan.yaml]"),
+        typer.Argument(
+            help="Plans, artifacts, or any model file or folder. [default: the files that mpq-budgets.yaml names, else plan.yaml]"
+        ),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. A plan's own budget holds in any case.")] = None,
-    scope: Annotated[str | None, typer.Option(help="What --budget counts: layers or file. [default: what the plan's own counts]")] = None,
-    max_loaded: Annotated[str | None, typer.Option(help="Limit of the model's memory once mpq.load has loaded it: 64MB.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Size limit: 4.5bits, 12MB, 30%. A plan's own budget always applies too.")] = None,
+    scope: Annotated[str | None, typer.Option(help="What --budget counts: layers or file. [default: the plan's own scope]")] = None,
+    max_loaded: Annotated[str | None, typer.Option(help="Limit for the memory of the model that mpq.load returns: 64MB.")] = None,
     max_loaded_packed: Annotated[str | None, typer.Option(help="The same, loaded with packed=True.")] = None,
     max_error: Annotated[
-        float | None, typer.Option(help="Limit of the plan's held-out error, in its metric; with --data, of the artifact's error on that.")
+        float | None,
+        typer.Option(help="Limit for the plan's held-out error, in its metric. With --data: limit for the artifact's error on that data."),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="REVISION|FILE", help="What growth is counted against.")] = None,
-    max_growth: Annotated[str | None, typer.Option(help="Percent of the file that it may grow since the baseline. [default: 0%]")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="REVISION|FILE", help="The earlier plan to compare the size with: a file or a git revision.")
+    ] = None,
+    max_growth: Annotated[str | None, typer.Option(help="How much the file may grow since the baseline, in percent. [default: 0%]")] = None,
     budgets: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Rules for many files, applied in addition to all other limits. [default: mpq-budgets.yaml, if it is here]"
         ),
     ] = None,
-    init: Annotated[bool, typer.Option("--init", help="Write mpq-budgets.yaml from what is below this folder.")] = False,
+    init: Annotated[
+        bool, typer.Option("--init", help="Write mpq-budgets.yaml with limits for the files in and below this folder.")
+    ] = False,
     data: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Measure artifacts on this, as mpq eval does; --max-error limits it.", rich_help_panel=_DATA),
+        typer.Option(
+            metavar="FILE", help="Data to evaluate artifacts on, as in mpq eval; --max-error limits the error.", rich_help_panel=_DATA
+        ),
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
             autocompletion=complete.named(dict.fromkeys(FIGURES, "")),
-            help="Which figure of mpq eval: how much worse than the reference, so accuracy means its loss. "
-            "[default: kl_divergence where there is one, else relative_mse]",
+            help="Which metric of mpq eval --max-error limits. It counts how much worse the artifact is than the reference, so accuracy "
+            "means the loss of accuracy. [default: kl_divergence if there is one, else relative_mse]",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -79,15 +88,17 @@ def command(
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write JUnit XML.", rich_help_panel=_CI)] = None,
     github: Annotated[
         bool | None,
-        typer.Option("--github/--no-github", help="Annotations and step summary. [default: inside GitHub Actions]", rich_help_panel=_CI),
+        typer.Option(
+            "--github/--no-github", help="Write annotations and a step summary. [default: only inside GitHub Actions]", rich_help_panel=_CI
+        ),
     ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Say whether plans, artifacts and model files keep their budgets; exit 1 if not.
+    """Check that plans, artifacts and model files are within budget; exit 1 if not.
 
-    All limits hold together: the plan's own budget, those given here, and the rules of mpq-budgets.yaml for these files.
-    Sizes are computed from the plan's layers, not read from its text, so an edited plan is judged as it stands.
+    All limits apply together: the plan's own budget, the options given here, and the rules in mpq-budgets.yaml for these files. Sizes are
+    computed from the plan's layers, not read from its text, so edits to a plan count.
 
     Example: mpq check plan.yaml --budget 4.5bits --max-error 0.02 --baseline origin/main
     """
@@ -121,7 +132,7 @@ def command(
 
 
 def _measure(root: Path, *, budgets: Path | None, factory: str | None, trust: bool) -> Measure:
-    """Evaluates artifacts on the data of a rule; its paths start at `root`, and code that a file of budgets names needs trust."""
+    """Evaluates artifacts on the data of a rule. Paths are relative to `root`; code that a budgets file names needs trust."""
 
     def measure(artifact: Path, rule: Rule) -> Evaluation:
         from mpq.cli.eval_artifact import evaluate_artifact
@@ -187,7 +198,7 @@ def _init(path: Path) -> None:
     from mpq.files import write_text
 
     if path.exists():
-        raise UsageError(f"{path} is there already: edit it, or remove it first")
+        raise UsageError(f"{path} already exists: edit it, or remove it first")
     text = starting_budgets(path.parent)
     write_text(path, text)
     print_lines(text.rstrip().splitlines())

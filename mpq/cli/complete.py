@@ -1,4 +1,4 @@
-"""Values that the shell completes: names from the registries, layers and schemes from the files at hand. Nothing here may fail or print."""
+"""Shell completion: names from the registries, layers and schemes from the files in use. Nothing here may fail or print."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _BITS = ("2", "3", "4", "5", "6", "7", "8", "16", "2..8", "4,8,16", "fine")
 
 
 def named(words: Mapping[str, str], *more: str) -> Callable[[str], Found]:
-    """Completes the names of a registry, each with its words; `more` are further names."""
+    """Completes the names of a registry, each with its description; `more` are additional names."""
     found = {**dict.fromkeys(more, ""), **words}
     return lambda incomplete: [(name, text) for name, text in found.items() if name.startswith(incomplete)]
 
 
 def layer_of_plan(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Layers of the plan that stands before on the command line."""
+    """Layers of the plan given earlier on the command line."""
     return _starting(_plan_layers(ctx.params.get("plan")), incomplete)
 
 
@@ -42,7 +42,7 @@ def pin(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def schemes_of_layers(ctx: typer.Context, incomplete: str) -> list[str]:
-    """LAYER=SCHEME,SCHEME: the same with several schemes."""
+    """LAYER=SCHEME,SCHEME: like `pin`, with several schemes."""
     begun, mark, _ = incomplete.rpartition(",")
     if not mark or "=" not in begun:
         return pin(ctx, incomplete)

@@ -1,4 +1,4 @@
-"""`mpq compress`: analyze, search, apply and check in one command, each as the command of its own does it."""
+"""`mpq compress`: analyze, search, apply and check in one command, each exactly like the separate command."""
 
 from __future__ import annotations
 
@@ -39,25 +39,30 @@ def command(
             help="torch.export archive, TorchScript, Hugging Face folder, hf://ORG/NAME@REVISION, or state dict with --builder."
         ),
     ],
-    budget: Annotated[str, typer.Option(help="The size to meet: 4.5bits per weight, 12MB, 12MiB, or 30% of the original.")],
+    budget: Annotated[str, typer.Option(help="The size limit: 4.5bits per weight, 12MB, 12MiB, or 30% of the original.")],
     calib: Annotated[
         str | None,
         typer.Option(
             "--calib",
             "--calibration",
             metavar="FILE",
-            help="Inputs, as for mpq analyze. [default: calibration.* beside the model, else an exported program's example inputs]",
+            help="Inputs, as for mpq analyze. [default: calibration.* next to the model, else an exported program's example inputs]",
             rich_help_panel="Data",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where all files go; made if it is not there.")] = Path(),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for all files; it is created if needed.")
+    ] = Path(),
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers (with their scales) or file. [default: layers]")] = None,
     candidates: Annotated[
         list[str] | None,
         typer.Option(help=f"Bits, ranges (2..8), schemes, or fine, as for mpq analyze. {default_of(AnalysisSettings(), 'candidates')}"),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help=f"Plans measured beyond the exact one. {default_of(SearchSettings(), 'trials')}")
+        int | None,
+        typer.Option(
+            help=f"Plans to evaluate on the model, in addition to the exact and uniform ones. {default_of(SearchSettings(), 'trials')}"
+        ),
     ] = None,
     num_samples: NumSamples = None,
     seq_len: SeqLen = None,
@@ -71,8 +76,8 @@ def command(
 ) -> None:
     """Make a model smaller in one command: analyze, search, apply and check, with the defaults of each.
 
-    Each step prints the command that does it alone, with all its other options. All files stay: the sensitivity file, plan.yaml and the
-    artifact. Run again, it resumes; with another budget it keeps the analysis. The exit code is that of mpq check.
+    Each step prints its own command, which you can run separately with more options. All files are kept: the sensitivity file, plan.yaml
+    and the artifact. Run the command again to resume; with a different budget, the analysis is reused. The exit code is that of mpq check.
 
     Example: mpq compress model.pt2 --calib calibration.pt --budget 4.5bits
     """
@@ -101,17 +106,17 @@ def command(
 
 
 def _refuse_early(budget: str, scope: str | None, calib: str | None, *, trust: bool) -> None:
-    """Refuse now what the search would refuse after the analysis."""
+    """Refuse at once what the search would refuse only after the analysis."""
     if scope is not None and scope not in SCOPES:
         raise UsageError(f"--scope '{scope}' is unknown: use {' or '.join(SCOPES)}")
     if len(budget_range(budget, SCOPES[0])) > 1:
         raise UsageError(f"--budget {budget} is a range: give one size here, and search the range with mpq search")
     if calib is not None and ":" in calib and not Path(calib.partition("?")[0]).exists() and not trust:
-        raise UsageError(f"--calib {calib} is called again by the steps after the analysis, which find it in a file: add --trust")
+        raise UsageError(f"--calib {calib} is called again by the steps after the analysis, which read its name from a file: add --trust")
 
 
 class _Step(NamedTuple):
-    """One command: its name, its function, its argument and its options, by the names that the function has for them."""
+    """One command: its name, its function, its argument and its options, named as the function's parameters."""
 
     name: str
     command: Callable[..., None]
@@ -119,13 +124,13 @@ class _Step(NamedTuple):
     options: Mapping[str, Any]
 
     def run(self, *, json: bool) -> None:
-        """Do it."""
+        """Run the command."""
         name, value = self.argument
         self.command(**{name: value}, **self.options, json=json)
 
     @property
     def line(self) -> str:
-        """How it is typed."""
+        """The command as the user would type it."""
         words = [str(each) for each in (self.argument[1] if isinstance(self.argument[1], list) else [self.argument[1]])]
         for name, value in self.options.items():
             option = "--builder" if name == "factory" else f"--{name.replace('_', '-')}"
@@ -135,7 +140,7 @@ class _Step(NamedTuple):
 
 
 def _run(steps: Sequence[_Step], *, json: bool) -> int:
-    """Take the steps; the exit code of the last. Their JSON documents become one."""
+    """Run the steps and return the exit code of the last. Their JSON documents are merged into one."""
     found: dict[str, Any] = {}
     code = 0
     for step in steps:

@@ -1,4 +1,4 @@
-"""What every command says and how: results on stdout, narration on stderr, progress with time left. No arithmetic."""
+"""How every command prints: results on stdout, narration on stderr, progress with time left. No arithmetic."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mpq.progress import Advance, in_turn, shown_progress
 from mpq.shown import ZERO_MARK, ZERO_NOTE, json_escaped, one_line, printable
 from mpq.shown import figure as figure
 
-_UNFOLDED = 1000  # columns of a table where the output is no terminal
+_UNFOLDED = 1000  # columns of a table if the output is not a terminal
 
 
 @dataclass
 class Voice:
-    """How much is said. `--quiet` leaves results and errors; `--verbose` adds tracebacks; `next_steps` suggests the next command."""
+    """How much is printed. `--quiet` keeps only results and errors; `--verbose` adds tracebacks; `next_steps` suggests the next command."""
 
     quiet: bool = False
     verbose: bool = False
@@ -40,14 +40,14 @@ def say(text: str) -> None:
 
 
 def suggest(text: str) -> None:
-    """The next command, on stderr: "next: mpq ..."; nothing where the next step is taken anyway."""
+    """The next command, on stderr: "next: mpq ..."; nothing if the next step runs anyway."""
     if voice.next_steps:
         say(f"next: {text}")
 
 
 @contextmanager
 def no_next_steps() -> Iterator[None]:
-    """While the steps of one command are taken, none suggests the next."""
+    """While one command runs several steps, no step suggests the next one."""
     voice.next_steps = False
     try:
         yield
@@ -56,12 +56,12 @@ def no_next_steps() -> Iterator[None]:
 
 
 def warn(text: str) -> None:
-    """One line that must be seen, on stderr."""
+    """One line on stderr, printed even with `--quiet`."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"warning: {one_line(text)}"))
 
 
 def print_json(value: Any) -> None:
-    """A JSON document on stdout; NaN and infinity, which JSON lacks, are null, and what cannot be seen is escaped."""
+    """A JSON document on stdout. NaN and infinity, which JSON lacks, become null; invisible characters are escaped."""
     sys.stdout.write(json_escaped(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
@@ -74,14 +74,14 @@ def _finite(value: Any) -> Any:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Plain result lines on stdout; a text in them that holds line breaks or control characters is escaped."""
+    """Plain result lines on stdout; line breaks and control characters within them are escaped."""
     out = Console(highlight=False, soft_wrap=True)
     for line in lines:
         out.print(Text(printable(_explained(line))))
 
 
 def _explained(line: str) -> str:
-    """A line with a footnote where a value in it is zero but for rounding."""
+    """The line, with a footnote if a value in it is zero except for rounding."""
     return f"{line} ({ZERO_NOTE})" if ZERO_MARK in line else line
 
 
@@ -93,7 +93,7 @@ def print_table(
     styles: Mapping[int, str] | None = None,
     left: Sequence[str] = (),
 ) -> None:
-    """A table on stdout; columns after the first are aligned right, but for those named in `left`. `styles` by row number."""
+    """A table on stdout. Columns after the first are right-aligned, except those named in `left`. `styles` is by row number."""
     heading = None if title is None else Text(printable(title), style="bold")
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(columns):
@@ -108,11 +108,11 @@ def print_table(
 
 
 def _print_columns(table: Table) -> None:
-    """A table as wide as the terminal; where there is none, one line per row."""
+    """A table as wide as the terminal; without a terminal, one line per row."""
     console = Console(highlight=False)
     if console.is_terminal:
         console.print(table)
-    else:  # one line per row, however long, without blanks at its end
+    else:  # one line per row, however long, without trailing blanks
         console = Console(highlight=False, width=_UNFOLDED)
         with console.capture() as captured:
             console.print(table)
@@ -127,19 +127,19 @@ def progress(stage: str) -> Iterator[Advance]:
 
 
 def progress_in_turn() -> AbstractContextManager[Callable[[str], Advance]]:
-    """Progress of stages one after the other, each with its own bar and clock from its first report on."""
+    """Progress of consecutive stages; each has its own bar and clock, which start with its first report."""
     return in_turn(progress)
 
 
 def fallback_lines(fallbacks: Mapping[str, str]) -> list[str]:
-    """Which layers were quantized without statistics of their inputs, one line per reason."""
+    """Which layers were quantized without input statistics, one line per reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in fallbacks.items():
         by_reason.setdefault(reason, []).append(name)
-    return [f"quantized by weight error alone, without statistics of the inputs: {', '.join(n)} ({r})" for r, n in by_reason.items()]
+    return [f"quantized by weight error alone, without input statistics: {', '.join(n)} ({r})" for r, n in by_reason.items()]
 
 
 def peak_line(finish: Mapping[str, Any] | None) -> str:
     """How much memory an analysis took: "peak memory 412 MB, with Python and torch"."""
     peak = (finish or {}).get("cost", {}).get("peak_memory_bytes", 0)
-    return f"peak memory {peak / 1e6:.0f} MB, with Python and torch" if peak else "peak memory: this system does not tell it"
+    return f"peak memory {peak / 1e6:.0f} MB, with Python and torch" if peak else "peak memory: not available on this system"

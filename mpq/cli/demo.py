@@ -1,4 +1,4 @@
-"""`mpq demo`: the whole path on a trained model that ships with mpq."""
+"""`mpq demo`: all steps on a trained model that ships with mpq."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from mpq.cli.console import print_lines, say, voice
 def command(
     name: Annotated[str, typer.Argument(help="digits (a small CNN) or chars (a character-level language model).")] = "digits",
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the files there. [default: a temporary folder]")
+        Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the files in this folder. [default: a temporary folder]")
     ] = None,
-    budget: Annotated[str, typer.Option(help="The size to meet.")] = "4.5bits",
+    budget: Annotated[str, typer.Option(help="The size limit.")] = "4.5bits",
 ) -> None:
-    """Run the whole path on a trained model that ships with mpq: no network, under a minute.
+    """Run all steps on a trained model that ships with mpq: no network, under a minute.
 
-    Each step prints the command that does it, to be copied.
+    Each step prints its command, which you can copy.
 
     Example: mpq demo chars --budget 5bits --keep demo
     """
     from mpq.demo import write_demo
 
-    Budget(budget)  # refused now, not after the analysis
+    Budget(budget)  # refused at once, not after the analysis
     with _folder(keep) as folder:
         write_demo(name, folder)
         before = Path.cwd()

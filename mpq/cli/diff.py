@@ -23,12 +23,14 @@ def command(
     new: Annotated[Path, typer.Argument(help="The plan to compare with it.")] = Path("plan.yaml"),
     sensitivity: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Tells what each layer does to the error. [default: the analysis that the new plan names]"),
+        typer.Option(
+            metavar="FILE", help="Shows what each layer contributes to the error. [default: the analysis that the new plan names]"
+        ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     json: Json = False,
 ) -> None:
-    """Say what changed between two plans: layers, bytes, predicted and measured error.
+    """Show what changed between two plans: layers, bytes, predicted and measured error.
 
     Example: mpq diff HEAD:plan.yaml plan.yaml --markdown
     """
@@ -37,12 +39,12 @@ def command(
     from mpq.records.plan import read_plan
 
     if markdown and json:
-        raise UsageError("--markdown and --json exclude each other: choose one")
+        raise UsageError("give either --markdown or --json, not both")
     after = read_plan(new)
     source = source_of_plan(new, after)
     table = table_beside(source, given=sensitivity)
     if table is None and after.analysis:
-        warn(f"the errors of layers are left out: {source.missing}")
+        warn(f"the errors of layers are not shown: {source.missing}")
     found = diff_plans(read_plan_at(old), after, table=table)
     if json:
         print_json({"old": old, "new": str(new), **found.to_dict()})

@@ -35,7 +35,7 @@ _LISTS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
 _CODED = """
 | `ec1` to `ec8` |  | whole numbers, compressed to a rate with up to two decimals, such as `ec4.5`; [more](method/coded.md) | 1 to 8 |
 """
-_CODES = 840  # a whole number of bytes under any number of bits
+_CODES = 840  # weights whose codes fill whole bytes at any number of bits
 
 
 def page() -> str:

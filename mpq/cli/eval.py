@@ -1,4 +1,4 @@
-"""`mpq eval`: the quantized model beside the reference."""
+"""`mpq eval`: compares the quantized model with the reference."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from mpq.config import DataSettings
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="What `mpq apply` wrote.")],
-    data: Annotated[
-        str, typer.Option("--data", metavar="FILE", help="Inputs, with labels where there are any; read as by `mpq analyze --calib`.")
-    ],
+    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Inputs, optionally with labels; read like `mpq analyze --calib`.")],
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
     plan: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The artifact's plan, to compare with its held-out error. [default: found beside it]"),
+        typer.Option(metavar="FILE", help="The artifact's plan, whose held-out error is compared. [default: the one next to the artifact]"),
     ] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
@@ -40,8 +38,8 @@ def command(
 ) -> None:
     """Compare the quantized model with the reference on your data.
 
-    KL divergence and top-1 agreement where the output is logits, relative MSE and cosine always; accuracy and loss with
-    labels, perplexity for a language model.
+    KL divergence and top-1 agreement if the output is logits; relative MSE and cosine always; accuracy and loss if there are labels;
+    perplexity for a language model.
 
     Example: mpq eval resnet20.mpq.safetensors --data test.pt
     """
@@ -70,4 +68,4 @@ def command(
         print_json({"artifact": artifact.name, "assignment": assignment_of(read_header(artifact).schemes), **found.to_dict()})
         return
     rows = [[f.name, figure(f.reference), figure(f.quantized, f.stderr)] for f in found.figures]
-    print_table(["figure", "reference", "quantized"], rows, title=f"{artifact.name} on {found.samples} samples")
+    print_table(["metric", "reference", "quantized"], rows, title=f"{artifact.name} on {found.samples} samples")

@@ -26,20 +26,20 @@ def evaluate_artifact(
     outputs: Sequence[str] = (),
     trust: bool = False,
 ) -> Evaluation:
-    """The artifact beside the model that it was made from.
+    """Compares the artifact with the model that it was made from.
 
     Args:
         artifact: what `mpq apply` wrote.
-        data: where the samples come from, as `mpq eval --data` takes it.
+        data: where the samples come from, in any form that `mpq eval --data` accepts.
         settings: how they are read.
         reference: the unquantized model, if it is not where the artifact says.
         outputs: those to compare; empty compares all.
-        factory: what makes the module of a state dict, when the user names it.
-        trust: allow a pickled reference, and what the artifact names as factory.
+        factory: what builds the module for a state dict, if the user names it.
+        trust: allow a pickled reference, and the factory that the artifact names.
 
     Raises:
         FormatError: if there is no artifact.
-        MpqError: if the model or the data cannot be read, or do not fit.
+        MpqError: if the model or the data cannot be read, or do not match.
     """
     from mpq.records.artifact_files import read_header
 

@@ -25,11 +25,11 @@ def command(
     layer: Annotated[str, typer.Argument(help="The layer's name.", autocompletion=complete.layer_of_plan)],
     sensitivity: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: the analysis that the plan names]")] = None,
     cost: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A cost file of the search, to see what the alternatives cost in it.")
+        list[Path] | None, typer.Option(metavar="FILE", help="A cost file of the search; shows what each alternative costs.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say why a layer has its scheme, what the alternatives cost, and what would have to change.
+    """Explain why a layer has its scheme, what the alternatives cost, and at which budget that would change.
 
     Example: mpq explain plan.yaml layer3.2.conv1
     """
@@ -54,7 +54,7 @@ def print_explanation(plan: Plan, layer: str, table: Sensitivity, costs: Sequenc
 
     found = explain(plan, layer, table=table, costs=costs)
     beside = list(found.alternatives[0].beside) if found.alternatives else []
-    heading = ["scheme", "bytes", *beside, f"{table.metric}", "net loss", "taken if its error were"]
+    heading = ["scheme", "bytes", *beside, f"{table.metric}", "net loss", "would be chosen if error"]
     print_table(heading, [_row(each) for each in found.alternatives])
     print_lines(["", *_reasons(found, plan)])
 
@@ -70,7 +70,7 @@ def _reasons(found: Explanation, plan: Plan) -> list[str]:
     scheme = plan.layers[found.layer]
     lines = []
     if found.tied:
-        lines.append(f"tied: shares its choice with {', '.join(found.tied)}; bytes and errors are of all together")
+        lines.append(f"tied: shares its choice with {', '.join(found.tied)}; bytes and errors are for all of them together")
     better = min((each for each in found.alternatives if not each.chosen), key=lambda each: each.loss, default=None)
     if found.pinned:
         lines.append(f"{found.layer} is {scheme} because it is pinned")
@@ -80,15 +80,15 @@ def _reasons(found: Explanation, plan: Plan) -> list[str]:
         lines.append(f"{found.layer} is {scheme}: no other scheme was measured")
     elif better.loss < 0:
         lines.append(
-            f"{found.layer} is {scheme}, although {better.scheme} is better by {figure(-better.loss)} at the price of a byte: "
-            "bytes come in steps that do not fit exactly, or the plan was chosen by measuring it whole"
+            f"{found.layer} is {scheme}, although {better.scheme} is better by {figure(-better.loss)} at the price per byte: "
+            "sizes come in steps that do not fit exactly, or the plan was chosen by measuring it as a whole"
         )
     else:
         lines.append(f"{found.layer} is {scheme}: every other scheme loses more error than its bytes are worth")
     lines.append(f"price at this size: 1,000 bytes save {figure(1000 * found.price)}; net loss counts error and bytes at this price")
     for name, cost in plan.evidence.get("costs", {}).items():
         told = any(name in each.beside for each in found.alternatives)
-        more = "(over): with that scheme alone changed it would be more" if told else f"--cost FILE shows {name} of each scheme"
+        more = "(over): changing only this scheme would exceed the limit" if told else f"--cost FILE shows {name} of each scheme"
         lines.append(f"{name} is {cost['total']:.6g} of at most {cost['most']:g}; net loss prices bytes alone; {more}")
     for text, switch in (("smaller", found.smaller), ("larger", found.larger)):
         where = (
@@ -99,7 +99,7 @@ def _reasons(found: Explanation, plan: Plan) -> list[str]:
 
 
 def _record(found: Explanation) -> dict[str, Any]:
-    """The explanation as a JSON object; what is not a number is null."""
+    """The explanation as a JSON object; NaN and infinity become null."""
     switches = {
         name: None if switch is None else {**vars(switch), "scheme": str(switch.scheme)}
         for name, switch in (("smaller", found.smaller), ("larger", found.larger))

@@ -19,23 +19,24 @@ _TARGETS = "; ".join(f"{name}: {summary}" for name, summary in TARGETS.items())
 
 def command(
     source: Annotated[
-        Path, typer.Argument(metavar="ARTIFACT|PLAN", help="What `mpq apply` wrote; for targets without weights, a plan will do.")
+        Path, typer.Argument(metavar="ARTIFACT|PLAN", help="What `mpq apply` wrote; a plan is enough for targets without weights.")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="TARGET", autocompletion=complete.named(TARGETS), help=f"Where to. {_TARGETS}.")],
+    to: Annotated[str, typer.Option("--to", metavar="TARGET", autocompletion=complete.named(TARGETS), help=f"The target. {_TARGETS}.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File or folder. [default: beside the source, named after it]")
+        Path | None, typer.Option("--output", "-o", help="File or folder to write. [default: next to the source, named after it]")
     ] = None,
     nearest: Annotated[
-        bool, typer.Option("--nearest", help="Where the target lacks a layer's scheme, take the next larger one that holds its values.")
+        bool,
+        typer.Option(
+            "--nearest", help="If the target does not support a layer's scheme, use the next larger one that represents its values."
+        ),
     ] = False,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Inputs, two samples are enough; only for models that bring none.")
+        str | None, typer.Option("--data", metavar="FILE", help="Inputs; two samples are enough. Only for models without example inputs.")
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--reference", metavar="MODEL", help="The original model, if it is not where the source says.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The original model, if it has moved.")] = None,
     allow_unfused: Annotated[
-        bool, typer.Option("--allow-unfused", help="Let layers that vLLM fuses take different schemes; other programs do not mind.")
+        bool, typer.Option("--allow-unfused", help="Allow different schemes for layers that vLLM fuses; other programs accept them.")
     ] = False,
     compare: Annotated[
         bool,
@@ -49,7 +50,7 @@ def command(
         bool,
         typer.Option(
             "--fingerprint/--no-fingerprint",
-            help="Write NAME.fingerprint.json beside the export: what it should hold and compute, for `mpq verify`.",
+            help="Write NAME.fingerprint.json next to the export, for `mpq verify`: what the export should hold and compute.",
         ),
     ] = True,
     base_model: Annotated[
@@ -58,7 +59,7 @@ def command(
     ] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="For huggingface: what `mpq eval --json` printed for the artifact, for the model card."),
+        typer.Option(metavar="FILE", help="For huggingface: the output of `mpq eval --json` for the artifact, for the model card."),
     ] = None,
     factory: Factory = None,
     trust: Trust = False,
@@ -66,8 +67,9 @@ def command(
 ) -> None:
     """Write a plan or an artifact for another program.
 
-    A scheme that the target does not have is an error that lists the layers. With --nearest each takes the next larger one, and is
-    printed: more bytes for the same weights, except that a layer which no integers of the target hold is rounded to fp16.
+    If the target does not support a scheme, the command stops and lists the layers. With --nearest, each of them uses the next larger
+    scheme, and the change is printed: more bytes for the same weights. A layer that fits no integer format of the target is rounded to
+    fp16.
 
     Example: mpq export model.mpq.safetensors --to onnx
     """
@@ -89,7 +91,7 @@ def command(
     if done.replaced:
         rows = [[name, str(old), str(new)] for name, (old, new) in done.replaced.items()]
         before, after = done.layer_bytes
-        print_table(["layer", "plan", to], rows, title=f"{len(rows)} layers take the next larger scheme: {before:,} bytes become {after:,}")
-    print_lines([f"{done.path}: {done.bytes:,} bytes" + (f", beside {done.source_bytes:,} of the artifact" if done.weights else "")])
+        print_table(["layer", "plan", to], rows, title=f"{len(rows)} layers use the next larger scheme: {before:,} bytes become {after:,}")
+    print_lines([f"{done.path}: {done.bytes:,} bytes" + (f"; the artifact has {done.source_bytes:,}" if done.weights else "")])
     for note in done.notes:
         say(note)

@@ -1,4 +1,4 @@
-"""Finds what a command needs and was not told: the one analysis in a folder, the model of a plan, the data of an analysis."""
+"""Finds inputs that the user did not specify: the only analysis in a folder, the model of a plan, the data of an analysis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CALIBRATION = ("calibration.pt", "calibration.safetensors", "calibration.npz", 
 
 
 def stem_of(path: Path) -> str:
-    """The name that a model's files share: its own without ending; a folder's own name, and that of a model of the hub."""
+    """The base name of a model's files: the file name without suffix, the folder's name, or the name of a model on the hub."""
     hub = hub_name(path)
     name = path.resolve().name if hub is None else hub.repo.rpartition("/")[2]
     if hub is not None:
@@ -56,12 +56,12 @@ def only_analysis(folder: Path) -> Path:
 
 @contextmanager
 def removed_if_bare(path: Path) -> Iterator[None]:
-    """Where the work fails, removes a sensitivity file that it has begun and that holds no figure yet."""
+    """If the work fails, removes a sensitivity file that it started and that has no values yet."""
     begun_before = path.exists()
     try:
         yield
     except HeldError:
-        raise  # it is another's
+        raise  # another process owns it
     except MpqError:
         if not begun_before and path.exists() and sum(1 for _ in journal_lines(path)) <= 1:
             path.unlink()
@@ -69,12 +69,12 @@ def removed_if_bare(path: Path) -> Iterator[None]:
 
 
 def calibration_source(given: str | None, model: LoadedModel, *, needed: bool = True) -> str | None:
-    """Where the calibration data comes from: as given, else a file called calibration.* beside the model or here, else example inputs.
+    """The source of the calibration data: as given, else calibration.* next to the model or here, else example inputs.
 
-    Without any, and where none is `needed`, None.
+    None if there is none and it is not `needed`.
 
     Raises:
-        DataError: if there is nothing to take.
+        DataError: if it is needed and there is none.
     """
     if given is not None:
         return given
@@ -83,10 +83,10 @@ def calibration_source(given: str | None, model: LoadedModel, *, needed: bool = 
         for name in _CALIBRATION:
             if (folder / name).exists():
                 found = Path(os.path.relpath(folder / name)).as_posix()
-                say(f"calibration: {found}, found beside the model; --calib chooses another")
+                say(f"calibration: {found}, found next to the model; --calib chooses another")
                 return found
     if model.example_inputs is not None:
-        warn("no calibration data given: using the example inputs of the exported program; --calib FILE gives better figures")
+        warn("no calibration data given: using the example inputs of the exported program; --calib FILE gives better results")
         return EXAMPLES
     if not needed:
         return None
@@ -94,11 +94,11 @@ def calibration_source(given: str | None, model: LoadedModel, *, needed: bool = 
 
 
 def check_output(path: Path, *, inputs: Iterable[Path | str | None] = ()) -> None:
-    """Refuse, before the long run, a file that could not be written after it, or that the command reads.
+    """Before the long run, refuse an output file that could not be written later, or that the command reads.
 
     Args:
         path: what will be written.
-        inputs: what is read: files, folders, or data as it is given on the command line.
+        inputs: what is read: files, folders, or data in the form of the command line.
 
     Raises:
         OutputError: if `path` is a folder, a link or a device, is one of `inputs`, or its folder is missing or read-only.
@@ -114,7 +114,7 @@ def check_output(path: Path, *, inputs: Iterable[Path | str | None] = ()) -> Non
 
 
 def named_inputs(model: Mapping[str, Any], data: Mapping[str, Any], beside: Path) -> list[Path]:
-    """The model and the data that a file names, where they are; see `check_output`."""
+    """Paths of the model and the data that a file names; for `check_output`."""
     named = [model.get("path"), data.get("source")]
     return [beside.parent / str(each).partition("?")[0] for each in named if each is not None]
 
@@ -129,7 +129,7 @@ def read_data(source: str, model: LoadedModel, settings: DataSettings, *, seed: 
 
 
 def how_read(source: str, settings: DataSettings, output: Path) -> dict[str, Any]:
-    """How data was read, to be kept in a sensitivity file; a path is kept relative to that file."""
+    """How the data was read, for a sensitivity file; paths become relative to that file."""
     source = source if source == EXAMPLES else relative_source(source, output.parent)
     read = {"source": source, "seq_len": settings.seq_len, "num_samples": settings.num_samples, "batch_size": settings.batch_size}
     chosen = {
@@ -152,13 +152,13 @@ def reopen_model(
     Args:
         facts: path, sha256, kind, factory and how a checkpoint is read, as the file says.
         beside: the file; the path is relative to its folder.
-        given: the model, when the user names it.
-        factory: what makes the module of a state dict, when the user names it.
-        trust: allow a pickled module, and what the file names as factory.
-        again: do not repeat how a checkpoint was read.
+        given: the model, if the user names it.
+        factory: what builds the module for a state dict, if the user names it.
+        trust: allow a pickled module, and the factory that the file names.
+        again: do not report again how a checkpoint was read.
 
     Raises:
-        TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
+        TrustError: if the file names a factory, the user names none, and `trust` does not allow it.
         MismatchError: if the model has changed, or cannot be found.
     """
     from mpq.models.sources.load import load_named
@@ -183,7 +183,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, t
         facts: the source and how it was read, as the file says.
         beside: the file; a path is relative to its folder.
         model: decides how the data is read.
-        trust: allow what the file names as source to be called.
+        trust: allow calling the source that the file names.
 
     Raises:
         TrustError: if the source is a callable, and `trust` does not allow it.
@@ -196,7 +196,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, t
     if source != EXAMPLES and exists(beside.parent / path):
         source = f"{beside.parent / path}{mark}{rest}"
     elif source != EXAMPLES and ":" not in source:
-        raise MismatchError(f"the data {source}, named in {beside.name}, is not there: put it back, or analyze again with --calib")
+        raise MismatchError(f"the data {source}, named in {beside.name}, is missing: put it back, or analyze again with --calib")
     elif source != EXAMPLES and not trust:
         refuse_code(source, beside)
     settings = data_settings(facts)
@@ -209,7 +209,7 @@ def reopen_data(facts: Mapping[str, Any], beside: Path, model: LoadedModel, *, t
 
 
 def located_model(facts: Mapping[str, Any], beside: Path) -> Path:
-    """Where the model is that a file names.
+    """The path of the model that a file names.
 
     Raises:
         MismatchError: if it is not there.
@@ -222,4 +222,4 @@ def located_model(facts: Mapping[str, Any], beside: Path) -> Path:
     for candidate in (beside.parent / str(text), Path(str(text))):
         if exists(candidate):
             return candidate
-    raise MismatchError(f"the model {text}, named in {beside.name}, is not there: put it back, or give --reference MODEL")
+    raise MismatchError(f"the model {text}, named in {beside.name}, is missing: put it back, or give --reference MODEL")

@@ -11,7 +11,7 @@ from mpq.records.plan import Plan, read_plan
 
 
 def plan_of(artifact: Path, *, given: Path | None = None) -> tuple[Path, Plan] | None:
-    """The plan in `given`, else one in the artifact's folder with its model and schemes, and with evidence; None if there is none.
+    """The plan in `given`, else the one in the artifact's folder that has its model and schemes and has evidence; None if there is none.
 
     Raises:
         MismatchError: if the plan that was given is not that of the artifact.
@@ -23,6 +23,6 @@ def plan_of(artifact: Path, *, given: Path | None = None) -> tuple[Path, Plan] |
     if given is not None:
         plan = read_plan(given)
         if not is_plan_of(plan, header):
-            raise MismatchError(f"{given} is not the plan of {artifact.name}: its model or schemes are others")
+            raise MismatchError(f"{given} is not the plan of {artifact.name}: its model or schemes differ")
         return given, plan
     return next(((path, plan) for path, plan in plans_beside(artifact, header) if plan.evidence_is_current), None)

@@ -20,15 +20,15 @@ _SHOWN = 12  # digits of a hash
 
 @dataclass(frozen=True)
 class Source:
-    """What a file tells of the analysis behind it.
+    """What a file says about the analysis that it comes from.
 
     Args:
         file: the plan or artifact.
         model: sha256 of its model.
         layers: names of its layers.
         quantizer: that the analysis used.
-        data: sha256 of the analysis's data; None where the file does not tell.
-        metric: of the analysis; None where the file does not tell.
+        data: sha256 of the analysis's data; None if the file does not say.
+        metric: of the analysis; None if the file does not say.
         analysis: name and sha256 of the analysis; empty for artifacts and older plans.
     """
 
@@ -41,7 +41,7 @@ class Source:
     analysis: Mapping[str, Any] = field(default_factory=dict)
 
     def fits(self, table: Sensitivity) -> bool:
-        """Whether a table was made for this model and these layers, and in the same way as far as the file tells."""
+        """Whether a table was made for this model and these layers, with the same settings as far as the file says."""
         header = table.header
         return (
             self.fits_model(table)
@@ -56,29 +56,29 @@ class Source:
 
     @property
     def missing(self) -> str:
-        """That the analysis is not there, and what would help."""
+        """The message for a missing analysis, with the remedy."""
         if not self.analysis:
-            return f"no sensitivity file in the folder of {self.file.name} fits it: name one with --sensitivity FILE"
+            return f"no sensitivity file in the folder of {self.file.name} matches it: name one with --sensitivity FILE"
         named = f"{self.analysis.get('path') or 'an analysis in memory'}, sha256 of its first line {self.analysis['sha256'][:_SHOWN]}…"
         return f"the analysis of {self.file.name} is not in its folder ({named}): put it back, or name another with --sensitivity FILE"
 
 
 def source_of_plan(file: Path, plan: Plan) -> Source:
-    """What a plan tells of its analysis."""
+    """What a plan says about its analysis."""
     metric, data = plan.evidence.get("metric"), plan.data.get("sha256")
     return Source(file, plan.model.get("sha256"), frozenset(plan.layers), plan.quantizer, data, metric, plan.analysis)
 
 
 def source_of_artifact(file: Path, header: ArtifactHeader) -> Source:
-    """What an artifact tells of its analysis."""
+    """What an artifact says about its analysis."""
     return Source(file, header.model.get("sha256"), frozenset(header.schemes), header.quantizer)
 
 
 def table_beside(source: Source, *, given: Path | None = None) -> Sensitivity | None:
-    """The analysis that a file names, or the only one in its folder that fits; `given` instead where it fits. None if there is none.
+    """The analysis that a file names, or the only one in its folder that matches; or `given`, if it matches. None if there is none.
 
     Raises:
-        MismatchError: if `given` does not fit, or if several analyses fit a file that names none.
+        MismatchError: if `given` does not match, or if several analyses match a file that names none.
     """
     from mpq.records.sensitivity import read_sensitivity
 
@@ -88,7 +88,7 @@ def table_beside(source: Source, *, given: Path | None = None) -> Sensitivity | 
 
 
 def _checked(source: Source, table: Sensitivity, path: Path) -> Sensitivity:
-    """The table that the user chose; one that would label values with a wrong metric is refused."""
+    """The table that the user chose; refused if its metric differs."""
     if not source.fits_model(table):
         raise MismatchError(
             f"{path} was made for another model or other layers than {source.file.name}: name the sensitivity file it came from"
@@ -101,7 +101,7 @@ def _checked(source: Source, table: Sensitivity, path: Path) -> Sensitivity:
 
 
 def _named(source: Source) -> Sensitivity | None:
-    """The analysis with the hash that the plan names, under whatever name, in the plan's folder or in the working directory."""
+    """The analysis with the hash that the plan names, under any file name, in the plan's folder or the working directory."""
     from mpq.records.sensitivity import first_line_sha256, read_sensitivity
 
     folders = dict.fromkeys([source.file.resolve().parent, Path.cwd()])

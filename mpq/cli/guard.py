@@ -1,4 +1,4 @@
-"""The one place where a command is kept from writing over what it reads, before it begins."""
+"""The one place that stops a command, before it starts, from overwriting its own inputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TEXTS = ("calib", "data", "baseline", "old", "cost")  # parameters that name wh
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command, which refuses first to write to what is given as its input, or to what is not a plain file.
+    """The same command, which first refuses to write to its own inputs or to anything but a plain file.
 
-    What it finds by itself, such as the model of a plan, the command adds: see `find_inputs.check_output`.
+    The command itself checks inputs that it finds, such as the model of a plan: see `find_inputs.check_output`.
     """
 
     @wraps(command)

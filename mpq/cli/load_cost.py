@@ -1,4 +1,4 @@
-"""What loading one model costs, found in a process of its own, which runs this file."""
+"""The cost of loading one model, measured in a separate process that runs this file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | None, trust: bool, dtype: str | None = None) -> Loading:
-    """What loading costs in a new process.
+    """The cost of loading in a new process.
 
     Args:
         what: "packed" or "reference".
@@ -34,7 +34,7 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
     """
     line = [
         sys.executable,
-        "-P",  # the current folder may hold files that are called like modules
+        "-P",  # the current folder may hold files with the names of modules
         "-m",
         "mpq.cli.load_cost",
         what,
@@ -48,7 +48,7 @@ def loading_of(what: str, artifact: Path, *, reference: Path, factory: str | Non
     ran = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": found_by})
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise MpqError(f"the {what} model cannot be loaded in a process of its own: {reason}")
+        raise MpqError(f"the {what} model cannot be loaded in a separate process: {reason}")
 
     from mpq.runtime.load_cost import Loading
 
@@ -67,7 +67,7 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dt
 
     header = read_header(Path(artifact))
     if header.config:
-        rebuild_module("hf", program=None, config=header.config, hollow=True)  # what it imports is no part of the model
+        rebuild_module("hf", program=None, config=header.config, hollow=True)  # imports do not count as part of the model
 
     def original() -> nn.Module:
         return load_model(reference, factory=factory or None, trust=bool(trust), **checkpoint_options(header.model)).module

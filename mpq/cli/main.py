@@ -60,7 +60,7 @@ class MpqGroup(TyperGroup):
             _complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever read our output has stopped, as `head` does
+            if error.errno == errno.EPIPE:  # the reader of our output has closed the pipe, like `head`
                 raise
             where = f"{error.filename}: " if error.filename else ""
             _complain(f"{where}{error.strerror or error}; free some space or choose another place, then run the command again")
@@ -71,19 +71,19 @@ class MpqGroup(TyperGroup):
             _complain(f"this needs {error.name}, which is not installed: pip install {DISTRIBUTION}")
             raise typer.Exit(MpqError.exit_code) from error
         except MemoryError as error:
-            _complain("out of memory; take a machine with more, or a smaller file")
+            _complain("out of memory; use a machine with more memory, or a smaller file")
             raise typer.Exit(MpqError.exit_code) from error
         except KeyboardInterrupt as interrupt:
             if sys.stderr.isatty():
                 sys.stderr.write("\n")  # after the "^C" of the terminal
             resumes = ctx.invoked_subcommand in _RESUMABLE
-            remedy = "what was measured is on disk, the same command goes on from there" if resumes else "run the command again"
+            remedy = "what was measured is on disk; run the same command to continue" if resumes else "run the command again"
             _complain(f"interrupted; {remedy}")
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
 class MpqCommand(TyperCommand):
-    """A command whose options stand in panels by need, and that also knows them by the names they had before, which no page shows."""
+    """A command with its options grouped in panels. It also accepts the options' old names, which no page shows."""
 
     def __init__(self, name: str | None, **choices: Any) -> None:
         super().__init__(name, **choices)
@@ -130,7 +130,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks of errors.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:

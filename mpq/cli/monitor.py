@@ -1,4 +1,4 @@
-"""`mpq monitor`: has a model that runs drifted from its calibration data?"""
+"""`mpq monitor`: has the data of a running model drifted from its calibration data?"""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def command(
     action: Annotated[str, typer.Argument(metavar="check", help="check: judge the last line of a log.")],
     log: Annotated[Path, typer.Argument(metavar="LOG", help="What `mpq.monitor.log.append` wrote.")],
     against: Annotated[
-        Path, typer.Option("--against", metavar="ARTIFACT", help="The artifact whose baseline is beside it, or the baseline.")
+        Path, typer.Option("--against", metavar="ARTIFACT", help="The baseline, or the artifact with the baseline next to it.")
     ],
     json: Json = False,
 ) -> None:
-    """Say whether a model that runs has drifted from its calibration data; exit 1 if so, for cron and CI.
+    """Check whether the data of a running model has drifted from the calibration data; exit 1 if so, for cron and CI.
 
     Example: mpq monitor check log.jsonl --against model.mpq.safetensors
     """

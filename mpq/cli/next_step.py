@@ -1,4 +1,4 @@
-"""The next step that a command prints: with the options that it needs for this model and its data."""
+"""The next step that a command prints, with the options needed for this model and its data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def code_options(model: Mapping[str, Any], data: Mapping[str, Any], *, trust: bool) -> str:
-    """The options without which the next command would refuse to call what the files name, each after a space.
+    """The options that the next command needs before it calls code that the files name, each after a space.
 
     Args:
         model: facts of the model.
@@ -31,7 +31,7 @@ def code_options(model: Mapping[str, Any], data: Mapping[str, Any], *, trust: bo
 
 
 def python_load(artifact: Path, model: LoadedModel, *, trust: bool) -> str:
-    """The Python that runs an artifact: with the module to fill, where the artifact cannot make it."""
+    """The Python line that loads an artifact, with the module to fill if the artifact cannot build it."""
     if model.program is not None or model.config is not None:
         return f"mpq.load({str(artifact)!r})"
     if model.factory is not None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how settings come together: command line over configuration file over default."""
+"""Options that several commands share. Settings are merged: command line over configuration file over default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Factory = Annotated[
     typer.Option(
         "--builder",
         metavar="PACKAGE.MODULE:CALLABLE",
-        help="Builds the module that a state dict fits. Needed for state dicts only.",
+        help="Function that builds the module for a state dict; only needed for state dicts.",
         rich_help_panel="Model",
     ),
 ]
@@ -46,20 +46,20 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Allow files to run code of their own with your rights: pickled modules, custom operators, callables that a file names.",
+        help="Let files run their own code with your rights: pickled modules, custom operators, callables that a file names.",
         rich_help_panel="Model",
     ),
 ]
 SeqLen = Annotated[
-    int | None, typer.Option(help="Tokens of a window, for text. [default: the model's own, at most 512]", rich_help_panel="Data")
+    int | None, typer.Option(help="Tokens per window, for text. [default: the model's own, at most 512]", rich_help_panel="Data")
 ]
 NumSamples = Annotated[int | None, typer.Option(help="Use only the first samples. [default: all]", rich_help_panel="Data")]
-BatchSize = Annotated[int | None, typer.Option(help="Samples at once. [default: chosen by their size]", rich_help_panel="Data")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples per batch. [default: chosen by their size]", rich_help_panel="Data")]
 Mask = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The input that marks real positions, such as attention_mask, or ~NAME if it marks padding; every figure ignores the rest. "
+        help="The input that marks real positions, such as attention_mask, or ~NAME if it marks padding; all other positions are ignored. "
         "[default: found by form, content and name]",
         rich_help_panel="Data",
     ),
@@ -81,24 +81,27 @@ TextField = Annotated[
 SeedEachForward = Annotated[
     bool,
     typer.Option(
-        "--seed-each-forward", help="For models that draw random numbers: begin every call with the same seed.", rich_help_panel="Data"
+        "--seed-each-forward", help="For models that draw random numbers: start every call with the same seed.", rich_help_panel="Data"
     ),
 ]
 Split = Annotated[
     str | None,
     typer.Option(
         metavar="position|random",
-        help="How samples are held out: the last ones, after a gap, or at random. [default: position for windows of tokens, else random]",
+        help="How samples are held out: position (the last ones, after a gap) or random. [default: position for windows of tokens, else "
+        "random]",
         rich_help_panel="Data",
     ),
 ]
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings; options on the command line win.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with settings; options on the command line override it.")
+]
 Cache = Annotated[
     str | None,
     typer.Option(
         metavar="DIR|off",
-        help="Folder of quantized codes and statistics, which analyze, search and apply share; at most 8 GiB, and safe to delete. "
-        "[default: .mpq-cache beside the sensitivity file or plan]",
+        help="Folder for quantized codes and statistics that analyze, search and apply share; at most 8 GiB, safe to delete. [default: "
+        ".mpq-cache next to the sensitivity file or plan]",
     ),
 ]
 Dtype = Annotated[
@@ -106,14 +109,14 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="|".join(sorted(names("floats"))),
-        help="What the packed model computes in, as mpq.load(..., dtype=...). [default: as the original]",
+        help="The dtype that the packed model computes in, like mpq.load(..., dtype=...). [default: that of the original]",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def cache_folder(cache: str | None, beside: Path) -> Path | None:
-    """The folder that `--cache` names, by default that beside a file; None where it is off."""
+    """The folder that `--cache` names, by default the one next to a file; None if the cache is off."""
     return None if cache == "off" else beside.parent / CACHE if cache is None else Path(cache)
 
 
@@ -126,14 +129,14 @@ def dtype_of(name: str | None) -> torch.dtype | None:
     if name is None:
         return None
     if name not in names("floats"):
-        raise UsageError(f"--dtype {name} is none that a model computes in: write {', '.join(names('floats'))}")
+        raise UsageError(f"--dtype {name} is not a dtype that a model computes in: write {', '.join(names('floats'))}")
     from mpq.tensors.quantized import FLOAT_DTYPES
 
     return FLOAT_DTYPES[name]
 
 
 def merged(section: str, config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one command: `options` that were given, over those of the configuration file."""
+    """Settings of one command: the `options` given override the configuration file."""
     base = {} if config is None else read_config(config, section)
     return base | {name: value for name, value in options.items() if value is not None and value != []}
 

@@ -1,4 +1,4 @@
-"""Which panel of `--help` an option stands in. What most people use stands in the first one, "Options"."""
+"""The panel of `--help` that shows an option. The options that most people use are in the first one, "Options"."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "eval": {"Model": ("model", "plan"), "What an error is": ("outputs",)},
     "export": {"Model": ("model",), "What is written": ("nearest", "allow_unfused", "compare")},
 }
-"""Parameters by command and panel; all others stand where their own file says, else in "Options"."""
+"""Parameters by command and panel; all others are in the panel that their own file names, else in "Options"."""
 
 
 def arrange(command: str, params: list[Any]) -> None:
-    """Give the options of a command their panels, and flags no word for a value, in place."""
+    """Set the panels of a command's options and remove the value placeholder of flags, in place."""
     homes = {name: panel for panel, names in PANELS.get(command, {}).items() for name in names}
     for parameter in params:
         if not isinstance(parameter, TyperOption):
@@ -43,7 +43,7 @@ def arrange(command: str, params: list[Any]) -> None:
 
 
 def without_value(parameter: TyperOption | None) -> TyperOption | None:
-    """The same option; if it is a flag, without a word for a value."""
+    """The same option; if it is a flag, without a value placeholder."""
     if parameter is not None and parameter.is_flag:
         parameter.metavar = ""
     return parameter

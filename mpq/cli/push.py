@@ -1,4 +1,4 @@
-"""`mpq push`: an exported folder goes to a Hugging Face hub."""
+"""`mpq push`: uploads an exported folder to a Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _SHOWN = 6
 
 
 def command(
-    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository, which is made unless it is there.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; it is created if needed.")],
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="FOLDER", help="What `mpq export --to huggingface` wrote. [default: the one *-huggingface here]"),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private. One that is public already is refused.")] = False,
-    revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="The branch, which is made unless it is there. [default: main]")
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private; an existing public one is refused.")] = False,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="The branch; it is created if needed. [default: main]")] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", metavar="TEXT", help="Message of the commit. [default: Upload with mpq]")
     ] = None,
-    message: Annotated[str | None, typer.Option("--message", metavar="TEXT", help="Of the commit. [default: Upload with mpq]")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be uploaded, and upload nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded, and upload nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Upload an exported folder to a Hugging Face hub, in one commit.
 
-    Only the files that belong to the folder are uploaded. The token is that of `hf auth login` or HF_TOKEN; mpq does not read it.
+    Only the files that belong to the folder are uploaded. Authentication uses `hf auth login` or HF_TOKEN; mpq does not read the token.
 
     Example: mpq push org/llama-mpq llama-huggingface --private
     """
@@ -44,7 +44,7 @@ def command(
     chosen = upload_of(folder or _only_folder())
     facts = {"repo": repo, "folder": str(chosen.folder), "files": list(chosen.files), "left_out": list(chosen.left_out)}
     if chosen.left_out:
-        say(f"left out, for they are no part of an exported folder: {listed(chosen.left_out, _SHOWN)}")
+        say(f"not uploaded, because they are not part of an exported folder: {listed(chosen.left_out, _SHOWN)}")
     if dry_run:
         if json:
             print_json({**facts, "bytes": chosen.bytes, "dry_run": True})

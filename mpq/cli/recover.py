@@ -28,13 +28,13 @@ def command(
     plan: Annotated[Path, typer.Argument(help="The plan whose artifact is trained.")] = Path("plan.yaml"),
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE", help="Samples to train on, without labels; read as the data of the plan was. Required."),
+        typer.Option("--data", metavar="FILE", help="Samples to train on, without labels; read like the plan's own data. Required."),
     ] = None,
     artifact: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The artifact to begin with. [default: what `mpq apply` wrote beside the plan]")
+        Path | None, typer.Option(metavar="FILE", help="The artifact to start from. [default: what `mpq apply` wrote next to the plan]")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="[default: MODEL.recovered.mpq.safetensors beside the plan]")
+        Path | None, typer.Option("--output", "-o", help="[default: MODEL.recovered.mpq.safetensors next to the plan]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help=f"Passes over the training samples. [default: {EPOCHS}]")] = None,
     minutes: Annotated[
@@ -44,12 +44,12 @@ def command(
         str | None,
         typer.Option(
             metavar="|".join(LEVELS),
-            help="What moves. scales: scales, biases and norms; codes: the codes of integers, too; weights: all codes. "
+            help="What is trained. scales: scales, biases and norms; codes: also the codes of integer formats; weights: all codes. "
             "[default: weights at 2 bits and less, else codes]",
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="A multiple of the usual learning rates. [default: found by short runs on samples set aside]")
+        float | None, typer.Option(help="Multiplies the usual learning rates. [default: found by short runs on samples set aside]")
     ] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
     seq_len: SeqLen = None,
@@ -90,7 +90,7 @@ def command(
         raise FormatError(f"{start} does not exist: run `mpq apply {plan}` first, or name the artifact with --artifact")
     check_output(target, inputs=(plan, start, model, *named_inputs(wanted.model, wanted.data, plan)))
     if not wanted.data:
-        raise MismatchError(f"{plan} names no data whose held-out samples could decide: search with the model, then apply and recover")
+        raise MismatchError(f"{plan} has no held-out samples to decide with: search with the model, then apply and recover")
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
     plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
     asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}
@@ -128,7 +128,7 @@ def command(
         return
     print_lines(
         [
-            f"{done.path}: {done.file_bytes:,} bytes, as many as before",
+            f"{done.path}: {done.file_bytes:,} bytes, the same as before",
             f"{found['share_of_gap']:.0%} of the error is gone; recorded in {plan}, with one line per evaluation in {journal.name}",
         ]
     )

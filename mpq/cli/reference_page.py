@@ -1,4 +1,4 @@
-"""The reference of the command line as Markdown, from the same words as `--help`: python -m mpq.cli.reference_page > docs/cli.md."""
+"""The command-line reference as Markdown, from the texts of `--help`: python -m mpq.cli.reference_page > docs/cli.md."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _section(title: str, usage: str, command: Any) -> str:
 
 
 def _panels(command: Any) -> dict[str, list[tuple[str, str]]]:
-    """Rows of name and meaning by panel, without what is hidden: arguments, options without a panel, then the other panels."""
+    """Rows of name and meaning by panel, without hidden options: arguments, options without a panel, then the other panels."""
     found: dict[str, list[tuple[str, str]]] = {"Arguments": [], _PLAIN: []}
     for parameter in command.params:
         if parameter.hidden or parameter.name in ("install_completion", "show_completion"):

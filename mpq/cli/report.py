@@ -27,7 +27,7 @@ def command(
         "plan.yaml"
     ),
     new: Annotated[Path | None, typer.Argument(help="The plan to report, compared with the first one.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: FILE.report.html beside the file]")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: FILE.report.html next to the file]")] = None,
     sensitivity: Annotated[
         Path | None,
         typer.Option(
@@ -38,17 +38,18 @@ def command(
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="What `mpq eval --json` printed of the artifact. [default: *.evaluation.json beside the file, if it fits]"
+            metavar="FILE",
+            help="The output of `mpq eval --json` for the artifact. [default: *.evaluation.json next to the file, if it matches]",
         ),
     ] = None,
     png: Annotated[
-        bool, typer.Option("--png", help=f"Also write the main plots as PNG, beside the HTML; needs {requirement('png')}.")
+        bool, typer.Option("--png", help=f"Also write the main plots as PNG next to the HTML; needs {requirement('png')}.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show where the model is fragile, what the next bytes buy, and what a plan does: one HTML file, no network.
+    """Write one HTML file that shows which layers are sensitive, what the next bytes would buy, and what a plan does. It needs no network.
 
-    A plan is shown with the analysis that it names, an artifact with the one in its folder that fits.
+    A plan is shown with the analysis that it names, an artifact with the matching one in its folder.
 
     With two plans, the page is about the second one and says what changed since the first.
 
@@ -62,7 +63,7 @@ def command(
     if new is not None:
         subject = replace(subject, other=(file.name if file.name != new.name else str(file), _plan(file)))
         if subject.plan is None:
-            raise UsageError(f"{new} is no plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
+            raise UsageError(f"{new} is not a plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
     target = output or shown.with_name(f"{stem_of(shown)}.report.html")
     check_output(target, inputs=(file, new, evaluation, None if subject.table is None else subject.table.path))
     write_text(target, render(subject))
@@ -83,30 +84,30 @@ def _plan(file: Path) -> Plan:
     from mpq.records.plan import read_plan
 
     if kind_of(file) != "plan":
-        raise UsageError(f"{file} is no plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
+        raise UsageError(f"{file} is not a plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
     return read_plan(file)
 
 
 def _with_evaluation(subject: Subject, file: Path, given: Path | None) -> Subject:
-    """The subject with what `mpq eval` found of its schemes, where that is known."""
+    """The subject with the results of `mpq eval` for its schemes, if known."""
     from mpq.records.evaluation_file import evaluation_beside, read_evaluation
     from mpq.records.plan import assignment_of
 
     if not subject.schemes:
         if given is not None:
-            raise UsageError(f"{file} has no scheme that {given} could be an evaluation of: name a plan or an artifact")
+            raise UsageError(f"{file} has no schemes that {given} could belong to: name a plan or an artifact")
         return subject
     own = assignment_of(subject.schemes)
     if given is None:
         return replace(subject, evaluation=evaluation_beside(file.parent, own))
     assignment, found = read_evaluation(given)
     if assignment != own:
-        raise MismatchError(f"{given} is an evaluation of other schemes than those of {file}: run `mpq eval` on its artifact again")
+        raise MismatchError(f"{given} was made for other schemes than those of {file}: run `mpq eval` on its artifact again")
     return replace(subject, evaluation=found)
 
 
 def subject_of(file: Path, sensitivity: Path | None) -> Subject:
-    """What a report on a file is about, with the analysis beside it, or with the one that is given."""
+    """The subject of a report on a file, with the analysis next to it or the given one."""
     from mpq.records.artifact import read_artifact_header
     from mpq.records.file_kind import kind_of
     from mpq.records.plan import read_plan
@@ -131,13 +132,13 @@ def subject_of(file: Path, sensitivity: Path | None) -> Subject:
         given["plan"] = wanted
     plan = given.get("plan") or _plan_of(given.get("artifact"), table)
     if table is None:
-        warn(f"the report has neither the frontier nor the heat map: {source.missing}")
+        warn(f"the report has no frontier and no heat map: {source.missing}")
     complete = table is not None and not table.missing
     return Subject(**given, table=table, frontier=frontier(table, plan) if table is not None and complete else None)
 
 
 def _plan_of(header: ArtifactHeader | None, table: Sensitivity | None) -> Plan | None:
-    """The plan that an artifact follows, as far as the frontier needs it."""
+    """The plan that an artifact was made from, as far as the frontier needs it."""
     from mpq.records.plan import plan_for
     from mpq.search.rest import stored_as
 

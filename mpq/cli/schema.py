@@ -20,7 +20,8 @@ def command(
 ) -> None:
     """Print the JSON schema of a plan, a configuration or a budgets file, so that editors complete and check them.
 
-    With the schema beside a YAML file, the line "# yaml-language-server: $schema=plan.schema.json" at its top is enough for most editors.
+    Put the schema next to a YAML file and add the line "# yaml-language-server: $schema=plan.schema.json" at the top of that file. Most
+    editors need no more.
 
     Example: mpq schema plan -o plan.schema.json
     """
@@ -33,4 +34,4 @@ def command(
     from mpq.files import write_text
 
     write_text(output, text)
-    say(f"wrote {output}; begin a YAML file with: # yaml-language-server: $schema={output.name}")
+    say(f"wrote {output}; start a YAML file with: # yaml-language-server: $schema={output.name}")

@@ -42,13 +42,15 @@ def command(
             metavar="LAYER,LAYER", help="Layers that must share one scheme; auto ties what runtimes fuse (q/k/v, gate/up, experts)."
         ),
     ] = None,
-    min_bits: Annotated[list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Least bits of layers by pattern.")] = None,
+    min_bits: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN=BITS", help="Minimum bits for layers matching PATTERN; may be repeated.")
+    ] = None,
     candidates: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN=SCHEMES",
             autocompletion=complete.schemes_of_layers,
-            help="The only schemes of layers by pattern: 'lm_head=8,16'.",
+            help="Restrict layers matching PATTERN to these schemes: 'lm_head=8,16'.",
         ),
     ] = None,
     max_error: Annotated[
@@ -64,7 +66,8 @@ def command(
         str | None,
         typer.Option(
             metavar="PACKAGE.MODULE:CALLABLE",
-            help="Your own figure for --max-drop: takes the model, returns a number or one per sample, larger is better.",
+            help="Your own metric for --max-drop: a function that takes the model and returns one number, or one per sample; larger is "
+            "better.",
         ),
     ] = None,
     uniform: Annotated[
@@ -72,7 +75,7 @@ def command(
         typer.Option(
             metavar="SCHEME",
             autocompletion=complete.scheme,
-            help="Instead of a search: the plan that gives every layer this scheme, measured.",
+            help="Instead of searching, write and measure the plan that gives every layer this scheme.",
         ),
     ] = None,
     quantizer: Annotated[
@@ -87,46 +90,50 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="FILE=MOST",
-            help="An additional limit: a CSV with columns layer,scheme,NAME, and the largest total of NAME; may be repeated.",
+            help="Additional limit: FILE is a CSV with columns layer,scheme,NAME; the total of NAME must not exceed MOST. May be repeated.",
         ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="An additional limit: the size of the loaded model with packed weights, 20MB or 30%.")
+        str | None, typer.Option(metavar="SIZE", help="Additional limit: the memory of the loaded model with packed weights, 20MB or 30%.")
     ] = None,
     rest: Annotated[
         str | None,
         typer.Option(
             metavar="|".join(REST_DTYPES),
             autocompletion=complete.named(dict.fromkeys(REST_DTYPES, "")),
-            help="Store unquantized tensors in bf16, fp16 or fp32 where that is smaller; every plan is measured with them. "
-            "[default: as they are]",
+            help="Store unquantized tensors in bf16, fp16 or fp32 where that is smaller; every plan is measured with them. [default: "
+            "unchanged]",
         ),
     ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="PLAN", help="A plan to start from, edited by hand or of another tool: CSV layer,bits or its own format."
+            "--from",
+            metavar="PLAN",
+            help="A plan to start from: edited by hand, or from another tool (CSV layer,bits or the tool's own format).",
         ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            help=f"Plans to measure on the model; 0 searches the table alone, without the model. {default_of(_DEFAULTS, 'trials')}"
+            help="Plans to evaluate on the model, in addition to the exact and uniform ones; 0 uses the table only. "
+            f"{default_of(_DEFAULTS, 'trials')}"
         ),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which no trial is begun. [default: none]")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which no new trial starts. [default: none]")] = None,
     seed: Annotated[int | None, typer.Option(help=f"Same seed, same plan. {default_of(_DEFAULTS, 'seed')}")] = None,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Optuna storage, such as a database; processes on a study share it. [default: a journal beside the sensitivity file]",
+            help="Optuna storage, such as a database; several processes can share one study. [default: a journal next to the sensitivity "
+            "file]",
         ),
     ] = None,
     explain: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LAYER", autocompletion=complete.layer_of_analysis, help="Say why this layer has its scheme; may be repeated."
+            metavar="LAYER", autocompletion=complete.layer_of_analysis, help="Explain why this layer got its scheme; may be repeated."
         ),
     ] = None,
     model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
@@ -136,10 +143,10 @@ def command(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Find the best scheme for each layer under a size, within an error, or both.
+    """Find the best scheme for each layer within a size, an error, or both.
 
-    The table is solved exactly, with a proof. Then plans near it are measured on the real model, uniform plans compete, and
-    held-out samples decide. A killed search goes on where it stopped; the same seed gives the same plan.
+    The table is solved to proven optimality. Then plans near the optimum are measured on the real model and compete with uniform plans;
+    held-out samples help to decide. Run the command again to resume a killed search. The same seed gives the same plan.
 
     Example: mpq search --budget 4.5bits --pin conv1=int8
     """
@@ -155,14 +162,14 @@ def command(
     if uniform is not None:
         _refuse_others(options | steering | {"from": start, "explain": explain})
     elif quantizer is not None:
-        raise UsageError("--quantizer goes with --uniform: a search uses the quantizer of its analysis")
+        raise UsageError("--quantizer needs --uniform: a search uses the quantizer of its analysis")
     choices = merged("search", config, options | {name: value or None for name, value in steering.items()})
     wanted, limit, drop, own = (choices.pop(name, None) for name in ("budget", "max_error", "max_drop", "metric"))
-    if any(value is not None for value in (budget, max_error, max_drop)):  # limits on the command line replace those of the file
+    if any(value is not None for value in (budget, max_error, max_drop)):  # limits on the command line replace those in the file
         wanted, limit, drop = budget, max_error, max_drop
         own = own if drop is not None or metric is not None else None
     if (drop is None) != (own is None):
-        raise UsageError("--max-drop and --metric belong together: write for example --max-drop 0.5% --metric evaluation:accuracy")
+        raise UsageError("give --max-drop and --metric together: write for example --max-drop 0.5% --metric evaluation:accuracy")
     scope = choices.pop("scope", None)
     asked = limit is not None or drop is not None or uniform is not None
     budgets: list[Budget | None] = [None] if wanted is None and asked else [*_budgets(wanted, scope)]
@@ -186,7 +193,7 @@ def command(
     if given_start is not None:
         choices["start"] = given_start if isinstance(given_start, dict) else starting_schemes(Path(given_start), table)
         if choices.get("trials") == 0:
-            say("--trials 0 measures no plan, so the search does not start from one")
+            say("--trials 0 measures no plan, so --from has no effect")
     job = Job(
         table,
         source,
@@ -214,7 +221,7 @@ def _budgets(text: Any, scope: Any) -> list[Budget]:
 
 
 def _refuse_others(options: dict[str, Any]) -> None:
-    """Refuse what a uniform plan leaves nothing to do for."""
+    """Refuse options that have no effect on a uniform plan."""
     free = ("trials", "timeout", "seed", "storage", "rest")
     found = next((name for name, value in options.items() if value and name not in free), None)
     if found is not None:
@@ -223,7 +230,7 @@ def _refuse_others(options: dict[str, Any]) -> None:
 
 
 def _pairs(texts: list[str] | None, form: str, example: str) -> dict[str, str]:
-    """NAME=VALUE texts as a mapping; `form` is for example "--pin PATTERN=SCHEME"."""
+    """NAME=VALUE strings as a mapping; `form` is for example "--pin PATTERN=SCHEME"."""
     option, shape = form.split(" ")
     found: dict[str, str] = {}
     for text in texts or ():

@@ -35,7 +35,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Quality:
-    """What the user asks of a plan's quality: a held-out error, a drop of a metric of their own, both or neither."""
+    """The user's limits on a plan's quality: the held-out error, the drop of their own metric, both or neither."""
 
     max_error: float | None = None
     drop: Drop | None = None
@@ -43,7 +43,7 @@ class Quality:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is asked."""
+        """Whether there is no limit."""
         return self.max_error is None and self.drop is None
 
 
@@ -54,11 +54,11 @@ class Job:
         table: the analysis.
         source: its file.
         settings: how to search.
-        quality: limits of quality, in addition to a budget or instead of one.
+        quality: quality limits, in addition to a budget or instead of one.
         reference: the model, if it is not where the table says.
-        factory: what makes the module of a state dict, when the user names it.
-        cache: folder of codes and statistics.
-        trust: allow a pickled model, and what the table names as factory or data.
+        factory: what builds the module for a state dict, if the user names it.
+        cache: folder for codes and statistics.
+        trust: allow a pickled model, and the factory or data that the table names.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Job:
         self._reference, self._factory, self._cache, self._trust = reference, factory, cache, trust
 
     def run(self, budget: Budget | None) -> SearchResult:
-        """The best plan for a budget that keeps the limits of quality too; without a budget the smallest plan that keeps them.
+        """The best plan within the budget and the quality limits; without a budget, the smallest plan within the quality limits.
 
-        What cannot be met is refused before the model is loaded.
+        Limits that cannot be met are refused before the model is loaded.
         """
         from mpq.search.run import problem_for, search
 
@@ -90,16 +90,14 @@ class Job:
         if self._quality.is_empty and budget is not None:
             if self._settings.trials == 0:
                 return search(self._table, budget, settings=self._settings)
-            say(
-                f"search: {self._source.name}, budget {budget}, {self._settings.trials} trials at most; --trials 0 searches the table alone"
-            )
+            say(f"search: {self._source.name}, budget {budget}, up to {self._settings.trials} trials; --trials 0 uses the table only")
             measurer, settings = self._measurer, self._stored
             with self._progress() as advance:
                 return search(self._table, budget, measurer=measurer, settings=settings, on_progress=advance)
         return self._within(budget)
 
     def uniform(self, scheme: Scheme, quantizer: str | None) -> SearchResult:
-        """The plan that gives every layer one scheme; measured on the model unless there are no trials."""
+        """The plan that gives every layer one scheme, measured on the model unless the number of trials is 0."""
         from mpq.search.uniform_plan import uniform_plan
 
         if quantizer is not None:
@@ -128,7 +126,7 @@ class Job:
 
     @cached_property
     def _limits(self) -> list[tuple[QualityLimit, str]]:
-        """The limits of quality, each in words; the user's metric is imported and run on the model as it is."""
+        """The quality limits, each with its description. The user's metric is imported and run on the unquantized model."""
         from mpq.models.sources.state_dict import named
         from mpq.search.quality import drop_limit, held_out_limit
 
@@ -144,7 +142,7 @@ class Job:
         return found
 
     def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:
-        """A plan for each budget in `folder`, and `frontier.csv` beside them."""
+        """Writes a plan for each budget, and `frontier.csv`, to `folder`."""
         from mpq.files import write_text
         from mpq.records.plan import write_plan
 
@@ -196,7 +194,7 @@ class Job:
         say(f"wrote {len(rows)} plans and frontier.csv to {folder}; next: mpq apply {folder}/{rows[0]['plan']}{self._code_options}")
 
     def report(self, result: SearchResult, output: Path, *, json: bool, explain: Sequence[str] = ()) -> None:
-        """Write a plan and say what it is, and why the layers in `explain` have their schemes."""
+        """Write a plan, print what it is, and explain the schemes of the layers in `explain`."""
         from mpq.records.plan import write_plan
 
         check_output(output)
@@ -244,7 +242,7 @@ class Job:
 
 
 def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
-    """Schemes by layer of a plan, or of another tool's assignment, which may name fewer layers.
+    """Schemes by layer, from a plan or from another tool's assignment, which may name fewer layers.
 
     Raises:
         UsageError: if the file cannot be read, or is a plan that lacks a layer of the analysis.
@@ -259,5 +257,5 @@ def starting_schemes(path: Path, table: Sensitivity) -> dict[str, Scheme]:
     if missing and is_plan:
         raise UsageError(f"{path} has no layer '{missing[0]}': it was made for another analysis")
     if missing:
-        say(f"{path} does not name {listed(missing, _SHOWN)}: the search chooses there")
+        say(f"{path} does not name {listed(missing, _SHOWN)}: the search chooses them")
     return found

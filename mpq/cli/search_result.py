@@ -1,4 +1,4 @@
-"""What a search on the command line found, in lines for people."""
+"""Prints what a search found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_result(result: SearchResult, table: Sensitivity, *, limited: bool) -> None:
-    """The finalists, the decision and what is known of the plan.
+    """Print the finalists, the decision and what is known about the plan.
 
     Args:
         result: of the search.
@@ -42,7 +42,7 @@ def print_result(result: SearchResult, table: Sensitivity, *, limited: bool) -> 
 
 
 def print_sizes(result: SearchResult, output: Path) -> None:
-    """The sizes of the plan that was written."""
+    """Print the sizes of the plan that was written."""
     size = result.plan.size
     say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
     say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")

@@ -19,13 +19,13 @@ _BAR = "bits per weight"
 
 @dataclass(frozen=True)
 class Shown:
-    """A file, told twice.
+    """The description of a file, for people and for programs.
 
     Args:
         facts: for people, by name.
         data: the same for programs.
         rows: one per layer, or per layer and scheme, for programs.
-        cells: a row for people, by column.
+        cells: rows for people, by column.
     """
 
     facts: dict[str, str]
@@ -37,12 +37,12 @@ class Shown:
 def command(
     file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact.")] = Path("plan.yaml"),
     kernels: Annotated[
-        bool, typer.Option("--kernels", help="Of an artifact: what multiplies each layer after mpq.load(..., packed=True), and why.")
+        bool, typer.Option("--kernels", help="For an artifact: which kernel runs each layer after mpq.load(..., packed=True), and why.")
     ] = False,
     dtype: Dtype = None,
     json: Json = False,
 ) -> None:
-    """Say what any mpq file is and what is in it.
+    """Show what any mpq file is and what is in it.
 
     Example: mpq show plan.yaml
     """
@@ -53,7 +53,7 @@ def command(
         _show_kernels(file, kind, dtype, json=json)
         return
     if dtype is not None:
-        raise UsageError("--dtype is for the table of --kernels: add that, or leave --dtype out")
+        raise UsageError("--dtype only affects --kernels: add --kernels, or leave --dtype out")
     shown = {"artifact": _artifact, "sensitivity": _sensitivity, "plan": _plan}[kind](file)
     if json:
         print_json({"file": str(file), "kind": kind, **shown.data, "layers": shown.rows})
@@ -66,7 +66,7 @@ def command(
 
 def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> None:
     if kind != "artifact":
-        raise UsageError(f"{file} is a {kind}, and kernels multiply the layers of an artifact: run `mpq apply`, then name what it wrote")
+        raise UsageError(f"{file} is a {kind}, and --kernels needs an artifact: run `mpq apply`, then name what it wrote")
     from mpq.records.artifact_files import read_header
     from mpq.runtime.kernels import SAMPLES, cpu, faster_in_bfloat16, kernels_of
 
@@ -103,7 +103,7 @@ def _plan(file: Path) -> Shown:
         error = figure(measured.get("held_out"), measured.get("held_out_stderr"))
         facts |= {"evidence": str(evidence.get("decision", "")), "error": f"{evidence.get('metric')} {error} on held-out samples"}
     elif evidence:
-        facts["evidence"] = "of other schemes: the layers were edited since; run `mpq search` again, or `mpq eval`"
+        facts["evidence"] = "for other schemes: the layers were edited since; run `mpq search` again, or `mpq eval`"
     data = {
         "model": plan.model,
         "budget": vars(plan.budget) if plan.budget else None,
@@ -136,7 +136,7 @@ def _artifact(file: Path) -> Shown:
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole, "unsearched_bytes": whole - total}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
     if header.stopped:
-        facts["stopped"] = f"{', '.join(header.stopped)} ran out of time: another machine may give another artifact"
+        facts["stopped"] = f"{', '.join(header.stopped)} ran out of time: the artifact may differ on another machine"
     done = {"recovery": list(header.recovery), "stopped": list(header.stopped)}
     return Shown(facts, {"model": header.model, "quantizer": header.quantizer, **done, "size": size}, rows, _cells)
 
@@ -186,7 +186,7 @@ def _row(name: str, scheme: Any, matrix: tuple[int, int], **more: Any) -> dict[s
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    """A layer as a line: one block of the bar is one bit per weight."""
+    """A layer as a row; one block of the bar is one bit per weight."""
     block = "█" if "utf" in (sys.stdout.encoding or "").lower() else "#"
     return {
         "layer": row["layer"],

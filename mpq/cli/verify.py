@@ -1,4 +1,4 @@
-"""`mpq verify`: does a program load what was made?"""
+"""`mpq verify`: does another program load an export correctly?"""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ def command(
     file: Annotated[Path, typer.Argument(metavar="EXPORT|ARTIFACT", help="What `mpq export` wrote, or what `mpq apply` wrote.")],
     program: Annotated[
         str | None,
-        typer.Option("--with", metavar="PROGRAM", help=f"What loads it: {PROGRAMS.described()}. [default: that of its target]"),
+        typer.Option("--with", metavar="PROGRAM", help=f"Program that loads it: {PROGRAMS.described()}. [default: that of its target]"),
     ] = None,
     fingerprint: Annotated[
-        Path | None, typer.Option("--fingerprint", metavar="FILE", help="The fingerprint. [default: EXPORT.fingerprint.json]")
+        Path | None, typer.Option("--fingerprint", metavar="FILE", help="The fingerprint file. [default: EXPORT.fingerprint.json]")
     ] = None,
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Load an export in the program that will run it, and prove that it is what was made; exit 1 if not.
+    """Load an export in the program that will run it, and check that it loads correctly; exit 1 if not.
 
-    The program runs in a process of its own. Codes, scales and other tensors are compared by checksum, the weights that the program makes
-    of them one by one, and its outputs on fixed inputs within what its arithmetic explains. A difference is reported with the first layer
-    that has it: scales swapped, groups in another order, nibbles swapped, a layer that runs unquantized, tensors not loaded, a tie lost.
+    The program runs in a separate process. Codes, scales and other tensors are compared by checksum, the program's dequantized weights
+    value by value, and its outputs on fixed inputs within the tolerance of its arithmetic. A difference is reported with the first layer
+    that has it: scales swapped, groups in a different order, nibbles swapped, a layer that runs unquantized, tensors not loaded, a tie
+    lost.
 
     Example: mpq verify model.onnx --with onnxruntime
     """

@@ -113,7 +113,7 @@ def _by_name(tensors: dict[str, Tensor]) -> Any:
 
 def _tensor(array: Any, source: str) -> Tensor:
     if array.dtype.kind not in "biufc":
-        raise DataError(f"{source} holds {array.dtype}, which is not a number: save numeric arrays")
+        raise DataError(f"{source} holds {array.dtype}, which is not numeric: save numeric arrays")
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
     if native.dtype in (np.uint16, np.uint32):  # of no use in torch; both fit into int64
         native = native.astype(np.int64)

@@ -157,7 +157,7 @@ class Batch:
 
     def _one(self, indices: list[int]) -> Batch:
         if indices != [0]:
-            raise DataError("the batch is one sample, which is not cut or repeated")
+            raise DataError("the batch is one sample, which cannot be cut or repeated")
         return self
 
     def _map(self, cut: Callable[[Tensor, int], Tensor]) -> Batch:

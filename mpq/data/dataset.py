@@ -73,7 +73,7 @@ class Data:
         count = len(self.batches) if self.fixed_batch else self.samples
         if count < 2:
             number = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
-            alone = f" (the model takes exactly {self.fixed_batch} at once)" if self.fixed_batch else ""
+            alone = f" (the model takes exactly {self.fixed_batch} per batch)" if self.fixed_batch else ""
             if self.batches[0].whole:
                 raise DataError(
                     f"{self.source}: one batch is one sample here, and one sample cannot be split into a calibration and a held-out part: "
@@ -113,7 +113,7 @@ class Data:
         if batch_size < 1:
             raise UsageError(f"{batch_size} is not a batch size: give 1 or more")
         if self.fixed_batch not in (None, batch_size):
-            raise DataError(f"the model takes exactly {self.fixed_batch} samples at once: it cannot be given batches of {batch_size}")
+            raise DataError(f"the model takes exactly {self.fixed_batch} samples per batch, not {batch_size}")
         return replace(self, batches=regroup(self.batches, batch_size))
 
     def first(self, n: int) -> Data:

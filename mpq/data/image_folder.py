@@ -101,12 +101,12 @@ def _image(path: Path, source: str, transform: Transform) -> Tensor:
     try:
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > IMAGE_BYTES:
-                raise DataError(f"{path} has more than the {IMAGE_BYTES:,} bytes that are read of an image")
+                raise DataError(f"{path} has more than the {IMAGE_BYTES:,} bytes allowed for an image file")
             content = file.read()  # Pillow would read as much as the file says that it has, which may be more than there is
         with warnings.catch_warnings(), pillow.open(BytesIO(content), formats=("PNG", "JPEG")) as opened:
             warnings.simplefilter("error")
             if opened.width * opened.height > IMAGE_PIXELS:
-                raise DataError(f"{path} has {opened.width} x {opened.height} pixels, more than the {IMAGE_PIXELS:,} that are read")
+                raise DataError(f"{path} has {opened.width} x {opened.height} pixels, more than the {IMAGE_PIXELS:,} allowed")
             channels = len(transform.mean)
             image = _cut(opened.convert("L" if channels == 1 else "RGB"), transform)
             values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, channels)

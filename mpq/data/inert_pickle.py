@@ -38,7 +38,7 @@ def scan_pickle(content: bytes) -> PickleContent:
         ValueError: if it is damaged, or larger than any pickle of torch that mpq reads.
     """
     if len(content) > PICKLE_BYTES:
-        raise ValueError(f"a pickle of {len(content):,} bytes, of which {PICKLE_BYTES:,} are read at most")
+        raise ValueError(f"a pickle of {len(content):,} bytes, more than the {PICKLE_BYTES:,} allowed")
     found, problem = scanned(io.BytesIO(content))
     if problem is not None:
         raise ValueError(f"a damaged pickle ({problem})")

@@ -98,7 +98,7 @@ def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:
     elif isinstance(content, Iterable):
         yield list(islice(content, limit))
     else:
-        raise DataError(f"a {type(content).__name__} is not data: give a tensor, a tuple, a dict, or a list of these")
+        raise DataError(f"data cannot be a {type(content).__name__}: give a tensor, a tuple, a dict, or a list of these")
 
 
 def _unlike_tensors(items: list[Any]) -> bool:

@@ -50,12 +50,12 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
             masked = masked.select(kept)
         found += [masked] if masked.size else []
     if not found:
-        raise DataError(f"{', '.join(sources)} leaves no position that counts: give samples that are not all padding")
+        raise DataError(f"{', '.join(sources)} leaves no position to measure: give samples that are not all padding")
     counted, given = counted_positions(found)
     if not given:
         return found, ""
     share = counted / given
-    note = f"{share:.0%} of the positions count, by {' and '.join(map(known.told, sources))}; the others are padding"
+    note = f"{share:.0%} of the positions count, according to {' and '.join(map(known.told, sources))}; the others are padding"
     return found, note + (f"; {dropped} samples that are all padding are dropped" if dropped else "")
 
 

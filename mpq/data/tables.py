@@ -55,7 +55,7 @@ def table_files(path: Path, source: str, *, split: str | None = None) -> list[Pa
         raise DataError(f"{source} has no split {shown(split)}: it holds {known}")
     files = splits[next(iter(splits)) if split is None else split]
     if len(files) > TABLE_FILES:
-        raise DataError(f"{source} has {len(files):,} files, more than the {TABLE_FILES:,} that are read: give one of them")
+        raise DataError(f"{source} has {len(files):,} files, more than the {TABLE_FILES:,} allowed: give one of them")
     return files
 
 

@@ -38,14 +38,14 @@ class Records:
             self._size = file.seek(0, 2)
         listed = self._archive.infolist()
         if len(listed) > ARCHIVE_RECORDS:
-            raise RecordError(f"{len(listed):,} records, of which {ARCHIVE_RECORDS:,} are read at most")
+            raise RecordError(f"{len(listed):,} records, more than the {ARCHIVE_RECORDS:,} allowed")
         self._records: dict[str, zipfile.ZipInfo] = {}
         folded: set[str] = set()
         for info in listed:
             _check(info)
             name = info.filename.partition("/")[2]
             if name.lower() in folded:
-                raise RecordError(f"two records of the name {_shown(name)}")
+                raise RecordError(f"two records named {_shown(name)}")
             folded.add(name.lower())
             self._records[name] = info
         if len({info.filename.partition("/")[0] for info in listed}) != 1:
@@ -77,7 +77,7 @@ class Records:
             RecordError: if it is damaged, or larger than `limit` bytes.
         """
         if self.size(name) > limit:
-            raise RecordError(f"{self.size(name):,} bytes in {_shown(name)}, of which {limit:,} are read at most")
+            raise RecordError(f"{self.size(name):,} bytes in {_shown(name)}, more than the {limit:,} allowed")
         with _foreseen(), self._archive.open(self._records[name]) as record:
             content = record.read(limit + 1)
         if len(content) != self.size(name):

@@ -115,7 +115,7 @@ class PlanMeasurer:
             raise UsageError(f"the metric failed with {type(error).__name__}: {first_line(error)}") from error
         if not len(values) or not np.isfinite(values).all():
             shown = values[0] if len(values) == 1 else "nothing" if not len(values) else "values that are not all finite"
-            raise UsageError(f"the metric returned {shown}: it must return a finite number, or one for each sample")
+            raise UsageError(f"the metric returned {shown}: it must return a finite number, or one per sample")
         return values
 
     def _errors(self, reference: Reference, schemes: Mapping[str, Scheme]) -> Errors:

@@ -1,7 +1,7 @@
-"""Inversions: steps to more bits with which a layer's error grows instead of falling. They are told, never smoothed away. No torch.
+"""Inversions: a layer's error grows with more bits instead of falling. They are reported, never smoothed away. No torch.
 
-Within noise they say that two schemes are alike for this layer; beyond noise that the finer one is really worse here, since rounding errors
-happen to cancel under the coarser one, or since its clipping differs.
+If the difference is not significant, the two schemes are equally good for this layer. If it is, the finer scheme is really worse here,
+because rounding errors happen to cancel under the coarser one, or because its clipping differs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Inversion:
-    """One step to more bits that costs error.
+    """Two neighboring candidates, of which the one with more bits has the larger error.
 
     Args:
         layer: its name.
         fewer: the scheme of fewer bits.
         more: the next candidate by size.
-        errors: their mean errors on the samples that both have.
+        errors: their mean errors on the samples measured for both.
         beyond_noise: whether the paired difference exceeds two standard errors.
     """
 
@@ -37,7 +37,7 @@ class Inversion:
 
 
 def inversions(table: Sensitivity) -> Iterator[Inversion]:
-    """The inversions of a table, layer by layer; candidates without a finite figure are left out."""
+    """The inversions of a table, layer by layer; candidates without a finite error are left out."""
     for layer in table.layers:
         found = [scheme for scheme in table.header.candidates[layer.name] if (layer.name, scheme) in table.errors]
         for fewer, more in pairwise(sorted(found, key=lambda scheme: (scheme.stored_bits(layer.matrix), str(scheme)))):
@@ -50,12 +50,12 @@ def inversions(table: Sensitivity) -> Iterator[Inversion]:
 
 
 def inversion_lines(table: Sensitivity) -> list[str]:
-    """What there is to say of a table's inversions, for people: nothing, or one line."""
+    """A table's inversions for people: one line, or none."""
     found = list(inversions(table))
     if not found:
         return []
     real = sorted((one for one in found if one.beyond_noise), key=lambda one: one.errors[0] - one.errors[1])
     shown = [f"{one.layer} {one.fewer} {one.errors[0]:.3g}, {one.more} {one.errors[1]:.3g}" for one in real[:_SHOWN]]
     more = [f"and {len(real) - _SHOWN} more"] if len(real) > _SHOWN else []
-    steps = f"more bits but a larger error: {len(found)} step{'s' if len(found) > 1 else ''} between candidates, {len(real)} beyond noise"
+    steps = f"more bits but a larger error: {len(found)} pair{'s' if len(found) > 1 else ''} of candidates, {len(real)} significant"
     return [steps + (f" ({'; '.join([*shown, *more])})" if real else "")]

@@ -1,8 +1,8 @@
-"""The paired test: is one plan's error smaller than another's on the same samples, beyond noise? No torch.
+"""The paired test: is one plan's error significantly smaller than another's on the same samples? No torch.
 
-The candidate must have the smaller mean, and one of two paired tests must reject chance at half of the level each (Bonferroni, so that the
-pair keeps the level): Student's t on the differences, and Wilcoxon's signed ranks. Errors of single samples are heavy-tailed - a few
-samples near a decision boundary carry most of the mean - and there the ranks see a gain on nearly every sample that the t-test misses.
+The candidate must have the smaller mean, and one of two paired tests must reject chance at half of the level (Bonferroni, so that the pair
+keeps the level): Student's t on the differences, and Wilcoxon's signed ranks. Errors per sample are heavy-tailed: a few samples near a
+decision boundary contribute most of the mean. Then signed ranks detect a gain on nearly every sample that the t-test misses.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
-SIGNIFICANT = 0.05  # level, one-sided: what decides between finalists
-PROMISING = 0.3  # the same for a trial to become the incumbent, before it is judged on held-out samples
+SIGNIFICANT = 0.05  # one-sided level for decisions between finalists
+PROMISING = 0.3  # one-sided level for a trial to become the incumbent, before held-out samples decide
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Comparison:
     """Difference of two plans on the same samples.
 
     Args:
-        difference: mean of (candidate - incumbent); negative when the candidate is better.
+        difference: mean of (candidate - incumbent); negative if the candidate is better.
         stderr: its standard error over samples; infinite for fewer than two samples.
-        ranks: chance that signed ranks as far below zero arise without a gain; 1.0 where there are too few samples.
+        ranks: probability of signed ranks this far below zero without a gain; 1.0 if there are too few samples.
         ranks_above: the same for a loss.
-        samples: that the two were compared on.
+        samples: number of compared samples.
     """
 
     difference: float
@@ -37,17 +37,17 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the candidate is better beyond noise."""
+        """Whether the candidate is significantly better."""
         return self.difference < 0 and self._rejects(SIGNIFICANT, self.ranks)
 
     @property
     def promising(self) -> bool:
-        """Whether the candidate is better by more than chance often gives."""
+        """Whether the candidate is better at the level for new incumbents."""
         return self.difference < 0 and self._rejects(PROMISING, self.ranks)
 
     @property
     def worse(self) -> bool:
-        """Whether the candidate is worse beyond noise."""
+        """Whether the candidate is significantly worse."""
         return self.difference > 0 and self._rejects(SIGNIFICANT, self.ranks_above)
 
     def _rejects(self, level: float, ranks: float) -> bool:
@@ -59,7 +59,7 @@ class Comparison:
 
 def t_quantile(level: float, samples: int) -> float:
     """The quantile of Student's t for a mean over at least two samples."""
-    from scipy.special import stdtrit  # late: it takes a moment to import
+    from scipy.special import stdtrit  # late: slow to import
 
     return float(stdtrit(samples - 1, level))
 
@@ -80,7 +80,7 @@ def compare(candidate: Errors, incumbent: Errors) -> Comparison:
     difference = candidate - incumbent
     if not math.isfinite(mean) or not bool(difference.any()):
         return Comparison(mean, stderr, samples=len(difference))
-    from scipy.stats import wilcoxon  # late: it takes a moment to import
+    from scipy.stats import wilcoxon  # late: slow to import
 
     moved = difference[difference != 0]
     below, above = (float(wilcoxon(moved, alternative=side).pvalue) for side in ("less", "greater"))

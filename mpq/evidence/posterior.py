@@ -1,6 +1,6 @@
-"""What is known of plans' errors by all evidence together: prediction, calibration samples, held-out samples. No torch.
+"""Estimates plans' errors from all evidence together: prediction, calibration samples, held-out samples. No torch.
 
-The unknowns are the logarithms of the plans' true mean errors. Each kind of evidence says something about them, with its own noise:
+The unknowns are the logarithms of the plans' true mean errors. Each kind of evidence informs about them, with its own noise:
 
     predictions   right up to a common factor and an independent deviation, whose size the analysis's self-check has measured
     calibration   the log of the mean over the samples; its covariance over plans comes from the same samples (delta method), so that
@@ -8,9 +8,9 @@ The unknowns are the logarithms of the plans' true mean errors. Each kind of evi
                   better there than they are (the winner's curse), so their values are raised and trusted less
     held-out      the same on samples that no stage has seen
 
-All are taken as normal on the log scale, and their precisions add up. Errors of single samples have heavy tails: a few samples carry
-most of a mean, and a small set of samples may lack them. So every plan's mean over n samples has an independent deviation of
-`TAIL / sqrt(n)` besides what the samples show themselves.
+All are assumed to be normal on the log scale, and their precisions add up. Errors per sample have heavy tails: a few samples contribute
+most of a mean, and a small set of samples may lack them. So every plan's mean over n samples has an independent deviation of `TAIL /
+sqrt(n)` in addition to the one estimated from the samples.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 from mpq.evidence.paired_test import SIGNIFICANT, Errors, t_quantile
 
 TAIL = 0.5
-_CURSE = 0.5  # standard errors by which tuning on the calibration samples flatters a plan, and as many again of doubt
-_UNCHECKED = 0.5  # spread of predictions where no self-check has measured it
+_CURSE = 0.5  # standard errors by which selection on the calibration samples flatters a plan; the same number again is its uncertainty
+_UNCHECKED = 0.5  # spread of predictions if no self-check has measured it
 _LEAST_SPREAD, _MOST_SPREAD = 0.1, 3.0
-_MOST_SAMPLES = 1e12  # that anyone would be told to take
-_FLOOR = 1e-9  # of the largest mean error: below it two plans are alike
+_MOST_SAMPLES = 1e12  # most samples that a message recommends
+_FLOOR = 1e-9  # share of the largest mean error below which two plans count as equal
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -37,13 +37,13 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one plan.
+    """The evidence about one plan.
 
     Args:
         predicted: its error by the table.
         calibration: error on each calibration sample.
         held_out: error on each held-out sample.
-        tuned: whether it was chosen for its error on the calibration samples.
+        tuned: whether it was selected by its error on the calibration samples.
     """
 
     predicted: float
@@ -66,7 +66,7 @@ class Posterior:
 
     @property
     def expected(self) -> Vector:
-        """The expected error of each plan; not knowing it well makes it larger."""
+        """The expected error of each plan; more uncertainty makes it larger."""
         found: Vector = np.exp(self.mean + np.diag(self.covariance) / 2)
         return found
 
@@ -84,7 +84,7 @@ def posterior(plans: Sequence[Evidence], *, spread: float | None = None) -> Post
 
     Args:
         plans: at least one, with finite errors.
-        spread: standard deviation of ln(predicted / measured) over plans, from the self-check; None where there was none.
+        spread: standard deviation of ln(predicted / measured) over plans, from the self-check; None if there was none.
     """
     floor = _FLOOR * max(max(float(plan.calibration.mean()), float(plan.held_out.mean())) for plan in plans) or 1e-300
     size = len(plans)
@@ -101,7 +101,7 @@ def posterior(plans: Sequence[Evidence], *, spread: float | None = None) -> Post
         weighted += inverse @ logs
     predictions = np.log(np.maximum([plan.predicted for plan in plans], floor))
     deviation = min(max(_LEAST_SPREAD, _UNCHECKED if spread is None else spread), _MOST_SPREAD)
-    common = np.eye(size) - 1 / size  # a factor that all predictions share says nothing
+    common = np.eye(size) - 1 / size  # a factor common to all predictions does not matter
     precision += common / deviation**2
     weighted += common @ predictions / deviation**2
     covariance: Matrix = np.linalg.inv(precision).astype(np.float64)
@@ -109,7 +109,7 @@ def posterior(plans: Sequence[Evidence], *, spread: float | None = None) -> Post
 
 
 def samples_to_tell(better: Errors, worse: Errors) -> int | None:
-    """How many samples like these it would take to tell two plans apart by a paired test; None if they can, or if nothing speaks for it."""
+    """The number of such samples that a paired test needs to tell two plans apart; None if these suffice, or if no number would."""
     difference = worse - better
     count, mean = len(difference), float(difference.mean())
     if count < 2 or mean <= 0:
@@ -120,7 +120,7 @@ def samples_to_tell(better: Errors, worse: Errors) -> int | None:
         return None
     level = 1 - SIGNIFICANT / 2
     needed = max(2, math.ceil(NormalDist().inv_cdf(level) ** 2 * unit))
-    while t_quantile(level, needed) ** 2 * unit > needed:  # its quantiles are a little beyond the normal ones
+    while t_quantile(level, needed) ** 2 * unit > needed:  # its quantiles are slightly larger than the normal ones
         needed += 1
     return needed if needed > count else None
 
@@ -135,7 +135,7 @@ def _log_means(errors: Matrix, floor: float) -> tuple[Vector, Matrix]:
 
 
 def _against_first(noise: Matrix) -> Vector:
-    """The standard error of each plan's difference to the first one."""
+    """The standard error of each plan's difference from the first one."""
     variance = np.diag(noise) + noise[0, 0] - 2 * noise[0]
     found: Vector = np.sqrt(np.maximum(variance, 0.0))
     return found

@@ -1,12 +1,13 @@
 """Predictions of a whole plan's error from a sensitivity table. No torch.
 
-additive      the sum of single-layer errors: right when the layers' effects on the output are uncorrelated
-interactions  that sum and, for each two layers, 2 E[v w] of their signed figures from method "fisher": correlated effects add up or cancel
+additive      the sum of single-layer errors: correct if the layers' effects on the output are uncorrelated
+interactions  that sum plus 2 E[v w] for each pair of layers, from their signed values (method "fisher"): correlated effects add up or
+cancel
 
-The signed figures of a pair are first scaled to its error, which is known better than E[v^2]. What is left of two pairs is their
-correlation c, with noise s^2 that the figures tell themselves. Thousands of such c hold few effects, so each is shrunk by what those of the
-whole table say (empirical Bayes, Morris 1983): times t / (t + s^2), where t is the mean of c^2 - s^2, at least zero. Where nothing but
-noise is seen, the sum is left.
+The signed values of a (layer, scheme) pair are first scaled to its error, which is known better than E[v^2]. Two pairs then have a
+correlation c, with noise s^2 estimated from the values. Among thousands of such c there are few real effects, so each c is shrunk according
+to the whole table (empirical Bayes, Morris 1983): it is multiplied by t / (t + s^2), where t is the mean of c^2 - s^2, at least zero. If
+there is only noise, the prediction is the plain sum.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mpq.records.sensitivity import Sensitivity
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
-_ROWS = 512  # of the matrix of interactions in memory at a time
+_ROWS = 512  # entries of the interaction matrix in memory at a time
 _JUDGED = 256
 
 
@@ -34,14 +35,14 @@ def additive(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float:
 
 
 def unseen_rows(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | None:
-    """What rows of lookup tables that calibration never reached add to a prediction; None without such tables."""
+    """The error that rows of embedding tables without calibration data add to a prediction; None without such tables."""
     known = (table.finish or {}).get("unseen_rows", {})
     found = [float(facts["adds"][str(schemes[name])]) for name, facts in known.items() if str(schemes.get(name)) in facts["adds"]]
     return math.fsum(found) if found else None
 
 
 def interactions(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | None:
-    """The error with interactions; None if the table has no signed figures for some layer."""
+    """The error with interactions; None if the table has no signed values for some layer."""
     pairs = list(schemes.items())
     if not pairs or any(pair not in table.products for pair in pairs):
         return None
@@ -53,7 +54,7 @@ def interactions(table: Sensitivity, schemes: Mapping[str, Scheme]) -> float | N
 
 
 def interactions_help(table: Sensitivity) -> bool:
-    """Whether the analysis's self-check found whole plans better predicted, in rank and in spread, with interactions than without."""
+    """Whether whole plans were predicted better with interactions, in rank and in spread, in the analysis's self-check."""
     check = (table.finish or {}).get("check", {})
     alone, together = check.get("additive", {}), check.get("interactions", {})
     figures = [found.get(name) for found in (alone, together) for name in ("rank", "spread")]
@@ -61,7 +62,7 @@ def interactions_help(table: Sensitivity) -> bool:
 
 
 def signal_of(table: Sensitivity) -> float:
-    """The mean square of true correlations between the signed figures of pairs of different layers, judged by some pairs of the table."""
+    """The mean square of true correlations between the signed values of different layers, estimated from some pairs of the table."""
     wanted = [pair for pair in table.products if pair[1] in table.header.candidates.get(pair[0], ())]
     pairs = wanted[:: max(1, -(-len(wanted) // _JUDGED))]
     names = list(dict.fromkeys(name for name, _ in pairs))
@@ -72,16 +73,16 @@ def signal_of(table: Sensitivity) -> float:
 
 
 def covariances(products: Matrix, errors: Vector, groups: Integers, signal: float) -> Iterator[Matrix]:
-    """E[v w] of any two rows of `products` scaled to their errors, shrunk by its noise; zero for rows of one group.
+    """E[v w] of any two rows of `products` scaled to their errors, shrunk according to its noise; zero within a group.
 
     Args:
-        products: signed figures, [rows, draws].
-        errors: what each row's mean of squares is scaled to, [rows].
-        groups: the group of each row, [rows]; a group takes one of its rows at a time.
+        products: signed values, [rows, draws].
+        errors: the error to which each row's mean square is scaled, [rows].
+        groups: the group of each row, [rows]; a plan uses one row of each group.
         signal: mean square of true correlations.
 
     Yields:
-        The rows of the symmetric matrix, some at a time, in order: [some, rows].
+        Consecutive blocks of rows of the symmetric matrix: [block, rows].
     """
     units = _units(products)
     scales = np.sqrt(np.where(np.isfinite(errors), np.maximum(errors, 0.0), 0.0))
@@ -93,13 +94,13 @@ def covariances(products: Matrix, errors: Vector, groups: Integers, signal: floa
 
 
 def _units(products: Matrix) -> Matrix:
-    """Rows with a mean of squares of one."""
+    """Rows scaled to a mean square of one."""
     found: Matrix = products / np.sqrt(np.maximum(np.square(products).mean(1), 1e-300))[:, None]
     return found
 
 
 def _correlations(rows: Matrix, others: Matrix) -> tuple[Matrix, Matrix]:
-    """The mean products of figures of unit size, and the variances of these means."""
+    """The mean products of values with unit mean square, and the variances of these means."""
     draws = rows.shape[1]
     means: Matrix = rows @ others.T / draws
     noise: Matrix = np.maximum(np.square(rows) @ np.square(others).T / draws - np.square(means), 0.0) / max(1, draws - 1)
@@ -121,7 +122,7 @@ class Quality:
     spread: float
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object, rounded; figures that are not finite are null."""
+        """A JSON object, rounded; values that are not finite are null."""
         return {name: round(value, 4) if math.isfinite(value) else None for name, value in vars(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""What an analysis found out about its own predictions, in words. No torch."""
+"""The result of an analysis's self-check, in words. No torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 LEAST_RANK = 0.5
 MOST_OFF = 10.0
 _MODELS = ("additive", "interactions")
-_TIMES = 2.0  # from here on a factor says more than per cent
+_TIMES = 2.0  # larger deviations are given as a factor, not in percent
 _SMALL = 0.005
 
 
 def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
-    """One line per model of the error: "self-check on 12 random plans, additive: rank correlation 0.937, predictions are 9% too small"."""
+    """One line per prediction model: "self-check on 12 random plans, additive: rank correlation 0.937, predictions are 9% too small"."""
     check = (finish or {}).get("check", {})
     lines = []
     for model in _MODELS:
@@ -26,7 +26,7 @@ def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
 
 
 def self_check_warnings(finish: Mapping[str, Any] | None) -> list[str]:
-    """What must be known before the table is used: that it ranks plans badly, or that its values are far from measured ones."""
+    """Warnings about the table: that it ranks plans poorly, or that its values are far from measured ones."""
     check = (finish or {}).get("check", {})
     found = check.get(_MODELS[0]) or {}
     rank, bias = found.get("rank"), found.get("bias")
@@ -38,11 +38,11 @@ def self_check_warnings(finish: Mapping[str, Any] | None) -> list[str]:
     if not told:
         return []
     advice = "let `mpq search` measure plans (not --trials 0), and try --method measure or more samples"
-    return [f"the sensitivities predict whole plans badly: on {check.get('plans', 0)} random plans {' and '.join(told)}; {advice}"]
+    return [f"the sensitivities predict whole plans poorly: on {check.get('plans', 0)} random plans {' and '.join(told)}; {advice}"]
 
 
 def off_by(ratio: float) -> str:
-    """How far predictions are from measurements, for people.
+    """How far predictions are from measurements, in words.
 
     Args:
         ratio: predicted over measured.

@@ -95,7 +95,7 @@ def _rest_notes(source: Source, goal: Target) -> list[str]:
     if dtype is None or goal.keeps_rest:
         return []
     if not goal.needs_weights:
-        return [f"the plan stores unquantized tensors in {dtype}, which this format cannot say"]
+        return [f"the plan stores unquantized tensors in {dtype}, which this format cannot record"]
     return [f"unquantized tensors have the values that the artifact stores in {dtype}, but are written in the model's own dtypes"]
 
 
@@ -108,7 +108,7 @@ def _fingerprinted(source: Source, target: str, export: Path, options: Options) 
 
 def _prove(fingerprint: Path, export: Path, target: str) -> str:
     size, command = fingerprint.stat().st_size, f"mpq verify {shlex.quote(str(export))} --with {PROGRAMS[target]}"
-    return f"its fingerprint is {fingerprint.name}, {size:,} bytes; prove what loads: {command}"
+    return f"its fingerprint is {fingerprint.name}, {size:,} bytes; check what loads with: {command}"
 
 
 def _unpacked(source: Source) -> list[str]:
@@ -119,7 +119,7 @@ def _unpacked(source: Source) -> list[str]:
         sum(schemes[name].stored_bits(source.matrices[name]) // 8 for name in source.coded) for schemes in (source.stored, source.schemes)
     )
     layers = f"{len(source.coded)} coded layer{'' if len(source.coded) == 1 else 's'}"
-    return [f"{layers} as int8 with the same values: {before:,} bytes become {after:,}, for only mpq unpacks codes"]
+    return [f"{layers} as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"]
 
 
 def _inputs(source: Source, options: Options) -> list[Path | None]:
@@ -143,10 +143,10 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
     }
     hopeless = [name for name, scheme in found.items() if scheme is None]
     if hopeless:
-        raise ExportError(f"{target} has nothing that holds {_with_schemes(hopeless, source)}: choose other schemes for them")
+        raise ExportError(f"{target} cannot represent {_with_schemes(hopeless, source)}: choose other schemes for these layers")
     missing = [name for name, scheme in found.items() if scheme != without_idle_group(source.schemes[name], source.matrices[name])]
     if missing and not nearest:
-        raise ExportError(f"{target} cannot express {_with_schemes(missing, source)}: --nearest takes the next larger scheme for each")
+        raise ExportError(f"{target} cannot represent {_with_schemes(missing, source)}: --nearest uses the next larger scheme for each")
     return {name: scheme for name, scheme in found.items() if scheme is not None}
 
 
@@ -162,7 +162,7 @@ def _keep_budget(source: Source, goal: Target, *, target: str) -> None:
     if taken > limit:
         bits = ",".join(str(number) for number in goal.abilities.bits)
         raise ExportError(
-            f"the next larger schemes that {target} has are {taken - limit:,} bytes over the plan's budget of {source.plan.budget}: "
+            f"the next larger schemes that {target} supports are {taken - limit:,} bytes over the plan's budget of {source.plan.budget}: "
             f"search again with --candidates '*={bits},16'"
         )
 

@@ -29,7 +29,9 @@ def remarks(schemes: Mapping[str, Scheme], columns: Mapping[str, int], linear: I
     """
     ragged = [name for name, scheme in schemes.items() if columns[name] * scheme.bits % _WORD]
     unequal = [group[0] for group in fused_groups(linear) if len({schemes.get(name) for name in group}) > 1]
-    found = [f"its words hold codes of one row only, and rows of {listed(ragged, _SHOWN)} fill none exactly"] if ragged else []
+    found = (
+        [f"each 32-bit word holds codes of one row only, and rows of {listed(ragged, _SHOWN)} do not fill whole words"] if ragged else []
+    )
     found += [f"it fuses layers that have unequal schemes here, with {listed(unequal, _SHOWN)}"] if unequal else []
     notes = [f"loads in Transformers, not in vLLM: {'; '.join(found)}"] if found else []
     heads = [name for name in schemes if name.rpartition(".")[2] == _HEAD]

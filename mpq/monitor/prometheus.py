@@ -40,9 +40,11 @@ class Metrics:
                 drift.add_metric([name], stability_index(wanted, found))
                 beyond.add_metric([name], found.beyond(wanted))
         yield from (drift, beyond, broken)
-        yield core.GaugeMetricFamily("mpq_alarms", "Things that have drifted.", value=len(monitor.alarms()))
+        yield core.GaugeMetricFamily("mpq_alarms", "Number of drift alarms.", value=len(monitor.alarms()))
         if monitor.divergence.count:
-            yield core.CounterMetricFamily("mpq_shadowed_calls", "Calls that the reference answered too.", value=monitor.divergence.count)
+            yield core.CounterMetricFamily(
+                "mpq_shadowed_calls", "Calls that were also run through the reference.", value=monitor.divergence.count
+            )
             yield core.GaugeMetricFamily(
                 "mpq_kl_divergence", "Mean KL divergence from the reference, in nats.", value=monitor.divergence.mean
             )

@@ -129,4 +129,4 @@ def _rows(result: Any) -> Tensor | None:
 
 def _check_share(name: str, share: float) -> None:
     if not 0 <= share <= 1:
-        raise UsageError(f"{name}={share:g} is not a share of calls: give a number from 0 to 1")
+        raise UsageError(f"{name}={share:g} is not a share of the calls: give a number from 0 to 1")

@@ -42,7 +42,7 @@ class ArtifactHeader:
         config: what rebuilds a Hugging Face model without its folder; empty otherwise.
         recovery: names of the steps of recovery whose changes the artifact holds, in order.
         stopped: names of the steps that ran out of time, kept or not; the result may differ on another machine.
-        rest_dtype: what unquantized floating-point tensors are stored in where that is smaller; None for their own dtypes.
+        rest_dtype: dtype for unquantized floating-point tensors where it is smaller than their own; None for their own dtypes.
         rest_bytes: bytes of these tensors in the model; only with `rest_dtype`.
         digests: the fingerprint: the beginning of a digest of the dequantized weights of each layer, in order, then one of all other
             tensors; of one length, in what room the header has. Empty where there is none.
@@ -133,7 +133,7 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     document, tensors = _opened(path)
     text = _text(document)
     if text is None:
-        raise FormatError(f"{path} is a safetensors file, but not one that mpq wrote: make one with `mpq apply`")
+        raise FormatError(f"{path} is a safetensors file, but not one that mpq wrote: create one with `mpq apply`")
     said = json_document(text.encode(), name=document.name, error=FormatError, remedy=_REMEDY)
     if not isinstance(said.value, dict):
         raise said.refuse(f"it is {shown(said.value)}: give a mapping; {_REMEDY}")
@@ -246,11 +246,11 @@ def _opened(path: Path) -> tuple[Document, Tensors]:
     except ValueError as error:
         raise FormatError(f"cannot read {shown(str(path))}: it is not a file name") from error
     if not raw.startswith(b"{"):
-        raise FormatError(f"{path} is not a safetensors file, or is cut off: make it again with `mpq apply`")
+        raise FormatError(f"{path} is not a safetensors file, or is cut off: write it again with `mpq apply`")
     document = json_document(raw, name=f"{path}, header", error=FormatError, remedy=_REMEDY)
     bare = replace(document, value={name: value for name, value in document.value.items() if name != "__metadata__"})
     tensors = validated(bare, Tensors)
     whole = 8 + length + check_tensors(bare, tensors)
     if size != whole:
-        raise FormatError(f"{path} has {size:,} bytes where its header says {whole:,}: it is cut off, make it again with `mpq apply`")
+        raise FormatError(f"{path} has {size:,} bytes where its header says {whole:,}: it is cut off, write it again with `mpq apply`")
     return document, tensors

@@ -142,8 +142,8 @@ def _notes(old: Plan, new: Plan) -> list[str]:
     if old.evidence.get("metric") != new.evidence.get("metric") and old.evidence and new.evidence:
         notes.append(f"the errors are in different metrics: {old.evidence.get('metric')} and {new.evidence.get('metric')}")
     if old.rest.dtype != new.rest.dtype:
-        before, after = (f"in {plan.rest.dtype}" if plan.rest.dtype else "as they are" for plan in (old, new))
-        notes.append(f"unquantized tensors are stored {before} by the old plan and {after} by the new one")
+        before, after = (f"in {plan.rest.dtype}" if plan.rest.dtype else "unchanged" for plan in (old, new))
+        notes.append(f"unquantized tensors are stored {before} in the old plan and {after} in the new one")
     if old.quantizer != new.quantizer:
         notes.append(f"the quantizer changed from {old.quantizer} to {new.quantizer}")
     if old.budget != new.budget:

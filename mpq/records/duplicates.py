@@ -49,7 +49,8 @@ def _refuse_others(record: Mapping[str, Any], name: str, known: Known, found: Se
     place = differing[0] if differing else 0
     twice = f"{_shown(known, place)}, then {_shown(values, place)}"
     raise FormatError(
-        f"{_pair(record)}: {name} from sample {first} on appear twice with different values ({twice}), as if two analyses had written them"
+        f"{_pair(record)}: {name} from sample {first} on appear twice with different values ({twice}), as if two analyses had written to "
+        "the file"
     )
 
 

@@ -64,7 +64,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """For notebooks: all figures."""
         rows = [[each.name, figure(each.reference), figure(each.quantized, each.stderr)] for each in self.figures]
-        return html_page(f"Evaluation of {self.samples:,} samples of {self.source}", ["figure", "reference", "quantized"], rows)
+        return html_page(f"Evaluation of {self.samples:,} samples of {self.source}", ["metric", "reference", "quantized"], rows)
 
     def frame(self) -> pd.DataFrame:
         """One row per metric: name, reference, quantized, stderr."""

@@ -121,7 +121,7 @@ def read_fingerprint(export: Path, path: Path | None = None) -> Fingerprint:
         FormatError: if there is none, or it is damaged or from a newer version.
     """
     path = path or fingerprint_path(export)
-    absent = "it proves what an export holds; `mpq export` writes it, unless asked with --no-fingerprint not to"
+    absent = "it shows what an export should hold; `mpq export` writes it unless you pass --no-fingerprint"
     document = read_json(path, error=FormatError, absent=absent, remedy=_REMEDY)
     version = document.value.get("mpq_fingerprint") if isinstance(document.value, dict) else None
     check_version(version, supported=VERSION, path=path, kind="a fingerprint")

@@ -37,4 +37,4 @@ def refuse_code(called: str, file: Path, *, remedy: str = "add --trust if you tr
     Raises:
         TrustError: always.
     """
-    raise TrustError(f"{file} would have mpq import and call {shown_bare(called)}, which it does only for its user: {remedy}")
+    raise TrustError(f"{file} asks mpq to import and call {shown_bare(called)}, which needs your permission: {remedy}")

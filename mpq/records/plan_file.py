@@ -194,4 +194,4 @@ def check_names(document: Document, file: PlanFile) -> None:
             raise document.refuse(f"{key} names {shown(stranger)}, which is not among the layers; {document.remedy}", key)
     if len(set(tied)) < len(tied):
         repeated = next(name for name in tied if tied.count(name) > 1)
-        raise document.refuse(f"layer {shown(repeated)} is tied twice: give each layer to one group", "ties")
+        raise document.refuse(f"layer {shown(repeated)} is tied twice: put each layer into one group only", "ties")

@@ -26,7 +26,7 @@ def note_recovery(path: Path, facts: Mapping[str, Any]) -> None:
     text = _with(read_text(path, error=FormatError, absent=remedy), facts)
     after = yaml_document(text, name=str(path), error=FormatError, remedy=remedy).value
     if (after.get("evidence") or {}) != {**before.evidence, "recovery": dict(facts)}:
-        raise FormatError(f"{path}: its evidence is not laid out as `mpq search` writes it; run `mpq search` again")
+        raise FormatError(f"{path}: its evidence is not in the form that `mpq search` writes; run `mpq search` again")
     write_text(path, text)
 
 

@@ -31,7 +31,7 @@ _BIASES = {"addmm": "self", "linear": "bias", "convolution": "bias"}  # op -> th
 _NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "miopen_batch_norm")
 _LEAST_VARIANCE = 1e-12
 _LARGEST_RATIO = 16.0  # of variances: beyond it the statistics are kept, to avoid blow-up
-_NOTHING = "no op adds a bias of the model or normalizes by statistics"
+_NOTHING = "no operation adds a bias or normalizes with running statistics"
 
 Seen = dict[tuple[str, int], tuple[torch.Size, Tensor, Tensor]]
 """By tensor name and how often it was met before in the batch: the shape, means and variances of an op's output or input by channel."""

@@ -62,7 +62,7 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
         outputs = _judged(task, before, after, held_out, by_relative_error(task.metric))
         if better := outputs.compared.better:
             details |= {"decided_by": outputs.metric, "outputs_before": outputs.means[0], "outputs_after": outputs.means[1]}
-            figures += f", no significant difference; {outputs.figures}, which decides"
+            figures += f", no significant difference; decided by {outputs.figures}"
     if not better:
         figures += ", significantly worse" if first.compared.worse else ", no significant gain"
     return Decision(

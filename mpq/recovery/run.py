@@ -97,10 +97,10 @@ def _hindrance(step: Step, module: nn.Module, data: tuple[Data, Data] | None, of
     if step.name in off:
         return "switched off"
     if data is None:
-        return "no data to decide on"
+        return "no data to decide with"
     calibration, held_out = data
     if held_out.samples < LEAST_SAMPLES:
-        return f"{held_out.samples} held-out sample is too few to decide on"
+        return f"{held_out.samples} held-out sample is too few to decide with"
     return step.hindrance(module, calibration)
 
 

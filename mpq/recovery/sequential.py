@@ -74,7 +74,7 @@ class Sequential(Step):
             return Proposal(f"stopped by the limit of {task.limits.told}, with {finished} sets of layers done", stopped=True)
         details = {"layers": len(found.weights), "samples": found.samples, "left": dict(found.left)}
         if not found.weights:
-            reason = next(iter(found.left.values()), "no layer follows another one by products that are understood")
+            reason = next(iter(found.left.values()), "no layer follows another through operations that mpq understands")
             return Proposal(reason, details=details)
         few = f", on the first {found.samples} of {task.calibration.samples} samples" if found.samples < task.calibration.samples else ""
         left = "".join(f"; {_layers(len(names))} left unchanged: {reason}" for reason, names in found.reasons.items())

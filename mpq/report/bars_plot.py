@@ -1,4 +1,4 @@
-"""The plot of bits and bytes: one column per layer in model order, coloured by scheme. The page's script moves the same columns."""
+"""The plot of bits and bytes: one column per layer in model order, colored by scheme. The page's script changes the same columns."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class BarsPlot:
     Args:
         frame: size of the plot.
         width: of a column.
-        bits_floor: where columns of bits stand.
-        bytes_floor: where columns of bytes stand.
+        bits_floor: baseline of the bits.
+        bytes_floor: baseline of the bytes.
         per_bit: height of one bit.
         per_byte: height of one byte.
         bits_ticks: ticks of the upper part.
@@ -51,7 +51,7 @@ class BarsPlot:
 
 
 def bars_plot(facts: Facts, name: str) -> BarsPlot | None:
-    """Lay out the plot, "wide" or "narrow"; None where no scheme is known."""
+    """Lay out the plot, "wide" or "narrow"; None if no scheme is known."""
     rows = [row for row in facts.rows if row.scheme is not None]
     if not rows:
         return None
@@ -87,7 +87,7 @@ def _round_bits(most: float) -> list[int]:
 
 
 def _round_sizes(most: int) -> list[int]:
-    """Zero, and one or two round sizes below the greatest."""
+    """Zero, and one or two round sizes below the maximum."""
     step = 10 ** math.floor(math.log10(most))
     unit = next(step * m // 10 for m in (50, 20, 10, 5) if step * m // 10 <= most * 0.75)
     return [0, *(unit * k for k in (1, 2, 3) if unit * k <= most)][:3]

@@ -1,10 +1,10 @@
-"""Blocks: the parts of a model that repeat, found from the names of its layers."""
+"""Blocks: the repeated parts of a model, found from the names of its layers."""
 
 from __future__ import annotations
 
 
 def block_of(name: str) -> str:
-    """The block a layer belongs to: its name up to the first number that is not its end.
+    """The block of a layer: its name up to the first number that is not at the end.
 
     "model.layers.3.mlp.up_proj" is in "model.layers.3", "features.7" in "features", and "conv1" is a block of its own.
     """

@@ -1,4 +1,4 @@
-"""Colours of schemes: few bits light, many bits deep, the order kept on a dark page and for colour-blind eyes."""
+"""Colors of schemes: light for few bits, dark for many, in an order that also works on a dark page and for color blindness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plot of finalists: predicted beside measured, with the noise of each figure."""
+"""The plot of finalists: predicted and measured values with standard errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROW, _SERIES = 58, ("predicted", "calibration", "held_out")
 
 @dataclass(frozen=True)
 class Dot:
-    """One figure of a finalist; `low` and `high` are the ends of its standard error, None without one."""
+    """One value of a finalist; `low` and `high` are the ends of its standard error, None without one."""
 
     series: str
     x: float
@@ -44,7 +44,7 @@ class FinalistsPlot:
 
 
 def finalists_plot(subject: Subject, name: str) -> FinalistsPlot | None:
-    """Lay out the plot, "wide" or "narrow"; None when the plan carries no measured finalists."""
+    """Lay out the plot, "wide" or "narrow"; None if the plan has no measured finalists."""
     rows = list(subject.evidence.get("finalists", ()))
     if not rows:
         return None

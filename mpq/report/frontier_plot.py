@@ -1,4 +1,4 @@
-"""The plot of size against error: where everything lies. The template only draws it."""
+"""The layout of the plot of size against error. The template only draws it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, bit_ticks, decade_ticks, log_range
 from mpq.report.words import figure, noise
 
-_NEGLIGIBLE = 1e-3  # the plot ends where the error has fallen to this share of its greatest
+_NEGLIGIBLE = 1e-3  # the plot ends where the error has fallen to this share of its maximum
 _LETTER, _LINE = 7.0, 14.0
 
 
@@ -41,12 +41,12 @@ class Mark:
         x: place.
         y: place.
         kind: "uniform", "mixed" or "chosen".
-        measured: a measured error; else a predicted one.
-        title: what a pointer over it says.
+        measured: whether the error is measured; else it is predicted.
+        title: the tooltip.
         low: place of the lower end of its standard error, if it has one.
         high: place of the upper end.
-        label: text beside it; empty where there is no room.
-        label_x: where the text begins or ends.
+        label: text next to it; empty if there is no room.
+        label_x: x position of the text's anchor.
         label_y: its baseline.
         anchor: "start", "end" or "middle".
     """
@@ -72,8 +72,8 @@ class FrontierPlot:
         frame: size of the plot.
         x_ticks: bits per weight.
         y_ticks: errors.
-        places: the place of each frontier point; None where it lies beyond the plot.
-        line: places of the corners of the line below which no plan lies.
+        places: the position of each frontier point; None if it is outside the plot.
+        line: positions of the corners of the lower bound.
         marks: plans.
     """
 
@@ -86,7 +86,7 @@ class FrontierPlot:
 
     @property
     def path(self) -> str:
-        """The line as an SVG path; of places that look the same only the first."""
+        """The line as an SVG path; of positions that look the same, only the first is kept."""
         return "M" + "L".join(f"{x:g} {y:g}" for x, y in dict.fromkeys(self.line)) if self.line else ""
 
 
@@ -106,10 +106,10 @@ def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> Frontie
 
 
 def visible_bound(frontier: Frontier, x: Scale, y: Scale) -> list[Corner]:
-    """The corners of the line below which no plan lies, as far as the plot reaches.
+    """The corners of the lower bound, as far as the plot reaches.
 
-    Between two corners the line is straight in the numbers; drawn straight on logarithmic scales it lies as low or lower, so nothing is
-    below what is drawn.
+    Between two corners the bound is linear in the values. A straight line on logarithmic scales is never above it, so no plan is below the
+    drawn line.
     """
     kept: list[Corner] = []
     for corner in frontier.bound:
@@ -180,7 +180,7 @@ def is_uniform(subject: Subject, row: Mapping[str, Any]) -> bool:
 
 
 def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame: Frame) -> list[Mark]:
-    """The marks with their labels beside them, where nothing else is; a label without room is left out."""
+    """The marks with their labels next to them; a label without free space is left out."""
     taken = [(m.x - 6, m.y - 6, m.x + 6, m.y + 6) for m in marks]
     taken += [(m.x - 4, m.high, m.x + 4, m.low) for m in marks if m.low is not None and m.high is not None]
     taken += [(x - 3, y - 3, x + 3, y + 3) for x, y in line]
@@ -203,7 +203,7 @@ def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame:
 
 
 def _around(mark: Mark) -> list[tuple[float, float, str]]:
-    """Where a label may stand, the best place first: a measured uniform plan has it above its noise."""
+    """Possible positions of a label, best first; for a measured uniform plan, above its error bar."""
     above = [] if mark.high is None or mark.kind == "chosen" else [(0.0, mark.high - mark.y - 7, "middle")]
     return [*above, (11, 4, "start"), (0, -12, "middle"), (9, -9, "start"), (-11, 4, "end"), (-9, -9, "end"), (0, 20, "middle")]
 

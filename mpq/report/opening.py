@@ -1,4 +1,4 @@
-"""The first sentences of a report, in plain words: how large, how far from the original, and whether that is good, by what standard."""
+"""The first sentences of a report, in plain words: the size, the distance from the original, and how good that is by which standard."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def opening(subject: Subject, metric: str) -> str:
     """The sentences.
 
     Args:
-        subject: of the report.
+        subject: the subject of the report.
         metric: in words.
     """
     return " ".join(part for part in (_size(subject), _error(subject, metric), _accuracy(subject.evaluation)) if part)
 
 
 def judged(name: str, error: float) -> str:
-    """What an error means, and how it is to be called by that; empty for a metric without a standard.
+    """What an error means and how good it is; empty for a metric without a standard.
 
     Args:
         name: of the metric.
@@ -58,7 +58,7 @@ def _error(subject: Subject, metric: str) -> str:
     held, samples = measured.get("held_out"), measured.get("samples")
     if held is None:
         predicted = subject.evidence.get("predicted")
-        return "" if predicted is None else f"Its {metric} is predicted to be {figure(predicted)}; it was not measured as a whole."
+        return "" if predicted is None else f"Its {metric} is predicted to be {figure(predicted)}; this plan was not measured as a whole."
     count = samples.get("held_out") if isinstance(samples, dict) else None
     where = f"{count} held-out samples" if count else "held-out samples"
     said = judged(str(subject.metric), float(held))
@@ -67,7 +67,7 @@ def _error(subject: Subject, metric: str) -> str:
 
 
 def _accuracy(found: Evaluation | None) -> str:
-    """What `mpq eval` found of the accuracy, and whether the loss is more than chance gives."""
+    """The accuracy from `mpq eval`, and whether the loss is larger than chance."""
     accuracy = None if found is None else next((each for each in found.figures if each.name == "accuracy"), None)
     if found is None or accuracy is None or accuracy.reference is None:
         return ""
@@ -76,7 +76,7 @@ def _accuracy(found: Evaluation | None) -> str:
     if lost <= 0:
         return f"{told}: nothing is lost."
     within = "within" if lost <= chance else "more than"
-    return f"{told}: {100 * lost:.2g} points are lost, {within} the ±{100 * chance:.2g} that the choice of samples gives."
+    return f"{told}: {100 * lost:.2g} points are lost, {within} the ±{100 * chance:.2g} expected from the choice of samples."
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""The main plots as PNG, drawn with matplotlib: for documents and chats, where no HTML goes."""
+"""The main plots as PNG, drawn with matplotlib, for places that cannot show HTML."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _ACCENT, _PLAN, _PLAIN = "#1f5fbf", "#c2255c", "#6b7280"
 _MARKS = {"chosen": (_PLAN, "D", "this plan"), "uniform": (_PLAIN, "s", "uniform"), "mixed": (_ACCENT, "o", "other finalist")}
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
-_NAMED_LAYERS = 60  # more layers than that are not named on the heat map
+_NAMED_LAYERS = 60  # with more layers, the heat map shows no names
 
 
 def write_pictures(subject: Subject, beside: Path) -> list[Path]:
-    """Write what can be drawn beside an HTML report: NAME.frontier.png, NAME.bits.png, NAME.heat.png.
+    """Write the plots next to an HTML report: NAME.frontier.png, NAME.bits.png, NAME.heat.png.
 
     Raises:
         UsageError: if matplotlib is not installed.
@@ -38,7 +38,7 @@ def write_pictures(subject: Subject, beside: Path) -> list[Path]:
     except ModuleNotFoundError as error:
         raise UsageError(f"--png needs matplotlib: {install('png')}") from error
     matplotlib.use("Agg")
-    with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name is no formula
+    with matplotlib.rc_context({"text.parse_math": False}):  # a "$" in a name does not start a formula
         return _drawn(subject, beside)
 
 
@@ -69,7 +69,7 @@ def _picture(beside: Path, name: str, inches: tuple[float, float], draw: Any) ->
 
 
 def _frontier(axes: Axes, subject: Subject) -> None:
-    """What the page draws, from the same description: places are pixels of its frame."""
+    """The page's plot, from the same layout; positions are pixels of its frame."""
     assert subject.frontier is not None
     plot = frontier_plot(subject, subject.frontier, WIDE)
     frame = plot.frame
@@ -98,7 +98,7 @@ def _frontier(axes: Axes, subject: Subject) -> None:
 
 
 def _bits(axes: Axes, facts: Facts) -> None:
-    """The upper part of the page's columns, from the same description."""
+    """The upper part of the page's columns, from the same layout."""
     colors, plot = ramp(len(facts.schemes), LIGHT), bars_plot(facts, "wide")
     assert plot is not None
     for index, scheme in enumerate(facts.schemes):

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its style, its script and its data inside; nothing is loaded from anywhere."""
+"""The page: one self-contained HTML file with its style, script and data."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _margin(margin: Margin) -> dict[str, Any]:
 
 
 def _data(subject: Subject, facts: Facts, bars: list[Any]) -> dict[str, Any]:
-    """What the script needs: figures of all cells, and the best plan of every size."""
+    """The data for the script: the values of all cells, and the best plan of every size."""
     index = {scheme: number for number, scheme in enumerate(facts.schemes)}
     cells = [[None if cell is None else [_plain(cell.error), _plain(cell.stderr)] for cell in row.cells] for row in facts.rows]
     points = subject.frontier.points if subject.frontier else ()

@@ -1,4 +1,4 @@
-"""What a report is about, gathered from what is at hand: a table, a plan, an artifact's header, a frontier."""
+"""The subject of a report, from the available inputs: a table, a plan, an artifact's header, a frontier."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN_BITS = 4.5
 
 @dataclass(frozen=True)
 class Subject:
-    """The material of a report. At least one of table, plan and artifact is there.
+    """The inputs of a report. At least one of table, plan and artifact is present.
 
     Args:
         source: name of the file that the report was asked for.
@@ -30,7 +30,7 @@ class Subject:
         artifact: the header of an artifact.
         artifact_bytes: size of the artifact's file.
         frontier: what the table can reach; None without a complete table.
-        evaluation: what `mpq eval` found of this plan's artifact, if it is known.
+        evaluation: the results of `mpq eval` for this plan's artifact, if known.
         other: an earlier plan that this one is compared with, and its name.
 
     Raises:
@@ -68,7 +68,7 @@ class Subject:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The searched layers in model order; a plan alone knows their matrices only."""
+        """The searched layers in model order; a plan alone only knows the shapes of their matrices."""
         if self.table is not None:
             return self.table.layers
         if self.artifact is not None:
@@ -90,25 +90,25 @@ class Subject:
 
     @property
     def shown(self) -> Point | None:
-        """For a table alone: the best plan near `SHOWN_BITS`, which the page shows until another size is chosen."""
+        """For a table alone: the best plan near `SHOWN_BITS`, which the page shows first."""
         if self.schemes or self.frontier is None:
             return None
         return min(self.frontier.points, key=lambda point: abs(point.effective_bits - SHOWN_BITS))
 
     @property
     def metric(self) -> str | None:
-        """Name of the metric, where one is known."""
+        """Name of the metric, if known."""
         if self.table is not None:
             return self.table.metric
         return None if self.plan is None else self.plan.evidence.get("metric")
 
     @property
     def evidence(self) -> Mapping[str, Any]:
-        """What was measured of the plan; empty if it was measured for other schemes."""
+        """The plan's measurements; empty if they are for other schemes."""
         return self.plan.evidence if self.plan is not None and self.plan.evidence_is_current else {}
 
     def error(self, layer: str, scheme: Scheme | None) -> tuple[float, float] | None:
-        """Mean error and its standard error; None where it was not measured."""
+        """Mean error and its standard error; None if not measured."""
         if self.table is None or scheme is None or (layer, scheme) not in self.table.errors:
             return None
         return self.table.mean(layer, scheme), self.table.stderr(layer, scheme)

@@ -25,7 +25,7 @@ class Cell:
         error: mean error.
         stderr: its standard error.
         bytes: size of the layer.
-        level: depth of its colour, 0 to LEVELS - 1.
+        level: color level, 0 to LEVELS - 1.
         noisy: whether the error is within NOISE standard errors of zero.
     """
 
@@ -38,21 +38,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer and what it takes. Fields that depend on a chosen scheme or a measurement are None without it.
+    """One layer of the report. Fields that depend on a chosen scheme or a measurement are None without it.
 
     Args:
         number: position in the model, from 1.
         name: of the layer.
-        block: that it belongs to.
-        operator: what consumes it.
+        block: the block that it belongs to.
+        operator: the operator that uses it.
         shape: for people.
-        weights: how many.
+        weights: number of weights.
         scheme: index of the chosen scheme, in the order of `Facts.schemes`.
         bits: bits per weight.
         bytes: size.
-        error: of the chosen scheme.
-        stderr: of that error.
-        cells: one per scheme; None where it is no candidate or is not measured yet.
+        error: the error of the chosen scheme.
+        stderr: the standard error of that error.
+        cells: one per scheme; None if it is not a candidate or not measured yet.
         pinned: whether the user fixed it.
     """
 
@@ -73,7 +73,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive layers of one name: bytes by scheme index, weights, and the number of layers."""
+    """Consecutive layers with one block name: bytes by scheme index, weights, and the number of layers."""
 
     name: str
     bytes: dict[int, int]
@@ -88,7 +88,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Facts:
-    """All rows. `heat` are the schemes that were measured, as indices of `schemes`; colours run from `least` to `greatest`."""
+    """All rows. `heat` are the measured schemes, as indices of `schemes`; colors range from `least` to `greatest`."""
 
     schemes: tuple[Scheme, ...]
     heat: tuple[int, ...]
@@ -99,7 +99,7 @@ class Facts:
 
     @property
     def noisy(self) -> tuple[int, int]:
-        """(figures within noise of zero, all figures)."""
+        """(number of values within noise of zero, number of all values)."""
         cells = [cell for row in self.rows for cell in row.cells if cell is not None]
         return sum(cell.noisy for cell in cells), len(cells)
 
@@ -115,7 +115,7 @@ def facts_of(subject: Subject) -> Facts:
 
 
 def level_of(error: float, least: float, greatest: float) -> int:
-    """Depth of colour: equal ratios from `least` to `greatest`; what is not finite is deepest."""
+    """Color level on a logarithmic scale from `least` to `greatest`; values that are not finite get the last level."""
     if not math.isfinite(error):
         return LEVELS - 1
     if error <= least or greatest <= least:
@@ -124,7 +124,7 @@ def level_of(error: float, least: float, greatest: float) -> int:
 
 
 def _range(subject: Subject) -> tuple[float, float]:
-    """The errors between which colours run: the range of the table, over at most so many powers of ten."""
+    """The range of errors for colors: that of the table, limited to a number of powers of ten."""
     means = [subject.table.mean(*key) for key in subject.table.errors] if subject.table else []
     positive = [mean for mean in means if 0 < mean < math.inf]
     return (max(min(positive), max(positive) / 10**_DECADES), max(positive)) if positive else (0.0, 0.0)

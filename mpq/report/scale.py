@@ -1,4 +1,4 @@
-"""Scales and ticks of plots: from figures to places on the page."""
+"""Scales and ticks of plots: from values to positions on the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The place of `value`; what lies outside is moved to the nearer end."""
+        """The position of `value`, clamped to the ends."""
         inside = min(max(value, self.low), self.high)
         part = math.log(inside / self.low) / math.log(self.high / self.low)
         return round(self.start + part * (self.end - self.start), 1)
@@ -47,7 +47,7 @@ def bit_ticks(scale: Scale, *, apart: float = 34) -> list[Tick]:
 
 
 def decade_ticks(scale: Scale) -> list[Tick]:
-    """Ticks at powers of ten, with unlabelled ones at 2 and 5 where few powers fit."""
+    """Ticks at powers of ten, with unlabeled ones at 2 and 5 if few powers fit."""
     first, last = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
     tens = [Tick(scale(10.0**e), power(e)) for e in range(first, last + 1) if scale.low <= 10.0**e <= scale.high]
     if last - first > 4:
@@ -58,7 +58,7 @@ def decade_ticks(scale: Scale) -> list[Tick]:
 
 
 def log_range(values: Iterable[float], *, decades: float = 6, margin: float = 1.25) -> tuple[float, float]:
-    """The positive range of `values`, a little widened, over at most so many powers of ten below its top."""
+    """The positive range of `values`, slightly widened, limited to a number of powers of ten below its maximum."""
     positive = [value for value in values if value > 0 and math.isfinite(value)]
     if not positive:
         return 1e-6, 1.0

@@ -1,4 +1,4 @@
-"""What the report says in words: its tiles, its verdict, its warnings."""
+"""The text of the report: tiles, verdict, warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpq.shown import printable
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline figure: what it is, the figure, and a line below it."""
+    """A headline value: its name, the value, and a line below it."""
 
     name: str
     value: str
@@ -29,7 +29,7 @@ def metric_name(subject: Subject) -> str:
 
 
 def tiles(subject: Subject, facts: Facts) -> list[Tile]:
-    """The headline figures."""
+    """The headline values."""
     if subject.plan is not None:
         return list(_plan_tiles(subject))
     if subject.artifact is not None:
@@ -43,14 +43,14 @@ def verdict(subject: Subject) -> str:
     if decision:
         return f"Chosen: {decision}."
     if subject.plan is not None:
-        return "This plan has not been measured as a whole; its error is the sum of what each layer does alone."
+        return "This plan has not been measured as a whole; its error is the sum of the errors of its layers alone."
     if subject.table is not None:
-        return "No plan yet: move the slider below to any size, and see what the best plan of that size is."
-    return "An artifact: what it holds, layer by layer."
+        return "No plan yet: move the slider below to see the best plan of any size."
+    return "An artifact: its contents, layer by layer."
 
 
 def warnings(subject: Subject) -> list[str]:
-    """What the reader must know before trusting the figures."""
+    """What the reader must know before trusting the values."""
     found = []
     if subject.plan is not None and subject.plan.evidence and not subject.plan.evidence_is_current:
         found.append("The layers were edited after the plan was measured: its measurements are left out. Run mpq search or mpq eval again.")
@@ -60,7 +60,7 @@ def warnings(subject: Subject) -> list[str]:
     found += [f"{str(caution)[0].upper()}{str(caution)[1:]}."] if caution else []
     if subject.table is not None and subject.table.missing:
         missing, whole = len(subject.table.missing), len(subject.table.missing) + len(subject.table.errors)
-        found.append(f"The analysis is unfinished: {missing:,} of {whole:,} figures are missing. Run mpq analyze again; it resumes.")
+        found.append(f"The analysis is unfinished: {missing:,} of {whole:,} values are missing. Run mpq analyze again; it resumes.")
     strays = [name for name, scheme in subject.schemes.items() if subject.table and (name, scheme) not in subject.table.errors]
     if strays:
         more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
@@ -69,13 +69,13 @@ def warnings(subject: Subject) -> list[str]:
 
 
 def noise_text(facts: Facts) -> str:
-    """How many figures are within noise."""
+    """How many values are within noise."""
     noisy, whole = facts.noisy
     return f"{noisy:,} of {count(whole, 'figure')} lie within {NOISE:g} standard errors of zero"
 
 
 def settled(subject: Subject) -> list[dict[str, Any]]:
-    """Layers whose chosen scheme is not better than the next cheaper one beyond noise, on the same samples."""
+    """Layers whose chosen scheme is not significantly better than the next cheaper one on the same samples."""
     table = subject.table
     if table is None:
         return []
@@ -102,7 +102,7 @@ def settled(subject: Subject) -> list[dict[str, Any]]:
 
 
 def details(subject: Subject) -> list[tuple[str, str]]:
-    """How the figures came about: name and value, for the end of the page."""
+    """How the values were obtained: name and value, for the end of the page."""
     model = subject.model
     found = [
         ("report of", subject.source),
@@ -161,7 +161,7 @@ def _error_tiles(subject: Subject) -> Iterable[Tile]:
 
 
 def _evaluation_tiles(subject: Subject) -> Iterable[Tile]:
-    """What `mpq eval` found on data that took no part in any decision: accuracy beside the divergence."""
+    """The results of `mpq eval` on data that took no part in any decision: accuracy and divergence."""
     found = subject.evaluation
     if found is None:
         return

@@ -1,4 +1,4 @@
-"""Numbers as the report says them."""
+"""Formats numbers for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def signed_size(count: float) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A figure with four significant digits; "∞" where an output was not finite, a dash where nothing is known."""
+    """A value with four significant digits; "∞" if an output was not finite, a dash if unknown."""
     if value is None or math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
@@ -37,7 +37,7 @@ def figure(value: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """A figure with two significant digits, for a narrow cell: "1.2e-3"."""
+    """A value with two significant digits, for a narrow cell: "1.2e-3"."""
     if value is None or not math.isfinite(value):
         return figure(value)
     if value == 0 or is_rounded_zero(value):
@@ -46,12 +46,12 @@ def short(value: float | None) -> str:
 
 
 def noise(stderr: float | None) -> str:
-    """A standard error after its figure; empty where there is none."""
+    """A standard error to follow its value; empty if there is none."""
     return "" if stderr is None or math.isnan(stderr) else f"±{stderr:.2g}".replace("e-0", "e-")
 
 
 def either(value: float | None) -> str:
-    """A count in full, or any other figure with four digits."""
+    """An integer in full, or any other value with four digits."""
     return f"{value:,}" if isinstance(value, int) else figure(value)
 
 

@@ -1,4 +1,4 @@
-"""What a budget leaves for the searched layers. No torch."""
+"""The part of a budget that is left for the searched layers. No torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ByteLimit(NamedTuple):
     """A budget in bytes.
 
     Args:
-        layers: bytes left for the layers' own cost.
-        constant: bytes that the budget counts in addition to the layers.
-        weights: the weights that bits are counted over.
+        layers: bytes left for the layers.
+        constant: other bytes that the budget counts.
+        weights: number of weights for bits per weight.
     """
 
     layers: int
@@ -24,10 +24,10 @@ class ByteLimit(NamedTuple):
 
 
 def byte_limit(table: Sensitivity, budget: Budget) -> ByteLimit:
-    """What `budget` leaves for the layers of a table.
+    """The part of `budget` that is left for the layers of a table.
 
     In scope "file" a layer's cost includes its share of the header. The header is padded to a multiple of 8 bytes,
-    and that padding is set aside in full, so a plan may stay up to 7 bytes below the budget.
+    and the full padding is reserved, so a plan may be up to 7 bytes below the budget.
     """
     layers, rest = table.layers, table.header.rest
     weights = sum(layer.weights for layer in layers)

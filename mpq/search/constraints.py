@@ -1,4 +1,4 @@
-"""What a user asks of a plan: pins, ties, least bits and candidates by pattern, a plan to start from. No torch."""
+"""The user's constraints on a plan: pins, ties, minimum bits and candidates by pattern, a plan to start from. No torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXPERT = re.compile(r"(.*\bexperts)\.\d+\.(.+)")
 
 
 def groups_for(table: Sensitivity, settings: SearchSettings, *, scope: Scope) -> tuple[Group, ...]:
-    """The groups of a table under the user's pins, ties and least bits.
+    """The groups of a table under the user's pins, ties and minimum bits.
 
     Raises:
         UsageError: if they name a layer that is not searched, or leave a group without an option.
@@ -48,7 +48,7 @@ def _ties(given: Sequence[Sequence[str] | str], table: Sensitivity) -> Sequence[
     _check_tied(names, table)
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
-        raise UsageError(f"layer '{repeated}' is tied twice: give each layer to one group")
+        raise UsageError(f"layer '{repeated}' is tied twice: put each layer into one group only")
     return ties
 
 
@@ -60,7 +60,7 @@ def _check_tied(names: Sequence[str], table: Sensitivity) -> None:
 
 
 def automatic_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
-    """Groups of layers that runtimes fuse: q/k/v and gate/up beside each other, and the experts of one block."""
+    """Groups of layers that runtimes fuse: neighboring q/k/v and gate/up, and the experts of one block."""
     experts: dict[tuple[str, str], list[str]] = {}
     others: list[str] = []
     for layer in layers:
@@ -74,7 +74,7 @@ def automatic_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
 
 
 def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group, ...]:
-    """The groups without the options that give a layer fewer bits than `min_bits` asks, by pattern of names.
+    """The groups without the options that give a layer fewer bits than `min_bits` requires, by pattern of names.
 
     Raises:
         PatternError: if a pattern matches no layer.
@@ -87,13 +87,13 @@ def limited(groups: Sequence[Group], min_bits: Mapping[str, int]) -> tuple[Group
             least[name] = max(least[name], bits)
 
     def none_left(group: Group) -> str:
-        return f"no candidate of {group.name} has the {max(least[layer.name] for layer in group.layers)} bits that --min-bits asks"
+        return f"no candidate of {group.name} has the {max(least[layer.name] for layer in group.layers)} bits that --min-bits requires"
 
     return _narrowed(groups, lambda name, scheme: scheme.rate >= least[name], none_left)
 
 
 def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) -> tuple[Group, ...]:
-    """The groups with only the options whose schemes are among `candidates`, by pattern of names; other layers keep all of theirs.
+    """The groups with only the options whose schemes are among `candidates`, by pattern of names; other layers keep all options.
 
     A candidate is a scheme ("int4-g32"), a format ("nf4") or a number of bits ("8").
 
@@ -110,13 +110,13 @@ def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) ->
     def none_left(group: Group) -> str:
         asked = sorted(set().union(*(wanted.get(layer.name, set()) for layer in group.layers)))
         known = ", ".join(str(option.schemes[group.layers[0].name]) for option in group.options)
-        return f"--candidates leaves {group.name} nothing: {', '.join(asked)} was asked, and {known} were measured"
+        return f"--candidates leaves no scheme for {group.name}: {', '.join(asked)} was requested, but only {known} were measured"
 
     return _narrowed(groups, lambda name, scheme: name not in wanted or bool(_spellings(scheme) & wanted[name]), none_left)
 
 
 def _narrowed(groups: Sequence[Group], allows: Callable[[str, Scheme], bool], none_left: Callable[[Group], str]) -> tuple[Group, ...]:
-    """The groups with the options whose every scheme is allowed; `none_left` says why a group has none."""
+    """The groups with only the options whose schemes are all allowed; `none_left` gives the message for a group without any."""
     found = []
     for group in groups:
         options = tuple(option for option in group.options if all(allows(name, scheme) for name, scheme in option.schemes.items()))
@@ -133,7 +133,7 @@ def _spellings(scheme: Scheme) -> set[str]:
 def choice_of(problem: Problem, schemes: Mapping[str, Scheme], otherwise: Sequence[int]) -> tuple[int, ...]:
     """The choice that gives each layer the scheme of a plan, or the next larger one among its options.
 
-    Groups with a layer that `schemes` lacks take what `otherwise`, another choice, gives them.
+    Groups with a layer that `schemes` lacks use the option of `otherwise`, another choice.
     """
     whole = [all(layer.name in schemes for layer in group.layers) for group in problem.groups]
     return tuple(_nearest(group, schemes) if known else other for group, known, other in zip(problem.groups, whole, otherwise, strict=True))

@@ -1,6 +1,6 @@
-"""Limits beside the size: a user's own cost by layer and scheme, and the memory of the loaded model. No torch.
+"""Additional limits: the user's own cost by layer and scheme, and the memory of the loaded model. No torch.
 
-A cost file is CSV with the columns `layer`, `scheme` and one of numbers whose heading names the cost, for example `latency_ms`:
+A cost file is CSV with the columns `layer`, `scheme` and one column of numbers whose heading names the cost, for example `latency_ms`:
 
     layer,scheme,latency_ms
     conv1,int4-g32,0.12
@@ -26,22 +26,22 @@ from mpq.search.problem import Group, Limit
 from mpq.shown import shown
 
 MEMORY = "memory_bytes"
-_MOST = 1e150  # a sum of these, and its square, are floats, too
+_MOST = 1e150  # so that a sum of these, and its square, are finite floats
 
 
 def cost_limits(table: Sensitivity, groups: Sequence[Group], costs: Mapping[str, float], memory: str | None) -> tuple[Limit, ...]:
-    """The limits of a search beside its size.
+    """The limits of a search in addition to its size.
 
     Args:
         table: the analysis.
         groups: the groups of the problem.
-        costs: greatest total by cost file.
-        memory: greatest size of the loaded model with packed weights, for example "20MB"; None for no limit.
+        costs: limit for the total cost, by cost file.
+        memory: limit for the memory of the loaded model with packed weights, for example "20MB"; None for no limit.
 
     Raises:
         FormatError: if a cost file cannot be read.
         UsageError: if it lacks a layer or a scheme that the search may use.
-        BudgetError: if the memory cannot be read, or is less than what is never quantized takes.
+        BudgetError: if the memory limit cannot be read, or is smaller than the unquantized tensors.
     """
     found = [_of_file(Path(path), groups, limit) for path, limit in costs.items()]
     return (*found, *([_of_memory(table, groups, memory)] if memory is not None else []))
@@ -65,7 +65,7 @@ def _of_memory(table: Sensitivity, groups: Sequence[Group], text: str) -> Limit:
     weights = sum(layer.weights for layer in layers) + rest.weights
     limit = Budget(text).bytes(weights=weights, original_bytes=original + rest.original_bytes)
     if limit <= rest.original_bytes:
-        raise BudgetError(f"memory {text} cannot be met: what is never quantized takes {rest.original_bytes:,} bytes of {limit:,}")
+        raise BudgetError(f"memory {text} cannot be met: unquantized tensors take {rest.original_bytes:,} bytes of {limit:,}")
     return Limit(MEMORY, limit, tuple(_memory_of(table, group) for group in groups), rest.original_bytes)
 
 
@@ -80,7 +80,7 @@ def _original(table: Sensitivity) -> int:
 
 
 def costs_of(group: Group, table: Sensitivity, files: Sequence[Path], *, memory: bool) -> dict[str, tuple[float, ...]]:
-    """What each option of a group costs, by the name of the cost: of cost files, and of memory if it is wanted.
+    """The costs of each option of a group, by name: from cost files, and memory if wanted.
 
     Raises:
         FormatError: if a cost file cannot be read.
@@ -91,10 +91,10 @@ def costs_of(group: Group, table: Sensitivity, files: Sequence[Path], *, memory:
 
 
 def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
-    """The name of the cost in a cost file, and its figure by layer and scheme.
+    """The name of the cost in a cost file, and its value by layer and scheme.
 
     Raises:
-        FormatError: if the file is missing or is not of this form.
+        FormatError: if the file is missing or does not have this form.
     """
     document = Document(None, str(path), FormatError, "write for example conv1,int8,0.10")
     rows = list(csv_rows(read_text(path, error=FormatError, absent="name a CSV file of costs"), document))
@@ -102,7 +102,7 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
     names = [column for column in columns if column not in ("layer", "scheme")]
     if len(names) != 1 or len(columns) != 3:
         told = f"has the columns {shown(', '.join(columns))[1:-1]}" if columns else "has no rows"
-        raise FormatError(f"{path} {told}: it needs layer, scheme and one cost, such as latency_ms")
+        raise FormatError(f"{path} {told}: it needs the columns layer, scheme and one cost, such as latency_ms")
     found: dict[tuple[str, Scheme], float] = {}
     for line, row in rows:
         pair = row["layer"], _scheme(row["scheme"], f"{path}, line {line}")

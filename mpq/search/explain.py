@@ -1,7 +1,7 @@
-"""Why a layer has its scheme: what the alternatives cost, and what would have to change. No torch.
+"""Explains why a layer has its scheme, what the alternatives cost, and what would have to change. No torch.
 
-At the size of a plan a byte has a price: the error that the last bytes save (the multiplier of the linear relaxation). A scheme is right
-for a layer when no other one has a smaller error plus price times bytes.
+At the size of a plan, a byte has a price: the error that the last bytes save (the multiplier of the linear relaxation). A scheme is right
+for a layer if no other one has a smaller sum of error and price times bytes.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from mpq.search.solvers.relaxation import relax, undominated
 
 @dataclass(frozen=True)
 class Alternative:
-    """A scheme that the layer could take.
+    """A scheme that the layer could use.
 
     Args:
-        scheme: of the layer; layers tied to it take their own counterpart.
+        scheme: the layer's scheme; layers tied to it use the corresponding one.
         chosen: whether the plan has it.
-        bytes: of the layer and those tied to it.
-        error: predicted error of the same.
+        bytes: bytes of the layer and the layers tied to it.
+        error: predicted error of the same layers.
         stderr: its standard error; NaN for one sample and for tied layers.
-        loss: what the whole plan loses if this scheme is taken and the bytes are traded at their price; 0 for the chosen one, negative
-            when it would be better.
-        needed: the error below which it would be taken at this size; None for the chosen one, and when no error is small enough.
+        loss: net loss of the whole plan if this scheme is used and the bytes are traded at their price; 0 for the chosen one, negative if
+            it would be better.
+        needed: the error below which it would be chosen at this size; None for the chosen one, or if no error is small enough.
         beside: other costs of the same layers, by name.
-        over: names of the limits that the plan would break with it, and nothing else changed.
+        over: names of the limits that the plan would exceed if only this scheme were changed.
     """
 
     scheme: Scheme
@@ -72,8 +72,8 @@ class Explanation:
         pinned: whether the user fixed it.
         price: error that one more byte saves at the plan's size.
         alternatives: all measured schemes in order of size.
-        smaller: where the scheme changes when the budget shrinks; None if it never does.
-        larger: where it changes when the budget grows.
+        smaller: where the scheme changes if the budget shrinks; None if it never does.
+        larger: where the scheme changes if the budget grows.
     """
 
     layer: str
@@ -91,13 +91,13 @@ class Explanation:
 
 
 def explain(plan: Plan, layer: str, *, table: Sensitivity, costs: Sequence[Path | str] = ()) -> Explanation:
-    """Explain one layer of a plan with the table that it was solved from.
+    """Explain one layer of a plan, using the table that the plan was solved from.
 
     Args:
         plan: the plan.
         layer: its name.
         table: the analysis.
-        costs: cost files, as the search was given, to tell what the alternatives cost in them.
+        costs: the search's cost files, for the costs of the alternatives.
 
     Raises:
         PatternError: if the plan has no such layer; the message names the closest ones.

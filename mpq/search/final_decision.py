@@ -1,4 +1,4 @@
-"""The decision among finalists, uniform plans included: the least expected error by all evidence together. No torch."""
+"""The decision among the finalists, including uniform plans: the smallest expected error by all evidence together. No torch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _ALIKE = 1e-9  # relative
 
 @dataclass(frozen=True, repr=False)
 class Finalist:
-    """A plan that has come this far.
+    """A plan that takes part in the final decision.
 
     Args:
-        name: of the stage that found it, or of its scheme when it is uniform.
+        name: name of the stage that found it, or of its scheme if it is uniform.
         choice: one option per group.
-        uniform: whether every layer takes the same scheme.
-        effective_bits: of its layers.
+        uniform: whether every layer uses the same scheme.
+        effective_bits: bits per weight of its layers.
         predicted: sum of its single-layer errors.
         calibration: error on each calibration sample.
         held_out: error on each held-out sample.
@@ -51,7 +51,7 @@ class Finalist:
         return f"<Finalist {self.name}: {self.effective_bits:.4g} bits per weight, {held_out} on held-out samples>"
 
     def row(self) -> dict[str, Any]:
-        """The finalist's line in a plan: plain, rounded figures."""
+        """The finalist's line in a plan: rounded values."""
         return {
             "name": self.name,
             "effective_bits": round(self.effective_bits, 4),
@@ -70,8 +70,8 @@ class Decision:
     Args:
         best: the finalist.
         reason: why, for people.
-        expected: the expected error of each finalist, in their order; infinite where outputs are not finite.
-        probability: that the plan's error is below that of the best uniform plan, or where it is uniform, that of the best mixed one.
+        expected: the expected error of each finalist, in their order; infinite if outputs are not finite.
+        probability: probability that the plan's error is below that of the best uniform plan (or, if it is uniform, the best mixed one).
     """
 
     best: Finalist
@@ -81,10 +81,10 @@ class Decision:
 
 
 def decide(finalists: Sequence[Finalist], *, spread: float | None = None) -> Decision:
-    """The plan of the least expected error, all evidence together (`evidence/posterior.py`), and why.
+    """The plan with the smallest expected error by all evidence together (`evidence/posterior.py`), and the reason.
 
     Args:
-        finalists: in the order in which the stages found them, the plan that is optimal for the table first.
+        finalists: in the order in which the stages found them, starting with the table optimum.
         spread: of the table's predictions, from the self-check of the analysis.
     """
     sound = [finalist for finalist in finalists if np.isfinite(finalist.calibration).all() and np.isfinite(finalist.held_out).all()]
@@ -93,7 +93,7 @@ def decide(finalists: Sequence[Finalist], *, spread: float | None = None) -> Dec
     found = posterior([Evidence(f.predicted, f.calibration, f.held_out, f.name in TUNED) for f in sound], spread=spread)
     expected = {id(finalist): float(value) for finalist, value in zip(sound, found.expected, strict=True)}
     least = min(expected.values()) * (1 + _ALIKE)
-    best = next(finalist for finalist in sound if expected[id(finalist)] <= least)  # of equals the first
+    best = next(finalist for finalist in sound if expected[id(finalist)] <= least)  # the first one among equals
     rivals = [finalist for finalist in sound if finalist.uniform != best.uniform]
     rival = min(rivals, key=lambda finalist: expected[id(finalist)], default=None)
     values = tuple(expected.get(id(finalist), math.inf) for finalist in finalists)
@@ -105,8 +105,8 @@ def decide(finalists: Sequence[Finalist], *, spread: float | None = None) -> Dec
         return Decision(mixed, f"{mixed.name}: the same plan as uniform {uniform.name}", values, None)
     chance = found.probability(sound.index(best), sound.index(rival))
     ratio = expected[id(best)] / expected[id(rival)] if expected[id(rival)] else 1.0
-    of = f"the best uniform plan's ({rival.name})" if rival.uniform else f"the best mixed plan's ({rival.name})"
-    reason = f"{_named(best)}: expected error {ratio:.3g} of {of}, smaller with probability {_percent(chance)}"
+    of = f"the best uniform plan ({rival.name})" if rival.uniform else f"the best mixed plan ({rival.name})"
+    reason = f"{_named(best)}: expected error {ratio:.3g} times that of {of}, smaller with probability {_percent(chance)}"
     return Decision(best, reason + _doubt(best, rival), values, chance)
 
 
@@ -119,14 +119,14 @@ def _percent(chance: float) -> str:
 
 
 def _doubt(best: Finalist, rival: Finalist) -> str:
-    """What to say of held-out samples that cannot tell two plans apart by themselves."""
+    """A remark if the held-out samples alone cannot tell the two plans apart."""
     count = len(best.held_out)
     needed = samples_to_tell(best.held_out, rival.held_out)
     if compare(best.held_out, rival.held_out).better:
         return ""
     if needed is None:
-        return f"; the {count} held-out samples alone do not say so"
-    return f"; the {count} held-out samples alone are too few to tell, about {needed:,} would do"
+        return f"; the {count} held-out samples alone do not show this"
+    return f"; the {count} held-out samples alone are too few to show this, about {needed:,} would be needed"
 
 
 def rounded(value: float, digits: int = 4) -> float | None:

@@ -1,9 +1,9 @@
 """The frontier: the table solved exactly for many sizes at once. No model is needed, and no torch.
 
-Solved are sizes in equal ratios, the size of every uniform plan and of every plan that was measured; and the corners of the lower convex
-hull of all plans, which greedy steps give for nothing. Of a few layers, the best plans of all sizes are solved, one below the other. The
-line goes through these, or where they are too many from corner to corner of the hull. No plan of the table lies below it: each step is
-solved exactly, and of the hull the linear relaxation proves it (`solvers/relaxation.py`).
+It has sizes in equal ratios, the size of every uniform and every measured plan, and the corners of the lower convex hull of all plans,
+which greedy steps give at no cost. With few layers, the best plans of all sizes are solved, from large to small. The line goes through
+these or, if there are too many, from corner to corner of the hull. No plan lies below it: the plans are solved exactly, and the linear
+relaxation proves it for the hull (`solvers/relaxation.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POINTS = 96
 _FEW_GROUPS = 16
 _MOST_STEPS = 400
 _SHARE = 0.01
-_ROUNDED = 0.00005  # bits: what a plan's evidence may have rounded away
+_ROUNDED = 0.00005  # bits that rounding may have removed in a plan's evidence
 
 
 def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINTS) -> Frontier:
@@ -34,8 +34,9 @@ def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINT
 
     Args:
         table: the sensitivities.
-        plan: a plan for the same model; it is placed on the frontier, and one percent of its bytes is moved both ways.
-        count: sizes to solve for in equal ratios from the smallest to the largest plan, and corners of the hull that are given as plans.
+        plan: a plan for the same model; it is placed on the frontier, along with the best plans one percent larger and smaller.
+        count: number of sizes to solve, in equal ratios from the smallest to the largest plan, and of corners of the hull to return as
+            plans.
 
     Raises:
         UsageError: if pins or ties of the plan cannot be met by the table.
@@ -66,7 +67,7 @@ def frontier(table: Sensitivity, plan: Plan | None = None, *, count: int = POINT
 
 
 def _steps(points: Sequence[Point]) -> Iterator[Corner]:
-    """The corners of the stairs through all best plans: until the next one is reached, the error stays what it is."""
+    """The corners of the staircase through all best plans: the error is constant up to the next plan."""
     before: Point | None = None
     for point in _falling(points):
         if before is not None:
@@ -83,13 +84,13 @@ def _spread(problem: Problem, count: int) -> set[int]:
 
 
 def _finalists(plan: Plan | None) -> set[int]:
-    """The sizes of the plans that were measured, rounded up as far as their bits in the evidence are rounded."""
+    """The sizes of the measured plans, rounded up because their bits in the evidence are rounded."""
     rows = [] if plan is None or not plan.evidence_is_current else plan.evidence.get("finalists", [])
     return set() if plan is None else {math.ceil((float(row["effective_bits"]) + _ROUNDED) * plan.weights / 8) for row in rows}
 
 
 def _thinned(corners: Sequence[Vertex], count: int) -> Sequence[Vertex]:
-    """At most `count` of the corners, evenly."""
+    """At most `count` of the corners, evenly spaced."""
     if len(corners) <= count:
         return corners
     return [corners[round(step * (len(corners) - 1) / (count - 1))] for step in range(count)]
@@ -112,7 +113,7 @@ class _Solver:
         return hull_of([[o.cost for o in group.options] for group in groups], [[o.error for o in group.options] for group in groups])
 
     def staircase(self) -> list[Point] | None:
-        """The best plans of all sizes, from the largest down, each solved below the one before; None if there are too many."""
+        """The best plans of all sizes, from the largest down, each solved below the size of the previous one; None if too many."""
         if len(self.problem.groups) > _FEW_GROUPS:
             return None
         found: list[Point] = []
@@ -135,7 +136,7 @@ class _Solver:
         return self._placed(self.problem.schemes(choice), self.problem.error(choice), name=name, gap=gap)
 
     def chosen(self) -> Point | None:
-        """The plan's own point; None without a plan, or when one of its schemes was not measured."""
+        """The plan's own point; None without a plan, or if one of its schemes was not measured."""
         if self.plan is None or any((name, scheme) not in self.table.errors for name, scheme in self.plan.layers.items()):
             return None
         predicted = math.fsum(self.table.mean(name, scheme) for name, scheme in self.plan.layers.items())
@@ -150,7 +151,7 @@ class _Solver:
         return Point(name, ordered, 8 * data / self.weights, data, total, predicted, gap)
 
     def _cost(self, layer: Layer, scheme: Scheme, scope: str) -> int:
-        """`scheme_cost`, remembered: every point asks for every layer."""
+        """`scheme_cost`, cached: every point needs every layer."""
         key = (layer.name, scheme, scope)
         if key not in self._known:
             self._known[key] = scheme_cost(layer, scheme, scope=scope)
@@ -158,7 +159,7 @@ class _Solver:
 
 
 def _falling(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points in order of size, each with a smaller error than all before it."""
+    """The points in order of size, each with a smaller error than all previous ones."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda p: (p.layer_bytes, p.predicted)):
         if not kept or point.predicted < kept[-1].predicted:

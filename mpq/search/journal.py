@@ -1,9 +1,9 @@
-"""Optuna's journal in a file that a kill or a full disk cannot spoil. No torch.
+"""Optuna's journal in a file that a kill or a full disk cannot corrupt. No torch.
 
-Optuna's own backend appends to a line that was cut off, after which the file can never be read again, and its lock is a link that stays
-when its owner is killed and holds up the next run. Here a torn end is cut off before appending, each line carries a checksum
-(`writing/checksums.py`; Optuna reads past that key), and the lock is the system's, gone with its process. Where a file system has no locks,
-Optuna's is taken.
+Optuna's own backend appends to a line that was cut off, which makes the file unreadable, and its lock is a link that stays when its owner
+is killed and blocks the next run. Here, a torn line is removed before appending, each line has a checksum (`writing/checksums.py`; Optuna
+ignores that key), and the lock is one of the operating system, which ends with its process. If the file system has no locks, Optuna's lock
+is used.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from mpq.limits import LINE_BYTES, STUDY_BYTES
 from mpq.writing.checksums import DamageError, cut_torn_end, sealed, unsealed
 from mpq.writing.locks import exclusive, has_locks
 
-REMEDY = "remove it, and the search begins anew"
+REMEDY = "remove it, and the search starts over"
 
 
 class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
     """The lines of a study in a file; several processes may use it.
 
     Args:
-        path: the file, made if it is not there.
+        path: the file, created if needed.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if it cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._path = path
-        self._ends = [0]  # where each line that was read so far begins; the last one, where the next will
+        self._ends = [0]  # start of each line read so far, and of the next line
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """All whole lines from this one on.
+        """All complete lines from this one on.
 
         Raises:
-            FormatError: if a line is not as it was written, unless it is the last.
+            FormatError: if a line other than the last is damaged.
         """
         number = min(log_number_from, len(self._ends) - 1)
         with open_file(self._path) as file:
@@ -68,7 +68,7 @@ class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
             raise FormatError(f"{self._path}, line {number + 1} has more than {LINE_BYTES:,} bytes: {REMEDY}")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append lines, whole and on disk, after cutting off what another process did not finish.
+        """Append lines and sync them to disk, after removing a line that another process did not finish.
 
         Raises:
             OutputError: if the disk is full or the file has become unwritable.

@@ -1,4 +1,4 @@
-"""What a search asks of whoever measures plans on the real model. No torch."""
+"""Interfaces of the objects that measure plans on the real model. No torch."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class MeasurerInParts(Protocol):
     """A measurer that can be stopped before all samples are seen."""
 
     def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterable[Errors]:
-        """The error on each calibration sample, some samples at a time, always in the same order."""
+        """The error on each calibration sample, a few samples at a time, always in the same order."""
 
 
 @runtime_checkable
 class MeasurerWithSlopes(Protocol):
-    """A measurer that also tells what changes of a plan would change."""
+    """A measurer that also estimates the effect of changes of a plan."""
 
     def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
-        """What each scheme of each layer would change in the calibration error; raises an MpqError where that cannot be told."""
+        """How each scheme of each layer would change the calibration error; raises an MpqError if that cannot be computed."""
 
 
 def parts_of(measurer: Measurer) -> Measure:
-    """How a study measures with it: in parts where it can."""
+    """How a study measures with it: in parts if possible."""
     if isinstance(measurer, MeasurerInParts):
         return measurer.calibration_parts
     return lambda schemes: [measurer.calibration(schemes)]

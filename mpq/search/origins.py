@@ -1,4 +1,4 @@
-"""What a plan says of where it comes from: the data of its analysis, and the analysis. No torch."""
+"""What a plan records about its origin: the data of its analysis, and the analysis itself. No torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _READING = (
     "gap",
     "parts",
     "caution",
-)  # what reads and splits the data again
+)  # needed to read and split the data again
 
 
 def data_of(table: Sensitivity) -> dict[str, Any]:
-    """What a plan tells of the data: how it is read and split again."""
+    """What a plan records about the data: how to read and split it again."""
     return {name: table.header.data[name] for name in _READING if table.header.data.get(name) is not None}
 
 

@@ -1,4 +1,4 @@
-"""The allocation problem: groups of tied layers, each to take one option, under a limit of bytes. No torch."""
+"""The allocation problem: choose one option for each group of tied layers, within a limit of bytes. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Option:
     """One choice of a group.
 
     Args:
-        schemes: scheme by layer name; layers of a group may differ in group size only where a size does not divide.
+        schemes: scheme by layer name; layers of a group may differ in group size only if a size does not divide their rows.
         cost: bytes.
         error: predicted error, in the metric's unit.
     """
@@ -30,7 +30,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that take one option together; most groups are a single layer."""
+    """Layers that share one option; most groups are a single layer."""
 
     layers: tuple[Layer, ...]
     options: tuple[Option, ...]
@@ -43,13 +43,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit beside that of bytes.
+    """A limit in addition to that of bytes.
 
     Args:
-        name: what is limited, for people, for example "latency_ms".
-        most: greatest total.
-        costs: by group and option.
-        constant: what every choice costs besides.
+        name: the name of the cost, for people, for example "latency_ms".
+        most: limit for the total.
+        costs: the cost by group and option.
+        constant: additional cost of every choice.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Problem:
-    """Choose one option per group: least total error with total cost within `limit` (bytes), and within all limits `beside`."""
+    """Choose one option per group: minimize the total error with the total cost within `limit` (bytes) and within all limits `beside` it."""
 
     groups: tuple[Group, ...]
     limit: int
@@ -86,20 +86,20 @@ class Problem:
         return math.fsum(group.options[index].error for group, index in zip(self.groups, choice, strict=True))
 
     def fits(self, choice: Sequence[int]) -> bool:
-        """Whether a choice keeps all limits."""
+        """Whether a choice is within all limits."""
         return self.cost(choice) <= self.limit and all(limit.total(choice) <= limit.most for limit in self.beside)
 
     def solve(self, errors: Sequence[Sequence[float]] | None = None) -> Solution | None:
         """The best choice within the limits, with its proven bound; None if there is none.
 
         Args:
-            errors: by group and option, in place of the options' own.
+            errors: by group and option, instead of the options' own.
         """
         costs = [[option.cost for option in group.options] for group in self.groups]
         wanted = [[option.error for option in group.options] for group in self.groups] if errors is None else errors
         if not self.beside:
             return solve(costs, wanted, self.limit)
-        from mpq.search.solvers.several_limits import solve_several  # late: its solver takes a moment to import
+        from mpq.search.solvers.several_limits import solve_several  # late: its solver is slow to import
 
         return solve_several(
             [costs, *(limit.costs for limit in self.beside)], wanted, [self.limit, *(limit.most - limit.constant for limit in self.beside)]
@@ -127,8 +127,8 @@ def build_groups(
 
     Args:
         table: a complete sensitivity table.
-        scope: "layers" or "file": what a cost counts.
-        pins: layers that must take one scheme, which must have been measured.
+        scope: what a cost counts, "layers" or "file".
+        pins: layers with a fixed scheme, which must have been measured.
         ties: names of layers that share one scheme.
 
     Raises:
@@ -149,13 +149,13 @@ def build_groups(
 
 
 def check_feasible(problem: Problem, *, budget: str, constant: int, weights: int) -> None:
-    """Refuse limits of which one alone cannot be met.
+    """Refuse a limit that cannot be met even alone.
 
     Args:
         problem: the groups and their limits.
         budget: the budget in the user's words.
-        constant: bytes that the budget counts beside the groups' own.
-        weights: what bits are counted over.
+        constant: bytes that the budget counts in addition to the groups.
+        weights: number of weights for bits per weight.
 
     Raises:
         BudgetError: with the smallest and the largest total of any plan.
@@ -185,7 +185,7 @@ def _options(table: Sensitivity, members: Sequence[Layer], scope: str, pins: Map
             families[scheme.format, scheme.symmetric, scheme.group_size, scheme.small_scales] = Option(schemes, cost, error)
     if not families:
         names = ", ".join(layer.name for layer in members)
-        raise UsageError(f"no scheme was measured that {names} can take{' together' if len(members) > 1 else ''}: analyze more candidates")
+        raise UsageError(f"no measured scheme works for {names}{' together' if len(members) > 1 else ''}: analyze more candidates")
     return tuple(sorted(families.values(), key=lambda option: (option.cost, option.error)))
 
 

@@ -1,7 +1,7 @@
-"""Limits of quality: a held-out error, or a drop of the user's own metric, that a plan must keep. No torch.
+"""Quality limits: a maximum held-out error, or a maximum drop of the user's own metric. No torch.
 
-What steers the search for the smallest plan is slightly optimistic for the plan that it led to. So a limit may have a judge, the same loss
-on samples that do not steer. Of a metric that gives several values, a random half steers and the other half judges.
+The loss that guides the search for the smallest plan is slightly optimistic for the plan that is found. So a limit may have a judge: the
+same loss on other samples. If a metric returns several values, a random half guides the search and the other half judges.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mpq.search.final_decision import rounded
 if TYPE_CHECKING:
     from mpq.search.run import SearchResult
 
-_FEWEST = 8  # values that are split
+_FEWEST = 8  # fewest values that are split
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 Loss = Callable[["SearchResult"], float]
 Score = Callable[[Mapping[str, Scheme]], Errors]
@@ -30,12 +30,12 @@ Score = Callable[[Mapping[str, Scheme]], Errors]
 
 @dataclass(frozen=True)
 class QualityLimit:
-    """A loss that must not be exceeded.
+    """An upper limit on a loss.
 
     Args:
-        name: of the loss, for people.
+        name: name of the loss, for people.
         most: the largest loss allowed.
-        loss: of a result.
+        loss: computes the loss of a result.
         judge: the same loss on samples that `loss` does not see, which decides; None if there are none.
     """
 
@@ -45,16 +45,16 @@ class QualityLimit:
     judge: Loss | None = None
 
     def decided(self, result: SearchResult) -> float:
-        """The loss of a result on the samples that decide."""
+        """The loss of a result on the deciding samples."""
         return (self.judge or self.loss)(result)
 
     def row(self, value: float) -> dict[str, Any]:
-        """The limit and the value of a plan, as in a plan's evidence."""
+        """The limit and the plan's value, for the plan's evidence."""
         return {"name": self.name, "value": rounded(value), "most": self.most}
 
 
 def held_out_limit(most: float) -> QualityLimit:
-    """A limit of the held-out error of a plan, in the metric of its analysis."""
+    """A limit on the held-out error of a plan, in the metric of its analysis."""
     return QualityLimit("held-out error", most, _held_out)
 
 
@@ -65,13 +65,13 @@ def _held_out(result: SearchResult) -> float:
 
 @dataclass(frozen=True)
 class Drop:
-    """How much of a metric a plan may lose: an absolute amount, or percent of the unquantized model's value."""
+    """How much of a metric a plan may lose: an absolute amount, or a percentage of the unquantized model's value."""
 
     amount: float
     is_percent: bool
 
     def of(self, reference: float) -> float:
-        """The allowed loss of a model whose metric is `reference`."""
+        """The allowed loss if the metric of the model is `reference`."""
         return self.amount * abs(reference) / 100 if self.is_percent else self.amount
 
 
@@ -92,19 +92,19 @@ def read_drop(text: str) -> Drop:
 
 
 def drop_limit(score: Score, drop: Drop, *, name: str, seed: int) -> tuple[QualityLimit, str]:
-    """A limit of what a plan loses of a metric, and what to tell about it.
+    """A limit on the drop of a metric, and its description for people.
 
     Args:
         score: the metric, larger is better.
         drop: allowed loss.
-        name: of the metric, for people.
-        seed: of the split into values that steer and values that decide.
+        name: name of the metric, for people.
+        seed: seed of the split into guiding and deciding values.
     """
     reference = score({})
     mean = float(reference.mean())
     most = drop.of(mean)
     steering, deciding = halves(len(reference), seed=seed)
-    known: dict[str, Errors] = {}  # by assignment: one run of the metric both steers and decides
+    known: dict[str, Errors] = {}  # by assignment: one run of the metric serves both halves
 
     def lost(result: SearchResult, part: Integers) -> float:
         scores = known.get(result.plan.assignment)
@@ -112,25 +112,27 @@ def drop_limit(score: Score, drop: Drop, *, name: str, seed: int) -> tuple[Quali
             scores = known[result.plan.assignment] = score(result.plan.layers)
         if len(scores) != len(reference):
             raise UsageError(
-                f"the metric returned {len(scores)} values, and {len(reference)} before: it must return the same number each time"
+                f"the metric returned {len(scores)} values, but {len(reference)} before: it must return the same number each time"
             )
         return float((reference - scores)[part].mean())
 
     wanted = f"{name} of at least {mean - most:.6g} (the model has {mean:.6g})"
     if deciding is None:
-        told = f"{wanted}; it is one number, so the same number steers and decides: return one value per sample to have half of them decide"
+        told = (
+            f"{wanted}; it returns one number, which guides the search and decides: return one value per sample to let half of them decide"
+        )
         return QualityLimit(f"drop of {name}", most, lambda result: lost(result, steering)), told
-    told = f"{wanted}; half of its {len(reference)} values steer, the others decide"
+    told = f"{wanted}; half of its {len(reference)} values guide the search, the others decide"
     judged = deciding
     return QualityLimit(f"drop of {name}", most, lambda result: lost(result, steering), lambda result: lost(result, judged)), told
 
 
 def halves(count: int, *, seed: int) -> tuple[Integers, Integers | None]:
-    """Positions of the values that steer and of those that decide, a random half each; all steer and none decide if there are few.
+    """Positions of the guiding and of the deciding values, a random half each; with few values, all guide and none decide.
 
     Args:
-        count: of values.
-        seed: of the split.
+        count: number of values.
+        seed: seed of the split.
     """
     if count < _FEWEST:
         return np.arange(count), None

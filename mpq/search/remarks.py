@@ -1,7 +1,7 @@
-"""Remarks on a plan: what a reviewer would stop at, each with its reason. No torch.
+"""Remarks on a plan: what would surprise a reviewer, each with its reason. No torch.
 
-A layer is remarked on when it had no choice, when a tie raised it, when measured plans overruled the table, or when its bits are far from
-what its rank by sensitivity suggests: one of the most sensitive layers with the fewest bits, or one of the least sensitive with many.
+A layer gets a remark if it had no choice, if it was raised because it is tied, if measured plans overruled the table, or if its bits are
+far from its rank by sensitivity: one of the most sensitive layers with few bits, or one of the least sensitive with many.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mpq.search.problem import Group, Problem
 
 _QUARTER = 0.25
 _LEAST_LAYERS = 4
-_RAISED = 4.0  # a tie raised a layer when another one of it needs the bits this many times as much
+_RAISED = 4.0  # a layer counts as raised by a tie if a tied layer needs the bits this many times as much
 
 
 def remarks(
     problem: Problem, choice: Sequence[int], table: Sensitivity, *, exact: Sequence[int], pins: Mapping[str, Scheme]
 ) -> dict[str, str]:
-    """A remark by layer name, for the layers that deserve one.
+    """Remarks by layer name, for the layers that need one.
 
     Args:
-        problem: what was solved.
+        problem: the solved problem.
         choice: the plan, one option per group.
         table: the analysis.
-        exact: the choice that is optimal for the table; equal to `choice` where nothing was measured, or where a uniform plan won.
+        exact: the table optimum; equal to `choice` if nothing was measured, or if a uniform plan won.
         pins: layers whose scheme the user fixed, which need no reason.
     """
     schemes, optimal = problem.schemes(choice), problem.schemes(exact)
@@ -44,7 +44,7 @@ def remarks(
             told += _no_choice(layer, group, table)
             told += _raised(layer, group, index, table)
             if schemes[layer.name] != optimal[layer.name]:
-                told.append(f"measured plans decided, the table alone says {optimal[layer.name]}")
+                told.append(f"decided by measured plans; the table alone says {optimal[layer.name]}")
             elif len(group.layers) == 1 and layer.name in ranked:
                 told.append(ranked[layer.name])
     return {name: "; ".join(told) for name, told in found.items() if told}
@@ -59,11 +59,11 @@ def _no_choice(layer: Layer, group: Group, table: Sensitivity) -> Iterator[str]:
     elif not all(math.isfinite(table.mean(layer.name, scheme)) for scheme in offered):
         yield "other candidates gave NaN or infinity"
     elif len(group.layers) > 1:
-        yield "the only scheme that its tie has in common"
+        yield "the only scheme common to its tied layers"
 
 
 def _raised(layer: Layer, group: Group, index: int, table: Sensitivity) -> Iterator[str]:
-    """Who of a tie needs the bits, for a layer that does not."""
+    """The tied layer that needs the bits, for a layer that does not."""
     lower = [option for option in group.options if option.cost < group.options[index].cost]
     if len(group.layers) < 2 or not lower:
         return
@@ -71,11 +71,11 @@ def _raised(layer: Layer, group: Group, index: int, table: Sensitivity) -> Itera
     needs = {each.name: table.mean(each.name, below[each.name]) - table.mean(each.name, taken[each.name]) for each in group.layers}
     other = max(needs, key=lambda name: needs[name])
     if needs[other] > _RAISED * max(needs[layer.name], 0.0):
-        yield f"raised by its tie: {other} needs it"
+        yield f"raised because it is tied: {other} needs it"
 
 
 def _by_rank(table: Sensitivity, schemes: Mapping[str, Scheme]) -> dict[str, str]:
-    """Remarks on layers whose bits go against their rank by error at the smallest scheme."""
+    """Remarks on layers whose bits differ from their rank by error at the smallest scheme."""
     layers = table.layers
     if len(layers) < _LEAST_LAYERS or len({scheme.rate for scheme in schemes.values()}) < 2:
         return {}

@@ -1,4 +1,4 @@
-"""A table for plans that store the unquantized tensors in a smaller dtype: the same errors, another constant part. No torch."""
+"""A table for plans that store the unquantized tensors in a smaller dtype: the same errors, a different constant part. No torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def stored_as(table: Sensitivity, dtype: str | None) -> Sensitivity:
 
     Args:
         table: the analysis, which has counted the bytes of each dtype.
-        dtype: "bf16", "fp16" or "fp32"; None leaves the table as it is.
+        dtype: "bf16", "fp16" or "fp32"; None leaves the table unchanged.
 
     Raises:
-        UsageError: if a tensor has values that `dtype` cannot hold, or none becomes smaller.
+        UsageError: if a tensor has values that `dtype` cannot represent, or none becomes smaller.
     """
     if dtype is None or table.header.rest.dtype == dtype:
         return table

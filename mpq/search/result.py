@@ -1,4 +1,4 @@
-"""What a search gives: a plan, the finalists, and why. No torch."""
+"""The result of a search: a plan, the finalists, and the reason. No torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class SearchResult:
 
     Args:
         plan: the plan, with its evidence.
-        finalists: all finalists, in the order of the stages; empty when nothing was measured.
-        reason: why this plan.
+        finalists: all finalists, in the order of the stages; empty if nothing was measured.
+        reason: why this plan was chosen.
         measurements: whole plans measured on calibration samples in this run.
-        notes: what else to tell.
+        notes: further remarks.
     """
 
     plan: Plan
@@ -45,19 +45,19 @@ class SearchResult:
     def frame(self) -> pd.DataFrame:
         """One row per finalist: name, uniform, effective_bits, predicted, and calibration and held_out with their standard errors.
 
-        Empty when nothing was measured; `plan.frame()` has the layers.
+        Empty if nothing was measured; `plan.frame()` has the layers.
         """
         import pandas as pd
 
         return pd.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
-        """What `frame` holds, row by row."""
+        """The contents of `frame`, row by row."""
         return [{"name": (row := each.row()).pop("name"), "uniform": each.uniform, **row} for each in self.finalists]
 
 
 def finalist_cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of `SearchResult.frame` as texts: name, bits, predicted, calibration, held-out."""
+    """A row of `SearchResult.frame` as strings: name, bits, predicted, calibration, held-out."""
     return [
         f"uniform {row['name']}" if row["uniform"] else str(row["name"]),
         f"{row['effective_bits']:.3f}",

@@ -1,4 +1,4 @@
-"""Search: from a sensitivity table, a budget, and a way to measure plans, to the best plan that was found and proven. No torch."""
+"""Search: from a sensitivity table, a budget and a way to measure plans to the best plan found. No torch."""
 
 from __future__ import annotations
 
@@ -50,30 +50,32 @@ def search(
     on_progress: Progress | None = None,
     **choices: Unpack[SearchChoices],
 ) -> SearchResult:
-    """The best plan for a budget.
+    """Find the best plan for a budget.
 
     Args:
         sensitivity: a complete table, or its file.
         budget: for example "4.5bits", "12MB", "30%".
-        measurer: measures plans on the real model; without one the exact solution of the table is returned unmeasured.
+        measurer: measures plans on the real model; without one, the exact solution of the table is returned without measurements.
         scope: what the budget counts, "layers" or "file".
-        progress: show how far it is: a bar on a terminal, a line in a notebook.
-        on_progress: told after each measured plan.
-        settings: all of the following in one object, instead of them.
+        progress: show progress: a bar on a terminal, a line in a notebook.
+        on_progress: called after each measured plan.
+        settings: one object instead of the following keywords.
         **choices: see `SearchSettings`.
 
     Raises:
         ConfigError: if a keyword is unknown or has the wrong type, or settings and keywords are both given.
         BudgetError: if no plan meets the budget; the message gives the smallest and the largest.
-        UsageError: if the table is unfinished, pins and ties cannot be met, `rest` cannot hold the unquantized tensors, or the measurer
-            leaves them as they are.
+        UsageError: if the table is unfinished, pins and ties cannot be met, `rest` cannot represent the unquantized tensors, or the
+        measurer was made without `rest`.
     """
     chosen = chosen_settings(SearchSettings, settings, choices)
     table = sensitivity if isinstance(sensitivity, Sensitivity) else read_sensitivity(Path(sensitivity))
     wanted = budget if isinstance(budget, Budget) else Budget(budget, scope)
     table = stored_as(table, chosen.rest)
     if measurer is not None and table.header.rest.dtype != getattr(measurer, "rest_dtype", None):
-        raise UsageError(f"the measurer does not store the rest in {table.header.rest.dtype}: make it with rest_dtype='{chosen.rest}'")
+        raise UsageError(
+            f"the measurer does not store unquantized tensors in {table.header.rest.dtype}: make it with rest_dtype='{chosen.rest}'"
+        )
     problem, solution = problem_for(table, wanted, chosen)
     with _told(table, on_progress, progress=progress) as advance:
         run = _Run(table, problem, wanted, chosen, solution, advance)
@@ -85,7 +87,7 @@ def search(
 
 @contextmanager
 def _told(table: Sensitivity, own: Progress | None, *, progress: bool) -> Iterator[Progress]:
-    """What is called after each measured plan: it tells `own`, and shows the progress if that is wanted."""
+    """The callback for each measured plan: calls `own`, and shows progress if wanted."""
     with reported("search", wanted=progress) as advance:
 
         def tell(stage: str, done: int, total: int, best: float) -> None:
@@ -101,10 +103,10 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
 
     Raises:
         BudgetError: if no plan meets the budget and the other limits, or the budget limits nothing.
-        UsageError: if the table is unfinished, pins, ties, least bits and candidates cannot be met, or a cost file lacks a scheme.
+        UsageError: if the table is unfinished, pins, ties, minimum bits and candidates cannot be met, or a cost file lacks a scheme.
     """
     if not table.finished:
-        missing = f"{len(table.missing)} figures are missing" if table.missing else "its last step is missing"
+        missing = f"{len(table.missing)} values are missing" if table.missing else "its last step is missing"
         raise UsageError(f"the analysis is unfinished: {missing}; run `mpq analyze` again, it resumes")
     budget.check_possible()
     table = stored_as(table, settings.rest)
@@ -139,22 +141,22 @@ class _Run:
         self._notes: tuple[str, ...] = ()
         if problem.limit > problem.largest:
             self._notes += (
-                f"the budget has room for every layer at its largest candidate, and {problem.limit - problem.largest:,} bytes more",
+                f"the budget fits every layer at its largest candidate, with {problem.limit - problem.largest:,} bytes to spare",
             )
 
     def unmeasured(self) -> SearchResult:
-        """The best plan by the table alone: with interactions if the analysis found that these predict whole plans better."""
+        """The best plan by the table alone, with interactions if the analysis found that they predict whole plans better."""
         choice, reason = self.solution.choice, f"{TABLE_OPTIMUM}: no plan was measured"
         if interactions_help(self.table):
             self.quadratic = minimise(self.problem, self.table, choice)
         if self.quadratic is not None and self.quadratic.choice != choice:
             choice = self.quadratic.choice
-            reason = f"{INTERACTIONS}, which predicted the self-check's plans better: no plan was measured"
+            reason = f"{INTERACTIONS}, which predicted the self-check's plans better; no plan was measured"
         evidence = {**self.table.compared, "predicted": rounded(self.problem.error(choice))} | self._unseen(choice) | self._proof()
         return SearchResult(self._plan(choice, evidence | {"decision": reason}), (), reason, 0, self._notes)
 
     def measured(self, measurer: Measurer) -> SearchResult:
-        """The stages, then the finals."""
+        """Run the stages, then the final decision."""
         facts = {"model": str(self.table.header.model.get("path")), "budget": str(self.budget)}
         start, seed, storage = self._start(), self.settings.seed, self.settings.storage
         name, metric = study_name(self.table, self.problem, self.budget, seed=seed, start=start), f"mean {self.table.metric}"
@@ -195,7 +197,7 @@ class _Run:
         return SearchResult(plan, tuple(finalists), decision.reason, measurements, self._notes)
 
     def _rest(self, measurer: Measurer) -> dict[str, Any]:
-        """What storing the unquantized tensors in a smaller dtype costs with no layer quantized; nothing where it is not asked for."""
+        """The error of storing the unquantized tensors in a smaller dtype with no layer quantized; empty if not requested."""
         dtype = self.table.header.rest.dtype
         if dtype is None:
             return {}
@@ -203,7 +205,7 @@ class _Run:
         return {"rest": {"dtype": dtype, "held_out": rounded(float(alone.mean())), "held_out_stderr": rounded(standard_error(alone))}}
 
     def _spread(self) -> float | None:
-        """How far the table's predictions of whole plans were off in the analysis's self-check, beyond a common factor."""
+        """The spread of the table's predictions of whole plans in the analysis's self-check, apart from a common factor."""
         check = (self.table.finish or {}).get("check", {}).get("additive", {})
         spread = check.get("spread")
         return None if spread is None else float(spread)
@@ -228,12 +230,12 @@ class _Run:
         return evidence
 
     def _unseen(self, choice: tuple[int, ...]) -> dict[str, Any]:
-        """What unseen rows of tables add to the prediction, where there are any."""
+        """The error that unseen rows of tables add to the prediction, if there are any."""
         added = unseen_rows(self.table, self.problem.schemes(choice))
         return {} if added is None else {"unseen_rows": rounded(added)}
 
     def _proof(self) -> dict[str, Any]:
-        """What is proven: the gap of the additive model, and the best plan and the bound of the quadratic one where there is one."""
+        """The proofs: the gap of the additive model, and the best plan and bound of the quadratic model if there is one."""
         proof: dict[str, Any] = {"optimality_gap": rounded(self.solution.gap)}
         if self.quadratic is not None:
             proof["with_interactions"] = {"predicted": rounded(self.quadratic.error), "bound": rounded(self.quadratic.bound)}
@@ -267,7 +269,7 @@ class _Run:
         choice = choice_of(self.problem, self.settings.start, self.solution.choice)
         if self.problem.fits(choice):
             return choice
-        self._notes += ("the plan to start from is over the budget, so the search does not start from it",)
+        self._notes += ("the plan to start from exceeds the budget, so the search does not use it",)
         return None
 
 

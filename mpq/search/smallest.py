@@ -1,9 +1,9 @@
-"""The smallest plan within limits of quality, and the best plan of a budget that keeps them too. No torch.
+"""The smallest plan within quality limits, and the best plan within both a budget and quality limits. No torch.
 
-The exact solver is asked for the smallest size whose predicted error, times a factor, is within the limit; that plan is measured and the
-factor becomes loss over prediction. Sizes that were too small and sizes that were enough enclose the answer; a proposal outside of them
-gives way to their geometric mean. With several limits, the one that a plan exceeds most, or keeps most narrowly, steers. Of the plans that
-seemed small enough, the smallest one that keeps every limit on the samples that decide is returned.
+The exact solver finds the smallest size whose predicted error, times a factor, is within the limit. That plan is measured, and the factor
+becomes the measured loss divided by the prediction. Sizes that were too small and sizes that were large enough bracket the answer; a
+proposal outside the bracket is replaced by the geometric mean of its ends. With several limits, the tightest one guides the search. Among
+the plans that met the limits, the result is the smallest one that meets every limit on the deciding samples.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mpq.search.run import SearchResult, search
 from mpq.search.stages.schedule import Progress
 
 _ROUNDS = 8
-_CLOSE = 0.97  # of the limit: near enough to stop
-_NEAR = 0.005  # of the size: sizes this near to each other are not told apart
+_CLOSE = 0.97  # share of the limit: close enough to stop
+_NEAR = 0.005  # share of the size: closer sizes count as equal
 
 
 def search_smallest(
@@ -40,7 +40,7 @@ def search_smallest(
     on_progress: Progress | None = None,
     **choices: Unpack[SearchChoices],
 ) -> SearchResult:
-    """The smallest plan found that keeps all limits, and the costs and memory of the settings.
+    """Find the smallest plan within all limits, including the costs and memory of the settings.
 
     Args:
         table: a complete table.
@@ -80,7 +80,7 @@ def search_smallest(
         if all(value <= limit.most for limit, value in zip(limits, decided, strict=True)):
             return _told(result, limits, decided)
     result = search(table, Budget(f"{whole.largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-    return _kept(result, limits, "no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add finer candidates")
+    return _kept(result, limits, "no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add candidates with more bits")
 
 
 def search_within(
@@ -92,7 +92,7 @@ def search_within(
     settings: SearchSettings,
     on_progress: Progress | None = None,
 ) -> SearchResult:
-    """The best plan found for a budget, if it keeps all limits of quality too.
+    """Find the best plan for a budget, which must also be within all quality limits.
 
     Raises:
         BudgetError: if no plan meets the budget, or the best one found exceeds a limit.
@@ -107,7 +107,7 @@ def search_within(
 
 
 def _kept(result: SearchResult, limits: Sequence[QualityLimit], refusal: str) -> SearchResult:
-    """The result, if it keeps all limits on the samples that decide."""
+    """The result, if it is within all limits on the deciding samples."""
     decided = [limit.decided(result) for limit in limits]
     for limit, value in zip(limits, decided, strict=True):
         if not value <= limit.most:
@@ -116,7 +116,7 @@ def _kept(result: SearchResult, limits: Sequence[QualityLimit], refusal: str) ->
 
 
 def _tightness(pair: tuple[float, float]) -> float:
-    """How much of a limit is used: a value against the largest one allowed."""
+    """How much of a limit is used: the value divided by the largest one allowed."""
     value, most = pair
     if math.isnan(value):
         return math.inf
@@ -124,7 +124,7 @@ def _tightness(pair: tuple[float, float]) -> float:
 
 
 def _told(result: SearchResult, limits: Sequence[QualityLimit], values: Sequence[float]) -> SearchResult:
-    """The result with what was asked of it in its plan's evidence: one limit, or a list of several."""
+    """The result with its limits in the plan's evidence: one limit, or a list of several."""
     rows = [limit.row(value) for limit, value in zip(limits, values, strict=True)]
     if not rows:
         return result
@@ -133,7 +133,7 @@ def _told(result: SearchResult, limits: Sequence[QualityLimit], values: Sequence
 
 
 def _smallest_limit(whole: Problem, error: float) -> int:
-    """The fewest bytes whose exact solution keeps the other limits and is predicted to stay within `error`; the largest plan's if none."""
+    """The fewest bytes whose exact solution is within the other limits and predicted to be within `error`; the largest plan's if none."""
     low, high = whole.smallest, whole.largest
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""Where a study is kept: at a URL, or when nobody says otherwise in Optuna's journal beside the sensitivity file. No torch."""
+"""Where a study is stored: at a URL or, by default, in an Optuna journal next to the sensitivity file. No torch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from mpq.search.journal import REMEDY, StudyJournal
 from mpq.shown import shown
 from mpq.writing.outputs import refuse_special
 
-_WAIT = 60.0  # seconds for a database that others are setting up, or have locked
+_WAIT = 60.0  # seconds to wait for a database that others are setting up or have locked
 _BUSY = re.compile(
     r"already exists|locked|duplicate|unique|alembic_version|pg_type|deadlock|serializ|concurrent|AssertionError", re.IGNORECASE
 )
 _DRIVERS = {"postgresql": install("postgresql")}
-_LOGIN = re.compile(r"(//[^:/@\s]*:)[^/\s]*@")  # in what a driver says of a URL that it made itself
-_TELLING = 4  # characters of a part of a password that is hidden, too
+_LOGIN = re.compile(r"(//[^:/@\s]*:)[^/\s]*@")  # in driver messages about a URL that the driver built itself
+_TELLING = 4  # characters of a part of a password that is hidden too
 
 
 def open_storage(url: str | None, *, beside: Path) -> BaseStorage:
-    """The Optuna storage at `url`; without one, a journal beside the sensitivity file `beside`.
+    """The Optuna storage at `url`; without one, a journal next to the sensitivity file `beside`.
 
-    Workers that begin together set an empty database up together: who comes second tries again.
+    If workers start at the same time, they set up an empty database at the same time: the second one tries again.
 
     Raises:
         UsageError: if the URL cannot be opened, or its driver is missing; no password is in the message.
@@ -49,10 +49,11 @@ def open_storage(url: str | None, *, beside: Path) -> BaseStorage:
             raise UsageError(
                 f"--storage {shown(without_password(url, url), 200)} needs a driver that is not installed ({_reason(error, url)}): {remedy}"
             ) from error
-        except Exception as error:  # whatever the driver of a database raises
+        except Exception as error:  # any error of a database driver
             if not _BUSY.search(f"{type(error).__name__}: {error} {error.__cause__}") or time.monotonic() > end:
                 raise UsageError(
-                    f"--storage {shown(without_password(url, url), 200)} cannot be opened ({_reason(error, url)}): write for example sqlite:///study.db"
+                    f"--storage {shown(without_password(url, url), 200)} cannot be opened ({_reason(error, url)}): write for example "
+                    "sqlite:///study.db"
                 ) from error
             time.sleep(random.uniform(0.05, 0.5))
 
@@ -61,28 +62,28 @@ def journal_beside(sensitivity: Path) -> JournalStorage:
     """A resumable storage in `NAME.study.journal`, for `NAME.sensitivity.jsonl`.
 
     Raises:
-        FormatError: if it is damaged, but for its end.
-        OutputError: if it cannot be written there.
+        FormatError: if it is damaged anywhere but at its end.
+        OutputError: if it cannot be written.
     """
     path = sensitivity.with_name(sensitivity.name.removesuffix(".sensitivity.jsonl") + ".study.journal")
     try:
-        if not path.is_symlink():  # a link to a journal elsewhere is a journal
+        if not path.is_symlink():  # a link to a journal elsewhere also works
             refuse_special(path)
         return JournalStorage(StudyJournal(path))
     except MpqError:
         raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; give --storage sqlite:///FILE elsewhere") from error
-    except Exception as error:  # whatever Optuna raises at lines that it did not write
-        raise FormatError(f"{path} is not a study journal that can be read: {REMEDY}") from error
+    except Exception as error:  # any error of Optuna at lines that it did not write
+        raise FormatError(f"{path} is not a readable study journal: {REMEDY}") from error
 
 
 @contextmanager
 def storage_failures() -> Iterator[None]:
-    """Errors of a database as one line.
+    """Turns errors of a database into one line.
 
     Raises:
-        MpqError: saying what happened, and that the search resumes.
+        MpqError: what happened, and that the search resumes.
     """
     try:
         yield
@@ -94,11 +95,11 @@ def storage_failures() -> Iterator[None]:
 
 
 def without_password(text: str, url: str) -> str:
-    """`text` in which the password of a URL is written as ***, encoded or not, and so is that of a parameter such as `password=`."""
-    authority = re.match(r"[^:/?#]*://(?P<user>.*)@", url, re.DOTALL)  # up to the last "@": a password may hold any sign
+    """`text` with the password of a URL replaced by ***, encoded or not, and also that of a parameter such as `password=`."""
+    authority = re.match(r"[^:/?#]*://(?P<user>.*)@", url, re.DOTALL)  # up to the last "@": a password may contain any character
     secret = authority["user"].partition(":")[2] if authority else ""
     found = [secret, *re.findall(r"(?i)(?:password|passwd|pwd|token|secret)=([^&\s]*)", url)]
-    found += [part for part in re.split(r"[@/:?#\s]", secret) if len(part) >= _TELLING]  # of a URL that a driver took apart
+    found += [part for part in re.split(r"[@/:?#\s]", secret) if len(part) >= _TELLING]  # in a URL that a driver took apart
     forms = {form for each in found for form in (each, unquote(each), unquote_plus(each)) if form}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, "***")
@@ -106,11 +107,11 @@ def without_password(text: str, url: str) -> str:
 
 
 def _with_driver(url: str) -> str:
-    """The URL with the driver that the extra of mpq installs, where none is named."""
+    """The URL with the driver of mpq's extra, if it names none."""
     return re.sub(r"^(postgres|postgresql)://", "postgresql+psycopg://", url)
 
 
 def _reason(error: BaseException, url: str) -> str:
-    """The first line of what a driver says, without passwords."""
+    """The first line of a driver's message, without passwords."""
     line = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())
     return _LOGIN.sub(r"\1***@", without_password(line, url))

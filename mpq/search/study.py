@@ -1,15 +1,15 @@
-"""The study: every measured plan is an Optuna trial, so that a search can be killed, resumed, shared and looked at. No torch.
+"""The study: every measured plan is an Optuna trial, so that a search can be killed, resumed, shared and inspected. No torch.
 
-A trial carries, as user attributes named for people: `stage`, `plan` (scheme by layer), `bits_per_weight`, `error_of_each_sample` (of the
-calibration samples), `note`, `worker`, and `options` (the plan as mpq reads it again). A plan that was measured before is not measured
-again. A plan is given up part of the way (a pruned trial) once its mean is far above the incumbent's on the same samples; it is then an
-estimate, the incumbent's times the ratio so far.
+A trial has user attributes with readable names: `stage`, `plan` (scheme by layer), `bits_per_weight`, `error_of_each_sample` (calibration
+samples), `note`, `worker`, and `options` (the plan in the form that mpq reads back). A plan is never measured twice. A measurement stops
+early (a pruned trial) once its mean is far above the incumbent's on the same samples; its error is then an estimate: the incumbent's times
+the ratio so far.
 
-Several processes may work on one study: `refresh` reads what others finished, and what others are measuring now (`pending`) shifts this
-one's random streams. No plan is measured twice: trials are numbered by the storage, one at a time, and a process that has chosen its plan
-waits for every earlier trial that has not chosen yet, and for one that has chosen the same plan (Lamport's bakery: CACM 17(8), 1974). A
-worker that was killed leaves a running trial behind; it counts for nothing (`workers.py`), and a lone search goes on as if it had not been
-killed. An interrupted one tells that its trial failed.
+Several processes may work on one study: `refresh` reads the trials that others finished, and the plans that others are measuring now
+(`pending`) change this process's random streams. To avoid measuring a plan twice, the storage numbers trials one at a time, and a process
+that has chosen its plan waits for every earlier trial that has not chosen yet or has chosen the same plan (Lamport's bakery: CACM 17(8),
+1974). A killed worker leaves a running trial behind, which does not count (`workers.py`), so a single search resumes as if it had not been
+killed. An interrupted worker marks its trial as failed.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ Measure = Callable[[Mapping[str, Scheme]], Iterable[Errors]]
 """The error of a plan on each calibration sample, some samples at a time, always in the same order."""
 Propose = Callable[[optuna.Trial], tuple[int, ...]]
 _STARTUP = 8
-_SHORTEST, _LONGEST = 0.02, 0.25  # seconds between two looks at what others do
-_FEWEST = 8  # samples that are seen before a plan is given up
-_HOPELESS = 2.5  # standard errors; of the mean alone, since a plan may lose on most samples and win on the few that carry the mean
+_SHORTEST, _LONGEST = 0.02, 0.25  # seconds between two checks of other workers
+_FEWEST = 8  # samples measured before a plan may be stopped
+_HOPELESS = 2.5  # standard errors of the mean only, because a plan may lose on most samples and win on the few that dominate the mean
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Measured:
 
     Args:
         choice: the plan.
-        errors: on each sample, or on the first ones where the plan was given up.
-        stage: that proposed it.
+        errors: on each sample, or on the first ones if the plan was stopped early.
+        stage: the stage that proposed it.
         note: for people.
-        estimate: of the mean error, where the plan was given up; None where all samples were seen.
+        estimate: estimate of the mean error if the plan was stopped early; None if all samples were measured.
     """
 
     choice: tuple[int, ...]
@@ -65,12 +65,12 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """Mean error, estimated where the plan was given up; infinity where an output was not finite."""
+        """Mean error, estimated if the plan was stopped early; infinity if an output was not finite."""
         value = float(self.errors.mean()) if self.estimate is None else self.estimate
         return value if math.isfinite(value) else math.inf
 
     def better_than(self, incumbent: Measured) -> bool:
-        """Whether this plan, measured whole, should take the incumbent's place."""
+        """Whether this fully measured plan should replace the incumbent."""
         return self.estimate is None and compare(self.errors, incumbent.errors).promising
 
 
@@ -78,12 +78,12 @@ class Study:
     """The trials of one problem.
 
     Args:
-        problem: what a choice means.
+        problem: defines the meaning of a choice.
         measure: the error of a plan on each calibration sample.
-        seed: of everything random; each trial has its own stream, so a resumed study goes on as if it had not stopped.
-        name: of the study in its storage; studies of other problems must have other names.
+        seed: seed of everything random; each trial has its own stream, so a resumed study continues as if it had not stopped.
+        name: name of the study in its storage; studies of different problems must have different names.
         storage: an Optuna storage or its URL; None keeps the study in memory.
-        facts: about the study, for people.
+        facts: facts about the study, for people.
         metric: name of the trials' values, for people.
 
     Attributes:
@@ -121,7 +121,7 @@ class Study:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over what other workers have finished since."""
+        """Read the trials that other workers have finished since."""
         for trial in self._trials(TrialState.COMPLETE, TrialState.PRUNED):
             if trial.number not in self._numbers:
                 self._add(trial.number, self._read(trial))
@@ -135,7 +135,7 @@ class Study:
         return [measured for measured in self.finished if measured.stage == name]
 
     def trial(self, stage: str, propose: Propose, *, note: str = "", incumbent: Measured | None = None) -> Measured:
-        """Ask for a plan, measure it unless it was measured before, and record it; it is given up if worse than `incumbent`."""
+        """Ask for a plan, measure it unless it is known, and record it; the measurement stops early if it is worse than `incumbent`."""
         number, others = len(self.finished), len(self.pending())
         self._optuna.sampler = _sampler(self.seed * 100_003 + number + 7_919 * others)
         trial = self._optuna.ask()
@@ -160,17 +160,17 @@ class Study:
         return found
 
     def generator(self, stage: str, number: int) -> np.random.Generator:
-        """The random stream of one trial of one stage; another one while others are at work."""
+        """The random stream of one trial of one stage; different while other workers are active."""
         others = len(self.pending())
         return np.random.default_rng([self.seed, number, *([others] if others else []), *stage.encode()])
 
     @property
     def known(self) -> set[tuple[int, ...]]:
-        """All plans that were measured, or that another worker is measuring."""
+        """All plans that are measured, or that another worker is measuring."""
         return set(self._seen) | self.pending()
 
     def kept(self, name: str) -> Any:
-        """What was kept in the study under this name; None if nothing was."""
+        """The value kept in the study under this name; None if there is none."""
         return self._optuna.user_attrs.get(name)
 
     def keep(self, name: str, value: Any) -> None:
@@ -189,20 +189,20 @@ class Study:
                     ratio = float(errors.mean() / same.mean()) if same.mean() > 0 else math.inf
                     return errors, incumbent.mean * ratio
         if self._samples not in (None, len(errors)):
-            raise FormatError(f"the study has plans measured on {self._samples} samples, and these are {len(errors)}: {REMEDY}")
+            raise FormatError(f"the study has plans measured on {self._samples} samples, but there are {len(errors)} now: {REMEDY}")
         return errors, None
 
     @property
     def _samples(self) -> int | None:
-        """Calibration samples of a plan that was measured whole; None where there is none yet."""
+        """The number of calibration samples of a fully measured plan; None if there is none yet."""
         return next((len(measured.errors) for measured in self.finished if measured.estimate is None), None)
 
     def _wait(self, number: int, choice: tuple[int, ...]) -> None:
-        """Wait while an earlier trial of another worker measures this very plan, or has yet to choose."""
+        """Wait while an earlier trial of another worker measures the same plan, or has not chosen its plan yet."""
         pause = _SHORTEST
         while True:
             earlier = [trial for trial in self._running() if trial.number < number and at_work(trial)]
-            self.refresh()  # after the look at what runs: what has ended in between is read now
+            self.refresh()  # after checking what runs: trials that ended in between are read now
             if choice in self._seen or not any(self._choice(trial) in (None, choice) for trial in earlier):
                 return
             time.sleep(pause)
@@ -261,10 +261,10 @@ class Study:
 
 
 def _sampler(seed: int) -> optuna.samplers.TPESampler:
-    """TPE over all knobs jointly, that learns from finished trials alone.
+    """TPE over all knobs jointly, which learns only from finished trials.
 
-    `group`, because trials of other stages have no knobs and would leave none in common; no `constant_liar`, because a killed
-    search leaves a running trial behind, and must go on as if it had not been killed.
+    `group`, because trials of other stages have no knobs, so that no knob would be common to all; no `constant_liar`, because a killed
+    search leaves a running trial behind and must continue as if it had not been killed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -273,7 +273,7 @@ def _sampler(seed: int) -> optuna.samplers.TPESampler:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna's lines about each trial left out, and about what is experimental; mpq says what matters."""
+    """Suppresses Optuna's lines about each trial and about experimental features; mpq prints what matters."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,9 +1,9 @@
-"""The name of a study: everything that its trials depend on, so that no search takes over trials of another one. No torch.
+"""The name of a study: everything that its trials depend on, so that no search reuses trials of a different one. No torch.
 
-Named are the budget and, in a digest: the header of the analysis (model, data, how they were read and split, metric, quantizer, method,
-versions), the bytes of the limit, the other limits with their costs, the options of every group (which pins, ties, least bits and
-candidates decide), the seed, and the plan that the search starts from. The number of trials and the timeout are not named: a longer
-search continues a shorter one.
+The name has the budget and a digest of: the header of the analysis (model, data, how they were read and split, metric, quantizer, method,
+versions), the bytes of the limit, the other limits with their costs, the options of every group (given by pins, ties, minimum bits and
+candidates), the seed, and the plan that the search starts from. The number of trials and the timeout are not part of it, so a longer search
+continues a shorter one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def study_name(table: Sensitivity, problem: Problem, budget: Budget, *, seed: in
         problem: groups, costs and limits.
         budget: as the user wrote it.
         seed: of the search.
-        start: the choice that the search starts from in addition to its own; None without one.
+        start: the user's choice that the search also starts from; None without one.
     """
     facts: list[Any] = [
         table.header.to_dict(),
@@ -34,7 +34,7 @@ def study_name(table: Sensitivity, problem: Problem, budget: Budget, *, seed: in
         [str(limit) for limit in problem.beside],
         [[str(option.schemes) for option in group.options] for group in problem.groups],
         seed,
-        *([list(start)] if start is not None else []),  # a study without one keeps the name that it always had
+        *([list(start)] if start is not None else []),  # without one, the name is the same as in earlier versions
     ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return f"{budget.limit} of {budget.scope}, {digest[:12]}"

@@ -1,4 +1,4 @@
-"""What a finished trial says of its plan, checked when it is read: a storage may have been written by anyone. No torch."""
+"""The facts of a finished trial, checked when they are read, because anyone may have written the storage. No torch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mpq.reading.validate import validated
 from mpq.records.sensitivity import Errors
 from mpq.search.problem import Problem
 
-REMEDY = "remove the study, and the search begins anew"
+REMEDY = "remove the study, and the search starts over"
 
 
 class TrialFacts(msgspec.Struct):
-    """The attributes of a finished trial that mpq reads again.
+    """The attributes of a finished trial that mpq reads back.
 
     Args:
         options: the plan: the index of an option of each group.
         error_of_each_sample: null for a sample whose output was not finite.
-        stage: that proposed the plan.
+        stage: the stage that proposed the plan.
         note: for people.
-        estimated_error: of a plan that was given up; null for infinity.
+        estimated_error: estimate for a plan that was stopped early; null for infinity.
     """
 
     options: list[Size]
@@ -37,12 +37,12 @@ class TrialFacts(msgspec.Struct):
 
     @property
     def errors(self) -> Errors:
-        """The error of each sample, NaN where an output was not finite."""
+        """The error of each sample; NaN if an output was not finite."""
         return np.array([math.nan if error is None else error for error in self.error_of_each_sample], dtype=np.float64)
 
     @property
     def estimate(self) -> float | None:
-        """The estimated error of a plan that was given up; None where all samples were seen."""
+        """The estimated error of a plan that was stopped early; None if all samples were measured."""
         if self.estimated_error is msgspec.UNSET:
             return None
         return math.inf if self.estimated_error is None else self.estimated_error
@@ -53,16 +53,16 @@ def read_facts(trial: FrozenTrial, problem: Problem, *, samples: int | None) -> 
 
     Args:
         trial: from any storage.
-        problem: what its options mean.
-        samples: errors that a plan has which was not given up; None where no such plan is known.
+        problem: defines the meaning of its options.
+        samples: number of errors of a fully measured plan; None if no such plan is known.
 
     Raises:
-        FormatError: if they are not those of a trial of this problem.
+        FormatError: if they do not belong to a trial of this problem.
     """
     document = Document(trial.user_attrs, f"trial {trial.number} of the study", FormatError, REMEDY)
     facts = validated(document, TrialFacts)
     if not is_choice(facts.options, problem):
-        raise FormatError(f"{document.name} has options that this problem has not: {REMEDY}")
+        raise FormatError(f"{document.name} has options that this problem does not have: {REMEDY}")
     count, whole = len(facts.error_of_each_sample), facts.estimate is None
     if whole != (trial.state is TrialState.COMPLETE):
         raise FormatError(f"{document.name} is {trial.state.name.lower()}, and has {'no' if whole else 'an'} estimated error: {REMEDY}")

@@ -1,4 +1,4 @@
-"""The uniform plan of one scheme, on request: to see for oneself what a mixed plan is compared with. No torch."""
+"""The uniform plan of a requested scheme, to compare mixed plans with. No torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mpq.search.stages.uniform import nearest_scheme
 
 
 def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = None, measurer: Measurer | None = None) -> SearchResult:
-    """The plan that gives every layer `scheme`, or what is nearest to it where a layer cannot use it.
+    """The plan that gives every layer `scheme`, or the nearest scheme if a layer cannot use it.
 
     Args:
-        table: the analysis; its errors predict the plan's if it measured all of its schemes with the same quantizer.
+        table: the analysis; it predicts the plan's error if it measured all schemes of the plan with the same quantizer.
         scheme: for all layers, measured by the analysis or not.
-        quantizer: that applies the plan; by default that of the analysis.
+        quantizer: the quantizer of the plan; by default that of the analysis.
         measurer: measures the plan on the real model with this quantizer; None for a plan without measurements.
 
     Returns:
@@ -38,7 +38,7 @@ def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = 
     predicted = math.nan
     if chosen == own and schemes.items() <= table.errors.keys():
         predicted = additive(table, schemes)
-    reason = f"uniform {scheme}, as asked"
+    reason = f"uniform {scheme}, as requested"
     evidence: dict[str, Any] = {"assignment": plan.assignment, **table.compared, "predicted": rounded(predicted)}
     evidence |= {} if measurer is None else {"measured": _measured(measurer, schemes)}
     plan = replace(plan, evidence=evidence | {"decision": reason})
@@ -47,8 +47,8 @@ def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = 
 
 
 def uniform_scheme(table: Sensitivity, layer: Layer, wanted: Scheme) -> Scheme:
-    """What a layer uses in the uniform plan of `wanted`: that scheme if it was measured, as in a search the nearest one that was measured
-    of the same format, else the scheme itself, with one group per row where a group would be longer than a row.
+    """The scheme of a layer in the uniform plan of `wanted`: that scheme if it was measured; else, as in a search, the nearest measured one
+    of the same format; else the scheme itself, with one group per row if a group would be longer than a row.
     """
     measured = table.header.candidates[layer.name]
     if wanted in measured:
@@ -81,7 +81,7 @@ def _exceptions(table: Sensitivity, schemes: Mapping[str, Scheme], wanted: Schem
     others: dict[tuple[Scheme, str], list[str]] = {}
     for name, scheme in schemes.items():
         if scheme != wanted:
-            reason = "the nearest that was measured for them" if scheme in table.header.candidates[name] else "a row has only one group"
+            reason = "the nearest scheme measured for them" if scheme in table.header.candidates[name] else "a row has only one group"
             others.setdefault((scheme, reason), []).append(name)
     return [f"{scheme} instead of {wanted}, {reason}: {', '.join(names)}" for (scheme, reason), names in others.items()]
 

@@ -1,8 +1,8 @@
-"""Which process measures a trial, and whether it still does. No torch.
+"""Which process measures a trial, and whether it is still running. No torch.
 
-A trial says who works on it: host and process, for people and for other processes of this host, which ask the system; and when it was last
-seen at work, for processes elsewhere, such as in other containers, which cannot ask. So the claim of a killed process on a plan ends at
-once on its own host, and elsewhere when it has been silent for `SILENT`.
+A trial records its worker: the host and process, which other processes on the same host can check, and the time of its last sign of life,
+for processes elsewhere, such as in other containers. So the claim of a killed process on a plan ends immediately on its own host, and
+elsewhere after `SILENT` seconds without a sign of life.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from mpq.writing.locks import runs
 
 SILENT = 120.0  # seconds
 _BEAT = 20.0  # seconds
-_CHOOSING = 10.0  # seconds after which a trial that names no process was left by a killed one
-_FORGOTTEN = 3600.0  # seconds, for trials of before there was a time when they were last seen
+_CHOOSING = 10.0  # seconds after which a trial without a process counts as left by a killed one
+_FORGOTTEN = 3600.0  # seconds, for trials of earlier versions, which record no sign of life
 _WORKER = "{host}, process {process}"
 
 
 def signs() -> dict[str, str]:
-    """The attributes by which a trial of this process is known."""
+    """The attributes that identify a trial of this process."""
     worker = _WORKER.format(host=socket.gethostname(), process=os.getpid())
     return {"worker": worker, "worker_mark": _mark(os.getpid()), "worker_seen": _now()}
 
 
 @contextmanager
 def seen(note: Callable[[str, str], None]) -> Iterator[None]:
-    """Note from time to time that this process is at work."""
+    """Record from time to time that this process is running."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(_BEAT):
-            with suppress(Exception):  # if the storage is gone, the work itself will say so
+            with suppress(Exception):  # if the storage is gone, the main work reports it
                 note("worker_seen", _now())
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -52,7 +52,7 @@ def seen(note: Callable[[str, str], None]) -> Iterator[None]:
 
 
 def at_work(trial: FrozenTrial) -> bool:
-    """Whether a running trial is of another process that may still run."""
+    """Whether a running trial belongs to another process that may still be running."""
     attributes = trial.user_attrs
     host, _, process = str(attributes.get("worker", "")).partition(", process ")
     if not process:
@@ -83,7 +83,7 @@ def _now() -> str:
 
 
 def _mark(process: int) -> str:
-    """What tells a process from another of the same number: its container and when it began, where the system says so."""
+    """What distinguishes processes with the same number: the container and the start time, if available."""
     try:
         began = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -99,5 +99,5 @@ def _container() -> str:
 
 
 def _same_system(mark: object) -> bool:
-    """Whether process numbers mean here what they mean there."""
+    """Whether process numbers of that host are valid here."""
     return mark is None or str(mark).rpartition(" ")[0] == _container()

@@ -176,7 +176,7 @@ def _embedding_function(
 ) -> Any:
     if max_norm is None:
         return _embedding(weight, input)
-    raise UsageError("an embedding with max_norm writes to its weight, which a packed one does not allow: load with packed=False")
+    raise UsageError("an embedding with max_norm writes to its weight, and packed weights are read-only: load with packed=False")
 
 
 @_handles(_OPERATORS, aten.embedding.default)
@@ -248,7 +248,8 @@ def _copy_(weight: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
         return NotImplemented
     if not isinstance(source, PackedTensor) or _identity(weight) != _identity(source):
         raise UsageError(
-            f"a packed weight ({weight.scheme_name}) takes only another one of its scheme and shape, not {type(source).__name__} "
+            f"a packed weight ({weight.scheme_name}) can only be replaced by one with the same scheme and shape, not "
+            f"{type(source).__name__} "
             f"{list(source.shape)}: load the artifact with packed=False to change weights"
         )
     others = source.with_packed(choose.in_layout(source.packed, weight.packed.layout)).parts()

@@ -52,7 +52,7 @@ def judge_artifact(path: Path) -> Verification:
     if rest_digest(source.rest())[: len(header.digests[-1])] != header.digests[-1]:
         findings.append(Finding("tensor", "unquantized tensors", "the values of at least one differ"))
     outputs: list[OutputDifference] = []
-    notes = ["its model is not in the file, so nothing was run: an export of it compares outputs"]
+    notes = ["its model is not in the file, so it was not run: verify an export to compare outputs"]
     if stands_alone(header, path):
         module, notes = load(path), []
         findings += _loaded(header, weights, module)
@@ -75,7 +75,7 @@ def _kinds(layer: Layer, weight: QuantizedWeight, weights: Mapping[str, Quantize
     if _digest(replace(weight, codes=swapped_halves(weight.codes)), wanted) == wanted:
         yield Finding("nibbles swapped", layer.name, "the two codes of each byte are in the wrong order")
     if _digest(replace(weight, codes=weight.codes ^ 2 ** (weight.scheme.bits - 1)), wanted) == wanted:
-        yield Finding("sign", layer.name, "its codes are signed where they should be unsigned, or the reverse")
+        yield Finding("sign", layer.name, "its codes are signed but should be unsigned, or the reverse")
     if _digest(replace(weight, scales=weight.scales.flip(1)), wanted) == wanted:
         yield Finding("group order", layer.name, "each row has its own scales in the reverse order")
     if any(_digest(replace(weight, scales=weight.scales.roll(step, 0)), wanted) == wanted for step in (1, -1)):
@@ -83,7 +83,7 @@ def _kinds(layer: Layer, weight: QuantizedWeight, weights: Mapping[str, Quantize
     alike = [name for name, other in weights.items() if name != layer.name and _alike(other, weight)]
     for name in alike:
         if _digest(replace(weight, scales=weights[name].scales), wanted) == wanted:
-            yield Finding("scales swapped", layer.name, f"its scales are in the place of those of '{name}'")
+            yield Finding("scales swapped", layer.name, f"its scales are swapped with those of '{name}'")
 
 
 def _alike(other: QuantizedWeight, weight: QuantizedWeight) -> bool:
@@ -101,7 +101,7 @@ def _loaded(header: ArtifactHeader, weights: Mapping[str, QuantizedWeight], modu
     for layer in header.layers:
         tensor = state[layer.parameters[0]].detach()
         if not torch.equal(to_matrix(tensor, layer.axes), weights[layer.name].dequantize().to(tensor.dtype).float()):
-            yield Finding("weights", layer.name, "the loaded model has other weights than the file")
+            yield Finding("weights", layer.name, "the loaded model has different weights than the file")
 
 
 def _packed(source: Source, module: nn.Module, packed: nn.Module) -> tuple[list[OutputDifference], list[Finding]]:

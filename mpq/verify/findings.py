@@ -6,26 +6,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 KINDS = {
-    "layer missing": "the program holds no weight for the layer",
-    "unquantized": "the layer runs with floating-point weights in the place of its codes",
-    "group size": "a scale covers another number of weights",
-    "bits": "the codes have another number of bits, or zero points where there should be none",
-    "shape": "the weight has another shape",
+    "layer missing": "the program has no weight for the layer",
+    "unquantized": "the layer runs with floating-point weights instead of its codes",
+    "group size": "a scale covers a different number of weights",
+    "bits": "the codes have a different number of bits, or unexpected zero points",
+    "shape": "the weight has a different shape",
     "nibbles swapped": "the two codes of each byte are swapped",
-    "sign": "signed codes are read as unsigned ones, or the reverse",
+    "sign": "signed codes are read as unsigned, or the reverse",
     "codes of another layer": "the codes are those of another layer",
     "codes": "the codes differ",
     "scales swapped": "the scales are those of another layer, or of other rows",
     "group order": "each row has its own scales in another order",
     "scales": "the scales differ",
     "zero points": "the zero points differ",
-    "weights": "codes and scales are right, and the program makes other weights of them",
-    "tie lost": "a weight that several operators share is used by fewer or other ones",
-    "tensor missing": "an unquantized tensor is not there",
-    "tensor": "an unquantized tensor has other values",
-    "layer output": "weights are right, and the layer's output differs",
+    "weights": "codes and scales are right, but the program computes different weights from them",
+    "tie lost": "a weight shared by several operators is used by fewer or different ones",
+    "tensor missing": "an unquantized tensor is missing",
+    "tensor": "an unquantized tensor has different values",
+    "layer output": "the weights are right, but the layer's output differs",
     "outputs": "an output of the model differs by more than the program's arithmetic explains",
-    "load": "the program does not load or run the file",
+    "load": "the program cannot load or run the file",
 }
 """Kinds of findings, and what each means."""
 
@@ -88,7 +88,7 @@ class Verification:
             known = [output.difference for output in self.outputs if output.difference is not None]
             said = [f"{self.layers} layers and {self.tensors} other tensors are right"] if self.layers else []
             said += [f"outputs differ by at most {max(known):.2g} of their largest value"] if known else []
-            return f"{self.file}: {self.program} loads what was made: {'; '.join(said)}"
+            return f"{self.file}: {self.program} loads it correctly: {'; '.join(said)}"
         first = self.findings[0]
         more = f" ({len(self.findings) - 1} more findings)" if len(self.findings) > 1 else ""
         return f"{self.file}: {self.program}: {first.kind} in '{first.name}': {first.message}{more}"

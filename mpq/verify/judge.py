@@ -53,7 +53,7 @@ def _outputs(fingerprint: Fingerprint, loaded: Loaded) -> tuple[list[OutputDiffe
     try:
         found = list(output_differences(fingerprint, loaded.run(_inputs(fingerprint))))
     except Exception as error:  # the program has errors of its own
-        return [], [Finding("load", "the model", f"the program does not run it ({first_line(error)})")]
+        return [], [Finding("load", "the model", f"the program cannot run it ({first_line(error)})")]
     return [difference for difference, _ in found], [finding for _, finding in found if finding is not None]
 
 
@@ -70,16 +70,16 @@ def _made(weight: QuantizedWeight, loaded: Loaded, place: str) -> str | None:
     try:
         made = loaded.used(place)
     except Exception as error:  # the program has errors of its own
-        return f"the program does not unpack its weights ({first_line(error)})"
+        return f"the program cannot unpack its weights ({first_line(error)})"
     if made is None:
         return None
     wanted = weight.dequantize()
     if made.shape != wanted.shape:
-        return f"the program makes weights of shape {list(made.shape)} of its codes, and should make {list(wanted.shape)}"
+        return f"the program computes weights of shape {list(made.shape)} from its codes, but should compute {list(wanted.shape)}"
     apart, largest = float((made.double() - wanted.double()).abs().max()), float(wanted.abs().max())
     if apart <= _ROUNDINGS * torch.finfo(made.dtype).eps * largest:
         return None
-    return f"codes and scales are right, and the program makes other weights of them: {apart / largest:.2g} of the largest apart"
+    return f"codes and scales are right, but the program computes different weights from them: {apart / largest:.2g} of the largest apart"
 
 
 def _first_layer(fingerprint: Fingerprint, loaded: Loaded) -> list[Finding]:

@@ -14,7 +14,7 @@ from mpq.verify.findings import Finding, OutputDifference
 def output_differences(fingerprint: Fingerprint, outputs: Sequence[Tensor]) -> Iterator[tuple[OutputDifference, Finding | None]]:
     """Each output of the fingerprint beside that of the program, and what is wrong with it."""
     if len(outputs) != len(fingerprint.outputs):
-        text = f"the program gives {len(outputs)} outputs, and should give {len(fingerprint.outputs)}"
+        text = f"the program gives {len(outputs)} outputs, but should give {len(fingerprint.outputs)}"
         yield OutputDifference("outputs", None, fingerprint.tolerance), Finding("outputs", "outputs", text)
         return
     for facts, output in zip(fingerprint.outputs, outputs, strict=True):
@@ -23,7 +23,7 @@ def output_differences(fingerprint: Fingerprint, outputs: Sequence[Tensor]) -> I
 
 def _compared(facts: OutputFacts, output: Tensor, tolerance: float) -> tuple[OutputDifference, Finding | None]:
     if list(output.shape) != facts.shape:
-        text = f"it has shape {list(output.shape)}, and should have {facts.shape}"
+        text = f"it has shape {list(output.shape)}, but should have {facts.shape}"
         return OutputDifference(facts.name, None, tolerance), Finding("outputs", facts.name, text)
     pairs = list(zip(facts.values, kept_values(output), strict=True))
     if any((wanted is None) != (found is None) for wanted, found in pairs):
@@ -34,7 +34,7 @@ def _compared(facts: OutputFacts, output: Tensor, tolerance: float) -> tuple[Out
     difference = OutputDifference(facts.name, share, tolerance)
     if share <= tolerance:
         return difference, None
-    text = f"it differs by {share:.2g} of its largest value, and the program's arithmetic explains at most {tolerance:.2g}"
+    text = f"it differs by {share:.2g} of its largest value, more than the program's arithmetic explains ({tolerance:.2g})"
     return difference, Finding("outputs", facts.name, text)
 
 

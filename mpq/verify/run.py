@@ -71,7 +71,7 @@ def _in_a_process(path: Path, name: str, fingerprint: Path | None, *, trust: boo
 
 def _ended(ran: subprocess.CompletedProcess[str]) -> str:
     """Why a process left no result."""
-    said = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    said = (ran.stderr.strip().splitlines() or ["without a message"])[-1]
     how = f"was ended by signal {-ran.returncode}" if ran.returncode < 0 else f"ended with code {ran.returncode}"
     return f"the process that loaded it {how} ({said})"
 

@@ -41,7 +41,7 @@ def _layer(name: str, facts: LayerFingerprint, fingerprint: Fingerprint, held: H
         yield from _codes(name, weight, found, facts, fingerprint.layers)
     uses = list(held.uses.get(facts.place, ()))
     if uses != facts.uses:
-        yield Finding("tie lost", name, f"the weight is used by {_listed(uses)}, and should be by {_listed(facts.uses)}")
+        yield Finding("tie lost", name, f"the weight is used by {_listed(uses)}, but should be used by {_listed(facts.uses)}")
 
 
 def _absent(name: str, facts: LayerFingerprint, fingerprint: Fingerprint, held: Held) -> Finding:
@@ -55,14 +55,14 @@ def _absent(name: str, facts: LayerFingerprint, fingerprint: Fingerprint, held: 
 
 def _other_scheme(name: str, weight: QuantizedWeight, facts: LayerFingerprint, wanted: Scheme) -> Finding | None:
     if list(weight.matrix) != facts.matrix:
-        return Finding("shape", name, f"the weight is {list(weight.matrix)}, and should be {facts.matrix}")
+        return Finding("shape", name, f"the weight is {list(weight.matrix)}, but should be {facts.matrix}")
     found = weight.scheme
     if (found.format, found.symmetric) != (wanted.format, wanted.symmetric):
-        return Finding("bits", name, f"the codes are {found}, and should be {wanted}")
+        return Finding("bits", name, f"the codes are {found}, but should be {wanted}")
     if weight.scales is None:
         return None
     if found.group_size != wanted.group_size or weight.scales.shape[1] != found.groups(weight.matrix[1]):
-        return Finding("group size", name, f"the scales are those of {found}, and should be of {wanted}")
+        return Finding("group size", name, f"the scales are for {found}, but should be for {wanted}")
     return None
 
 
@@ -87,7 +87,7 @@ def _wrong_codes(
     if checksum(swapped_halves(weight.codes)) == facts.codes:
         return Finding("nibbles swapped", name, "the two codes of each byte are read in the wrong order")
     if checksum(weight.codes ^ 2 ** (weight.scheme.bits - 1)) == facts.codes:
-        return Finding("sign", name, "its codes are read as signed where they are unsigned, or the reverse")
+        return Finding("sign", name, "its codes are read as signed but are unsigned, or the reverse")
     other = _owner(found.codes, name, layers, "codes")
     if other is not None:
         return Finding("codes of another layer", name, f"its codes are those of '{other}'")

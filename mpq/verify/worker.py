@@ -44,7 +44,7 @@ def _loaded(file: Path, label: str, program: Program, facts: Fingerprint, *, tru
     except (UsageError, TrustError):
         raise
     except Exception as error:  # the program has errors of its own
-        load = Finding("load", file.name, f"the program does not load it ({first_line(error)})")
+        load = Finding("load", file.name, f"the program cannot load it ({first_line(error)})")
         return Verification(str(file), label, (*_why(file, facts), load))
     return judge(str(file), label, facts, loaded)
 

@@ -33,8 +33,8 @@ GRAMMAR = "is not a scheme: write <format>[-asym][-gN][-s8], for example int4, i
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "no candidate scheme is given: use for example --candidates 4,8,16"),
-        ([" , "], "no candidate scheme is given: use for example --candidates 4,8,16"),
+        ([], "no candidate schemes given: use for example --candidates 4,8,16"),
+        ([" , "], "no candidate schemes given: use for example --candidates 4,8,16"),
         (["1"], f"'1' {BITS}"),
         (["7..9"], f"'9' {BITS}"),
         (["8..4"], "'8..4' is an empty range of bits: write the smaller number first, for example 2..8"),

@@ -29,15 +29,13 @@ def test_all_reached_layers_are_searched() -> None:
 @pytest.mark.parametrize("pattern", ["lm_head", "lm_*", "re:.*head"])
 def test_a_tied_head_is_left_out_by_its_own_name_and_that_is_said(pattern: str) -> None:
     assert names(ignore=(pattern,)) == ["a.q", "a.k"]
-    said = "--ignore lm_head: it is tied to embed, one tensor under both names, so both are left as they are"
+    said = "--ignore lm_head: it is tied to embed (one tensor with two names), so both are left unquantized"
     assert notes(ignore=(pattern,)) == [said]
 
 
 def test_a_tied_head_is_searched_by_its_own_name() -> None:
     assert names(targets=("lm_head", "a.q")) == ["embed", "a.q"]
-    assert notes(targets=("lm_head", "a.q")) == [
-        "--targets lm_head: it is tied to embed, one tensor under both names, so both are searched"
-    ]
+    assert notes(targets=("lm_head", "a.q")) == ["--targets lm_head: it is tied to embed (one tensor with two names), so both are searched"]
 
 
 def test_nothing_is_said_where_both_names_or_only_the_first_are_picked() -> None:
@@ -51,7 +49,7 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
 
 
 def test_a_search_without_layers_is_refused() -> None:
-    with pytest.raises(PatternError, match="no layer is left to search: widen --targets or narrow --ignore"):
+    with pytest.raises(PatternError, match="no layers left to search: widen --targets or narrow --ignore"):
         names(targets=("idle",))
-    with pytest.raises(ModelError, match="no layer is left to search"):
+    with pytest.raises(ModelError, match="no layers left to search"):
         chosen_layers(Discovery((), (), (), {}), AnalysisSettings())

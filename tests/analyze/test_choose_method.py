@@ -36,13 +36,13 @@ def test_auto_measures_exactly_as_long_as_it_is_affordable() -> None:
     name, reason = choose(pairs=AFFORDED)
     assert (name, reason) == (
         "measure",
-        f"method measure: measuring {AFFORDED} figures takes about 5.0e+12 operations, within the 5e+12 of auto",
+        f"method measure: measuring {AFFORDED} values takes about 5.0e+12 operations, within the 5e+12 of auto",
     )
     name, reason = choose(pairs=AFFORDED + 1)
     assert (name, reason) == (
         "fisher",
-        f"method fisher: measuring {AFFORDED + 1} figures would take 5.0e+12 operations, "
-        "more than the 5e+12 of auto; --method measure does it",
+        f"method fisher: measuring {AFFORDED + 1} values would take 5.0e+12 operations, "
+        "over the 5e+12 of auto; --method measure does it anyway",
     )
 
 
@@ -54,7 +54,7 @@ def test_auto_needs_a_gradient_of_the_metric_for_the_other_way(by: str) -> None:
     else:
         assert (name, reason) == (
             "measure",
-            f"method measure: {by} has no gradient, although {AFFORDED + 1} figures take 5.0e+12 operations",
+            f"method measure: {by} has no gradient, although {AFFORDED + 1} values take 5.0e+12 operations",
         )
 
 

@@ -91,7 +91,7 @@ def test_the_choice_and_its_figures_are_those_of_whole_models_on_held_out_sample
     figures = ", ".join(f"{name} {found.mean():.4g}" for name, found in errors.items())
     assert chosen(module=module, samples=samples) == (
         "descent",
-        f"quantizer descent: relative_mse on held-out samples near 4 bits is {figures}",
+        f"quantizer descent: relative_mse on held-out samples near 4 bits: {figures}",
     )
 
 

@@ -67,7 +67,7 @@ def test_samples_are_added_again_and_again_and_one_at_a_time(tmp_path: Path) -> 
         found = analyzed(tmp_path / "t.jsonl", samples(count))
     assert found.header.data["parts"] == [20, 16, 1]
     assert found.header.data["samples"] == {"calibration": 28, "held_out": 9}
-    assert "1 samples added to 36: these keep their figures" in " ".join(found.header.notes)
+    assert "1 samples added to 36: the earlier samples keep their values" in " ".join(found.header.notes)
 
 
 def test_an_analysis_killed_after_samples_were_added_is_not_finished(tmp_path: Path) -> None:

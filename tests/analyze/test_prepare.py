@@ -43,7 +43,7 @@ def test_ignored_layers_are_counted_with_the_rest() -> None:
 def test_no_layer_left_is_refused() -> None:
     with pytest.raises(PatternError) as error:
         prepared(targets=("0",), ignore=("*",))
-    assert str(error.value) == "no layer is left to search: widen --targets or narrow --ignore"
+    assert str(error.value) == "no layers left to search: widen --targets or narrow --ignore"
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ class Idle(nn.Module):
 def test_layers_that_the_data_never_reaches_are_noted_and_left_as_they_are() -> None:
     header = prepared(Idle().eval()).header
     assert [layer.name for layer in header.layers] == ["used"]
-    assert header.notes[-1] == "never reached by the calibration data, so left as they are: idle"
+    assert header.notes[-1] == "never reached by the calibration data, so left unquantized: idle"

@@ -143,7 +143,7 @@ def test_candidates_whose_scales_fp16_cannot_hold_are_left_out_of_one_layer_and_
         weight.mul_(1e6 / weight.abs().max())
     table = analyzed(module, candidates=("2", "4", "8", "nf4"))
     assert [str(scheme) for scheme in table.header.candidates["0"]] == ["int8"]
-    assert table.header.notes[-1] == "left out for '0', whose weights are too large for numbers in fp16: int2, int4, nf4"
+    assert table.header.notes[-1] == "left out for '0', whose weights are too large for fp16: int2, int4, nf4"
     assert len(table.header.candidates["3"]) == 4
     assert table.finished
 
@@ -154,7 +154,7 @@ def test_a_layer_without_a_candidate_that_fits_stays_at_16_bits() -> None:
         module.get_parameter("0.weight").mul_(1e7)
     table = analyzed(module, candidates=("2",))
     assert [str(scheme) for scheme in table.header.candidates["0"]] == ["bf16"]
-    assert table.header.notes[-1] == "left out for '0', whose weights are too large for numbers in fp16: int2; it stays at bf16"
+    assert table.header.notes[-1] == "left out for '0', whose weights are too large for fp16: int2; it stays at bf16"
 
 
 @pytest.mark.parametrize("quantizer", ["rtn", "mse"])
@@ -165,7 +165,7 @@ def test_tiny_weights_lose_the_candidates_that_underflow_and_keep_bf16(quantizer
         module.get_parameter("3.weight").mul_(1e7 / 100)
     table = analyzed(module, candidates=("int4-g4-s8", "8", "mxfp4", "16"), quantizer=quantizer)
     assert [str(scheme) for scheme in table.header.candidates["0"]] == ["mxfp4", "bf16"]
-    assert table.header.notes[-1] == "left out for '0', whose weights are too small for numbers in fp16: int4-g4-s8, int8"
+    assert table.header.notes[-1] == "left out for '0', whose weights are too small for fp16: int4-g4-s8, int8"
     assert len(table.header.candidates["5"]) == 4
 
 
@@ -184,7 +184,7 @@ def test_layers_quantized_without_statistics_are_told_at_the_end(tmp_path: Path)
     table = analyzed(Table().eval(), tokens, quantizer="gptq", output=tmp_path / "t.jsonl")
     assert table.finish is not None
     assert table.finish["fallbacks"] == {"look": "a lookup table"}
-    line = "quantized by weight error alone, without statistics of the inputs: look (a lookup table)"
+    line = "quantized by weight error alone, without input statistics: look (a lookup table)"
     assert fallback_lines(table.finish["fallbacks"]) == [line]
 
 
@@ -204,4 +204,4 @@ def test_rows_that_are_too_small_are_told_although_the_layer_fits() -> None:
         module.get_parameter("3.weight")[:2] *= 1e-16
     table = analyzed(module, candidates=("8", "16", "bf16"))
     assert [str(scheme) for scheme in table.header.candidates["3"]] == ["int8", "bf16", "fp16"]
-    assert table.header.notes[-1] == "of the 12 rows of '3', some are too small for numbers in fp16 and are lost: 2 at int8, 2 at fp16"
+    assert table.header.notes[-1] == "of the 12 rows of '3', some are too small for fp16 and are lost: 2 at int8, 2 at fp16"

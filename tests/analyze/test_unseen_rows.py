@@ -82,7 +82,7 @@ def test_the_term_is_printed_and_stands_beside_the_prediction_which_stays() -> N
     (note,) = [note for note in (table.finish or {})["notes"] if "of the rows of" in note]
     reach = f"calibration reaches {facts['reached'] / ROWS:.1%} of the rows of table ({facts['reached']} of {ROWS})"
     assert note.startswith(
-        f"{reach}; about {facts['share']:.1%} of new lookups hit others: unseen rows add {facts['adds']['int3']:.3g} at int3"
+        f"{reach}; about {facts['share']:.1%} of new lookups hit other rows, which adds {facts['adds']['int3']:.3g} at int3"
     )
     evidence = search(table, "4bits").plan.evidence
     assert evidence["unseen_rows"] == pytest.approx(unseen_rows(table, search(table, "4bits").plan.layers), rel=1e-3)

@@ -45,11 +45,11 @@ def test_an_analysis_without_data_resumes_and_is_not_that_with_data(tmp_path: Pa
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"method": "measure"}, "--method measure needs data: give --calib FILE, or --method weight, which does without"),
+        ({"method": "measure"}, "--method measure needs data: give --calib FILE, or --method weight, which needs none"),
         ({"method": "weight", "quantizer": "gptq"}, "--quantizer gptq needs data: give --calib FILE, or --quantizer mse"),
         (
             {"method": "weight", "metric": "top1"},
-            "--metric and --outputs need data: give --calib FILE; without, the metric is weight_error",
+            "--metric and --outputs need data: give --calib FILE; without data, the metric is weight_error",
         ),
     ],
 )

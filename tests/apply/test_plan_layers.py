@@ -30,8 +30,8 @@ def test_another_model_is_refused_with_both_hashes() -> None:
     plan, other = plan_of(in_memory("mlp"), "mlp"), from_module(mlp(1))
     with pytest.raises(MismatchError) as error:
         plan_layers(plan, other)
-    hashes = f"{plan.model['sha256'][:12]}…, this one has {other.sha256[:12]}…"
-    assert str(error.value) == f"the plan was made for a model with sha256 {hashes}: give the model of the plan, or analyze this one"
+    hashes = f"{plan.model['sha256'][:12]}…, but this model has {other.sha256[:12]}…"
+    assert str(error.value) == f"the plan was made for a model with sha256 {hashes}: give the plan's model, or analyze this one"
 
 
 def test_an_unknown_layer_is_refused_with_the_closest_name() -> None:

@@ -88,7 +88,7 @@ def test_a_layer_too_small_for_its_scheme_is_refused(tmp_path: Path) -> None:
         module.get_parameter("3.weight").mul_(1e-7)
     model = from_module(module)
     message = refused(ApplyError, model, plan_of(model, "mlp", ("int8",)), tmp_path / NAME)
-    assert message == "layer '3' at int8: its weights are too small for numbers in fp16; keep it at bf16 or fp32"
+    assert message == "layer '3' at int8: its weights are too small for fp16; use bf16 or fp32 for it"
 
 
 def test_a_plan_for_another_model_is_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_layer_that_no_file_holds_is_refused(tmp_path: Path) -> None:
     wanted = plan_for([layer], {"d": parse_scheme("int8")}, model={"kind": "memory"}, quantizer="rtn", rest=REST)
     with pytest.raises(ApplyError) as error:
         planned(tmp_path / "m", wanted)
-    reason = f"the plan names 'd', which no file of {tmp_path / 'm'} holds under this name: apply with the model in memory"
+    reason = f"the plan names 'd', which no file of {tmp_path / 'm'} contains under this name: apply with the model in memory"
     assert str(error.value) == reason
 
 

@@ -175,7 +175,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused_and_its_file_not_
         if done == 1:
             (source / "b.safetensors").touch()
 
-    with pytest.raises(MismatchError, match="was changed while it was read: run the command again"):
+    with pytest.raises(MismatchError, match="changed while it was read: run the command again"):
         apply_shards(source, plan(), tmp_path / "small", on_progress=change)
     assert apply_shards(source, plan(), tmp_path / "small").kept == 1
 
@@ -208,12 +208,12 @@ def test_an_input_is_not_written_over(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model")
-    with pytest.raises(ApplyError, match="quantizer 'gptq' needs the inputs of each layer, and so the whole model in memory"):
+    with pytest.raises(ApplyError, match="quantizer 'gptq' needs the inputs of each layer and therefore the whole model in memory"):
         apply_shards(source, plan("gptq"), tmp_path / "small")
     with pytest.raises(MismatchError, match=r"'l1' is 96x33 in the plan and 97x33 in "):
         apply_shards(source, plan(l1=(96, 33)), tmp_path / "small")
     (source / "b.safetensors").unlink()
-    with pytest.raises(ApplyError, match=r"the plan names 'l4', which no file of .* holds under this name"):
+    with pytest.raises(ApplyError, match=r"the plan names 'l4', which no file of .* contains under this name"):
         apply_shards(source, plan(), tmp_path / "small")
     (source / "a.safetensors").write_bytes(b"12345678")
     with pytest.raises(ModelError, match=r"a.safetensors cannot be read as a .safetensors file"):

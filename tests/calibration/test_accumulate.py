@@ -95,7 +95,7 @@ def test_too_many_kinds_of_inputs_are_a_reason_but_one_kind_never_is(monkeypatch
     add(moments, whole(0, 4, 2), 3, vectors(2, 3), vectors(2, 3))
     assert isinstance(moments.statistics((4, 3)), Statistics)
     add(moments, whole(0, 2), 3, vectors(2, 3))
-    assert moments.statistics((4, 3)) == "its rows meet too many kinds of inputs to keep apart"
+    assert moments.statistics((4, 3)) == "its rows see too many different inputs"
 
 
 def test_sums_are_kept_in_double_precision() -> None:

@@ -64,11 +64,11 @@ def test_a_view_that_also_holds_other_memory_uses_some_values_only() -> None:
 @pytest.mark.parametrize(
     ("view", "product", "reason"),
     [
-        (torch.zeros(6, 8), used((0,), (1,)), "its memory is laid out in a way that is not understood"),
-        (W[::2], used((0,), (1,)), "its rows are used in an order that is not understood"),
-        (W, used((0,), (1,), 4), "its rows are used in an order that is not understood"),
-        (W, used((1,), (0,)), "its rows are used in an order that is not understood"),
-        (W[:, :1].expand(6, 8), used((0,), (1,)), "its columns are used in an order that is not understood"),
+        (torch.zeros(6, 8), used((0,), (1,)), "its memory layout is not supported"),
+        (W[::2], used((0,), (1,)), "its rows are used in an unsupported order"),
+        (W, used((0,), (1,), 4), "its rows are used in an unsupported order"),
+        (W, used((1,), (0,)), "its rows are used in an unsupported order"),
+        (W[:, :1].expand(6, 8), used((0,), (1,)), "its columns are used in an unsupported order"),
     ],
 )
 def test_what_cannot_be_told_is_a_reason(view: Tensor, product: Product, reason: str) -> None:

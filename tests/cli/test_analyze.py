@@ -20,7 +20,7 @@ def test_json_of_a_single_calibration_sample_has_null_for_its_standard_error(fre
 
 def test_without_data_the_file_beside_the_model_is_taken_and_named(fresh: Path) -> None:
     told = done("analyze model.pt2 --num-samples 8 --method weight --candidates 4").err
-    assert "calibration: calibration.pt, found beside the model; --calib chooses another" in told
+    assert "calibration: calibration.pt, found next to the model; --calib chooses another" in told
     found = read_sensitivity(fresh / "model.sensitivity.jsonl")
     assert found.finished
     assert found.header.data["source"] == "calibration.pt"

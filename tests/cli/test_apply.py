@@ -57,7 +57,7 @@ def test_the_output_is_named_after_the_model_or_as_asked(fresh: Path, made: Path
         ("plan.yaml -o plan.yaml", 3, "plan.yaml"),
         ("plan.yaml -o none/x.safetensors", 3, "cannot write none/x.safetensors: No such file or directory"),
         ("plan.yaml --reference none.pt2", 3, "none.pt2"),
-        ("plan.yaml --tune-minutes 0", 2, "0 minutes is no time to tune: give a positive number, or leave tuning out"),
+        ("plan.yaml --tune-minutes 0", 2, "0 minutes is not enough time to tune: give a positive number, or disable tuning"),
     ],
 )
 def test_what_cannot_be_applied_is_refused_and_nothing_written(folder: Path, options: str, code: int, reason: str) -> None:

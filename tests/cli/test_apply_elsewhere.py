@@ -27,7 +27,7 @@ def test_shards_are_written_kept_and_loaded(folder: Path) -> None:
     first = done("apply plan.yaml --shards small")
     size = Path("small/model-00001-of-00001.mpq.safetensors").stat().st_size
     lines = first.out.splitlines()
-    assert lines[0] == f"small/model.mpq.safetensors.index.json: 1 files, {size:,} bytes, each as predicted for itself"
+    assert lines[0] == f"small/model.mpq.safetensors.index.json: 1 files, {size:,} bytes; every file matches its predicted size"
     assert [line.partition(":")[0] for line in lines[1:]] == ["not searched"]
     again = json.loads(done("apply plan.yaml --shards small --json").out)
     assert (again["kept"], again["file_bytes"]) == (1, size)
@@ -48,5 +48,5 @@ def test_an_artifact_goes_to_another_program_at_once(folder: Path) -> None:
 
 def test_a_folder_of_shards_is_no_single_file(folder: Path) -> None:
     write_plan(plan_of(exported("mlp", folder), "mlp"), Path("plan.yaml"))
-    expected = "--shards writes a folder of files: leave out --output, and --to, which needs the model in memory"
+    expected = "--shards writes a folder of files: leave out --output and --to (--to needs the model in memory)"
     assert refused("apply plan.yaml --shards small --output a", 2) == expected

@@ -61,12 +61,12 @@ def test_a_pickled_module_without_trust(fresh: Path) -> None:
     pickled(linear())
     reason = refused(A, 3)
     assert reason.startswith("bad.pt holds pickled Python objects (torch.nn.modules.container.Sequential), which run code when loaded")
-    assert reason.endswith("add --trust if you trust the file, whose code then runs with your rights")
+    assert reason.endswith("add --trust if you trust the file; its code then runs with your rights")
 
 
 def test_a_state_dict_without_its_module(fresh: Path) -> None:
     torch.save(linear().state_dict(), "bad.pt")
-    assert refused(A, 3) == "bad.pt holds weights without a module: add --builder package.module:callable, which makes the module"
+    assert refused(A, 3) == "bad.pt holds weights without a module: add --builder package.module:callable, which builds the module"
     assert refused(f"{A} --builder torch.nn:Nowhere", 2).startswith("--builder torch.nn:Nowhere failed with AttributeError: ")
 
 

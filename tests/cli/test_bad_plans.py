@@ -84,11 +84,11 @@ def test_an_unfinished_analysis(folder: Path) -> None:
 def test_a_model_or_data_that_is_gone(folder: Path) -> None:
     Path("calibration.pt").unlink()
     assert refused(f"{SEARCH} 5bits", 3) == (
-        "the data calibration.pt, named in model.sensitivity.jsonl, is not there: put it back, or analyze again with --calib"
+        "the data calibration.pt, named in model.sensitivity.jsonl, is missing: put it back, or analyze again with --calib"
     )
     Path("model.pt2").unlink()
     assert refused(f"{SEARCH} 5bits", 3) == (
-        "the model model.pt2, named in model.sensitivity.jsonl, is not there: put it back, or give --reference MODEL"
+        "the model model.pt2, named in model.sensitivity.jsonl, is missing: put it back, or give --reference MODEL"
     )
 
 
@@ -134,7 +134,7 @@ def test_an_artifact_of_a_newer_version_or_cut_off(folder: Path, line: str) -> N
     Path("model.mpq.safetensors").write_bytes(whole[:9000])
     assert refused(line, 3).startswith("model.mpq.safetensors has 9,000 bytes where its header says ")
     Path("model.mpq.safetensors").write_bytes(whole[:900])
-    assert refused(line, 3).startswith("model.mpq.safetensors is not a safetensors file, or is cut off: make it again with `mpq apply`")
+    assert refused(line, 3).startswith("model.mpq.safetensors is not a safetensors file, or is cut off: write it again with `mpq apply`")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_it_prints_latency_load_and_memory(artifact: str) -> None:
     size = len(MODELS["mlp"][1])
     out = done(f"bench {artifact} --batch-sizes {size}").out
-    assert out.splitlines()[1].split() == ["figure", "reference", "packed", "times", "better"]
+    assert out.splitlines()[1].split() == ["metric", "reference", "packed", "times", "better"]
     assert [line.partition("  ")[0] for line in out.splitlines()[2:]][:4] == [f"batch {size}", "load", "memory", "peak while loading"]
 
 
@@ -36,22 +36,22 @@ def test_its_json_has_every_figure(artifact: str) -> None:
     assert found["tokens_per_second"] is None
     assert found["threads"] == torch.get_num_threads()
     assert found["load"]["packed"]["seconds"] > 0
-    assert f"batch sizes that the model does not take: {size + 1}" in ran.err
+    assert f"batch sizes that the model does not accept: {size + 1}" in ran.err
 
 
 def test_another_dtype_has_a_column_of_its_own(artifact: str) -> None:
     size = len(MODELS["mlp"][1])
     out = done(f"bench {artifact} --batch-sizes {size} --dtype bf16").out
-    assert out.splitlines()[1].split() == ["figure", "reference", "packed", "times", "better", "unpacked", "bf16"]
+    assert out.splitlines()[1].split() == ["metric", "reference", "packed", "times", "better", "unpacked", "bf16"]
     found = json.loads(done(f"bench {artifact} --batch-sizes {size} --dtype bf16 --json").out)
     assert found["dtype"] == "bf16"
     assert found["latency"][f"batch {size}"]["unpacked"] > 0
 
 
 def test_an_unknown_dtype_is_refused(artifact: str) -> None:
-    assert refused(f"bench {artifact} --dtype int8", 2) == "--dtype int8 is none that a model computes in: write fp16, bf16, fp32"
+    assert refused(f"bench {artifact} --dtype int8", 2) == "--dtype int8 is not a dtype that a model computes in: write fp16, bf16, fp32"
 
 
 def test_bad_batch_sizes_are_refused(artifact: str) -> None:
-    expected = "--batch-sizes 1,x is no list of batch sizes: write for example 1,8,32"
+    expected = "--batch-sizes 1,x is not a list of batch sizes: write for example 1,8,32"
     assert refused(f"bench {artifact} --batch-sizes 1,x", 2) == expected

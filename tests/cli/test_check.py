@@ -43,7 +43,7 @@ def test_a_started_file_of_budgets_holds_other_models_too(folder: Path) -> None:
 def test_a_file_of_budgets_is_not_overwritten(folder: Path) -> None:
     done("check --init")
     ran = typed("check --init")
-    assert (ran.code, ran.err) == (2, "mpq: mpq-budgets.yaml is there already: edit it, or remove it first\n")
+    assert (ran.code, ran.err) == (2, "mpq: mpq-budgets.yaml already exists: edit it, or remove it first\n")
 
 
 def test_nothing_to_start_from_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

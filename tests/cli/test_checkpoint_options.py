@@ -123,7 +123,7 @@ def test_export_traces_with_the_data_that_the_plan_names(folder: Path) -> None:
     expected = mpq.load("plain.mpq.safetensors", __import__("maker").make())(inputs)
     for file in ("again.pt2", "plain.packed.pt2", "out/m.packed.pt2"):
         assert torch.allclose(torch.export.load(file).module()(inputs), expected, atol=1e-6)
-    assert "brings no inputs to trace it with: add --data FILE" in refused(
+    assert "has no example inputs to trace it with: add --data FILE" in refused(
         "export out/m.mpq.safetensors --to pt2 --builder maker:make -o no.pt2", 3
     )
 

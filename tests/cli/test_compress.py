@@ -68,7 +68,7 @@ def test_what_cannot_work_is_refused_before_anything_is_made(fresh: Path) -> Non
     assert refused(f"{line} 4:5bits", 2) == "--budget 4:5bits is a range: give one size here, and search the range with mpq search"
     assert refused(f"{line} 5bits --scope all", 2) == "--scope 'all' is unknown: use layers or file"
     assert refused(f"{line} 5bits --calib data:batches", 2) == (
-        "--calib data:batches is called again by the steps after the analysis, which find it in a file: add --trust"
+        "--calib data:batches is called again by the steps after the analysis, which read its name from a file: add --trust"
     )
     assert "is not a budget" in refused(f"{line} much", 2) or "much" in refused(f"{line} much", 2)
 

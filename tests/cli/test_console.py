@@ -51,8 +51,8 @@ def test_json_says_the_same_and_holds_no_control_characters(capsys: pytest.Captu
 def test_what_rounding_brought_below_zero_is_zero_with_a_footnote(capsys: pytest.CaptureFixture[str]) -> None:
     assert (console.figure(-3e-8, 1e-8), console.figure(-2e-6), console.figure(0.0)) == ("0* ±1e-08", "-2.00e-06", "0")
     console.print_table(["layer", "error"], [["a", console.figure(-3e-8)], ["b", "1"]])
-    assert capsys.readouterr().out.splitlines()[-1] == "* measured a little below zero, by rounding: it is 0"
+    assert capsys.readouterr().out.splitlines()[-1] == "* rounding errors made it slightly negative: it is 0"
     console.print_table(["layer", "error"], [["a", "0"]])
     assert "rounding" not in capsys.readouterr().out
     console.say(f"KL {console.figure(-3e-8)}")
-    assert capsys.readouterr().err == "KL 0* (* measured a little below zero, by rounding: it is 0)\n"
+    assert capsys.readouterr().err == "KL 0* (* rounding errors made it slightly negative: it is 0)\n"

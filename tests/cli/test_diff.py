@@ -55,4 +55,4 @@ def test_an_option_is_no_revision(folder: Path) -> None:
 
 def test_markdown_and_json_exclude_each_other(folder: Path) -> None:
     ran = typed("diff plan.yaml plan.yaml --markdown --json")
-    assert (ran.code, ran.err) == (2, "mpq: --markdown and --json exclude each other: choose one\n")
+    assert (ran.code, ran.err) == (2, "mpq: give either --markdown or --json, not both\n")

@@ -31,7 +31,7 @@ def test_data_without_labels_has_no_accuracy_and_is_told(folder: Path) -> None:
 def test_a_reference_that_has_moved_is_named(folder: Path) -> None:
     Path("model.pt2").rename("moved.pt2")
     line = "eval model.mpq.safetensors --data test.pt --num-samples 8"
-    reason = "the model model.pt2, named in model.mpq.safetensors, is not there: put it back, or give --reference MODEL"
+    reason = "the model model.pt2, named in model.mpq.safetensors, is missing: put it back, or give --reference MODEL"
     assert refused(line, 3) == reason
     done(f"{line} --reference moved.pt2")
 

@@ -19,4 +19,4 @@ def test_eval_compares_with_the_held_out_error_of_the_plan(folder: Path) -> None
     (folder / "moved.txt").write_text(text.replace("int8", "fp16").replace("int4", "int8"))
     ran = typed(f"{line} --plan moved.txt")
     assert (ran.code, ran.out) == (3, "")
-    assert f"moved.txt is not the plan of {artifact.name}: its model or schemes are others" in ran.err
+    assert f"moved.txt is not the plan of {artifact.name}: its model or schemes differ" in ran.err

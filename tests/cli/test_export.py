@@ -36,7 +36,7 @@ def test_scales_of_8_bits_are_refused_or_become_fp16(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, typed)
     assert (refused.exit_code, refused.stderr) == (
         3,
-        "mpq: auto-round cannot express a (int4-g32-s8): --nearest takes the next larger scheme for each\n",
+        "mpq: auto-round cannot represent a (int4-g32-s8): --nearest uses the next larger scheme for each\n",
     )
     done = CliRunner().invoke(app, [*typed, "--nearest", "--json"])
     assert json.loads(done.stdout)["replaced"] == {"a": ["int4-g32-s8", "int4-g32"]}
@@ -53,7 +53,7 @@ def test_errors_are_one_line_and_an_exit_code(plan: Path) -> None:
     missing = CliRunner().invoke(app, ["export", str(plan), "--to", "auto-round"])
     assert (missing.exit_code, missing.stderr) == (
         3,
-        "mpq: auto-round cannot express b (int5): --nearest takes the next larger scheme for each\n",
+        "mpq: auto-round cannot represent b (int5): --nearest uses the next larger scheme for each\n",
     )
     unknown = CliRunner().invoke(app, ["export", str(plan), "--to", "elsewhere"])
     assert unknown.exit_code == 2

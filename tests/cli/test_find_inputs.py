@@ -107,7 +107,7 @@ def test_calibration_data_is_as_given_or_beside_the_model_or_here_or_examples(
     Path("models/calibration.jsonl").touch()
     Path("models/calibration.npz").touch()
     assert calibration_source(None, there) == "models/calibration.npz"
-    assert "calibration: models/calibration.npz, found beside the model; --calib chooses another" in capsys.readouterr().err
+    assert "calibration: models/calibration.npz, found next to the model; --calib chooses another" in capsys.readouterr().err
 
 
 def test_examples_of_a_program_are_the_last_resort_and_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_a_model_is_beside_the_file_before_it_is_here() -> None:
     assert located_model({"path": "m.pt2"}, Path("runs/plan.yaml")) == Path("m.pt2")
     Path("runs/m.pt2").touch()
     assert located_model({"path": "m.pt2"}, Path("runs/plan.yaml")) == Path("runs/m.pt2")
-    with pytest.raises(MismatchError, match=r"^the model x.pt2, named in plan.yaml, is not there: put it back, or give --reference MODEL$"):
+    with pytest.raises(MismatchError, match=r"^the model x.pt2, named in plan.yaml, is missing: put it back, or give --reference MODEL$"):
         located_model({"path": "x.pt2"}, Path("runs/plan.yaml"))
     with pytest.raises(MismatchError, match=r"^plan.yaml was made from a model in memory: use the Python functions, or give --reference"):
         located_model({}, Path("runs/plan.yaml"))
@@ -195,7 +195,7 @@ def test_data_is_read_again_as_it_was_and_only_if_it_is_the_same() -> None:
     with pytest.raises(MismatchError, match=r"data.pt has changed since the analysis \(sha256 .*…, then .*…\): restore it, or analyze"):
         reopen_data(facts, Path("runs/a.jsonl"), model)
     Path("data.pt").unlink()
-    with pytest.raises(MismatchError, match=r"^the data ../data.pt, named in a.jsonl, is not there: put it back, or analyze again"):
+    with pytest.raises(MismatchError, match=r"^the data ../data.pt, named in a.jsonl, is missing: put it back, or analyze again"):
         reopen_data(facts, Path("runs/a.jsonl"), model)
     with pytest.raises(TrustError):
         reopen_data({**facts, "source": "os:getcwd"}, Path("runs/a.jsonl"), model)

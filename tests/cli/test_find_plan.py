@@ -42,7 +42,7 @@ def test_a_plan_of_another_artifact_is_refused(artifact: Path, tmp_path: Path) -
     write_plan(made("int8 int8 int8"), path)
     with pytest.raises(MismatchError) as caught:
         plan_of(artifact, given=path)
-    assert str(caught.value) == f"{path} is not the plan of m.mpq.safetensors: its model or schemes are others"
+    assert str(caught.value) == f"{path} is not the plan of m.mpq.safetensors: its model or schemes differ"
     with pytest.raises(MpqError):
         plan_of(artifact, given=tmp_path / "none.yaml")
 

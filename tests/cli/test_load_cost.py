@@ -53,4 +53,4 @@ def test_a_process_that_fails_gives_its_last_line(monkeypatch: pytest.MonkeyPatc
     Ran(monkeypatch, 1, err=err)
     with pytest.raises(MpqError) as error:
         loading_of("packed", Path("a"), reference=Path("m"), factory=None, trust=False)
-    assert str(error.value) == f"the packed model cannot be loaded in a process of its own: {reason}"
+    assert str(error.value) == f"the packed model cannot be loaded in a separate process: {reason}"

@@ -44,7 +44,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (MpqError("wrong"), 3, "wrong"),
         (OSError(errno.ENOSPC, "No space left", "x.bin"), 3, "x.bin: No space left; free some space or choose another place, then run"),
         (OSError("odd"), 3, "odd; free some space or choose another place, then run the command again"),
-        (MemoryError(), 3, "out of memory; take a machine with more, or a smaller file"),
+        (MemoryError(), 3, "out of memory; use a machine with more memory, or a smaller file"),
         (KeyboardInterrupt(), 130, "interrupted; run the command again"),
     ],
 )

@@ -22,9 +22,9 @@ def data():
     pathlib.Path("called").touch()
     return torch.randn(24, 16)
 """
-BY_DATA = "would have mpq import and call maker:data, which it does only for its user: add --trust if you trust the file"
+BY_DATA = "asks mpq to import and call maker:data, which needs your permission: add --trust if you trust the file"
 BY_MODEL = (
-    "would have mpq import and call maker:make, which it does only for its user: "
+    "asks mpq to import and call maker:make, which needs your permission: "
     "name it yourself with --builder maker:make, or add --trust if you trust the file"
 )
 ARTIFACT = "weights.mpq.safetensors"
@@ -117,8 +117,8 @@ def test_data_that_a_budgets_file_names_is_not_called_without_trust(folder: Path
     budgets(data=source, max_error=9)
     for line in ("check --builder maker:make", "check --budgets mpq-budgets.yaml --builder maker:make"):
         reason = refused(line, 3)
-        assert reason.startswith("mpq-budgets.yaml would have mpq import and call ")
-        assert reason.endswith("maker:data, which it does only for its user: add --trust if you trust the file")
+        assert reason.startswith("mpq-budgets.yaml asks mpq to import and call ")
+        assert reason.endswith("maker:data, which needs your permission: add --trust if you trust the file")
     assert "maker" not in sys.modules
     assert not Path("called").exists()
 

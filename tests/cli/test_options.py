@@ -16,7 +16,7 @@ def test_a_dtype_is_named_as_a_format_is(name: str | None, expected: torch.dtype
 
 @pytest.mark.parametrize("name", ["float16", "int8", "FP16"])
 def test_other_names_are_no_dtype(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"^--dtype {name} is none that a model computes in: write "):
+    with pytest.raises(UsageError, match=rf"^--dtype {name} is not a dtype that a model computes in: write "):
         dtype_of(name)
 
 

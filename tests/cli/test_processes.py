@@ -49,7 +49,7 @@ def test_an_analysis_that_was_stopped_goes_on_where_it_was(fresh: Path, how: sig
     assert process.returncode == code, err
     assert out == ""
     if how == signal.SIGINT:
-        assert err.splitlines()[-1] == "mpq: interrupted; what was measured is on disk, the same command goes on from there"
+        assert err.splitlines()[-1] == "mpq: interrupted; what was measured is on disk; run the same command to continue"
         assert "Traceback" not in err
     before = [line for line in lines_of(journal) if line.endswith("\n")]
     assert len(before) >= 4

@@ -58,7 +58,7 @@ def test_the_samples_are_read_as_those_of_the_plan_were(trained: Path, monkeypat
 def test_held_out_samples_among_those_to_train_on_are_refused(trained: Path) -> None:
     ran = typed("recover plan.yaml --data calibration.pt")
     assert ran.code == 3
-    assert "held-out samples of the plan are among the samples to train on, so they could not judge: give other data" in ran.err
+    assert "held-out samples of the plan are among the training samples, so they cannot decide: give other data" in ran.err
     assert not list(trained.glob("*.recover*"))
 
 
@@ -67,7 +67,7 @@ def test_held_out_samples_among_those_to_train_on_are_refused(trained: Path) -> 
     [
         ("recover plan.yaml", 2, "nothing to train on: give samples with --data FILE"),
         ("recover plan.yaml --data more.pt --epochs 2 --minutes 1", 2, "--epochs and --minutes both say how long to train"),
-        ("recover plan.yaml --data more.pt --epochs 0", 2, "0 epochs train nothing"),
+        ("recover plan.yaml --data more.pt --epochs 0", 2, "0 epochs is not a training length"),
         ("recover plan.yaml --data more.pt --level all", 2, "'all' is not a level: give one of scales, codes, weights"),
         ("recover none.yaml --data more.pt", 3, "none.yaml does not exist: run `mpq search` first"),
         (

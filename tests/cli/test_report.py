@@ -30,10 +30,7 @@ def test_pictures_are_written_beside_the_page(folder: Path) -> None:
 def test_without_a_sensitivity_file_the_report_says_what_it_lacks(folder: Path) -> None:
     (folder / "model.sensitivity.jsonl").unlink()
     ran = done("report plan.yaml")
-    assert (
-        "warning: the report has neither the frontier nor the heat map: the analysis of plan.yaml is not in its folder (model.sens"
-        in ran.err
-    )
+    assert "warning: the report has no frontier and no heat map: the analysis of plan.yaml is not in its folder (model.sens" in ran.err
 
 
 def test_a_sensitivity_file_of_another_model_is_refused(folder: Path) -> None:
@@ -70,5 +67,5 @@ def test_two_plans_are_compared_and_an_evaluation_stands_beside(folder: Path) ->
     assert "Accuracy on " in page
     assert "Not searched" in page
     reason = refused("report old.yaml --evaluation new.evaluation.json", 3)
-    assert reason.startswith("new.evaluation.json is an evaluation of other schemes than those of old.yaml: run `mpq eval`")
-    assert refused("report model.sensitivity.jsonl new.yaml", 2).startswith("model.sensitivity.jsonl is no plan: a report compares two")
+    assert reason.startswith("new.evaluation.json was made for other schemes than those of old.yaml: run `mpq eval`")
+    assert refused("report model.sensitivity.jsonl new.yaml", 2).startswith("model.sensitivity.jsonl is not a plan: a report compares two")

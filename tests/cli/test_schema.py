@@ -13,7 +13,7 @@ def test_a_schema_is_printed() -> None:
 
 def test_a_schema_is_written_with_the_line_that_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "begin a YAML file with: # yaml-language-server: $schema=c.json" in done("schema config -o c.json").err
+    assert "start a YAML file with: # yaml-language-server: $schema=c.json" in done("schema config -o c.json").err
     assert json.loads((tmp_path / "c.json").read_text()) == schema("config")
 
 

@@ -138,7 +138,7 @@ def test_a_search_starts_from_a_plan_or_from_another_tools_assignment(capsys: py
     assert starting_schemes(Path("plan.yaml"), found) == plan.layers
     Path("peer.csv").write_text("layer,scheme\na,int4\n")
     assert {name: str(scheme) for name, scheme in starting_schemes(Path("peer.csv"), found).items()} == {"a": "int4"}
-    assert capsys.readouterr().err == "peer.csv does not name b: the search chooses there\n"
+    assert capsys.readouterr().err == "peer.csv does not name b: the search chooses them\n"
 
 
 def test_a_plan_that_lacks_a_layer_was_made_for_another_analysis() -> None:

@@ -42,11 +42,11 @@ def test_the_smallest_plan_within_a_drop_of_the_users_own_metric(folder: Path) -
 def test_half_of_the_figures_of_a_metric_steer_and_the_others_decide(folder: Path) -> None:
     (folder / "own_figure.py").write_text(OWN)
     ran = done("search --max-drop 2% --metric own_figure:right --trials 0")
-    assert re.search(r"; half of its \d+ values steer, the others decide", ran.err)
+    assert re.search(r"; half of its \d+ values guide the search, the others decide", ran.err)
     asked = yaml.safe_load((folder / "plan.yaml").read_text())["evidence"]["asked"]
     assert asked["value"] <= asked["most"]
     assert (
-        "; it is one number, so the same number steers and decides"
+        "; it returns one number, which guides the search and decides"
         in done("search --max-drop 2% --metric own_figure:accuracy --trials 0").err
     )
 
@@ -56,7 +56,7 @@ def test_half_of_the_figures_of_a_metric_steer_and_the_others_decide(folder: Pat
     [
         ("--max-drop 2x --metric a:b", "--max-drop '2x' is not a number or a share: write for example 0.005 or 0.5%"),
         ("--max-drop=-1 --metric a:b", "--max-drop '-1' is negative: write for example 0.005 or 0.5%"),
-        ("--max-drop 2%", "--max-drop and --metric belong together: write for example --max-drop 0.5% --metric evaluation:accuracy"),
+        ("--max-drop 2%", "give --max-drop and --metric together: write for example --max-drop 0.5% --metric evaluation:accuracy"),
         ("--max-drop 2% --metric accuracy", "'accuracy' does not name a callable: write --metric package.module:callable"),
         ("--budget 4bits --cost latency.csv", "--cost 'latency.csv' is not FILE=MOST: write for example --cost latency.csv=3.2"),
         ("--budget 4bits --cost a=b", "--cost 'a=b': b is not a number: write for example --cost latency.csv=3.2"),
@@ -89,13 +89,13 @@ def test_a_start_by_another_tool_may_name_fewer_layers_and_is_measured(folder: P
     names = [layer.name for layer in read_sensitivity(folder / "model.sensitivity.jsonl").layers]
     (folder / "peer.csv").write_text("layer,bits\n" + "".join(f"{name},4\n" for name in names[1:]))
     ran = done("search --budget 6bits --trials 2 --from peer.csv")
-    assert f"peer.csv does not name {names[0]}: the search chooses there" in ran.err + ran.out
+    assert f"peer.csv does not name {names[0]}: the search chooses them" in ran.err + ran.out
     assert "starting plan" in [row["name"] for row in yaml.safe_load((folder / "plan.yaml").read_text())["evidence"]["finalists"]]
     (folder / "large.csv").write_text("layer,bits\n" + "".join(f"{name},8\n" for name in names))
     over = done("search --budget 4.5bits --trials 2 --from large.csv")
-    assert "the plan to start from is over the budget, so the search does not start from it" in over.err + over.out
+    assert "the plan to start from exceeds the budget, so the search does not use it" in over.err + over.out
     table = done("search --budget 6bits --trials 0 --from peer.csv")
-    assert "--trials 0 measures no plan, so the search does not start from one" in table.err + table.out
+    assert "--trials 0 measures no plan, so --from has no effect" in table.err + table.out
 
 
 def test_a_plan_of_another_analysis_is_refused_before_the_model_is_loaded(folder: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_uniform_plan_on_request_is_measured_with_any_quantizer(folder: Path) 
     before = (folder / "uniform.yaml").read_bytes()
     assert refused("search --uniform int4-g32 --quantizer none -o uniform.yaml", 2).startswith("'none' is not a quantizer: use one of ")
     assert refused("search --uniform int4-g32 --budget 4bits", 2) == "--uniform gives every layer one scheme: leave out --budget"
-    assert refused("search --budget 4bits --quantizer rtn", 2).startswith("--quantizer goes with --uniform: ")
+    assert refused("search --budget 4bits --quantizer rtn", 2).startswith("--quantizer needs --uniform: ")
     assert (folder / "uniform.yaml").read_bytes() == before
     done("apply uniform.yaml -o uniform.mpq.safetensors")
     assert (folder / "uniform.mpq.safetensors").stat().st_size == plan["size"]["file_bytes"]

@@ -19,7 +19,7 @@ def test_show_gives_each_layer_a_bar_of_its_bits(folder: Path) -> None:
 def test_show_says_when_the_layers_were_edited_after_the_search(folder: Path) -> None:
     plan = (folder / "plan.yaml").read_text()
     (folder / "plan.yaml").write_text(plan.replace("  head: int4", "  head: int8", 1))
-    assert "evidence: of other schemes: the layers were edited since" in done("show").out
+    assert "evidence: for other schemes: the layers were edited since" in done("show").out
 
 
 def test_json_of_a_plan_has_its_layers_and_size(folder: Path) -> None:

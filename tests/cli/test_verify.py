@@ -56,7 +56,7 @@ def test_an_export_passes_in_a_process_of_its_own(exported: Path) -> None:
     done = CliRunner().invoke(app, ["verify", str(exported), "--with", "torch"])
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(
-        f"ok    {exported}: torch {torch.__version__} loads what was made: 2 layers and 2 other tensors are right;"
+        f"ok    {exported}: torch {torch.__version__} loads it correctly: 2 layers and 2 other tensors are right;"
     )
 
 
@@ -79,7 +79,7 @@ def test_a_cut_file_does_not_load(copy: Path) -> None:
     copy.write_bytes(copy.read_bytes()[:1000])
     done = CliRunner().invoke(app, ["verify", str(copy)])
     assert done.exit_code == 1
-    assert "load in 'out.pt2': the program does not load it (" in done.stdout
+    assert "load in 'out.pt2': the program cannot load it (" in done.stdout
 
 
 def test_another_program_a_missing_fingerprint_and_a_missing_file_are_usage_errors(copy: Path) -> None:
@@ -91,7 +91,7 @@ def test_another_program_a_missing_fingerprint_and_a_missing_file_are_usage_erro
     fingerprint_path(copy).unlink()
     without = CliRunner().invoke(app, ["verify", str(copy)])
     assert without.exit_code == 3
-    assert "`mpq export` writes it, unless asked with --no-fingerprint not to" in without.stderr
+    assert "`mpq export` writes it unless you pass --no-fingerprint" in without.stderr
     gone = CliRunner().invoke(app, ["verify", "nowhere.onnx"])
     assert (gone.exit_code, gone.stderr) == (2, "mpq: nowhere.onnx does not exist: name a file or folder that `mpq export` wrote\n")
 

@@ -21,7 +21,7 @@ def test_a_state_dict_without_data_becomes_an_artifact(tmp_path: Path, monkeypat
     assert "no calibration data" in refused(line, 3)
     ran = done(f"{line} --method weight")
     assert "data: none" in ran.err
-    assert "every weight of two or more dimensions is taken as used" in ran.err
+    assert "every weight of two or more dimensions counts as used" in ran.err
     assert ran.err.endswith(f"next: mpq search --budget 4.5bits --trials 0 {factory}\n")
     assert ran.out.splitlines()[0].split() == ["most", "sensitive", "scheme", "bpw", "weight_error"]
     assert read_sensitivity(tmp_path / "weights.sensitivity.jsonl").metric == "weight_error"

@@ -92,10 +92,10 @@ def test_what_is_not_there_or_empty_is_refused_with_what_can_be_read(tmp_path: P
 
 def test_text_in_an_array_is_refused_by_the_name_of_the_array(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.zeros(2), b=np.array(["x", "yz"]))
-    with pytest.raises(DataError, match=r"^data, array 'b' holds <U2, which is not a number: save numeric arrays$"):
+    with pytest.raises(DataError, match=r"^data, array 'b' holds <U2, which is not numeric: save numeric arrays$"):
         read(tmp_path / "x.npz")
     np.save(tmp_path / "x.npy", np.array(["x"]))
-    with pytest.raises(DataError, match=r"^data holds <U1, which is not a number: save numeric arrays$"):
+    with pytest.raises(DataError, match=r"^data holds <U1, which is not numeric: save numeric arrays$"):
         read(tmp_path / "x.npy")
 
 

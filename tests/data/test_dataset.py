@@ -84,7 +84,7 @@ def test_data_of_a_fixed_batch_size_is_split_and_shortened_by_whole_batches() ->
     assert (sizes(kept), sizes(held)) == ([4, 4], [4])
     assert sizes(data.first(6)) == [4]
     assert sizes(data.first(1)) == [4]
-    with pytest.raises(DataError, match=r"^the model takes exactly 4 samples at once: it cannot be given batches of 2$"):
+    with pytest.raises(DataError, match=r"^the model takes exactly 4 samples per batch, not 2$"):
         data.rebatch(2)
     with pytest.raises(DataError, match=r"^fixed: 4 samples \(the model takes exactly 4 at once\) cannot be split"):
         data.first(4).split(0.5, seed=0)

@@ -145,7 +145,7 @@ def test_an_iterable_is_read_up_to_the_limit_and_no_further() -> None:
 def test_what_cannot_be_iterated_is_not_data(content: Any, name: str) -> None:
     with pytest.raises(DataError) as error:
         list(interpretations(content))
-    assert str(error.value) == f"a {name} is not data: give a tensor, a tuple, a dict, or a list of these"
+    assert str(error.value) == f"data cannot be a {name}: give a tensor, a tuple, a dict, or a list of these"
 
 
 def test_nothing_is_refused_and_so_is_what_no_reading_takes() -> None:

@@ -20,7 +20,7 @@ def test_masks_that_are_true_for_data_are_found(key: str) -> None:
     mask, note = found(Batch((), {"input_ids": IDS, key: REAL.long()}))
     assert mask is not None
     assert torch.equal(mask, REAL)
-    assert note == f"62% of the positions count, by {key}; the others are padding"
+    assert note == f"62% of the positions count, according to {key}; the others are padding"
 
 
 @pytest.mark.parametrize("key", ["src_key_padding_mask", "key_padding_mask"])
@@ -130,7 +130,7 @@ def test_samples_that_are_all_padding_are_dropped_and_no_data_at_all_is_refused(
     (kept,), note = with_masks([Batch((), {"input_ids": IDS, "attention_mask": mask})])
     assert kept.size == 1
     assert "1 samples that are all padding are dropped" in note
-    with pytest.raises(DataError, match="leaves no position that counts"):
+    with pytest.raises(DataError, match="leaves no position to measure"):
         with_masks([Batch((), {"input_ids": IDS, "attention_mask": torch.zeros(2, 4)})])
 
 

@@ -114,7 +114,7 @@ def test_an_analysis_notes_its_split_and_takes_it_again() -> None:
         "gap": 1,
         "samples": {"calibration": 29, "held_out": 10, "unused": 1},
     }
-    note = "split by position: the last 10 samples are held out, and 1 between both parts is not used; --split random mixes them"
+    note = "split by position: the last 10 samples are held out, and 1 between the two parts is not used; --split random mixes them"
     assert note in table.header.notes
     again = windows(split="random").split_as(table.header.data)
     assert first_ids(again.held_out) == IDS[30:, 0].tolist()

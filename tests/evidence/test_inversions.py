@@ -17,7 +17,7 @@ def test_an_error_that_grows_with_bits_is_told_with_its_noise() -> None:
     rising = found(a={"int4": [1.0, 2.0, 3.0], "int8": [1.1, 2.2, 3.3]}, b={"int4": [1.0, 2.0, 3.0], "int8": [3.0, 2.0, 1.5]})
     assert [(one.layer, one.beyond_noise) for one in inversions(rising)] == [("a", True), ("b", False)]
     assert inversion_lines(rising) == [
-        "more bits but a larger error: 2 steps between candidates, 1 beyond noise (a int4 2, int8 2.2)",
+        "more bits but a larger error: 2 pairs of candidates, 1 significant (a int4 2, int8 2.2)",
     ]
 
 

@@ -50,4 +50,4 @@ def test_a_table_that_predicts_well_enough_has_no_warning(rank: float | None, bi
 )
 def test_a_table_that_is_wildly_off_has_one(rank: float, bias: float, words: str) -> None:
     (line,) = self_check_warnings(finish(rank, bias))
-    assert line.startswith(f"the sensitivities predict whole plans badly: on 12 random plans {words}; ")
+    assert line.startswith(f"the sensitivities predict whole plans poorly: on 12 random plans {words}; ")

@@ -14,7 +14,7 @@ from tests.export.plans.making import plan
 def test_a_scheme_that_a_target_lacks_is_listed(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
         export(plan(tmp_path, {"a": "int4", "b": "int5", "c": "int6-g32"}), "auto-round")
-    assert str(caught.value) == "auto-round cannot express b (int5), c (int6-g32): --nearest takes the next larger scheme for each"
+    assert str(caught.value) == "auto-round cannot represent b (int5), c (int6-g32): --nearest uses the next larger scheme for each"
 
 
 def test_nearest_rounds_up_and_says_so(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
 def test_more_layers_than_fit_in_a_line_are_counted(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as error:
         export(plan(tmp_path, {f"l{number}": "int5" for number in range(14)}), "auto-round")
-    assert "l11 (int5) and 2 more: --nearest takes the next larger scheme for each" in str(error.value)
+    assert "l11 (int5) and 2 more: --nearest uses the next larger scheme for each" in str(error.value)
 
 
 def test_a_group_as_long_as_the_row_is_no_replacement(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_format_that_cannot_say_how_the_rest_is_stored_says_so(tmp_path: Path,
     path = plan(tmp_path, {"a": "int4"})
     if dtype is not None:
         write_plan(replace(read_plan(path), rest=replace(read_plan(path).rest, dtype=dtype)), path)
-    told = "the plan stores unquantized tensors in bf16, which this format cannot say"
+    told = "the plan stores unquantized tensors in bf16, which this format cannot record"
     assert (told in export(path, "auto-round").notes) == (dtype is not None)
 
 
@@ -97,4 +97,7 @@ def test_coded_layers_are_written_as_int8_without_being_asked_for_and_their_size
     assert {name: entry["bits"] for name, entry in json.loads(done.path.read_text()).items() if name in "abc"} == {"a": 8, "b": 4, "c": 8}
     assert done.replaced == {}
     before, after = 8 * 64 * 5 // 8 + 8 * 64 * 325 // 800, 2 * 8 * 66
-    assert done.notes[0] == f"2 coded layers as int8 with the same values: {before:,} bytes become {after:,}, for only mpq unpacks codes"
+    assert (
+        done.notes[0]
+        == f"2 coded layers as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"
+    )

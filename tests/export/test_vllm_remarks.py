@@ -14,7 +14,8 @@ def test_what_vllm_reads_needs_no_remark() -> None:
 def test_rows_that_do_not_fill_words_of_32_bits_are_named() -> None:
     # 36 codes of 8 bits fill 9 words; of 4 bits 4.5; of 3 bits, 64 codes fill 6
     assert told({"a": "int8"}, columns=36) == told({"a": "int3"}, columns=64) == []
-    reason = "loads in Transformers, not in vLLM: its words hold codes of one row only, and rows of a, b, c and 1 more fill none exactly"
+    words = "each 32-bit word holds codes of one row only, and rows of a, b, c and 1 more do not fill whole words"
+    reason = f"loads in Transformers, not in vLLM: {words}"
     assert told(dict.fromkeys("abcd", "int4"), columns=36) == [reason]
 
 
@@ -27,7 +28,8 @@ def test_fused_layers_of_unequal_schemes_are_named_by_their_first() -> None:
 def test_both_reasons_are_one_remark() -> None:
     (note,) = told({"a.gate_proj": "int4", "a.up_proj": "int8"}, columns=33)
     assert note == (
-        "loads in Transformers, not in vLLM: its words hold codes of one row only, and rows of a.gate_proj, a.up_proj fill none exactly; "
+        "loads in Transformers, not in vLLM: each 32-bit word holds codes of one row only, and rows of a.gate_proj, a.up_proj do not fill "
+        "whole words; "
         "it fuses layers that have unequal schemes here, with a.gate_proj"
     )
 

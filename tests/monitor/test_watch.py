@@ -78,7 +78,7 @@ def test_a_shadow_compares_with_the_reference(baseline: Baseline) -> None:
 
 
 def test_wrong_shares_are_refused(baseline: Baseline) -> None:
-    with pytest.raises(UsageError, match="sample=2 is not a share of calls: give a number from 0 to 1"):
+    with pytest.raises(UsageError, match="sample=2 is not a share of the calls: give a number from 0 to 1"):
         Monitor(model(), baseline, sample=2)
     with pytest.raises(UsageError, match=r"shadow=0\.5 needs the unquantized model: give reference="):
         Monitor(model(), baseline, shadow=0.5)

@@ -22,7 +22,7 @@ FACTS = ArtifactHeader(
     {"tied.weight": "é.weight"},
     {"hidden": 4},
 )
-AGAIN = "make it again with `mpq apply`"
+AGAIN = "write it again with `mpq apply`"
 
 
 def written(path: Path, metadata: Any) -> Path:
@@ -156,7 +156,7 @@ def test_only_files_of_mpq_are_artifacts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"{}", b'{"__metadata__":{"format":"pt"}}', b'{"__metadata__":null}', b'{"__metadata__":[]}'])
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path, raw: bytes) -> None:
-    expected = " is a safetensors file, but not one that mpq wrote: make one with `mpq apply`"
+    expected = " is a safetensors file, but not one that mpq wrote: create one with `mpq apply`"
     assert refused(framed(tmp_path / "a", raw)) == expected
 
 

@@ -47,8 +47,8 @@ def test_a_sample_with_two_values_is_refused(tmp_path: Path, again: float | None
     with pytest.raises(FormatError) as error:
         read(tmp_path, line(0, 1.0, 0.5), line(0, 1.0, again))
     assert (
-        f"layer 'a', scheme int4: errors from sample 0 on appear twice with different values ({shown}), as if two analyses had written them"
-        in str(error.value)
+        f"layer 'a', scheme int4: errors from sample 0 on appear twice with different values ({shown}), as if two analyses had written to "
+        "the file" in str(error.value)
     )
 
 

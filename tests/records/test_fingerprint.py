@@ -36,7 +36,7 @@ def test_that_of_a_folder_is_inside(tmp_path: Path) -> None:
 
 
 def test_without_one_the_remedy_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"model\.onnx\.fingerprint\.json.*`mpq export` writes it, unless asked with --no-fingerprint"):
+    with pytest.raises(FormatError, match=r"model\.onnx\.fingerprint\.json.*`mpq export` writes it unless you pass --no-fingerprint"):
         read_fingerprint(tmp_path / "model.onnx")
 
 

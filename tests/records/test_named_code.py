@@ -18,7 +18,7 @@ def test_code_that_a_file_names_is_given_only_with_trust() -> None:
     with pytest.raises(TrustError) as caught:
         named_factory({"factory": "my.models:make"}, PLAN, trust=False)
     assert str(caught.value) == (
-        "plan.yaml would have mpq import and call my.models:make, which it does only for its user: "
+        "plan.yaml asks mpq to import and call my.models:make, which needs your permission: "
         "name it yourself with --builder my.models:make, or add --trust if you trust the file"
     )
 

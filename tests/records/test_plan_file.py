@@ -99,4 +99,4 @@ def test_layers_that_are_not_there_are_refused(changes: dict[str, Any], key: str
 @pytest.mark.parametrize(("ties", "twice"), [([["a", "b"], ["b", "a"]], "a"), ([["b", "b"]], "b"), ([["a", "b"], ["b", "c"]], "b")])
 def test_a_layer_that_is_tied_twice_is_refused(ties: list[list[str]], twice: str) -> None:
     plan = file(ties=ties, layers={"a": "int4", "b": "int4", "c": "int4"})
-    assert refused(check_names, document(), plan) == f"plan.yaml: layer '{twice}' is tied twice: give each layer to one group"
+    assert refused(check_names, document(), plan) == f"plan.yaml: layer '{twice}' is tied twice: put each layer into one group only"

@@ -75,7 +75,7 @@ def test_corrections_that_do_not_help_are_not_taken(tmp_path: Path, monkeypatch:
 def test_without_data_nothing_is_corrected(tmp_path: Path) -> None:
     module = convolutional()
     done = apply(module, planned(module), tmp_path / "a.mpq.safetensors")
-    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: no data to decide on"]
+    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: no data to decide with"]
 
 
 def test_other_data_than_the_plans_is_refused(tmp_path: Path) -> None:

@@ -122,9 +122,9 @@ def test_hindered_steps_are_never_asked() -> None:
 @pytest.mark.parametrize(
     ("given", "off", "expected"),
     [
-        (None, (), "no data to decide on"),
+        (None, (), "no data to decide with"),
         ((data(24), data(24)), ("sequential", "bias_correction", "tuning"), "switched off"),
-        ((data(24), data(1)), (), "1 held-out sample is too few to decide on"),
+        ((data(24), data(1)), (), "1 held-out sample is too few to decide with"),
     ],
 )
 def test_what_hinders_all_steps_is_known_beforehand(given: tuple[Data, Data] | None, off: tuple[str, ...], expected: str) -> None:
@@ -133,7 +133,7 @@ def test_what_hinders_all_steps_is_known_beforehand(given: tuple[Data, Data] | N
 
 def test_a_model_without_biases_hinders_their_correction_alone() -> None:
     module = nn.Linear(8, 4, bias=False).eval()
-    expected = {"bias_correction": "no op adds a bias of the model or normalizes by statistics"}
+    expected = {"bias_correction": "no operation adds a bias or normalizes with running statistics"}
     assert hindrances(module, (data(24), data(24))) == expected
     assert hindrances(mlp(), (data(24), data(24))) == {}
 

@@ -62,7 +62,7 @@ def test_what_cannot_help_is_left_and_said(tmp_path: Path) -> None:
     done = applied(alone, planned(alone), tmp_path, sequential=True)
     assert not done.decision("sequential").kept
     assert read_artifact_header(done.path).recovery == ()
-    expected = "skipped: no layer follows another one by products that are understood"
+    expected = "skipped: no layer follows another through operations that mpq understands"
     assert done.decision("sequential").reason == expected
     asked = applied(alone, planned(alone), tmp_path, sequential=False)
     assert asked.decision("sequential").line == "Sequential re-quantization skipped: switched off"

@@ -94,7 +94,7 @@ def test_no_recovery_means_no_tuning_either(tmp_path: Path) -> None:
 def test_without_data_nothing_is_tuned(tmp_path: Path) -> None:
     module, plan = planned_mlp()
     done = apply(module, plan, tmp_path / "a.mpq.safetensors")
-    assert done.decision("tuning").reason == "skipped: no data to decide on"
+    assert done.decision("tuning").reason == "skipped: no data to decide with"
 
 
 def test_models_without_gradients_are_applied_untuned_with_the_reason(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_single_held_out_sample_is_too_few_to_judge_by(tmp_path: Path) -> None
     module, few = mlp(), data(3)
     plan = mpq.search(mpq.analyze(module, few, candidates=("int2",), quantizer="rtn", method="weight"), "16bits").plan
     done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=few)
-    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: 1 held-out sample is too few to decide on"]
+    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: 1 held-out sample is too few to decide with"]
 
 
 def test_the_emergency_stop_is_printed_and_recorded(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_work_too_little_for_all_samples_is_spent_on_some() -> None:
 
 def test_no_time_at_all_is_refused(tmp_path: Path) -> None:
     module, plan = planned_mlp()
-    with pytest.raises(UsageError, match=r"^0 minutes is no time to tune: give a positive number, or leave tuning out$"):
+    with pytest.raises(UsageError, match=r"^0 minutes is not enough time to tune: give a positive number, or disable tuning$"):
         apply(module, plan, tmp_path / "a.mpq.safetensors", data=many(), tune_minutes=0)
     assert list(tmp_path.iterdir()) == []
 

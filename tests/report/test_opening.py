@@ -49,15 +49,15 @@ def test_size_error_and_what_it_means_come_first() -> None:
 
 def test_an_error_that_was_not_measured_is_called_predicted() -> None:
     text = opening(subject({"predicted": 0.25}), "KL divergence")
-    assert text.endswith("Its KL divergence is predicted to be 0.25; it was not measured as a whole.")
+    assert text.endswith("Its KL divergence is predicted to be 0.25; this plan was not measured as a whole.")
 
 
 @pytest.mark.parametrize(
     ("found", "told"),
     [
         (accuracy(0.9), "Accuracy on 100 samples of test.pt is 90.00%, the original's 90.00%: nothing is lost."),
-        (accuracy(0.88), "the original's 90.00%: 2 points are lost, within the ±3 that the choice of samples gives."),
-        (accuracy(0.8), "the original's 90.00%: 10 points are lost, more than the ±3 that the choice of samples gives."),
+        (accuracy(0.88), "the original's 90.00%: 2 points are lost, within the ±3 expected from the choice of samples."),
+        (accuracy(0.8), "the original's 90.00%: 10 points are lost, more than the ±3 expected from the choice of samples."),
     ],
 )
 def test_accuracy_stands_beside_the_error(found: Evaluation, told: str) -> None:

@@ -67,7 +67,7 @@ def test_a_table_alone_shows_the_best_plan_near_four_and_a_half_bits() -> None:
     page = Page(render(subject))
     assert "margin" not in page.ids
     assert subject.shown is not None
-    assert f"best plan of {subject.shown.effective_bits:.4g} bits" in page.text
+    assert f"best plan at {subject.shown.effective_bits:.4g} bits" in page.text
 
 
 def test_a_plan_alone_shows_bits_and_layers() -> None:
@@ -79,7 +79,7 @@ def test_a_plan_alone_shows_bits_and_layers() -> None:
 def test_an_unfinished_table_says_what_is_missing() -> None:
     found = random_table(4, count=2)
     del found.errors[next(iter(found.errors))]
-    assert "The analysis is unfinished: 1 of 10 figures are missing." in render(Subject("t.jsonl", table=found))
+    assert "The analysis is unfinished: 1 of 10 values are missing." in render(Subject("t.jsonl", table=found))
 
 
 def test_measurements_of_other_schemes_are_left_out_with_a_warning() -> None:

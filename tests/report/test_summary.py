@@ -53,7 +53,7 @@ def test_bad_predictions_of_the_analysis_are_warned_of() -> None:
     found = table(FOUND.layers, {n: {"int4": 1.0, "int8": 0.5} for n in "ab"})
     found.finish = {"check": {"plans": 12, "additive": {"rank": 0.2, "bias": math.log(20.0)}}}
     (line,) = warnings(Subject("x", table=found))
-    assert line.startswith("The sensitivities predict whole plans badly: on 12 random plans")
+    assert line.startswith("The sensitivities predict whole plans poorly: on 12 random plans")
     assert "the rank correlation with measured plans is 0.20 and predictions are 20 times too large" in line
     assert line.endswith(".")
 
@@ -73,7 +73,7 @@ def test_missing_figures_are_counted() -> None:
     found = table(FOUND.layers, {n: {"int4": 1.0, "int8": 0.5} for n in "ab"})
     del found.errors["a", INT4]
     (line,) = warnings(Subject("x", table=found))
-    assert line == "The analysis is unfinished: 1 of 4 figures are missing. Run mpq analyze again; it resumes."
+    assert line == "The analysis is unfinished: 1 of 4 values are missing. Run mpq analyze again; it resumes."
 
 
 def test_noise_is_said_in_one_line() -> None:

@@ -69,7 +69,7 @@ def test_the_kernel_that_is_named_is_the_one_that_runs(tmp_path: Path, monkeypat
 def test_the_command_prints_the_table_and_the_reasons(tmp_path: Path) -> None:
     out = done(f"show {artifact(tmp_path, 'mlp', 'nf4')} --kernels").out
     assert out.splitlines()[0].split() == ["layer", "scheme", "1", "row", "8", "rows", "128", "rows", "1024", "rows"]
-    assert "rows: no packed kernel for this format here: dequantizes some rows at a time" in out
+    assert "rows: no packed kernel for this format here: dequantizes a block of rows at a time" in out
 
 
 def test_the_kernels_of_another_dtype(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_kernels_of_another_dtype(tmp_path: Path) -> None:
     assert kernels_of(read_artifact_header(path), torch.bfloat16)[0]["dtype"] == "bfloat16"
     assert "for inputs in bfloat16 on this CPU, which has " in done(f"show {path} --kernels --dtype bf16").out
     assert "for inputs in float32 on this CPU, which has " in done(f"show {path} --kernels").out
-    assert refused(f"show {path} --dtype bf16", 2) == "--dtype is for the table of --kernels: add that, or leave --dtype out"
+    assert refused(f"show {path} --dtype bf16", 2) == "--dtype only affects --kernels: add --kernels, or leave --dtype out"
 
 
 @pytest.mark.skipif(not int4pack.available(), reason="this CPU has no AVX512")
@@ -99,5 +99,5 @@ def test_faster_kernels_of_bfloat16_are_told(tmp_path: Path) -> None:
 def test_a_plan_has_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_plan(plan_of(in_memory("mlp"), "mlp"), Path("plan.yaml"))
-    expected = "plan.yaml is a plan, and kernels multiply the layers of an artifact: run `mpq apply`, then name what it wrote"
+    expected = "plan.yaml is a plan, and --kernels needs an artifact: run `mpq apply`, then name what it wrote"
     assert refused("show plan.yaml --kernels", 2) == expected

@@ -134,7 +134,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, share: float) -> Non
     path = artifact(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(FormatError, match=r"run `mpq apply` again$|make it again with `mpq apply`$"):
+    with pytest.raises(FormatError, match=r"run `mpq apply` again$|write it again with `mpq apply`$"):
         mpq.load(path, mlp())
 
 
@@ -142,7 +142,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / NAME)
     with pytest.raises(FormatError) as error:
         mpq.load(tmp_path / NAME, mlp())
-    expected = "is a safetensors file, but not one that mpq wrote: make one with `mpq apply`"
+    expected = "is a safetensors file, but not one that mpq wrote: create one with `mpq apply`"
     assert str(error.value) == f"{tmp_path / NAME} {expected}"
 
 

@@ -40,7 +40,7 @@ def test_least_bits_leave_only_options_with_as_many() -> None:
 def test_least_bits_that_no_candidate_has_are_refused() -> None:
     with pytest.raises(UsageError) as error:
         limited(two().groups, {"b": 32})
-    assert str(error.value) == "no candidate of b has the 32 bits that --min-bits asks"
+    assert str(error.value) == "no candidate of b has the 32 bits that --min-bits requires"
 
 
 def test_least_bits_of_an_unknown_layer_are_refused() -> None:
@@ -71,7 +71,9 @@ def test_candidates_by_pattern_leave_other_layers_alone(texts: tuple[str, ...], 
 
 
 def test_candidates_that_were_not_measured_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"^--candidates leaves blocks.0.q nothing: nf4 was asked, and int2, .* were measured$"):
+    with pytest.raises(
+        UsageError, match=r"^--candidates leaves no scheme for blocks.0.q: nf4 was requested, but only int2, .* were measured$"
+    ):
         allowed(build_groups(random_table(0, count=4)), {"blocks.0.q": ("nf4",)})
     with pytest.raises(PatternError, match="--candidates"):
         allowed(build_groups(random_table(0, count=4)), {"none": ("8",)})

@@ -59,7 +59,7 @@ def test_a_limit_of_memory_counts_what_is_never_quantized() -> None:
     ("change", "kind", "message"),
     [
         ({"costs": {"latency.csv": 3.9}}, BudgetError, "latency_ms of 3.9 cannot be met: with these candidates it is 4 to 20"),
-        ({"memory": "150B"}, BudgetError, "memory 150B cannot be met: what is never quantized takes 160 bytes of 150"),
+        ({"memory": "150B"}, BudgetError, "memory 150B cannot be met: unquantized tensors take 160 bytes of 150"),
         ({"costs": {"none.csv": 3}}, FormatError, "cannot read none.csv: No such file or directory; name a CSV file of costs"),
     ],
 )
@@ -89,11 +89,11 @@ def test_a_missing_pair_is_named_with_the_line_to_add(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("layer,scheme\na,int4\n", "has the columns layer, scheme: it needs layer, scheme and one cost, such as latency_ms"),
+        ("layer,scheme\na,int4\n", "has the columns layer, scheme: it needs the columns layer, scheme and one cost, such as latency_ms"),
         ("layer,scheme,ms\na,int4,-1\n", "line 2: ms is '-1': give a number of 0 or more"),
         ("layer,scheme,ms\na,int4,1\na,int8,fast\n", "line 3: ms is 'fast': give a number of 0 or more"),
         ("layer,scheme,ms\na,int99,1\n", "int99"),
-        ("", "has no rows: it needs layer, scheme and one cost"),
+        ("", "has no rows: it needs the columns layer, scheme and one cost"),
         ("layer,scheme,ms\na,int4,1,2,3\n", "line 2: 'a,int4,1,2,3' is not a row of 3 fields"),
         ("layer,scheme,ms\na,int4,1\na,int4,2\n", "line 3: 'a' under int4 appears twice"),
         ("layer,scheme,ms\na,int4,1e200\n", "line 2: ms is '1e200': give a number"),

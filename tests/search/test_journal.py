@@ -58,7 +58,7 @@ def test_a_changed_line_is_refused_by_its_number(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines))
     with pytest.raises(FormatError) as error:
         journal_beside(tmp_path / "a.sensitivity.jsonl")
-    reason = "its checksum does not match; the file is damaged: remove it, and the search begins anew"
+    reason = "its checksum does not match; the file is damaged: remove it, and the search starts over"
     assert str(error.value) == f"{path}, line 3: {reason}"
 
 
@@ -140,7 +140,7 @@ def test_a_line_that_is_not_an_object_is_refused_wherever_it_stands(tmp_path: Pa
         file.write(b"[]\n")
     with pytest.raises(FormatError) as error:
         list(journal.read_logs(0))
-    reason = "not a JSON object; the file is damaged: remove it, and the search begins anew"
+    reason = "not a JSON object; the file is damaged: remove it, and the search starts over"
     assert str(error.value) == f"{tmp_path / 'j'}, line 2: {reason}"
 
 

@@ -57,7 +57,7 @@ def test_tied_layers_without_a_common_scheme_are_refused() -> None:
     apart = table(LAYERS[:2], {"a": {"int4": 1.0}, "b": {"int8": 1.0}})
     with pytest.raises(UsageError) as error:
         build_groups(apart, ties=[("a", "b")])
-    assert str(error.value) == "no scheme was measured that a, b can take together: analyze more candidates"
+    assert str(error.value) == "no measured scheme works for a, b together: analyze more candidates"
 
 
 def test_options_whose_outputs_are_not_finite_are_left_out() -> None:
@@ -65,7 +65,7 @@ def test_options_whose_outputs_are_not_finite_are_left_out() -> None:
     assert [str(option.schemes["a"]) for option in build_groups(broken)[0].options] == ["int8"]
     with pytest.raises(UsageError) as error:
         build_groups(table(LAYERS[:1], {"a": {"int4": [math.nan]}}))
-    assert str(error.value) == "no scheme was measured that a can take: analyze more candidates"
+    assert str(error.value) == "no measured scheme works for a: analyze more candidates"
 
 
 def test_a_limit_below_the_smallest_plan_is_refused_with_the_range() -> None:

@@ -44,7 +44,7 @@ def test_of_many_values_half_steer_and_half_judge() -> None:
     limit, told = drop_limit(lambda bits: accuracy(bits, 40), read_drop("50%"), name="accuracy", seed=0)
     assert limit.judge is not None
     assert limit.most == pytest.approx(0.4)
-    assert told == "accuracy of at least 0.4 (the model has 0.8); half of its 40 values steer, the others decide"
+    assert told == "accuracy of at least 0.4 (the model has 0.8); half of its 40 values guide the search, the others decide"
     found = search_smallest(TABLE, [limit], measurer=FakeMeasurer(TABLE), trials=0)
     assert limit.loss(found) == pytest.approx(limit.judge(found)) == pytest.approx(found.plan.evidence["asked"]["value"], rel=1e-3)
 
@@ -52,7 +52,7 @@ def test_of_many_values_half_steer_and_half_judge() -> None:
 def test_one_value_steers_and_decides() -> None:
     limit, told = drop_limit(lambda bits: accuracy(bits, 1), read_drop("50%"), name="accuracy", seed=0)
     assert limit.judge is None
-    assert "; it is one number, so the same number steers and decides" in told
+    assert "; it returns one number, which guides the search and decides" in told
 
 
 def test_a_metric_that_changes_its_length_is_refused() -> None:

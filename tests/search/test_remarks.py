@@ -36,7 +36,7 @@ def test_bits_that_follow_the_rank_need_no_remark() -> None:
 def test_a_layer_that_its_tie_raised_names_who_needs_it() -> None:
     layers = [linear(name, 64, 64) for name in ("q", "k", "other")]
     errors = {"q": {"int4": 9.0, "int8": 0.1}, "k": {"int4": 0.2, "int8": 0.1}, "other": EVEN}
-    assert told(layers, errors, "7bits", ties=(("q", "k"),)) == {"k": "raised by its tie: q needs it"}
+    assert told(layers, errors, "7bits", ties=(("q", "k"),)) == {"k": "raised because it is tied: q needs it"}
 
 
 def test_a_layer_without_a_choice_says_why() -> None:
@@ -72,4 +72,4 @@ def test_what_was_measured_is_told_where_it_overrules_the_table() -> None:
     layers = [linear("a", 64, 64), linear("b", 64, 64)]
     made = table(layers, {"a": EVEN, "b": EVEN})
     problem = Problem(build_groups(made), 10**6)
-    assert remarks(problem, (0, 1), made, exact=(1, 1), pins={}) == {"a": "measured plans decided, the table alone says int8"}
+    assert remarks(problem, (0, 1), made, exact=(1, 1), pins={}) == {"a": "decided by measured plans; the table alone says int8"}

@@ -52,5 +52,5 @@ def test_a_measurer_that_does_not_round_is_refused() -> None:
     class Whole:
         calibration = held_out = None
 
-    with pytest.raises(UsageError, match=r"^the measurer does not store the rest in bf16: make it with rest_dtype='bf16'$"):
+    with pytest.raises(UsageError, match=r"^the measurer does not store unquantized tensors in bf16: make it with rest_dtype='bf16'$"):
         search(with_options(bf16=BF16), "8.5bits", rest="bf16", measurer=Whole())  # type: ignore[arg-type]

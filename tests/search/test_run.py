@@ -139,7 +139,7 @@ def test_ties_are_kept_in_every_measured_plan_and_noted() -> None:
     [
         ({"pins": {"head": "int8"}}, "--pin 'head' matches nothing: the closest names are blocks.2.q, blocks.2.k, blocks.1.q"),
         ({"ties": (("head", NAMES[0]),)}, "'head' is tied but is not a searched layer: `mpq show` on the sensitivity file lists them"),
-        ({"ties": (NAMES[:2], NAMES[1:3])}, f"layer '{NAMES[1]}' is tied twice: give each layer to one group"),
+        ({"ties": (NAMES[:2], NAMES[1:3])}, f"layer '{NAMES[1]}' is tied twice: put each layer into one group only"),
     ],
 )
 def test_unknown_and_repeated_layers_are_refused(choices: dict[str, Any], message: str) -> None:
@@ -160,7 +160,7 @@ def test_an_unfinished_analysis_is_refused(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(UsageError) as error:
         search(tmp_path / "t.jsonl", "6bits")
-    assert str(error.value) == "the analysis is unfinished: 30 figures are missing; run `mpq analyze` again, it resumes"
+    assert str(error.value) == "the analysis is unfinished: 30 values are missing; run `mpq analyze` again, it resumes"
 
 
 SMALL = table([linear("a", 4, 64), linear("b", 8, 64)], {name: {"int4": 1.0, "int8": 0.1} for name in "ab"})
@@ -256,7 +256,7 @@ def test_a_budget_above_the_largest_plan_is_everything_at_its_largest_and_said()
     largest = max(scheme.stored_bits(layer.matrix) for layer in TABLE.layers[:1] for scheme in TABLE.header.candidates[layer.name])
     assert found.plan.layers[TABLE.layers[0].name].stored_bits(TABLE.layers[0].matrix) == largest
     (note,) = found.notes
-    assert note.startswith("the budget has room for every layer at its largest candidate, and ")
+    assert note.startswith("the budget fits every layer at its largest candidate, with ")
     assert search(TABLE, "5bits").notes == ()
     with pytest.raises(BudgetError, match=r"^budget '200%' is more than the original, which is 100%"):
         search(TABLE, "200%")

@@ -104,6 +104,6 @@ def test_a_line_that_the_study_never_wrote_is_refused_in_one_line(tmp_path: Path
     study.ask()
     path = tmp_path / "a.study.journal"
     path.write_bytes(path.read_bytes() + line + b"\n" + line + b"\n")
-    with pytest.raises(FormatError, match="remove it, and the search begins anew") as error:
+    with pytest.raises(FormatError, match="remove it, and the search starts over") as error:
         journal_beside(tmp_path / "a.sensitivity.jsonl")
     assert "\n" not in str(error.value)

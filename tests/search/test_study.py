@@ -130,7 +130,7 @@ def test_errors_of_another_number_of_samples_are_refused() -> None:
     shorter = iter((np.full(20, 0.1), np.full(12, 0.1)))
     found = Study(PROBLEM, lambda schemes: [next(shorter)], seed=0, name="a")
     found.trial("first", lambda trial: FIRST)
-    with pytest.raises(FormatError, match=r"^the study has plans measured on 20 samples, and these are 12: remove the study"):
+    with pytest.raises(FormatError, match=r"^the study has plans measured on 20 samples, but there are 12 now: remove the study"):
         found.trial("second", lambda trial: SECOND)
 
 

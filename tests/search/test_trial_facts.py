@@ -44,8 +44,8 @@ def test_a_plan_that_was_given_up_has_an_estimate_and_fewer_samples() -> None:
         ({"error_of_each_sample": [1.0]}, "has the errors of 1 samples, and others have 2"),
         ({"error_of_each_sample": []}, "has the errors of 0 samples"),
         ({"error_of_each_sample": [1.0] * 3, "estimated_error": 2.0}, "has the errors of 3 samples"),
-        ({"options": [0, 1, 2]}, "has options that this problem has not"),
-        ({"options": [0, 1, 2, 9]}, "has options that this problem has not"),
+        ({"options": [0, 1, 2]}, "has options that this problem does not have"),
+        ({"options": [0, 1, 2, 9]}, "has options that this problem does not have"),
         ({"options": [0, 1, -1, 0]}, "options[2] is -1"),
         ({"options": {"a": 1}}, "options is {'a': 1}"),
         ({"state": TrialState.PRUNED}, "is pruned, and has no estimated error"),
@@ -58,7 +58,7 @@ def test_what_no_search_wrote_is_refused(changes: dict[str, Any], said: str) -> 
         read_facts(trial(**changes), PROBLEM, samples=2)
     assert str(error.value).startswith("trial 7 of the study")
     assert said in str(error.value)
-    assert str(error.value).endswith("remove the study, and the search begins anew")
+    assert str(error.value).endswith("remove the study, and the search starts over")
 
 
 @pytest.mark.parametrize("options", [None, "0120", [0, 1, 2], [0, 1, 2, 0.0], [0, 1, 2, 99], {}, [[0], 1, 2, 0]])

@@ -25,7 +25,7 @@ def test_a_uniform_plan_is_the_one_that_competes_in_a_search(text: str) -> None:
 
 def test_layers_that_cannot_use_the_scheme_are_named_with_what_they_use() -> None:
     assert uniform_plan(TABLE, parse_scheme("int4-g128")).notes == (
-        "int4 instead of int4-g128, the nearest that was measured for them: b, c",
+        "int4 instead of int4-g128, the nearest scheme measured for them: b, c",
     )
     assert uniform_plan(TABLE, parse_scheme("int3-g64")).notes[0] == "int3 instead of int3-g64, a row has only one group: c"
 

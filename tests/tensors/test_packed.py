@@ -192,7 +192,9 @@ def test_writing_is_refused() -> None:
     with pytest.raises(UsageError) as error:
         weight.add_(1.0)
     assert str(error.value) == "aten.add_.Tensor would write to a packed weight (int4-g32): load the artifact with packed=False"
-    with pytest.raises(UsageError, match=r"a packed weight \(int4-g32\) takes only another one of its scheme and shape, not Tensor"):
+    with pytest.raises(
+        UsageError, match=r"a packed weight \(int4-g32\) can only be replaced by one with the same scheme and shape, not Tensor"
+    ):
         weight.copy_(torch.zeros(48, 64))
 
 

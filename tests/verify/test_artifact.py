@@ -96,6 +96,6 @@ def test_swapped_scales_name_both_layers(made: Path, tmp_path: Path) -> None:
     changed(copy, "a.scales", lambda _: second)
     found = judge_artifact(copy).findings
     assert [(each.kind, each.name, each.message) for each in found] == [
-        ("scales swapped", "a", "its scales are in the place of those of 'b'"),
-        ("scales swapped", "b", "its scales are in the place of those of 'a'"),
+        ("scales swapped", "a", "its scales are swapped with those of 'b'"),
+        ("scales swapped", "b", "its scales are swapped with those of 'a'"),
     ]

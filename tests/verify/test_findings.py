@@ -22,7 +22,7 @@ def test_a_record_reads_back() -> None:
 def test_one_line_says_the_first_finding() -> None:
     assert FAILED.line == "m: p 1: codes in 'a': its codes differ (1 more findings)"
     assert Verification("m", "p 1", (), (OutputDifference("o", 0.25, 0.5),)).line == (
-        "m: p 1 loads what was made: outputs differ by at most 0.25 of their largest value"
+        "m: p 1 loads it correctly: outputs differ by at most 0.25 of their largest value"
     )
 
 

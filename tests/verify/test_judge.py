@@ -54,7 +54,7 @@ def kinds(fingerprint: Fingerprint, program: Loaded) -> list[tuple[str, str]]:
 def test_a_program_that_is_right_passes(fingerprint: Fingerprint) -> None:
     found = judge("m.onnx", "program 1", fingerprint, Program())
     assert found.line == (
-        "m.onnx: program 1 loads what was made: 1 layers and 0 other tensors are right; outputs differ by at most 0 of their largest value"
+        "m.onnx: program 1 loads it correctly: 1 layers and 0 other tensors are right; outputs differ by at most 0 of their largest value"
     )
 
 
@@ -68,4 +68,4 @@ def test_other_outputs_from_right_weights_name_the_first_layer(fingerprint: Fing
 
 def test_a_program_that_fails_is_a_finding(fingerprint: Fingerprint) -> None:
     found = judge("m.onnx", "program 1", fingerprint, Program(error="no such operator")).findings
-    assert [(each.kind, each.message) for each in found][-1] == ("load", "the program does not run it (no such operator)")
+    assert [(each.kind, each.message) for each in found][-1] == ("load", "the program cannot run it (no such operator)")

@@ -19,9 +19,9 @@ def fingerprint() -> Fingerprint:
     [
         ([[1.0, -4.0, 2.0, -torch.inf]], 0.0, None),
         ([[1.0, -4.0, 2.02, -1e9]], 0.005, None),
-        ([[1.0, -4.0, 3.0, -1e9]], 0.25, "differs by 0.25 of its largest value, and the program's arithmetic explains at most 0.01"),
+        ([[1.0, -4.0, 3.0, -1e9]], 0.25, "differs by 0.25 of its largest value, more than the program's arithmetic explains (0.01)"),
         ([[1.0, -4.0, torch.nan, -1e9]], None, "values that should be finite are not, or the reverse"),
-        ([[1.0, -4.0, 2.0]], None, "it has shape [1, 3], and should have [1, 4]"),
+        ([[1.0, -4.0, 2.0]], None, "it has shape [1, 3], but should have [1, 4]"),
     ],
 )
 def test_an_output_differs_by_a_share_of_its_largest_value(found: list[list[float]], share: float | None, message: str | None) -> None:
@@ -37,7 +37,7 @@ def test_another_number_of_outputs_is_a_finding() -> None:
     ((difference, finding),) = output_differences(fingerprint(), [WANTED, WANTED])
     assert difference.difference is None
     assert finding is not None
-    assert finding.message == "the program gives 2 outputs, and should give 1"
+    assert finding.message == "the program gives 2 outputs, but should give 1"
 
 
 def test_the_first_layer_of_another_magnitude_is_named() -> None:

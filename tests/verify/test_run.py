@@ -55,7 +55,7 @@ def test_an_error_of_the_process_keeps_its_exit_code(file: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("code", "err", "message"),
     [
-        (-11, "", "the process that loaded it was ended by signal 11 (it said nothing)"),
+        (-11, "", "the process that loaded it was ended by signal 11 (without a message)"),
         (3, "a\nlast line\n", "the process that loaded it ended with code 3 (last line)"),
     ],
 )

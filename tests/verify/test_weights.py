@@ -46,7 +46,7 @@ def fingerprint() -> Fingerprint:
         (lambda w: None, "layer missing", "'second' is not in the file, or is not loaded"),
         (lambda w: values(w.dequantize()), "unquantized", "the file holds floating-point values where it should hold int4-g32"),
         (lambda w: with_codes(w, w.codes.view(-1, 2).flip(1).reshape(4, 64)), "nibbles swapped", "the two codes of each byte"),
-        (lambda w: with_codes(w, w.codes ^ 8), "sign", "signed where they are unsigned"),
+        (lambda w: with_codes(w, w.codes ^ 8), "sign", "signed but are unsigned"),
         (lambda w: with_codes(w, weight(0).codes), "codes of another layer", "its codes are those of 'first'"),
         (lambda w: with_codes(w, w.codes ^ 1), "codes", "its codes differ"),
         (lambda w: with_scales(w, scales(weight(0))), "scales swapped", "its scales are those of 'first'"),
@@ -56,9 +56,9 @@ def fingerprint() -> Fingerprint:
         (
             lambda w: QuantizedWeight(parse_scheme("int4-g16"), w.matrix, w.codes, scales(w).repeat_interleave(2, 1)),
             "group size",
-            "the scales are those of int4-g16, and should be of int4-g32",
+            "the scales are for int4-g16, but should be for int4-g32",
         ),
-        (lambda w: QuantizedWeight(parse_scheme("int8-g32"), w.matrix, w.codes, w.scales), "bits", "are int8-g32, and should be int4-g32"),
+        (lambda w: QuantizedWeight(parse_scheme("int8-g32"), w.matrix, w.codes, w.scales), "bits", "are int8-g32, but should be int4-g32"),
     ],
 )
 def test_a_damage_has_its_kind(change: Change, kind: str | None, message: str) -> None:
@@ -76,7 +76,7 @@ def test_a_weight_that_fewer_operators_use_has_lost_a_tie() -> None:
     facts = fingerprint()
     facts.tensors = {}
     (found,) = weight_findings(facts, held)
-    assert (found.kind, found.name, found.message) == ("tie lost", "second", "the weight is used by Gather, and should be by MatMul")
+    assert (found.kind, found.name, found.message) == ("tie lost", "second", "the weight is used by Gather, but should be used by MatMul")
 
 
 def test_other_tensors_are_missing_or_differ() -> None:

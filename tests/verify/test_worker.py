@@ -26,7 +26,7 @@ def test_a_file_that_does_not_load_is_a_finding(export: Path, tmp_path: Path) ->
     (tmp_path / "cut.pt2").write_bytes(export.read_bytes()[:500])
     found = verified(tmp_path / "cut.pt2", "torch", fingerprint_path(export), trust=False)
     assert [(each.kind, each.name) for each in found.findings] == [("load", "cut.pt2")]
-    assert found.findings[0].message.startswith("the program does not load it (")
+    assert found.findings[0].message.startswith("the program cannot load it (")
     assert not found.passed
 
 

@@ -1,1 +1,1 @@
-"""The ways to find a layer's error, interchangeable behind `Method`: measured, from gradients, or from the weights alone."""
+"""The methods to find a layer's error, interchangeable behind `Method`: by measuring, from gradients, or from the weights alone."""

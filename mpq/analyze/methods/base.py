@@ -1,10 +1,10 @@
-"""The base of all methods of analysis.
+"""The base class of all methods of analysis.
 
-`mpq analyze` settles what is to be found (`prepare`), opens the journal, asks the method for what is missing, measures a few whole
-plans to see how well the table predicts them (`selfcheck`), and closes the journal with a line that says so.
+`mpq analyze` decides what to measure (`prepare`), opens the journal, lets the method fill in missing values, measures a few whole plans to
+see how well the table predicts them (`selfcheck`), and closes the journal with a final line.
 
-A method fills `context.table`, and hands every record to `context.record` first: what is not recorded is lost when the process is killed.
-It may be called on a table that holds some of the figures already, and must not find these again.
+A method fills `context.table` by passing every record to `context.record`; values that are not recorded are lost if the process is killed.
+The table may already have some of the values; the method must not compute these again.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass
 class Context:
-    """What a method works with.
+    """The inputs of a method.
 
     Args:
         model: the unquantized model.
-        prepared: what was settled.
-        table: to be filled in place.
+        prepared: the settled analysis.
+        table: filled in place.
         variants: the quantized weights.
         save: writes records to the journal, if there is one.
-        on_progress: told as the work goes on.
-        cost: what the method reports of its own work, for example forward passes.
-        notes: what the user should know of how figures were found.
+        on_progress: called as the work proceeds.
+        cost: the work that the method reports, for example forward passes.
+        notes: what the user should know about how the values were found.
     """
 
     model: LoadedModel
@@ -63,9 +63,9 @@ class Method(ABC):
 
     @abstractmethod
     def run(self, context: Context) -> None:
-        """Fill what `context.table` misses."""
+        """Fill in the missing values of `context.table`."""
 
 
 def finite(errors: Tensor) -> list[float | None]:
-    """Figures for a record: six significant digits, None where not finite."""
+    """Values for a record: six significant digits, None where not finite."""
     return [float(f"{value:.6g}") if abs(value) != float("inf") and value == value else None for value in errors.tolist()]

@@ -1,4 +1,4 @@
-"""Layers whose effect gradients misjudge, found by measuring each once where the forward pass cuts the way of a gradient."""
+"""Finds layers whose gradients misjudge their effect, by measuring each layer once if the forward pass blocks gradients."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 
 _SAMPLES = 32
-_FACTOR = 3.0  # an error this many times what gradients say, or the other way round, is not noise
+_FACTOR = 3.0  # an error this many times the gradient estimate, or the other way round, is not noise
 
 
 def misjudged(context: Context, errors_of: Callable[[int], Mapping[tuple[str, Scheme], float]]) -> list[str]:
-    """Names of layers that gradients reach but whose measured error is over three times what these say, or under a third of it.
+    """Names of layers that gradients reach but whose measured error is over three times the gradient estimate, or under a third of it.
 
-    Gradients overstate large changes, so what is under a third must be so for the finest quantized scheme too. Where no gradient is
-    cut, nothing is measured and no layer is named. The answer depends on the model and the data alone, so an analysis that resumes gets
-    the same.
+    Gradients overstate large changes, so an error under a third of the estimate must be so for the finest quantized scheme too. If no
+    gradient is blocked, nothing is measured and the result is empty. The result depends only on the model and the data, so a resumed
+    analysis gets the same one.
 
     Args:
-        context: of the analysis; its table is not read.
-        errors_of: gives the errors by gradients, by layer and scheme, of so many first samples; pairs without a gradient may be missing.
+        context: the analysis; its table is not read.
+        errors_of: gives the gradient estimates of the errors on the first n samples, by layer and scheme; pairs without a gradient may be
+            missing.
     """
     layers, data = context.table.layers, context.prepared.calibration.first(_SAMPLES)
     if not cut_paths(context.model.module, layers, data.batches[0]):

@@ -1,16 +1,16 @@
 """Fisher: all layers and schemes from a few backward passes per sample, by the second-order expansion of the metric.
 
 The mathematics is in `gradients/projections.py`. Each draw gives one signed value v per (layer, scheme), with E[v^2] the error of the pair
-and E[(sum of v)^2] that of a whole plan. But one v^2 has a standard deviation of 1.4 times its mean, so the error of a pair is taken
-otherwise: v is the sum of a part from each row of the weight's matrix, and rows are rounded independently of each other, so products of
-parts of different rows vanish on average over the many ways to round. The sum over rows of the squares of their parts has the same mean as
-v^2 but for these products, and the noise of many rows together instead of one figure's. It keeps the company of errors within a row,
-which quantizers shape (GPTQ lets later columns make up for earlier ones). On stories15m, 16 windows of 256 tokens, the standard error of a
-figure falls from 25% to 5%. Where few directions of the output matter, products of rows do not vanish: `_blend` tells from all figures
-together how much of v^2 belongs into the errors.
+and E[(sum of v)^2] that of a whole plan. But one v^2 has a standard deviation of 1.4 times its mean, so the error of a pair is estimated
+differently: v is a sum of terms, one from each row of the weight's matrix, and rows are rounded independently of each other, so products of
+terms of different rows average to zero over the many ways to round. Apart from these products, the sum of the squared row terms has the
+same mean as v^2, and it averages the noise over many rows. It keeps the interactions of errors within a row, which quantizers shape (in
+GPTQ, later columns compensate for earlier ones). On stories15m, 16 windows of 256 tokens, the standard error of a value falls from 25% to
+5%. If only a few directions of the output matter, the products of rows do not vanish: `_blend` estimates from all values together which
+share of the errors should come from v^2.
 
 The cost is one forward and `DRAWS` backward passes per sample, however many layers and schemes there are, plus an inner product for each
-pair. The samples of a batch go together where that is possible (`gradients/per_sample.py`).
+pair. The samples of a batch are processed together where possible (`gradients/per_sample.py`).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _TOLERANCE = 1e-3
 
 
 class Fisher(Method):
-    """Second-order sensitivities; the pairs that are missing are found together."""
+    """Second-order sensitivities; all missing pairs are computed together."""
 
     name = "fisher"
 
     def run(self, context: Context) -> None:
-        """Fill what the table misses."""
+        """Fill in the missing values of the table."""
         data = context.prepared.calibration
         hidden = misjudged(context, lambda samples: _errors(context, samples))
         searched = [layer for layer in context.table.layers if layer.name not in hidden]
@@ -67,15 +67,15 @@ class Fisher(Method):
         context.cost |= found.cost
         _measure_the_others(context, reached, hidden)
         share = _blend(context.table, context.prepared.calibration.fixed_batch or 1)
-        if context.table.blend != (share, DRAWS):  # else the line is there, from an analysis that was killed right after it
+        if context.table.blend != (share, DRAWS):  # else an earlier, killed analysis has written the line already
             context.record([{"blend": share, "draws": DRAWS}])
 
 
 def _blend(table: Sensitivity, repeats: int) -> float:
-    """The share that v^2 should have beside the rows' squares in the errors, from what their draws say of its noise.
+    """The share of v^2 in the errors, next to the rows' squares, estimated from the noise between draws.
 
-    The two differ by the products of different rows, which are real, and by noise. Over all pairs the mean square of the difference,
-    relative to the error, is the sum of both; the draws of a sample tell the noise. The share is what is not noise.
+    The two differ by the products of different rows, which are real, and by noise. Over all pairs, the mean square of the difference,
+    relative to the error, is the sum of both; the draws of a sample give the noise. The share is the part that is not noise.
     """
     differences, noises = [], []
     for key, products in table.products.items():
@@ -95,9 +95,9 @@ be cut; a pair that no gradient reached is left out."""
 
 
 class _Products:
-    """Finds the signed figures of batches: all samples of a batch together where that is known to be right, else one after the other.
+    """Computes the signed values of batches: all samples of a batch together where that is known to be correct, else one by one.
 
-    Together is checked once, on the last sample of the first batch.
+    This is checked once, on the last sample of the first batch.
     """
 
     def __init__(self, context: Context, layers: Sequence[Layer]) -> None:
@@ -111,7 +111,7 @@ class _Products:
         self.cost = {"forward_passes": 0.0, "backward_passes": 0.0}
 
     def of(self, batch: Batch, position: int) -> Products:
-        """The figures of one batch, whose first sample is at `position`."""
+        """The values of one batch, whose first sample is at `position`."""
         if self._context.prepared.calibration.fixed_batch:
             return self._alone(batch, position)
         if batch.size > 1 and self._together is not False:
@@ -149,7 +149,7 @@ class _Products:
         return found
 
     def _alone(self, sample: Batch, position: int) -> Products:
-        """One sample, or a batch that cannot be cut; then the figures are those of the batch's mean."""
+        """One sample, or a batch that cannot be cut; then the values are for the batch's mean."""
         found: Products = {}
 
         def receive(draw: int) -> Receive:
@@ -179,7 +179,7 @@ def _figures(rows: Tensor) -> Tensor:
 
 
 def _alike(expected: Products, found: Products) -> bool:
-    """Whether the figures agree, within what float32 gives away, with those of all schemes of a layer as their scale."""
+    """Whether the values agree within float32 rounding, relative to the values of all schemes of a layer."""
     return expected.keys() == found.keys() and all(
         float((rows - found[key]).norm())
         <= _TOLERANCE * max(float(other.norm()) for other_key, other in expected.items() if other_key[0] == key[0])
@@ -188,7 +188,7 @@ def _alike(expected: Products, found: Products) -> bool:
 
 
 def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
-    """What is left of each batch from sample `begin` on, with its position; batches that cannot be cut stay whole."""
+    """The part of each batch from sample `begin` on, with its position; batches that cannot be cut stay whole."""
     start = 0
     for batch in data.batches:
         skip = 0 if data.fixed_batch else min(batch.size, max(0, begin - start))
@@ -210,7 +210,7 @@ def _errors(context: Context, samples: int) -> dict[tuple[str, Scheme], float]:
 
 
 def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]], hidden: Sequence[str]) -> None:
-    """Measure the layers that no gradient reaches; what lies before an arg max or a detached tensor has an effect all the same."""
+    """Measure the layers that no gradient reaches: a layer before an argmax or a detached tensor still affects the output."""
     blind = [
         layer.name
         for layer in context.table.layers
@@ -232,9 +232,9 @@ def _records(
     context: Context,
     reached: set[tuple[str, Scheme]],
 ) -> list[dict[str, Any]]:
-    """One record per pair for samples `first` and on; a sample that no gradient reached counts as no error.
+    """One record per pair for samples from `first` on; a sample that no gradient reached counts as zero error.
 
-    Pairs that none has reached yet are left out; once one is reached, earlier samples follow as zeros.
+    Pairs that no gradient has reached yet are left out; once a pair is reached, earlier samples are added as zeros.
     """
     repeats = context.prepared.calibration.fixed_batch or 1
     zero = torch.zeros(size // repeats, DRAWS, 2, dtype=torch.float64)
@@ -244,7 +244,7 @@ def _records(
             if not any((name, other) in reached for other in schemes):
                 continue
             known = context.table.count(name, scheme)
-            skip = max(0, known - first)  # figures that an earlier run has already
+            skip = max(0, known - first)  # values from an earlier run
             missed = torch.zeros(max(0, first - known) // repeats, DRAWS, 2, dtype=torch.float64)
             figures = torch.cat([missed, products.get((name, scheme), zero)])
             errors = figures[..., 1].mean(1).repeat_interleave(repeats)

@@ -1,8 +1,9 @@
-"""Measure: one layer takes one scheme, everything else stays at reference, and the error at the output is measured.
+"""Measure: one layer is quantized with one scheme, everything else stays unquantized, and the error at the output is measured.
 
-Batch by batch, so that what the changed layer cannot reach is computed once per batch and replayed (`models/running/replay`), and so that
-samples go where they matter: after the first quarter of the samples, a pair whose error is known to be negligible - its mean and two
-standard errors below `NEGLIGIBLE` of the median over layers of their largest error - gets no more batches.
+The work goes batch by batch. So computation that the changed layer cannot affect runs once per batch and is replayed
+(`models/running/replay`), and samples are spent where they matter: after the first quarter of the samples, a pair with a negligible error
+gets no more batches. An error is negligible if its mean plus two standard errors is below `NEGLIGIBLE` times the median over layers of
+their largest error.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Measure(Method):
     name = "measure"
 
     def run(self, context: Context) -> None:
-        """Fill what the table misses, batch by batch."""
+        """Fill in the missing values of the table, batch by batch."""
         data = context.prepared.calibration
         context.variants.fill(_schemes(self._open(context, 0, data.samples)), context.on_progress)
         reference = Reference(context.model.module, data, context.prepared.metric, offload=context.model.offload)
@@ -50,7 +51,7 @@ class Measure(Method):
             if pairs:
                 replay.record(index)
             for layer, scheme in pairs:
-                known = context.table.count(layer.name, scheme)  # more than `first` if an analysis of other batches was killed
+                known = context.table.count(layer.name, scheme)  # more than `first` if an analysis with other batches was killed
                 errors = replay.errors(index, layer, context.variants.weights({layer.name: scheme}))[known - first :]
                 context.record([{"layer": layer.name, "scheme": str(scheme), "first": known, "errors": finite(errors)}])
                 done += 1
@@ -61,7 +62,7 @@ class Measure(Method):
 
     @staticmethod
     def _open(context: Context, first: int, size: int) -> list[tuple[Layer, Scheme]]:
-        """The pairs that miss figures for some of `size` samples from `first` on, but none before: what was negligible there stays so."""
+        """The pairs that lack values for some of `size` samples from `first` on, but none before: negligible pairs stay negligible."""
         table, end = context.table, first + size
         return [
             (layer, s) for layer in table.layers for s in table.header.candidates[layer.name] if first <= table.count(layer.name, s) < end
@@ -77,7 +78,7 @@ def _schemes(pairs: Sequence[tuple[Layer, Scheme]]) -> dict[str, list[Scheme]]:
 
 
 def _scale(context: Context, samples: int) -> float:
-    """The median over layers of their largest error on the first `samples`, also in an analysis that was killed among the next ones."""
+    """The median over layers of their largest error on the first `samples`, even if a killed analysis has more of them."""
     table = context.table
     means = [[float(table.errors[layer.name, s][:samples].mean()) for s in table.header.candidates[layer.name]] for layer in table.layers]
     largest = [max(filter(math.isfinite, values), default=0.0) for values in means]

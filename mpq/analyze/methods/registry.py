@@ -1,4 +1,4 @@
-"""Methods of analysis by name. No torch: a method's file is imported when it is asked for."""
+"""Methods of analysis by name. No torch: a method's file is imported when the method is used."""
 
 from __future__ import annotations
 

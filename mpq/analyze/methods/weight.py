@@ -1,9 +1,9 @@
-"""Weight: a first look, by the relative squared error of the weights.
+"""Weight: a first look from the relative squared errors of the weights.
 
-A layer's relative weight error, |W - Q|^2 / |W|^2, counts as if every layer passed on the relative error of its weights alike. It says
-which formats are coarse, not which layers the model depends on. It is not in the unit of the metric, and usually far larger; so one
-factor, the geometric mean of measured over weight error of a few layers, brings it there. How much the single factors vary is said.
-Without data there is no metric, and the weight errors stay what they are (`analyze/without_data.py`).
+Using a layer's relative weight error, |W - Q|^2 / |W|^2, assumes that every layer passes the relative error of its weights on in the same
+way. It shows which formats are coarse, not which layers the model depends on. It is not in the unit of the metric, and usually far larger.
+So it is multiplied by one factor: the geometric mean of measured error over weight error on a few layers. A note says how much the
+individual factors vary. Without data there is no metric, and the weight errors are not scaled (`analyze/without_data.py`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _PROBE = parse_scheme("int4")
 
 
 class WeightOnly(Method):
-    """Relative weight errors, in the unit of the metric by one measured factor."""
+    """Relative weight errors, scaled to the unit of the metric by one measured factor."""
 
     name = "weight"
 
     def run(self, context: Context) -> None:
-        """Fill what the table misses."""
+        """Fill in the missing values of the table."""
         factor = _factor(context) if context.table.missing else 1.0
         weigh(context.table, context.variants, factor, lambda line: context.record([line]), context.on_progress)
 
 
 def weigh(table: Sensitivity, variants: Variants, factor: float, record: Callable[[dict[str, Any]], None], on_progress: Progress) -> None:
-    """Fill what the table misses with weight errors times `factor`, to six digits."""
+    """Fill in the missing values of the table with weight errors times `factor`, to six digits."""
     missing = table.missing
     for done, (layer, scheme) in enumerate(missing, start=1):
         error = float(f"{factor * weight_error(variants, layer, scheme):.6g}")
@@ -56,7 +56,7 @@ def weight_error(variants: Variants, layer: Layer, scheme: Scheme) -> float:
 
 
 def _factor(context: Context) -> float:
-    """What weight errors are multiplied by; the same for all layers, so that an analysis that goes on finds it again."""
+    """The factor for weight errors: the same for all layers, so a resumed analysis finds the same factor."""
     layers, metric = _spread_out(context.table.layers), context.prepared.metric
     reference = Reference(context.model.module, context.prepared.first.first(_SAMPLES), metric, offload=context.model.offload)
     ratios = []
@@ -68,7 +68,7 @@ def _factor(context: Context) -> float:
     context.cost["forward_passes"] = reference.forwards
     if not ratios:
         raise ModelError(
-            f"no change of a weight reaches the outputs, so weight errors cannot be put in {metric.name}: use --method measure"
+            f"no change of a weight reaches the outputs, so weight errors cannot be scaled to {metric.name}: use --method measure"
         )
     factor = math.exp(float(np.mean(ratios)))
     spread = math.exp(float(np.std(ratios)))
@@ -80,6 +80,6 @@ def _factor(context: Context) -> float:
 
 
 def _spread_out(layers: Sequence[Layer]) -> list[Layer]:
-    """A few layers, evenly from the first to the last."""
+    """A few layers, evenly spaced from the first to the last."""
     places = np.linspace(0, len(layers) - 1, min(_PAIRS, len(layers))).round().astype(int)
     return [layers[place] for place in dict.fromkeys(places.tolist())]

@@ -35,7 +35,7 @@ class TextTarget(Target):
         """
         if not quantized(source):
             raise ExportError(
-                f"{source.path} leaves nothing for this target to quantize: embeddings and floating-point layers are not written"
+                f"{source.path} has no layer that this target quantizes: embeddings and floating-point layers are not written"
             )
 
 
@@ -73,7 +73,7 @@ def remarks(source: Source) -> list[str]:
     """Notes on layers of the plan that are not written, and on weights that the plan does not name."""
     left = [name for name, scheme in source.schemes.items() if is_embedding(name) and not scheme.is_float]
     kept = listed([f"{name} ({source.schemes[name]})" for name in left], _SHOWN)
-    notes = [f"not quantized by this target, stays as it is: {kept}"] if left else []
+    notes = [f"not quantized by this target: {kept}"] if left else []
     if source.others is None:
         notes.append(
             "weights that the plan does not name may take the program's default; export the artifact instead to exclude them by name"

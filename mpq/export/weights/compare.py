@@ -30,8 +30,8 @@ Run = Callable[[Call], Sequence[Tensor]]
 """Runs what was exported, and gives the tensors that it returns, in order."""
 
 _WHY = (
-    "The model may ask in its forward whether it is being exported, or the conversion is wrong; nothing was written, "
-    "and --no-compare writes it all the same"
+    "Either the model's forward checks whether it is being exported, or the conversion is wrong. Nothing was written; --no-compare writes "
+    "it anyway"
 )
 _SUPPRESSED = -1e4  # values below this mean "impossible"
 _TOKENS = (2, 6)
@@ -73,8 +73,8 @@ def compared(
     worst, name = _difference(expected, found, program)
     if not worst <= tolerance:
         raise ExportError(
-            f"{program} gives other outputs than the artifact: '{name}' differs by {worst:.2g} of its largest value, and its arithmetic "
-            f"explains at most {tolerance:.2g}. {_WHY}"
+            f"{program} gives different outputs than the artifact: '{name}' differs by {worst:.2g} of its largest value, more than its "
+            f"arithmetic explains ({tolerance:.2g}). {_WHY}"
         )
     return f"compared with the artifact by {program} on a small batch: outputs differ by at most {worst:.2g} of their largest value"
 

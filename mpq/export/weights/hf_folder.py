@@ -31,7 +31,7 @@ def config_with(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> d
 def copy_tokenizer(folder: Path | None, output: Path) -> list[str]:
     """Copy the tokenizer, the settings of inputs and those of generation; a note if there is nowhere to copy from."""
     if folder is None or not folder.is_dir():
-        return ["the original folder is not there, so no tokenizer was copied: --reference MODEL names it"]
+        return ["the original folder was not found, so no tokenizer was copied: name it with --reference MODEL"]
     for file in _tokenizer_files(folder):
         shutil.copyfile(file, output / file.name)
     return []

@@ -65,7 +65,7 @@ class Pt2(Target):
             (folder / output.name).write_bytes(buffer.getbuffer())
             buffer.close()  # the comparison loads the file again
             told = _compared(source, options, folder / output.name, main=main)
-        return Written(output, (told, "it needs torch alone: torch.export.load(path).module()"))
+        return Written(output, (told, "it needs only torch: torch.export.load(path).module()"))
 
 
 def _compared(source: Source, options: Options, file: Path, *, main: bool) -> str:

@@ -53,7 +53,7 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
     path = original_path(source, options)
     if path is None:
         raise ExportError(
-            f"{source.path} holds weights only, and its model {source.model.get('path')} is not there: name it with --reference"
+            f"{source.path} holds weights only, and its model {source.model.get('path')} was not found: name it with --reference"
         )
     return load(source.path, load_named(path, source.model, source.path, factory=options.factory, trust=options.trust).module)
 
@@ -66,7 +66,7 @@ def sample(module: nn.Module, source: Source, options: Options) -> Batch:
     """
     found = (options.data, {}) if options.data is not None else _planned(source, options)
     if found is None:
-        raise ExportError(f"a {source.kind} model brings no inputs to trace it with: add --data FILE, two samples are enough")
+        raise ExportError(f"a {source.kind} model has no example inputs to trace it with: add --data FILE; two samples are enough")
     given, facts = found
     loaded = LoadedModel(module, source.kind, str(source.model.get("sha256")))
     settings = replace(data_settings(facts), num_samples=2, batch_size=2)

@@ -58,7 +58,7 @@ class Documents:
         else:
             found = self._rendered(self._turns(record, place), place)
         if not encodes(found):
-            raise DataError(f"{place}: the text holds half of a surrogate pair; write whole characters")
+            raise DataError(f"{place}: the text contains half of a surrogate pair; write whole characters")
         return found
 
     @property
@@ -71,9 +71,9 @@ class Documents:
         if len(self._kind) == 1 and not isinstance(value, list):
             return
         if self._template:
-            self.notes.append(f"{fields}: turns by the tokenizer's chat template")
+            self.notes.append(f"{fields}: turns formatted with the tokenizer's chat template")
         else:
-            self.notes.append(f"{fields}: turns joined by blank lines, for the tokenizer has no chat template")
+            self.notes.append(f"{fields}: turns joined by blank lines, because the tokenizer has no chat template")
 
     def _turns(self, record: Mapping[str, Any], place: str) -> list[Turn]:
         assert self._kind is not None
@@ -88,7 +88,7 @@ class Documents:
         if value is None and name == "input":
             return ""
         if not isinstance(value, str):
-            raise DataError(f'{place}: no text under "{name}"; every {self._unit} must have it')
+            raise DataError(f'{place}: no text under "{name}"; every {self._unit} needs it')
         return value
 
     def _rendered(self, turns: Sequence[Turn], place: str) -> str:

@@ -82,11 +82,11 @@ def _compared(module: nn.Module, together: Batch) -> Rows:
     chosen = {name: found[0] for name, found in axes.items() if found}
     if not any(name in chosen for name in heads):
         pooled = all(joint[name].shape == one[name].shape for one in alone for name in heads if name in one)
-        return Rows("no output has a row per sample") if pooled else Rows()
+        return Rows("no output has one row per sample") if pooled else Rows()
     other = {name: axis for name, axis in chosen.items() if axis != together.axis}
     worst = max((_apart(joint[name], alone, name, chosen[name], together.mask) for name in heads if name in chosen), default=0.0)
     if worst > 0:
-        return Rows(f"its rows influence each other (one alone gives outputs that are {worst:.2g} away, relative to their size)")
+        return Rows(f"its rows influence each other (running one alone changes its outputs by {worst:.2g}, relative to their size)")
     return Rows("", other)
 
 
@@ -159,5 +159,5 @@ def arrangements(batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]
         yield Batch.with_states, "states of recurrent layers are cut along axis 1"
     for axis in (1, 2):
         if any(tensor.ndim > axis and tensor.shape[axis] > 1 for tensor in batch.tensors):
-            told = f"samples are counted along axis {axis}, for along axis 0 they are not independent; --batch-axis chooses"
+            told = f"samples are counted along axis {axis}, because they are not independent along axis 0; --batch-axis chooses another"
             yield methodcaller("along", axis), told

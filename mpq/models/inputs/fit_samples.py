@@ -104,7 +104,7 @@ def _examined(batches: Sequence[Batch], fit: Fit, model: LoadedModel, how: Readi
     indices = any(isinstance(leaf, Tensor) and is_integer(leaf) and not sampled for leaf, sampled in leaves)
     unlike = len({batch.size for batch in batches}) > 1
     if unlike or indices or others_matter(model.module, first):
-        return Rows(f"its rows depend on each other (the model does not take fewer than {fit.fixed_batch})")
+        return Rows(f"its rows depend on each other (the model does not accept fewer than {fit.fixed_batch})")
     return Rows()
 
 
@@ -158,7 +158,7 @@ def _fit_whole(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: s
 def _fit_size(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: str, model: LoadedModel, batch_size: int | None) -> Fit:
     wanted = batch_size or (max(batch.size for batch in batches) if len(batches) > 1 else _quick_size(batches[0]))
     if not any(batches[0].sampled):
-        raise DataError("no input has a row per sample")
+        raise DataError("no input has one row per sample")
     size, fixed = _accepted_size(regroup(batches, wanted)[0], cast, model, wanted)
     for batch in _one_of_each_shape(batches) if fixed is None else ():
         forward(model.module, _own(cast(batch)))
@@ -167,7 +167,7 @@ def _fit_size(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: st
     if fixed is not None:
         whole = tuple(batch for batch in grouped if batch.size == fixed)
         dropped = sum(batch.size for batch in grouped) - fixed * len(whole)
-        notes.append(f"the model takes exactly {fixed} at once" + (f", so the last {dropped} are dropped" if dropped else ""))
+        notes.append(f"the model takes exactly {fixed} per batch" + (f", so the last {dropped} are dropped" if dropped else ""))
         grouped = whole
     return Fit(grouped, fixed, tuple(notes))
 
@@ -198,7 +198,7 @@ def _accepted_size(batch: Batch, cast: Callable[[Batch], Batch], model: LoadedMo
         if accepts(size):
             return size, size
     if example is not None and example > batch.size and _LEADING.search(str(failures[1])):
-        raise DataError(f"the model takes exactly {example} samples at once, and there are {batch.size}: give at least {example}")
+        raise DataError(f"the model takes exactly {example} samples per batch, and there are {batch.size}: give at least {example}")
     raise failures.get(example or 1, failures[1])
 
 

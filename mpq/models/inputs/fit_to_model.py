@@ -162,7 +162,7 @@ def _first(fit: Fit, num_samples: int | None) -> Fit:
     if num_samples is None:
         return fit
     if fit.fixed_batch is not None and num_samples < fit.fixed_batch:
-        raise DataError(f"the model takes exactly {fit.fixed_batch} samples at once: --num-samples {num_samples} is too few")
+        raise DataError(f"the model takes exactly {fit.fixed_batch} samples per batch: --num-samples {num_samples} is too few")
     room = num_samples // (fit.fixed_batch or 1) * (fit.fixed_batch or 1)
     kept: list[Batch] = []
     for batch in fit.batches:

@@ -89,7 +89,7 @@ def load_data(
         content = read_arrays(path, source)
     if content is not None:
         if seq_len is not None:
-            raise UsageError(f"--seq-len {seq_len} applies to text, and {source} holds tensors: leave it out")
+            raise UsageError(f"--seq-len {seq_len} applies to text, but {source} holds tensors: leave it out")
         if only is not None:
             raise UsageError(f"{source} selects lines, but the file holds tensors: leave out '?{only[0]}={only[1]}'")
         return fit_data(
@@ -164,7 +164,7 @@ def example_data(model: LoadedModel) -> Data:
         DataError: if the model carries none.
     """
     if model.example_inputs is None:
-        raise DataError("there is no calibration data, and the model carries no example inputs: give data with --calib FILE")
+        raise DataError("no calibration data was given, and the model has no example inputs: give data with --calib FILE")
     args, kwargs = model.example_inputs
     return fit_data(Batch(tuple(args), dict(kwargs)), model=model, source="example inputs")
 

@@ -71,10 +71,10 @@ def windows(
     if count == 0:
         raise DataError(f"{source} holds {len(tokens)} tokens, fewer than one window of {length}: give more text or a smaller --seq-len")
     kept = torch.tensor(tokens[: count * length], dtype=torch.int64).reshape(count, length)
-    begins = "each starting with BOS" if tokenizer.bos_token_id is not None else "without BOS, for the tokenizer has none"
+    begins = "each starting with BOS" if tokenizer.bos_token_id is not None else "without BOS, because the tokenizer has none"
     notes = [*how, f"{used} document{'s' if used > 1 else ''}, {begins}"]
     if num_samples is None and len(tokens) > kept.numel():
-        notes.append(f"the last {len(tokens) - kept.numel()} tokens fill no window and are dropped")
+        notes.append(f"the last {len(tokens) - kept.numel()} tokens do not fill a window and are dropped")
     return Batch((), {"input_ids": kept}), notes
 
 
@@ -173,7 +173,9 @@ def _documents(records: Iterable[tuple[int, dict[str, Any]]], made: Documents, s
         document = made.of(record, number)
         taken += len(document)
         if taken > TEXT_BYTES:
-            raise DataError(f"{source} has more than {TEXT_BYTES:,} characters of text, and all of it is read: give --num-samples")
+            raise DataError(
+                f"{source} has more than {TEXT_BYTES:,} characters of text, too many to read completely: limit them with --num-samples"
+            )
         if document.strip():
             notes += made.notes if not seen else []
             seen += 1
@@ -187,13 +189,13 @@ def _text_of(path: Path, source: str) -> str:
     with open_file(path) as file:
         content = file.read(TEXT_BYTES + 1)
     if len(content) > TEXT_BYTES:
-        raise DataError(f"{source} has more than {TEXT_BYTES:,} bytes of text, and all of it is read: cut out a part")
+        raise DataError(f"{source} has more than {TEXT_BYTES:,} bytes of text, too many to read completely: use a part of it")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is neither a file of tensors nor UTF-8 text (byte {error.start}): give one of these") from error
     if "\x00" in text:
-        raise DataError(f"{source} is neither a file of tensors nor text: it holds zero bytes")
+        raise DataError(f"{source} is neither a file of tensors nor text: it contains zero bytes")
     return text
 
 

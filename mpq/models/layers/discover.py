@@ -105,7 +105,7 @@ def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Bat
             forward(module, batch)
         count += 1
     if not count:
-        raise DataError("there is no batch of data to run the model on: give at least one sample")
+        raise DataError("there is no data to run the model on: give at least one sample")
     return {number: list(found.values()) for number, found in watch.uses.items()}
 
 
@@ -195,5 +195,5 @@ def _check_overlaps(layers: Sequence[Layer], state: dict[str, Tensor]) -> None:
         for name, place in places.get(pointer(state[layer.parameters[0]]), []):
             if name not in layer.parameters and place.meeting(own) is not None:
                 raise ModelError(
-                    f"'{layer.parameters[0]}' and '{name}' share memory without being the same: give each its own, with .clone()"
+                    f"'{layer.parameters[0]}' and '{name}' overlap in memory without being the same tensor: separate them with .clone()"
                 )

@@ -20,7 +20,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     state = module.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise ModelError(f"'{name}' in the state dict is no tensor but {type(value).__name__}: mpq stores tensors only")
+            raise ModelError(f"'{name}' in the state dict is not a tensor but {type(value).__name__}: mpq stores tensors only")
     return dict(state)
 
 

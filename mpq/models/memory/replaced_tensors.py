@@ -54,7 +54,7 @@ def hollow_parameters(*, most: int | None = None) -> Iterator[None]:
         nonlocal made
         made += 0 if param is None else param.numel()
         if most is not None and made > most:
-            raise ModelError(f"its configuration makes more than {most:,} parameters, which are not there")
+            raise ModelError(f"its configuration makes more than {most:,} parameters, which the file does not have")
         if param is not None and not param.is_meta:  # a tied one stays the same object
             param = nn.Parameter(param.to("meta"), param.requires_grad)
         register(self, name, param)

@@ -133,7 +133,7 @@ class Folder:
                 return False
             self._write(self._path(key), hashlib.sha256(data).digest() + data)
         except OSError as error:
-            self.note = f"nothing more is written to the cache {self.path}: {error.strerror or error}; --cache names another folder"
+            self.note = f"no more entries are written to the cache {self.path}: {error.strerror or error}; --cache names another folder"
             return False
         return True
 

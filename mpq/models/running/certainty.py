@@ -65,8 +65,8 @@ class Certainty:
             return None
         known = "" if accuracy is None else f", accuracy {accuracy:.1%}"
         return (
-            f"the reference is nearly certain on these samples (mean entropy {mean:.2g} of at most {most:.2g} nats{known}), as on samples "
-            f"that it was trained on: divergences on other data will be larger; {advice}"
+            f"the reference is nearly certain on these samples (mean entropy {mean:.2g} of at most {most:.2g} nats{known}), as on "
+            f"training data: divergences on other data will be larger; {advice}"
         )
 
 

@@ -76,7 +76,7 @@ def _asked(found: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, flo
         pattern, _, number = text.partition("=")
         names = [name for name in found if name == pattern or fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
         if not names:
-            raise UsageError(f"no output is called '{pattern}': the model returns {', '.join(found)}")
+            raise UsageError(f"no output is named '{pattern}': the model returns {', '.join(found)}")
         try:
             weight = float(number or 1)
         except ValueError:
@@ -186,7 +186,7 @@ def _scaled(
         made.append(part)
     if len(parts) > 1:
         listed = ", ".join(f"{part.output} {shares[part.output]:.0%}, {part.metric} times {part.weight:.4g}" for part in made)
-        notes.append(f"the error is a share of the outputs' spread: {listed}")
+        notes.append(f"each output's error is divided by the output's spread:  {listed}")
         silent = [part.output for part in made if not part.weight]
         notes += [f"{', '.join(silent)}: the same for all samples, so not compared"] if silent else []
     return made, notes
@@ -196,7 +196,7 @@ def _floored(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | Non
     powers = torch.cat([flat(output, mask).double().square().sum(-1) for output, mask in zip(outputs, masks, strict=True)])
     floor = _rounded(floor_of(powers))
     below = int((powers < floor).sum())
-    note = f"{below} of {len(powers)} samples have an output of nearly zero: relative errors divide by at least {floor:.3g} (squared norm)"
+    note = f"{below} of {len(powers)} samples have an output close to zero: relative errors divide by at least {floor:.3g} (squared norm)"
     return replace(part, floor=floor), [note] if below else []
 
 

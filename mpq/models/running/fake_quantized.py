@@ -99,7 +99,7 @@ class Variants:
                     done += 1
                 on_progress(done, len(pairs), f"quantizing {name}")
             if missing:
-                self.notes.append(f"a process was killed: {len(missing)} of {len(pairs)} weights were quantized without it")
+                self.notes.append(f"a worker process was killed: {len(missing)} of {len(pairs)} weights were quantized without it")
         for number, (name, scheme) in enumerate(missing, start=done + 1):
             self.quantized(name, scheme)
             on_progress(number, len(pairs), f"quantizing {name} {scheme}")
@@ -185,13 +185,13 @@ def storable_candidates(
         fitting = tuple(scheme for scheme in spacious if fits_range(matrix, scheme))
         small = ", ".join(str(scheme) for scheme in candidates[layer.name] if scheme not in spacious)
         if small:
-            lines.append(f"left out for '{layer.name}', whose {layer.weights} weights are too few for the tables of the code: {small}")
+            lines.append(f"left out for '{layer.name}', whose {layer.weights} weights are too few for the code tables:  {small}")
         lost = ", ".join(str(scheme) for scheme in spacious if scheme not in fitting)
         kept[layer.name] = fitting or (Scheme(sixteen_bits(module, layer)),)
         if lost:
             side = "large" if bool(matrix.abs().max() > 1) else "small"
             instead = "" if fitting else f"; it stays at {kept[layer.name][0]}"
-            lines.append(f"left out for '{layer.name}', whose weights are too {side} for numbers in fp16: {lost}{instead}")
+            lines.append(f"left out for '{layer.name}', whose weights are too {side} for fp16: {lost}{instead}")
         lines += _lines_of_lost_rows(layer, matrix, kept[layer.name])
     return kept, lines
 
@@ -200,11 +200,7 @@ def _lines_of_lost_rows(layer: Layer, matrix: Tensor, schemes: Iterable[Scheme])
     """At most one line: how many rows of a layer are too small for the numbers of which schemes."""
     counts = {str(scheme): lost_rows(matrix, scheme) for scheme in schemes}
     named = ", ".join(f"{count:,} at {scheme}" for scheme, count in counts.items() if count)
-    return (
-        [f"of the {layer.matrix[0]:,} rows of '{layer.name}', some are too small for numbers in fp16 and are lost: {named}"]
-        if named
-        else []
-    )
+    return [f"of the {layer.matrix[0]:,} rows of '{layer.name}', some are too small for fp16 and are lost: {named}"] if named else []
 
 
 def _has_room(matrix: Tensor, scheme: Scheme) -> bool:

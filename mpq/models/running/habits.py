@@ -175,11 +175,11 @@ def _notes(habits: Habits) -> list[str]:
     notes = []
     if habits.state:
         names = listed(state_names(habits.state), _SHOWN)
-        notes.append(f"the model keeps state between calls ({names}), which is put back before every call")
+        notes.append(f"the model keeps state between calls ({names}); it is restored before every call")
     if habits.changes_inputs:
-        notes.append("the model writes into its inputs, so every call gets a copy")
+        notes.append("the model modifies its inputs, so every call gets a copy")
     if habits.seed is not None:
-        notes.append(f"every call begins with the random seed {habits.seed}")
+        notes.append(f"every call starts with the random seed {habits.seed}")
     return notes
 
 
@@ -187,13 +187,11 @@ def _reason(module: nn.Module, batch: Batch, run: Callable[[Batch], Sequence[Ten
     places = _random_places(module, batch, run)
     where = f" (random numbers are drawn in {listed(places, _SHOWN)})" if places else ""
     if seed:
-        return (
-            f"the model gives other outputs for the same inputs and the same random seed{where}: make it repeatable before it is measured"
-        )
+        return f"the model gives different outputs for the same inputs and the same random seed{where}: make it deterministic first"
     advice = (
-        "add --seed-each-forward to begin every call with the same seed" if places else "make it repeatable, or add --seed-each-forward"
+        "add --seed-each-forward to start every call with the same seed" if places else "make it deterministic, or add --seed-each-forward"
     )
-    return f"the model gives other outputs each time it runs on the same inputs{where}: {advice}"
+    return f"the model gives different outputs each time it runs on the same inputs{where}: {advice}"
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

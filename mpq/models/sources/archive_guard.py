@@ -90,9 +90,9 @@ def _refuse(found: str | None, source: str) -> None:
 
 def _unknown(name: str, records: Records) -> str | None:
     if name in _FIXED:
-        return None if records.read(name, len(_FIXED[name])) == _FIXED[name] else f"another {name} than torch writes"
+        return None if records.read(name, len(_FIXED[name])) == _FIXED[name] else f"a different {name} than torch writes"
     if name == "byteorder" and records.read(name, 6) != b"little":
-        return "numbers of another byte order"
+        return "numbers in another byte order"
     known = (_OTHERS, _GRAPH, _PAYLOADS, _TENSORS, _INPUTS)
     if any(pattern.fullmatch(name) for pattern in known):
         return None

@@ -39,7 +39,7 @@ def choose_weights(
     if len(different) > 1:
         names = ", ".join(_named(fit) for fit in different)
         first = next(filter(None, (fit.label for fit in different)), WHOLE)
-        raise ModelError(f"{what} has several sets of weights that fit: {names}; choose one, for example --checkpoint-key {first}")
+        raise ModelError(f"{what} has several sets of weights that match: {names}; choose one, for example --checkpoint-key {first}")
     complaint = f"{what} does not fit the module of {maker}"
     if not different:
         raise ModelError(f"{complaint}: {_problem(max(found, key=lambda fit: fit.known))}; give the builder that made this checkpoint")
@@ -53,7 +53,7 @@ def choose_weights(
 
 def notes_on(fit: Fit, module: nn.Module, *, what: str, key: str | None) -> tuple[str, ...]:
     """One line each for the entry, for names that were read as others, and for what was left out or not there."""
-    notes = [] if key is not None or not fit.label else [f"{what}: weights of {shown(fit.label)}, which alone fit the module"]
+    notes = [] if key is not None or not fit.label else [f"{what}: weights of {shown(fit.label)}, which alone match the module"]
     read = {old: new for old, new in fit.naming.names.items() if new not in (*fit.counters, *fit.unexpected)}
     changed = [(old, new) for old, new in read.items() if old != new]
     if changed:
@@ -77,7 +77,7 @@ def _converted(fit: Fit, module: nn.Module, what: str) -> list[str]:
     if old:
         return [f"{what}: the module's load_state_dict does not use {_count(old, 'name')}: {_listed(old, _LISTED)}"]
     if new:
-        return [f"{what}: {_count(new, 'value')} not in the file, as the builder made them: {_listed(new, _SHOWN)}"]
+        return [f"{what}: {_count(new, 'value')} not in the file, so the builder's own are kept:  {_listed(new, _SHOWN)}"]
     return []
 
 
@@ -93,7 +93,7 @@ def _under(key: str, entries: Sequence[Entry], module: nn.Module, what: str) -> 
         if fit is not None:
             return [fit]
     names = ", ".join(shown_bare(entry.key or WHOLE) for entry in entries)
-    raise UsageError(f"--checkpoint-key {key} names nothing in {what}: it has tensors in {names}")
+    raise UsageError(f"--checkpoint-key {key} is not in {what}: it has tensors in  {names}")
 
 
 def _different(fits: Sequence[Fit]) -> list[Fit]:

@@ -232,7 +232,7 @@ def _decompress(content: bytes) -> bytes:
     except (lzma.LZMAError, zlib.error, EOFError, MemoryError) as error:
         raise FormatError(_DAMAGED) from error
     if len(found) > PROGRAM_BYTES:
-        raise FormatError(f"the program in the artifact unpacks to more than {PROGRAM_BYTES:,} bytes: give the original model as well")
+        raise FormatError(f"the program in the artifact unpacks to more than {PROGRAM_BYTES:,} bytes: give the original model too")
     if not machine.eof or machine.unused_data:
         raise FormatError(_DAMAGED)
     return found

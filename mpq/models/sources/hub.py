@@ -117,6 +117,6 @@ def _remedy(error: Exception, hub: Any) -> str:
         (hub.errors.GatedRepoError, "ask for access on its page, then run `hf auth login`"),
         (hub.errors.RevisionNotFoundError, "check the revision after the @"),
         (hub.errors.RepositoryNotFoundError, "check the name; for a private model, run `hf auth login` first"),
-        (hub.errors.LocalEntryNotFoundError, "it is not in the cache; allow the network (HF_HUB_OFFLINE) once"),
+        (hub.errors.LocalEntryNotFoundError, "it is not in the cache; allow network access once (unset HF_HUB_OFFLINE)"),
     )
     return next((remedy for kind, remedy in known if isinstance(error, kind)), "check the network, then run the command again")

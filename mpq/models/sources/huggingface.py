@@ -92,7 +92,7 @@ def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int
             module: nn.Module = model_class._from_config(made, dtype=_dtype(config["dtype"]))
         count = sum(parameter.numel() for parameter in module.parameters())
         if most is not None and count > most:
-            raise ModelError(f"its configuration makes {count:,} parameters, and there are values for {most:,}")
+            raise ModelError(f"its configuration makes {count:,} parameters, but there are values for only {most:,}")
         dtypes = config["tensor_dtypes"]
         with torch.no_grad():
             for name, tensor in module.state_dict(keep_vars=True).items():
@@ -115,7 +115,7 @@ def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> 
     named = [name for name in config.get("architectures") or () if isinstance(name, str)]
     if not named or "auto_map" in config:
         raise ModelError(
-            f"{directory / 'config.json'} names no class of transformers: take the model into memory, without --shards or --offload"
+            f"{directory / 'config.json'} names no class of transformers: load the model into memory, without --shards or --offload"
         )
     floats = {name: dtype for name, dtype in dtypes.items() if dtype.is_floating_point}
     common = config.get("dtype") or config.get("torch_dtype") or str(next(iter(floats.values()), torch.float32))
@@ -158,7 +158,7 @@ def weight_files(directory: Path) -> list[Path]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"cannot read {directory / name}: download the model again") from error
     if not shards or stray is not None:
-        raise ModelError(f"{directory / name} names {shown_bare(stray)}, which is no file beside it: download the model again")
+        raise ModelError(f"{directory / name} names {shown_bare(stray)}, which is not a file in the same folder: download the model again")
     missing = [shard for shard in shards if not exists(directory / shard)]
     if missing:
         raise ModelError(f"{directory} lacks {listed(missing, _SHOWN)}: download the model again")
@@ -195,7 +195,7 @@ def _class_named(name: object) -> Any:
     transformers = _transformers()
     found = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
     if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
-        raise AttributeError(f"no model is called {shown_bare(name)}")
+        raise AttributeError(f"no model is named {shown_bare(name)}")
     return found
 
 

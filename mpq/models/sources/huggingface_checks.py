@@ -25,7 +25,7 @@ def check_harmless(config: Mapping[str, Any], source: str) -> None:
     """
     for key, value in _entries(config):
         if key == "auto_map":
-            raise ModelError(f"{source} brings Python code of its own (auto_map): if you trust it, add --trust")
+            raise ModelError(f"{source} contains its own Python code (auto_map): if you trust it, add --trust")
         texts = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, dict) else []
         if key.endswith("_implementation") and not all(isinstance(text, str) and text.isidentifier() for text in texts):
             raise ModelError(f"{source} names code to download ({shown_bare(key)}: {shown_bare(value)}): if you trust it, add --trust")

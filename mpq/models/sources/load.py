@@ -65,9 +65,9 @@ def load_model(
     path = Path(path) if fetched is None else fetched.folder
     content = sniff(path)
     if content in _SELF_CONTAINED and (needless := _options_of_state_dicts(factory, key, allow_unexpected)):
-        raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and brings its own module: leave out {needless}")
+        raise UsageError(f"{path} is {_SELF_CONTAINED[content]} and contains its own module: leave out {needless}")
     if offload is not None and content != "hf":
-        raise UsageError(f"{path} is no Hugging Face directory, whose weights alone can stay in their files: leave out --offload")
+        raise UsageError(f"{path} is not a Hugging Face directory; only those can keep their weights in files: leave out --offload")
     store = None if offload is None else Offload(Path(offload), limit=LIMIT_BYTES if max_memory is None else max_memory)
     reading = Reading(factory, key, allow_unexpected)
     with torch.inference_mode(mode=False):  # or the module could not be written or trained later

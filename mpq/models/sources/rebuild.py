@@ -29,10 +29,10 @@ def rebuild_module(
     """
     if kind == "export":
         if program is None:
-            raise FormatError("the artifact carries no program: give the original model as well")
+            raise FormatError("the artifact contains no program: give the original model too")
         return rebuild_program(program, hollow=hollow)
     if kind == "hf":
         if config is None:
-            raise FormatError("the artifact carries no configuration: give the original model as well")
+            raise FormatError("the artifact contains no configuration: give the original model too")
         return rebuild_directory(config, hollow=hollow, most=most)
-    raise ModelError(f"a model of kind '{kind}' cannot be rebuilt from the artifact alone: give the original model as well")
+    raise ModelError(f"a model of kind '{kind}' cannot be rebuilt from the artifact alone: give the original model too")

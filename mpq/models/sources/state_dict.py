@@ -28,7 +28,7 @@ class Reading:
     """How a checkpoint is read.
 
     Args:
-        factory: "package.module:callable", which makes the module.
+        factory: "package.module:callable", which builds the module.
         key: the entry with the weights, or a prefix of names in one; None takes what alone fits.
         allow_unexpected: leave out names that the module does not have.
     """
@@ -46,7 +46,7 @@ def build_module(entries: Sequence[Entry], reading: Reading, *, path: Path) -> t
         ModelError: if there is no factory, names or shapes do not fit, or several sets of weights do.
     """
     if reading.factory is None:
-        raise ModelError(f"{path} holds weights without a module: add --builder package.module:callable, which makes the module")
+        raise ModelError(f"{path} holds weights without a module: add --builder package.module:callable, which builds the module")
     module = make_module(reading.factory)
     replace_inference_tensors(module)
     fit = choose_weights(entries, module, what=str(path), maker=reading.factory, key=reading.key, allow_unexpected=reading.allow_unexpected)

@@ -98,9 +98,8 @@ def _load_weights(path: Path) -> object:
             return load_tensors(file)
     except HoldsCodeError as error:
         raise ModelError(
-            f"{path} holds pickled Python objects ({error}), which run code when loaded: "
-            "save a torch.export archive or a state dict instead, "
-            "or add --trust if you trust the file, whose code then runs with your rights"
+            f"{path} holds pickled Python objects ({error}), which run code when loaded: save a torch.export archive or a state dict "
+            "instead, or add --trust if you trust the file; its code then runs with your rights"
         ) from error
     except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
         raise _damaged(path, "file of torch.save", error) from error

@@ -80,9 +80,9 @@ def _version(records: Records) -> bytes:
     name = next((name for name in (".data/version", "version") if name in records), None)
     raw = b"" if name is None else records.read(name, 8)
     if not re.fullmatch(rb"\d{1,4}\n?", raw):
-        raise RecordError("no version of its format")
+        raise RecordError("no format version")
     if "byteorder" in records and records.read("byteorder", 6) != b"little":
-        raise RecordError("numbers of another byte order")
+        raise RecordError("numbers in another byte order")
     return raw
 
 
@@ -94,7 +94,7 @@ def _suspect(raw: bytes) -> str | None:
         return f"the unusual character {strange or '#'!r} in its code"
     by_text = "getattr" in text  # takes the name of an attribute from a text
     if by_text and _HIDDEN_TEXT.search(text):
-        return "getattr beside unusual texts"
+        return "getattr next to unusual strings"
     return next(filter(None, (_suspect_name(match, text, by_text) for match in _NAME.finditer(text))), None)
 
 
@@ -131,10 +131,10 @@ def _check_pickle(raw: bytes, folder: str, records: Records, source: str) -> Non
 
 
 def _check_tensors(content: PickleContent) -> None:
-    """Refuse a tensor that lies outside its storage: torch's reader in C++ does not look."""
+    """Refuse a tensor that reaches outside its storage: torch's reader in C++ does not look."""
     for name, given in content.calls:
         if name == _REBUILT and not _lies_inside(given):
-            raise RecordError("a tensor that lies outside its storage")
+            raise RecordError("a tensor that reaches outside its storage")
 
 
 def _lies_inside(given: tuple[Any, ...]) -> bool:

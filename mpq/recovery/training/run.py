@@ -155,7 +155,7 @@ class _Run:
         while place.step < place.steps and place.stale < _PATIENCE:
             share = share_at(place.step, place.steps)
             if not self._step(self._now, place.step, (place.rate * share, place.code_rate * share)):
-                self._roll_back("an error that is not a number")
+                self._roll_back("an error of NaN")
                 continue
             place.step += 1
             if self._on_progress is not None:
@@ -200,12 +200,12 @@ class _Run:
         place = self._place
         place.halvings += 1
         if place.halvings > _HALVINGS:
-            raise NumericsError(f"training gives {why}, however small the rate: look at the data for values out of range")
+            raise NumericsError(f"training gives {why} at any rate: check the data for values out of range")
         self._now = self._fresh()
         self._now.restore(self._good)
         place.step, place.losses = place.lines[-1]["step"], []
         place.rate, place.code_rate = place.rate / 2, place.code_rate / 2
-        event = f"{why}: back to step {place.step}, half the rate"
+        event = f"{why}: back to step {place.step} with half the rate"
         place.lines.append(asdict(replace(self.lines[-1], loss=None, rate=place.rate, code_rate=place.code_rate, event=event)))
         self._save()
 

@@ -36,9 +36,9 @@ class TrainSettings:
         if self.level not in LEVELS:
             raise UsageError(f"'{self.level}' is not a level: give one of {', '.join(LEVELS)}")
         if self.epochs < 1:
-            raise UsageError(f"{self.epochs} epochs train nothing: give 1 or more")
+            raise UsageError(f"{self.epochs} epochs is not a training length: give 1 or more")
         if self.minutes is not None and not 0 < self.minutes < float("inf"):
-            raise UsageError(f"{self.minutes:g} minutes is no time to train in: give a positive number")
+            raise UsageError(f"{self.minutes:g} minutes is not a training time: give a positive number")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise UsageError(f"a rate of {self.rate:g} trains nothing: give a positive number, such as 1")
 

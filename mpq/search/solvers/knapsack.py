@@ -1,16 +1,16 @@
 """Exact allocation: the multiple-choice knapsack, solved to proven optimality. No torch.
 
-Minimise sum of error[g, choice[g]] subject to sum of cost[g, choice[g]] <= limit, one option per group. Costs are integers.
+Minimize sum of error[g, choice[g]] subject to sum of cost[g, choice[g]] <= limit, one option per group. Costs are integers.
 
-1. Options that another option of the same group beats in cost and error are dropped.
-2. The linear relaxation is solved by its convex hull (Zemel 1980; Sinha and Zoltners 1979): it gives a multiplier, a lower bound,
-   and by filling up the leftover a feasible plan.
-3. An allowed error just above the bound is set. Options whose Lagrangian bound exceeds it are removed; groups with one option left are
-   settled. Dynamic programming over the rest keeps the non-dominated (cost, error) pairs whose bound is within the allowed error.
-4. If that finds a plan, it is optimal; if not, the bound is proven to be higher, and the allowed error is doubled, at last to the
-   feasible plan's own. The core stays small (as in Pisinger 1995): a round that fails costs little.
+1. Options that are dominated by another option of the same group are dropped.
+2. The linear relaxation is solved by its convex hull (Zemel 1980; Sinha and Zoltners 1979). It gives a multiplier, a lower bound and, after
+    filling the remaining budget, a feasible plan.
+3. An allowed error is set just above the bound. Options whose Lagrangian bound exceeds it are removed; groups with one remaining option are
+    settled. Dynamic programming over the other groups keeps the non-dominated (cost, error) pairs whose bound is within the allowed error.
+4. If that finds a plan, it is optimal. If not, the bound is proven to be higher, and the distance allowed above it is doubled, finally up
+    to the feasible plan's error. The core stays small (as in Pisinger 1995), so a failed round is cheap.
 
-If the pairs outgrow `MOST_PAIRS`, the best plan known is returned with the gap that is proven.
+If there are more than `MOST_PAIRS` pairs, the best known plan is returned with its proven gap.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import numpy as np
 
 from mpq.search.solvers.relaxation import Relaxation, relax, undominated
 
-MOST_PAIRS = 40_000_000  # looked at in one round
+MOST_PAIRS = 40_000_000  # pairs examined in one round
 _SHARES = tuple(
     2.0**-k for k in range(20, -1, -1)
-)  # of the distance from the bound to a feasible plan: rounds that fail are the cheap ones
+)  # share of the distance from the bound to a feasible plan; failed rounds are the cheap ones
 Array = np.ndarray[tuple[int], np.dtype[np.float64]]
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -52,12 +52,12 @@ class Solution:
 
 
 def solve(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]], limit: int) -> Solution | None:
-    """The choice with the least total error whose total cost is at most `limit`; None if there is none.
+    """The choice with the smallest total error whose total cost is at most `limit`; None if there is none.
 
     Args:
         costs: cost of each option of each group, integers.
         errors: error of each option of each group, finite.
-        limit: greatest total cost.
+        limit: limit for the total cost.
     """
     kept = [undominated(c, e) for c, e in zip(costs, errors, strict=True)]
     cost = [np.array([costs[g][j] for j in options], dtype=np.int64) for g, options in enumerate(kept)]
@@ -73,12 +73,12 @@ def solve(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]], lim
 
 
 def _exponent(errors: Sequence[Sequence[float]]) -> int:
-    """The power of two that brings the largest error to about 1: products with costs then neither overflow nor vanish."""
+    """The power of two that scales the largest error to about 1, so that products with costs neither overflow nor vanish."""
     return math.frexp(max((abs(error) for row in errors for error in row), default=0.0))[1]
 
 
 def _prove(cost: list[Integers], error: list[Array], limit: int, relaxation: Relaxation) -> tuple[list[int], float]:
-    """The best choice, and a proven bound on the error of any."""
+    """The best choice, and a proven bound on the error of any choice."""
     best, value, bound = relaxation.choice, _total(error, relaxation.choice), relaxation.bound
     reduced = _Reduced(cost, error, limit, relaxation.multiplier)
     spread = value - bound
@@ -104,7 +104,7 @@ def _total(error: list[Array], choice: Sequence[int]) -> float:
 
 
 class _Reduced:
-    """The problem seen through the multiplier: how much each option loses against its group's best Lagrangian value."""
+    """The problem in terms of the multiplier: the loss of each option against its group's best Lagrangian value."""
 
     def __init__(self, cost: list[Integers], error: list[Array], limit: int, multiplier: float) -> None:
         self._cost, self._error, self._limit, self._multiplier = cost, error, limit, multiplier
@@ -114,10 +114,10 @@ class _Reduced:
         self._loss = np.concatenate([v - low for v, low in zip(lagrangian, self._least, strict=True)])
         self._starts = np.cumsum([0, *(len(c) for c in cost[:-1])])
         magnitude = math.fsum(map(abs, self._least)) + multiplier * abs(limit) + max(float(np.abs(e).max()) for e in error)
-        self.rounding = 1e-12 * max(magnitude, 1e-280)  # rounding in the bound must not cut off the optimum
+        self.rounding = 1e-12 * max(magnitude, 1e-280)  # rounding of the bound must not cut off the optimum
 
     def within(self, allowed: float) -> list[int] | None:
-        """The best choice among those whose bound stays within `allowed`; empty if there is none, None if it takes too much memory."""
+        """The best choice among those whose bound is within `allowed`; empty if there is none, None if it needs too much memory."""
         promising = self._loss <= allowed - self._bound
         counts = np.add.reduceat(promising.astype(np.int64), self._starts)
         first = np.flatnonzero(promising)[np.cumsum(counts) - counts] - self._starts
@@ -135,8 +135,8 @@ class _Reduced:
         return None if taken is None else []
 
     def _pairs(self, options: dict[int, Integers], room: int, paid: float, allowed: float) -> dict[int, int] | None:
-        """Dynamic programming over the groups in `options`: the option of each, nothing if none fits, None if there are too many pairs."""
-        order = sorted(options, key=lambda g: -self._second(g, options[g]))  # few pairs as long as possible
+        """Dynamic programming over the groups in `options`: the option of each, empty if none fits, None if there are too many pairs."""
+        order = sorted(options, key=lambda g: -self._second(g, options[g]))  # keeps the number of pairs small for as long as possible
         cheapest = sum(int(self._cost[g][options[g]].min()) for g in order)
         ahead = math.fsum(self._least[g] for g in order)
         costs, errors, most = np.zeros(1, dtype=np.int64), np.full(1, paid), MOST_PAIRS
@@ -163,10 +163,10 @@ class _Reduced:
 
 
 def _non_dominated(index: Integers, costs: Integers, errors: Array) -> Integers:
-    """Those of `index` in order of cost, each with a strictly smaller error than all cheaper ones."""
+    """The entries of `index` in order of cost, each with a strictly smaller error than all cheaper ones."""
     if not len(index):
         return index
-    index = index[np.argsort(costs[index], kind="stable")]  # runs that are sorted already are merged quickly
+    index = index[np.argsort(costs[index], kind="stable")]  # already sorted runs are merged quickly
     smallest = np.minimum.accumulate(errors[index])
     index = index[np.concatenate(([True], errors[index][1:] < smallest[:-1]))]
     return index[np.concatenate((costs[index][1:] > costs[index][:-1], [True]))]

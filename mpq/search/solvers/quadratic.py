@@ -1,14 +1,14 @@
-"""The quadratic model: single-layer errors plus interactions between layers, minimised under the limit. No torch.
+"""The quadratic model: single-layer errors plus interactions between layers, minimized under the limit. No torch.
 
-Minimise sum of error[a] + sum over pairs a, b of different groups of C[a, b], for the options a, b that are taken; C is what
-`evidence/prediction.py` makes of the signed figures of method "fisher". This is the quadratic multiple-choice knapsack, which no
-method solves to optimality at these sizes, so the answer is a local optimum with a bound:
+Minimize sum of error[a] + sum of C[a, b] over pairs a, b of chosen options in different groups. `evidence/prediction.py` computes C from
+the signed values of method "fisher". This is the quadratic multiple-choice knapsack, which no method solves to optimality at these sizes,
+so the answer is a local optimum with a bound:
 
-1. From the additive optimum on, the model is linearised at the current plan and solved exactly, for several step lengths, while it
-   gets better.
-2. Then the best change of one group, or of two groups together, is made until none is left that helps and fits.
-3. The bound is that of Gilmore (1962) and Lawler (1963): each option is charged the least interaction it can have with each other group,
-   and the linear problem is solved exactly.
+1. Starting from the additive optimum, the model is linearized at the current plan and solved exactly, with several step lengths, as long as
+    it improves.
+2. Then the best change of one or two groups is made until no feasible change helps.
+3. The bound is that of Gilmore (1962) and Lawler (1963): each option is charged its smallest possible interaction with each other group,
+    and the linear problem is solved exactly.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mpq.records.sensitivity import Sensitivity
 from mpq.search.problem import Problem
 from mpq.search.solvers.knapsack import Solution
 
-MOST_OPTIONS = 2500  # of all groups together: the matrix takes 50 MB, an exchange a few times that
-_STEPS = (1.0, 0.5, 0.25)  # of the way toward the linearised interactions
+MOST_OPTIONS = 2500  # in all groups together: the matrix takes 50 MB, an exchange step a few times that
+_STEPS = (1.0, 0.5, 0.25)  # share of the step toward the linearized interactions
 _ROUNDS = 200
 
 
@@ -48,12 +48,12 @@ def minimise(problem: Problem, table: Sensitivity, start: tuple[int, ...]) -> Qu
     """The best choice found under the quadratic model.
 
     Args:
-        problem: groups, costs and the limit, which `start` keeps.
-        table: with signed figures of every scheme.
+        problem: groups, costs and the limit, which `start` meets.
+        table: with signed values of every scheme.
         start: a choice, one option per group.
 
     Returns:
-        None if the table has no signed figures, or the options of all groups are more than `MOST_OPTIONS`.
+        None if the table has no signed values, or if all groups together have more than `MOST_OPTIONS` options.
     """
     model = _model(problem, table)
     if model is None:
@@ -75,7 +75,7 @@ def _model(problem: Problem, table: Sensitivity) -> _Model | None:
 
 
 class _Model:
-    """The quadratic model of one problem; options are numbered through all groups."""
+    """The quadratic model of one problem; options are numbered consecutively over all groups."""
 
     def __init__(self, problem: Problem, groups: Integers, errors: Vector, together: Matrix) -> None:
         self._problem, self._groups, self._errors, self._together = problem, groups, errors, together
@@ -92,7 +92,7 @@ class _Model:
         return float(self._errors[taken].sum() + self._together[np.ix_(taken, taken)].sum())
 
     def linearised(self, start: tuple[int, ...]) -> tuple[int, ...]:
-        """The best of the plans reached by solving the model linearised at the last one, as long as it gets better."""
+        """The best plan reached by repeatedly solving the model linearized at the last plan, as long as it improves."""
         best, value = start, self.error(start)
         for _ in range(_ROUNDS):
             company = 2 * self._together[:, self._starts + np.array(best)].sum(1)
@@ -107,7 +107,7 @@ class _Model:
         """Change the best one or two groups at a time until nothing helps."""
         for _ in range(_ROUNDS):
             taken = self._starts + np.array(choice)
-            own = taken[self._groups]  # by option: the option that its group has now
+            own = taken[self._groups]  # by option: the current option of its group
             company = self._together[:, taken].sum(1)
             gain = self._errors - self._errors[own] + 2 * (company - company[own])
             change = self._together - self._together[:, own]

@@ -16,10 +16,10 @@ Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Relaxation:
-    """What the relaxation gives.
+    """The result of the relaxation.
 
     Args:
-        choice: a feasible choice: the relaxation's whole steps, then whatever still fits, best value first.
+        choice: a feasible choice: the relaxation's whole steps, then the steps that still fit, best value first.
         bound: no choice within the limit has a smaller error.
         multiplier: error per unit of cost at the limit.
     """
@@ -30,7 +30,7 @@ class Relaxation:
 
 
 class Vertex(NamedTuple):
-    """A vertex of the lower convex hull of all choices: no choice lies below the line through neighbouring vertices."""
+    """A vertex of the lower convex hull of all choices: no choice is below the line through neighboring vertices."""
 
     cost: int
     error: float
@@ -47,7 +47,7 @@ def undominated(costs: Sequence[int], errors: Sequence[float]) -> list[int]:
 
 
 def hull_of(costs: Sequence[Sequence[int]], errors: Sequence[Sequence[float]]) -> list[Vertex]:
-    """The vertices in order of rising cost and falling error, from the cheapest choice to the one of least error.
+    """The vertices in order of rising cost and falling error, from the cheapest choice to the one with the smallest error.
 
     Args:
         costs: cost of each option of each group.
@@ -76,7 +76,7 @@ def relax(cost: list[Integers], error: list[Array], limit: int) -> Relaxation:
         if price <= room:
             choice[g], room = target, room - price
         else:
-            multiplier = max(multiplier, efficiency)  # that of the first step that does not fit whole
+            multiplier = max(multiplier, efficiency)  # the value of the first step that does not fit completely
     bound = math.fsum(float((e + multiplier * c).min()) for c, e in zip(cost, error, strict=True)) - multiplier * limit
     _fill(choice, room, cost, error)
     return Relaxation(choice, bound, multiplier)
@@ -103,7 +103,7 @@ def _slope(cost: Integers, error: Array, a: int, b: int) -> float:
 
 
 def _fill(choice: list[int], room: int, cost: list[Integers], error: list[Array]) -> None:
-    """Spend what is left: repeatedly the step that saves most error and still fits, in place."""
+    """Spend the remaining budget: repeatedly take the step that saves most error and still fits, in place."""
     groups = np.arange(len(cost))
     costs, errors = _padded(cost, np.iinfo(np.int64).max), _padded(error, -np.inf)
     taken = np.array(choice)
@@ -118,7 +118,7 @@ def _fill(choice: list[int], room: int, cost: list[Integers], error: list[Array]
 
 
 def _padded(rows: list[Any], value: float) -> Any:
-    """Rows of unlike length as one array, filled up with `value`."""
+    """Rows of different lengths as one array, padded with `value`."""
     found = np.full((len(rows), max(map(len, rows), default=1)), value, dtype=rows[0].dtype if rows else float)
     for number, row in enumerate(rows):
         found[number, : len(row)] = row

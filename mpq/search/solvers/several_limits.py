@@ -1,8 +1,8 @@
 """Exact allocation under several limits at once: the multidimensional multiple-choice knapsack, as an integer program for HiGHS. No torch.
 
 One binary variable per option, one option per group, one row per limit. HiGHS (Huangfu and Hall 2018) proves optimality by
-branch and cut; where time runs out first, its bound gives the gap. Costs and errors are scaled to the size that its tolerances are
-made for, and the answer is checked against the true limits.
+branch and cut; if time runs out first, its bound gives the gap. Costs and errors are scaled to suit its tolerances, and the answer is
+checked against the true limits.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mpq.search.solvers.knapsack import Solution
 from mpq.search.solvers.silenced import silenced
 
 SECONDS = 10.0
-_GAP = 1e-6  # relative; below it a plan counts as optimal
-_TIGHTER = (0.0, 1e-9, 1e-7, 1e-5)  # shares taken off the limits until rounding in the solver no longer breaks them
+_GAP = 1e-6  # relative gap below which a plan counts as optimal
+_TIGHTER = (0.0, 1e-9, 1e-7, 1e-5)  # shares subtracted from the limits until rounding in the solver no longer violates them
 
 Rows = Sequence[Sequence[float]]
 
 
 def solve_several(costs: Sequence[Rows], errors: Rows, limits: Sequence[float], *, seconds: float = SECONDS) -> Solution | None:
-    """The choice with the least total error that keeps every limit; None if there is none.
+    """The choice with the smallest total error within every limit; None if there is none.
 
     Args:
         costs: for each limit, the cost of each option of each group; not negative.
         errors: error of each option of each group, finite.
-        limits: greatest total of each kind of cost.
-        seconds: after which the best choice found is returned with its gap.
+        limits: limit for the total of each kind of cost.
+        seconds: seconds after which the best choice found is returned with its gap.
     """
     counts = [len(group) for group in errors]
     starts = [0, *accumulate(counts)][:-1]

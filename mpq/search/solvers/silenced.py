@@ -1,4 +1,4 @@
-"""Keeps what native code prints off stdout: HiGHS writes lines of its own there, which would break `--json`. No torch."""
+"""Keeps output of native code off stdout: HiGHS prints its own lines there, which would break `--json`. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """For the length of the `with`, what is written to file descriptor 1 is lost; nothing happens in a process without one."""
+    """Within the `with`, everything written to file descriptor 1 is discarded; without such a descriptor, nothing happens."""
     try:
         before = os.dup(1)
     except OSError:
@@ -32,6 +32,6 @@ def silenced() -> Iterator[None]:
 
 
 def _flush_native() -> None:
-    """Empty the buffers of C's standard streams, where the C library can be found."""
+    """Flush the buffers of C's standard streams, if the C library can be found."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).fflush(None)

@@ -33,13 +33,13 @@ class Notebook(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """What every stage of a search is made with.
+    """The arguments that every stage of a search is created with.
 
     Args:
         problem: groups, costs and limits.
-        trials: new plans of all stages together.
+        trials: number of new plans of all stages together.
         notebook: values kept with the trials.
-        find_slopes: how a gradient prices all options at a plan; None if the measurer has no gradients.
+        find_slopes: computes prices of all options at a plan from gradients; None if the measurer has no gradients.
     """
 
     problem: Problem
@@ -50,15 +50,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Turn:
-    """The search at the moment when a stage proposes.
+    """The state of the search when a stage proposes.
 
     Args:
-        number: trials of this stage so far, from all workers.
+        number: number of trials of this stage so far, from all workers.
         best: the incumbent.
         generator: the random stream of this proposal; a resumed search gets the same one.
-        known: plans that were measured or are being measured; do not propose them.
+        known: plans that are measured or being measured; do not propose them.
         finished: all measured plans, in order.
-        expected: errors by group and option as predicted by the first stage that has a model; the table's own if none has.
+        expected: errors by group and option, predicted by the first stage with a model; the table's own if there is none.
     """
 
     number: int
@@ -74,7 +74,7 @@ class Proposal:
     """A plan to measure.
 
     Args:
-        choose: gives one option per group; it may ask Optuna's trial for parameters, which are then recorded with the trial.
+        choose: gives one option per group. It may ask Optuna's trial for parameters, which are then recorded with the trial.
         note: what is new about the plan, for people.
     """
 
@@ -88,19 +88,19 @@ class Stage(ABC):
     `schedule.py` runs the stages in order of `place` and calls, for each of them:
 
     1. `__init__` for all stages before anything is measured.
-    2. `begin(best)` once, when the stage's turn comes. None: the stage does not run in this search. Otherwise the cost, in passes over
-       the calibration samples, of what it had to compute; it counts against the stage's own trials.
+    2. `begin(best)` once, when the stage's turn comes. It returns None if the stage does not run in this search. Otherwise it returns the
+        cost of its computations, in passes over the calibration samples; it counts against the stage's own trials.
     3. Until its trials are used up: `prepare(best, room)`, which may compute more and returns the cost; then `propose(turn)`. The plan is
-       measured and a paired test decides whether it replaces the incumbent. None: the stage has no plan left and ends early.
-    4. `observe(found)` after every new plan of the whole search, other stages' and other workers' too, also before its turn and after it.
-       A resumed search replays the recorded plans through `observe` in their order, so the stage keeps no state of its own on disk.
+        measured, and a paired test decides whether it replaces the incumbent. None means that the stage has no plan left and ends early.
+    4. `observe(found)` after every new plan of the whole search, including those of other stages and workers, before and after its turn.
+       A resumed search replays the recorded plans through `observe` in order, so a stage keeps no state on disk.
 
-    A stage takes `share` of the trials, or `share_with_slopes` in searches where the model gives gradients. The last stage takes all
-    trials that the others leave. A plan that was given up early counts in part; a plan that is already known counts nothing.
+    A stage gets `share` of the trials, or `share_with_slopes` if the model gives gradients. The last stage gets all remaining trials. A
+    plan that was stopped early counts in part; a plan that is already known does not count.
 
     Attributes:
-        name: of its trials in stored studies; never renamed, or old studies cannot be resumed.
-        title: of its finalist; the name unless set.
+        name: the name of its trials in stored studies. Never rename it, or old studies cannot be resumed.
+        title: the name of its finalist; `name` unless set.
         place: position in the order of the stages.
         notes: why it did not run, for people.
     """
@@ -116,11 +116,11 @@ class Stage(ABC):
         self.notes: tuple[str, ...] = ()
 
     def begin(self, best: Measured) -> float | None:
-        """The cost of getting ready, in passes; None if the stage does not run."""
+        """Prepare the stage and return the cost, in passes; None if the stage does not run."""
         return 0.0
 
     def prepare(self, best: Measured, room: float) -> float:
-        """The cost, in passes, of what is computed before the next proposal; at most `room`."""
+        """Compute what the next proposal needs and return the cost, in passes; at most `room`."""
         return 0.0
 
     @abstractmethod

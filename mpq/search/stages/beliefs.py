@@ -1,14 +1,13 @@
-"""Beliefs: what measured plans say about the layers, as a correction of the table. No torch.
+"""Beliefs: a correction of the table, learned from measured plans. No torch.
 
-The table's errors are a prior. In a whole plan a layer may matter more or less than alone, and its coarse options more or less than
-its fine ones; let its error be the table's times exp(theta + phi * level), where level is the logarithm of the option's error against the
-layer's mean. theta and phi are normally distributed, correlated between layers of the same kind and (theta) between neighbours in
-depth. A measured plan is one noisy observation of the logarithm of the sum, and an extended Kalman filter (Anderson and Moore 1979)
-turns it into a new mean and covariance: the surprise goes to the layers that carry most of the plan's error and about which least is
-known.
+The table's errors are a prior. In a whole plan, a layer may matter more or less than alone, and its coarse options more or less than its
+fine ones. So its error is modeled as the table's times exp(theta + phi * level), where level is the logarithm of the option's error
+relative to the layer's mean. theta and phi are normally distributed, correlated between layers of the same kind and (theta) between
+neighbors in depth. A measured plan is one noisy observation of the logarithm of the sum, and an extended Kalman filter (Anderson and Moore
+1979) updates mean and covariance: the surprise is attributed to the layers that contribute most of the plan's error and are most uncertain.
 
-A draw of (theta, phi), decoded by the exact solver, is a plan that meets the budget: Thompson sampling (Thompson 1933; Russo et al.
-2018), here with draws nearer to the mean than the full spread, which found better plans in few trials (benchmarks/log.md).
+A draw of (theta, phi), decoded by the exact solver, is a plan within the budget: Thompson sampling (Thompson 1933; Russo et al. 2018). The
+draws here are closer to the mean than the full spread, which found better plans in few trials (benchmarks/log.md).
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from mpq.search.stages.knobs import kind_of
 from mpq.search.study import Measured
 
 _OWN, _KIND, _DEPTH, _ALL = 0.5, 0.35, 0.35, 0.5  # standard deviations of theta, in natural logarithms
-_SLOPE_OWN, _SLOPE_KIND, _SLOPE_ALL = 0.1, 0.1, 0.15  # the same of phi
+_SLOPE_OWN, _SLOPE_KIND, _SLOPE_ALL = 0.1, 0.1, 0.15  # the same for phi
 _NEIGHBOURS = 0.1  # correlation length in depth, as a share of the model
-_NOISE = 0.03  # what an observation may be off, in natural logarithms
-_TEMPERATURE = 0.6  # spread of the draws, as a share of the belief's own
+_NOISE = 0.03  # standard deviation of an observation, in natural logarithms
+_TEMPERATURE = 0.6  # spread of the draws, relative to the belief's own
 _SMALLEST = 1e-12  # errors at or below zero are noise
 
 
@@ -56,7 +55,7 @@ class Beliefs:
         self.covariance: Matrix = np.block([[theta, nothing], [nothing, phi]])
 
     def observe(self, choice: Sequence[int], error: float) -> None:
-        """Learn from a measured plan, in place; an error that is not positive and finite teaches nothing."""
+        """Learn from a measured plan, in place; an error that is not positive and finite is ignored."""
         parts = self._parts(choice)
         total = float(parts.sum())
         if not (math.isfinite(error) and error > 0 and math.isfinite(total) and total > 0):
@@ -95,7 +94,7 @@ class Beliefs:
 
 
 class LearnStage(Stage):
-    """Plans drawn from what all measured plans so far say about the layers."""
+    """Plans drawn from the beliefs learned from all measured plans."""
 
     name = "learn"
     title = PLAIN[name]
@@ -116,5 +115,5 @@ class LearnStage(Stage):
         self._beliefs.observe(found.choice, found.mean)
 
     def expected(self) -> Rows:
-        """What the beliefs expect."""
+        """The expected errors under the beliefs."""
         return self._beliefs.expected()

@@ -12,7 +12,7 @@ from mpq.search.stages.swaps import describe
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-_REDRAWS = 20  # known plans that are drawn before the stage ends, each from a wider distribution
+_REDRAWS = 20  # known plans drawn in a row before the stage ends, each from a wider distribution
 _WIDENING = 0.25
 
 
@@ -31,7 +31,7 @@ def normal(covariance: Matrix, generator: np.random.Generator) -> Vector:
 
 
 def drawn(problem: Problem, model: Model, turn: Turn, *, likeliest: bool = False) -> Proposal | None:
-    """An unknown plan from one draw of the model, or with `likeliest` first the plan at its mean; None if all draws are known plans."""
+    """An unknown plan from one draw of the model; with `likeliest`, the plan at the mean first. None if all draws are known plans."""
     for redraw in range(_REDRAWS):
         mean = likeliest and redraw == 0
         solution = problem.solve(model.draw(turn.generator, widened=0.0 if mean else 1 + _WIDENING * redraw))

@@ -1,8 +1,7 @@
 """Knobs: a few parameters that re-weight the table before it is solved exactly. No torch.
 
-The table is additive; the model is not. A knob says "trust depth differently", "trust this kind of layer more", "large errors
-count for more than they say". Each setting of the knobs is decoded by the exact solver into a plan that meets the budget, so a
-study over a handful of knobs only ever sees feasible, near-optimal plans.
+The table is additive; the model is not. A knob re-weights the table by depth, by kind of layer, or by the size of the error. The exact
+solver decodes each setting of the knobs into a plan within the budget, so a study over a few knobs sees only feasible, near-optimal plans.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mpq.search.problem import Group, Problem
 from mpq.search.stages.base import Proposal, Setting, Stage, Turn
 
 MOST_KINDS = 8
-_WIDTH = 1.5  # natural logarithms either way: a factor of 4.5
+_WIDTH = 1.5  # natural logarithms in both directions: a factor of 4.5
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ class Knobs:
 
     @property
     def neutral(self) -> dict[str, float]:
-        """The setting under which the table is solved as it is."""
+        """The setting that leaves the table unchanged."""
         return {knob.name: knob.neutral for knob in self.all}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:
-        """A setting asked of Optuna."""
+        """A setting suggested by Optuna."""
         return {knob.name: trial.suggest_float(knob.name, knob.low, knob.high) for knob in self.all}
 
     def decode(self, setting: dict[str, float]) -> tuple[int, ...]:
@@ -81,7 +80,7 @@ class Knobs:
 
 
 def kind_of(group: Group) -> str:
-    """What kind of layer a group is, for people: the last part of its name without numbers, or its operator."""
+    """The kind of layer of a group, for people: the last part of its name without numbers, or its operator."""
     lead = group.layers[0]
     parts = [part for part in re.split(r"[.]", lead.name) if not part.isdigit()]
     return parts[-1] if parts else lead.operator

@@ -1,20 +1,19 @@
-"""A local model of a plan's error: the table linearised again at a measured plan, and corrected by every plan measured since. No torch.
+"""A local model of a plan's error, linearized at a measured plan and corrected by every plan measured since. No torch.
 
-The table prices each layer alone, around the reference. At low bits the other layers' errors are large, and what a layer costs in
-their company is another figure. At a measured plan P, the *anchor*, a gradient gives it for all layers and schemes at once
+The table has the error of each layer alone, around the reference. At low bits, the other layers' errors are large, and the error of a layer
+in combination with them is different. At a measured plan P, the *anchor*, gradients give it for all layers and schemes at once
 (`records/slopes.py`):
 
     error(plan) = error(P) + sum over groups of (first + second + correction) of their options
 
-- `first` is the gradient times the change of the weights: interactions with the present errors of all other layers are in it.
-- `second` is half of the change's own quadratic form, taken as the larger of the curvature found at P and the sum of the table's errors of
-  the two schemes: the first misses what large changes do beyond second order, the second what company does.
-- corrections are normally distributed, as wide as a share of `second` and the noise of `first` over samples; each measured plan is one
-  noisy observation of their sum, noisier the further from P, since changes of several groups interact (Bayesian linear regression).
+- `first` is the gradient times the change of the weights; it includes interactions with the current errors of all other layers.
+- `second` is half of the change's own quadratic form: the larger of the curvature at P and the sum of the table's errors of the two
+    schemes. The former ignores higher-order effects of large changes, the latter ignores interactions.
+- corrections are normally distributed; their spread is a share of `second` plus the noise of `first` over samples. Each measured plan is
+    one noisy observation of their sum, noisier the further from P, because changes of several groups interact (Bayesian linear regression).
 
-The sum is minimised exactly under the limits. That is sequential quadratic programming (Nocedal and Wright 2006, chapter 18) with a
-diagonal model and a combinatorial subproblem; draws of the corrections take the place of a trust region (Thompson sampling, as in
-`beliefs.py`).
+The sum is minimized exactly under the limits. This is sequential quadratic programming (Nocedal and Wright 2006, chapter 18) with a
+diagonal model and a combinatorial subproblem; draws of the corrections replace a trust region (Thompson sampling, as in `beliefs.py`).
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ from mpq.search.stages.base import Rows as Expected
 from mpq.search.stages.draws import Matrix, Vector, drawn, normal
 from mpq.search.study import Measured
 
-_SPREAD = 0.5  # of a correction, as a share of `second`
+_SPREAD = 0.5  # standard deviation of a correction, as a share of `second`
 _TOGETHER = 0.5  # correlation of the corrections of one group's options
-_COMMON = 0.25  # variance that all corrections share, as a share of their own
-_NOISE = 0.02  # what an observation may be off, as a share of the anchor's error
-_INTERACTION = 0.1  # the same for two changed groups, as a share of the geometric mean of their `second`
-_TEMPERATURE = 0.5  # spread of the draws, as a share of the model's own
-_FEWEST = 16  # trials below which slopes are not worth what finding them costs
-_FAR, _LONG = 3, 8  # slopes are found again when the best plan has moved by so many groups, or at all after so many trials
+_COMMON = 0.25  # variance common to all corrections, as a share of their own
+_NOISE = 0.02  # standard deviation of an observation, as a share of the anchor's error
+_INTERACTION = 0.1  # the same for each pair of changed groups, as a share of the geometric mean of their `second`
+_TEMPERATURE = 0.5  # spread of the draws, relative to the model's own
+_FEWEST = 16  # trials below which slopes are not worth their cost
+_FAR, _LONG = 3, 8  # slopes are computed again if the best plan differs in so many groups, or at all after so many trials
 Rows = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What each option of each group would change at the anchor; zero for the options that it has.
+    """How each option of each group would change the error at the anchor; zero for the anchor's own options.
 
     Args:
-        first: to first order.
+        first: first-order effect.
         noise: the standard error of `first` over samples.
-        second: to second order.
-        cost: of finding them, in passes over the calibration samples.
+        second: second-order effect.
+        cost: cost of computing them, in passes over the calibration samples.
     """
 
     first: Rows
@@ -68,13 +67,13 @@ class Prices:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Prices:
-        """What `to_dict` gave."""
+        """The inverse of `to_dict`."""
         first, noise, second = (tuple(tuple(map(float, row)) for row in data[name]) for name in ("first", "noise", "second"))
         return cls(first, noise, second, float(data["cost"]))
 
 
 def prices_of(problem: Problem, anchor: Sequence[int], slopes: Slopes) -> Prices:
-    """The figures of layers and schemes as those of groups and options; the table's own where no gradient came or it is not finite."""
+    """The values of layers and schemes, summed to groups and options; the table's own where there is no finite gradient."""
     rows = [
         [_price(option, group.options[taken], slopes) for option in group.options]
         for group, taken in zip(problem.groups, anchor, strict=True)
@@ -104,7 +103,7 @@ class Local:
         problem: the groups.
         anchor: a measured plan, one option per group.
         error: its mean error.
-        prices: found at it.
+        prices: computed at the anchor.
     """
 
     def __init__(self, problem: Problem, anchor: tuple[int, ...], error: float, prices: Prices) -> None:
@@ -119,7 +118,7 @@ class Local:
         self.covariance: Matrix = np.outer(own, own) * same + _COMMON * _SPREAD**2 * np.outer(self._second, self._second)
 
     def observe(self, choice: Sequence[int], error: float) -> None:
-        """Learn from a measured plan, in place; an error that is not finite teaches nothing."""
+        """Learn from a measured plan, in place; an error that is not finite is ignored."""
         if not math.isfinite(error):
             return
         taken = self._starts + np.array(choice)
@@ -146,7 +145,7 @@ class Local:
         return self._rows(self.mean)
 
     def moved(self, choice: Sequence[int]) -> int:
-        """How many groups of a plan have other options than the anchor."""
+        """How many groups of a plan differ from the anchor."""
         return sum(a != b for a, b in zip(choice, self.anchor, strict=True))
 
     def _rows(self, prices: Vector) -> list[list[float]]:
@@ -154,7 +153,7 @@ class Local:
 
 
 class SlopesStage(Stage):
-    """Plans drawn from the local model, which moves with the best plan; only where the model gives gradients."""
+    """Plans drawn from the local model, which follows the best plan; only if the model gives gradients."""
 
     name = "slopes"
     title = PLAIN[name]
@@ -164,27 +163,27 @@ class SlopesStage(Stage):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._local: Local | None = None
-        self._observed: list[Measured] = []  # since the first anchor: earlier plans, such as uniform ones, are far from any anchor
+        self._observed: list[Measured] = []  # plans since the first anchor: earlier ones are far from any anchor
         self._since, self._cost = 0, 0.0
 
     @staticmethod
     def possible(setting: Setting) -> bool:
-        """Whether there are gradients to ask for, and trials enough."""
+        """Whether there are gradients and enough trials."""
         return setting.find_slopes is not None and setting.trials >= _FEWEST
 
     def begin(self, best: Measured) -> float | None:
-        """The cost of the first slopes; None if there are none."""
+        """Compute the first slopes and return the cost; None if there are none."""
         return self._anchored(best) or None if self.possible(self.setting) else None
 
     def prepare(self, best: Measured, room: float) -> float:
-        """The cost of moving the local model to the best plan, if that is due and the room is enough."""
+        """Move the local model to the best plan, if that is due and within `room`, and return the cost."""
         assert self._local is not None, "the stage has begun"
         moved = self._local.moved(best.choice)
         due = moved >= _FAR or (moved and self._since >= _LONG)
         return self._anchored(best) if due and room >= 2 * self._cost else 0.0
 
     def propose(self, turn: Turn) -> Proposal | None:
-        """The plan of one draw; the likeliest one first after slopes were found."""
+        """The plan of one draw; right after slopes were computed, the likeliest plan."""
         assert self._local is not None, "the stage has begun"
         return drawn(self.setting.problem, self._local, turn, likeliest=self._since == 0)
 
@@ -196,11 +195,11 @@ class SlopesStage(Stage):
             self._local.observe(found.choice, found.mean)
 
     def expected(self) -> Expected | None:
-        """What the local model expects."""
+        """The expected errors under the local model."""
         return None if self._local is None else self._local.expected()
 
     def _anchored(self, best: Measured) -> float:
-        """What it cost to anchor the local model at the best plan; 0.0 if there are no slopes there."""
+        """Anchor the local model at the best plan and return the cost; 0.0 if there are no slopes there."""
         prices = self._prices(best)
         if prices is None:
             return 0.0
@@ -211,7 +210,7 @@ class SlopesStage(Stage):
         return prices.cost
 
     def _prices(self, best: Measured) -> Prices | None:
-        """Prices at the best plan, from the notebook if any worker has found them."""
+        """Prices at the best plan, from the notebook if any worker has computed them."""
         name, problem = "slopes of options " + ",".join(map(str, best.choice)), self.setting.problem
         kept = self.setting.notebook.kept(name)
         if kept is not None:

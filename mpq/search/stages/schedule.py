@@ -1,8 +1,8 @@
 """The schedule: which stage proposes when, and which plan is the incumbent. No torch.
 
-The schedule reads its state from the study's record, so that a killed search resumes where it stopped; what other workers on the same
-study finish counts for all. A plan becomes the incumbent only if a paired test on the same samples finds it better
-(`evidence/paired_test.py`), and is given up part of the way once the test finds it worse; the samples saved go to further plans.
+The schedule reads its state from the study's record, so a killed search resumes where it stopped, and trials that other workers finish on
+the same study count too. A plan becomes the incumbent only if a paired test on the same samples finds it better
+(`evidence/paired_test.py`), and its measurement stops early once it is clearly worse; the time saved goes to further plans.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mpq.search.stages.local_model import SlopesStage
 from mpq.search.stages.registry import stage_kinds
 from mpq.search.study import Measured, Study
 
-_ASKED = 3  # plans that a stage may propose for each new one that it has; knobs often give a plan again
+_ASKED = 3  # proposals allowed per new plan of a stage; knobs often propose a plan again
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (stage, done, total, best error so far)."""
 
 
 def trials_of(name: str, trials: int, *, slopes: bool = False) -> int:
-    """How many of all trials a stage takes, with or without slopes; computing slopes counts as the passes that it takes."""
+    """The number of trials of a stage, with or without slopes; computing slopes counts as its number of passes."""
     *kinds, last = stage_kinds()
     shares = {kind.name: int((kind.share_with_slopes if slopes else kind.share) * trials) for kind in kinds}
     return trials - sum(shares.values()) if name == last.name else shares[name]
@@ -33,10 +33,10 @@ class Schedule:
 
     Args:
         study: the trials.
-        trials: how many of them in all.
-        stop: whether no further trial may begin.
+        trials: total number of trials.
+        stop: whether no new trial may start.
         on_progress: called after each trial.
-        slopes: finds slopes; None if there is no way to.
+        slopes: computes slopes; None if that is not possible.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class Schedule:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out and why, for people."""
+        """Stages that did not run, and why, for people."""
         return tuple(note for stage in self._stages for note in stage.notes)
 
     @property
     def lowest(self) -> Measured:
-        """The plan of the lowest mean error on the calibration samples, even by chance: held-out samples decide later."""
+        """The plan with the smallest mean error on the calibration samples, even if by chance; held-out samples decide later."""
         return min((found for found in self._study.finished if found.estimate is None), key=lambda found: found.mean)
 
     def fixed(self, name: str, choice: Choice) -> Measured:
-        """A plan that is known beforehand, measured once."""
+        """A plan that is given in advance, measured once."""
         self._study.refresh()
         finished = [found for found in self._study.stage(name) if found.choice == choice]
         found = finished[0] if finished else self._study.trial(name, lambda _: choice)
@@ -71,13 +71,13 @@ class Schedule:
         return found
 
     def run(self, best: Measured) -> Iterator[tuple[str, Measured]]:
-        """Each stage's title and the best plan after it."""
+        """Run all stages; each stage's title and the best plan after it."""
         for stage in self._stages:
             best = self._after(stage, best)
             yield stage.title or stage.name, best
 
     def _after(self, stage: Stage, best: Measured) -> Measured:
-        """The best plan after as many new plans as the stage has; a known plan does not count, and a plan given up counts in part."""
+        """The best plan after the stage's number of new plans; a known plan does not count, and a plan stopped early counts in part."""
         spent = stage.begin(best)
         if spent is None:
             self._slopes = self._slopes and not isinstance(stage, SlopesStage)
@@ -104,11 +104,11 @@ class Schedule:
         return best
 
     def _total(self, stage: Stage) -> int:
-        """The new plans of a stage; what earlier stages left over goes to the last one."""
+        """The number of new plans of a stage; the last stage also gets what earlier stages did not use."""
         return self._left if stage is self._stages[-1] else trials_of(stage.name, self._trials, slopes=self._slopes)
 
     def _next(self) -> Measured | None:
-        """The next finished trial of the stages so far, whoever made it; None when all were read."""
+        """The next finished trial of the stages so far, from any worker; None when all have been read."""
         self._study.refresh()
         for position, found in enumerate(self._study.finished):
             if position not in self._read and found.stage in self._begun:
@@ -117,7 +117,7 @@ class Schedule:
         return None
 
     def _measured(self, stage: Stage, best: Measured) -> bool:
-        """Whether the stage had a plan; it is measured then."""
+        """Whether the stage proposed a plan, which was then measured."""
         number = len(self._study.stage(stage.name))
         generator, known = self._study.generator(stage.name, number), self._study.known
         proposal = stage.propose(Turn(number, best, generator, known, self._study.finished, self._expected()))

@@ -1,4 +1,4 @@
-"""Neighbours of a plan: exchange bits between two groups within the limit. No torch."""
+"""Neighbors of a plan: move bits between two groups within the limit. No torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mpq.records.finalist_names import PLAIN
 from mpq.search.problem import Problem
 from mpq.search.stages.base import Proposal, Stage, Turn
 
-_MOVES = 150  # the most promising moves up and down that are paired
+_MOVES = 150  # the most promising upward and downward moves, which are paired
 _POOL = 64
 _NAMED = 4
-_DECAY = 12.0  # a neighbour that many places down the list is e times less likely
+_DECAY = 12.0  # a neighbor this many places down the list is e times less likely
 
 
 def propose(
@@ -24,7 +24,7 @@ def propose(
     generator: np.random.Generator,
     errors: Sequence[Sequence[float]],
 ) -> tuple[int, ...] | None:
-    """An untried neighbour within the limit: one group up, another down as far as needed; likelier the smaller its predicted error.
+    """An untried neighbor within the limit: one group up, another down as far as needed; likelier if its predicted error is smaller.
 
     Args:
         problem: groups, costs and the limit.
@@ -54,7 +54,7 @@ def propose(
 
 
 def describe(problem: Problem, before: tuple[int, ...], after: tuple[int, ...]) -> str:
-    """What changes, for people: "conv1 int8 -> int4, linear int4 -> int8"; a few layers are named, others counted."""
+    """The changes, for people: "conv1 int8 -> int4, linear int4 -> int8"; a few layers are named, others counted."""
     old, new = problem.schemes(before), problem.schemes(after)
     changes = [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
     more = [f"and {len(changes) - _NAMED} more layers"] if len(changes) > _NAMED + 1 else []
@@ -69,14 +69,14 @@ def _moved(choice: tuple[int, ...], moves: tuple[tuple[int, int], ...]) -> tuple
 
 
 class SwapStage(Stage):
-    """Neighbours of the best plan, the likeliest by the models first; when all of these are known, of the next best plan."""
+    """Neighbors of the best plan, the most promising first; when all of these are known, neighbors of the next best plan."""
 
     name = "swap"
     title = PLAIN[name]
-    place = 90  # the last stage: it takes all trials that are left
+    place = 90  # the last stage: it gets all remaining trials
 
     def propose(self, turn: Turn) -> Proposal | None:
-        """An untried neighbour of the best plan that has one."""
+        """An untried neighbor of the best plan that has one."""
         problem = self.setting.problem
         for near in (turn.best, *sorted(turn.finished, key=lambda found: found.mean)):
             choice = propose(problem, near.choice, turn.known, turn.generator, turn.expected)

@@ -1,4 +1,4 @@
-"""Uniform plans: every layer at one format. They always compete. No torch."""
+"""Uniform plans: every layer with the same format. They always compete. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpq.search.problem import Group, Problem
 
 @dataclass(frozen=True)
 class Uniform:
-    """A plan of one format: `name` is its scheme, `choice` one option per group, `exceptions` the layers that cannot take it."""
+    """A plan with one format: `name` is its scheme, `choice` one option per group, `exceptions` the layers that cannot use it."""
 
     name: str
     choice: tuple[int, ...]
@@ -21,7 +21,7 @@ class Uniform:
 
 
 def uniform_plans(problem: Problem, table: Sensitivity, pins: Mapping[str, Scheme]) -> list[Uniform]:
-    """All uniform plans within the limit. A layer whose rows a group size does not divide takes its nearest group size."""
+    """All uniform plans within the limit. A layer whose rows a group size does not divide uses the nearest possible group size."""
     found: dict[tuple[int, ...], Uniform] = {}
     for scheme in _families(table):
         indices = [_index(group, scheme, pins) for group in problem.groups]
@@ -43,7 +43,7 @@ def _families(table: Sensitivity) -> Iterator[Scheme]:
 
 
 def _index(group: Group, wanted: Scheme, pins: Mapping[str, Scheme]) -> int | None:
-    """The option of `group` nearest to `wanted`: its format (any 16-bit format for a 16-bit one), then the nearest number of groups."""
+    """The option of `group` nearest to `wanted`: first by format (any 16-bit one for a 16-bit one), then by number of groups."""
     if any(layer.name in pins for layer in group.layers):
         return 0
     lead = group.layers[0]
@@ -52,7 +52,7 @@ def _index(group: Group, wanted: Scheme, pins: Mapping[str, Scheme]) -> int | No
 
 
 def nearest_scheme(offered: Sequence[Scheme], wanted: Scheme, layer: Layer) -> Scheme | None:
-    """The scheme of the same format with the nearest number of groups, any 16-bit format for a 16-bit one; None if there is none."""
+    """The scheme of the same format with the nearest number of groups; any 16-bit format for a 16-bit one. None if there is none."""
     return min((each for each in offered if _same_kind(each, wanted)), key=lambda each: _distance(each, wanted, layer), default=None)
 
 

@@ -23,7 +23,7 @@ _MODULES: dict[str, Any] = {"bags": bags, **PACKS}
 _KERNELS = {
     "bags": "computes on the packed codes in float32, as exact as with dequantized weights",
     "blocks": "dequantizes a block of outputs at a time: cheaper for more samples",
-    "rows": "no packed kernel for this format here: dequantizes some rows at a time",
+    "rows": "no packed kernel for this format here: dequantizes a block of rows at a time",
     "plain": "stored in the dtype of the model: an ordinary tensor",
     "int4pack": "torch's own int4 matmul, fast in bfloat16 on this CPU; scales are rounded to bfloat16",
     "int8pack": "torch's own int8 matmul, fast in bfloat16 on this CPU; scales are rounded to bfloat16",

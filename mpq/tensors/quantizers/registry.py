@@ -13,9 +13,9 @@ QUANTIZERS: Registry[Quantizer] = Registry(
     "quantizer",
     {
         "rtn": ("mpq.tensors.quantizers.rtn:RoundToNearest", "round to nearest under min-max scales"),
-        "mse": ("mpq.tensors.quantizers.mse:WeightError", "the clipping with the least squared weight error"),
-        "hqq": ("mpq.tensors.quantizers.hqq:HalfQuadratic", "half-quadratic scales: outliers may err"),
-        "act": ("mpq.tensors.quantizers.act:ActivationEnergy", "weight errors weighed by the energy of the inputs"),
+        "mse": ("mpq.tensors.quantizers.mse:WeightError", "clipping with the smallest squared weight error"),
+        "hqq": ("mpq.tensors.quantizers.hqq:HalfQuadratic", "half-quadratic scales that tolerate errors in outliers"),
+        "act": ("mpq.tensors.quantizers.act:ActivationEnergy", "weight errors weighted by the energy of the inputs"),
         "gptq": ("mpq.tensors.quantizers.gptq:GPTQ", "column by column, each error compensated in later columns"),
         "descent": ("mpq.tensors.quantizers.gptq:Descent", "gptq, then coordinate descent over codes and scales"),
     },

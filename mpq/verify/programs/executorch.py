@@ -26,7 +26,7 @@ class ExecuTorch(Program):
 
 
 class _Method(Loaded):
-    notes = ("no one reads the weights of an ExecuTorch program, so its outputs alone are compared",)
+    notes = ("the weights in an ExecuTorch program cannot be read, so only its outputs are compared",)
 
     def __init__(self, path: Path) -> None:
         self._program = imported("executorch.runtime", _INSTALL).Runtime.get().load_program(path)

@@ -34,14 +34,14 @@ class Transformers(Program):
         """Load the folder as `from_pretrained` does."""
         config = config_of(path)
         if config.get("auto_map") and not trust:
-            raise TrustError(f"{path} brings code of its own (auto_map), which loading it would run: use --trust if you trust it")
+            raise TrustError(f"{path} contains its own code (auto_map), which would run when loaded: use --trust if you trust it")
         transformers = imported("transformers", _INSTALL)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         names = config.get("architectures") or [""]
         kind = getattr(transformers, str(names[0]), None)
         if kind is None or not hasattr(kind, "from_pretrained"):
-            raise UsageError(f"{path} is a model of the class {names[0]}, which Transformers does not have")
+            raise UsageError(f"{path} is a model of class {names[0]}, which Transformers does not have")
         model, report = kind.from_pretrained(path, dtype="auto", output_loading_info=True, local_files_only=True, trust_remote_code=trust)
         return _Model(path, model.eval(), report, fingerprint)
 
@@ -84,11 +84,11 @@ class _Model(Loaded):
 def _not_loaded(report: Mapping[str, Any]) -> Iterator[Finding]:
     """What Transformers says that it did not load."""
     for name in sorted(report.get("missing_keys") or ()):
-        yield Finding("tensor missing", str(name), "it is not in the file: Transformers made up its values")
+        yield Finding("tensor missing", str(name), "it is not in the file: Transformers initialized it randomly")
     for name in sorted(report.get("unexpected_keys") or ()):
-        yield Finding("tensor missing", str(name), "it is in the file and Transformers does not load it")
+        yield Finding("tensor missing", str(name), "it is in the file, but Transformers does not load it")
     for entry in sorted(map(str, report.get("mismatched_keys") or ())):
-        yield Finding("shape", entry, "Transformers did not load it, for it has another shape than the model")
+        yield Finding("shape", entry, "Transformers did not load it, because its shape differs from the model's")
 
 
 def _untied(model: nn.Module, ties: Mapping[str, str]) -> Iterator[Finding]:
@@ -96,4 +96,4 @@ def _untied(model: nn.Module, ties: Mapping[str, str]) -> Iterator[Finding]:
     tensors = dict(model.named_parameters(remove_duplicate=False))
     for name, other in ties.items():
         if name in tensors and other in tensors and tensors[name].data_ptr() != tensors[other].data_ptr():
-            yield Finding("tie lost", name, f"it is a tensor of its own, and should be '{other}'")
+            yield Finding("tie lost", name, f"it is a separate tensor, but should be '{other}'")

@@ -53,5 +53,5 @@ def test_a_model_whose_outputs_do_not_depend_on_its_weights_is_refused() -> None
             same: torch.Tensor = x + 0 * self.body(x)
             return same
 
-    with pytest.raises(ModelError, match=r"^no change of a weight reaches the outputs, so weight errors cannot be put in relative_mse"):
+    with pytest.raises(ModelError, match=r"^no change of a weight reaches the outputs, so weight errors cannot be scaled to relative_mse"):
         mpq.analyze(Silent().eval(), data(24), method="weight", metric="relative_mse", **CHOICES)

@@ -16,7 +16,7 @@ def source(folder: Path) -> Source:
 
 def test_a_plan_without_linear_layers_is_refused(tmp_path: Path) -> None:
     path = plan(tmp_path, {"embed_tokens": "int4", "head": "fp16"})
-    with pytest.raises(ExportError, match="leaves nothing for this target to quantize"):
+    with pytest.raises(ExportError, match="has no layer that this target quantizes"):
         export(path, "modelopt")
 
 
@@ -59,6 +59,6 @@ def test_a_whole_row_is_a_group_of_minus_one() -> None:
 
 def test_what_is_not_written_is_told(tmp_path: Path) -> None:
     assert remarks(source(tmp_path)) == [
-        "not quantized by this target, stays as it is: model.embed_tokens (int4-g32)",
+        "not quantized by this target: model.embed_tokens (int4-g32)",
         "weights that the plan does not name may take the program's default; export the artifact instead to exclude them by name",
     ]

@@ -19,7 +19,7 @@ def test_gptqmodel_names_what_differs_from_the_most_common_scheme_and_leaves_flo
         r"-:^model\.layers\.0\.mlp\.down_proj$": {},
         r"+:^model\.layers\.0\.self_attn\.v_proj$": {"bits": 8, "group_size": 32, "sym": True},
     }
-    assert done.notes[0] == "not quantized by this target, stays as it is: model.embed_tokens (int4-g32)"
+    assert done.notes[0] == "not quantized by this target: model.embed_tokens (int4-g32)"
 
 
 def test_gptqmodel_expressions_match_only_their_own_layer(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_other_models_take_the_samples_that_are_given_of_any_batch(tmp_path: Pat
     assert found.args == ()
     assert torch.equal(found.kwargs["x"], inputs(3, 8)[:2])
     assert found.dynamic == ((), {"x": frozenset({0}), "y": frozenset({0})})
-    with pytest.raises(ExportError, match=r"^a state_dict model brings no inputs to trace it with: "):
+    with pytest.raises(ExportError, match=r"^a state_dict model has no example inputs to trace it with: "):
         call_of(Two(), BARE, Options())
 
 

@@ -86,7 +86,9 @@ def test_a_model_that_computes_something_else_while_it_is_exported_is_refused(
     pytest.importorskip(package)
     made, options = artifact(tmp_path, factory)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(ExportError, match=rf"{package} gives other outputs than the artifact: 'output' differs by \d.*--no-compare writes"):
+    with pytest.raises(
+        ExportError, match=rf"{package} gives different outputs than the artifact: 'output' differs by \d.*--no-compare writes"
+    ):
         export(made, target, options=options)
     assert sorted(tmp_path.iterdir()) == before
 

@@ -158,7 +158,7 @@ def test_every_group_is_one_that_vllm_accepts(tmp_path: Path) -> None:
         "down": "int4-g32",
     }
     path = artifact(tmp_path, schemes, "int5-asym-g32", tie_word_embeddings=False)
-    with pytest.raises(ExportError, match=r"compressed-tensors cannot express .* and 1 more: --nearest"):
+    with pytest.raises(ExportError, match=r"compressed-tensors cannot represent .* and 1 more: --nearest"):
         export(path, "compressed-tensors")
     done = export(path, "compressed-tensors", nearest=True)
     config = json.loads((done.path / "config.json").read_text())["quantization_config"]
@@ -180,7 +180,10 @@ def test_rows_that_fill_no_word_load_in_transformers_only(tmp_path: Path) -> Non
     path = artifact(tmp_path, {"down": "int4"}, "int8", intermediate_size=92)
     done = export(path, "compressed-tensors")
     down = ", ".join(f"model.layers.{number}.mlp.down_proj" for number in range(2))
-    assert f"loads in Transformers, not in vLLM: its words hold codes of one row only, and rows of {down} fill none exactly" in done.notes
+    assert (
+        f"loads in Transformers, not in vLLM: each 32-bit word holds codes of one row only, and rows of {down} do not fill whole words"
+        in done.notes
+    )
     with torch.no_grad():
         reference = mpq.load(path)(input_ids=tokens()).logits
     assert float((reference - loaded_logits(done.path)).abs().max()) < 1e-5

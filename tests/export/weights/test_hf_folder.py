@@ -27,6 +27,6 @@ def test_the_tokenizer_is_copied_and_code_is_not(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
-    note = "the original folder is not there, so no tokenizer was copied: --reference MODEL names it"
+    note = "the original folder was not found, so no tokenizer was copied: name it with --reference MODEL"
     assert copy_tokenizer(tmp_path / "gone", tmp_path) == [note]
     assert copy_tokenizer(None, tmp_path) == [note]

@@ -63,7 +63,7 @@ def test_weights_alone_need_the_original_and_what_makes_its_module(tmp_path: Pat
     (tmp_path / "w.pt").unlink()
     with pytest.raises(ExportError) as error:
         quantized_module(given, Options(factory=NAMED))
-    assert str(error.value) == f"{given.path} holds weights only, and its model w.pt is not there: name it with --reference"
+    assert str(error.value) == f"{given.path} holds weights only, and its model w.pt was not found: name it with --reference"
     with pytest.raises(ModelError):
         quantized_module(given, Options(factory=NAMED, model=tmp_path / "none.pt"))
 
@@ -74,5 +74,5 @@ def test_two_samples_of_the_data_are_enough(tmp_path: Path) -> None:
     found = sample(mlp(), given, Options(data=str(tmp_path / "data.pt")))
     assert isinstance(found, Batch)
     assert torch.equal(found.args[0], inputs(5, 8)[:2])
-    with pytest.raises(ExportError, match=r"^a state_dict model brings no inputs to trace it with: add --data FILE, two samples are "):
+    with pytest.raises(ExportError, match=r"^a state_dict model has no example inputs to trace it with: add --data FILE; two samples are "):
         sample(mlp(), given, Options())

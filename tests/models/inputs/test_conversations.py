@@ -51,7 +51,7 @@ def test_a_field_that_is_asked_for_is_read_whether_text_or_messages() -> None:
 def test_notes_say_how_turns_become_text() -> None:
     for tokenizer, words in (
         (Tokenizer(), "by the tokenizer's chat template"),
-        (None, "joined by blank lines, for the tokenizer has no chat template"),
+        (None, "joined by blank lines, because the tokenizer has no chat template"),
     ):
         made = Documents(tokenizer, None, "d.jsonl")
         made.of(PAIR, 1)
@@ -65,12 +65,12 @@ def test_notes_say_how_turns_become_text() -> None:
 @pytest.mark.parametrize(
     ("first", "record", "reason"),
     [
-        (PAIR, {"prompt": "Hi"}, 'd.jsonl, row 2: no text under "response"; every row must have it'),
+        (PAIR, {"prompt": "Hi"}, 'd.jsonl, row 2: no text under "response"; every row needs it'),
         (CHAT, {"messages": "Hi", "text": 3}, "d.jsonl, row 2: "),
         (CHAT, {"messages": ["Hi"]}, 'd.jsonl, row 2: a message is \'Hi\'; give {"role": ..., "content": ...}'),
         (CHAT, {"messages": [{"role": "user", "content": None}]}, "d.jsonl, row 2: a message has no role or no text; give both"),
         (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, "d.jsonl, row 2: the tokenizer's chat template refuses it (no tools)"),
-        (CHAT, {"messages": [{"role": "user", "content": "\ud83d"}]}, "d.jsonl, row 2: the text holds half of a surrogate pair"),
+        (CHAT, {"messages": [{"role": "user", "content": "\ud83d"}]}, "d.jsonl, row 2: the text contains half of a surrogate pair"),
     ],
 )
 def test_a_record_of_another_kind_than_the_first_is_refused(first: dict[str, Any], record: dict[str, Any], reason: str) -> None:

@@ -88,7 +88,7 @@ def test_the_field_that_holds_the_text_is_chosen(tokenizer: Path) -> None:
     with pytest.raises(DataError, match=r"the text fields are body, title; choose one with --text-field$"):
         load_data("text.jsonl", model=model)
     assert load_data("text.jsonl", model=model, text_field="title").batches[0].kwargs["input_ids"].tolist() == [[1, 3, 2]]
-    with pytest.raises(DataError, match=r'line 1: no text under "none"; every line must have it$'):
+    with pytest.raises(DataError, match=r'line 1: no text under "none"; every line needs it$'):
         load_data("text.jsonl", model=model, text_field="none")
 
 
@@ -99,7 +99,7 @@ def test_a_pooler_whose_output_is_not_compared_is_not_searched(tokenizer: Path) 
     for method in ("measure", "fisher"):
         table = mpq.analyze(model, data, candidates=("4",), quantizer="rtn", method=method)
         assert not [layer.name for layer in table.layers if "pooler" in layer.name]
-        assert "no compared output depends on them, so left as they are: pooler.dense" in table.header.notes
+        assert "no compared output depends on them, so left unquantized: pooler.dense" in table.header.notes
     asked = mpq.analyze(model, data, candidates=("4",), quantizer="rtn", method="measure", outputs=("pooler_output",))
     assert [layer.name for layer in asked.layers if "pooler" in layer.name] == ["pooler.dense"]
 

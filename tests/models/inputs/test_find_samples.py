@@ -346,7 +346,7 @@ def test_lengths_give_a_mask_by_name_and_by_position() -> None:
         (mask,) = [batch.mask for batch in data.batches]
         assert mask is not None
         assert torch.equal(mask, expected)
-        assert "52% of the positions count, by x_lengths; the others are padding" in data.description
+        assert "52% of the positions count, according to x_lengths; the others are padding" in data.description
 
 
 def test_padding_by_lengths_changes_no_figure() -> None:

@@ -44,7 +44,7 @@ def test_a_program_of_one_batch_size_gets_whole_batches() -> None:
     assert data.fixed_batch == 3
     assert data.description == "6 samples of [3, 8, 8]; the model takes exactly 3 at once, so the last 1 are dropped"
     assert fit(IMAGES, exported(1)).description == "6 samples of [3, 8, 8]; the model takes exactly 1 at once"
-    with pytest.raises(DataError, match=r"^memory: the model takes exactly 8 samples at once, and there are 6: give at least 8"):
+    with pytest.raises(DataError, match=r"^memory: the model takes exactly 8 samples per batch, and there are 6: give at least 8"):
         fit(IMAGES, exported(8))
 
 

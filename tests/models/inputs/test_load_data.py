@@ -209,7 +209,7 @@ def test_files_that_cannot_be_read_are_refused(images: LoadedModel, tmp_path: Pa
         "missing.pt": f"missing.pt does not exist: give a file of {readable}, or package.module:callable",
         ".": f". is a folder without Parquet or Arrow files, and without PNG or JPEG images: give a file of {readable}",
         "noise.bin": "noise.bin is neither a file of tensors nor UTF-8 text (byte 0): give one of these",
-        "words.npz": "words.npz, array 'words' holds <U1, which is not a number: save numeric arrays",
+        "words.npz": "words.npz, array 'words' holds <U1, which is not numeric: save numeric arrays",
         "pickled.pt": (
             "pickled.pt holds pickled Python objects (torch.nn.modules.linear.Linear), which run code when loaded: "
             "save plain tensors with torch.save"
@@ -221,7 +221,7 @@ def test_files_that_cannot_be_read_are_refused(images: LoadedModel, tmp_path: Pa
 
 
 def test_options_that_do_not_apply_are_refused(images: LoadedModel) -> None:
-    with pytest.raises(UsageError, match=r"^--seq-len 8 applies to text, and calibration.pt holds tensors: leave it out$"):
+    with pytest.raises(UsageError, match=r"^--seq-len 8 applies to text, but calibration.pt holds tensors: leave it out$"):
         load(IMAGES, images, seq_len=8)
     with pytest.raises(UsageError, match=r"^calibration.pt\?split=a selects lines, but the file holds tensors: leave out '\?split=a'$"):
         load_data("calibration.pt?split=a", model=images)
@@ -275,7 +275,7 @@ def test_a_callable_that_fails_is_reported(images: LoadedModel, source: str) -> 
 def test_example_inputs_serve_as_data() -> None:
     data = example_data(exported(2))
     assert (data.samples, data.source) == (2, "example inputs")
-    message = r"^there is no calibration data, and the model carries no example inputs: give data with --calib FILE$"
+    message = r"^no calibration data was given, and the model has no example inputs: give data with --calib FILE$"
     with pytest.raises(DataError, match=message):
         example_data(in_memory(nn.Linear(2, 2)))
 

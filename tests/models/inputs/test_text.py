@@ -59,7 +59,7 @@ def test_documents_start_with_bos_and_are_cut_into_windows_of_the_models_positio
     write_lines({"text": "a b c"}, {"text": "d d"}, {"text": "c"})
     data = load_data("text.jsonl", model=model)
     assert ids(data) == [[BOS, 1, 2, 3], [BOS, 4, 4, BOS]]
-    notes = "3 documents, each starting with BOS; the last 1 tokens fill no window and are dropped"
+    notes = "3 documents, each starting with BOS; the last 1 tokens do not fill a window and are dropped"
     assert data.description == f"2 windows of input_ids [4]; {notes}"
     assert data.ordered
 
@@ -73,7 +73,7 @@ def test_a_tokenizer_without_bos_adds_none(model: LoadedModel, tmp_path: Path) -
     write_lines({"text": "a b"}, {"text": "c d"})
     data = load_data("text.jsonl", model=model_with(save_tokenizer(tmp_path / "plain", bos=False), n_positions=4))
     assert ids(data) == [[1, 2, 3, 4]]
-    assert data.description == "1 window of input_ids [4]; 2 documents, without BOS, for the tokenizer has none"
+    assert data.description == "1 window of input_ids [4]; 2 documents, without BOS, because the tokenizer has none"
 
 
 def test_num_samples_takes_the_first_windows(model: LoadedModel) -> None:
@@ -108,7 +108,7 @@ def test_a_single_text_field_of_another_name_is_the_text(model: LoadedModel) -> 
     [
         ('{"a": "x", "b": "y"}', "text.jsonl: the text fields are a, b; choose one with --text-field"),
         ('{"a": 1}', "text.jsonl: no field holds text; choose one with --text-field"),
-        ('{"a": "x"}\n{"a": 1}', 'text.jsonl, line 2: no text under "a"; every line must have it'),
+        ('{"a": "x"}\n{"a": 1}', 'text.jsonl, line 2: no text under "a"; every line needs it'),
         ('{"a": "x"}\n[1]', "text.jsonl, line 2: not a JSON object; write one object per line"),
         ('{"text": " "}', "text.jsonl holds no text: give at least one document"),
         ('{"text": "a"}', "text.jsonl holds 2 tokens, fewer than one window of 4: give more text or a smaller --seq-len"),
@@ -148,14 +148,14 @@ def test_lengths_out_of_range_are_refused(model: LoadedModel) -> None:
 
 def test_half_of_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"text": "a b c d"}\n{"text": "a \\ud83d b"}\n')
-    with pytest.raises(DataError, match="line 2: the text holds half of a surrogate pair; write whole characters"):
+    with pytest.raises(DataError, match="line 2: the text contains half of a surrogate pair; write whole characters"):
         load_data(str(tmp_path / "t.jsonl"), model=model_with(save_tokenizer(tmp_path, bos=False)), seq_len=2)
 
 
 def test_more_text_than_is_read_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mpq.models.inputs.text.TEXT_BYTES", 7)
     (tmp_path / "t.txt").write_text("a b c d ")
-    with pytest.raises(DataError, match="has more than 7 bytes of text, and all of it is read: cut out a part"):
+    with pytest.raises(DataError, match="has more than 7 bytes of text, too many to read completely: use a part of it"):
         load_data(str(tmp_path / "t.txt"), model=model_with(save_tokenizer(tmp_path, bos=False)), seq_len=2)
 
 
@@ -168,7 +168,7 @@ def test_a_chat_is_rendered_by_the_template_and_starts_with_bos_once(model: Load
     write_lines({"messages": turns}, {"messages": turns[::-1]})
     data = load_data("text.jsonl", model=model)
     assert ids(data) == [[0, 1, 2, 3], [0, 3, 1, 2]]
-    assert "messages: turns by the tokenizer's chat template; 2 documents, each starting with BOS" in data.description
+    assert "messages: turns formatted with the tokenizer's chat template; 2 documents, each starting with BOS" in data.description
 
 
 def test_tables_and_folders_of_tables_are_read_like_jsonl(model: LoadedModel, tmp_path: Path) -> None:

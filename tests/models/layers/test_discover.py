@@ -239,7 +239,7 @@ def test_float64_weights_are_refused() -> None:
 def test_no_batches_are_refused() -> None:
     with pytest.raises(DataError) as error:
         discover(linears(), [])
-    assert str(error.value) == "there is no batch of data to run the model on: give at least one sample"
+    assert str(error.value) == "there is no data to run the model on: give at least one sample"
 
 
 class Extra(nn.Linear):
@@ -253,7 +253,7 @@ class Extra(nn.Linear):
 def test_a_state_dict_with_more_than_tensors_is_refused() -> None:
     with pytest.raises(ModelError) as error:
         find(nn.Sequential(Extra(8, 2)), X)
-    assert str(error.value) == "'0._extra_state' in the state dict is no tensor but dict: mpq stores tensors only"
+    assert str(error.value) == "'0._extra_state' in the state dict is not a tensor but dict: mpq stores tensors only"
 
 
 def test_a_name_that_another_tensor_has_keeps_its_suffix() -> None:

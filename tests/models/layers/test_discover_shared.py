@@ -55,7 +55,7 @@ def test_weights_that_share_memory_in_another_shape_are_refused() -> None:
     module[1].weight = nn.Parameter(module.get_parameter("0.weight").data.T)
     with pytest.raises(ModelError) as error:
         find(module, X)
-    assert str(error.value) == "'0.weight' and '1.weight' share memory without being the same: give each its own, with .clone()"
+    assert str(error.value) == "'0.weight' and '1.weight' overlap in memory without being the same tensor: separate them with .clone()"
 
 
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm])

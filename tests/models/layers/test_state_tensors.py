@@ -36,4 +36,4 @@ class Extra(nn.Module):
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(ModelError) as error:
         state_of(Extra())
-    assert str(error.value) == "'_extra_state' in the state dict is no tensor but int: mpq stores tensors only"
+    assert str(error.value) == "'_extra_state' in the state dict is not a tensor but int: mpq stores tensors only"

@@ -37,7 +37,7 @@ def test_weights_of_a_state_that_is_zero_are_left_as_they_are_and_named() -> Non
     torch.manual_seed(0)
     table = analyzed(Cell(learned=False).eval())
     assert [layer.name for layer in table.layers] == ["rnn.weight_ih", "head"]
-    (note,) = [note for note in table.header.notes if note.startswith("no effect on the outputs of a single call, so left as they are")]
+    (note,) = [note for note in table.header.notes if note.startswith("no effect on the outputs of a single call, so left unquantized")]
     assert note.endswith(": rnn.weight_hh")
     assert all(errors.max() > 0 for errors in table.errors.values())
 
@@ -49,7 +49,7 @@ def test_weights_of_a_state_that_is_not_zero_are_searched() -> None:
 
 
 def test_nothing_left_is_refused_with_the_reason() -> None:
-    with pytest.raises(ModelError, match=r"no layer is left to search: no effect on the outputs of a single call.*: rnn\.weight_hh"):
+    with pytest.raises(ModelError, match=r"no layers left to search: no effect on the outputs of a single call.*: rnn\.weight_hh"):
         analyzed(Cell(learned=False).eval(), targets=("rnn.weight_hh",))
 
 

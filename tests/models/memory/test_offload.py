@@ -109,7 +109,7 @@ def refusal(path: Path, folder: Path, kind: type[Exception] = ModelError) -> str
 def test_other_models_and_folders_that_cannot_be_written_are_refused(saved: Path, tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(3)}, tmp_path / "state.pt")
     assert refusal(tmp_path / "state.pt", tmp_path, UsageError) == (
-        "DIR is no Hugging Face directory, whose weights alone can stay in their files: leave out --offload"
+        "DIR is not a Hugging Face directory; only those can keep their weights in files: leave out --offload"
     )
     assert refusal(saved / "llama", tmp_path / "state.pt", OutputError) == (
         f"cannot write to {tmp_path / 'state.pt'}: File exists; choose another folder with --offload"

@@ -78,7 +78,7 @@ def test_a_module_of_more_parameters_than_allowed_is_stopped_while_it_is_made() 
         nn.Linear(2, 2)
     with pytest.raises(ModelError) as error, hollow_parameters(most=8):
         nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    assert str(error.value) == "its configuration makes more than 8 parameters, which are not there"
+    assert str(error.value) == "its configuration makes more than 8 parameters, which the file does not have"
     assert not nn.Linear(2, 2).weight.is_meta
 
 

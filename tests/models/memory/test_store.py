@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_does_without(tmp_path: Path
     store.put("a", PARTS)
     assert same(store.get("a", MOST))
     assert store.notes == [
-        f"nothing more is written to the cache {tmp_path / 'file' / 'cache'}: Not a directory; --cache names another folder"
+        f"no more entries are written to the cache {tmp_path / 'file' / 'cache'}: Not a directory; --cache names another folder"
     ]
 
 

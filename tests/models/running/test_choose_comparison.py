@@ -66,7 +66,7 @@ def test_outputs_are_chosen_by_name_glob_and_weight() -> None:
     assert [name for name, _ in chosen(make, outputs=["boxes", "lo*"])[0]] == ["boxes.0", "boxes.1", "logits"]
     found = choose_comparison(Heads(make).eval(), [BATCH], outputs=["boxes.0=3", "boxes.1"]).comparison
     assert found.parts[0].weight == pytest.approx(3 * found.parts[1].weight, rel=1e-4)
-    with pytest.raises(UsageError, match=r"no output is called 'scores': the model returns logits, boxes.0, boxes.1, extra"):
+    with pytest.raises(UsageError, match=r"no output is named 'scores': the model returns logits, boxes.0, boxes.1, extra"):
         chosen(make, outputs=["scores"])
     with pytest.raises(UsageError, match="the weight in 'logits=-1' is not a positive number"):
         chosen(make, outputs=["logits=-1"])
@@ -81,7 +81,7 @@ def test_a_silent_sample_does_not_outweigh_a_thousand() -> None:
     loud = torch.randn(1000, 8, generator=torch.Generator().manual_seed(1))
     values = torch.cat([loud, torch.zeros(1, 8)])
     found = choose_comparison(Heads(lambda x: values).eval(), [Batch((torch.zeros(1001, 1),))], metric="relative_mse")
-    assert "1 of 1001 samples have an output of nearly zero" in found.notes[-1]
+    assert "1 of 1001 samples have an output close to zero" in found.notes[-1]
     errors = found.comparison.errors(found.comparison.prepare([values]), [values + 0.01])
     assert float(errors[-1]) < float(errors[:-1].sum()) / 2
     assert float(errors[:-1].mean()) == pytest.approx(float(RelativeMSE().errors((loud,), [loud + 0.01]).mean()), rel=0.05)
@@ -121,7 +121,7 @@ def test_a_weight_is_a_positive_number(text: str) -> None:
 
 def test_the_shares_of_several_outputs_are_said() -> None:
     _, notes = chosen(lambda x: {"a_logits": 3 * x, "b_logits": x}, outputs=["a_logits=3", "b_logits"])
-    assert "the error is a share of the outputs' spread: a_logits 75%, kl_divergence times " in notes
+    assert "each output's error is divided by the output's spread:  a_logits 75%, kl_divergence times " in notes
     assert ", b_logits 25%, kl_divergence times " in notes
 
 

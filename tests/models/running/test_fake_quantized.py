@@ -137,6 +137,6 @@ def test_coded_candidates_without_room_for_their_tables_are_left_out_with_a_line
         "2": ["ec1", "ec4", "int8"],
     }
     assert lines == [
-        "left out for '0', whose 160 weights are too few for the tables of the code: ec1",
-        "left out for '1', whose 384 weights are too few for the tables of the code: ec1",
+        "left out for '0', whose 160 weights are too few for the code tables:  ec1",
+        "left out for '1', whose 384 weights are too few for the code tables:  ec1",
     ]

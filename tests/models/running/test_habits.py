@@ -132,7 +132,7 @@ def test_the_module_that_draws_is_named() -> None:
 @pytest.mark.parametrize("source", ["dropout", "randn", "numpy"])
 def test_a_seed_makes_it_repeatable_and_leaves_the_random_state_alone(source: str) -> None:
     module = Noisy(source)
-    assert examined(module, seed=True) == ["every call begins with the random seed 0"]
+    assert examined(module, seed=True) == ["every call starts with the random seed 0"]
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -153,7 +153,7 @@ def test_randomness_that_no_seed_reaches_is_refused() -> None:
 
 def test_inputs_that_a_model_writes_into_are_copied() -> None:
     module = Writes().eval()
-    assert examined(module) == ["the model writes into its inputs, so every call gets a copy"]
+    assert examined(module) == ["the model modifies its inputs, so every call gets a copy"]
     assert torch.equal(forward(module, BATCHES[0])[0], forward(module, BATCHES[0])[0])
 
 

@@ -193,7 +193,7 @@ def test_example_inputs_are_read_by_mpq_itself() -> None:
     [
         ("archive_format", b"pt3", "another archive_format than torch writes"),
         ("archive_version", b"1", "another archive_version than torch writes"),
-        ("byteorder", b"big", "numbers of another byte order"),
+        ("byteorder", b"big", "numbers in another byte order"),
         ("data/aotinductor/model/x.so", b"", "a compiled library"),
         ("data/weights/model.pt", b"", "pickled tensors"),
         ("notes.txt", b"", "the unusual record 'notes.txt'"),

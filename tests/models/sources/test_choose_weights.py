@@ -146,7 +146,7 @@ def test_batch_norms_without_counters_are_accepted_and_said(versions: bool) -> N
     del content["1.num_batches_tracked"]
     model = loaded(content)
     assert torch.equal(model.module.state_dict()["0.weight"], content["0.weight"])
-    assert model.notes == ("c.pt: 1 value not in the file, as the builder made them: 1.num_batches_tracked",)
+    assert model.notes == ("c.pt: 1 value not in the file, so the builder's own are kept:  1.num_batches_tracked",)
 
 
 @pytest.mark.parametrize(
@@ -188,18 +188,18 @@ def test_the_one_entry_that_fits_is_found_whatever_its_key(key: str) -> None:
     discriminator = {"0.weight": torch.zeros(1, 9)}
     model = loaded({"epoch": 3, "optimizer": optimizer, "discriminator": discriminator, key: state()})
     assert holds(model, state())
-    assert model.notes == (f"c.pt: weights of '{key}', which alone fit the module",)
+    assert model.notes == (f"c.pt: weights of '{key}', which alone match the module",)
     assert holds(loaded({"models": {"best": {key: prefixed("module.", state())}}, "other": {"x": torch.zeros(3)}}), state())
 
 
 def test_several_entries_that_fit_are_named_and_the_key_chooses() -> None:
     content = {"model": state(), "ema": state(2.0)}
-    expected = "c.pt has several sets of weights that fit: model, ema; choose one, for example --checkpoint-key model"
+    expected = "c.pt has several sets of weights that match: model, ema; choose one, for example --checkpoint-key model"
     assert refusal(content) == expected
     assert holds(loaded(content, key="ema"), state(2.0))
     assert holds(loaded({"a": content}, key="a.model"), state())
     assert loaded(content, key="ema").sha256 != loaded(content, key="model").sha256
-    assert "names nothing in c.pt: it has tensors in model, ema" in refusal(content, UsageError, key="emma")
+    assert "is not in c.pt: it has tensors in model, ema" in refusal(content, UsageError, key="emma")
     assert holds(loaded({"model": state(), "state_dict": state()}), state())  # the same values
 
 
@@ -212,7 +212,7 @@ def test_the_files_own_names_and_an_entry_that_fit_are_told_apart() -> None:
 def test_prefixes_choose_among_names_of_one_entry() -> None:
     content = {"state_dict": prefixed("generator.", state()) | prefixed("average.", state(2.0))}
     reason = refusal(content)
-    assert "several sets of weights that fit: state_dict.generator, state_dict.average; choose one" in reason
+    assert "several sets of weights that match: state_dict.generator, state_dict.average; choose one" in reason
     model = loaded(content, key="state_dict.average")
     assert holds(model, state(2.0))
     assert model.checkpoint_key == "state_dict.average"
@@ -243,7 +243,7 @@ def test_a_real_mismatch_is_told_of_the_nearest_entry() -> None:
 @pytest.mark.parametrize("options", [{"key": "model"}, {"allow_unexpected": True}])
 def test_options_of_state_dicts_are_refused_for_models_with_their_own_module(options: dict[str, Any]) -> None:
     torch.export.save(torch.export.export(plain().eval(), (torch.ones(2, 4),)), "m.pt2")
-    with pytest.raises(UsageError, match=r"brings its own module: leave out --(checkpoint-key model|allow-unexpected)$"):
+    with pytest.raises(UsageError, match=r"contains its own module: leave out --(checkpoint-key model|allow-unexpected)$"):
         load_model("m.pt2", **options)
 
 

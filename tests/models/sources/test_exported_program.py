@@ -171,7 +171,7 @@ def test_nan_in_a_weight_is_named(tmp_path: Path) -> None:
 def test_a_factory_beside_an_archive_is_refused(archive: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load_model(archive, factory="a:b")
-    assert str(caught.value) == f"{archive} is a torch.export archive and brings its own module: leave out --builder a:b"
+    assert str(caught.value) == f"{archive} is a torch.export archive and contains its own module: leave out --builder a:b"
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])

@@ -67,7 +67,7 @@ def test_without_a_network_the_cache_is_used(server: Hub, monkeypatch: pytest.Mo
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch(first.name) == first
     assert fetch(HubName("org/llama")) == first
-    with pytest.raises(ModelError, match=r"hf://org/other cannot be downloaded .* allow the network \(HF_HUB_OFFLINE\) once"):
+    with pytest.raises(ModelError, match=r"hf://org/other cannot be downloaded .* allow network access once \(unset HF_HUB_OFFLINE\)"):
         fetch(HubName("org/other"))
 
 

@@ -137,7 +137,7 @@ def test_a_directory_with_code_or_already_quantized_is_refused(bert: Path) -> No
     edit(bert, quantization_config={"bits": 4})
     assert refusal(bert) == "DIR is already quantized (quantization_config): give the original checkpoint"
     edit(bert, auto_map={"AutoModel": "code.Model"})
-    assert refusal(bert) == "DIR brings Python code of its own (auto_map): if you trust it, add --trust"
+    assert refusal(bert) == "DIR contains its own Python code (auto_map): if you trust it, add --trust"
 
 
 def test_a_damaged_configuration_or_weight_file_is_refused(bert: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_checkpoint_is_described_by_its_configuration_and_dtypes_alone(saved: 
 
 
 def test_a_checkpoint_whose_class_is_not_named_is_not_described(bert: Path) -> None:
-    expected = f"{bert / 'config.json'} names no class of transformers: take the model into memory, without --shards or --offload"
+    expected = f"{bert / 'config.json'} names no class of transformers: load the model into memory, without --shards or --offload"
     for changes in ({"architectures": None}, {"architectures": ["BertModel"], "auto_map": {}}):
         with pytest.raises(ModelError) as caught:
             described_checkpoint(edit(bert, **changes), {})
@@ -199,7 +199,7 @@ def test_the_weight_files_are_those_of_the_index_safetensors_first(tmp_path: Pat
     [
         (
             {"weight_map": {"x": "../a"}},
-            "DIR/model.safetensors.index.json names ../a, which is no file beside it: download the model again",
+            "DIR/model.safetensors.index.json names ../a, which is not a file in the same folder: download the model again",
         ),
         ({"weight_map": {"x": "a"}}, "DIR lacks a: download the model again"),
         ({"weight_map": ["a"]}, "cannot read DIR/model.safetensors.index.json: download the model again"),
@@ -218,7 +218,7 @@ def test_an_artifact_that_makes_more_parameters_than_it_has_values_for_is_refuse
     assert config is not None
     count = sum(parameter.numel() for parameter in rebuild_directory(config).parameters())
     rebuild_directory(config, most=count)
-    with pytest.raises(ModelError, match=rf"its configuration makes {count:,} parameters, and there are values for {count - 1:,}\): "):
+    with pytest.raises(ModelError, match=rf"its configuration makes {count:,} parameters, but there are values for only {count - 1:,}\): "):
         rebuild_directory(config, most=count - 1)
 
 

@@ -64,8 +64,8 @@ def test_an_index_that_names_a_file_of_thousands_of_characters_is_refused(tmp_pa
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"auto_map": {}}, "DIR brings Python code of its own (auto_map)"),
-        ({"a": [{"b": {"auto_map": None}}]}, "DIR brings Python code of its own (auto_map)"),
+        ({"auto_map": {}}, "DIR contains its own Python code (auto_map)"),
+        ({"a": [{"b": {"auto_map": None}}]}, "DIR contains its own Python code (auto_map)"),
         ({"_attn_implementation": "a/b"}, "DIR names code to download (_attn_implementation: a/b)"),
         ({"x": {"experts_implementation": {"text": "a:b"}}}, "DIR names code to download (experts_implementation: {'text': 'a:b'})"),
         ({"attn_implementation": {"text": 3}}, "DIR names code to download (attn_implementation: {'text': 3})"),
@@ -111,7 +111,7 @@ def test_a_size_is_checked_by_the_first_class_that_can_be_made() -> None:
     check_size([Failing], {"size": 10**6}, Path("DIR"), most=100)  # left to transformers, which says why
     with pytest.raises(ModelError) as caught:
         check_size([Failing, Class], {"size": 10**6}, Path("DIR"), most=100)
-    expected = "DIR: its configuration makes more than 65,736 parameters, which are not there: its files hold 100 bytes"
+    expected = "DIR: its configuration makes more than 65,736 parameters, which the file does not have: its files hold 100 bytes"
     assert str(caught.value) == f"{expected}; download the model again"
     assert torch.equal(torch.get_rng_state(), random)
 

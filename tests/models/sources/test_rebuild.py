@@ -13,9 +13,9 @@ from tests.models.small import inputs, mlp
 
 
 def test_what_cannot_be_rebuilt_is_refused() -> None:
-    with pytest.raises(FormatError, match=r"^the artifact carries no program: give the original model as well$"):
+    with pytest.raises(FormatError, match=r"^the artifact contains no program: give the original model too$"):
         rebuild_module("export", program=None, config=None)
-    with pytest.raises(FormatError, match=r"^the artifact carries no configuration: give the original model as well$"):
+    with pytest.raises(FormatError, match=r"^the artifact contains no configuration: give the original model too$"):
         rebuild_module("hf", program=None, config=None)
     with pytest.raises(ModelError, match=r"^a model of kind 'torchscript' cannot be rebuilt from the artifact alone"):
         rebuild_module("torchscript", program=None, config=None)

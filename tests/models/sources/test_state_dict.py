@@ -28,7 +28,7 @@ __all__ = ["folder"]
 def test_a_state_dict_needs_a_factory_and_is_loaded_in_eval_mode(zipped: bool) -> None:
     net = Net()
     torch.save(net.state_dict(), "weights", _use_new_zipfile_serialization=zipped)
-    expected = "weights holds weights without a module: add --builder package.module:callable, which makes the module"
+    expected = "weights holds weights without a module: add --builder package.module:callable, which builds the module"
     assert refusal("weights") == expected
     loaded = load_model("weights", factory="made_here:Net")
     assert (loaded.kind, loaded.factory, loaded.path) == ("state_dict", "made_here:Net", Path("weights"))
@@ -57,7 +57,7 @@ def test_a_factory_that_cannot_be_used_is_a_usage_error(factory: str, message: s
 
 def test_a_missing_factory_is_told_before_the_tensors_are_read() -> None:
     save_file({"weight": torch.ones(9)}, "w.safetensors")
-    expected = "w.safetensors holds weights without a module: add --builder package.module:callable, which makes the module"
+    expected = "w.safetensors holds weights without a module: add --builder package.module:callable, which builds the module"
     assert refusal("w.safetensors") == expected
 
 
@@ -76,7 +76,7 @@ def test_names_that_are_left_out_are_noted() -> None:
         build_module(entries, Reading("made_here:Net"), path=Path("w.pt"))
     _, notes = build_module(entries, Reading("made_here:Net", allow_unexpected=True), path=Path("w.pt"))
     assert notes == (
-        "w.pt: weights of 'net', which alone fit the module",
+        "w.pt: weights of 'net', which alone match the module",
         "w.pt: left out 1 name that the module does not have: aux",
     )
 

@@ -24,8 +24,8 @@ __all__ = ["folder"]
 def test_a_pickled_module_is_refused_without_trust_and_loaded_with_it(zipped: bool) -> None:
     torch.save(Net(), "net.pt", _use_new_zipfile_serialization=zipped)
     assert refusal("net.pt") == (
-        f"net.pt holds pickled Python objects ({Net.__module__}.Net), which run code when loaded: "
-        "save a torch.export archive or a state dict instead, or add --trust if you trust the file, whose code then runs with your rights"
+        f"net.pt holds pickled Python objects ({Net.__module__}.Net), which run code when loaded: save a torch.export archive or a state "
+        "dict instead, or add --trust if you trust the file; its code then runs with your rights"
     )
     loaded = load_model("net.pt", trust=True)
     assert loaded.kind == "pickle"

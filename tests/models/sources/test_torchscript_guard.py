@@ -92,9 +92,9 @@ def test_ordinary_names_that_look_like_others_pass() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"archive/version": None, "archive/.data/version": None}, "no version of its format"),
-        ({"archive/version": b"x1", "archive/.data/version": b"x1"}, "no version of its format"),
-        ({"archive/byteorder": b"big"}, "numbers of another byte order"),
+        ({"archive/version": None, "archive/.data/version": None}, "no format version"),
+        ({"archive/version": b"x1", "archive/.data/version": b"x1"}, "no format version"),
+        ({"archive/byteorder": b"big"}, "numbers in another byte order"),
     ],
 )
 def test_an_archive_of_another_form_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -111,5 +111,5 @@ def test_a_tensor_outside_its_storage_is_refused() -> None:
     records = {f"archive/{name.partition('/')[2]}": content for name, content in hostile.records_of(buffer.getvalue()).items()}
     pickled = records["archive/data.pkl"]
     assert b"K2K(" in pickled  # the shape [50, 40]
-    with pytest.raises(RecordError, match=r"^a tensor that lies outside its storage$"):
+    with pytest.raises(RecordError, match=r"^a tensor that reaches outside its storage$"):
         checked(records | {"archive/data.pkl": pickled.replace(b"K2K(", b"K3K(")})

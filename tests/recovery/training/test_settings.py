@@ -17,9 +17,9 @@ def test_the_level_follows_from_the_fewest_bits(texts: tuple[str, ...], level: s
     ("choices", "message"),
     [
         ({"level": "all"}, "'all' is not a level: give one of scales, codes, weights"),
-        ({"epochs": 0}, "0 epochs train nothing: give 1 or more"),
-        ({"minutes": 0.0}, "0 minutes is no time to train in: give a positive number"),
-        ({"minutes": float("inf")}, "inf minutes is no time"),
+        ({"epochs": 0}, "0 epochs is not a training length: give 1 or more"),
+        ({"minutes": 0.0}, "0 minutes is not a training time: give a positive number"),
+        ({"minutes": float("inf")}, "inf minutes is not a training time"),
         ({"rate": -1.0}, "a rate of -1 trains nothing"),
     ],
 )

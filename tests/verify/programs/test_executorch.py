@@ -42,4 +42,4 @@ def test_outputs_of_other_weights_are_found(tmp_path: Path) -> None:
     assert verified(right, "executorch", None, trust=False).passed
     found = verified(wrong, "executorch", fingerprint_path(right), trust=False)
     assert [(each.kind, each.name) for each in found.findings] == [("outputs", "output")]
-    assert found.notes == ("no one reads the weights of an ExecuTorch program, so its outputs alone are compared",)
+    assert found.notes == ("the weights in an ExecuTorch program cannot be read, so only its outputs are compared",)

@@ -13,5 +13,5 @@ pytest.importorskip("transformers")
 def test_code_of_the_folder_is_not_run_without_trust(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["Own"], "auto_map": {"AutoModel": "own.Own"}}))
     (tmp_path / "own.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(TrustError, match=r"brings code of its own \(auto_map\), which loading it would run: use --trust"):
+    with pytest.raises(TrustError, match=r"contains its own code \(auto_map\), which would run when loaded: use --trust"):
         Transformers().load(tmp_path, Fingerprint(1, "compressed-tensors", 1e-3, [], [], {}), trust=False)

@@ -71,7 +71,8 @@ class Graph:
         half = sorted({str(tensor.dtype) for tensor in module.state_dict().values() if tensor.is_floating_point()} - {"torch.float32"})
         if half and source.kind == "export":
             raise ExportError(
-                f"this program computes in {half[0].removeprefix('torch.')}, XNNPACK here in float32: export the model in float32"
+                f"this program computes in {half[0].removeprefix('torch.')}, but XNNPACK computes in float32 here: export the model in "
+                "float32"
             )
         if self.tokens:
             longest = min(_LONGEST, int(source.artifact.config.get("max_position_embeddings") or _LONGEST))

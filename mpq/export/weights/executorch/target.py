@@ -31,7 +31,7 @@ from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 
 _SHOWN = 6
-_TURNED = "among them groups of negative scales, which an analysis with --quantizer rtn does not have: int4 in groups then stays"
+_TURNED = "some groups have negative scales; with --quantizer rtn in the analysis there are none, and int4 groups are kept"
 _USE = (
     "use: import executorch.kernels.quantized, then executorch.runtime.Runtime.get().load_program(path).load_method('forward').execute(...)"
 )
@@ -129,15 +129,15 @@ def _lower(program: Any) -> Any:
 
 
 def _notes(source: Source, graph: Graph, anew: list[str]) -> list[str]:
-    notes = ["linear layers and convolutions round their inputs to 8 bits while they run, so outputs are near the artifact's, not equal"]
+    notes = ["linear layers and convolutions round their inputs to 8 bits at run time, so outputs are close to the artifact's, not equal"]
     grouped = [name for name, scheme in source.schemes.items() if scheme.group_size and graph.uses(name) - {"embedding"}]
     if grouped:
         notes.append(f"scales of groups are rounded to bfloat16 in {len(grouped)} layers")
     if anew:
-        notes.append(f"rounded anew as int8 per row, since XNNPACK has nothing that holds their values: {listed(anew, _SHOWN)}")
+        notes.append(f"rounded again as int8 per row, because XNNPACK has no format for their values: {listed(anew, _SHOWN)}")
     whole = [name for name, scheme in source.schemes.items() if not graph.uses(name) and not scheme.is_float]
     if whole:
-        notes.append(f"stored as float32 values, since no kernel takes their codes: {listed(whole, _SHOWN)}")
+        notes.append(f"stored as float32 values, because no kernel supports their codes: {listed(whole, _SHOWN)}")
     twice = [name for name in source.schemes if len(graph.uses(name)) > 1]
     if twice:
         notes.append(f"stored once for each use: {listed(twice, _SHOWN)}")

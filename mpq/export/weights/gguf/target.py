@@ -49,7 +49,7 @@ class Gguf(Target):
             raise ExportError(f"this target takes Hugging Face models of the types {', '.join(_MODEL_TYPES)}, not {found}: use onnx")
         kind = (_rope(config).get("rope_type") or _rope(config).get("type") or "default").lower()
         if kind != "default":
-            raise ExportError(f"rope scaling of type '{kind}' is not written to GGUF by mpq: use compressed-tensors or onnx")
+            raise ExportError(f"rope scaling of type '{kind}' cannot be written to GGUF by mpq: use compressed-tensors or onnx")
         strange = [name for name in (*source.schemes, *source.rest()) if gguf_name(name) is None]
         if strange:
             raise ExportError(f"'{strange[0]}' has no name in a GGUF file of a {config['model_type']} model")

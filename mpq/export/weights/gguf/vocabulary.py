@@ -21,7 +21,7 @@ def add_vocabulary(writer: Any, folder: Path | None, size: int) -> list[str]:
     tokenizer = None if folder is None else _read(folder / "tokenizer.json")
     if tokenizer is None or not tokenizer["model"].get("byte_fallback") or tokenizer["model"].get("type") != "BPE":
         writer.add_tokenizer_model("no_vocab")
-        why = "no tokenizer.json beside the original model" if tokenizer is None else "its tokenizer is of a kind that mpq does not write"
+        why = "no tokenizer.json next to the original model" if tokenizer is None else "mpq does not support its kind of tokenizer"
         return [f"the file has no vocabulary ({why}): it computes logits from token ids only"]
     texts, types = _tokens(tokenizer, size)
     writer.add_tokenizer_model("llama")

@@ -143,10 +143,10 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
 
 def _finalists(plan: Plan, *, recovered: bool) -> str:
     metric = markdown_code(str(plan.evidence.get("metric")))
-    after = " Recovery steps then changed the weights for the better; these values are from before." if recovered else ""
+    after = " Recovery steps then improved the weights; these values are from before." if recovered else ""
     text = (
-        f"{metric} between the original and the quantized model, mean ± standard error, by plan that was compared. The held-out samples "
-        f"helped to choose among these plans, so measure on data of your own before you rely on a value.{after}"
+        f"{metric} between the original and the quantized model, mean ± standard error, for each plan that was compared. The held-out "
+        f"samples helped to choose among these plans, so measure on your own data before you rely on a value.{after}"
     )
     columns = ["plan", "bits per weight", "predicted", "calibration", "held-out"]
     rows = [

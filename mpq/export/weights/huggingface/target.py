@@ -55,7 +55,7 @@ class HuggingFace(Target):
         if source.kind != "hf":
             raise ExportError(f"this target takes Hugging Face models, {source.path} is of a {source.kind} model: use pt2 or onnx")
         if not source.artifact.config:
-            raise ExportError(f"{source.path} is of a model with code of its own, which a folder without code cannot load")
+            raise ExportError(f"{source.path} needs the model's own code, which this folder does not contain")
 
     def check_place(self, output: Path) -> None:
         """Refuse a folder that holds a model of another kind.
@@ -153,14 +153,14 @@ def _notes(card: Card, options: Options) -> list[str]:
     """What is missing that a reader of the folder would want."""
     notes = []
     if card.plan is None:
-        notes.append("no plan of the artifact lies beside it: the card has no evidence, and the folder no plan.yaml")
+        notes.append("the artifact's plan is not next to it: the card has no evidence, and the folder no plan.yaml")
     if not card.has_report:
-        notes.append("the analysis is not there, so the folder has no report.html")
+        notes.append("the analysis was not found, so the folder has no report.html")
     if card.base is None:
         notes.append("the card names no base model of the hub: --base-model ORG/NAME adds it")
     if card.evaluation is None:
-        notes.append("the card has no figures on data that nothing was chosen by: --evaluation FILE adds those of `mpq eval --json`")
+        notes.append("the card has no values from independent test data: --evaluation FILE adds those of `mpq eval --json`")
     path = card.source.model.get("path")
     if path is not None and hub_name(path) is None and PurePath(str(path)).name != str(path):
-        notes.append(f"the artifact names the original model by its path, {path}, and whoever has the folder can read it")
+        notes.append(f"the artifact contains the path of the original model, {path}, which anyone with the folder can read")
     return notes

@@ -29,8 +29,8 @@ from mpq.tensors.quantized import QuantizedWeight
 _LARGEST_FILE = 1 << 30  # beyond, weights go into a file beside the graph: protobuf ends at 2 GiB
 
 _USE = (
-    "use: onnxruntime.InferenceSession; it may compute int4 matrix products with 8-bit activations, which the session entry "
-    "session.qdq_matmulnbits_accuracy_level = 1 forbids",
+    "use: onnxruntime.InferenceSession; it may compute int4 matrix products with 8-bit activations; the session entry "
+    "session.qdq_matmulnbits_accuracy_level = 1 prevents that",
     "session.disable_quant_qdq = 1 unpacks the weights once when loading: more memory, faster where ONNX Runtime has no kernel for them",
 )
 
@@ -62,7 +62,7 @@ class Onnx(Target):
         with staged(output.parent, last=output.name) as folder:
             ir.save(model, folder / output.name, external_data=f"{output.name}.data" if large else None)
             told = _compared(source, options, folder / output.name)
-        notes = [f"weights are in {output.name}.data: keep the two files together"] if large else []
+        notes = [f"the weights are in {output.name}.data: keep the two files together"] if large else []
         data = (output.with_name(f"{output.name}.data"),) if large else ()
         return Written(output, (*notes, told, *_USE), data)
 
@@ -116,7 +116,7 @@ class _Weights:
         lost = [name for name, layer in layers.items() if layer.parameters[0] not in self._places]
         if lost:
             raise ExportError(
-                f"the converted graph has lost the weight of '{lost[0]}', perhaps folded into another: leave it out of the plan"
+                f"the converted graph has no weight for '{lost[0]}', perhaps because it was merged into another: leave it out of the plan"
             )
         added: set[Any] = set()
         for name, weight in self._source.weights():

@@ -60,7 +60,7 @@ def trace(source: Source, options: Options) -> Any:
     except torch.onnx.errors.OnnxExporterError as error:
         cause = error.__cause__ or error
         raise ExportError(
-            f"torch.onnx cannot convert this model ({first_line(cause)}): see `mpq --verbose export` for the whole reason"
+            f"torch.onnx cannot convert this model ({first_line(cause)}): see `mpq --verbose export` for the full reason"
         ) from error
     return made.model
 

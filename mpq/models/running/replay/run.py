@@ -89,7 +89,7 @@ class Replay:
         if same:
             self._exact.add(layer.name)
             return True
-        self.given_up = f"whole passes are run: a replay around '{layer.name}' gives other outputs than the model"
+        self.given_up = f"every measurement runs the full model: a replay around '{layer.name}' gives different outputs than the model"
         self.clear()
         self._tape = None
         return False

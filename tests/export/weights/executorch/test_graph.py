@@ -57,7 +57,7 @@ def test_a_layer_is_used_as_what_its_kernels_take_or_as_nothing(tmp_path: Path) 
 def test_half_precision_programs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
         graph_of(nn.Linear(8, 8).bfloat16(), tmp_path, inputs(2, 8).bfloat16())
-    assert str(caught.value) == "this program computes in bfloat16, XNNPACK here in float32: export the model in float32"
+    assert str(caught.value) == "this program computes in bfloat16, but XNNPACK computes in float32 here: export the model in float32"
 
 
 def put(graph: Graph, name: str, weight: Tensor, scheme: str) -> Any:

@@ -98,7 +98,7 @@ def test_a_model_of_images_runs_near_the_artifact(tmp_path: Path) -> None:
     path = mixed(tmp_path)
     done = export(path, "executorch")
     assert [note for note in done.notes if "float32 values" in note] == [
-        "stored as float32 values, since no kernel takes their codes: depth"
+        "stored as float32 values, because no kernel supports their codes: depth"
     ]
     assert "it takes inputs of shape [1, 3, 8, 8]" in done.notes
     images = torch.randn(3, 1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -111,11 +111,11 @@ def test_a_model_of_images_runs_near_the_artifact(tmp_path: Path) -> None:
 @installed
 def test_what_xnnpack_does_not_hold_is_listed_or_rounded_anew(tmp_path: Path) -> None:
     path = mixed(tmp_path, "mse")  # it also tries negative scales
-    with pytest.raises(ExportError, match=r"executorch cannot express inner \(int4-g32\): --nearest"):
+    with pytest.raises(ExportError, match=r"executorch cannot represent inner \(int4-g32\): --nearest"):
         export(path, "executorch")
     done = export(path, "executorch", nearest=True)
     assert {name: str(new) for name, (_, new) in done.replaced.items()} == {"inner": "int8"}
-    assert any(note.startswith("rounded anew as int8 per row") and note.endswith(": inner") for note in done.notes)
+    assert any(note.startswith("rounded again as int8 per row") and note.endswith(": inner") for note in done.notes)
     assert any("--quantizer rtn" in note for note in done.notes)
     given = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -70,7 +70,7 @@ def test_sizes_are_stated_by_type(tmp_path: Path) -> None:
     assert kinds["blk.1.attn_v.weight"] == "Q8_0"
     assert kinds["blk.1.attn_norm.weight"] == "F32"
     assert done.notes[0] == "F32: 5 tensors, 1,280 bytes; Q4_0: 14 tensors, 39,456 bytes; Q8_0: 2 tensors, 4,352 bytes"
-    assert done.notes[1].startswith("the file has no vocabulary (no tokenizer.json beside the original model)")
+    assert done.notes[1].startswith("the file has no vocabulary (no tokenizer.json next to the original model)")
 
 
 def test_schemes_without_a_block_type_need_nearest(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_schemes_without_a_block_type_need_nearest(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
         export(path, "gguf")
     named = ", ".join(f"model.layers.{number}.self_attn.v_proj (int3)" for number in (0, 1))
-    assert str(caught.value) == f"gguf cannot express {named}: --nearest takes the next larger scheme for each"
+    assert str(caught.value) == f"gguf cannot represent {named}: --nearest uses the next larger scheme for each"
     assert {str(new) for _, new in export(path, "gguf", nearest=True).replaced.values()} == {"int4-g32"}
 
 
@@ -86,7 +86,7 @@ def test_other_model_types_and_rope_scalings_are_refused(tmp_path: Path) -> None
     folder = tmp_path / "scaled"
     folder.mkdir()
     path = artifact(folder, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0})
-    with pytest.raises(ExportError, match="rope scaling of type 'linear' is not written to GGUF by mpq"):
+    with pytest.raises(ExportError, match="rope scaling of type 'linear' cannot be written to GGUF by mpq"):
         export(path, "gguf")
     config = transformers.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=100)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")

@@ -57,7 +57,7 @@ def test_special_tokens_that_are_not_there_are_not_named(tmp_path: Path) -> None
 def test_tokenizers_of_other_kinds_are_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
     told, notes = added(tokenizer(tmp_path, **changes), 7)
     assert told == {"tokenizer_model": "no_vocab"}
-    why = "its tokenizer is of a kind that mpq does not write"
+    why = "mpq does not support its kind of tokenizer"
     assert notes == [f"the file has no vocabulary ({why}): it computes logits from token ids only"]
 
 
@@ -67,7 +67,7 @@ def test_a_tokenizer_that_cannot_be_read_counts_as_none(tmp_path: Path, content:
         (tmp_path / "tokenizer.json").write_text(content)
     told, notes = added(tmp_path, 7)
     assert told == {"tokenizer_model": "no_vocab"}
-    assert notes == ["the file has no vocabulary (no tokenizer.json beside the original model): it computes logits from token ids only"]
+    assert notes == ["the file has no vocabulary (no tokenizer.json next to the original model): it computes logits from token ids only"]
 
 
 def test_without_a_folder_there_is_no_vocabulary() -> None:

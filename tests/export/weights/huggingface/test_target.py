@@ -91,11 +91,11 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").unlink()
     notes = export(path, "huggingface").notes
     assert [note.partition(":")[0] for note in notes] == [
-        "no plan of the artifact lies beside it",
-        "the analysis is not there, so the folder has no report.html",
+        "the artifact's plan is not next to it",
+        "the analysis was not found, so the folder has no report.html",
         "the card names no base model of the hub",
-        "the card has no figures on data that nothing was chosen by",
-        f"the artifact names the original model by its path, {tmp_path / 'llama'}, and whoever has the folder can read it",
+        "the card has no values from independent test data",
+        f"the artifact contains the path of the original model, {tmp_path / 'llama'}, which anyone with the folder can read",
         "use",
     ]
 

@@ -118,7 +118,7 @@ def test_odd_bits_need_nearest_and_then_cost_more_bytes_only(tmp_path: Path) -> 
     loaded = load_model(tmp_path / "model.pt2")
     batch = load_data(str(tmp_path / "calibration.pt"), model=loaded, num_samples=4, batch_size=4).batches[0]
     _, artifact = make(tmp_path / "model.pt2", batch, in_turn("int3", "int5-g9", "int6-asym"), tmp_path)
-    with pytest.raises(ExportError, match=r"^onnx cannot express .* \(int3\), .*: --nearest takes the next larger scheme for each$"):
+    with pytest.raises(ExportError, match=r"^onnx cannot represent .* \(int3\), .*: --nearest uses the next larger scheme for each$"):
         export(artifact, "onnx")
     done = export(artifact, "onnx", nearest=True)
     assert {str(new) for _, new in done.replaced.values()} == {"int4", "int8-g9", "int8"}
@@ -138,9 +138,9 @@ def test_a_state_dict_is_traced_with_the_users_data(tmp_path: Path) -> None:
     torch.save(inputs, tmp_path / "data.pt")
     factory = "tests.export.weights.onnx.test_target:small_classifier"
     _, artifact = make(tmp_path / "weights.pt", Batch((inputs,)), in_turn("int4-g9", "int8"), tmp_path, factory=factory)
-    with pytest.raises(ExportError, match="brings no inputs to trace it with: add --data FILE, two samples are enough"):
+    with pytest.raises(ExportError, match="has no example inputs to trace it with: add --data FILE; two samples are enough"):
         export(artifact, "onnx", options=Options(factory=factory))
-    with pytest.raises(TrustError, match=f"would have mpq import and call {factory}"):
+    with pytest.raises(TrustError, match=f"asks mpq to import and call {factory}"):
         export(artifact, "onnx", options=Options(data=str(tmp_path / "data.pt")))
     done = export(artifact, "onnx", options=Options(data=str(tmp_path / "data.pt"), factory=factory))
     reference = mpq.load(artifact, small_classifier())(inputs).detach()

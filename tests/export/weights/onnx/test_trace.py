@@ -67,7 +67,7 @@ def test_other_models_are_traced_with_samples_of_any_number(tmp_path: Path) -> N
 
 
 def test_samples_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"brings no inputs to trace it with: add --data FILE"):
+    with pytest.raises(ExportError, match=r"has no example inputs to trace it with: add --data FILE"):
         trace(state_dict(tmp_path), Options(model=tmp_path / "w.pt", factory=BUILDER))
 
 
@@ -91,5 +91,5 @@ def test_a_model_that_cannot_be_converted_is_refused_with_the_converters_reason(
         trace(open_source(artifact), Options())
     message = str(caught.value)
     assert message.startswith("torch.onnx cannot convert this model (")
-    assert message.endswith("): see `mpq --verbose export` for the whole reason")
+    assert message.endswith("): see `mpq --verbose export` for the full reason")
     assert "\n" not in message
