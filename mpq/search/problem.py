@@ -64,7 +64,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Problem:
-    """Choose one option per group: minimize the total error with the total cost within `limit` (bytes) and within all limits `beside` it."""
+    """Choose one option per group: least total error, with total cost within `limit` (bytes) and all other limits (`beside`)."""
 
     groups: tuple[Group, ...]
     limit: int

@@ -1,4 +1,4 @@
-"""Checks of data that the model accepts but that would spoil what is measured: NaN, token ids and labels out of range."""
+"""Checks of data that the model accepts but that would invalidate the measurements: NaN, token ids and labels out of range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mpq.models.sources.loaded import LoadedModel
 def check_values(batches: Sequence[Batch], model: LoadedModel) -> None:
     """Refuse NaN in any sample, and token ids beyond the vocabulary that the model's configuration names.
 
-    Infinity is left alone: attention masks hold it.
+    Infinity is allowed: attention masks use it.
 
     Raises:
         DataError: naming the number of samples, or the token id.
@@ -35,7 +35,7 @@ def check_values(batches: Sequence[Batch], model: LoadedModel) -> None:
 
 
 def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
-    """Refuse integer labels that are no class of a model whose output is logits, one row per label.
+    """Refuse integer labels that are not a class of a model whose output is logits, with one row per label.
 
     Raises:
         DataError: naming the label and the number of classes.

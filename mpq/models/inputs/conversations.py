@@ -1,4 +1,4 @@
-"""Records as people have them, made into documents: plain text, chats, prompts with responses, instructions.
+"""Turns common kinds of records into documents: plain text, chats, prompts with responses, instructions.
 
     {"text": ...}                                                   the text
     {"messages": [{"role": "user", "content": ...}, ...]}           a chat; "conversations" with "from" and "value" likewise
@@ -6,8 +6,8 @@
     {"instruction": ..., "input": ..., "output": ...}               two turns, the input after the instruction; also question, answer
     {"anything": ...}                                               the only field that holds text
 
-Turns become text by the tokenizer's chat template, so that a model sees what it was trained on. Without a template they are joined by blank
-lines, and the notes say so.
+The tokenizer's chat template turns them into text, so that a model sees what it was trained on. Without a template, turns are joined by
+blank lines, and the notes say so.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Turn = dict[str, str]
 
 
 class Documents:
-    """Makes one document of each record; the first record decides which fields are read.
+    """Makes one document from each record; the first record decides which fields are read.
 
     Args:
-        tokenizer: whose chat template is used; None where there is no tokenizer.
-        field: the field to read, of text or of messages; None looks for one.
+        tokenizer: the tokenizer with the chat template; None if there is none.
+        field: the field to read, with text or messages; None looks for one.
         source: how the user wrote the data, for messages.
-        unit: what holds a record: "line" or "row".
+        unit: the unit of a record: "line" or "row".
 
     Attributes:
         notes: how records were read, for people.
@@ -96,15 +96,15 @@ class Documents:
             return "\n\n".join(turn["content"] for turn in turns)
         try:
             return str(self._tokenizer.apply_chat_template(list(turns), tokenize=False))
-        except Exception as error:  # templates refuse turns as they like
+        except Exception as error:  # a template may raise any error
             raise DataError(f"{place}: the tokenizer's chat template refuses it ({first_line(error)})") from error
 
 
 def fields_of(record: Mapping[str, Any], source: str) -> tuple[str, ...]:
-    """The fields of a record that make its document: one of text or messages, or those of a question and its answer, which comes last.
+    """The fields of a record that form its document: one with text or messages, or a question and its answer, answer last.
 
     Raises:
-        DataError: if that is not clear.
+        DataError: if that is ambiguous.
     """
     chat = next((name for name in _CHATS if isinstance(record.get(name), list)), None)
     if chat is not None:
@@ -123,7 +123,7 @@ def fields_of(record: Mapping[str, Any], source: str) -> tuple[str, ...]:
 
 
 def _turn(value: Any, place: str) -> Turn:
-    """A turn in the names of chat templates; content in parts of text becomes one text."""
+    """A turn with the key names of chat templates; content in several text parts is joined."""
     if not isinstance(value, Mapping):
         raise DataError(f'{place}: a message is {shown(value)}; give {{"role": ..., "content": ...}}')
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))

@@ -1,8 +1,8 @@
-"""What a sample is: found by running rows of a batch together and alone, not assumed.
+"""Finds out what a sample is, by running rows of a batch together and alone.
 
-Rows of the leading axis are samples where each gives the same outputs alone as with others. Where it does not, because rows are steps of
-time, nodes of a graph or words of bags, another axis may count the samples, or the whole batch is one. Differences below what other
-kernels for another batch size give away do not count, nor do those at padding.
+Rows of the leading axis are samples if each gives the same outputs alone as with others. If not, because rows are time steps, nodes of a
+graph or words in bags, another axis may count the samples, or the whole batch is one sample. Differences within the rounding of kernels for
+different batch sizes do not count, nor do those at padding.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mpq.models.running.choose_comparison import compared_by_default
 from mpq.models.running.forward import accepted, forward, named
 from mpq.models.running.kept_state import changed_state, copied, kept_state, restore_state
 
-_TOLERANCE = 1e-4  # of a row's difference, relative to the rows; 16-bit models give away more
-_STEPS = 16  # of the outputs' own precision
-_MORE_ROWS = 8  # that are compared where two differ
+_TOLERANCE = 1e-4  # tolerance for a row's difference, relative to the rows; larger for 16-bit models
+_STEPS = 16  # multiples of the outputs' own precision
+_MORE_ROWS = 8  # samples compared if two differ
 _HUGE = 1e4  # such values mask others, and would hide their differences
 
 
@@ -32,8 +32,8 @@ class Rows:
     """Whether rows are samples.
 
     Args:
-        problem: why they are not, to be put after "for"; empty if they are.
-        output_axes: outputs whose samples are along another axis than that of the inputs, by name.
+        problem: why they are not; empty if they are.
+        output_axes: outputs whose samples are along a different axis than in the inputs, by name.
     """
 
     problem: str = ""
@@ -41,12 +41,12 @@ class Rows:
 
 
 def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) -> Rows:
-    """Whether each sample of `batch` gives the same outputs alone as with others; with one sample nothing is known, so it does.
+    """Whether each sample of `batch` gives the same outputs alone as with others; with a single sample, this is assumed.
 
     Args:
-        module: in eval mode; left in the state in which it was found.
-        batch: its first and its last sample are run together and alone, more of them if they differ.
-            A model that gives other outputs each time says nothing of its rows; it is refused later.
+        module: in eval mode; its state is restored afterwards.
+        batch: its first and last sample are run together and alone, and more of them if they differ. For a model with different outputs
+            each time, nothing can be concluded; it is refused later.
         mask: the input that says which positions are data; None looks for one.
     """
     (batch,), _ = with_masks([batch], mask, parameters=list(accepted(module)))
@@ -60,7 +60,7 @@ def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) ->
 
 
 def others_matter(module: nn.Module, batch: Batch) -> bool:
-    """Whether outputs of a batch that cannot be cut change where only the first row does."""
+    """Whether outputs of a batch that cannot be cut also change for other rows if only the first row changes."""
     indices = [1, *range(1, batch.size)]
     before, after = _raw(module, batch), _raw(module, batch.select(indices))
     return any(
@@ -91,14 +91,14 @@ def _compared(module: nn.Module, together: Batch) -> Rows:
 
 
 def _sample_axes(joint: Tensor, alone: list[Tensor], batch: Batch) -> list[int]:
-    """The axes along which an output has as many entries as there are samples, one for a sample alone."""
+    """The axes along which an output has one entry per sample."""
     if any(one.ndim != joint.ndim for one in alone) or not alone:
         return []
     return [axis for axis, size in enumerate(joint.shape) if size == batch.size and all(one.shape[axis] == 1 for one in alone)]
 
 
 def _apart(joint: Tensor, alone: list[dict[str, Tensor]], name: str, axis: int, mask: Tensor | None) -> float:
-    """How far the rows of an output are from those of samples alone, relative to their size; 0 within the tolerance."""
+    """How far the rows of an output are from the outputs of the samples alone, relative to their size; 0 within the tolerance."""
     pairs = [
         _kept(row, one[name].movedim(axis, 0)[0], None if mask is None else mask[place])
         for place, (row, one) in enumerate(zip(joint.movedim(axis, 0), alone, strict=True))
@@ -110,7 +110,7 @@ def _apart(joint: Tensor, alone: list[dict[str, Tensor]], name: str, axis: int, 
 
 
 def _kept(row: Tensor, alone: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What counts of a row in company and alone; a batch may be as long as its longest sample."""
+    """The part of a row that counts, in a batch and alone; a batch may be as long as its longest sample."""
     if mask is None or not row.ndim:
         return row, alone
     shortest = min(len(row), len(alone))
@@ -121,7 +121,7 @@ def _kept(row: Tensor, alone: Tensor, mask: Tensor | None) -> tuple[Tensor, Tens
 
 
 def _difference(left: list[Tensor], right: list[Tensor]) -> float:
-    """The norm of the differences over the norm of the values; entries that are the same, infinite ones too, differ by nothing."""
+    """The norm of the differences over the norm of the values; equal entries, including infinite ones, have no difference."""
     one, other = (torch.cat([part.detach().double().flatten() for part in parts]) for parts in (left, right))
     if not torch.equal(one.isnan(), other.isnan()):  # as where a row alone has no spread to divide by
         return 1.0
@@ -144,7 +144,7 @@ def _is_repeatable(module: nn.Module, batch: Batch) -> bool:
 
 
 def _raw(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The outputs as the model returns them, from the state in which it is."""
+    """The outputs that the model returns in its current state."""
     given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs), whole=True, mask=None)
     before = kept_state(module)
     try:
@@ -154,7 +154,7 @@ def _raw(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def arrangements(batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]:
-    """Other ways to find samples in a batch than along its leading axis, likeliest first, each with what to say of it."""
+    """Other arrangements of samples than along the leading axis, likeliest first, each with a note."""
     if any(batch.with_states().sampled) and batch.with_states().sampled != batch.sampled:
         yield Batch.with_states, "states of recurrent layers are cut along axis 1"
     for axis in (1, 2):

@@ -1,4 +1,4 @@
-"""Batches of samples that a model accepts: which axis counts them, and how many go at once."""
+"""Batches that a model accepts: which axis counts the samples, and the batch size."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mpq.models.sources.loaded import LoadedModel
 
 _LARGE_SAMPLE = 1_000_000  # elements
 _SHAPES_TRIED = 4
-_LEADING = re.compile(r"size\(\)\[0\]|shape\[0\]")  # how torch.export names the leading dimension
+_LEADING = re.compile(r"size\(\)\[0\]|shape\[0\]")  # torch.export's name for the leading dimension
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Batches that the model accepts, and how many samples it takes at once."""
+    """Batches that the model accepts, and its fixed batch size, if any."""
 
     batches: tuple[Batch, ...]
     fixed_batch: int | None
@@ -33,13 +33,13 @@ class Fit:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known of the samples.
+    """What is known about the samples.
 
     Args:
-        axis: that counts them; "none" if none does; None if that is to be found.
+        axis: the axis that counts them; "none" if none does; None if unknown.
         mask: the input that says which positions are data.
-        known_rows: whether they are rows for certain, as windows of text are.
-        seeded: whether every call draws the same random numbers, so that rows get others in company than alone.
+        known_rows: whether they are certainly rows, like windows of text.
+        seeded: whether every call draws the same random numbers, so that a row gets different ones in a batch than alone.
     """
 
     axis: int | str | None
@@ -51,15 +51,15 @@ class Reading:
 def fit_samples(
     batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: str, *, model: LoadedModel, how: Reading, batch_size: int | None
 ) -> Fit:
-    """The batches with samples that are rows of the axis that counts them, or whole batches.
+    """The batches, with samples along the axis that counts them, or whole batches as samples.
 
     Args:
-        batches: as they are read.
-        cast: gives a batch in the dtypes that are tried.
-        note: what to say of the cast.
+        batches: as read.
+        cast: converts a batch to the dtypes that are tried.
+        note: a note on the cast.
         model: decides what it accepts.
-        how: what is known of the samples.
-        batch_size: that was asked for.
+        how: what is known about the samples.
+        batch_size: the requested batch size.
 
     Raises:
         DataError: if the model accepts neither.
@@ -91,7 +91,7 @@ def fit_samples(
 
 
 def _examined(batches: Sequence[Batch], fit: Fit, model: LoadedModel, how: Reading) -> Rows:
-    """Whether rows are samples, as far as that is not known."""
+    """Whether rows are samples, unless already known."""
     first = fit.batches[0]
     if how.axis == 0 or how.seeded or first.whole or _is_refused_later(first, model):
         return Rows()
@@ -128,7 +128,7 @@ def _fit_arranged(
     """Batches whose samples are not along the leading axis of every tensor.
 
     Raises:
-        DataError: if these are no samples either.
+        DataError: if these are not samples either.
     """
     fit = _fit_size(batches, cast, note, model, batch_size)
     if fit.fixed_batch is not None or fit.batches[0].size < 2:
@@ -144,7 +144,7 @@ def _with_axes(fit: Fit, axes: Mapping[str, int]) -> Fit:
 
 
 def _fit_whole(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: str, model: LoadedModel, why: str) -> Fit:
-    """Whole batches, each of which is one sample.
+    """Whole batches, each of them one sample.
 
     Raises:
         DataError: if the model does not accept one of the first few.
@@ -173,10 +173,10 @@ def _fit_size(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: st
 
 
 def _accepted_size(batch: Batch, cast: Callable[[Batch], Batch], model: LoadedModel, wanted: int) -> tuple[int, int | None]:
-    """How many samples to give at once, and the same number again if the model accepts no other.
+    """The batch size to use, and the same number again if the model accepts no other.
 
-    A model that accepts one sample as well as two accepts any number up to a limit; programs exported without a dynamic batch
-    accept only one number, most likely that of their example inputs.
+    A model that accepts one sample and also two accepts any number up to a limit. Programs exported without a dynamic batch accept only one
+    number, most likely that of their example inputs.
     """
     failures: dict[int, DataError] = {}
 
@@ -203,7 +203,7 @@ def _accepted_size(batch: Batch, cast: Callable[[Batch], Batch], model: LoadedMo
 
 
 def _own(batch: Batch) -> Batch:
-    """A copy of the inputs, for a model that may write into them."""
+    """A copy of the inputs, for a model that may modify them."""
     return replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs))
 
 
@@ -216,7 +216,7 @@ def _largest(most: int, accepts: Callable[[int], bool], wanted: int) -> int:
 
 
 def is_graph(model: LoadedModel) -> bool:
-    """Whether the module is a recorded program, which may have a largest batch; modules of Python code have none."""
+    """Whether the module is a recorded program, which may have a largest batch; Python modules have none."""
     return model.kind in ("export", "torchscript") or isinstance(model.module, torch.fx.GraphModule)
 
 
@@ -247,6 +247,6 @@ def _example_size(model: LoadedModel) -> int | None:
 
 
 def example_batch(model: LoadedModel) -> Batch:
-    """The example inputs that a program carries, as one batch."""
+    """The example inputs of a program, as one batch."""
     args, kwargs = model.example_inputs or ((), {})
     return Batch(tuple(args), dict(kwargs))

@@ -1,4 +1,4 @@
-"""Fits data to a model: finds, by trying one sample, how to read it, in which dtype, and how many samples go at once."""
+"""Fits data to a model: finds out how to read it, in which dtype, and with which batch size, by trying one sample."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def fit_data(
         content: a tensor, tuple, dict or `Batch`, or an iterable of these such as a DataLoader.
         model: decides whether the last tensor of a tuple is an input or labels.
         source: the file or callable, for messages.
-        num_samples: only the first ones; None takes all.
-        batch_size: None chooses one that is quick on a CPU, or keeps the batches of an iterable.
+        num_samples: use only the first ones; None uses all.
+        batch_size: None chooses one that is fast on a CPU, or keeps the batches of an iterable.
         mask: the input that says which positions are data; None looks for one.
-        batch_axis: the axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
-        seed_each_forward: whether every call of the model begins with the same random numbers.
-        split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
-        ordered: windows cut from running text.
-        notes: for the description.
+        batch_axis: the axis of the inputs that counts samples; "none" makes each batch one sample; None finds it.
+        seed_each_forward: whether every call of the model starts with the same random seed.
+        split: "position" or "random"; None uses position for windows of token ids, else random (`data/split_rule.py`).
+        ordered: the samples are windows cut from running text.
+        notes: notes for the description.
 
     Raises:
-        DataError: if there is no sample, the model does not accept it, it holds NaN, or a label or token id is out of range.
+        DataError: if there is no sample, the model does not accept it, it has NaN, or a label or token id is out of range.
         UsageError: if a number is not positive, or `split` is unknown.
     """
     for value, option in ((num_samples, "num-samples"), (batch_size, "batch-size")):
@@ -76,15 +76,15 @@ def fit_data(
 
 
 def refit_data(data: Data | Any, *, model: LoadedModel, facts: Mapping[str, Any]) -> Data:
-    """What an earlier analysis was given as batches, read as it was then; `Data` stays as it is.
+    """Batches of an earlier analysis, read in the same way as then; `Data` is returned unchanged.
 
     Args:
-        data: as for `fit_data`.
+        data: like in `fit_data`.
         model: the model of the analysis.
-        facts: of the analysis's data, from its sensitivity file or a plan.
+        facts: facts about the analysis's data, from its sensitivity file or a plan.
 
     Raises:
-        DataError: as `fit_data`.
+        DataError: like `fit_data`.
     """
     if isinstance(data, Data):
         return data
@@ -93,10 +93,10 @@ def refit_data(data: Data | Any, *, model: LoadedModel, facts: Mapping[str, Any]
 
 
 def axis_of(text: int | str | None) -> int | str | None:
-    """The axis that counts samples, from what the user wrote: a number, "none", or None where nothing was said.
+    """The axis that counts samples, from the user's text: a number, "none", or None if not given.
 
     Raises:
-        UsageError: if it is something else.
+        UsageError: if it is anything else.
     """
     if text is None or text == "none":
         return text
@@ -106,7 +106,7 @@ def axis_of(text: int | str | None) -> int | str | None:
 
 
 def _fit(content: Any, model: LoadedModel, how: Reading, *, num_samples: int | None, batch_size: int | None) -> Fit:
-    """The first way of reading `content` that the model accepts; the error of the likeliest one if there is none."""
+    """The first interpretation of `content` that the model accepts; if there is none, raises the error of the likeliest one."""
     failure = ""
     for read in interpretations(content, limit=num_samples):
         batches = [_arranged(_named(batch, model), how) for batch in read if batch.size][:num_samples]
@@ -121,14 +121,14 @@ def _fit(content: Any, model: LoadedModel, how: Reading, *, num_samples: int | N
 
 
 def _arranged(batch: Batch, how: Reading) -> Batch:
-    """The batch with its samples where the user says they are."""
+    """The batch with its samples along the axis that the user gave."""
     if how.axis == "none":
         return batch.as_whole()
     return batch if how.axis is None or batch.whole else batch.along(int(how.axis))
 
 
 def _named(batch: Batch, model: LoadedModel) -> Batch:
-    """Token ids go to "input_ids" by name where the model knows that name."""
+    """Token ids are passed by name as "input_ids" if the model has that argument."""
     if batch.kwargs or len(batch.args) != 1 or not isinstance(batch.args[0], Tensor) or batch.args[0].ndim != 2:
         return batch
     if not is_integer(batch.args[0]) or "input_ids" not in accepted(model.module):
@@ -137,7 +137,7 @@ def _named(batch: Batch, model: LoadedModel) -> Batch:
 
 
 def _casts(model: LoadedModel, batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]:
-    """The data as it is; then floats in the model's dtype; then token ids as int64."""
+    """The data unchanged; then with floats in the model's dtype; then with token ids as int64."""
     yield (lambda batch: batch), ""
     own = next((tensor.dtype for tensor in model.module.state_dict().values() if _is_float(tensor)), None)
     floats = {tensor.dtype for tensor in batch.tensors if tensor.is_floating_point()} - {own}
@@ -158,7 +158,7 @@ def _cast(batch: Batch, chosen: Callable[[Tensor], bool], dtype: torch.dtype) ->
 
 
 def _first(fit: Fit, num_samples: int | None) -> Fit:
-    """The first samples, which are counted only now that it is known what a sample is."""
+    """The first samples; they can be counted only now that it is known what a sample is."""
     if num_samples is None:
         return fit
     if fit.fixed_batch is not None and num_samples < fit.fixed_batch:

@@ -2,18 +2,16 @@
 
 A source is one of
 
-    calibration.pt              a tensor [N, ...], a tuple of inputs (a last 1-D integer tensor is labels where the model takes one
-                                input fewer), a dict of keyword arguments (its "labels" are labels), or a list of these
-    calibration.npz .npy .safetensors
-    stories.txt                 running text, for a language model with a tokenizer
-    stories.jsonl               one record per line: text, chat messages, prompt and response, or an instruction (`conversations.py`);
-                                for encoders a document, or a line of plain text, is one sample
-    stories.jsonl?split=train   only the lines whose field "split" is "train"
-    rows.parquet, rows.arrow    such records as a table, or a folder of tables of Hugging Face `datasets`, with ?split=NAME
-    photos, photos?resize=256   a folder of PNG or JPEG images, or of one folder per class (`data/image_folder.py`)
-    package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
+    calibration.pt              a tensor [N, ...], a tuple of inputs (a last 1-D integer tensor is labels if the model takes one input
+    fewer), a dict of keyword arguments (its "labels" are labels), or a list of these calibration.npz .npy .safetensors stories.txt
+    running text, for a language model with a tokenizer stories.jsonl               one record per line: text, chat messages, prompt and
+    response, or an instruction (`conversations.py`); for encoders a document, or a line of plain text, is one sample
+    stories.jsonl?split=train   only the lines whose field "split" is "train" rows.parquet, rows.arrow    such records as a table, or a
+    folder of tables of Hugging Face `datasets`, with ?split=NAME photos, photos?resize=256   a folder of PNG or JPEG images, or of one
+    folder per class (`data/image_folder.py`) package.module:callable     called without arguments; returns tensors, or an iterable such as
+    a DataLoader
 
-and is told by content, never by its extension.
+and is recognized by its content, never by its extension.
 """
 
 from __future__ import annotations
@@ -58,24 +56,24 @@ def load_data(
     split: str | None = None,
     seed: int = 0,
 ) -> Data:
-    """The data that `source` names, fitted to `model`.
+    """Load the data that `source` names, fitted to `model`.
 
     Args:
-        source: a .pt, .npz, .npy or .safetensors file of inputs, text or JSONL for a language model ("file.jsonl?split=train" takes
+        source: a .pt, .npz, .npy or .safetensors file of inputs, text or JSONL for a language model ("file.jsonl?split=train" selects
             lines), or "package.module:callable".
-        model: the model that takes the data; it decides how it is read, and one sample of each shape is tried.
+        model: the model for the data; it decides how the data is read, and one sample of each shape is tried.
         seq_len: tokens per window of text; None means the model's positions, at most 512.
-        num_samples: only the first samples or windows; None takes all.
+        num_samples: use only the first samples or windows; None uses all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
         text_field: the JSONL field that holds the text; None looks for one.
-        seed_each_forward: begin every call of the model with the same random numbers, for models that draw some.
+        seed_each_forward: start every call of the model with the same random seed, for models that draw random numbers.
         split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
-        seed: of torch, while a callable makes its data.
+        seed: torch's random seed while a callable makes its data.
 
     Raises:
-        DataError: if the source cannot be read, or does not fit the model.
+        DataError: if the source cannot be read, or does not match the model.
         UsageError: if a number is out of range, or an option does not apply to this source.
     """
     source, model = str(source), model if isinstance(model, LoadedModel) else from_module(model)
@@ -144,7 +142,7 @@ def _images(folder: Path, source: str, only: tuple[str, str] | None, model: Load
     """The images of a folder, and notes; None for a folder of tables.
 
     Raises:
-        DataError: if it holds neither.
+        DataError: if it has neither.
     """
     split = only[1] if only is not None and only[0] == "split" else None
     if table_files(folder, source, split=split) is not None:
@@ -158,10 +156,10 @@ def _images(folder: Path, source: str, only: tuple[str, str] | None, model: Load
 
 
 def example_data(model: LoadedModel) -> Data:
-    """The example inputs that an exported program carries; often random, so no substitute for real data.
+    """The example inputs of an exported program; often random, so not a substitute for real data.
 
     Raises:
-        DataError: if the model carries none.
+        DataError: if the model has none.
     """
     if model.example_inputs is None:
         raise DataError("no calibration data was given, and the model has no example inputs: give data with --calib FILE")
@@ -170,7 +168,7 @@ def example_data(model: LoadedModel) -> Data:
 
 
 def _selection(source: str) -> tuple[Path, tuple[str, str] | None]:
-    """The path in `source`, and the field and value after a "?"; a file whose own name holds "?" wins."""
+    """The path in `source`, and the field and value after a "?"; a file whose name contains "?" takes precedence."""
     match = None if Path(source).exists() else _SELECTION.fullmatch(source)
     if match is None:
         return Path(source), None
@@ -178,7 +176,7 @@ def _selection(source: str) -> tuple[Path, tuple[str, str] | None]:
 
 
 def _called(source: str, num_samples: int | None, seed: int) -> Any:
-    """What the callable that `source` names returns, read to its end or to `num_samples` batches; None if it names none."""
+    """The result of the callable that `source` names, read to its end or up to `num_samples` batches; None if it names none."""
     if not _CALLABLE.fullmatch(source):
         return None
     try:

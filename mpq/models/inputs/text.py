@@ -1,8 +1,8 @@
 """Text for language models: documents, their tokens, and windows of equal length; for encoders, one document is one sample.
 
-Every document starts with the tokenizer's BOS, if it has one; all documents are concatenated and cut into windows of
-`seq_len` tokens, as GPTQ and its successors calibrate (Frantar et al. 2022). A JSONL file holds one record per line, a table one
-per row; `conversations.py` makes a document of each.
+Every document starts with the tokenizer's BOS, if it has one; all documents are concatenated and cut into windows of `seq_len` tokens, like
+the calibration of GPTQ and its successors (Frantar et al. 2022). A JSONL file has one record per line, a table one per row;
+`conversations.py` makes a document from each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_SEQ_LEN = 512
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
 _DOCUMENTS_AT_ONCE = 64
 _BATCH = 8
-_VALUES = 5  # of a field, that a message names
+_VALUES = 5  # values of a field that a message lists
 _ENCODED = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -49,17 +49,17 @@ def windows(
         path: UTF-8 text, or JSONL.
         source: how the user wrote it, for messages.
         model: gives the tokenizer and the number of positions.
-        seq_len: tokens of a window; None means the model's positions, at most 512.
-        num_samples: the number of windows to stop at; None takes all.
-        only: a field and its value; other lines of the JSONL are left out.
-        field: of the JSONL, that holds the text; None looks for one.
+        seq_len: tokens per window; None means the model's positions, at most 512.
+        num_samples: use only this many windows; None uses all.
+        only: a field and its value; other lines of the JSONL are skipped.
+        field: the JSONL field with the text; None looks for one.
 
     Raises:
         DataError: if the model has no tokenizer, the file is not text, or the text is shorter than one window.
         UsageError: if the model has fewer than `seq_len` positions.
     """
     if model.tokenizer is None:
-        next(read_documents(path, source, only=only, field=field))  # a file that is not text is refused as that
+        next(read_documents(path, source, only=only, field=field))  # a file that is not text is refused as such
         raise DataError(f"{source} is text, and the model has no tokenizer: give token ids, a .pt file with an integer tensor [N, T]")
     length = _window_length(model, seq_len)
     tokenizer = _load_tokenizer(model.tokenizer)
@@ -79,7 +79,7 @@ def windows(
 
 
 def is_encoder(model: LoadedModel) -> bool:
-    """Whether a model of Hugging Face does not generate text, so that it reads whole documents and no windows of running text."""
+    """Whether a Hugging Face model does not generate text, so that it reads whole documents instead of windows of running text."""
     generates = getattr(model.module, "can_generate", None)
     return model.tokenizer is not None and callable(generates) and not generates()
 
@@ -101,11 +101,11 @@ def padded_documents(
         path: UTF-8 text, or JSONL.
         source: how the user wrote it, for messages.
         model: gives the tokenizer and the number of positions.
-        seq_len: tokens at most; None means the model's positions, at most 512.
-        num_samples: the number of documents to stop at; None takes all.
-        batch_size: documents of a batch; None means 8.
-        only: a field and its value; other lines of the JSONL are left out.
-        field: of the JSONL, that holds the text; None looks for one.
+        seq_len: maximum tokens; None means the model's positions, at most 512.
+        num_samples: use only this many documents; None uses all.
+        batch_size: documents per batch; None means 8.
+        only: a field and its value; other lines of the JSONL are skipped.
+        field: the JSONL field with the text; None looks for one.
 
     Raises:
         DataError: if the file is not text, or the tokenizer cannot be loaded.
@@ -118,8 +118,8 @@ def padded_documents(
     read = read_documents(path, source, tokenizer=tokenizer, only=only, field=field, by_line=True, notes=how)
     documents = list(islice(read, num_samples))
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token will do
-    known, batches, full = accepted(model.module), [], list[str]()  # only what fills the window may have been cut
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token works
+    known, batches, full = accepted(model.module), [], list[str]()  # only documents that fill the window may have been cut
     for start in range(0, len(documents), size):
         some = documents[start : start + size]
         made = tokenizer(some, truncation=True, max_length=length, padding=True, return_tensors="pt")
@@ -140,19 +140,19 @@ def read_documents(
     by_line: bool = False,
     notes: list[str] | None = None,
 ) -> Iterator[str]:
-    """The documents of a table or a JSONL file, or the whole of a text file as one document; of its lines, `by_line`.
+    """The documents of a table or a JSONL file, or a text file as one document; with `by_line`, one document per line.
 
     Args:
         path: the file, or a folder of tables.
         source: how the user wrote it, for messages.
-        tokenizer: whose chat template makes text of turns; None where there is none.
-        only: a field and its value; other records are left out. For a folder of tables, its split.
-        field: that holds the text; None looks for one (`models/inputs/conversations.py`).
+        tokenizer: the tokenizer with the chat template; None if there is none.
+        only: a field and its value; other records are skipped. For a folder of tables, its split.
+        field: the field with the text; None looks for one (`models/inputs/conversations.py`).
         by_line: whether each line of plain text is a document.
-        notes: takes notes on how records were read.
+        notes: receives notes on how records were read.
 
     Raises:
-        DataError: if the file is none of these, a record is damaged, or nothing is left to read.
+        DataError: if the file is none of these, a record is damaged, or there is no text.
     """
     split = only[1] if only is not None and only[0] == "split" and path.is_dir() else None
     files = table_files(path, source, split=split)
@@ -167,7 +167,7 @@ def read_documents(
 
 
 def _documents(records: Iterable[tuple[int, dict[str, Any]]], made: Documents, source: str, notes: list[str]) -> Iterator[str]:
-    """The documents of all records that hold some text."""
+    """The documents of all records that have text."""
     seen = taken = 0
     for number, record in records:
         document = made.of(record, number)
@@ -185,7 +185,7 @@ def _documents(records: Iterable[tuple[int, dict[str, Any]]], made: Documents, s
 
 
 def _text_of(path: Path, source: str) -> str:
-    """The text of a file, which is read whole."""
+    """The text of a file, read completely."""
     with open_file(path) as file:
         content = file.read(TEXT_BYTES + 1)
     if len(content) > TEXT_BYTES:
@@ -254,15 +254,15 @@ def _load_tokenizer(directory: Path) -> Any:
         raise DataError(f"reading text needs the extra 'hf': {install('hf')}, or give token ids as a .pt file") from error
     try:
         return AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the directory decides what goes wrong in transformers
+    except Exception as error:  # transformers may raise any error, depending on the directory
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"the tokenizer in {directory} cannot be loaded ({reason}): give token ids as a .pt file") from error
 
 
 def _tokens(documents: Iterable[str], tokenizer: Any, enough: int | None) -> tuple[list[int], int]:
-    """The tokens of all documents, or of the first ones until there are `enough`; and the number of documents used.
+    """The tokens of all documents, or of the first ones until there are `enough`, and the number of documents used.
 
-    BOS is put before each document, but for one that a chat template has begun with it.
+    BOS is put before each document, unless a chat template has already done so.
     """
     start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""A module in the floating dtypes of the checkpoint that it is filled from."""
+"""Converts a module to the floating dtypes of the checkpoint that it is filled from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 def adopt_dtypes(state: Mapping[str, Any], module: nn.Module) -> None:
     """Give the module the checkpoint's floating dtypes, in place; tied parameters stay tied.
 
-    A tensor under a name that torch converts, such as `weight_g`, gives its dtype to those of the module nearest to it.
+    A tensor with a name that torch converts, such as `weight_g`, passes its dtype to the tensors of the innermost matching module.
     """
     given = {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, Tensor) and tensor.is_floating_point()}
     if len(set(given.values())) == 1:
-        module.to(next(iter(given.values())))  # computed buffers too, as they were when the model was cast
+        module.to(next(iter(given.values())))  # computed buffers too, as when a model is cast
         return
     own = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
     converted = {name: dtype for name, dtype in given.items() if name not in own}

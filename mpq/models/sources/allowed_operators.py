@@ -1,9 +1,9 @@
-"""Which operators a model from a file may call without trust.
+"""The operators that a model from a file may call without trust.
 
-The rule is safe by default. Only the namespaces `aten` and `prims` and a list of higher-order operators are open; all others, custom
-ones included, need trust. Inside them an operator is judged by its schema: every argument must be a plain value, and every text
-argument must be one that is known to select a mode. An operator that takes the name of a file, a storage, a stream or an object of
-C++ is refused, and so are the few that reach memory without a check of bounds, or print.
+The rule is safe by default. Only the namespaces `aten` and `prims` and a list of higher-order operators are allowed; all others, including
+custom ones, need trust. Within them, an operator is judged by its schema: every argument must be a plain value, and every string argument
+must be known to select a mode. An operator that takes a file name, a storage, a stream or a C++ object is refused, and so are the few that
+access memory without bounds checks, or print.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PLAIN = re.compile(
 _TEXTS = re.compile(
     r"UPLO|activation|algorithm|approximate|assert_msg|device_type|driver|equation|indexing|interpolation|message|mode|norm|ord|p"
     r"|pad_mode|padding|padding_side|reduce|rounding_mode|side|type"
-    # of TorchScript's operators on texts, lists and dictionaries:
+    # TorchScript's operators on strings, lists and dictionaries:
     r"|a|b|chars|dict|el|fillchar|idx|input|inputs|item|key|l|new|old|self|separator|string|s|substr|t|to_add|values"
 )
 _REFUSED = re.compile(
@@ -51,14 +51,14 @@ def is_allowed(target: str) -> bool:
     space, name, overload = match.groups()
     try:
         schema = torch._C._get_schema(f"{space}::{name}", "" if overload == "default" else overload)
-    except RuntimeError:  # this torch knows no such operator
+    except RuntimeError:  # this torch has no such operator
         return False
     return _is_harmless(name, schema)
 
 
 @cache
 def refused_names() -> frozenset[str]:
-    """Names of operators that TorchScript reaches, as `torch.NAME` or as a method, of which any overload is refused."""
+    """Names of operators that TorchScript can call, as `torch.NAME` or as a method, with at least one refused overload."""
     reachable: Iterable[Any] = torch._C._jit_get_all_schemas()
     return frozenset(
         name for space, _, name, schema in ((*s.name.partition("::"), s) for s in reachable)

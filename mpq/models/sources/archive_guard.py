@@ -1,9 +1,9 @@
-"""A torch.export archive without anything that could run code of its own: checked, and put together anew.
+"""Checks a torch.export archive and rebuilds it without anything that could run its own code.
 
 `torch.export.load` unpickles some records, loads compiled libraries, evaluates symbolic expressions, and writes names into generated
-Python; and the graph may call any operator that is registered. An ordinary archive uses none of the first two, plain names in the
-next two, and operators that compute. Its records are read strictly (`sources/zip_records.py`), everything else is refused, and torch is
-given an archive that holds the graph as it was checked, the weights as plain bytes, and no pickle at all.
+Python; and the graph may call any operator that is registered. An ordinary archive needs neither of the first two, has plain names in the
+next two, and uses only operators that compute. Its records are read strictly (`sources/zip_records.py`), everything else is refused, and
+torch gets an archive with the checked graph, the weights as plain bytes, and no pickle at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpq.limits import GRAPH_BYTES, SHOWN_TEXT
 from mpq.models.sources.allowed_operators import is_allowed
 from mpq.models.sources.clean_archive import CleanArchive
 
-MODEL = "model"  # the only program of an archive that is read
+MODEL = "model"  # the only program in an archive that is read
 _OTHERS = re.compile(r"\.data/(version|serialization_id)|version|byteorder|\.format_version|\.storage_alignment|extra/.+")
 _GRAPH = re.compile(r"models/[\w.\-]+\.json")
 _PAYLOADS = re.compile(r"data/(weights/[\w.\-]+_weights|constants/[\w.\-]+_constants)_config\.json")
@@ -52,11 +52,11 @@ _WORDS = """
 
 @dataclass(frozen=True)
 class CheckedArchive:
-    """What torch may read of an archive.
+    """The part of an archive that torch may read.
 
     Args:
         file: an archive of the checked records.
-        example_inputs: positional and keyword inputs, where the archive has any.
+        example_inputs: positional and keyword inputs, if the archive has any.
     """
 
     file: CleanArchive
@@ -64,11 +64,11 @@ class CheckedArchive:
 
 
 def checked_archive(file: IO[bytes], source: str) -> CheckedArchive:
-    """What of an archive torch may read; `file` stays in use.
+    """The part of an archive that torch may read; `file` stays in use.
 
     Raises:
         ModelError: naming what in the archive could run code, and `--trust`.
-        RecordError: if the archive is damaged, or could be understood in several ways.
+        RecordError: if the archive is damaged or ambiguous.
     """
     records = Records(file)
     for name in records:
@@ -107,7 +107,7 @@ def _unknown(name: str, records: Records) -> str | None:
 def _place_graph(name: str, records: Records, clean: CleanArchive, source: str) -> None:
     program = json.loads(records.read(name, GRAPH_BYTES))
     _refuse(next(_suspects(program), None), source)
-    program.pop("guards_code", None)  # Python that mpq does not use
+    program.pop("guards_code", None)  # Python code that mpq does not use
     clean.write_record(name, json.dumps(program).encode())
 
 
@@ -134,7 +134,7 @@ def _example_inputs(name: str, records: Records, source: str) -> tuple[tuple[Any
     content = records.read(name, records.size(name))
     try:
         found = load_tensors(io.BytesIO(content))
-    except Exception:  # whatever the reason, torch.export.load would go on to unpickle it
+    except Exception:  # otherwise torch.export.load would unpickle it
         found = None
     match found:
         case (tuple() as args, dict() as kwargs) if all(isinstance(key, str) for key in kwargs):
@@ -144,7 +144,7 @@ def _example_inputs(name: str, records: Records, source: str) -> tuple[tuple[Any
 
 
 def _suspects(node: Any, key: str = "") -> Iterator[str]:
-    """Everything in the program's JSON that is not of the expected form."""
+    """Everything in the program's JSON that does not have the expected form."""
     if isinstance(node, dict):
         for inner_key, value in node.items():
             yield from _suspects(value, inner_key)

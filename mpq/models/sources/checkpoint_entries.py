@@ -1,4 +1,4 @@
-"""Which dicts of tensors a checkpoint holds, under whatever keys."""
+"""Finds the dicts of tensors in a checkpoint, under any keys."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Entry:
     """One dict of tensors.
 
     Args:
-        key: the keys that lead to it, joined by dots; empty for what the file holds itself.
-        state: its tensors and other values by name; dicts inside it are entries of their own.
+        key: the keys that lead to it, joined by dots; empty for the top level of the file.
+        state: its tensors and other values by name; dicts inside it are separate entries.
     """
 
     key: str
@@ -27,12 +27,12 @@ class Entry:
 
 
 def find_entries(content: object) -> list[Entry]:
-    """Every dict with text as keys and at least one tensor in what torch.load gave, at most three keys deep."""
+    """Every dict with string keys and at least one tensor in the result of torch.load, at most three keys deep."""
     return list(_entries(content, "", _DEPTH))
 
 
 def _entries(content: object, key: str, depth: int) -> Iterator[Entry]:
-    if isinstance(content, nn.Module):  # only a trusted file holds one
+    if isinstance(content, nn.Module):  # only a trusted file can have one
         content = content.state_dict()
     if not isinstance(content, Mapping) or not depth or not all(isinstance(name, str) for name in content):
         return
@@ -43,6 +43,6 @@ def _entries(content: object, key: str, depth: int) -> Iterator[Entry]:
 
 
 def _without_dicts(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`content` itself, which may hold torch's versions of modules, unless it holds dicts that are no state of a module."""
+    """`content` itself, which may include torch's module versions, without dicts that are not a module's state."""
     inner = {name for name, value in content.items() if isinstance(value, Mapping | nn.Module) and not name.endswith("_extra_state")}
     return {name: value for name, value in content.items() if name not in inner} if inner else content

@@ -1,6 +1,6 @@
-"""Checkpoints read piece by piece: which tensors lie where in safetensors files, and some of their rows at a time.
+"""Reads checkpoints in pieces: the positions of tensors in safetensors files, and a few of their rows at a time.
 
-Files are read, not mapped: pages of a mapped file count as memory of the process for as long as they are in use.
+Files are read, not mapped, because pages of a mapped file count as memory of the process while they are in use.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class StoredTensor:
     """One tensor of a safetensors file.
 
     Args:
-        name: of the tensor.
-        dtype: as safetensors calls it.
-        shape: of the tensor.
+        name: name of the tensor.
+        dtype: its safetensors name.
+        shape: shape of the tensor.
         path: the file.
-        start: where its bytes begin in the file.
+        start: offset of its bytes in the file.
     """
 
     name: str
@@ -56,7 +56,7 @@ def read_into(file: int, tensor: Tensor, start: int) -> None:
     """Fill a contiguous tensor with the bytes of an open file from `start` on.
 
     Raises:
-        ModelError: if the file ends before.
+        ModelError: if the file ends too early.
     """
     if not tensor.numel():
         return
@@ -71,10 +71,10 @@ def read_into(file: int, tensor: Tensor, start: int) -> None:
 
 
 def checkpoint_files(source: Path) -> list[Path]:
-    """The safetensors files of a Hugging Face directory, of any folder of such files, or a single one, in order of their names.
+    """The safetensors files of a Hugging Face directory or any other folder, or a single file, sorted by name.
 
     Raises:
-        ModelError: if there are none, or other files hold the weights.
+        ModelError: if there are none, or the weights are in other files.
     """
     if not source.is_dir():
         return [source]
@@ -85,10 +85,10 @@ def checkpoint_files(source: Path) -> list[Path]:
 
 
 def tensors_of(path: Path) -> list[StoredTensor]:
-    """What a safetensors file holds, by its header alone, in order of the file.
+    """The tensors of a safetensors file, from its header alone, in file order.
 
     Raises:
-        ModelError: if it is missing, damaged, or holds a dtype that mpq does not know.
+        ModelError: if it is missing, damaged, or has a dtype that mpq does not know.
     """
     try:
         size = path.stat().st_size

@@ -1,8 +1,9 @@
-"""Ways to read the names of a checkpoint as those of a module: without what wrappers add, and without or with a shared prefix.
+"""Ways to map the names of a checkpoint to those of a module: without the parts that wrappers add, and with or without a shared prefix.
 
-Wrappers add a part anywhere in a name: `_orig_mod` torch.compile, `module` DataParallel, DistributedDataParallel and averaged models,
-`_fsdp_wrapped_module` FSDP, `_checkpoint_wrapped_module` activation checkpointing. Prefixes are whatever held the module: `model` in
-Lightning, `generator` beside a discriminator, `ema_model` in averages. A way is only proposed here; the module judges it.
+Wrappers add a part anywhere in a name: `_orig_mod` (torch.compile), `module` (DataParallel, DistributedDataParallel and averaged models),
+`_fsdp_wrapped_module` (FSDP), `_checkpoint_wrapped_module` (activation checkpointing). Prefixes come from the object that contained the
+module: `model` in Lightning, `generator` next to a discriminator, `ema_model` in averages. This file only proposes mappings; the module's
+load_state_dict decides.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Naming:
     """One way to read names.
 
     Args:
-        prefix: which names are read: those below it; empty for all.
-        names: the module's name by the checkpoint's, for those that are read.
+        prefix: only names below it are read; empty for all.
+        names: the module's name by the checkpoint's name, for the names that are read.
     """
 
     prefix: str
@@ -40,16 +41,16 @@ class Namings:
 
     Args:
         tensors: names in the module's state dict.
-        modules: paths of all modules in it, with the empty one of itself.
+        modules: paths of all modules in it, including the empty path of the root.
     """
 
     def __init__(self, tensors: Sequence[str], modules: Iterable[str]) -> None:
         self._tensors = {bare(name): name for name in tensors}
-        paths = sorted(modules, key=len)  # of two that differ by a wrapper, the inner one holds the tensors
+        paths = sorted(modules, key=len)  # if two paths differ by a wrapper, the inner module has the tensors
         self._modules = {bare(f"{path}.x")[:-2]: path for path in paths}
 
     def of(self, names: Sequence[str]) -> Iterator[Naming]:
-        """Ways to read `names`, the least changed first, each once."""
+        """Ways to read `names`, each once, those with the fewest changes first."""
         found: list[Naming] = []
         for naming in self._proposed(names):
             distinct = len(set(naming.names.values())) == len(naming.names)
@@ -71,7 +72,7 @@ class Namings:
             yield Naming("", {name: self._placed(f"{prefix}.{bare(name)}") for name in names})
 
     def _placed(self, name: str) -> str:
-        """The module's name for one without wrappers: the tensor's own, else below the innermost module that it leads to."""
+        """The module's name for a name without wrappers: the tensor's own, else below the innermost matching module."""
         if name in self._tensors:
             return self._tensors[name]
         parts = name.split(".")
@@ -82,7 +83,7 @@ class Namings:
         return name
 
     def _prefixes(self, names: Sequence[str]) -> list[str]:
-        """Prefixes below which names lead to modules of this one, those of most names first."""
+        """Prefixes below which names match modules of this one, those with most names first."""
         hits: Counter[str] = Counter()
         for name in names:
             parts = bare(name).split(".")

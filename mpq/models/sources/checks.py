@@ -1,4 +1,4 @@
-"""Checks that every loaded model passes: real tensors, finite weights, nothing quantized; and the hash of a module in memory."""
+"""Checks for every loaded model: real tensors, finite weights, nothing quantized; and the hash of a module in memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch
 
 
 def check_sound(module: nn.Module, source: str) -> None:
-    """Refuse a module whose tensors cannot be measured; infinity is allowed in buffers, where attention masks hold it.
+    """Refuse a module whose tensors cannot be measured; infinity is allowed in buffers, because attention masks use it.
 
     Raises:
         ModelError: if a tensor is on the meta device, was never initialized, is sparse or shares memory within itself, or a module is
-            quantized already.
-        NumericsError: if a parameter holds NaN or infinity, or a buffer NaN.
+            already quantized.
+        NumericsError: if a parameter has NaN or infinity, or a buffer has NaN.
     """
     for name, child in module.named_modules():
         if type(child).__module__.startswith(_QUANTIZED):

@@ -1,4 +1,4 @@
-"""Choose the weights of a checkpoint that fit a module, and say what was chosen, renamed and left out."""
+"""Choose the weights of a checkpoint that match a module, and report what was chosen, renamed and left out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LISTED = 20
 def choose_weights(
     entries: Sequence[Entry], module: nn.Module, *, what: str, maker: str, key: str | None = None, allow_unexpected: bool = False
 ) -> Fit:
-    """The one way to fill `module` from a checkpoint.
+    """The only way to fill `module` from a checkpoint.
 
     Args:
         entries: the checkpoint's dicts of tensors.
-        module: filled by trials, so its values are undefined until the choice is loaded.
+        module: overwritten while trying, so its values are undefined until the choice is loaded.
         what: the file, for messages.
-        maker: what made the module, for messages.
+        maker: the function that built the module, for messages.
         key: the entry to read, or a prefix of names in one.
         allow_unexpected: leave out names that the module does not have.
 
     Raises:
-        ModelError: if nothing fits, or several things that differ.
+        ModelError: if nothing matches, or several different sets of weights match.
         UsageError: if there is nothing under `key`.
     """
     found = [fit for entry in entries for fit in fits_of(entry, module)] if key is None else _under(key, entries, module, what)
@@ -52,7 +52,7 @@ def choose_weights(
 
 
 def notes_on(fit: Fit, module: nn.Module, *, what: str, key: str | None) -> tuple[str, ...]:
-    """One line each for the entry, for names that were read as others, and for what was left out or not there."""
+    """One line each for the entry, for renamed names, and for names that were left out or missing."""
     notes = [] if key is not None or not fit.label else [f"{what}: weights of {shown(fit.label)}, which alone match the module"]
     read = {old: new for old, new in fit.naming.names.items() if new not in (*fit.counters, *fit.unexpected)}
     changed = [(old, new) for old, new in read.items() if old != new]
@@ -68,7 +68,7 @@ def notes_on(fit: Fit, module: nn.Module, *, what: str, key: str | None) -> tupl
 
 
 def _converted(fit: Fit, module: nn.Module, what: str) -> list[str]:
-    """What load_state_dict itself did with names."""
+    """How load_state_dict itself converted names."""
     own = module.state_dict()
     old = [name for name in fit.state if name not in own and name not in fit.unexpected]
     new = [name for name in own if name not in fit.state]
@@ -82,7 +82,7 @@ def _converted(fit: Fit, module: nn.Module, what: str) -> list[str]:
 
 
 def _under(key: str, entries: Sequence[Entry], module: nn.Module, what: str) -> list[Fit]:
-    """How the entry with this key is read, or the names below this prefix."""
+    """The fit of the entry with this key, or of the names below this prefix."""
     exact = [entry for entry in entries if (entry.key or WHOLE) == key]
     if exact:
         return [fit for entry in exact for fit in fits_of(entry, module)]
@@ -97,7 +97,7 @@ def _under(key: str, entries: Sequence[Entry], module: nn.Module, what: str) -> 
 
 
 def _different(fits: Sequence[Fit]) -> list[Fit]:
-    """Without those that load the same tensors as one before them."""
+    """The fits without those that load the same tensors as an earlier one."""
     found: list[Fit] = []
     for fit in fits:
         if not any(fit.same_as(other) for other in found):

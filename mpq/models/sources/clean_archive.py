@@ -1,8 +1,8 @@
-"""An archive for torch's reader made of checked records alone, without copying the weights.
+"""An archive for torch's reader with checked records only, without copying the weights.
 
-It is a file that is put together while it is read: headers that mpq writes, contents that mpq checked, and pieces of the original file
-for the weights, which are plain bytes. Nothing else of the original is reachable through it, so it does not matter how torch's reader
-understands names, duplicates or the rest of the original.
+It is a virtual file, assembled while it is read: headers written by mpq, contents checked by mpq, and pieces of the original file for the
+weights, which are plain bytes. Nothing else of the original is reachable through it, so it does not matter how torch's reader would
+interpret names, duplicates or other parts of the original.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
 _END64 = struct.Struct("<4sQHHIIQQQQ")
 _LOCATOR64 = struct.Struct("<4sIQI")
-_VERSION, _DATE, _FULL = 45, 33, 0xFFFFFFFF  # of zip with 64-bit sizes; the first day of 1980; "see the 64-bit field"
+_VERSION, _DATE, _FULL = 45, 33, 0xFFFFFFFF  # zip with 64-bit sizes; the first day of 1980; "see the 64-bit field"
 
 Piece = bytes | tuple[int, int]
 """Bytes of their own, or start and size of a piece of the original file."""
 
 
 class CleanArchive(io.RawIOBase):
-    """A zip archive, read only; records are added before the first read.
+    """A read-only zip archive; records are added before the first read.
 
     Args:
-        original: the file that `place` takes pieces from.
+        original: the file whose pieces `place` adds.
     """
 
     def __init__(self, original: IO[bytes]) -> None:
@@ -44,11 +44,11 @@ class CleanArchive(io.RawIOBase):
         self._ends: list[int] = []
 
     def write_record(self, name: str, content: bytes) -> None:
-        """Add a record with a content of its own."""
+        """Add a record with new content."""
         self._add(name, content, len(content), zlib.crc32(content))
 
     def place(self, name: str, records: Records) -> None:
-        """Add a record of the original as it is."""
+        """Add an unchanged record of the original."""
         size = records.size(name)
         if not records.is_stored(name):
             self.write_record(name, records.read(name, size))
@@ -69,25 +69,25 @@ class CleanArchive(io.RawIOBase):
         return self
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Whether it can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """It can be read from anywhere."""
+        """Whether it can be read from any position: always."""
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The position of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, as in any file."""
+        """Go to a position, like in any file."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` from the current place on, as far as the archive goes."""
+        """Fill `buffer` from the current position on, up to the end of the archive."""
         view = memoryview(buffer).cast("B")
         done = 0
         while done < len(view) and self._position < self._size:
@@ -99,7 +99,7 @@ class CleanArchive(io.RawIOBase):
         return done
 
     def _fill(self, view: memoryview) -> int:
-        """Bytes of one piece from the current place on; how many were read."""
+        """Read bytes of one piece from the current position on; returns their number."""
         number = bisect_right(self._ends, self._position)
         piece = self._pieces[number]
         skipped = self._position - (self._ends[number] - _length(piece))

@@ -1,4 +1,4 @@
-"""What kind of model a file holds, told by its first bytes and its table of contents, never by its extension."""
+"""Detects the kind of a model file by its first bytes and its table of contents, never by its extension."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sniff(path: Path) -> str:
     """One of "export", "torchscript", "torch" (saved by torch.save), "safetensors" or "hf".
 
     Raises:
-        ModelError: if there is nothing at `path`, or it is none of these.
+        ModelError: if `path` does not exist, or is none of these.
     """
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -41,7 +41,7 @@ def _sniff_zip(path: Path) -> str:
             names, entries = archive.namelist(), archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error) as error:
         raise ModelError(f"{path} {_DAMAGED}") from error
-    if entries and entries[0].header_offset:  # the table of contents is that of an archive inside a truncated one
+    if entries and entries[0].header_offset:  # the table of contents belongs to an archive inside a truncated one
         raise ModelError(f"{path} {_DAMAGED}")
     inner = {name.partition("/")[2] for name in names}
     if "models/model.json" in inner:

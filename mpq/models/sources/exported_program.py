@@ -1,8 +1,8 @@
-"""torch.export archives: loading one, and keeping one without its weights so that the module can be rebuilt from it.
+"""torch.export archives: loading one, and stripping one of its weights so that the module can be rebuilt from it.
 
-An artifact stores its weights itself, so the program kept beside them has every weight replaced by a tensor of stride 0 over
-one element: names, shapes, dtypes and ties survive, the bytes do not. Constants and buffers outside the state dict that may be weights are
-made buffers of the state dict when a program is loaded; small ones, and those of whole numbers, stay constants.
+An artifact stores its weights itself, so in the program stored with them every weight is replaced by a tensor of stride 0 over one element:
+names, shapes, dtypes and ties are kept, the bytes are not. When a program is loaded, constants and buffers outside the state dict that may
+be weights become buffers of the state dict; small ones and integer ones stay constants.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
     with _readable(str(path)):
         _check_mode(program, path)
     lift_constants(program)
-    _replace_state(program, Tensor.contiguous)  # as a rebuilt module has them, so that both compute the same to the bit
+    _replace_state(program, Tensor.contiguous)  # as in a rebuilt module, so that both compute bit-identical results
     module = _module_of(program, str(path))
     return LoadedModel(
         module, "export", sha256, path=path, example_inputs=example_inputs, program=None if trust else strip_program(program)
@@ -57,9 +57,9 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
 
 
 def lift_constants(program: ExportedProgram) -> None:
-    """Put the constants of `program` that may be weights into its state dict, under their own names: floating point, a matrix or more.
+    """Move the constants of `program` that may be weights (floating point, two or more dimensions) into its state dict, under their names.
 
-    A tensor that is no parameter and no registered buffer of the module becomes a constant of its program, though products may consume it.
+    A tensor that is neither a parameter nor a registered buffer becomes a constant of the program, even if matrix products use it.
     """
     specs, written = program.graph_signature.input_specs, set(_written(program))
     changed = {*program.graph_signature.buffers_to_mutate.values(), *(spec.target for spec in specs if spec.arg.name in written)}
@@ -71,7 +71,7 @@ def lift_constants(program: ExportedProgram) -> None:
 
 
 def _written(program: ExportedProgram) -> Iterator[str]:
-    """The names of the nodes that the graph writes to in place."""
+    """The names of the nodes that the graph modifies in place."""
     for node in program.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         for argument, value in zip(() if schema is None else schema.arguments, node.args, strict=False):
@@ -86,9 +86,9 @@ def _may_be_weight(constant: object) -> bool:
 
 
 def strip_program(program: ExportedProgram) -> bytes | None:
-    """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Changes `program`.
+    """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Modifies `program`.
 
-    None if its constants make it larger than `read_program` takes.
+    None if its constants make it larger than `read_program` accepts.
     """
     _replace_state(program, _hollow)
     drop_traces(program)
@@ -100,7 +100,7 @@ def strip_program(program: ExportedProgram) -> bytes | None:
 
 
 def drop_traces(program: ExportedProgram) -> None:
-    """Take out of `program` what is large and tells of the machine that exported: example inputs, and where each node came from."""
+    """Remove large parts and traces of the exporting machine from `program`: example inputs, and the source location of each node."""
     program.example_inputs = None
     program._guards_code = []
     for graph_module in _graph_modules(program):
@@ -109,7 +109,7 @@ def drop_traces(program: ExportedProgram) -> None:
 
 
 def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:
-    """The module of a stripped program, as `read_program` gives it.
+    """The module of a stripped program, like `read_program`.
 
     Raises:
         FormatError: if `content` is damaged.
@@ -119,11 +119,11 @@ def rebuild_program(content: bytes, *, hollow: bool = False) -> nn.Module:
 
 
 def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
-    """The program that `strip_program` gave; every parameter and buffer of the state dict is zero, contiguous and writable.
+    """The program from `strip_program`; every parameter and buffer of the state dict is zero, contiguous and writable.
 
     Args:
         content: the compressed program.
-        hollow: leave them without memory of their own, to be replaced.
+        hollow: leave them without memory; they will be replaced.
 
     Raises:
         FormatError: if `content` is damaged.
@@ -147,12 +147,12 @@ def _read(file: IO[bytes], source: str, *, trust: bool) -> tuple[ExportedProgram
 
 @contextmanager
 def _readable(source: str) -> Iterator[None]:
-    """Turns what torch raises on an archive into ModelError."""
+    """Turns errors of torch on an archive into ModelError."""
     try:
         yield
     except ModelError:
         raise
-    except Exception as error:  # the file decides what goes wrong in torch, so any failure is the file's
+    except Exception as error:  # any failure in torch is caused by the file
         raise ModelError(f"{source} cannot be read as a torch.export archive ({first_line(error)}): export the model again") from error
 
 
@@ -167,17 +167,17 @@ def _deserialize(file: IO[bytes]) -> ExportedProgram:
 
 
 def _load_model(file: IO[bytes]) -> ExportedProgram:
-    """What torch.export.load gives, which would log a traceback and hide the reason when it fails."""
+    """The result of torch.export.load, which would otherwise log a traceback and hide the reason when it fails."""
     program: ExportedProgram = load_pt2(file).exported_programs[MODEL]  # type: ignore[arg-type, unused-ignore]
     return program
 
 
 def _module_of(program: ExportedProgram, source: str) -> nn.Module:
-    """The program's module; without its guards, which are generated code, the plain input checks speak more clearly."""
+    """The program's module, without its guards: these are generated code, and the plain input checks have clearer messages."""
     with _readable(source):
         module: nn.Module = program.module(check_guards=False)
     for part in module.modules():
-        part.training = False  # .eval() is refused by torch.export; the mode is fixed in the graph
+        part.training = False  # torch.export refuses .eval(); the mode is fixed in the graph
     return module
 
 
@@ -201,7 +201,7 @@ def _hollow(tensor: Tensor) -> Tensor:
 
 
 def _replace_state(program: ExportedProgram, make: Callable[[Tensor], Tensor]) -> None:
-    """Put `make(tensor)` for every tensor of the state dict; tensors that are one stay one."""
+    """Replace every tensor of the state dict by `make(tensor)`; tied tensors stay tied."""
     made: dict[object, Tensor] = {}
     state = program.state_dict
     for name, tensor in list(state.items()):
@@ -213,7 +213,7 @@ def _replace_state(program: ExportedProgram, make: Callable[[Tensor], Tensor]) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remark on weights of stride 0."""
+    """Suppresses torch's warning about weights of stride 0."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found in the group", category=UserWarning)
         yield
@@ -225,7 +225,7 @@ def _compress(content: bytes) -> bytes:
 
 
 def _decompress(content: bytes) -> bytes:
-    """The archive of a stored program, unpacked as far as the limit."""
+    """The archive of a stored program, unpacked up to the limit."""
     machine = lzma.LZMADecompressor(memlimit=PROGRAM_BYTES) if content.startswith(_XZ_MAGIC) else zlib.decompressobj()
     try:
         found = machine.decompress(content, PROGRAM_BYTES + 1)

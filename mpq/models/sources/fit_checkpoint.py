@@ -1,7 +1,7 @@
-"""Which weights of a checkpoint fit a module, and under which names: the module's own load_state_dict judges.
+"""Finds which weights of a checkpoint match a module, and under which names; the module's own load_state_dict decides.
 
-What torch accepts is accepted, hooks that convert older checkpoints included. Names are read otherwise only where that makes everything
-fit. A trial may write to the module; loading what fits in the end overwrites all that a trial wrote.
+Everything that torch accepts is accepted, including hooks that convert older checkpoints. Names are changed only if that makes everything
+match. A trial may write to the module; the final load overwrites everything that a trial wrote.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Fit:
     """How the weights of one entry are read.
 
     Args:
-        entry: where they are.
-        naming: under which names of the module.
-        state: as load_state_dict takes it.
-        missing: names of the module that it lacks.
+        entry: the entry with the weights.
+        naming: maps their names to those of the module.
+        state: the argument of load_state_dict.
+        missing: names of the module that the entry lacks.
         unexpected: names that the module does not have.
-        error: what load_state_dict says otherwise; empty where it says nothing.
-        counters: names left out because averaging wrappers count with them.
-        outside: names that do not begin with the naming's prefix.
-        known: how many names the module has too.
+        error: any other error of load_state_dict; empty if there is none.
+        counters: names left out because they are counters of averaging wrappers.
+        outside: names that do not start with the naming's prefix.
+        known: number of names that the module has too.
     """
 
     entry: Entry
@@ -55,12 +55,12 @@ class Fit:
 
     @property
     def label(self) -> str:
-        """What chooses these weights: the entry's key, and the prefix where other names are not below it; empty for the whole file."""
+        """The `--checkpoint-key` of these weights: the entry's key, plus the prefix if there are other names; empty for the whole file."""
         return ".".join(filter(None, (self.entry.key, self.naming.prefix if self.outside else "")))
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Names that are not read, without the counters of wrappers."""
+        """Names that are not read, except counters of wrappers."""
         old = {new: old for old, new in self.naming.names.items()}
         return (*(old.get(name, name) for name in self.unexpected), *self.outside)
 
@@ -70,7 +70,7 @@ class Fit:
 
 
 def fits_of(entry: Entry, module: nn.Module) -> list[Fit]:
-    """The ways in which an entry fills `module`: one that reads every name if there is one; else the nearest miss, if that is close."""
+    """The ways in which an entry fills `module`: one that reads every name, if possible; else the nearest miss, if it is close."""
     found: list[Fit] = []
     for naming in _namings(module).of(list(entry.state)):
         fit = try_naming(entry, naming, module)
@@ -82,7 +82,7 @@ def fits_of(entry: Entry, module: nn.Module) -> list[Fit]:
 
 
 def fit_below(entry: Entry, prefix: str, module: nn.Module) -> Fit | None:
-    """The names of an entry below `prefix`, tried; those outside are not counted as left out. None if there are none."""
+    """The fit of an entry's names below `prefix`; names outside do not count as left out. None if there are none."""
     naming = _namings(module).below(prefix, list(entry.state))
     if not naming.names:
         return None
@@ -91,7 +91,7 @@ def fit_below(entry: Entry, prefix: str, module: nn.Module) -> Fit | None:
 
 
 def try_naming(entry: Entry, naming: Naming, module: nn.Module) -> Fit:
-    """Load an entry under the names of `naming`, with and without the versions it states, and with the other names of tied tensors."""
+    """Try to load an entry with the names of `naming`, with and without its recorded versions, and with the other names of tied tensors."""
     own = module.state_dict()
     read = {new: entry.state[old] for old, new in naming.names.items()}
     outside = tuple(name for name in entry.state if name not in naming.names)
@@ -110,10 +110,10 @@ def try_naming(entry: Entry, naming: Naming, module: nn.Module) -> Fit:
 
 
 def load_fit(fit: Fit, module: nn.Module) -> None:
-    """Load what fits, strictly, in place; what the module does not have is left out.
+    """Load a fit strictly, in place; names that the module does not have are left out.
 
     Raises:
-        RuntimeError: of torch, if it does not fit after all.
+        RuntimeError: from torch, if it does not match after all.
     """
     state = OrderedDict((name, value) for name, value in fit.state.items() if name not in fit.unexpected)
     _copy_metadata(fit.state, state)
@@ -123,13 +123,13 @@ def load_fit(fit: Fit, module: nn.Module) -> None:
 def _tried(fit: Fit, module: nn.Module) -> Fit:
     try:
         missing, unexpected = module.load_state_dict(fit.state, strict=False)
-    except Exception as error:  # the module's own code, and shapes that differ
+    except Exception as error:  # errors of the module's own code, and different shapes
         return replace(fit, error=_wrong_shape(fit.state, module) or first_line(error))
     return replace(fit, missing=tuple(missing), unexpected=tuple(unexpected))
 
 
 def _with_ties(fit: Fit, module: nn.Module) -> Fit:
-    """The same with missing names that are other names of a tensor that is there."""
+    """The state with missing names filled in if they are other names of a present tensor."""
     own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     given = {_place(own[name]): value for name, value in fit.state.items() if name in own}
     tied = {name: given[_place(own[name])] for name in fit.missing if name in own and _place(own[name]) in given}
@@ -141,7 +141,7 @@ def _with_ties(fit: Fit, module: nn.Module) -> Fit:
 
 
 def _versions(state: Mapping[str, Any], entry: Entry, naming: Naming) -> Iterator[Mapping[str, Any]]:
-    """The state with the versions of modules that its checkpoint states, then without: older ones are converted, newer taken strictly."""
+    """The state with the module versions recorded in its checkpoint, then without: older ones are converted, newer ones read strictly."""
     stated = getattr(entry.state, "_metadata", None)
     if isinstance(stated, Mapping):
         found: Any = OrderedDict(state)
@@ -155,7 +155,7 @@ def _namings(module: nn.Module) -> Namings:
 
 
 def _nearest(found: list[Fit]) -> list[Fit]:
-    """The miss that leaves the fewest names over on both sides."""
+    """The miss with the fewest unmatched names on both sides."""
     nearest = min(found, key=_distance, default=None)
     return [] if nearest is None else [nearest]
 
@@ -184,7 +184,7 @@ def _copy_metadata(source: object, target: Any) -> None:
 
 
 def _paths(naming: Naming) -> set[tuple[str, str]]:
-    """Paths of modules in the checkpoint, each with the module's."""
+    """Paths of modules in the checkpoint, each with the matching path in the module."""
     found = set()
     for old, new in naming.names.items():
         while old and new and old.rpartition(".")[2] == new.rpartition(".")[2]:

@@ -1,7 +1,7 @@
-"""Models of a Hugging Face hub: the files that are safe to load are downloaded into huggingface_hub's cache, at one commit.
+"""Models on a Hugging Face hub: files that are safe to load are downloaded to huggingface_hub's cache, at one commit.
 
-Only files in the root of a repository are taken: the configuration, the tokenizer, the card, and weights as safetensors. Pickles and Python
-files are left where they are; `trust` takes them where the model needs them.
+Only files in the root of a repository are downloaded: the configuration, the tokenizer, the card, and weights as safetensors. Pickles and
+Python files are downloaded only with `trust`, if the model needs them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CODE = re.compile(r"[^/]+\.py")
 
 @dataclass(frozen=True)
 class Fetched:
-    """A model that is on this machine now.
+    """A downloaded model.
 
     Args:
-        folder: that holds its files.
-        name: of the model at its commit, which names the same files for ever.
+        folder: the folder with its files.
+        name: the model's name with its commit, which always means the same files.
     """
 
     folder: Path
@@ -39,15 +39,15 @@ class Fetched:
 
 
 def fetch(name: HubName, *, trust: bool = False, api: Any = None) -> Fetched:
-    """The files of a model at one commit, downloaded unless the cache has them; without a network, what the cache has.
+    """The files of a model at one commit, downloaded unless the cache has them; without a network, those in the cache.
 
     Args:
         name: the model.
-        trust: take pickles where there are no safetensors, and Python files.
+        trust: also download Python files, and pickles if there are no safetensors.
         api: a huggingface_hub.HfApi; None for one with the user's endpoint and token.
 
     Raises:
-        ModelError: if huggingface_hub is missing, the hub does not give the model, or its weights are pickles without `trust`.
+        ModelError: if huggingface_hub is missing, the hub does not provide the model, or its weights are pickles and `trust` is not set.
     """
     hub = huggingface_hub("a model of the hub")
     client = hub.HfApi() if api is None else api
@@ -55,16 +55,16 @@ def fetch(name: HubName, *, trust: bool = False, api: Any = None) -> Fetched:
         config = _from_cache(client, name) if hub.is_offline_mode() else _downloaded(client, name, trust=trust)
     except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(f"{name} cannot be downloaded ({_reason(error)}): {_remedy(error, hub)}") from error
-    folder = Path(config).parent  # its links lead into the cache, so it is not resolved
+    folder = Path(config).parent  # not resolved, because its links lead into the cache
     return Fetched(folder, name.at(folder.name))
 
 
 def _downloaded(client: Any, name: HubName, *, trust: bool) -> str:
-    """The path of the configuration, once all wanted files of its commit lie beside it."""
+    """Download all wanted files of a commit; the path of its configuration."""
     info = client.model_info(name.repo, revision=name.revision)
     wanted = wanted_files([each.rfilename for each in info.siblings or ()], str(name), trust=trust)
     found = {file: client.hf_hub_download(name.repo, file, revision=info.sha) for file in wanted}
-    if name.revision != info.sha:  # so that the cache knows the commit of the branch when there is no network
+    if name.revision != info.sha:  # so that the cache knows the commit of the branch without a network
         client.hf_hub_download(name.repo, _CONFIG, revision=name.revision)
     return str(found[_CONFIG])
 
@@ -95,7 +95,7 @@ def wanted_files(names: Iterable[str], model: str, *, trust: bool) -> list[str]:
 
 
 def huggingface_hub(what: str) -> Any:
-    """The module of that name, with its errors.
+    """The module `huggingface_hub`.
 
     Raises:
         ModelError: naming the extra of mpq to install.

@@ -1,4 +1,4 @@
-"""Hugging Face directories: loading one offline, and making its module from the configuration alone."""
+"""Hugging Face directories: loading one offline, and building its module from the configuration alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _OWN_KEYS = ("architecture", "tensor_dtypes")
 _SHOWN = 4
-_REMARKING = ("torchao", "torch.utils._pytree")  # loggers that remark on CUDA libraries and enums while torchao is imported
+_REMARKING = ("torchao", "torch.utils._pytree")  # loggers that print remarks on CUDA libraries and enums while torchao is imported
 
 
 def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.Module] | None = None) -> LoadedModel:
@@ -34,11 +34,11 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
 
     Args:
         directory: as `save_pretrained` writes it.
-        trust: allow code that the directory brings.
-        build: makes the module of a directory in the place of transformers' `from_pretrained`.
+        trust: allow code in the directory.
+        build: builds the module of a directory instead of transformers' `from_pretrained`.
 
     Raises:
-        ModelError: if transformers is missing, the directory is incomplete or damaged, or it brings code without `trust`.
+        ModelError: if transformers is missing, the directory is incomplete or damaged, or it has code and `trust` is not set.
     """
     config = _read_config(directory)
     if not trust:
@@ -50,7 +50,7 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
     for path in () if trust else weights:
         check_pickle(path)
     if build is None:
-        with _quiet(_transformers()):  # naming a class imports it
+        with _quiet(_transformers()):  # accessing a class imports it
             if not trust:
                 check_size(_model_classes(config, remote=False), config, directory, most=sum(path.stat().st_size for path in weights))
             module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
@@ -67,15 +67,15 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
 
 
 def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int | None = None) -> nn.Module:
-    """The module that `load_directory` described in `config`, with zeros for weights, or with `hollow` none; ties are tied.
+    """The module that `load_directory` described in `config`, with zeros as weights, or none with `hollow`; ties are tied.
 
     Args:
         config: from an artifact, which may come from anyone.
         hollow: leave the parameters without memory.
-        most: parameters that there are values for; None takes any number.
+        most: number of parameters with values; None allows any number.
 
     Raises:
-        ModelError: if transformers is missing, does not know the architecture, would run code for it, or makes more parameters.
+        ModelError: if transformers is missing, does not know the architecture, would run code for it, or builds more parameters.
     """
     transformers = _transformers()
     architecture = shown_bare(config.get("architecture"))
@@ -97,7 +97,7 @@ def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int
         with torch.no_grad():
             for name, tensor in module.state_dict(keep_vars=True).items():
                 tensor.data = tensor.data.to(_dtype(dtypes.get(name, str(tensor.dtype)))).zero_()
-    except Exception as error:  # another version of transformers may refuse the configuration in any way
+    except Exception as error:  # another version of transformers may raise any error
         reason = _reason(error)
         raise ModelError(f"transformers {transformers.__version__} cannot make {architecture} ({reason}): upgrade transformers") from error
     if not hollow:
@@ -106,10 +106,10 @@ def rebuild_directory(config: dict[str, Any], *, hollow: bool = False, most: int
 
 
 def described_checkpoint(directory: Path, dtypes: Mapping[str, torch.dtype]) -> dict[str, Any]:
-    """What `load_directory` would say in `config` of a checkpoint, from its configuration and the dtypes of its tensors alone.
+    """The `config` that `load_directory` would give for a checkpoint, from its configuration and the dtypes of its tensors alone.
 
     Raises:
-        ModelError: if the configuration is missing, or names no class; with code of its own, the model must be loaded.
+        ModelError: if the configuration is missing or names no class; a model with its own code must be loaded.
     """
     config = _read_config(directory)
     named = [name for name in config.get("architectures") or () if isinstance(name, str)]
@@ -146,7 +146,7 @@ def _json(path: Path, limit: int) -> Any:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that hold the weights, in sorted order: safetensors where there are any."""
+    """The files with the weights, sorted: safetensors if there are any."""
     name = next((name for name in _WEIGHT_FILES if (directory / name).is_file()), None)
     if name is None:
         raise ModelError(f"{directory} holds no weights (model.safetensors or pytorch_model.bin): download the model again")
@@ -207,7 +207,7 @@ def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bo
             module, report = model_class.from_pretrained(
                 directory, dtype="auto", local_files_only=True, trust_remote_code=trust, output_loading_info=True
             )
-        except Exception as error:  # the directory decides what goes wrong in transformers, so any failure is the directory's
+        except Exception as error:  # any failure in transformers is caused by the directory
             raise ModelError(f"{directory} cannot be loaded by transformers ({_reason(error)}): download the model again") from error
         if not report["missing_keys"]:
             loaded: nn.Module = module.eval()
@@ -219,7 +219,7 @@ def _from_pretrained(directory: Path, model_classes: Sequence[Any], *, trust: bo
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the progress bars and the remarks of transformers, nor those of torchao, which it imports where that is installed."""
+    """Suppresses progress bars and remarks of transformers, and of torchao, which it imports if installed."""
     own = transformers.utils.logging
     verbosity, bars = own.get_verbosity(), own.is_progress_bar_enabled()
     others = {name: logging.getLogger(name).level for name in _REMARKING}
@@ -238,7 +238,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _described(module: nn.Module) -> dict[str, Any]:
-    """What config.json does not say: the class, its dtype, and the tensors that it keeps in another dtype."""
+    """What config.json lacks: the class, its dtype, and the tensors that have a different dtype."""
     dtype = next((parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()), torch.float32)
     others = {
         name: str(tensor.dtype) for name, tensor in module.state_dict().items() if tensor.is_floating_point() and tensor.dtype != dtype

@@ -1,4 +1,4 @@
-"""What a Hugging Face directory may not hold without --trust: its own code, pickles that call something, false sizes."""
+"""What a Hugging Face directory may not contain without --trust: its own code, pickles that call functions, false sizes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mpq.files import open_file
 from mpq.models.memory.replaced_tensors import hollow_parameters
 from mpq.shown import shown_bare
 
-_TIED, _SLACK = 2, 1 << 16  # parameters that a checkpoint may leave out: tied ones, and some small ones
+_TIED, _SLACK = 2, 1 << 16  # parameters that a checkpoint may lack: tied ones, and some small ones
 
 
 def check_harmless(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a configuration that would have transformers import, download or compile code.
+    """Refuse a configuration that would make transformers import, download or compile code.
 
     Raises:
         ModelError: naming the key.
@@ -32,14 +32,14 @@ def check_harmless(config: Mapping[str, Any], source: str) -> None:
 
 
 def allowed_parameters(most: int | None) -> int | None:
-    """How many parameters a configuration may make where there are values for `most`; None for any number."""
+    """The number of parameters that a configuration may make if there are values for `most`; None for any number."""
     return None if most is None else _SLACK + _TIED * most
 
 
 def check_size(model_classes: Sequence[Any], config: Mapping[str, Any], directory: Path, *, most: int) -> None:
-    """Refuse a configuration that makes far more parameters than the files have bytes, before any memory is taken.
+    """Refuse a configuration that makes far more parameters than the files have bytes, before memory is allocated.
 
-    What transformers cannot make is left to `from_pretrained`, which says why.
+    If transformers cannot build the module, `from_pretrained` reports why later.
 
     Raises:
         ModelError: naming the directory.
@@ -50,13 +50,13 @@ def check_size(model_classes: Sequence[Any], config: Mapping[str, Any], director
                 _make(model_class, config)
         except ModelError as error:
             raise ModelError(f"{directory}: {error}: its files hold {most:,} bytes; download the model again") from error
-        except Exception:  # whatever transformers says: the next class is tried, as `from_pretrained` will
+        except Exception:  # on any error, the next class is tried, like `from_pretrained` will
             continue
         return
 
 
 def _make(model_class: Any, config: Mapping[str, Any]) -> None:
-    """A module of a class of transformers, or of the class that one of its `Auto` classes finds."""
+    """A module of a transformers class, or of the class that one of its `Auto` classes finds."""
     if hasattr(model_class, "config_class"):
         model_class._from_config(model_class.config_class.from_dict(dict(config)))
         return
@@ -67,7 +67,7 @@ def _make(model_class: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_pickle(path: Path) -> None:
-    """Refuse a pickle that imports more than tensors need; transformers would say so with other advice."""
+    """Refuse a pickle that imports more than tensors need; transformers would refuse it too, but with different advice."""
     if path.suffix == ".safetensors":
         return
     try:
@@ -77,7 +77,7 @@ def check_pickle(path: Path) -> None:
         raise ModelError(
             f"{path} holds pickled Python objects ({error}), which run code when loaded: download the weights as safetensors"
         ) from error
-    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+    except Exception as error:  # any failure in the reader is caused by the file
         raise ModelError(f"{path} cannot be read as a file of torch.save ({reason_of(error)}): download the model again") from error
 
 

@@ -1,4 +1,4 @@
-"""Tensors made under torch.inference_mode: they can be neither written nor trained outside it, so a module gets ordinary ones."""
+"""Tensors made under torch.inference_mode cannot be modified or trained outside it, so they are replaced by ordinary ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.parameter import is_lazy
 
 
 def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy that is no inference tensor."""
+    """The tensor itself, or an ordinary copy of an inference tensor."""
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(mode=False):
@@ -16,7 +16,7 @@ def ordinary(tensor: Tensor) -> Tensor:
 
 
 def replace_inference_tensors(module: nn.Module) -> None:
-    """Give `module` ordinary parameters and buffers with the same values, in place; tied ones stay tied."""
+    """Replace inference tensors of `module` by ordinary ones with the same values, in place; tied tensors stay tied."""
     made: dict[int, Tensor] = {}
     for part in module.modules():
         for name, tensor in [*part._parameters.items(), *part._buffers.items()]:

@@ -1,4 +1,4 @@
-"""Loading a model: whatever the file is called, by what is in it."""
+"""Loading a model by the content of the file, whatever its name."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def load_model(
     key: str | None = None,
     allow_unexpected: bool = False,
 ) -> LoadedModel:
-    """The model at `path`, on the CPU and in eval mode.
+    """Load the model at `path`, on the CPU and in eval mode.
 
     Args:
         path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module, a Hugging Face directory, or
             "hf://org/name@revision", which is downloaded.
-        factory: "package.module:callable", called without arguments to make the module that a state dict fits.
-        trust: allow a file to run code of its own while it is loaded; without it such a file is refused.
-        offload: folder for what an analysis makes; the weights of a Hugging Face directory then stay in their files (`models/memory`).
-            The module is to be analyzed only: its parameters are read-only, and to write to one ends the process.
-        max_memory: with `offload`, bytes of weights and of what the analysis makes that are in memory at once; None for 1 GiB.
-        key: of a checkpoint, the entry with the weights, its keys joined by dots, or a prefix of names in it; None takes what alone fits.
-        allow_unexpected: leave out names of a state dict that the module does not have; `LoadedModel.notes` lists them.
+        factory: "package.module:callable", called without arguments to build the module for a state dict.
+        trust: allow a file to run its own code while it is loaded; otherwise such a file is refused.
+        offload: folder for the analysis's temporary data; the weights of a Hugging Face directory then stay in their files
+            (`models/memory`). Use the module only for an analysis: its parameters are read-only, and writing to one crashes the process.
+        max_memory: with `offload`, memory limit in bytes for weights and temporary data; None for 1 GiB.
+        key: for a checkpoint, the entry with the weights (its keys joined by dots) or a prefix of names in it; None uses the only one that
+            matches.
+        allow_unexpected: ignore names of a state dict that the module does not have; `LoadedModel.notes` lists them.
 
     Raises:
-        ModelError: if the file is missing, damaged, of another format, needs `trust`, does not fit `factory`, or holds
-            several sets of weights that do.
-        NumericsError: if a weight holds NaN or infinity.
-        UsageError: if `factory`, `key` or `allow_unexpected` cannot be used, or `offload` with a model that is no Hugging Face directory.
+        ModelError: if the file is missing, damaged, has an unsupported format, needs `trust`, does not match `factory`, or has several sets
+        of weights that do. NumericsError: if a weight has NaN or infinity. UsageError: if `factory`, `key` or `allow_unexpected` cannot
+        be used, or `offload` with a model that is not a Hugging Face directory.
     """
     name = hub_name(path)
     fetched = None if name is None else fetch(name, trust=trust)
@@ -70,7 +70,7 @@ def load_model(
         raise UsageError(f"{path} is not a Hugging Face directory; only those can keep their weights in files: leave out --offload")
     store = None if offload is None else Offload(Path(offload), limit=LIMIT_BYTES if max_memory is None else max_memory)
     reading = Reading(factory, key, allow_unexpected)
-    with torch.inference_mode(mode=False):  # or the module could not be written or trained later
+    with torch.inference_mode(mode=False):  # otherwise the module could not be modified or trained later
         loaded = _load(content, path, reading, trust=trust) if store is None else _offloaded(path, store, trust=trust)
     check_sound(loaded.module, str(path))
     if fetched is None:
@@ -79,18 +79,18 @@ def load_model(
 
 
 def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool) -> LoadedModel:
-    """The model that a plan, an analysis or an artifact names, read as it was then.
+    """Load the model that a plan, an analysis or an artifact names, read in the same way as then.
 
     Args:
-        path: where the model is.
-        facts: of the model, as the file says: its factory, and how a checkpoint is read.
+        path: path of the model.
+        facts: facts about the model from the file: its factory, and how a checkpoint is read.
         beside: the file, for messages.
-        factory: what makes the module of a state dict, when the user names it.
-        trust: allow a pickled module, and what the file names as factory.
+        factory: what builds the module for a state dict, if the user names it.
+        trust: allow a pickled module, and the factory that the file names.
 
     Raises:
-        TrustError: if the file names a factory, and neither the user names one nor `trust` allows it.
-        ModelError: as `load_model`.
+        TrustError: if the file names a factory, the user names none, and `trust` does not allow it.
+        ModelError: like `load_model`.
     """
     named = None if factory is not None else named_factory(facts, beside, trust=trust)
     with nullcontext() if named is None else code_named_by_file():
@@ -98,7 +98,7 @@ def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: s
 
 
 def from_module(module: nn.Module) -> LoadedModel:
-    """A model that is already in memory; it is used as it is, not copied, except for tensors made under torch.inference_mode.
+    """A model that is already in memory. It is not copied, except for tensors made under torch.inference_mode.
 
     Raises:
         ModelError: if the module is in training mode, or has no values yet.

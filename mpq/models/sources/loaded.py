@@ -1,4 +1,4 @@
-"""What loading gives: a module in eval mode, and what later stages need to know about where it came from."""
+"""The result of loading: a module in eval mode, and what later stages need to know about its origin."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class LoadedModel:
     Args:
         module: in eval mode, on the CPU.
         kind: "export", "torchscript", "hf", "state_dict", "pickle" or "memory".
-        sha256: of the file or files, with a `checkpoint_key` of both, so that another entry is another model; for "memory" of the names,
-            shapes, dtypes and contents of the state dict.
+        sha256: over the file or files, and the `checkpoint_key` if given, so that a different entry is a different model; for "memory",
+            over the names, shapes, dtypes and contents of the state dict.
         path: the file or directory; None for "memory".
-        factory: "package.module:callable" that made the module of a state dict.
+        factory: "package.module:callable" that built the module for a state dict.
         checkpoint_key: the entry of a checkpoint, or the prefix of names, that the user chose.
-        allow_unexpected: names of a checkpoint that the module does not have were allowed.
-        hub: of a model that was downloaded, its name and commit, "hf://org/name@commit"; files name it by that.
-        notes: how a checkpoint was read: the entry, names that were renamed or left out.
-        example_inputs: positional and keyword inputs that an exported program carries.
-        program: "export": the archive without its weights, compressed; `rebuild_module` makes the module from it.
-        config: "hf": the config.json with the class name under "architecture"; `rebuild_module` makes the module from it.
-        tokenizer: "hf": the directory, when it holds a tokenizer.
-        offload: "hf": where its weights are while they are not used; None if they are in memory.
+        allow_unexpected: whether names that the module does not have were allowed.
+        hub: name and commit of a downloaded model, "hf://org/name@commit"; files refer to it by this name.
+        notes: how a checkpoint was read: the entry, and names that were renamed or left out.
+        example_inputs: positional and keyword example inputs of an exported program.
+        program: "export": the archive without its weights, compressed; `rebuild_module` builds the module from it. config: "hf": the
+            config.json with the class name under "architecture"; `rebuild_module` builds the module from it.
+        tokenizer: "hf": the directory, if it has a tokenizer.
+        offload: "hf": where its weights are kept while they are not used; None if they are in memory.
     """
 
     module: nn.Module

@@ -22,11 +22,11 @@ _SHOWN = 4
 
 
 def map_directory(directory: Path, offload: Offload) -> nn.Module:
-    """The module of a directory, made without memory for its parameters; these are mapped, buffers are read.
+    """The module of a directory, built without memory for its parameters: these are mapped, buffers are read.
 
     Raises:
-        ModelError: if the weights are not in safetensors files, or not stored as the module holds them: under other names, in parts or in
-            another dtype.
+        ModelError: if the weights are not in safetensors files, or not stored as in the module: under other names, in parts or in another
+        dtype.
     """
     stored = {tensor.name: tensor for path in checkpoint_files(directory) for tensor in tensors_of(path)}
     config = described_checkpoint(directory, {name: TORCH_DTYPES[tensor.dtype] for name, tensor in stored.items()})
@@ -58,7 +58,7 @@ def _tied(module: nn.Module) -> list[tuple[list[str], Tensor]]:
 
 
 def _value(stored: StoredTensor, tensor: Tensor, files: dict[Path, mmap.mmap], offload: Offload) -> Tensor:
-    """What is stored for `tensor`, mapped; `files` are those that are open, and is added to."""
+    """The stored values of `tensor`, mapped; `files` are the open files, to which new ones are added."""
     dtype = TORCH_DTYPES[stored.dtype]
     if (tensor.dtype, tuple(tensor.shape)) != (dtype, stored.shape):
         there, here = _described(dtype, stored.shape), _described(tensor.dtype, tensor.shape)

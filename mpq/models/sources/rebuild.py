@@ -1,4 +1,4 @@
-"""Making a module again without the model's file, from what an artifact carries."""
+"""Rebuilds a module from the contents of an artifact, without the model's file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mpq.models.sources.huggingface import rebuild_directory
 def rebuild_module(
     kind: str, *, program: bytes | None, config: dict[str, Any] | None, hollow: bool = False, most: int | None = None
 ) -> nn.Module:
-    """The module of an "export" or "hf" model with zeros for weights, in eval mode, its state dict named as the original's.
+    """The module of an "export" or "hf" model with zeros as weights, in eval mode, with the state dict names of the original.
 
     Args:
-        kind: of the source model.
-        program: of an "export" model.
-        config: of an "hf" model.
+        kind: kind of the source model.
+        program: program of an "export" model.
+        config: configuration of an "hf" model.
         hollow: leave the parameters without memory, to be replaced by `replace_tensor`.
-        most: parameters of an "hf" model that there are values for; None takes any number.
+        most: number of parameters of an "hf" model with values; None allows any number.
 
     Raises:
-        FormatError: if what it is rebuilt from is missing or damaged.
+        FormatError: if the program or configuration is missing or damaged.
         ModelError: if the module of such a model cannot be rebuilt.
     """
     if kind == "export":

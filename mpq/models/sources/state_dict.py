@@ -1,4 +1,4 @@
-"""State dicts: making the module that they fit, and loading them into it."""
+"""State dicts: building the module for them, and loading them into it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Reading:
 
     Args:
         factory: "package.module:callable", which builds the module.
-        key: the entry with the weights, or a prefix of names in one; None takes what alone fits.
-        allow_unexpected: leave out names that the module does not have.
+        key: the entry with the weights, or a prefix of names in it; None uses the only one that matches.
+        allow_unexpected: ignore names that the module does not have.
     """
 
     factory: str | None = None
@@ -39,11 +39,11 @@ class Reading:
 
 
 def build_module(entries: Sequence[Entry], reading: Reading, *, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module that the factory makes, holding weights of a checkpoint in their dtypes, in eval mode; and notes on what was chosen.
+    """The factory's module with the weights of a checkpoint in their dtypes, in eval mode, and notes on the choice.
 
     Raises:
-        UsageError: if the factory cannot be imported or called, or nothing has the key.
-        ModelError: if there is no factory, names or shapes do not fit, or several sets of weights do.
+        UsageError: if the factory cannot be imported or called, or the key does not exist.
+        ModelError: if there is no factory, names or shapes do not match, or several sets of weights do.
     """
     if reading.factory is None:
         raise ModelError(f"{path} holds weights without a module: add --builder package.module:callable, which builds the module")
@@ -56,10 +56,10 @@ def build_module(entries: Sequence[Entry], reading: Reading, *, path: Path) -> t
 
 
 def make_module(factory: str) -> nn.Module:
-    """What "package.module:callable" returns; modules of the current directory can be imported.
+    """The result of "package.module:callable"; modules in the current directory can be imported.
 
     Raises:
-        UsageError: if it is not of that form, cannot be imported or called, or does not return a module.
+        UsageError: if it does not have that form, cannot be imported or called, or does not return a module.
     """
     try:
         with working_directory_importable():
@@ -75,10 +75,10 @@ def make_module(factory: str) -> nn.Module:
 
 
 def named(text: str, *, option: str) -> Any:
-    """What "package.module:name" stands for. Importing may raise whatever that module raises.
+    """The object that "package.module:name" names. The import may raise any error of that module.
 
     Raises:
-        UsageError: if `text` is not of that form.
+        UsageError: if `text` does not have that form.
     """
     name, _, attribute = text.partition(":")
     if not name or not attribute:
@@ -91,7 +91,7 @@ def named(text: str, *, option: str) -> Any:
 
 @contextmanager
 def working_directory_importable() -> Iterator[None]:
-    """Imports find modules of the current directory: before all others, or after them where a file named the code."""
+    """Makes modules in the current directory importable: before all others, or after them if a file named the code."""
     here = str(Path.cwd())
     before = list(sys.path)
     sys.path.insert(len(before) if _BY_FILE.get() else 0, here)
@@ -103,7 +103,7 @@ def working_directory_importable() -> Iterator[None]:
 
 @contextmanager
 def code_named_by_file() -> Iterator[None]:
-    """What is imported meanwhile was named by a file that the user trusts, not by the user."""
+    """Marks imports within the `with` as named by a file that the user trusts, not by the user."""
     token = _BY_FILE.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files of torch.save, torch.jit.save and safetensors, each read without running any code of the file unless trusted."""
+"""Files of torch.save, torch.jit.save and safetensors, read without running any code from the file unless trusted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_torchscript(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
     """A TorchScript archive in eval mode.
 
     Raises:
-        ModelError: if the archive is damaged, or could run code or reach files without `trust`.
+        ModelError: if the archive is damaged, or could run code or reach files and `trust` is not set.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated", category=DeprecationWarning)
@@ -47,10 +47,10 @@ def _script(path: Path, *, trust: bool) -> nn.Module:
 
 
 def load_saved(path: Path, *, sha256: str, reading: Reading, trust: bool) -> LoadedModel:
-    """What torch.save wrote: a state dict, or with `trust` a pickled module.
+    """The contents of a torch.save file: a state dict, or with `trust` a pickled module.
 
     Raises:
-        ModelError: if the file is damaged, holds no model, or needs trust that was not given.
+        ModelError: if the file is damaged, has no model, or needs trust that was not given.
     """
     content = _unpickle(path) if trust else _load_weights(path)
     if isinstance(content, nn.Module):
@@ -65,7 +65,7 @@ def load_safetensors(path: Path, *, sha256: str, reading: Reading) -> LoadedMode
     """A state dict in a .safetensors file.
 
     Raises:
-        ModelError: if the file is damaged, or already a result of mpq.
+        ModelError: if the file is damaged, or is already an artifact of mpq.
     """
     state = _read(lambda: _load_tensors(path), path, ".safetensors file")
     return _filled([Entry("", state)], reading, path=path, sha256=sha256)
@@ -115,7 +115,7 @@ def _read(load: Callable[[], T], path: Path, kind: str) -> T:
         return load()
     except ModelError:
         raise
-    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+    except Exception as error:  # any failure in the reader is caused by the file
         raise _damaged(path, kind, error) from error
 
 

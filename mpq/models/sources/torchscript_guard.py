@@ -1,9 +1,9 @@
-"""A TorchScript archive without anything that could run code of its own while it loads, or reach files when it runs.
+"""Checks a TorchScript archive and rebuilds it without anything that could run its own code while it loads, or reach files when it runs.
 
-TorchScript is a language: its source, in the archive, is compiled while loading; `__setstate__` methods and default values run then, the
-rest when the model is called. It can reach nothing but operators of torch, so the source is scanned for their names. The scan does not
-parse: it looks at every name in the text, strings included, so that it does not matter how torch would parse it. What remains is the
-code, the pickles that name only classes of that code, and bytes of tensors whose sizes were checked; all else is left out.
+TorchScript is a language: its source in the archive is compiled while loading. `__setstate__` methods and default values run then, other
+code when the model is called. It can only call operators of torch, so the source is scanned for their names. The scan does not parse: it
+looks at every name in the text, including strings, so it does not matter how torch would parse it. The checked archive contains the code,
+the pickles that name only classes of that code, and bytes of tensors whose sizes were checked; everything else is left out.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _REBUILT = "torch._utils._rebuild_tensor_v2"
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NEVER = frozenset(["__setstate__", "__getstate__"])
 _EMPTY_TEXT = r"""(?<=[=(,\[] )""(?![\s\\]*["'])"""
-_HIDDEN_TEXT = re.compile(rf"""\\[0-7xuUN]|(?!{_EMPTY_TEXT})["'][\s\\]*["']""")  # escapes that spell letters; texts that are joined
+_HIDDEN_TEXT = re.compile(rf"""\\[0-7xuUN]|(?!{_EMPTY_TEXT})["'][\s\\]*["']""")  # escapes that spell letters; strings that are joined
 _OPS = re.compile(r"ops\.(prim|aten)\.(\w+)", re.ASCII)
 _GAP = " \t\n\r\\"
 _LOOK_BACK = 200
 
 
 def checked_script(file: IO[bytes], source: str) -> CleanArchive:
-    """An archive of what torch may read; `file` stays in use.
+    """An archive of the records that torch may read; `file` stays in use.
 
     Raises:
         ModelError: naming what in the archive could run code or reach files, and `--trust`.
-        RecordError: if the archive is damaged, or could be understood in several ways.
+        RecordError: if the archive is damaged or ambiguous.
     """
     records = Records(file)
     clean = CleanArchive(file)
@@ -76,7 +76,7 @@ def _refuse(found: str | None, source: str) -> None:
 
 
 def _version(records: Records) -> bytes:
-    """The version of the format, by which torch knows how old operators behave."""
+    """The format version, by which torch chooses the behavior of old operators."""
     name = next((name for name in (".data/version", "version") if name in records), None)
     raw = b"" if name is None else records.read(name, 8)
     if not re.fullmatch(rb"\d{1,4}\n?", raw):
@@ -87,12 +87,12 @@ def _version(records: Records) -> bytes:
 
 
 def _suspect(raw: bytes) -> str | None:
-    """What in a source could do more than compute."""
+    """Names in a source that could do more than compute."""
     text = raw.decode("ascii", errors="replace")
     strange = next((character for character in text if not (" " <= character <= "~" or character == "\n")), None)
     if strange is not None or "#" in text:
         return f"the unusual character {strange or '#'!r} in its code"
-    by_text = "getattr" in text  # takes the name of an attribute from a text
+    by_text = "getattr" in text  # takes the name of an attribute from a string
     if by_text and _HIDDEN_TEXT.search(text):
         return "getattr next to unusual strings"
     return next(filter(None, (_suspect_name(match, text, by_text) for match in _NAME.finditer(text))), None)
@@ -131,7 +131,7 @@ def _check_pickle(raw: bytes, folder: str, records: Records, source: str) -> Non
 
 
 def _check_tensors(content: PickleContent) -> None:
-    """Refuse a tensor that reaches outside its storage: torch's reader in C++ does not look."""
+    """Refuse a tensor that reaches outside its storage: torch's C++ reader does not check this."""
     for name, given in content.calls:
         if name == _REBUILT and not _lies_inside(given):
             raise RecordError("a tensor that reaches outside its storage")
