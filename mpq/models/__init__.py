@@ -1,1 +1,1 @@
-"""PyTorch models: where they come from, where their weights live, how they run, and which weights they consume."""
+"""PyTorch models: loading, where weights are kept, running, and the weights that they use."""

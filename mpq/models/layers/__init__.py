@@ -1,1 +1,1 @@
-"""Finds the weights that a forward pass consumes, and the tensors that no scheme changes."""
+"""Finds the weights that a forward pass uses, and the tensors that are never quantized."""

@@ -1,7 +1,7 @@
-"""The layers of a model that is not run: every parameter of two or more dimensions, laid out as the class of its module says.
+"""The layers of a model that is not run: every parameter of two or more dimensions, with the layout of its module class.
 
-Without a forward pass nothing shows which weights the model uses, or how. So all of them count as used, but for norms and biases; a
-transposed convolution has its outputs along the second dimension, in each of its groups, everything else along the first.
+Without a forward pass it is unknown which weights the model uses, and how. So all of them count as used, except norms and biases. A
+transposed convolution has its outputs along the second dimension, within each group; everything else along the first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def assume(module: nn.Module) -> Discovery:
     """The layers of `module`, by the classes of its modules.
 
     Raises:
-        ModelError: as `discover`.
+        ModelError: like `discover`.
     """
     return discovery_of(module, assumed_use)
 
 
 def assumed_use(owner: nn.Module) -> Use:
     """How a module of this class uses its weight."""
-    name: str = getattr(owner, "original_name", type(owner).__name__)  # the first in TorchScript
+    name: str = getattr(owner, "original_name", type(owner).__name__)  # the first one in TorchScript
     operator = next((operator for part, operator in _OPERATORS.items() if part in name), "other")
     if "ConvTranspose" not in name:
         return Use(operator, (0,), on_data=True)

@@ -1,4 +1,4 @@
-"""The layers of a model: every weight that its forward pass consumes, found by watching one."""
+"""The layers of a model: every weight that its forward pass uses, found by watching one pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BIAS = re.compile(r"(^|[._])bias$")
 
 @dataclass(frozen=True)
 class Discovery:
-    """What a model is made of; every storage of its state dict appears once, in `layers`, `unreached` or `rest`.
+    """The parts of a model; every storage of its state dict appears once, in `layers`, `unreached` or `rest`.
 
     Args:
         layers: the searchable weights, in order of first use in the forward pass.
@@ -54,9 +54,8 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
     """The layers of `module`, found by running it on `batches` without gradients.
 
     Raises:
-        ModelError: if no weight is consumed, the state dict holds more than tensors, a weight is float64 or shares memory with another
-            tensor of another shape.
-        DataError: if there is no batch, or the module does not accept one.
+        ModelError: if no weight is used, the state dict contains other objects than tensors, or a weight is float64 or shares memory with a
+        tensor of a different shape. DataError: if there is no batch, or the module does not accept it.
     """
     state = state_of(module)
     weights = _weights(module, state)
@@ -76,7 +75,7 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
 
 
 def discovery_of(module: nn.Module, use_by: Callable[[nn.Module], Use]) -> Discovery:
-    """The layers of `module` without running it: all its weights, each used as `use_by` says of the module that owns it.
+    """The layers of `module` without running it: all its weights, with the use that `use_by` gives for the module that owns it.
 
     Raises:
         ModelError: as `discover`.
@@ -98,7 +97,7 @@ def _discovery(state: dict[str, Tensor], layers: Sequence[Layer], unreached: Seq
 
 
 def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Batch]) -> dict[int, list[Use]]:
-    """Per weight that was consumed, in order of first use, its uses."""
+    """The uses of each used weight, in order of first use."""
     watch, count = Watch(module, weights), 0
     for batch in batches:
         with watch.active():
@@ -110,7 +109,7 @@ def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Bat
 
 
 def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
-    """Every parameter and persistent buffer in floating point with two or more dims, once per storage."""
+    """Every floating-point parameter and persistent buffer with two or more dimensions, once per storage."""
     owners = dict(module.named_modules(remove_duplicate=False))
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     tensors: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
@@ -125,7 +124,7 @@ def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
 
 
 def _is_kept(weight: _Weight, module: nn.Module, version: int) -> bool:
-    """Whether a forward pass left a weight as it was; a buffer that it changes is state, not a weight."""
+    """Whether a forward pass left a weight unchanged; a buffer that it changes is state, not a weight."""
     if not weight.is_buffer or weight.tensor.is_inference():
         return True
     now = dict(module.named_buffers(remove_duplicate=False)).get(weight.names[0])
@@ -133,7 +132,7 @@ def _is_kept(weight: _Weight, module: nn.Module, version: int) -> bool:
 
 
 def _heaviest(weight: _Weight, uses: Sequence[Use]) -> Use | None:
-    """The use that says how the weight is laid out; None for the parameters of norms, for biases and for vectors."""
+    """The use that determines the layout of the weight; None for the parameters of norms, for biases and for vectors."""
     found = [use for use in uses if use.operator != "norm"]
     if not found:
         return None
@@ -141,12 +140,12 @@ def _heaviest(weight: _Weight, uses: Sequence[Use]) -> Use | None:
     if use.operator == "other" and not _is_layer(weight):
         return None
     if weight.is_buffer and (use.operator == "other" or not all(each.on_data for each in found)):
-        return None  # a table of positions that is added, a mask of a weight
+        return None  # a position table that is added, or a mask of a weight
     return None if use.operator in ("other", "embedding") and _BIAS.search(weight.names[0]) else use
 
 
 def _is_layer(weight: _Weight) -> bool:
-    """Whether a parameter of which no product is known may be a layer."""
+    """Whether a parameter without a known matrix product may be a layer."""
     wide = sum(size > 1 for size in weight.tensor.shape) > 1
     return wide and not weight.is_buffer and not is_norm(weight.owner) and not _BIAS.search(weight.names[0])
 
@@ -166,7 +165,7 @@ def _layer(weight: _Weight, use: Use, uses: Sequence[Use]) -> Layer:
 
 
 def _unreached(weight: _Weight, weights: Sequence[_Weight], heaviest: dict[int, Use | None]) -> Layer:
-    """The layer that was not consumed, laid out like a consumed one of the same kind of module, else as [output, ...]."""
+    """The unused layer, with the layout of a used one in the same kind of module, else [output, ...]."""
     use = Use("other", (0,), on_data=False)
     for number, known in heaviest.items():
         if known is not None and _kind(weights[number]) == _kind(weight) and not weight.tensor.shape[0] % known.groups:
@@ -180,12 +179,12 @@ def _kind(weight: _Weight) -> tuple[type, str, int]:
 
 
 def _named(layers: Sequence[Layer], state: dict[str, Tensor]) -> tuple[Layer, ...]:
-    """`layers`, those keeping ".weight" in their names whose short name is that of another tensor."""
+    """`layers`; a layer keeps ".weight" in its name if the short name belongs to another tensor."""
     return tuple(replace(layer, name=layer.parameters[0]) if layer.name in state else layer for layer in layers)
 
 
 def _check_overlaps(layers: Sequence[Layer], state: dict[str, Tensor]) -> None:
-    """Refuse a layer of which another tensor shares only a part, or all in another shape: quantizing one would change the other."""
+    """Refuse a layer that shares a part with another tensor, or all in a different shape: quantizing one would change the other."""
     places: dict[int, list[tuple[str, Region]]] = {}
     for name, tensor in state.items():
         if tensor.numel() and pointer(tensor):

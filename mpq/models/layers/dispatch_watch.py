@@ -1,8 +1,8 @@
-"""Which weights reach which ATen op: one forward pass under a dispatch mode.
+"""Finds which weights reach which ATen op, in one forward pass under a dispatch mode.
 
-Views share the storage of the weight and are recognised by it. Copies (clone, dtype casts, cat) and values computed from the model's
-own state alone, with the shape of the weight (a parametrization, a mask, weight normalization), are followed: the op that takes them
-takes the weight. Everything else that reads a weight is a use.
+Views are recognized because they share the storage of the weight. Copies (clone, dtype casts, cat) and values with the shape of the weight
+that are computed from the model's own state alone (parametrization, mask, weight normalization) are followed: an op that uses them uses the
+weight. Any other op that reads a weight is a use.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mpq.models.memory.storage_tracker import Memory
 
 @dataclass
 class Use:
-    """One way in which a weight is consumed.
+    """One use of a weight.
 
     Args:
         operator: one of `OPERATORS`, or "norm".
         axes: output axes of the parameter.
-        on_data: False if the op combines the weight with the model's own state only.
-        consumers: names of the modules, in order of first use.
-        groups: equal parts of axis 0 of the parameter, each with outputs of its own.
+        on_data: False if the op combines the weight only with the model's own state.
+        consumers: names of the modules that use it, in order of first use.
+        groups: number of equal parts of axis 0 of the parameter, each with its own outputs.
     """
 
     operator: str
@@ -54,9 +54,9 @@ class _Call:
 
     Args:
         operation: name without namespace, overload and the underscore of in-place variants.
-        arguments: by their names in the schema.
+        arguments: by name in the schema.
         tensors: every tensor among them, with the name of its argument.
-        results: the tensors that it returned.
+        results: the returned tensors.
         on_data: whether any input depends on the model's input.
     """
 
@@ -73,19 +73,19 @@ class _Call:
 
     @property
     def copies(self) -> bool:
-        """Whether the result is nothing but a copy; writing a weight into other data is not."""
+        """Whether the result is only a copy; writing a weight into other data is not."""
         return self.operation in COPIES and not (self.operation == "copy" and self.on_data)
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The uses of weights, collected while active.
+    """Collects the uses of weights while active.
 
     Args:
         module: the model.
-        weights: the parameters to watch; they are known by their position.
+        weights: the parameters to watch, identified by position.
 
     Attributes:
-        uses: per weight, in order of first use, its uses in order of first use.
+        uses: the uses of each weight, both in order of first use.
     """
 
     def __init__(self, module: nn.Module, weights: Sequence[Tensor]) -> None:
@@ -99,7 +99,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def active(self) -> Iterator[Watch]:
-        """Watch the ops, and the modules in which they run, inside the `with`."""
+        """Within the `with`, watch the ops and the modules in which they run."""
         enter = register_module_forward_pre_hook(lambda module, _: self._stack.append(module))
         leave = register_module_forward_hook(lambda *_: self._leave(), always_call=True)
         try:
@@ -123,7 +123,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _see(self, func: Any, arguments: Mapping[str, Any], results: list[Tensor]) -> None:
         tensors = [(name, tensor) for name, value in arguments.items() for tensor in _tensors(value)]
         if results and not func._schema.is_mutable and self._memory.shared(results, [tensor for _, tensor in tensors]):
-            return  # a view that does not say so, such as _unsafe_view
+            return  # a view that is not declared as one, such as _unsafe_view
         on_data = any(tensor.dim() and not self._memory.is_state(tensor) for _, tensor in tensors)
         operation = func._schema.name.split("::")[-1].removesuffix("_")
         call = _Call(operation, arguments, tensors, results, on_data)
@@ -135,7 +135,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._join(call)
 
     def _consume(self, call: _Call, name: str, tensor: Tensor, origin: Origin) -> None:
-        """Follow `origin` through a call that reads it as `tensor`, and note what the call does with it."""
+        """Follow `origin` through a call that reads it as `tensor`, and record what the call does with it."""
         part = role(call.operation, name, dims=tensor.dim(), arguments=call.arguments)
         if call.copies or (part.operator == "other" and not call.on_data):
             for result in call.results:
@@ -148,7 +148,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._look_up(call, tensor, origin)
 
     def _note(self, part: Role, view: Region, origin: Origin, on_data: bool) -> None:
-        """Record that `origin` is consumed through `view` as `part`."""
+        """Record that `origin` is used through `view` as `part`."""
         current = self._stack[-1] if self._stack else None
         recurrent = isinstance(current, (nn.RNNBase, nn.RNNCellBase))
         norm = current is not None and is_norm(current) and _owns(current, origin.root.address)
@@ -162,7 +162,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             uses[key].consumers[name] = None
 
     def _join(self, call: _Call) -> None:
-        """Follow the weights that are joined, each into its part of the result."""
+        """Follow concatenated weights, each into its part of the result."""
         (result,), tensors, dim = call.results, call.arguments["tensors"], int(call.arguments.get("dim", 0))
         if call.operation == "stack":
             parts = result.unbind(dim)
@@ -174,7 +174,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._memory.add(result, Origin(origin.weight, region(piece), region(tensor), origin))
 
     def _look_up(self, call: _Call, tensor: Tensor, origin: Origin) -> None:
-        """Follow the first row that was looked up along dim 0, for all rows lie alike: experts picked by token."""
+        """Follow the first row looked up along dimension 0, because all rows have the same layout: experts selected by token."""
         index = call.arguments.get("indices", call.arguments.get("index"))
         index = index[0] if isinstance(index, (list, tuple)) and len(index) == 1 else index
         if not isinstance(index, Tensor) or index.dtype == torch.bool or not index.numel() or int(call.arguments.get("dim", 0)) != 0:
@@ -195,14 +195,14 @@ def _owns(module: nn.Module, address: int) -> bool:
 
 
 def _operator(operator: str, dims: int, *, recurrent: bool, norm: bool) -> str:
-    """The operator's name, given the dims of the parameter and the kind of module in which it is consumed."""
+    """The operator's name, given the dimensions of the parameter and the kind of module that uses it."""
     if operator == "matmul":
         return "recurrent" if recurrent else "linear" if dims == 2 else "matmul"
     return "norm" if operator == "other" and norm else operator
 
 
 def _axes(part: Role, view: Region, origin: Origin) -> tuple[tuple[int, ...], int]:
-    """The output axes of the parameter, and into how many groups its axis 0 falls."""
+    """The output axes of the parameter, and the number of groups along its axis 0."""
     if part.reduced is None:
         return leading_axes(origin.root.shape), 1
     if part.groups == 1:
@@ -222,12 +222,12 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an op by their names in its schema."""
+    """The arguments of an op, by name in its schema."""
     names = [argument.name for argument in func._schema.arguments]
     return dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
 def written(func: Any, arguments: Mapping[str, Any]) -> list[Tensor]:
-    """The tensors among an op's arguments, given by name, that it writes to."""
+    """The tensors among an op's arguments (by name) that it writes to."""
     changed = [each.name for each in func._schema.arguments if each.alias_info is not None and each.alias_info.is_write]
     return [tensor for name in changed for tensor in _tensors(arguments.get(name))]

@@ -1,4 +1,4 @@
-"""What ATen ops do with a weight: the name of the operator, and which dims of the weight one output sums over."""
+"""What ATen ops do with a weight: the name of the operator, and the dimensions of the weight that one output sums over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 OPERATORS = ("linear", "matmul", "conv", "recurrent", "embedding", "other")  # the heaviest first
 
-# op -> argument -> the dim of that argument that is summed over
+# op -> argument -> the dimension of that argument that is summed over
 _PRODUCTS: dict[str, dict[str, int]] = {
     "mm": {"self": -1, "mat2": -2},
     "addmm": {"mat1": -1, "mat2": -2},
@@ -45,9 +45,9 @@ class Role(NamedTuple):
 
     Args:
         operator: one of `OPERATORS`; "norm" for the parameters of a norm, "none" for an op that does not read the values.
-        reduced: dims of the argument that one output sums over, given its number of dims; None if the op is not known.
-        groups: equal parts of the argument's first dim, each with outputs of its own; if there are several, `reduced` counts the dims
-            of the argument with that dim split in two, as `Region.split` does.
+        reduced: dimensions of the argument that one output sums over, given its number of dimensions; None if the op is unknown.
+        groups: number of equal parts of the argument's first dimension, each with its own outputs; if there are several, `reduced` counts
+            dimensions after splitting that dimension in two, like `Region.split`.
     """
 
     operator: str
@@ -56,12 +56,12 @@ class Role(NamedTuple):
 
 
 def role(operation: str, argument: str, *, dims: int, arguments: Mapping[str, Any]) -> Role:
-    """What the op `operation` does with a tensor of `dims` dims given as `argument`.
+    """What the op `operation` does with a tensor of `dims` dimensions passed as `argument`.
 
     Args:
         operation: name without namespace and overload, for example "addmm".
         argument: name in the op's schema.
-        dims: number of dims of the tensor.
+        dims: number of dimensions of the tensor.
         arguments: the op's other arguments by name.
     """
     if _SHAPE_ONLY.search(operation):
@@ -73,7 +73,7 @@ def role(operation: str, argument: str, *, dims: int, arguments: Mapping[str, An
     if "conv" in operation and argument == "weight":
         transposed = bool(arguments.get("transposed")) or "transpose" in operation
         groups = int(arguments.get("groups", 1))
-        if transposed and groups > 1:  # the inputs of each group have outputs of their own
+        if transposed and groups > 1:  # the inputs of each group have their own outputs
             return Role("conv", _all_but(2, dims + 1)[1:], groups)
         return Role("conv", _all_but(1 if transposed else 0, dims))
     if _LOOKUPS.get(operation) == argument:
@@ -92,7 +92,7 @@ def _all_but(kept: int, dims: int) -> tuple[int, ...]:
 
 
 def _indexed(arguments: Mapping[str, Any]) -> int:
-    """The dim along which a lookup picks."""
+    """The dimension along which a lookup selects."""
     if "indices" in arguments and isinstance(arguments["indices"], (list, tuple)):
         return next((dim for dim, index in enumerate(arguments["indices"]) if index is not None), 0)
     return int(arguments.get("dim", 0))

@@ -1,7 +1,7 @@
-"""Weights outside the state dict: plain attributes, buffers that are not saved, constants of TorchScript.
+"""Weights outside the state dict: plain attributes, non-persistent buffers, constants of TorchScript.
 
-They belong to the code of a model rather than to its state, so they can be neither searched nor stored in an artifact. But they take
-bytes, so an analysis names them. (Those of a torch.export archive are made buffers when it is loaded.)
+They belong to the code of a model rather than to its state, so they can be neither searched nor stored in an artifact. But they take bytes,
+so an analysis reports them. (Those of a torch.export archive become buffers when it is loaded.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _NAMED = 3
 
 
 def outside_weights(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The tensors outside the state dict that are used as weights on `batch`, by name; what the call changes is state, not a weight.
+    """The tensors outside the state dict that are used as weights on `batch`, by name; tensors that the call changes are state, not
+    weights.
 
     Args:
         module: the model.
@@ -43,7 +44,7 @@ def outside_weights(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def outside_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every matrix in floating point that belongs to `module` and is not in its state dict, by name, each storage once."""
+    """Every floating-point matrix of `module` that is not in its state dict, by name, each storage once."""
     seen = {pointer(tensor) for tensor in module.state_dict().values() if isinstance(tensor, Tensor)} - {0}
     found: dict[str, Tensor] = {}
     for name, value in (*_attributes(module), *_constants(module)):
@@ -54,7 +55,7 @@ def outside_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def outside_notes(found: Mapping[str, Tensor], stored_bytes: int) -> list[str]:
-    """At most one line for people: which these tensors are, and their share of the bytes; `stored_bytes` are those of the state dict."""
+    """At most one line for people: these tensors and their share of the bytes; `stored_bytes` are those of the state dict."""
     if not found:
         return []
     taken = bytes_of(found)
@@ -66,12 +67,12 @@ def outside_notes(found: Mapping[str, Tensor], stored_bytes: int) -> list[str]:
 
 
 def bytes_of(found: Mapping[str, Tensor]) -> int:
-    """Bytes of all tensors together."""
+    """Total bytes of all tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in found.values())
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Attributes of all submodules that may be tensors, those of TorchScript included."""
+    """Attributes of all submodules that may be tensors, including those of TorchScript."""
     for prefix, child in module.named_modules():
         values = {**vars(child), **dict(child.named_buffers(recurse=False)), **_scripted(child)}
         yield from ((f"{prefix}.{name}" if prefix else name, value) for name, value in values.items())
@@ -86,7 +87,7 @@ def _scripted(module: nn.Module) -> dict[str, Any]:
 
 
 def _constants(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The tensors that stand in the program of a TorchScript module, as after torch.jit.freeze or in a trace."""
+    """The tensors in the program of a TorchScript module, as after torch.jit.freeze or in a trace."""
     graph = _graph(module, "inlined_graph")
     for node in [] if graph is None else graph.findAllNodes("prim::Constant"):
         if node.output().type().kind() == "TensorType" and node.hasAttribute("value"):

@@ -15,7 +15,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     """The state dict of `module`, not copied.
 
     Raises:
-        ModelError: if it holds anything but tensors.
+        ModelError: if it contains anything but tensors.
     """
     state = module.state_dict()
     for name, value in state.items():
@@ -25,7 +25,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def tied_names(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
-    """The names of `tensors`, those of the same memory, shape and dtype together, in order of their first name, which is canonical."""
+    """The names of `tensors`, grouped by equal memory, shape and dtype, in order of the first name, which is canonical."""
     groups: dict[object, list[str]] = {}
     for name, tensor in tensors.items():
         same = (region(tensor), tensor.dtype, tensor.device) if pointer(tensor) else name

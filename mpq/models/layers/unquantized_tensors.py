@@ -1,4 +1,4 @@
-"""The inventory: every tensor of a model that no scheme changes, and what it costs in an artifact."""
+"""The inventory: every unquantized tensor of a model, and its bytes in an artifact."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def kept_tensors(module: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
 
 
 def rounded_tensors(module: nn.Module, layers: Sequence[Layer], dtype: str | None) -> dict[str, Tensor]:
-    """What the tensors outside of `layers` are once they were stored in `dtype`, in their own dtypes; only those that become smaller.
+    """The tensors outside `layers` after storage in `dtype`, converted back to their own dtypes; only those that become smaller.
 
     Raises:
-        NumericsError: if `dtype` has no finite number for a value.
+        NumericsError: if `dtype` cannot represent a value as a finite number.
     """
     kept = kept_tensors(module, layers) if dtype is not None else {}
     return {
@@ -45,15 +45,15 @@ def rounded_tensors(module: nn.Module, layers: Sequence[Layer], dtype: str | Non
 
 
 def rest_tensors(model: LoadedModel, layers: Sequence[Layer], dtype: str | None = None) -> dict[str, Tensor]:
-    """Every tensor that no scheme changes, as it is stored, by name: what is not one of `layers`, then the program.
+    """Every unquantized tensor in its stored form, by name: all tensors outside `layers`, then the program.
 
     Args:
         model: the model.
         layers: the searched layers.
-        dtype: what floating-point tensors are stored in where that is smaller; None stores all bit for bit.
+        dtype: dtype for floating-point tensors where it is smaller than their own; None stores all tensors bit for bit.
 
     Raises:
-        NumericsError: if `dtype` has no finite number for a value.
+        NumericsError: if `dtype` cannot represent a value as a finite number.
     """
     kept = kept_tensors(model.module, layers)
     found = {name: as_stored(narrowed(tensor, dtype, name)) for name, tensor in kept.items()}
@@ -63,17 +63,15 @@ def rest_tensors(model: LoadedModel, layers: Sequence[Layer], dtype: str | None 
 
 
 def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[str, Any], quantizer: str, dtype: str | None = None) -> Rest:
-    """The constant part of an artifact of `model` whose searched layers are `layers`; no value is looked at.
+    """The constant part of an artifact of `model` with the searched layers `layers`; no values are read.
 
     Args:
         model: the model.
         layers: the searched layers.
-        source: what the artifact says of the model.
-        quantizer: what the artifact names.
-        dtype: what floating-point tensors are stored in where that is smaller.
-
-    Raises:
-        ModelError: if a tensor has a dtype that safetensors does not know, or the name of a part of a layer.
+        source: the artifact's facts about the model.
+        quantizer: the quantizer's name in the artifact.
+        dtype: dtype for floating-point tensors where it is smaller than their own. Raises: ModelError: if a tensor has a dtype that
+        safetensors does not know, or the name of a part of a layer.
     """
     tensors, own = rest_tensors(model, layers), kept_tensors(model.module, layers)
     real = {name for name, tensor in own.items() if tensor.is_floating_point()}
@@ -94,8 +92,8 @@ def inventory(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[st
 
 
 def rest_options(model: LoadedModel, layers: Sequence[Layer], *, source: Mapping[str, Any], quantizer: str) -> dict[str, Rest | str]:
-    """The constant part with its floating-point tensors in each smaller dtype, or why one cannot hold them; dtypes that save nothing are
-    left out.
+    """The constant part with its floating-point tensors in each smaller dtype, or why a dtype cannot represent them; dtypes that save
+    nothing are left out.
     """
     kept, found = kept_tensors(model.module, layers), dict[str, Rest | str]()
     for dtype in REST_DTYPES:
@@ -118,7 +116,7 @@ def _check_names(layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> None
 
 
 def tensor_entry(name: str, tensor: Tensor, dtype: str | None = None) -> TensorEntry:
-    """The entry of a tensor that no scheme changes, stored in `dtype` where that is smaller."""
+    """The entry of an unquantized tensor, stored in `dtype` if that is smaller."""
     stored = SAFETENSORS_DTYPES.get(narrow_dtype(tensor.dtype, dtype))
     if stored is None:
         raise ModelError(
@@ -128,7 +126,7 @@ def tensor_entry(name: str, tensor: Tensor, dtype: str | None = None) -> TensorE
 
 
 def source_of(model: LoadedModel, path: str | None) -> dict[str, Any]:
-    """What plans and artifacts say of the source model; `path` is how to find it from their folder."""
+    """The facts about the source model in plans and artifacts; `path` is relative to their folder."""
     source: dict[str, Any] = {} if path is None else {"path": path}
     source |= {"sha256": model.sha256, "kind": model.kind}
     chosen = {"factory": model.factory, "checkpoint_key": model.checkpoint_key, "allow_unexpected": model.allow_unexpected or None}

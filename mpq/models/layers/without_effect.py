@@ -1,7 +1,7 @@
-"""Layers that no call of a model with state shows: its state is put back before every call, and often is zero then.
+"""Layers without effect in a single call of a model with state: the state is restored before every call, and is often zero then.
 
-The weight that multiplies the state of a recurrent cell has no effect on a first step. Its errors would all be exactly zero, and a search
-would give it the fewest bits there are, although every later step depends on it.
+The weight that multiplies the state of a recurrent cell has no effect on the first step. Its errors would all be exactly zero, and a search
+would give it the fewest possible bits, although every later step depends on it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Where weights live while they are not used: offloaded, mapped from files, or freed. It knows no file format of models and no layers."""
+"""Where weights are kept while they are not used: offloaded, mapped from files, or freed. It does not know model file formats or layers."""

@@ -1,4 +1,4 @@
-"""Memory that is free, but still counts as the process's own."""
+"""Returns freed memory that still counts as the process's own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LARGE = 1 << 20
 
 
 def return_freed_memory() -> None:
-    """Give what the C library keeps for later allocations back to the system; nothing where it is not glibc."""
+    """Return memory that the C library keeps for later allocations to the system; no effect without glibc."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def return_large_blocks() -> None:
-    """From now on have the C library give each large block back as soon as it is freed; nothing where it is not glibc.
+    """From now on, make the C library return each large block as soon as it is freed; no effect without glibc.
 
-    Else it keeps blocks of up to 32 MB for later, among which those that are in use lie scattered.
+    Otherwise it keeps freed blocks of up to 32 MB, scattered among those in use.
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)

@@ -1,12 +1,12 @@
-"""Offload: weights that stay in their files, and results that go to a folder, with a limit on what of them is in memory at once.
+"""Offload: weights stay in their files, and results go to a folder, with a limit on how much of them is in memory at once.
 
-A checkpoint in safetensors files is mapped, read-only: a weight is a tensor whose memory is the file, and the system reads its pages when
-they are used. So a weight has one address for as long as it lives, and everything that knows weights by their memory (discovery, ties,
-statistics, replay) works as it does on a model in memory, on the same values. What was used longest ago leaves memory again as soon as
-more than `limit` bytes are there. Quantized weights and the reference's outputs are written to unnamed files in a folder and mapped in
-the same way; the system removes these files with the process, however it ends.
+A checkpoint in safetensors files is mapped read-only: a weight is a tensor whose memory is the file, and the system reads its pages when
+they are used. So a weight keeps its address, and everything that identifies weights by their memory (discovery, ties, statistics, replay)
+works as with a model in memory, on the same values. If more than `limit` bytes are in memory, the least recently used parts are dropped.
+Quantized weights and the reference's outputs are written to unnamed files in a folder and mapped in the same way; the system removes these
+files when the process ends, even if it is killed.
 
-Accelerate's hooks instead put new tensors in the place of a module's parameters before its forward pass, and take them away after it.
+Accelerate's hooks, in contrast, replace a module's parameters by new tensors before its forward pass and remove them afterwards.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from mpq.models.memory.malloc_trim import return_large_blocks
 from mpq.models.memory.storage_tracker import pointer
 
 LIMIT_BYTES = 1 << 30
-_AROUND = 1 << 16  # bytes beside one that is read, which Linux maps with it
+_AROUND = 1 << 16  # bytes around a read byte that Linux maps with it
 
 
 class Offload:
     """Where tensors are while they are not used.
 
     Args:
-        folder: of the unnamed files; made if it is not there.
-        limit: bytes of mapped tensors in memory at once; one that is larger is in memory alone.
+        folder: folder for the unnamed files; created if needed.
+        limit: bytes of mapped tensors in memory at once; a larger tensor is in memory alone.
 
     Raises:
-        OutputError: if nothing can be written to the folder.
+        OutputError: if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, *, limit: int = LIMIT_BYTES) -> None:
         self.folder, self.limit = folder, limit
-        self._used: OrderedDict[int, int] = OrderedDict()  # bytes in memory by address, those used longest ago first
+        self._used: OrderedDict[int, int] = OrderedDict()  # bytes in memory by address, least recently used first
         self._held = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class Offload:
         return_large_blocks()
 
     def mapped(self, buffer: mmap.mmap, dtype: torch.dtype, shape: Sequence[int], start: int) -> Tensor:
-        """The tensor at byte `start` of a mapped file, not copied; to write to it ends the process."""
+        """The tensor at byte `start` of a mapped file, not copied; writing to it crashes the process."""
         count = torch.Size(shape).numel()
         if not count:
             return torch.empty(tuple(shape), dtype=dtype)
@@ -87,7 +87,7 @@ class Offload:
         return self.mapped(buffer, tensor.dtype, tensor.shape, 0)
 
     def use(self, address: int, piece: _Piece) -> None:
-        """Note that a piece is about to be read, and let those leave memory that were used longest ago."""
+        """Record that a piece is about to be read, and drop the least recently used pieces from memory."""
         self._held += piece.length - self._used.pop(address, 0)
         self._used[address] = piece.length
         while self._held > self.limit and len(self._used) > 1:
@@ -113,8 +113,8 @@ class _Piece:
     length: int
 
     def leave(self) -> None:
-        """Take its pages out of the memory of this process; they come back from the file when they are read."""
-        buffer, advice = self.buffer(), getattr(mmap, "MADV_DONTNEED", None)  # without it, as on Windows, the system decides
+        """Drop its pages from the memory of this process; they are read from the file again when needed."""
+        buffer, advice = self.buffer(), getattr(mmap, "MADV_DONTNEED", None)  # if not available, as on Windows, the system decides
         if buffer is not None and advice is not None:
             first = max(0, self.start - _AROUND) // mmap.PAGESIZE * mmap.PAGESIZE
             buffer.madvise(advice, first, min(len(buffer), self.start + self.length + _AROUND) - first)
@@ -129,14 +129,14 @@ def is_mapped(tensor: Tensor) -> bool:
 
 
 def used(tensor: Tensor) -> None:
-    """Note that `tensor` is about to be read; nothing unless it is mapped."""
+    """Record that `tensor` is about to be read; no effect unless it is mapped."""
     address = pointer(tensor)
     if address in _PIECES:
         _PIECES[address].owner.use(address, _PIECES[address])
 
 
 def note_uses(module: nn.Module) -> None:
-    """Have each submodule note its own parameters before its forward pass."""
+    """Make each submodule record the use of its own parameters before its forward pass."""
 
     def before(owner: nn.Module, _: Any) -> None:
         for parameter in owner.parameters(recurse=False):

@@ -1,9 +1,9 @@
-"""Where the elements of a weight lie in memory, also after it was copied.
+"""Where the elements of a weight are in memory, even after it was copied.
 
-A region is a strided view in absolute byte addresses, so slices, transposes and several parameters in one storage need no case of
-their own. An origin ties a region to a weight: a parameter's own memory, or a copy, which knows the region that it was copied from
-and the origin of that. To learn which dims of the parameter an op sums over, walk along the summed dim of the tensor that the op was
-given, translate every address back, and see which indices change.
+A region is a strided view in absolute byte addresses, so slices, transposes and several parameters in one storage need no special cases. An
+origin connects a region to a weight: it is a parameter's own memory, or a copy, which knows its source region and the origin of that. To
+find the dimensions of the parameter that an op sums over, walk along the summed dimension of the op's tensor, translate every address back,
+and see which indices change.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Region:
 
     Args:
         address: address of the first element, in bytes.
-        shape: elements per dim.
-        strides: distance of neighbours per dim, in bytes.
+        shape: elements per dimension.
+        strides: distance between neighbors per dimension, in bytes.
     """
 
     address: int
@@ -42,7 +42,7 @@ class Region:
         return self.address + indices @ np.array(self.strides, dtype=np.int64)
 
     def indices(self, addresses: Integers) -> tuple[Integers, NDArray[np.bool_]]:
-        """Indices [n, dims] of the elements at `addresses` [n], and which [n] of these addresses are elements at all."""
+        """Indices [n, dims] of the elements at `addresses` [n], and which [n] of these addresses are elements."""
         rest = addresses - self.address
         inside = rest >= 0
         indices = np.zeros((len(addresses), len(self.shape)), dtype=np.int64)
@@ -53,7 +53,7 @@ class Region:
         return indices, inside & (rest == 0)
 
     def split(self, parts: int) -> Region:
-        """The same memory, its first dim in two: equal parts, and what each of them holds."""
+        """The same memory with its first dimension split in two: equal parts, and the elements of each."""
         size = self.shape[0] // parts
         return Region(self.address, (parts, size, *self.shape[1:]), (self.strides[0] * size, *self.strides))
 
@@ -62,14 +62,14 @@ class Region:
         return self.address <= address <= self.last and bool(self.indices(np.array([address]))[1][0])
 
     def meeting(self, other: Region) -> int | None:
-        """The address of an element of both regions, looked for at their ends; None if there is none."""
+        """The address of an element that both regions share, searched at their ends; None if there is none."""
         if self.last < other.address or other.last < self.address:
             return None
         ends = ((other, self.address), (self, other.address), (other, self.last), (self, other.last))
         return next((address for region, address in ends if region.holds(address)), None)
 
     def line(self, address: int, dim: int) -> Integers:
-        """Addresses of the elements that differ from the one at `address` in `dim` only, itself included."""
+        """Addresses of the elements that differ from the one at `address` only in `dim`, including itself."""
         (start,), _ = self.indices(np.array([address]))
         indices = np.repeat(start[None], self.shape[dim], axis=0)
         indices[:, dim] = np.arange(self.shape[dim])
@@ -84,12 +84,12 @@ def region(tensor: Tensor) -> Region:
 
 @dataclass(frozen=True)
 class Origin:
-    """Memory that holds elements of a weight.
+    """Memory with elements of a weight.
 
     Args:
         weight: number of the weight.
         region: the memory.
-        source: for a copy, where the elements of `region` were copied from, index by index; same shape as `region`.
+        source: for a copy, the source of the elements of `region`, index by index; same shape as `region`.
         parent: for a copy, the origin of `source`.
     """
 
@@ -99,7 +99,7 @@ class Origin:
     parent: Origin | None = None
 
     def trace(self, addresses: Integers) -> Integers:
-        """Indices [n, dims] in the parameter of the elements at `addresses`; those that are no elements of it are left out."""
+        """Indices [n, dims] in the parameter of the elements at `addresses`; addresses that are not elements of it are left out."""
         indices, inside = self.region.indices(addresses)
         if self.source is None or self.parent is None:
             return indices[inside]
@@ -112,9 +112,9 @@ class Origin:
 
 
 def output_axes(origin: Origin, view: Region, reduced: Iterable[int]) -> tuple[int, ...]:
-    """The axes of the parameter that are left when an op sums over the dims `reduced` of `view`.
+    """The axes of the parameter that remain when an op sums over the dimensions `reduced` of `view`.
 
-    A dim of size one is never seen to change: it counts as summed over when its counterpart in `view` is.
+    A dimension of size one never changes; it counts as summed over if its counterpart in `view` is.
     """
     shape, summed = origin.root.shape, {dim % len(view.shape) for dim in reduced}
     meeting = view.meeting(origin.region)
@@ -129,7 +129,7 @@ def output_axes(origin: Origin, view: Region, reduced: Iterable[int]) -> tuple[i
 
 
 def changing_axes(origin: Origin, view: Region, dim: int, meeting: int) -> set[int]:
-    """The axes of the parameter along which one moves when going along `dim` of `view` from the address `meeting`."""
+    """The axes of the parameter that change when moving along `dim` of `view` from the address `meeting`."""
     indices = origin.trace(view.line(meeting, dim))
     return {int(axis) for axis in np.flatnonzero(indices.min(axis=0) != indices.max(axis=0))} if len(indices) else set()
 
@@ -140,7 +140,7 @@ def leading_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _units(shape: tuple[int, ...], view: tuple[int, ...], summed: set[int]) -> set[int]:
-    """The axes of size one of `shape` whose counterparts in `view`, taken in order, are in `summed`."""
+    """The axes of size one of `shape` whose counterparts in `view`, in order, are in `summed`."""
     ours, theirs = [[dim for dim, size in enumerate(sizes) if size == 1] for sizes in (shape, view)]
     if len(ours) != len(theirs):
         return set()

@@ -1,4 +1,4 @@
-"""Other tensors in the place of a module's own, and modules that wait for theirs."""
+"""Replacing a module's tensors, and building modules without memory for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpq.errors import ModelError
 
 
 def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put `tensor` in the place of the parameter or buffer with this name in the state dict; a parameter takes no gradients then.
+    """Replace the parameter or buffer with this name in the state dict by `tensor`; a parameter then has no gradients.
 
     Raises:
         ModelError: if `module` is TorchScript, whose tensors have a fixed type.
@@ -29,7 +29,7 @@ def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def fill_hollow(module: nn.Module) -> None:
-    """Give every parameter without memory zeros of its own; tied ones stay one. In place."""
+    """Give every parameter without memory zeros, in place; tied parameters stay tied."""
     made: dict[int, nn.Parameter] = {}
     for name, parameter in list(module.named_parameters(remove_duplicate=False)):
         if parameter.is_meta:
@@ -40,13 +40,13 @@ def fill_hollow(module: nn.Module) -> None:
 
 @contextmanager
 def hollow_parameters(*, most: int | None = None) -> Iterator[None]:
-    """Parameters of modules that are made in this `with` get shapes and dtypes, but no memory; buffers are made as ever.
+    """Within the `with`, parameters of new modules get shapes and dtypes, but no memory; buffers are created as usual.
 
     Args:
-        most: parameters that may be made in all, those that are replaced or tied later included; None for any number.
+        most: total number of parameters allowed, including those that are replaced or tied later; None for any number.
 
     Raises:
-        ModelError: as soon as there are more.
+        ModelError: if there are more.
     """
     register, made = nn.Module.register_parameter, 0
 

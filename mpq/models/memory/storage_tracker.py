@@ -1,4 +1,4 @@
-"""What is known about the storages of a running model: the weights in them, and whether they depend on the input."""
+"""Tracks the storages of a running model: the weights in them, and whether they depend on the input."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mpq.models.memory.regions import Origin, region
 
 
 class Memory:
-    """The model's own storages, known by their pointers, and temporary ones, known by an identity.
+    """The model's own storages, identified by pointer, and temporary ones, by identity.
 
-    A weak reference to each temporary storage that is remembered keeps its identity from being given to another one.
+    A weak reference to each tracked temporary storage prevents its identity from being reused.
 
     Args:
         state: every parameter and buffer.
@@ -27,7 +27,7 @@ class Memory:
         self._origins: dict[int, list[Origin]] = {}
 
     def add(self, tensor: Tensor, origin: Origin) -> None:
-        """Remember that the storage of `tensor` holds `origin`."""
+        """Record that the storage of `tensor` contains `origin`."""
         key = self._key(tensor)
         if pointer(tensor) not in self._fixed:
             storage = tensor.untyped_storage()
@@ -45,11 +45,11 @@ class Memory:
         return [origin for origin in found if origin.region.meeting(view) is not None]
 
     def is_state(self, tensor: Tensor) -> bool:
-        """Whether the values of `tensor` come from the model's own state alone."""
+        """Whether the values of `tensor` come only from the model's own state."""
         return _has_memory(tensor) and (pointer(tensor) in self._fixed or tensor.untyped_storage()._cdata in self._state)
 
     def write(self, results: Iterable[Tensor], *, on_data: bool) -> None:
-        """Note that an op wrote `results`, out of data (and perhaps state) or out of state alone."""
+        """Record that an op wrote `results`, from data (and perhaps state) or from state alone."""
         for tensor in filter(_has_memory, results):
             storage = tensor.untyped_storage()
             if not on_data:
@@ -59,7 +59,7 @@ class Memory:
                     known.pop(self._key(tensor), None)
 
     def shared(self, results: Iterable[Tensor], tensors: Iterable[Tensor]) -> bool:
-        """Whether each of `results` lies in the storage of one of `tensors`."""
+        """For each of `results`, whether it is in the storage of one of `tensors`."""
         pointers = {pointer(tensor) for tensor in tensors} - {0}
         return all(pointer(result) in pointers for result in results)
 

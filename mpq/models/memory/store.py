@@ -1,9 +1,9 @@
-"""Store: packed codes and statistics that were found once, so that nobody finds them again.
+"""Store: keeps packed codes and statistics, so that they are computed only once.
 
-What is asked for lately is in memory, up to a limit. All of it is also on disk: in a folder that later commands share (`Folder`), or in an
-unnamed file that goes with the process. An entry of the folder is one file, named by the SHA-256 of what it was made from. It holds
-tensors and nothing that is run: a digest, then safetensors. One that is damaged, too large or of another shape counts as absent and is
-written again. The folder may be deleted at any time; beyond its limit the entries that were used longest ago go.
+Recently used entries are in memory, up to a limit. All entries are also on disk: in a folder that later commands share (`Folder`), or in an
+unnamed file that disappears with the process. An entry in the folder is one file, named by the SHA-256 of its inputs. It contains tensors
+and nothing executable: a digest, then safetensors. A damaged, too large or differently shaped entry counts as missing and is written again.
+The folder may be deleted at any time; above its limit, the least recently used entries are removed.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ MOST_TEXT = 1 << 12  # bytes of a text in an entry
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial"
 _DIGEST = 32
-_HEADER = 1 << 16  # bytes of an entry beside its tensors
+_HEADER = 1 << 16  # bytes of an entry in addition to its tensors
 
 
 class Store:
     """Tensors by key.
 
     Args:
-        folder: shared with other commands; None keeps them for this process.
+        folder: shared with other commands; None keeps them only for this process.
         memory: bytes held in memory.
-        spill: the folder of the unnamed file; None takes the system's.
+        spill: the folder of the unnamed file; None uses the system's.
     """
 
     def __init__(self, folder: Folder | None = None, *, memory: int = MEMORY_BYTES, spill: Path | None = None) -> None:
@@ -57,11 +57,11 @@ class Store:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the folder."""
+        """What the user should know about the folder."""
         return [self.folder.note] if self.folder is not None and self.folder.note else []
 
     def get(self, key: str, most: int) -> Parts | None:
-        """The tensors of `key`, or None; `most` is the number of bytes that they can have."""
+        """The tensors of `key`, or None; `most` is their largest possible number of bytes."""
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
@@ -98,20 +98,20 @@ class Folder:
     """Entries that several commands share, one file each.
 
     Args:
-        path: of the folder; it is made when the first entry is written.
-        limit: bytes of all entries together.
+        path: the folder; created when the first entry is written.
+        limit: total bytes of all entries.
 
     Attributes:
-        note: why nothing is written any more; empty while it is.
+        note: why no more entries are written; empty as long as they are.
     """
 
     def __init__(self, path: Path, *, limit: int = CACHE_BYTES) -> None:
         self.path, self._limit, self.note = path, limit, ""
         self._bytes: int | None = None
-        self._own: set[str] = set()  # written by this process, which may need them again
+        self._own: set[str] = set()  # entries written by this process, which may need them again
 
     def read(self, key: str, most: int) -> bytes | None:
-        """What was written under `key`, if it is whole and has no more than `most` bytes of tensors."""
+        """The entry under `key`, if it is complete and has at most `most` bytes of tensors."""
         path = self._path(key)
         with suppress(OSError), open_file(path) as file:
             if os.fstat(file.fileno()).st_size > most + _HEADER:
@@ -124,7 +124,7 @@ class Folder:
         return None
 
     def write(self, key: str, data: bytes) -> bool:
-        """Write an entry, whole or not at all; whether it is there. What this process wrote is not removed for it."""
+        """Write an entry atomically; returns whether it exists. Entries of this process are not removed to make room."""
         if self.note:
             return False
         try:
@@ -138,7 +138,7 @@ class Folder:
         return True
 
     def _write(self, path: Path, content: bytes) -> None:
-        if not self._own:  # the first entry: what killed processes left goes
+        if not self._own:  # at the first entry, remove leftovers of killed processes
             remove_dead(self.path, ".", _PARTIAL)
         partial = path.with_name(f".{own_mark()}.{path.name}{_PARTIAL}")
         try:
@@ -162,7 +162,7 @@ class Folder:
         return True
 
     def _pruned(self, most: int) -> int:
-        """Remove what was used longest ago until no more than `most` bytes are left; how many are."""
+        """Remove the least recently used entries until at most `most` bytes are left; returns the bytes left."""
         found = []
         for entry in os.scandir(self.path):
             if _ENTRY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -178,11 +178,11 @@ class Folder:
 
 
 class Scope:
-    """The entries of one model on some data.
+    """The entries of one model and its data.
 
     Args:
-        store: where they are.
-        facts: what the entries depend on beside their own names: the model, the data, versions.
+        store: the store with the entries.
+        facts: what the entries depend on in addition to their names: the model, the data, versions.
     """
 
     def __init__(self, store: Store, facts: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ class Scope:
 
 
 class _Spill:
-    """Entries in an unnamed file, one after the other; the system removes it with the process."""
+    """Consecutive entries in an unnamed file, which the system removes with the process."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -234,7 +234,7 @@ def as_bytes(text: str) -> Tensor:
 
 
 def text_of(part: Tensor | None) -> str:
-    """The text of a tensor that `as_bytes` gave, safe to print; empty for anything else."""
+    """The text of a tensor from `as_bytes`, safe to print; empty for anything else."""
     return "" if part is None or part.dtype != torch.uint8 else printable(bytes(part.flatten().tolist()).decode(errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""Calls a model, changes its weights for the length of a `with`, and measures how far its outputs move.
+"""Runs a model, changes its weights within a `with`, and measures how its outputs change.
 
 It does not know which weights are layers.
 """

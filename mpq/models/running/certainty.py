@@ -1,6 +1,6 @@
-"""Whether the reference is nearly certain of its answers on some samples, as models are on those that they were trained on.
+"""Detects whether the reference is nearly certain of its answers, as models are on their training samples.
 
-A quantization error that hardly moves a certain answer moves an uncertain one a lot. So divergences on training samples are far below
+A quantization error that hardly changes a certain answer changes an uncertain one a lot. So divergences on training samples are far below
 those on other data: for a ResNet on CIFAR-10 by a factor of a hundred.
 """
 
@@ -19,12 +19,12 @@ from mpq.models.running.forward import forward
 from mpq.models.running.metrics import KLDivergence, Metric
 
 _SAMPLES = 256
-_CERTAIN = 0.02  # of the entropy of an answer that is not known at all
+_CERTAIN = 0.02  # share of the entropy of a completely unknown answer
 _RIGHT = 0.99
 
 
 class Certainty:
-    """Collects how certain the reference is of its answers, batch by batch; only the first samples are looked at.
+    """Collects how certain the reference is of its answers, batch by batch, on the first samples only.
 
     Args:
         metric: the comparison of the analysis or the evaluation.
@@ -39,11 +39,11 @@ class Certainty:
 
     @property
     def wants(self) -> bool:
-        """Whether another batch would be looked at: an output holds logits or probabilities, and few samples were seen so far."""
+        """Whether another batch is needed: an output has logits or probabilities, and few samples were examined so far."""
         return self._place is not None and self._seen < _SAMPLES
 
     def add(self, picked: Sequence[Tensor], batch: Batch) -> None:
-        """Look at the reference's compared outputs of one batch."""
+        """Examine the reference's compared outputs of one batch."""
         if not self.wants or self._comparison is None or self._place is None:
             return
         self._seen += batch.size
@@ -51,7 +51,7 @@ class Certainty:
         self._found.append(_answers(self._comparison.metrics[self._place], output, batch, masked=bool(part.mask)))
 
     def note(self, advice: str) -> str | None:
-        """What to say where the reference is nearly certain; None where it is not, or where no output is logits or probabilities.
+        """A note if the reference is nearly certain; None if it is not, or if no output is logits or probabilities.
 
         Args:
             advice: what to do instead, for example "calibrate on validation data".
@@ -71,13 +71,13 @@ class Certainty:
 
 
 class _Answers(NamedTuple):
-    entropy: Tensor  # nats, of each position that counts
-    right: Tensor  # of each sample with one label; empty without
+    entropy: Tensor  # nats, for each position that counts
+    right: Tensor  # for each sample with one label; empty without labels
     classes: int
 
 
 def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) -> str | None:
-    """What to say where the reference is nearly certain on calibration samples; None where there is nothing to say.
+    """A note if the reference is nearly certain on calibration samples; else None.
 
     Args:
         module: the unquantized model.
@@ -93,7 +93,7 @@ def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) 
 
 
 def _answers(metric: Metric, output: Tensor, batch: Batch, *, masked: bool) -> _Answers:
-    """What one batch says."""
+    """The entropies and probabilities of one batch."""
     probabilities, negative, *more = metric.prepare([output], batch.mask if masked else None)
     weights = next((extra for extra in more if extra.ndim == 2), None)
     entropy = -negative if weights is None else -negative[weights > 0]

@@ -1,7 +1,7 @@
-"""Which outputs are compared, and how, when the user did not say; with the reason for each choice.
+"""Chooses which outputs are compared, and how, unless the user did; with the reason for each choice.
 
-Every output counts but those that other outputs are made of (hidden states next to logits) and those without a row per sample. What is
-left out is named.
+All outputs count, except those that other outputs are computed from (hidden states next to logits) and those without one row per sample.
+Outputs that are left out are reported.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mpq.shown import listed
 INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
 """Outputs that heads are computed from, or that are computed from heads; also with "encoder_" or "decoder_" in front."""
 OVER_POSITIONS = ("start_logits", "end_logits")
-_SAMPLES = 256  # whose outputs give floors and spreads
+_SAMPLES = 256  # samples whose outputs give floors and spreads
 
 
 class Chosen(NamedTuple):
-    """A comparison, and what was decided, as sentences for people."""
+    """A comparison, and notes on the decisions for people."""
 
     comparison: Comparison
     notes: tuple[str, ...]
@@ -42,7 +42,7 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
     Args:
         module: the unquantized model.
         batches: calibration samples; the first ones are run.
-        metric: a metric's name; "auto" takes KL divergence where an output is logits or probabilities, else the relative error.
+        metric: a metric's name; "auto" uses KL divergence if an output is logits or probabilities, else the relative error.
         outputs: names or globs of outputs, each optionally with a weight: "logits", "boxes=2". Empty chooses.
 
     Raises:
@@ -70,7 +70,7 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
 
 
 def _asked(found: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, float]:
-    """The weight of each output that was asked for."""
+    """The weight of each requested output."""
     weights: dict[str, float] = {}
     for text in outputs:
         pattern, _, number = text.partition("=")
@@ -88,7 +88,7 @@ def _asked(found: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, flo
 
 
 def compared_by_default(found: Mapping[str, Tensor]) -> list[str]:
-    """The outputs that count where the user names none: all but those that others are computed from."""
+    """The outputs that count by default: all except those that others are computed from."""
     rows = [name for name, tensor in found.items() if tensor.ndim] or list(found)
     heads = [name for name in rows if not _is_intermediate(name)]
     return heads or [name for name in rows if name == "last_hidden_state"] or rows
@@ -134,7 +134,7 @@ def _follows_positions(module: nn.Module, batch: Batch, name: str) -> bool:
     kwargs = {key: shorter(value) for key, value in batch.kwargs.items()}
     try:
         found = named(forward(module, replace(batch, args=tuple(map(shorter, batch.args)), kwargs=kwargs, mask=None, sampled=())))
-    except (DataError, ModelError):  # a fixed length: nothing is known, and masking values of an embedding would be worse
+    except (DataError, ModelError):  # a fixed length: unknown, and masking values of an embedding would be worse
         return False
     return name in found and found[name].shape[1:] == (length - 1,)
 
@@ -163,7 +163,7 @@ def _left_out(found: Outputs, names: Mapping[str, float]) -> list[str]:
 def _scaled(
     module: nn.Module, batches: Sequence[Batch], parts: Sequence[Part], weights: Mapping[str, float]
 ) -> tuple[list[Part], list[str]]:
-    """The parts with their floors and weights, from the reference's outputs on the first samples; and what to say of them."""
+    """The parts with their floors and weights, from the reference's outputs on the first samples, and notes on them."""
     seen: list[list[Tensor]] = []
     used: list[Batch] = []
     for batch in batches:
@@ -201,5 +201,5 @@ def _floored(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | Non
 
 
 def _rounded(value: float) -> float:
-    """Six digits, so that the record does not hang on the last bit of a sum."""
+    """Six digits, so that the record does not depend on the last bit of a sum."""
     return float(f"{value:.6g}")

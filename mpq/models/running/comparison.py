@@ -1,9 +1,9 @@
-"""How the outputs of two models are compared: which of them, each by which metric, and with what weight.
+"""How the outputs of two models are compared: which outputs, with which metric and weight.
 
-A model with one output is compared by that output's metric, in its unit. A model with several is compared in all of them. Errors in nats
-and relative errors cannot be added as they are, so each is divided by the same metric's spread of the reference itself: how far the
-reference's outputs on single samples are from their mean over all samples. Then "0.01" means one per cent of what the output tells about
-its input, and every output has an equal share, unless the user gives weights.
+A model with one output is compared by that output's metric, in its unit. A model with several outputs is compared in all of them. Errors in
+nats and relative errors cannot be added directly, so each is divided by the spread of the reference in the same metric: how far the
+reference's outputs on single samples are from their mean over all samples. Then "0.01" means one percent of the output's dependence on its
+input, and every output has an equal share, unless the user gives weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def metric_named(name: str, *, probabilities: bool = False, floor: float = 1e-30
     """The metric called `name`.
 
     Args:
-        name: of the metric.
+        name: the metric's name.
         probabilities: whether the model's outputs are probabilities rather than logits.
         floor: see `RelativeMSE`.
 
@@ -48,11 +48,11 @@ class Part:
     """One compared output.
 
     Args:
-        output: its name, as `forward` gives it.
+        output: its name in `forward`.
         metric: name of the metric.
-        weight: its errors count times this.
+        weight: factor for its errors.
         probabilities: whether the output is probabilities rather than logits.
-        floor: the least squared norm of a sample, for relative errors.
+        floor: the smallest squared norm of a sample that counts, for relative errors.
         mask: what the batch's mask applies to: "positions" of the output, its "classes" (one distribution over the positions), or None.
     """
 
@@ -67,7 +67,7 @@ class Part:
         """The metric itself.
 
         Raises:
-            UsageError: if there is none of that name.
+            UsageError: if there is no metric of that name.
         """
         if self.metric == KLDivergence.name:
             return KLDivergence(probabilities=self.probabilities, over_positions=self.mask == "classes")
@@ -91,10 +91,10 @@ class Comparison(Metric):
         self.has_projection = all(metric.has_projection for metric in self.metrics)  # type: ignore[misc]
 
     def picked(self, outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The compared ones of a model's outputs, in the order of `parts`.
+        """The compared outputs of a model, in the order of `parts`.
 
         Raises:
-            ModelError: if one is missing, which happens where a model's outputs depend on its values.
+            ModelError: if one is missing, which happens if a model's outputs depend on its values.
         """
         by_name = named(outputs)
         missing = next((part.output for part in self.parts if part.output not in by_name), None)
@@ -105,13 +105,13 @@ class Comparison(Metric):
         return tuple(by_name[part.output] for part in self.parts)
 
     def prepare(self, reference: Sequence[Tensor], mask: Tensor | None = None) -> Prepared:
-        """What each part keeps."""
+        """The prepared reference of each part."""
         picked = self.picked(reference)
         masks = [mask if part.mask else None for part in self.parts]
         return tuple(metric.prepare([one], own) for metric, one, own in zip(self.metrics, picked, masks, strict=True))
 
     def errors(self, prepared: Prepared, outputs: Sequence[Tensor]) -> Tensor:
-        """The weighted sum over the parts, of each sample."""
+        """The weighted sum over the parts, for each sample."""
         return self.errors_by_part(prepared, outputs).sum(0)
 
     def errors_by_part(self, prepared: Prepared, outputs: Sequence[Tensor]) -> Tensor:
@@ -132,7 +132,7 @@ class Comparison(Metric):
         return total
 
     def settings(self) -> dict[str, Any]:
-        """The comparison as an analysis records it."""
+        """The comparison in the form that an analysis records."""
         first = self.parts[0]
         return {"metric": self.name, "probabilities": first.probabilities, "outputs": [asdict(part) for part in self.parts]}
 
@@ -146,7 +146,7 @@ def by_relative_error(metric: Metric) -> Metric:
 
 
 def comparison_from(settings: Mapping[str, Any]) -> Comparison | Metric:
-    """The comparison that an analysis recorded; one from before outputs were recorded compares the main output.
+    """The comparison that an analysis recorded; older analyses, which recorded none, compare the main output.
 
     Raises:
         UsageError: if a metric is unknown.
@@ -158,27 +158,27 @@ def comparison_from(settings: Mapping[str, Any]) -> Comparison | Metric:
 
 
 def _in_rows(output: Tensor, *, by_position: bool, alike: bool) -> Tensor:
-    """An output in rows of which the mean over several is taken: of positions, samples, or single values where nothing else is alike."""
+    """An output as rows to average over: of positions, of samples, or single values if nothing else matches."""
     if by_position:
         return output.flatten(0, -2)
     return output if alike else output.flatten()
 
 
 def floor_of(powers: Tensor) -> float:
-    """The least squared norm that a relative error divides by, from the squared norms of all samples [samples]."""
+    """The smallest squared norm that a relative error divides by, from the squared norms of all samples [samples]."""
     typical = float(torch.quantile(powers.double(), 0.75)) or float(powers.double().mean())
     return max(1e-30, FLOOR * typical)
 
 
 def spread(metric: Metric, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> float:
-    """How far an output's values on single samples are from their mean, by `metric`: the error of a model that knows no input.
+    """How far an output's values on single samples are from their mean, by `metric`: the error of a model that ignores its input.
 
     Args:
-        metric: of one output.
+        metric: the metric of one output.
         outputs: that output on several batches.
-        masks: of the batches.
+        masks: the masks of the batches.
     """
-    alike = len({output.shape[1:] for output in outputs}) == 1  # batches that are one sample each may have any number of rows
+    alike = len({output.shape[1:] for output in outputs}) == 1  # batches that are a single sample may have any number of rows
     by_position = isinstance(metric, KLDivergence) or (not alike and len({output.shape[-1] for output in outputs}) == 1)
     mean = torch.cat([_in_rows(output.detach().float(), by_position=by_position, alike=alike) for output in outputs])
     if isinstance(metric, KLDivergence):

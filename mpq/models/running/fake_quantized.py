@@ -1,7 +1,7 @@
 """Variants: the fake-quantized weight of any (layer, scheme).
 
-A pair is quantized once: its packed codes go to a store (`models/memory/store.py`) and come from there ever after. The weights that
-they stand for are made when asked for, and a few are kept.
+A pair is quantized once: its packed codes go to a store (`models/memory/store.py`) and are read from there afterwards. The weights are
+dequantized when needed, and a few are cached.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mpq.tensors.quantizers.base import Quantizer, Statistics
 from mpq.tensors.quantizers.coded import check_room
 
 CACHE_BYTES = 256 << 20
-_REASON = "reason"  # beside the codes of a layer without statistics
+_REASON = "reason"  # stored with the codes of a layer without statistics
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what was done)."""
 
@@ -38,16 +38,16 @@ class Variants:
     Args:
         module: the unquantized model; its weights are read, never changed.
         layers: the searched layers.
-        quantizer: what chooses the codes.
-        statistics: of the layers' inputs, by layer name, for a quantizer that needs them.
-        cache_bytes: of weights, as opposed to codes, held in memory.
+        quantizer: chooses the codes.
+        statistics: input statistics by layer name, for a quantizer that needs them.
+        cache_bytes: memory limit for dequantized weights (not codes).
         offload: keeps all weights on disk instead.
-        codes: where packed codes are kept; None keeps them for this object alone.
+        codes: where packed codes are kept; None keeps them only for this object.
         workers: processes that `fill` starts; the codes are the same for any number.
 
     Attributes:
-        fallbacks: why a layer was quantized without statistics of its inputs, by its name.
-        notes: what the user should know of the work.
+        fallbacks: why a layer was quantized without input statistics, by its name.
+        notes: what the user should know about the work.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Variants:
         self.notes: list[str] = []
         self._codes = codes or Scope(Store(spill=None if offload is None else offload.folder), {})
         self.layers = {layer.name: layer for layer in layers}
-        self._statistics = {} if statistics is None else statistics  # asking a lazy mapping for its length would collect all of it
+        self._statistics = {} if statistics is None else statistics  # the length of a lazy mapping would collect all of it
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
         self._held, self._limit, self._offload = 0, cache_bytes, offload
 
@@ -77,7 +77,7 @@ class Variants:
         return to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes, layer.groups)
 
     def quantized(self, name: str, scheme: Scheme, *, instead: tuple[Tensor, Statistics] | None = None) -> QuantizedWeight:
-        """The codes of one layer under one scheme; `instead` of its matrix and statistics there may be others."""
+        """The codes of one layer under one scheme; `instead` replaces its matrix and statistics."""
         if instead is not None or scheme.is_float:
             return self._made(name, scheme, *(instead or (self.matrix(name), None)))
         found = self._known(name, scheme)
@@ -87,7 +87,7 @@ class Variants:
         return unpack_weight(found, scheme, self.layers[name].matrix)
 
     def fill(self, schemes: Mapping[str, Iterable[Scheme]], on_progress: Progress) -> None:
-        """Quantize each layer under all its schemes, layer by layer, as far as that was not done before; in `workers` processes."""
+        """Quantize each layer under all its schemes, unless already done, in `workers` processes."""
         pairs = [(name, scheme) for name, each in schemes.items() for scheme in each if not scheme.is_float]
         missing = [pair for pair in pairs if self._known(*pair) is None]
         done = len(pairs) - len(missing)
@@ -116,7 +116,7 @@ class Variants:
             raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
 
     def _known(self, name: str, scheme: Scheme) -> Parts | None:
-        """What is kept of a pair; None where it has not been quantized yet."""
+        """The stored codes of a pair; None if it has not been quantized yet."""
         layer = self.layers[name]
         found = self._codes.get(self._entry(name, scheme), scheme.stored_bits(layer.matrix) // 8 + MOST_TEXT) or {}
         parts = {part: tensor for part, tensor in found.items() if part != _REASON}
@@ -127,7 +127,7 @@ class Variants:
         return parts
 
     def _keep(self, name: str, scheme: Scheme, parts: Parts) -> Parts:
-        """Keep a pair that was quantized now, with the reason if it was without statistics."""
+        """Store a newly quantized pair, with the reason if it was quantized without statistics."""
         reason = getattr(self._statistics, "fallbacks", {}).get(name, "")
         if reason:
             self.fallbacks[name] = reason
@@ -161,22 +161,22 @@ class Variants:
 
 
 def as_parameter(weight: QuantizedWeight, layer: Layer) -> Tensor:
-    """The values that a quantized weight stands for, in the parameter's shape and dtype."""
+    """The dequantized values of a weight, in the parameter's shape and dtype."""
     return from_matrix(weight.dequantize(), layer.shape, layer.axes, layer.groups).to(getattr(torch, layer.dtype))
 
 
 def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer]) -> dict[str, Tensor]:
-    """What quantized weights, by layer name, stand for, by canonical parameter name; layers without one are left out."""
+    """The dequantized values of weights, by canonical parameter name; layers without a weight are left out."""
     return {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers if layer.name in weights}
 
 
 def storable_candidates(
     module: nn.Module, layers: Iterable[Layer], candidates: Mapping[str, Sequence[Scheme]]
 ) -> tuple[dict[str, tuple[Scheme, ...]], list[str]]:
-    """The candidates of each layer, or its 16-bit format if none is left; and a line for each loss.
+    """The candidates of each layer, or its 16-bit format if none is left, and a line for each dropped candidate.
 
-    Lost are those that fp16's range spoils, and coded ones whose tables take more bytes than the layer is given. A candidate that loses a
-    few small rows only is kept, with a line too.
+    Candidates are dropped if the weights do not fit the range of fp16, or if the tables of a coded format need more bytes than the layer
+    has. A candidate that only loses a few small rows is kept, also with a line.
     """
     kept, lines = {}, []
     for layer in layers:
@@ -197,7 +197,7 @@ def storable_candidates(
 
 
 def _lines_of_lost_rows(layer: Layer, matrix: Tensor, schemes: Iterable[Scheme]) -> list[str]:
-    """At most one line: how many rows of a layer are too small for the numbers of which schemes."""
+    """At most one line: how many rows of a layer are too small for fp16, by scheme."""
     counts = {str(scheme): lost_rows(matrix, scheme) for scheme in schemes}
     named = ", ".join(f"{count:,} at {scheme}" for scheme, count in counts.items() if count)
     return [f"of the {layer.matrix[0]:,} rows of '{layer.name}', some are too small for fp16 and are lost: {named}"] if named else []
@@ -212,7 +212,7 @@ def _has_room(matrix: Tensor, scheme: Scheme) -> bool:
 
 
 def sixteen_bits(module: nn.Module, layer: Layer) -> str:
-    """The 16-bit format of a layer: its own if it has 16 bits; fp16 for fp32 unless its range loses more than bf16, then that."""
+    """The 16-bit format of a layer: its own dtype if it has 16 bits; for fp32 fp16, or bf16 if fp16's range loses more."""
     if layer.dtype == "bfloat16":
         return "bf16"
     if layer.dtype == "float16":

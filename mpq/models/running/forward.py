@@ -25,9 +25,9 @@ class Outputs(tuple[Tensor, ...]):
     """A model's floating-point outputs in their own order, with their names.
 
     Attributes:
-        names: the path to each output in what the model returns: "logits", "0", "boxes.1"; "output" where it returns one tensor.
-        complex: names of those that were complex: real and imaginary parts lie along one more dimension, the last.
-        whole_numbers: names of tensors that are not among the outputs, for they hold integers or booleans.
+        names: the path of each output in the returned value: "logits", "0", "boxes.1"; "output" for a single tensor.
+        complex: names of complex outputs; real and imaginary parts are along an additional last dimension.
+        whole_numbers: names of tensors that are not among the outputs because they are integers or booleans.
     """
 
     names: tuple[str, ...]
@@ -42,23 +42,22 @@ class Outputs(tuple[Tensor, ...]):
         return made
 
     def detached(self) -> Outputs:
-        """The same values, outside of any graph of gradients."""
+        """The same values without gradients."""
         return Outputs.of({name: tensor.detach() for name, tensor in zip(self.names, self, strict=True)})
 
 
 def named(outputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Outputs by name; those of a plain sequence are called by their places, a single one "output"."""
+    """Outputs by name; those of a plain sequence are named by position, a single one "output"."""
     places = ("output",) if len(outputs) == 1 else tuple(map(str, range(len(outputs))))
     names = outputs.names if isinstance(outputs, Outputs) else places
     return dict(zip(names, outputs, strict=True))
 
 
 def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outputs:
-    """The floating-point outputs of `module` for `batch`, without gradients unless they are asked for.
+    """The floating-point outputs of `module` for `batch`, without gradients unless requested.
 
-    Whatever the axis of the samples is in the model, they are in the leading dimension here. Tuples, lists, mappings and dataclasses are
-    walked in their own order; caches are never asked for nor returned. Which outputs count is for the caller to say
-    (`models/running/comparison.py`).
+    The samples are in the leading dimension, whatever the model's own axis. Tuples, lists, mappings and dataclasses are traversed in order;
+    caches are neither requested nor returned. The caller decides which outputs count (`models/running/comparison.py`).
 
     Raises:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
@@ -80,9 +79,9 @@ def _plain_attention() -> Iterator[None]:
 
 
 def outputs_of(result: Any, batch: Batch) -> Outputs:
-    """The floating-point tensors of what a model returned for `batch`, as `forward` gives them.
+    """The floating-point tensors in the value that a model returned for `batch`, like `forward`.
 
-    The samples are in the leading dimension, wherever the model has them; a batch that is one sample gets a leading dimension of one.
+    The samples are in the leading dimension, whatever the model's own axis; a batch that is one sample gets a leading dimension of one.
     Complex numbers become pairs of real ones; sparse and nested tensors become dense.
 
     Raises:
@@ -117,7 +116,7 @@ def _by_sample(name: str, output: Tensor, batch: Batch) -> Tensor:
 
 
 def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
-    """What `module` returns for `batch`, as it is, without gradients unless they are asked for.
+    """The unchanged value that `module` returns for `batch`, without gradients unless requested.
 
     Raises:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
@@ -131,7 +130,7 @@ def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
 
 @contextmanager
 def call_errors(batch: Batch) -> Iterator[None]:
-    """Whatever a model raises inside the `with`, as a DataError that names the batch."""
+    """Turns any error of a model within the `with` into a DataError that describes the batch."""
     try:
         yield
     except MpqError:
@@ -141,7 +140,7 @@ def call_errors(batch: Batch) -> Iterator[None]:
 
 
 def main_output(outputs: Any) -> tuple[str | None, Any]:
-    """The field that matters, by name and value, or None and all of `outputs` if no field stands out."""
+    """The main field, by name and value, or None and all of `outputs` if there is no main field."""
     fields = _fields(outputs) or {}
     name = next((name for name in MAIN_OUTPUTS if isinstance(fields.get(name), Tensor)), None)
     return (None, outputs) if name is None else (name, fields[name])
@@ -155,7 +154,7 @@ def described(batch: Batch) -> str:
 
 
 def accepted(module: nn.Module) -> Mapping[str, inspect.Parameter]:
-    """The parameters of the module's forward by name; nothing for compiled forwards, which have no signature."""
+    """The parameters of the module's forward by name; empty for compiled forwards, which have no signature."""
     try:
         return inspect.signature(module.forward).parameters
     except (TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""What a model does besides giving outputs: it keeps state between calls, changes its inputs, or draws random numbers.
+"""Side effects of a model: it keeps state between calls, changes its inputs, or draws random numbers.
 
-Each of these would be measured as the error of quantization. `examine` finds them by running the model twice on one batch, with another
-batch in between. State is put back before every call, inputs are given as copies, and a random model is refused unless every call is to
-begin from the same seed. What was found is remembered for the module, and `call` in `forward.py` acts by it.
+Each of these would be measured as quantization error. `examine` finds them by running the model twice on one batch, with another batch in
+between. State is restored before every call, inputs are passed as copies, and a random model is refused unless every call starts with the
+same seed. The result is stored for the module, and `call` in `forward.py` uses it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from mpq.models.running.kept_weights import renorm_notes, weights_kept
 from mpq.shown import listed
 
 SEED = 0
-_TOLERANCE = 1e-5  # relative; sums may be taken in another order by another thread
+_TOLERANCE = 1e-5  # relative; other threads may add in a different order
 _SHOWN = 4
 _REPEATS = 6  # more calls of a model that draws random numbers and gave the same outputs twice
 
 
 @dataclass(frozen=True)
 class Habits:
-    """What calls of a module must see to.
+    """What calls of a module must take care of.
 
     Args:
-        state: what is put back before every call.
-        changes_inputs: whether the model writes into what it is given.
-        seed: with which every call begins; None leaves the random state alone.
+        state: the state restored before every call.
+        changes_inputs: whether the model modifies its inputs.
+        seed: the random seed for every call; None leaves the random state alone.
     """
 
     state: State = field(default_factory=dict)
@@ -51,12 +51,12 @@ _KNOWN: WeakKeyDictionary[nn.Module, Habits] = WeakKeyDictionary()
 
 
 def habits_of(module: nn.Module) -> Habits | None:
-    """What `examine` found, or None if calls need no care."""
+    """The result of `examine`, or None if calls need no care."""
     return _KNOWN.get(module)
 
 
 def put_back(module: nn.Module) -> None:
-    """Give `module` the state with which every call begins, which its last call may have changed."""
+    """Restore the state of `module` for the next call; the last call may have changed it."""
     habits = _KNOWN.get(module)
     if habits is not None:
         restore_state(module, habits.state)
@@ -64,9 +64,9 @@ def put_back(module: nn.Module) -> None:
 
 @contextmanager
 def as_found(module: nn.Module) -> Iterator[State]:
-    """The state of `module`, with which every call inside the `with` begins; it has that state again afterwards.
+    """The state of `module`: every call within the `with` starts from it, and it is restored afterwards.
 
-    What was found of its habits earlier is forgotten, except for the state that they put back.
+    Habits found earlier are forgotten, except for the state that they restore.
     """
     put_back(module)
     state = kept_state(module)
@@ -80,7 +80,7 @@ def as_found(module: nn.Module) -> Iterator[State]:
 
 @contextmanager
 def minded(module: nn.Module, batch: Batch) -> Iterator[Batch]:
-    """The batch to give to `module`, which is as it was found, and random numbers from its seed, inside the `with`."""
+    """The batch to pass to `module`; within the `with`, the module has its restored state and random numbers use its seed."""
     habits = _KNOWN.get(module)
     with weights_kept(module):
         if habits is None:
@@ -103,7 +103,7 @@ def _begun(module: nn.Module, habits: Habits, batch: Batch) -> Iterator[Batch]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch, NumPy and Python that begin with `seed` inside the `with`, and go on as before after it."""
+    """Within the `with`, random numbers of torch, NumPy and Python start from `seed`; afterwards they continue as before."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -117,16 +117,16 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], Sequence[Tensor]], *, seed: bool = False) -> list[str]:
-    """Find the habits of a module, remember them, and say what was found.
+    """Find the habits of a module, store them, and return notes on them.
 
     Args:
-        module: in eval mode; left in the state in which it was found.
+        module: in eval mode; its state is restored afterwards.
         batches: the first two and the last are run.
-        run: gives the module's outputs, minding its habits.
-        seed: whether every call is to begin from the same random numbers.
+        run: gives the module's outputs, taking its habits into account.
+        seed: whether every call starts with the same random seed.
 
     Raises:
-        ModelError: if outputs differ although state and seed are minded, or for want of a seed.
+        ModelError: if outputs differ although state and seed are restored, or because there is no seed.
     """
     put_back(module)
     _KNOWN.pop(module, None)
@@ -159,9 +159,9 @@ def _random_state() -> tuple[Any, ...]:
 
 
 def _state_changed_by(module: nn.Module, before: State, batches: Sequence[Batch], run: Callable[[Batch], Sequence[Tensor]]) -> State:
-    """What a call of the first batch has changed, and what other batches change; it is put back.
+    """The state that calls with the first and with other batches change; it is restored.
 
-    One batch may leave a value as it was by chance, and the last is often of another size than the others.
+    One batch may leave a value unchanged by chance, and the last batch often has a different size.
     """
     state = changed_state(module, before)
     for batch in (*batches[1:2], *batches[2:][-1:]):
@@ -195,7 +195,7 @@ def _reason(module: nn.Module, batch: Batch, run: Callable[[Batch], Sequence[Ten
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes in which modules random numbers are drawn."""
+    """Records in which modules random numbers are drawn."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""What a model keeps between calls: buffers and attributes, by name, with their values.
+"""The state that a model keeps between calls: buffers and attributes, by name, with their values.
 
-Looked at are buffers, tensors, numbers and texts in attributes (also inside tuples, lists and dicts), and the attributes of TorchScript
-modules, whose names only a dump tells.
+It covers buffers, tensors, numbers and strings in attributes (also inside tuples, lists and dicts), and the attributes of TorchScript
+modules, whose names are found in a dump.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def kept_state(module: nn.Module) -> State:
 
 
 def changed_state(module: nn.Module, before: Mapping[tuple[str, str], Any]) -> State:
-    """The entries of `before` that have other values in `module` now, with their old values."""
+    """The entries of `before` whose values in `module` have changed, with their old values."""
     now = dict(_values(module))
     return {key: value for key, value in before.items() if key not in now or not _same(now[key], value)}
 
 
 def restore_state(module: nn.Module, state: Mapping[tuple[str, str], Any]) -> None:
-    """Put copies of the values of `state` back into `module`."""
+    """Restore copies of the values of `state` in `module`."""
     owners = dict(module.named_modules())
     for (path, name), value in state.items():
         owner = owners[path]
@@ -53,7 +53,7 @@ def restore_state(module: nn.Module, state: Mapping[tuple[str, str], Any]) -> No
 
 
 def state_names(state: Mapping[tuple[str, str], Any]) -> list[str]:
-    """The entries' names, as in a state dict."""
+    """The names of the entries, like in a state dict."""
     return [f"{path}.{name}" if path else name for path, name in state]
 
 

@@ -1,4 +1,4 @@
-"""What codes and statistics depend on, so that they are found in a store again: the model, the data, and the arithmetic."""
+"""The inputs that codes and statistics depend on, for keys in a store: the model, the data, and the arithmetic."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ ARITHMETIC = 1
 
 
 def scope_for(store: Store, model_sha256: str, data: Data | None) -> Scope:
-    """The entries of one model, quantized with statistics of `data`; None where there is no data."""
+    """The entries of one model, quantized with statistics of `data`; None without data."""
     facts = {"arithmetic": ARITHMETIC, "torch": torch.__version__, "model": model_sha256}
     return Scope(store, facts if data is None else {**facts, "data": data.sha256, "batches": [batch.size for batch in data.batches]})
 
 
 def opened(cache: Path | str | None, offload: Offload | None = None) -> Store:
-    """The store whose entries last in the folder `cache`; None keeps them for this process.
+    """The store with persistent entries in the folder `cache`; None keeps them only for this process.
 
-    With `offload` none of them stays in memory, and the unnamed file is in its folder.
+    With `offload`, entries do not stay in memory, and the unnamed file is in its folder.
 
     Raises:
-        OutputError: if something other than a folder is there.
+        OutputError: if `cache` is not a folder.
     """
     memory, spill = (MEMORY_BYTES, None) if offload is None else (0, offload.folder)
     if cache is None:

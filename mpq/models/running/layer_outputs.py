@@ -1,4 +1,4 @@
-"""What each layer gives when a model is called: the first result of an operator that uses the layer's weight."""
+"""The output of each layer when a model is called: the first result of an operator that uses the layer's weight."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LayerOutputs(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within `with`, keeps the root mean square and the largest magnitude of what each layer gives first.
+    """Within the `with`, records the root mean square and the largest magnitude of each layer's first output.
 
-    Two numbers that no reshaping changes, so that they can be compared with those of another program.
+    Reshaping does not change these two numbers, so they can be compared with those of another program.
 
     Args:
         weights: by layer name.
@@ -22,7 +22,7 @@ class LayerOutputs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._layers = {_place(weight): name for name, weight in weights.items()}
-        self._kept: list[Tensor] = []  # or their memory could be given to another tensor
+        self._kept: list[Tensor] = []  # otherwise their memory could be reused
         self.found: dict[str, tuple[float, float]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -33,7 +33,7 @@ class LayerOutputs(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = next((leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
         if name is None or first is None or _place(first) in self._layers:
             return result
-        if len(tensors) == 1:  # the weight itself, shaped or converted
+        if len(tensors) == 1:  # the weight itself, reshaped or converted
             self._layers[_place(first)] = name
             self._kept.append(first)
         else:

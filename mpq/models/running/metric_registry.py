@@ -1,4 +1,4 @@
-"""Metrics by name, and what an evaluation makes of them. No torch: a metric's file is imported when it is asked for."""
+"""Metrics by name, and how an evaluation reports them. No torch: a metric's file is imported when the metric is used."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Evaluated:
     """A metric in an evaluation.
 
     Args:
-        figure: the name of its figure, the mean over samples.
-        agreement: the figure is 1 - error, so that more is better.
-        classes: only where the output is logits or probabilities.
-        quantiles: further figures: a quantile of the error over samples by name.
+        figure: the name of the reported value, the mean over samples.
+        agreement: the value is 1 - error, so that larger is better.
+        classes: only if the output is logits or probabilities.
+        quantiles: additional values: a quantile of the error over samples, by name.
     """
 
     figure: str

@@ -1,15 +1,15 @@
-"""Metrics: the error of a changed model's outputs against the reference's, one value per sample, zero when they are equal.
+"""Metrics: the error of a changed model's outputs against the reference's, one value per sample, zero if they are equal.
 
     kl_divergence   nats; KL(reference || quantized) over the last dimension, mean over the positions of a sample that count
     relative_mse    squared error over the reference's squared norm, per sample, mean over the outputs
     top1            share of positions whose arg max differs
     cosine          1 - cosine similarity of a sample's outputs
 
-Metrics are prepared once per batch of the reference, so that a measurement pays only for its own outputs. Padding, where the batch has
-a mask, counts in none of them (`data/masks.py`).
+Metrics are prepared once per batch of the reference, so a measurement only processes its own outputs. If the batch has a mask, padding does
+not count (`data/masks.py`).
 
 Classes whose logit is far below the largest of its row (-inf, the dtype's minimum, -1e4) are suppressed: the reference gives them
-probability zero, so they carry no information. KL is that over the other classes.
+probability zero, so they carry no information. KL is computed over the other classes.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ class Metric(ABC):
 
     @abstractmethod
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
-        """What is kept of the reference's outputs; `mask` says which positions count, bool [samples, positions]."""
+        """What to keep of the reference's outputs; `mask` says which positions count, bool [samples, positions]."""
 
     @abstractmethod
     def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
-        """The error of each sample, float64 [samples]; not finite where an output is not."""
+        """The error of each sample, float64 [samples]; not finite if an output is not."""
 
     def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
-        """A random scalar whose derivative along a small change, squared, has the metric's mean error over the samples as its mean.
+        """A random scalar; the square of its derivative along a small change has the metric's mean error over the samples as its
+        expectation.
 
         Args:
-            prepared: of the reference, for the same samples.
-            outputs: around which the metric is expanded.
-            generator: of the random signs.
+            prepared: the prepared reference for the same samples.
+            outputs: the outputs around which the metric is expanded.
+            generator: source of the random signs.
 
         Raises:
             ModelError: if the metric has no quadratic form.
@@ -65,7 +66,7 @@ class KLDivergence(Metric):
 
     Args:
         probabilities: whether the output is probabilities.
-        over_positions: whether the classes are the positions themselves, as where an answer starts; then padding is no class.
+        over_positions: whether the classes are the positions themselves, such as the start of an answer; then padding is not a class.
     """
 
     name = "kl_divergence"
@@ -78,8 +79,8 @@ class KLDivergence(Metric):
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
         """Probabilities [samples, positions, classes] and negative entropy [samples, positions].
 
-        Then, where positions are padding, the weight of each position [samples, positions]; and where classes are suppressed, which are
-        allowed, bool [samples, positions, classes].
+        If there is padding, also the weight of each position [samples, positions]; if classes are suppressed, also the allowed classes,
+        bool [samples, positions, classes].
         """
         first = self._logits(reference)
         weights = position_weights(first, reference[0], mask)
@@ -92,7 +93,7 @@ class KLDivergence(Metric):
         return (*kept, *(extra for extra in (weights, allowed) if extra is not None))
 
     def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
-        """KL of each sample, mean over the positions that count."""
+        """KL of each sample, averaged over the positions that count."""
         probabilities, negative_entropy = prepared[:2]
         weights, allowed = _extras(prepared[2:])
         logits = _centred(self._logits(outputs, probabilities.shape), allowed)
@@ -100,7 +101,7 @@ class KLDivergence(Metric):
         return divergence.mean(-1) if weights is None else (kept_values(divergence, weights > 0) * weights).sum(-1)
 
     def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
-        """The Fisher information's square root times random signs, along the logits."""
+        """Random signs times the square root of the Fisher information, along the logits."""
         weights, allowed = _extras(prepared[2:])
         logits = _centred(self._logits(outputs), allowed)
         if not bool(torch.isfinite(logits).all()):
@@ -119,7 +120,7 @@ class KLDivergence(Metric):
         return weighted
 
     def _logits(self, outputs: Outputs, shape: torch.Size | None = None) -> Tensor:
-        """The first output as float32 [samples, positions, classes], of `shape` where that is known."""
+        """The first output as float32 [samples, positions, classes], checked against `shape` if known."""
         first = outputs[0].float()
         if self.probabilities:
             first = first.clamp(min=1e-30).log()
@@ -133,7 +134,7 @@ class RelativeMSE(Metric):
     """Squared error over the reference's squared norm, per sample, mean over the outputs.
 
     Args:
-        floor: the least squared norm that is divided by, so that a silent sample does not outweigh all others.
+        floor: the smallest squared norm to divide by, so that a nearly zero sample does not outweigh all others.
     """
 
     name = "relative_mse"
@@ -143,7 +144,7 @@ class RelativeMSE(Metric):
         self.floor = floor
 
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
-        """The outputs, each [samples, values], zero where positions are padding; then the mask, if there is one."""
+        """The outputs, each [samples, values], zero at padding; then the mask, if there is one."""
         kept = tuple(flat(output, mask) for output in reference)
         return kept if mask is None else (*kept, mask)
 
@@ -168,12 +169,12 @@ class RelativeMSE(Metric):
 
 
 class Top1Disagreement(Metric):
-    """Share of positions at which the largest value of the first output's last dimension stands elsewhere."""
+    """Share of positions at which the argmax over the first output's last dimension differs."""
 
     name = "top1"
 
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
-        """Arg max [samples, positions]; then the weights of positions and the allowed classes, as for the divergence."""
+        """Argmax [samples, positions]; then the weights of positions and the allowed classes, like for the divergence."""
         choices = self._choices(reference)
         extras = position_weights(choices, reference[0], mask), allowed_classes(self._rows(reference))
         return (choices, *(extra for extra in extras if extra is not None))
@@ -219,7 +220,7 @@ def allowed_classes(logits: Tensor) -> Tensor | None:
 
 
 def shape_error(found: Sequence[int], expected: Sequence[int]) -> ModelError:
-    """What is raised where the quantized model's output has another shape than the reference's."""
+    """The error for a quantized model whose output shape differs from the reference's."""
     return ModelError(
         f"an output's shape depends on its values ({list(expected)} in the reference, {list(found)} with quantized weights), so the two "
         "cannot be compared: choose outputs of fixed shape with --outputs, or give a metric of your own"
@@ -227,7 +228,7 @@ def shape_error(found: Sequence[int], expected: Sequence[int]) -> ModelError:
 
 
 def _centred(logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """Logits less their mean over the allowed classes, zero elsewhere: only differences count, and the sums below lose fewer digits."""
+    """Logits minus their mean over the allowed classes, zero elsewhere: only differences matter, and the sums below lose fewer digits."""
     if allowed is None:
         return logits - logits.mean(-1, keepdim=True)
     values = kept_values(logits, allowed)
@@ -235,19 +236,19 @@ def _centred(logits: Tensor, allowed: Tensor | None) -> Tensor:
 
 
 def _cross(probabilities: Tensor, logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """Expected log-probability [samples, positions]; both terms of the divergence go this way, so equal outputs give exactly zero."""
+    """Expected log-probability [samples, positions]; both terms of the divergence use this, so equal outputs give exactly zero."""
     total = torch.logsumexp(logits if allowed is None else logits.masked_fill(~allowed, -torch.inf), -1)
     return torch.einsum("spc,spc->sp", probabilities, logits) - total
 
 
 def _extras(kept: Prepared) -> tuple[Tensor | None, Tensor | None]:
-    """The weights of positions and the allowed classes among what is kept behind the values, each None where all count."""
+    """The weights of positions and the allowed classes from the prepared tensors after the values; each is None if all count."""
     weights = next((extra for extra in kept if extra.dtype != torch.bool), None)
     return weights, next((extra for extra in kept if extra.dtype == torch.bool), None)
 
 
 def _split(prepared: Prepared) -> tuple[Prepared, Tensor | None]:
-    """The kept outputs and the mask."""
+    """The prepared outputs and the mask."""
     masked = prepared[-1].dtype == torch.bool
     return (prepared[:-1], prepared[-1]) if masked else (prepared, None)
 

@@ -1,4 +1,4 @@
-"""How many floating-point operations a call of a model takes, as torch counts them: alike on every machine."""
+"""The number of floating-point operations of a model call, as counted by torch: the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpq.models.running.forward import forward
 
 
 def operations(module: nn.Module, batch: Batch) -> float:
-    """Operations of one forward pass over `batch`; a multiplication and an addition are two. Lookups and fused kernels count as none."""
+    """Operations of one forward pass over `batch`; a multiply-add counts as two. Lookups and fused kernels count as none."""
     with FlopCounterMode(display=False) as counter:
         forward(module, batch)
     return float(counter.get_total_flops())

@@ -13,17 +13,17 @@ from mpq.data.masks import IGNORED_LABEL
 from mpq.models.running.metrics import SUPPRESSED, allowed_classes
 
 _TOLERANCE = 1e-3
-_ROWS = 1024  # enough to tell
-_MANY_ROWS = 8  # fewer rows may have one norm by chance
+_ROWS = 1024  # rows, enough to decide
+_MANY_ROWS = 8  # fewer rows may have equal norms by chance
 
 
 @dataclass(frozen=True)
 class OutputKind:
-    """What an output is.
+    """The kind of an output.
 
     Args:
-        kind: "logits", "probabilities" (softmax already taken), or "other"; classes lie along the last dimension.
-        reason: why, as a sentence without a full stop, to be printed beside the metric that follows from it.
+        kind: "logits", "probabilities" (softmax already taken), or "other"; classes are along the last dimension.
+        reason: why, as a sentence without a period, printed with the metric that follows from it.
     """
 
     kind: Literal["logits", "probabilities", "other"]
@@ -34,14 +34,14 @@ COMPLEX = OutputKind("other", "complex numbers, compared by their real and imagi
 
 
 def kind_of(name: str, output: Tensor, labels: Tensor | None, *, alone: bool, named: bool) -> OutputKind:
-    """What an output is, as far as its name, the labels and its values tell.
+    """The kind of an output, from its name, the labels and its values.
 
     Args:
-        name: of the output.
+        name: the output's name.
         output: its values for some samples.
-        labels: of these samples, if there are any.
-        alone: whether it is the only output that is compared; of several, only those named logits are taken for logits.
-        named: whether the name says anything.
+        labels: the labels of these samples, if any.
+        alone: whether it is the only compared output; among several, only those named logits count as logits.
+        named: whether the name is meaningful.
     """
     values = output.detach().float()
     last = name.rpartition(".")[2]
@@ -55,7 +55,7 @@ def kind_of(name: str, output: Tensor, labels: Tensor | None, *, alone: bool, na
 
 
 def labels_fit(outputs: Tensor, labels: Tensor | None) -> bool:
-    """Whether `labels` are integers that index the last dimension of `outputs`, one per row; -100 stands for no label."""
+    """Whether `labels` are integers that index the last dimension of `outputs`, one per row; -100 means no label."""
     if labels is None or not is_integer(labels):
         return False
     return labels.shape == outputs.shape[:-1] and not bool(out_of_range(labels, outputs.shape[-1]).any())
@@ -71,7 +71,7 @@ def _by_values(first: Tensor, name: str | None, labels: Tensor | None) -> Output
     rows = first.reshape(-1, classes)[:_ROWS]
     allowed = allowed_classes(rows)
     hidden = torch.zeros_like(rows, dtype=torch.bool) if allowed is None else ~allowed & (rows < -SUPPRESSED)
-    rows = rows.masked_fill(hidden, 0.0)  # suppressed classes say nothing of the others
+    rows = rows.masked_fill(hidden, 0.0)  # suppressed classes are ignored
     if _all_close(rows.sum(-1), 1.0) and bool((rows >= 0).all()):
         return OutputKind("probabilities", f"every row of the output sums to one: probabilities of {classes} classes")
     if name is not None and name.endswith("logits"):

@@ -1,4 +1,4 @@
-"""Positions of outputs: which ones count, and random signs over them."""
+"""Positions of outputs: which ones count, and random signs for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
-    """`mask` [samples, positions...] in the dimensions of `output`; None where the output has other positions.
+    """`mask` [samples, positions...] in the dimensions of `output`; None if the output has different positions.
 
     Positions come right after the samples, or, as in maps of classes [samples, classes, height, width], after the channels.
     """
@@ -22,7 +22,7 @@ def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
 
 
 def kept_values(values: Tensor, mask: Tensor) -> Tensor:
-    """`values`, zero where `mask` is false, whatever stood there; gradients do not flow through those."""
+    """`values`, with zero where `mask` is false; no gradients flow through those."""
     return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
 
 
@@ -36,11 +36,11 @@ def flat(output: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def position_weights(rows: Tensor, output: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The weight of each position, float64 [samples, positions], that sums to one for each sample; None where all count alike.
+    """The weight of each position, float64 [samples, positions], summing to one for each sample; None if all count equally.
 
     Args:
-        rows: [samples, positions, ...], what is weighed.
-        output: the tensor that `rows` was made of; its last dimension is no position.
+        rows: [samples, positions, ...], the values to weight.
+        output: the tensor that `rows` was made from; its last dimension is not a position.
         mask: [samples, positions...] or None.
     """
     if mask is None or output.shape[:-1] != mask.shape:
@@ -50,7 +50,7 @@ def position_weights(rows: Tensor, output: Tensor, mask: Tensor | None) -> Tenso
 
 
 def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Independent +1 and -1 with equal chances, float32; 32 of them from each random number."""
+    """Independent, equally likely +1 and -1, float32; each random number gives 32 of them."""
     count = math.prod(shape)
     words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), generator=generator, dtype=torch.int32)
     bits = (words >> torch.arange(32, dtype=torch.int32)) & 1

@@ -1,7 +1,7 @@
-"""Several processes that quantize: each takes a layer with its schemes, and gives packed codes back.
+"""Quantizes in several processes: each takes a layer with its schemes and returns packed codes.
 
-The codes do not depend on the number of processes, since a layer is always quantized by one thread (`one_thread`). The processes are
-started here and end with the work. Where one dies, the layers that were not finished are left to the caller.
+The codes do not depend on the number of processes, because a layer is always quantized by one thread (`one_thread`). The processes are
+started here and end with the work. If one dies, the unfinished layers are left to the caller.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mpq.errors import MpqError, UsageError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.quantizers.base import Quantizer, Statistics
 
-_WORTH_IT = 20_000_000  # weights times schemes from which on processes save more than their start takes
-_AHEAD = 2  # layers for each process that wait for it in memory
+_WORTH_IT = 20_000_000  # weights times schemes above which processes save more time than starting them takes
+_AHEAD = 2  # layers per process that wait in memory
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One layer to be quantized.
+    """One layer to quantize.
 
     Args:
         name: of the layer.
-        schemes: all that are wanted.
+        schemes: all wanted schemes.
         matrix: its weight, float32 [rows, columns].
-        statistics: of its inputs, if the quantizer uses some and there are any.
+        statistics: its input statistics, if the quantizer uses them and they exist.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Unit:
 
 
 def workers_of(text: str, pairs: int) -> int:
-    """The number of processes that `--workers` asks for: a number, or "auto" by the processors and the work.
+    """The number of processes for `--workers`: the given number, or for "auto" by processors and work.
 
     Args:
         text: the option.
@@ -69,7 +69,7 @@ def processors() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch inside the `with`: sums in the same order whatever the machine has."""
+    """Within the `with`, torch uses one thread, so sums have the same order on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -83,10 +83,10 @@ def quantized_in_processes(
 ) -> Iterator[tuple[str, list[tuple[Scheme, dict[str, Tensor]]]]]:
     """The packed parts of each unit under its schemes, with the layer's name, in the order of the units.
 
-    It ends early where a process died.
+    It ends early if a process dies.
 
     Raises:
-        MpqError: what the quantizer raises, with the layer and the scheme.
+        MpqError: any error of the quantizer, with the layer and the scheme.
     """
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
     waiting: deque[tuple[Unit, Future[list[bytes]]]] = deque()
@@ -123,7 +123,7 @@ def _sent(unit: Unit) -> tuple[bytes, int]:
 
 
 def _quantize(quantizer: Quantizer, name: str, schemes: Sequence[str], sent: bytes, count: int) -> list[bytes]:
-    """In a process of its own: the packed parts under each scheme."""
+    """Runs in a separate process: the packed parts under each scheme."""
     tensors: Mapping[str, Tensor] = load(sent)
     statistics = Statistics(tensors["hessian"], count) if "hessian" in tensors else None
     found = []

@@ -21,14 +21,14 @@ CACHE_BYTES = 2 << 30
 class Reference:
     """Measures changed weights on fixed samples.
 
-    What the metric keeps of the reference's outputs is held in memory up to `cache_bytes`; for the batches beyond, the reference
-    runs again at each measurement.
+    The prepared outputs of the reference are kept in memory up to `cache_bytes`; for further batches, the reference runs again at each
+    measurement.
 
     Args:
-        module: the unquantized model; between measurements it is always as it was given.
+        module: the unquantized model; between measurements it is always unchanged.
         data: the samples.
-        metric: what an error is.
-        cache_bytes: limit of the memory held.
+        metric: measures the error.
+        cache_bytes: memory limit.
         offload: keeps all of it on disk instead.
 
     Raises:
@@ -51,11 +51,11 @@ class Reference:
             self._cache.append(prepared if held <= cache_bytes else None)
 
     def errors(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The error of each sample with `weights` (by canonical parameter name) in place, float64 [samples]; NaN where not finite."""
+        """The error of each sample with `weights` (by canonical parameter name) swapped in, float64 [samples]; NaN if not finite."""
         return torch.cat([self.batch_errors(index, weights) for index in range(len(self.data.batches))])
 
     def batch_errors(self, index: int, weights: Mapping[str, Tensor]) -> Tensor:
-        """The same for the samples of one batch."""
+        """Like `errors`, for the samples of one batch."""
         prepared = self.prepared(index)
         with swapped(self.module, weights):
             outputs = forward(self.module, self.data.batches[index])
@@ -63,13 +63,13 @@ class Reference:
         return self._errors(prepared, outputs)
 
     def compared(self, index: int, outputs: tuple[Tensor, ...]) -> Tensor:
-        """The error of each sample of one batch, from outputs that the caller has; the module must be as it was given."""
+        """The error of each sample of one batch, from given outputs; the module must be unchanged."""
         return self._errors(self.prepared(index), outputs)
 
     def singles(self, index: int) -> list[tuple[Batch, Prepared]]:
-        """The samples of one batch, each with what the metric keeps of it; the module must be as it was given.
+        """The samples of one batch, each with its prepared reference; the module must be unchanged.
 
-        Where the model takes only one batch size, the batch stays whole.
+        If the model accepts only one batch size, the batch stays whole.
         """
         batch, prepared = self.data.batches[index], self.prepared(index)
         if self.data.fixed_batch:
@@ -77,7 +77,7 @@ class Reference:
         return [(batch.select([each]), sample_of(prepared, each)) for each in range(batch.size)]
 
     def prepared(self, index: int) -> Prepared:
-        """What the metric keeps of the reference's outputs for one batch; the module must be as it was given."""
+        """The prepared reference for one batch; the module must be unchanged."""
         kept = self._cache[index] or self._prepare(self.data.batches[index])
         for tensor in pytree.tree_leaves(kept):
             used(tensor)
@@ -99,6 +99,6 @@ class Reference:
 
 
 def sample_of(prepared: Prepared, place: int) -> Prepared:
-    """What a metric keeps of one sample of a batch."""
+    """The prepared reference of one sample of a batch."""
     one: Prepared = pytree.tree_map(lambda tensor: tensor[place : place + 1], prepared)
     return one

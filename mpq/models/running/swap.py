@@ -1,4 +1,4 @@
-"""Other values in a model's own tensors, for as long as a `with` lasts."""
+"""Swaps values into a model's own tensors within a `with`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tensor_of(module: nn.Module, name: str) -> Tensor:
     """
     path, _, leaf = name.rpartition(".")
     owner: nn.Module | None = module
-    for child in path.split(".") if path else ():  # get_submodule is not there in TorchScript
+    for child in path.split(".") if path else ():  # TorchScript has no get_submodule
         owner = owner._modules[child] if owner is not None and child in owner._modules else None
     if owner is not None:
         own: dict[str, Tensor] = dict(owner.named_parameters(recurse=False, remove_duplicate=False))
@@ -35,13 +35,13 @@ def tensor_of(module: nn.Module, name: str) -> Tensor:
 
 @contextmanager
 def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `weights` into `module`, in place, and put the old values back at the end, bit for bit, also after an error.
+    """Write `weights` into `module` in place, and restore the old values bit for bit at the end, even after an error.
 
-    Tied tensors share their storage, so a swap under one name shows under all of them. A weight that is mapped from a file cannot be
-    written to: it is one parameter under all its names, and gets the memory of the new value instead.
+    Tied tensors share their storage, so a swap under one name affects all names. A weight that is mapped from a file cannot be written to:
+    it is one parameter under all its names, and uses the memory of the new value instead.
 
     Args:
-        module: changed inside the `with`.
+        module: changed within the `with`.
         weights: new values by name in the state dict, of the same shape and dtype as the old ones.
 
     Raises:

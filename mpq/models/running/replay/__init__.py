@@ -1,1 +1,1 @@
-"""A forward pass with one changed layer that does not compute again what finished before that layer."""
+"""A forward pass with one changed layer that reuses everything computed before that layer."""

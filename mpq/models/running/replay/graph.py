@@ -91,7 +91,7 @@ class GraphTape(Tape):
         return positional + [batch.kwargs[name] for name in names[len(positional) :]]
 
     def _kept(self, layer: Layer) -> set[fx.Node]:
-        """The nodes that do not depend on the layer; parameters themselves are always read anew."""
+        """The nodes that do not depend on the layer; parameters themselves are always read again."""
         if layer.name not in self._unaffected:
             affected: set[fx.Node] = set()
             for node in self._module.graph.nodes:

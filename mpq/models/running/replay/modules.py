@@ -34,7 +34,7 @@ class _Call:
 
     @property
     def reusable(self) -> bool:
-        """Whether the output is all that the call did, and nothing but tensors in plain containers, none changed after the call."""
+        """Whether the call had no other effects, and its output is only tensors in plain containers, unchanged after the call."""
         tensors = _tensors(self.output)
         return not self.fills_inputs and tensors is not None and [tensor._version for tensor in tensors] == self.versions
 
@@ -115,7 +115,7 @@ class ModuleTape(Tape):
 
 
 def _tensors(value: Any) -> list[Tensor] | None:
-    """The tensors of an output; None if it holds anything else than tensors, None and numbers in tuples, lists and dicts."""
+    """The tensors of an output; None if it contains anything but tensors, None and numbers in tuples, lists and dicts."""
     leaves = tree_leaves(value)
     if not all(leaf is None or isinstance(leaf, (Tensor, bool, int, float, str)) for leaf in leaves):
         return None
@@ -123,13 +123,13 @@ def _tensors(value: Any) -> list[Tensor] | None:
 
 
 def _copied(output: Any) -> Any:
-    """The same tensors in containers of their own, which nobody else writes into."""
+    """The same tensors in new containers, which nothing else modifies."""
     return tree_map(lambda leaf: leaf, output)
 
 
 @contextmanager
 def _replaced(calls: list[_Call]) -> Iterator[None]:
-    """Modules that return their recorded output inside the `with`."""
+    """Within the `with`, these modules return their recorded output."""
     own = [call.module.__dict__.get("forward") for call in calls]  # some libraries wrap a module's forward in place
     try:
         for call in calls:

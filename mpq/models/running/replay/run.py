@@ -1,12 +1,12 @@
-"""Replay: a forward pass with one changed layer, in which what finished before that layer is not computed again.
+"""Replay: a forward pass with one changed layer that reuses everything computed before that layer.
 
-Two kinds of models can be replayed, by values recorded in one reference pass per batch:
+Two kinds of models can be replayed, using values recorded in one reference pass per batch:
 
     eager modules     a submodule whose single call ended before the changed layer's first use returns its recorded output
     graphs (fx)       only nodes that depend on the changed parameter run again
 
-Everything else (TorchScript, models that keep state between calls) is run whole. Outputs are bit-identical to the plain pass. For each
-layer this is checked once: with nothing changed, a replay must have error zero, else replay is given up for the model.
+All other models (TorchScript, models that keep state between calls) run completely. Outputs are bit-identical to a full pass. This is
+checked once for each layer: with nothing changed, a replay must have error zero; otherwise replay is disabled for the model.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from mpq.records.layer import Layer
 
 
 class Replay:
-    """Errors of changed layers, by replay where the model allows it.
+    """Errors of changed layers, by replay if the model allows it.
 
     Args:
         module: the unquantized model.
         reference: its outputs on the samples, and the metric.
 
     Attributes:
-        given_up: why replay is not used any more; empty while it is.
+        given_up: why replay is disabled; empty while it is enabled.
     """
 
     def __init__(self, module: nn.Module, reference: Reference) -> None:
@@ -48,7 +48,7 @@ class Replay:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Forward passes: what was run, counting a replay by its share, and what replay saved."""
+        """Forward passes: the number run, counting a replay by its share, and the number that replay saved."""
         done = self._reference.forwards + self._recorded + self._run
         return {"forward_equivalents": round(done, 2), "saved": round(self._runs - self._run, 2)}
 
@@ -59,7 +59,7 @@ class Replay:
             self._recorded += 1
 
     def errors(self, index: int, layer: Layer, weights: Mapping[str, Tensor]) -> Tensor:
-        """The error of each sample of one batch with `weights`, all of `layer`, in place."""
+        """The error of each sample of one batch with `weights`, all of `layer`, swapped in."""
         if self._tape is None:
             return self._reference.batch_errors(index, weights)
         share = self._tape.work(layer)
@@ -77,13 +77,13 @@ class Replay:
             self._tape.clear()
 
     def _is_exact(self, index: int, layer: Layer) -> bool:
-        """Whether a replay with nothing changed has error zero; found once for each layer, and replay is given up where it has not."""
+        """Whether a replay with nothing changed has error zero; checked once for each layer. If not, replay is disabled."""
         if layer.name in self._exact or self._tape is None:
             return self._tape is not None
         batch = self._reference.data.batches[index]
         try:
             same = not bool(self._reference.compared(index, self._tape.run(batch, layer)).any())
-        except MpqError:  # a call that was left out had done something that a later one needs
+        except MpqError:  # a skipped call has an effect that a later one needs
             same = False
         self._recorded += self._tape.work(layer)
         if same:

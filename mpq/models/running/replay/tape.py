@@ -1,4 +1,4 @@
-"""What one reference pass leaves behind, so that a changed layer can be measured without a whole pass."""
+"""Values recorded in one reference pass, so that a changed layer can be measured without a full pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mpq.records.layer import Layer
 
 
 class Tape(ABC):
-    """What one reference pass leaves for replays; one tape holds one batch at a time."""
+    """Recorded values for replays; a tape has one batch at a time."""
 
     @abstractmethod
     def record(self, batch: Batch) -> None:
-        """Run the reference on `batch` and keep what replays need."""
+        """Run the reference on `batch` and record what replays need."""
 
     @abstractmethod
     def run(self, batch: Batch, layer: Layer) -> tuple[Tensor, ...]:
