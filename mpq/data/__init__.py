@@ -1,1 +1,1 @@
-"""Samples in memory and in files: batches, datasets, how tensors are read as inputs and labels, and their hash. It knows no model."""
+"""Samples in memory and in files: batches, datasets, inputs and labels, and their hash. It does not know models."""

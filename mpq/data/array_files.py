@@ -1,4 +1,4 @@
-"""Data files of tensors, read by content and without running any code of the file: torch, NumPy and safetensors."""
+"""Tensor data files (torch, NumPy and safetensors), recognized by content and read without running any code from the file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _UNNAMED = re.compile(r"arr_\d+")
 
 
 def read_arrays(path: Path, source: str) -> Any:
-    """What the file holds: a tensor, a tuple, a dict, or a list of these; None if it is not a file of tensors.
+    """The contents of the file: a tensor, a tuple, a dict, or a list of these; None if it is not a file of tensors.
 
     Raises:
-        DataError: if the file is missing, empty, damaged, or holds anything but tensors.
+        DataError: if the file is missing, empty, damaged, or has anything but tensors.
     """
     start = first_bytes(path, error=DataError, remedy=f"give a file of {READABLE}, or package.module:callable", name=source)
     reader = _reader(start, path, source)
@@ -39,7 +39,7 @@ def read_arrays(path: Path, source: str) -> Any:
         return reader(path, source)
     except DataError:
         raise
-    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+    except Exception as error:  # any failure in the reader is caused by the file
         raise DataError(f"{source} cannot be read ({reason_of(error)}): save the data again") from error
 
 
@@ -50,7 +50,7 @@ def _reader(start: bytes, path: Path, source: str) -> Callable[[Path, str], Any]
         return _read_npy
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _read_torch
-    if start[8:9] == b"{" and b"\x00" in start[:8]:  # the length of a header; text holds no zero bytes
+    if start[8:9] == b"{" and b"\x00" in start[:8]:  # the length of a header; text has no zero bytes
         return _read_safetensors
     return None
 
@@ -105,7 +105,7 @@ def _read_safetensors(path: Path, source: str) -> Mapping[str, Tensor]:
 
 
 def _by_name(tensors: dict[str, Tensor]) -> Any:
-    """Arrays that NumPy named by position become a tuple."""
+    """A tuple, if NumPy named the arrays by position."""
     if not tensors or not all(_UNNAMED.fullmatch(name) for name in tensors):
         return tensors
     return tuple(tensors[name] for name in sorted(tensors, key=lambda name: int(name.removeprefix("arr_"))))
@@ -115,6 +115,6 @@ def _tensor(array: Any, source: str) -> Tensor:
     if array.dtype.kind not in "biufc":
         raise DataError(f"{source} holds {array.dtype}, which is not numeric: save numeric arrays")
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if native.dtype in (np.uint16, np.uint32):  # of no use in torch; both fit into int64
+    if native.dtype in (np.uint16, np.uint32):  # of limited use in torch; both fit into int64
         native = native.astype(np.int64)
     return torch.from_numpy(native)

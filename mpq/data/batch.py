@@ -1,8 +1,8 @@
-"""One batch: what a call of the model takes, and how batches are cut and joined.
+"""One batch: the inputs of a model call, and how batches are cut and joined.
 
-A sample is one index of the axis that counts samples, the leading one unless said otherwise. A tensor of a batch without that many
-samples (a table that all samples share) goes whole with every sample, and so does anything that is not a tensor. Where no axis counts
-samples (a graph, bags of words, packed sequences), the whole batch is one sample, which is never cut nor joined.
+A sample is one index of the axis that counts samples, by default the leading one. A tensor without that many entries (a table that all
+samples share) goes unchanged with every sample, and so does anything that is not a tensor. If no axis counts samples (a graph, bags of
+words, packed sequences), the whole batch is one sample, which is never cut or joined.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from mpq.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one call of the model takes, and the right answers where they are known.
+    """The inputs of one model call, and the labels if known.
 
     Args:
-        args: positional arguments; tensors may lie inside tuples, lists and dicts.
+        args: positional arguments; tensors may be inside tuples, lists and dicts.
         kwargs: keyword arguments.
-        labels: one row per sample, or, where the whole batch is one sample, of its output's shape; never given to the model.
-        sampled: for every leaf of (args, kwargs, labels), whether it holds one row per sample. Found by the leading dimension
-            unless given; samples that are cut out of a batch keep its answer, so that a table of one row stays a table.
-        mask: which positions of each sample count, [samples, positions]; others are padding. None counts all. `data/masks.py` finds it.
-        whole: whether the batch is one sample: its size is 1, and it is never cut nor joined.
-        axis: of the tensors, that counts the samples. A tensor without that many there, but that many rows, is cut along its rows.
-        axes: for every leaf, the axis of its samples; found from `axis` together with `sampled`.
-        output_axes: the axis of the samples in outputs by name, where it is not the same as found by `axis` and the number of samples.
+        labels: one row per sample or, if the whole batch is one sample, in the shape of its output; never passed to the model.
+        sampled: for every leaf of (args, kwargs, labels), whether it has one row per sample. Determined by the leading dimension unless
+            given; samples that are cut out of a batch inherit it, so that a table of one row stays a table.
+        mask: which positions of each sample count, [samples, positions]; others are padding. None: all count. `data/masks.py` finds it.
+        whole: whether the batch is one sample: its size is 1, and it is never cut or joined.
+        axis: the axis of the tensors that counts the samples. A tensor that has the number of samples only along its rows is cut along its
+            rows.
+        axes: for every leaf, the axis of its samples; determined from `axis` together with `sampled`.
+        output_axes: the axis of the samples in outputs by name, if it cannot be determined by `axis` and the number of samples.
 
     Raises:
-        DataError: if there is no tensor to count samples by, or the labels or the mask are of another number.
+        DataError: if no tensor counts the samples, or the labels or the mask have a different number.
     """
 
     args: tuple[Any, ...] = ()
@@ -70,18 +71,20 @@ class Batch:
 
     def _axis_of(self, leaf: Any) -> int:
         """The axis of a leaf that has as many entries as there are samples, -1 if there is none."""
-        if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:  # a sparse matrix is an adjacency more often than rows
+        if (
+            not isinstance(leaf, Tensor) or leaf.layout != torch.strided
+        ):  # a sparse matrix is more often an adjacency matrix than rows of samples
             return -1
         return next((axis for axis in (self.axis, 0) if leaf.ndim > axis and leaf.shape[axis] == self.size), -1)
 
     @property
     def leaves(self) -> list[Any]:
-        """All values of (args, kwargs, labels), out of their containers; beside `sampled`."""
+        """All values of (args, kwargs, labels), without their containers, in the order of `sampled`."""
         return pytree.tree_leaves((self.args, self.kwargs, self.labels))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors that the model is given, positional ones first."""
+        """All input tensors of the model, positional ones first."""
         return tuple(leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor))
 
     @property
@@ -91,7 +94,7 @@ class Batch:
 
     @property
     def answers(self) -> Tensor | None:
-        """The labels, one row per sample also for a whole batch."""
+        """The labels, one row per sample, even for a whole batch."""
         return self.labels.unsqueeze(0) if self.whole and self.labels is not None else self.labels
 
     def rows(self, tensor: Tensor) -> Tensor:
@@ -115,7 +118,7 @@ class Batch:
         """The samples at `indices`, in that order.
 
         Raises:
-            DataError: if the batch is one sample, and another choice than this one.
+            DataError: if the batch is one sample, and `indices` is not just that sample.
         """
         index = torch.as_tensor(indices, dtype=torch.int64)
         if self.whole:
@@ -126,22 +129,22 @@ class Batch:
         """The `length` samples from `start` on, as views.
 
         Raises:
-            DataError: as `select`.
+            DataError: like `select`.
         """
         if self.whole:
             return self._one(list(range(start, start + length)))
         return self._map(lambda tensor, axis: tensor.narrow(axis, start, length))
 
     def as_whole(self) -> Batch:
-        """The same as one sample."""
+        """The batch as one sample."""
         return replace(self, sampled=(), axis=0, whole=True, output_axes={}, mask=None)
 
     def along(self, axis: int) -> Batch:
-        """The same with samples counted along `axis`."""
+        """The batch with samples counted along `axis`."""
         return replace(self, sampled=(), axis=axis, output_axes={}, mask=None)
 
     def with_states(self) -> Batch:
-        """The same, where tensors whose second dimension alone counts the samples hold one entry each, as states of recurrent layers do."""
+        """The batch, cut along the second dimension of tensors that count the samples only there, like states of recurrent layers."""
         places = [
             isinstance(leaf, Tensor) and not sampled and leaf.layout == torch.strided and leaf.ndim > 1 and leaf.shape[1] == self.size
             for leaf, sampled in zip(self.leaves, self.sampled, strict=True)
@@ -151,7 +154,7 @@ class Batch:
         return replace(self, sampled=sampled, axes=axes, output_axes={}, mask=None)
 
     def in_dtype(self, dtype: torch.dtype) -> Batch:
-        """The same with every floating-point tensor in `dtype`."""
+        """The batch with every floating-point tensor in `dtype`."""
         floats = (isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in self.leaves)
         return self._rebuilt([leaf.to(dtype) if wanted else leaf for leaf, wanted in zip(self.leaves, floats, strict=True)], self.mask)
 
@@ -172,7 +175,7 @@ class Batch:
 
 
 def regroup(batches: Iterable[Batch], batch_size: int) -> tuple[Batch, ...]:
-    """The same samples in the same order, up to `batch_size` at once; samples that cannot be joined start a new batch."""
+    """The same samples in the same order, up to `batch_size` per batch; samples that cannot be joined start a new batch."""
     groups: list[list[Batch]] = []
     room = 0
     for batch in batches:
@@ -223,5 +226,5 @@ def _join(group: Sequence[Batch]) -> Batch:
 
 
 def is_integer(tensor: Tensor) -> bool:
-    """Whether the values are integers, and not truth values."""
+    """Whether the values are integers and not booleans."""
     return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool

@@ -1,4 +1,4 @@
-"""Short checksums of tensors: equal where dtype, shape and every bit are, and the same on every machine."""
+"""Short checksums of tensors: equal if dtype, shape and every bit are equal, and the same on every machine."""
 
 from __future__ import annotations
 

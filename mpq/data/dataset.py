@@ -19,16 +19,16 @@ from mpq.errors import DataError, UsageError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    """Batches, and where they come from.
+    """Batches, and their origin.
 
     Args:
         batches: at least one.
-        sha256: over shapes, dtypes and contents of all samples, however they are batched.
+        sha256: over shapes, dtypes and contents of all samples, independent of batching.
         source: the file or callable, for messages and records.
         description: for people, for example "512 samples of [3, 32, 32]".
-        ordered: windows cut from running text.
-        fixed_batch: the only number of samples that the model takes at once; None if it takes any.
-        rule: how it is split; None splits windows of text by position and all else at random.
+        ordered: whether the samples are windows cut from running text.
+        fixed_batch: the only batch size that the model accepts; None if it accepts any.
+        rule: how it is split; None splits windows of text by position and everything else at random.
     """
 
     batches: tuple[Batch, ...]
@@ -53,16 +53,16 @@ class Data:
         return self.rule or rule_in({}, text=self.ordered)
 
     def split(self, held_out: float, seed: int, parts: Sequence[int] = ()) -> tuple[Data, Data]:
-        """A part to work with and a held-out part of about `held_out` of the samples, the same for the same seed.
+        """A calibration part and a held-out part with a share `held_out` of the samples, the same for the same seed.
 
-        By position, the last part is held out, and a gap before it is used on neither side where there are enough samples. At random,
-        samples are permuted, or whole batches where the model takes only one batch size. See `data/split_rule.py`.
+        By position, the last samples are held out, and a gap before them is not used if there are enough samples. At random, samples are
+        permuted, or whole batches if the model accepts only one batch size. See `data/split_rule.py`.
 
         Args:
             held_out: share of the samples.
-            seed: of the permutation.
-            parts: numbers of samples in the order in which they were added; each part is split by itself, so that its samples keep
-                their side when more are added. Without it all samples are one part.
+            seed: seed of the permutation.
+            parts: numbers of samples in the order in which they were added; each part is split separately, so that its samples stay on
+                their side when more are added. By default, all samples are one part.
 
         Raises:
             UsageError: if `held_out` is not between 0 and 1.
@@ -80,7 +80,7 @@ class Data:
                     "give a list of batches, or --batch-axis N if axis N counts samples"
                 )
             raise DataError(f"{self.source}: {number}{alone} cannot be split into a calibration and a held-out part: give more samples")
-        sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no sample runs again with new ones
+        sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no old sample runs together with new ones
         rule, begin, unit = self.splitting, 0, self.fixed_batch or 1
         gap = -(-rule.gap // unit)
         for size in [part // unit for part in parts] or [count]:
@@ -92,10 +92,10 @@ class Data:
         return kept, held
 
     def split_as(self, facts: Mapping[str, Any]) -> Split:
-        """The split that an analysis noted in its header's `data`: held_out, seed, split and, where samples were added to it, parts.
+        """The split recorded in the `data` of an analysis's header: held_out, seed, split and, if samples were added, parts.
 
         Raises:
-            UsageError, DataError: as `split`.
+            UsageError, DataError: like `split`.
         """
         share, seed, parts = float(facts["held_out"]), int(facts["seed"]), [int(part) for part in facts.get("parts", ())]
         noted = replace(self, rule=rule_in(facts, text=self.ordered))
@@ -104,11 +104,11 @@ class Data:
         return Split(calibration, held_out, first)
 
     def rebatch(self, batch_size: int) -> Data:
-        """The same samples in the same order, `batch_size` at once; samples of unlike shapes are never joined.
+        """The same samples in the same order, `batch_size` per batch; samples of different shapes are never joined.
 
         Raises:
             UsageError: if `batch_size` is not positive.
-            DataError: if the model takes only batches of another size.
+            DataError: if the model accepts only a different batch size.
         """
         if batch_size < 1:
             raise UsageError(f"{batch_size} is not a batch size: give 1 or more")
@@ -117,7 +117,7 @@ class Data:
         return replace(self, batches=regroup(self.batches, batch_size))
 
     def first(self, n: int) -> Data:
-        """The first `n` samples, or all if there are fewer; whole batches where the model takes only one batch size.
+        """The first `n` samples, or all if there are fewer; whole batches if the model accepts only one batch size.
 
         Raises:
             UsageError: if `n` is not positive.
@@ -129,7 +129,7 @@ class Data:
         return self._at(range(min(n, self.samples)))
 
     def _at(self, indices: Sequence[int]) -> Data:
-        """The samples at `indices` (ascending), or the batches at `indices` where batches must stay whole."""
+        """The samples at `indices` (ascending), or the batches at `indices` if batches must stay whole."""
         if self.fixed_batch:
             return self._with([self.batches[i] for i in indices])
         pieces, start, wanted = [], 0, torch.as_tensor(indices)
@@ -145,7 +145,7 @@ class Data:
         return self._made(regroup(pieces, size))
 
     def _made(self, batches: Sequence[Batch]) -> Data:
-        """Some of the samples, with all else as it is."""
+        """Some of the samples, with everything else unchanged."""
         return make_data(batches, source=self.source, ordered=self.ordered, fixed_batch=self.fixed_batch, rule=self.rule)
 
 
@@ -153,10 +153,10 @@ class Split(NamedTuple):
     """The samples of an analysis.
 
     Args:
-        calibration: to work with.
-        held_out: for decisions.
-        first: the calibration samples before any were added. A quantizer's statistics are of these, so that codes, and figures that
-            were measured with them, stay what they are.
+        calibration: samples to measure on.
+        held_out: samples for decisions.
+        first: the calibration samples before any were added. A quantizer's statistics are computed on these, so that codes, and the values
+            measured with them, do not change.
     """
 
     calibration: Data
@@ -192,10 +192,10 @@ def make_data(
 
 
 def data_from_batches(batches: Iterable[Any]) -> Data:
-    """Data from batches in memory, as a DataLoader gives them.
+    """Data from batches in memory, for example from a DataLoader.
 
     Args:
-        batches: tensors, tuples of inputs whose last may be a 1-D integer tensor of labels, dicts of keyword arguments whose
+        batches: tensors, tuples of inputs whose last element may be a 1-D integer tensor of labels, dicts of keyword arguments whose
             "labels" are labels, or `Batch`. One tensor, one dict or one tuple of tensors is one batch.
 
     Raises:
@@ -209,10 +209,10 @@ def _held(count: int, share: float) -> int:
 
 
 def _by_position(count: int, held_out: float, gap: int, *, first: bool) -> tuple[list[int], list[int]]:
-    """Positions of the kept and of the held-out pieces: the last ones are held out.
+    """Positions of the calibration and held-out pieces: the last ones are held out.
 
-    Of gaps of `gap` pieces, one lies between the sides, and in a part that is not the `first` another one before it, after the held-out
-    pieces of the part before. Each takes at most a quarter of the pieces, and never the last one of a side.
+    There is a gap of `gap` pieces between the sides, and in a part that is not the `first`, another gap at its start, after the held-out
+    pieces of the previous part. A gap uses at most a quarter of the pieces, and never the last piece of a side.
     """
     held = _held(count, held_out)
     gap = min(gap, max(count // 4, 1 if first else 0), count - held - 1)
@@ -221,7 +221,7 @@ def _by_position(count: int, held_out: float, gap: int, *, first: bool) -> tuple
 
 
 def _at_random(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
-    """Positions of the kept and of the held-out pieces, both in ascending order."""
+    """Positions of the calibration and held-out pieces, both in ascending order."""
     held = _held(count, held_out)
     order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return sorted(order[held:]), sorted(order[:held])

@@ -1,6 +1,6 @@
-"""Inputs that a few words describe: the same values on every machine and with every version of torch.
+"""Inputs given by a short description: the same values on every machine and with every version of torch.
 
-Numbers come from a low-discrepancy sequence (multiples of the golden ratio), in a range whose variance is 1; whole numbers from the same
+Numbers come from a low-discrepancy sequence (multiples of the golden ratio), in a range with variance 1; integers come from the same
 sequence, below a limit. An input whose values are all equal, such as a mask of ones, keeps its value.
 """
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 _GOLDEN = 0.6180339887498949
-_WIDEST = 3.0**0.5  # of a uniform distribution of variance 1
-_STEP = 0.3819660112501051  # between the beginnings of several inputs
+_WIDEST = 3.0**0.5  # half-width of a uniform distribution with variance 1
+_STEP = 0.3819660112501051  # offset between the starts of several inputs
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class FixedInput:
     Args:
         shape: of the tensor.
         dtype: its name in torch.
-        below: whole numbers from 0 to below it; None for floating-point numbers and for an equal value.
-        value: the one value of all elements; None for values of the sequence.
+        below: upper limit (exclusive) of integers; None for floating-point numbers and for a constant value.
+        value: the constant value of all elements; None for values of the sequence.
     """
 
     shape: tuple[int, ...]
@@ -33,7 +33,7 @@ class FixedInput:
     value: float | None = None
 
     def tensor(self, number: int = 0) -> Tensor:
-        """The values; `number` counts the inputs of a call, which get other ones."""
+        """The values; `number` counts the inputs of a call, so that they differ."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         if self.value is not None:
             return torch.full(self.shape, self.value, dtype=dtype)
@@ -44,7 +44,7 @@ class FixedInput:
 
 
 def fixed_like(tensor: Tensor, *, below: int | None = None) -> FixedInput:
-    """The description of an input of the shape and dtype of `tensor`, whose whole numbers stay below `below`, else in its own range."""
+    """The description of an input with the shape and dtype of `tensor`; integers are below `below`, or by default in its own range."""
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
     if tensor.is_floating_point():
         return FixedInput(shape, dtype)

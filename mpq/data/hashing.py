@@ -1,4 +1,4 @@
-"""The hash of data: over dtypes, shapes and contents, the same however the samples are batched or stored."""
+"""The hash of data: over dtypes, shapes and contents, independent of how the samples are batched or stored."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sha256_of_batches(batches: Iterable[Batch]) -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> Any:
-    """The contents of `tensor`, which is not sparse, as a flat array of bytes, in row order."""
+    """The contents of a dense tensor as a flat array of bytes, in row order."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
@@ -49,7 +49,7 @@ class _Column:
         self._samples = 0
 
     def add(self, leaf: Any, *, samples: bool) -> None:
-        """Take the next batch's value; a shared value that repeats counts once."""
+        """Add the next batch's value; a repeated shared value counts once."""
         kind = f"{leaf.dtype} {list(leaf.shape[1:])}" if samples else f"shared {_content(leaf)}"
         if kind != self._kind:
             self._close_run()
@@ -59,13 +59,13 @@ class _Column:
             self._samples += len(leaf)
 
     def add_whole(self, leaf: Any) -> None:
-        """Take the value of a batch that is one sample."""
+        """Add the value of a batch that is one sample."""
         self._close_run()
         self._kind = f"whole {_content(leaf)}"
         self._samples = 1
 
     def hexdigest(self) -> str:
-        """The hash of all that was added."""
+        """The hash of all added values."""
         self._close_run()
         return self._digest.hexdigest()
 

@@ -3,8 +3,8 @@
     photos/cat/1.png  photos/dog/1.jpg       labels 0 and 1
     photos/1.png  photos/2.png               no labels
 
-Classes take turns, so that the first samples are of all of them. Pillow decodes PNG and JPEG only, after the size that a file claims was
-checked.
+Images alternate between the classes, so that the first samples cover all of them. Pillow decodes only PNG and JPEG, after a check of the
+size that a file claims.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _CONFIG = "preprocessor_config.json"
 def read_images(
     folder: Path, source: str, *, settings: str, model: Path | None, num_samples: int | None
 ) -> tuple[tuple[Tensor, ...], list[str]] | None:
-    """The images of a folder, float32 [N, channels, height, width], with labels [N] if it has sub-folders; and notes. None if it has none.
+    """The images of a folder, float32 [N, channels, height, width], with labels [N] if it has subfolders, and notes. None without images.
 
     Args:
-        folder: of images, or of one folder per class.
+        folder: a folder of images, or with one folder per class.
         source: how the user wrote it, for messages.
-        settings: what stands after the "?" of the source (`data/image_transform.py`).
-        model: the folder of the model, which may hold a preprocessor_config.json; one in `folder` counts first.
-        num_samples: images to stop at; None takes all.
+        settings: the part after "?" in the source (`data/image_transform.py`).
+        model: the folder of the model, which may have a preprocessor_config.json; one in `folder` takes precedence.
+        num_samples: use only this many images; None uses all.
 
     Raises:
-        DataError: if Pillow is missing, an image is damaged or of another size than the others, or all together are too large.
+        DataError: if Pillow is missing, an image is damaged or has a different size, or all together are too large.
     """
     classes, files = _listed(folder)
     if not files:
@@ -67,7 +67,7 @@ def read_images(
 
 
 def _listed(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
-    """The names of the classes, and every file with the number of its class; the classes take turns."""
+    """The names of the classes, and every file with the number of its class, alternating between the classes."""
     own = [(path, -1) for path in _files(folder)]
     if own:
         return [], own
@@ -81,7 +81,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _transform(folder: Path, source: str, settings: str, model: Path | None) -> tuple[Transform, str]:
-    """The transform, and where it comes from."""
+    """The transform, and its origin."""
     places = [place / _CONFIG for place in (folder, model) if place is not None and (place / _CONFIG).is_file()]
     start = transform_of_config(_config(places[0]), str(places[0])) if places else Transform()
     origins = [*([f"by {_CONFIG}"] if places else []), *(["as asked"] if settings else [])]
@@ -102,7 +102,7 @@ def _image(path: Path, source: str, transform: Transform) -> Tensor:
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > IMAGE_BYTES:
                 raise DataError(f"{path} has more than the {IMAGE_BYTES:,} bytes allowed for an image file")
-            content = file.read()  # Pillow would read as much as the file says that it has, which may be more than there is
+            content = file.read()  # Pillow would allocate the size that the file claims
         with warnings.catch_warnings(), pillow.open(BytesIO(content), formats=("PNG", "JPEG")) as opened:
             warnings.simplefilter("error")
             if opened.width * opened.height > IMAGE_PIXELS:
@@ -112,7 +112,7 @@ def _image(path: Path, source: str, transform: Transform) -> Tensor:
             values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, channels)
     except DataError:
         raise
-    except Exception as error:  # the file decides what goes wrong in Pillow
+    except Exception as error:  # Pillow may raise any error, depending on the file
         raise DataError(f"{path} cannot be read as an image ({first_line(error)}): remove or repair it") from error
     mean, std = torch.tensor(transform.mean).view(-1, 1, 1), torch.tensor(transform.std).view(-1, 1, 1)
     return (values.permute(2, 0, 1).float() * transform.scale - mean) / std
@@ -129,7 +129,7 @@ def _cut(image: Any, transform: Transform) -> Any:
 
 
 def _new_size(image: Any, size: tuple[int, int] | int) -> tuple[int, int]:
-    """Width and height; with one number the shorter side gets it, and the other one is cut to whole pixels, as in torchvision."""
+    """Width and height. A single number applies to the shorter side; the other side is rounded down to whole pixels, as in torchvision."""
     if isinstance(size, tuple):
         return size[1], size[0]
     if image.width <= image.height:

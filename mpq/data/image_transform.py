@@ -1,7 +1,7 @@
-"""How an image becomes a tensor: resize, crop, scale, normalize, as torchvision and Hugging Face processors do it.
+"""How an image becomes a tensor: resize, crop, scale, normalize, like torchvision and Hugging Face processors.
 
     resize=256          the shorter side to 256; resize=224x224 sets height and width
-    crop=224            the middle 224 x 224
+    crop=224            the center 224 x 224
     mean=0.5,0.5,0.5    subtracted after dividing by 255, and
     std=0.5,0.5,0.5     divided by
 
@@ -18,20 +18,20 @@ from mpq.errors import DataError
 from mpq.shown import shown
 
 _KEYS = ("resize", "crop", "mean", "std")
-_BILINEAR = 2  # of Pillow's numbers, which processors store
+_BILINEAR = 2  # Pillow's filter numbers, which processors store
 _LARGEST = 8192
 
 
 @dataclass(frozen=True)
 class Transform:
-    """What is done with each image, in this order.
+    """The steps applied to each image, in this order.
 
     Args:
         resize: (height, width), or the length of the shorter side, or None.
-        crop: (height, width) of the middle part that is kept, or None.
+        crop: (height, width) of the center part to keep, or None.
         scale: multiplies the values, which are 0 to 255.
-        mean: subtracted from each channel then.
-        std: divides each channel then.
+        mean: then subtracted from each channel.
+        std: then divides each channel.
         resample: Pillow's number of a filter.
     """
 
@@ -58,7 +58,7 @@ class Transform:
 
 
 def transform_of_text(text: str, source: str, start: Transform) -> Transform:
-    """`start`, changed by what stands after the "?" of a source.
+    """`start`, changed by the part after "?" in a source.
 
     Raises:
         DataError: if a key is unknown or a value is not a number in range.
@@ -76,10 +76,10 @@ def transform_of_text(text: str, source: str, start: Transform) -> Transform:
 
 
 def transform_of_config(config: Mapping[str, Any], source: str) -> Transform:
-    """What a preprocessor_config.json says.
+    """The transform of a preprocessor_config.json.
 
     Raises:
-        DataError: if it says something else than images need.
+        DataError: if its settings cannot be read.
     """
     try:
         size = config.get("size") if config.get("do_resize", "size" in config) else None
@@ -110,7 +110,7 @@ def _parsed(key: str, value: str) -> Any:
 
 
 def _size_of(size: Any, *, square: bool) -> tuple[int, int] | int:
-    """A size as processors write it: a number, or a mapping of height and width or of the shortest edge."""
+    """A size in the form of processors: a number, or a mapping with height and width or the shortest edge."""
     if isinstance(size, int):
         return (_side(size), _side(size)) if square else _side(size)
     if "shortest_edge" in size:

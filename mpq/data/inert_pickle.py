@@ -1,7 +1,7 @@
-"""What a pickle would import, and which storages it names, found without importing or calling anything.
+"""Finds what a pickle would import, and which storages it names, without importing or calling anything.
 
-The pickle is run by the standard library's own machine, in Python, with every global replaced by an inert stand-in. Only the
-standard library's classes for lists, dictionaries, sets, texts and numbers are ever made.
+The pickle is run by the standard library's Python unpickler, with every global replaced by an inert stand-in. Only lists, dictionaries,
+sets, strings and numbers are ever created.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mpq.limits import PICKLE_BYTES
 
 @dataclass
 class PickleContent:
-    """What a pickle names.
+    """The names in a pickle.
 
     Args:
         globals: "module.name" of everything that it would import, in order.
-        storages: persistent ids, as torch writes them for its storages.
+        storages: persistent ids, which torch writes for its storages.
         calls: "module.name" and arguments of everything that it would call.
     """
 
@@ -32,10 +32,10 @@ class PickleContent:
 
 
 def scan_pickle(content: bytes) -> PickleContent:
-    """What one pickle names.
+    """The names in one pickle.
 
     Raises:
-        ValueError: if it is damaged, or larger than any pickle of torch that mpq reads.
+        ValueError: if it is damaged, or larger than mpq allows.
     """
     if len(content) > PICKLE_BYTES:
         raise ValueError(f"a pickle of {len(content):,} bytes, more than the {PICKLE_BYTES:,} allowed")

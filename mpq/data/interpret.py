@@ -1,7 +1,7 @@
-"""How tensors in memory are read as batches: which are inputs, which go by name, and which are labels.
+"""How tensors in memory become batches: which are inputs, which are passed by name, and which are labels.
 
-A file does not say whether the last of two tensors is an input or the labels, or whether a list holds the inputs of one batch or
-several batches. So there may be several readings, the likeliest first; the model decides which one it accepts.
+A file does not say whether the last of two tensors is an input or the labels, or whether a list contains the inputs of one batch or several
+batches. So there may be several interpretations, the likeliest first; the model decides which one it accepts.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:
 
 
 def _unlike_tensors(items: list[Any]) -> bool:
-    """Whether a list is rather the inputs of one batch than a list of batches: as many samples, but of unlike dtypes or dimensions."""
+    """Whether a list is probably the inputs of one batch, not several batches: equally many samples, but different dtypes or dimensions."""
     if not all(isinstance(item, Tensor) and item.ndim for item in items):
         return False
     return len({len(item) for item in items}) == 1 and len({(item.dtype, item.ndim) for item in items}) > 1

@@ -27,8 +27,8 @@ _LENGTHS = re.compile(r"(\w+_)?(len|lens|length|lengths)")
 def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters: Sequence[str] = ()) -> tuple[list[Batch], str]:
     """The batches with their masks, and a note on what was found; empty if all positions count.
 
-    A batch that brings a mask of its own keeps it; one that is a single sample has none unless it is named. Samples without any position
-    that counts are dropped.
+    A batch with its own mask keeps it; a batch that is one sample has none unless it is named. Samples without any position that counts are
+    dropped.
 
     Args:
         batches: what the model is given.
@@ -60,7 +60,7 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
 
 
 def counted_positions(batches: Sequence[Batch]) -> tuple[int, int]:
-    """How many positions of all samples count, and how many there are; zeros where no batch has a mask."""
+    """The number of positions that count, and of all positions, over all samples; zeros if no batch has a mask."""
     if all(batch.mask is None for batch in batches):
         return 0, 0
     sizes = [_positions(batch) if batch.mask is None else (int(batch.mask.sum()), batch.mask.numel()) for batch in batches]
@@ -76,9 +76,9 @@ def _positions(batch: Batch) -> tuple[int, int]:
 
 
 def padding_masks(batch: Batch) -> list[Tensor]:
-    """Which positions of the inputs are not padding, bool [samples, positions]; several where encoder and decoder have their own.
+    """Masks of the inputs' positions that are not padding, bool [samples, positions]; several if encoder and decoder have their own.
 
-    Tokens that merely have no label are data for the layers that read them.
+    Tokens without a label are still data for the layers that read them.
     """
     found = [mask for _, mask in _given_all(batch, (), _Known.of(batch)) if bool(mask.any()) and not bool(mask.all())]
     own = batch.mask is not None and (batch.labels is None or not bool((batch.labels == IGNORED_LABEL).any()))
@@ -114,7 +114,7 @@ def _masked(batch: Batch, name: str | None, parameters: Sequence[str], known: _K
     if labels is not None and labels.ndim > 1 and bool((labels == IGNORED_LABEL).any()):
         parts["labels of -100"] = _labelled(batch)
     shapes = {mask.shape for mask in parts.values()}
-    if len(shapes) > 1:  # a mask of the encoder's positions and labels of the decoder's: the labels belong to the output
+    if len(shapes) > 1:  # a mask of encoder positions and labels of decoder positions: the labels belong to the output
         parts = {"labels of -100": parts["labels of -100"]}
     if not parts:
         return replace(batch, mask=None), []
@@ -177,13 +177,13 @@ def _contents(batch: Batch, inputs: Mapping[str, Tensor], name: str) -> list[Ten
 
 
 def _inputs(batch: Batch, parameters: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors that the model is given, by name; positional ones by the names of its parameters."""
+    """The input tensors of the model by name; positional ones by the names of its parameters."""
     given = dict(zip(parameters, batch.args, strict=False)) | batch.kwargs
     return {name: value for name, value in given.items() if isinstance(value, Tensor)}
 
 
 def _longest(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, int]:
-    """The greatest length of each input that holds lengths of padded sequences, by its name."""
+    """The maximum length in each input with lengths of padded sequences, by its name."""
     found: dict[str, int] = {}
     for batch in batches:
         for name, value in _inputs(batch, parameters).items():
@@ -201,7 +201,7 @@ def _end_data(batches: Sequence[Batch], name: str, parameters: Sequence[str]) ->
 def _of_lengths(batch: Batch, lengths: Tensor, inputs: Mapping[str, Tensor], longest: int) -> Tensor | None:
     """The mask that lengths of padded sequences stand for; None if no input has that many positions.
 
-    Positions are the first dimension of another input that is as long as the longest sequence, else the first that is longer.
+    The positions are those of the first dimension of another input that is as long as the longest sequence, else of the first longer one.
     """
     if lengths.shape != (batch.size,):
         return None
@@ -211,14 +211,14 @@ def _of_lengths(batch: Batch, lengths: Tensor, inputs: Mapping[str, Tensor], lon
 
 
 def _labelled(batch: Batch) -> Tensor:
-    """Where an output position has a label: the label stands at the position itself, or, in the manner of causal models, at the next."""
+    """The output positions with a label: the label is at the same position or, for causal models, at the next one."""
     assert batch.answers is not None
     kept = batch.answers != IGNORED_LABEL
     return torch.cat([kept[..., 1:], torch.zeros_like(kept[..., :1])], -1) if labels_are_next_tokens(batch) else kept
 
 
 def labels_are_next_tokens(batch: Batch) -> bool:
-    """Whether the labels repeat the token ids, so that the model's output at one position is judged by the label at the next."""
+    """Whether the labels repeat the token ids, so that the output at one position is compared with the label at the next."""
     tokens = batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
     labels = batch.labels
     if labels is None or not isinstance(tokens, Tensor) or tokens.shape != labels.shape or labels.ndim != 2:

@@ -1,4 +1,4 @@
-"""Arrays of NumPy, read only where the file is as large as it says: a header alone can claim any shape."""
+"""NumPy arrays, read only if the size of the file matches its header: a header alone can claim any shape."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mpq.limits import ARCHIVE_FREE_BYTES, ARCHIVE_RATIO, ARCHIVE_RECORDS
 
 
 def read_array(file: IO[bytes], size: int) -> Any:
-    """The array in an .npy file of `size` bytes, without pickles; one that is not of numbers is returned without its contents.
+    """The array in an .npy file of `size` bytes, without pickles; a non-numeric array is returned without its contents.
 
     Raises:
-        ValueError: if it is damaged, holds Python objects, or has another size than its header says.
+        ValueError: if it is damaged, has Python objects, or its size differs from its header.
     """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -38,7 +38,7 @@ def read_array(file: IO[bytes], size: int) -> Any:
 
 
 def check_unpacked(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse an archive of `size` bytes that unpacks to too much, or that holds two members of one name.
+    """Refuse an archive of `size` bytes that unpacks to too much, or that has two members with one name.
 
     Raises:
         ValueError: if it does.

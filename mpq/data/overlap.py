@@ -1,4 +1,4 @@
-"""Samples that are in two sets of data: what is trained on must not decide."""
+"""Finds samples that are in two data sets: training samples must not decide."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpq.data.sparse import parts_of
 
 
 def shared_samples(one: Data, other: Data) -> int:
-    """How many samples of `one` are in `other` too, by their inputs; labels and masks are not looked at."""
+    """How many samples of `one` are also in `other`, by their inputs; labels and masks are ignored."""
     known = set(_digests(other))
     return sum(digest in known for digest in _digests(one))
 

@@ -1,4 +1,4 @@
-"""Tensors that are stored sparsely, as the plain tensors that they are made of."""
+"""The plain tensors that sparse tensors are made of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parts_of(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 def same_tensors(left: Tensor, right: Tensor) -> bool:
-    """Whether two tensors are stored alike and hold the same, NaN being NaN."""
+    """Whether two tensors have the same layout and contents; NaN equals NaN."""
     if left.layout != right.layout or left.shape != right.shape or left.dtype != right.dtype:
         return False
     return all(_equal(one, other) for one, other in zip(parts_of(left), parts_of(right), strict=True))

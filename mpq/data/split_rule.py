@@ -1,8 +1,8 @@
-"""How samples are split: at random, or by position where neighbours belong together.
+"""How samples are split: at random, or by position if neighbors belong together.
 
-Windows of running text continue each other, so a random split puts windows of one story on both sides, and held-out figures come out too
-low. They are split by position: the last windows are held out, and a gap of one window, or of all that overlap where windows do, is used
-on neither side. Other samples are split by a random permutation, for files are often sorted by class.
+Windows of running text continue each other, so a random split puts windows of one story on both sides, and held-out errors are too low.
+They are split by position: the last windows are held out, and a gap of one window (or of all overlapping windows) is used on neither side.
+Other samples are split by a random permutation, because files are often sorted by class.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mpq.errors import UsageError
 
 POSITION, RANDOM = "position", "random"
 SPLITS = (POSITION, RANDOM)
-_PAIRS = 8  # of neighbours that are looked at for an overlap
-_LEAST_OVERLAP = 2  # columns; one in common may be an end of text that every window has
+_PAIRS = 8  # pairs of neighbors examined for an overlap
+_LEAST_OVERLAP = 2  # columns; a single common one may be an end-of-text token in every window
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SplitRule:
 
     Args:
         by: "position" or "random".
-        gap: samples between the two sides that are used on neither; of a split by position.
+        gap: for a split by position: samples between the two sides that neither uses.
         asked: whether the user chose it.
     """
 
@@ -40,7 +40,7 @@ class SplitRule:
     asked: bool = False
 
     def facts(self) -> dict[str, Any]:
-        """What the `data` of an analysis notes of it."""
+        """The facts recorded in the `data` of an analysis."""
         return {"split": self.by} | ({"gap": self.gap} if self.by == POSITION else {})
 
 
@@ -49,7 +49,7 @@ def rule_for(batches: Sequence[Batch], *, asked: str | None = None, text: bool =
 
     Args:
         batches: all samples.
-        asked: "position" or "random"; None takes position for windows of running text, else random.
+        asked: "position" or "random"; None uses position for windows of running text, else random.
         text: whether they are windows cut from text.
 
     Raises:
@@ -62,7 +62,7 @@ def rule_for(batches: Sequence[Batch], *, asked: str | None = None, text: bool =
 
 
 def rule_in(facts: Mapping[str, Any], *, text: bool) -> SplitRule:
-    """The rule that an analysis noted; of one made before it was noted, that of its time: text by position without a gap, else random."""
+    """The rule that an analysis recorded. Older analyses recorded none and used: text by position without a gap, else random."""
     if facts.get("split") is None:
         return SplitRule(POSITION if text else RANDOM)
     return SplitRule(str(facts["split"]), int(facts.get("gap", 0)))
@@ -71,7 +71,7 @@ def rule_in(facts: Mapping[str, Any], *, text: bool) -> SplitRule:
 def are_token_windows(batches: Sequence[Batch]) -> bool:
     """Whether samples are windows of token ids [N, T] without a label for each window.
 
-    Padding makes no difference: the same tokens are split in the same way, however they are padded.
+    Padding makes no difference: the same tokens are always split in the same way.
     """
     return all(_is_token_window(batch) for batch in batches)
 
@@ -84,7 +84,7 @@ def _is_token_window(batch: Batch) -> bool:
 
 
 def _gap(batches: Sequence[Batch]) -> int:
-    """Samples to leave out between the sides: one, and those that share values where neighbours overlap."""
+    """Samples to leave out between the sides: one, or all that share values if neighbors overlap."""
     first = max(batches, key=lambda batch: batch.size)
     series = next((tensor for tensor in first.tensors if tensor.ndim > 1 and len(tensor) == first.size), None)
     if series is None or len(series) < 2:
@@ -98,7 +98,7 @@ def _gap(batches: Sequence[Batch]) -> int:
 
 
 def _overlap(series: Tensor, dim: int, step: int) -> bool:
-    """Whether each sample continues its neighbour's values from `step` on; values that are all alike show nothing."""
+    """Whether each sample repeats its neighbor's values from `step` on; constant values show nothing."""
     length = series.shape[dim] - step
     pairs = [(left.narrow(dim - 1, step, length), right.narrow(dim - 1, 0, length)) for left, right in pairwise(series[: _PAIRS + 1])]
     return all(torch.equal(left, right) for left, right in pairs) and any(bool((left != left.flatten()[0]).any()) for left, _ in pairs)

@@ -1,11 +1,11 @@
-"""Rows of Parquet and Arrow files, and of the folders in which Hugging Face `datasets` keeps them, as plain mappings.
+"""Rows of Parquet and Arrow files, and of folders of Hugging Face `datasets`, as plain mappings.
 
     rows.parquet, data-00000-of-00001.arrow
     folder of save_to_disk          state.json names the files; dataset_dict.json names folders of splits
     folder as on a hub              train-00000-of-00002.parquet, in the folder or in data/
 
-Only values are read: no loading script, no pickle, no type that brings code. Rows come one batch at a time, so that a reader that stops
-early has read no more than it needed.
+Only values are read: no loading script, no pickle, no type with code. Rows are read one batch at a time, so a reader that stops early reads
+no more than needed.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Row = dict[str, Any]
 
 
 def table_files(path: Path, source: str, *, split: str | None = None) -> list[Path] | None:
-    """The Parquet or Arrow files that hold the rows of `path`, in order; None if it is something else.
+    """The Parquet or Arrow files with the rows of `path`, in order; None if it is something else.
 
     Args:
         path: one such file, or a folder of them.
         source: how the user wrote it, for messages.
-        split: which part of a folder of several; None where there is one.
+        split: which split of a folder with several; None if there is one.
 
     Raises:
-        DataError: if a folder has several splits and none, or an unknown one, is named; or its index is damaged.
+        DataError: if a folder has several splits and `split` is None or unknown, or its index is damaged.
     """
     if path.is_file():
         start = first_bytes(path, error=DataError, remedy="give a file of data", name=source)
@@ -75,7 +75,7 @@ def rows_of(files: list[Path], source: str) -> Iterator[tuple[int, Row]]:
                     yield number, row
         except DataError:
             raise
-        except Exception as error:  # the file decides what goes wrong in pyarrow
+        except Exception as error:  # pyarrow may raise any error, depending on the file
             raise DataError(f"{path.name} of {source} cannot be read ({first_line(error)}): save the data again") from error
 
 
@@ -110,7 +110,7 @@ def _parquet_batches(file: Any, path: Path, source: str) -> Iterator[Any]:
 
 
 def _arrow_batches(arrow: Any, file: Any) -> Iterator[Any]:
-    """A stream, as `datasets` writes it, or a file with an index."""
+    """Batches of a stream, which `datasets` writes, or of a file with an index."""
     if file.read(6) == b"ARROW1":
         file.seek(0)
         table = arrow.ipc.open_file(file)
@@ -121,7 +121,7 @@ def _arrow_batches(arrow: Any, file: Any) -> Iterator[Any]:
 
 
 def _splits(folder: Path, source: str) -> dict[str, list[Path]]:
-    """The files of each split of a folder, by its name; none if the folder holds no tables."""
+    """The files of each split of a folder, by name; empty if the folder has no tables."""
     if (folder / "dataset_dict.json").is_file():
         names = _names(folder / "dataset_dict.json", source, lambda value: value["splits"])
         return {name: _saved(folder / name, source) for name in names}
@@ -135,13 +135,13 @@ def _splits(folder: Path, source: str) -> dict[str, list[Path]]:
 
 
 def _saved(folder: Path, source: str) -> list[Path]:
-    """The files of one split, as save_to_disk names them."""
+    """The files of one split, from the index of save_to_disk."""
     names = _names(folder / "state.json", source, lambda value: [one["filename"] for one in value["_data_files"]])
     return [folder / name for name in names]
 
 
 def _names(index: Path, source: str, read: Any) -> list[str]:
-    """Names in an index of a folder; each is a plain name, so that no file outside of the folder is read."""
+    """File names in the index of a folder; only plain names are allowed, so that no file outside the folder is read."""
     document = read_json(index, error=DataError, absent="save the data again", remedy="save the data again")
     try:
         names = [str(name) for name in read(document.value)]

@@ -1,8 +1,8 @@
-"""What torch.save wrote, read without running any code of the file: tensors in plain containers.
+"""Reads torch.save files without running any code from the file: tensors in plain containers.
 
-torch's own restricted reader does the reading. Before it, the archive is listed strictly and the sizes of its storages are compared
-with what the pickle says of them, so that no reader of torch takes memory for a tensor that is not there; after a refusal, the pickle
-is scanned for what it would have called, for the message.
+torch's own restricted reader loads the file. Before that, the archive is listed strictly and the sizes of its storages are compared with
+those in the pickle, so that torch never allocates memory for a tensor that does not exist. After a refusal, the pickle is scanned for what
+it would have called, for the message.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class HoldsCodeError(Exception):
 
 
 def load_tensors(file: IO[bytes]) -> Any:
-    """What torch.save wrote into `file`.
+    """The contents of a torch.save file.
 
     Raises:
-        HoldsCodeError: if loading it would import or call something else than tensors need.
-        Exception: of torch, or RecordError, if it is damaged.
+        HoldsCodeError: if loading it would import or call more than tensors need.
+        Exception: an error of torch, or RecordError, if it is damaged.
     """
     check_tensors_only(file)
     with warnings.catch_warnings():
@@ -44,7 +44,7 @@ def load_tensors(file: IO[bytes]) -> Any:
 
 
 def check_expanded(content: Any) -> None:
-    """Refuse a tensor that repeats a small storage so often that it takes memory once it is used.
+    """Refuse a tensor that repeats a small storage so often that using it would need too much memory.
 
     Raises:
         RecordError: with its sizes.
@@ -64,11 +64,11 @@ def check_expanded(content: Any) -> None:
 
 
 def check_tensors_only(file: IO[bytes]) -> None:
-    """Refuse a file of torch.save that imports more than tensors need; the file is rewound.
+    """Refuse a torch.save file that imports more than tensors need; the file is rewound.
 
     Raises:
         HoldsCodeError: if it does.
-        RecordError: if it is an archive that is damaged.
+        RecordError: if it is a damaged archive.
     """
     if file.read(2) == b"PK":
         _check_records(Records(file))
@@ -80,7 +80,7 @@ def check_tensors_only(file: IO[bytes]) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """What a reader of torch says is wrong, in one sentence and without its advice to let the file run its code."""
+    """The reason from a reader of torch, in one sentence and without its advice to let the file run code."""
     text = str(error).replace("Weights only load failed", "").strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = next((line.removeprefix("WeightsUnpickler error:").strip() for line in lines if line.startswith("WeightsUnpickler error")), None)
@@ -91,7 +91,7 @@ def reason_of(error: Exception) -> str:
 
 
 def storage_bytes(pid: Any) -> tuple[str, int] | None:
-    """The key of a storage and its size, from its persistent id; None if it is not of the form that torch writes."""
+    """The key of a storage and its size, from its persistent id; None if it does not have torch's form."""
     match pid:
         case ("storage" | b"storage", type() as kind, str() as key, _, int() as count, *_) if issubclass(kind, Inert) and kind.name:
             size = _ITEM_SIZES.get(kind.name)
@@ -105,7 +105,7 @@ def storage_count(pid: Any) -> int | None:
 
 
 def check_storages(content: PickleContent, folder: str, records: Records) -> None:
-    """Refuse a pickle that names storages of another size than their records in `folder` have.
+    """Refuse a pickle that names storages whose size differs from their records in `folder`.
 
     Raises:
         RecordError: naming the record.
@@ -140,7 +140,7 @@ def _stranger(names: list[str]) -> str | None:
 
 
 def _allowed_by_others() -> list[Any]:
-    """What libraries have told torch to be safe, where it has a name of its own."""
+    """Globals that libraries have registered as safe with torch."""
     return [each for each in torch.serialization.get_safe_globals() if hasattr(each, "__qualname__")]
 
 

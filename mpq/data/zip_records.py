@@ -1,7 +1,7 @@
-"""The records of a zip archive of torch, listed strictly: one meaning for every reader.
+"""The records of a torch zip archive, listed strictly, so that every reader interprets them in the same way.
 
-Readers of zip archives disagree on what a name means: torch's ignores case, others cut at a zero byte, turn backslashes around, or take
-the first or the last of two records of one name. An archive in which any of this could matter is refused.
+Readers of zip archives interpret names differently: torch's ignores case, others cut at a zero byte, replace backslashes, or use the first
+or the last of two records with one name. An archive in which any of this could matter is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENCRYPTED = 1
 
 
 class RecordError(ValueError):
-    """An archive that is damaged, or that readers could understand differently."""
+    """An archive that is damaged, or that readers could interpret differently."""
 
 
 class Records:
@@ -63,15 +63,15 @@ class Records:
         return self._records[name].file_size
 
     def is_stored(self, name: str) -> bool:
-        """Whether a record is stored as it is, not compressed."""
+        """Whether a record is stored without compression."""
         return self._records[name].compress_type == zipfile.ZIP_STORED
 
     def checksum(self, name: str) -> int:
-        """The CRC-32 of a record, as the archive says."""
+        """The CRC-32 of a record, from the archive."""
         return self._records[name].CRC
 
     def read(self, name: str, limit: int) -> bytes:
-        """A record, whose checksum is checked.
+        """The contents of a record, after checking its checksum.
 
         Raises:
             RecordError: if it is damaged, or larger than `limit` bytes.
@@ -85,7 +85,7 @@ class Records:
         return content
 
     def start(self, name: str) -> int:
-        """Where the bytes of a stored record begin in the file."""
+        """The offset of a stored record's bytes in the file."""
         info = self._records[name]
         self._file.seek(info.header_offset)
         head = self._file.read(_LOCAL.size)
@@ -116,12 +116,12 @@ def _check(info: zipfile.ZipInfo) -> None:
 
 @contextmanager
 def _foreseen() -> Iterator[None]:
-    """Turns what the standard library raises on damaged archives into RecordError."""
+    """Turns errors of the standard library on damaged archives into RecordError."""
     try:
         yield
     except RecordError:
         raise
-    except Exception as error:  # the file decides what goes wrong in the reader, so any failure is the file's
+    except Exception as error:  # any failure in the reader is caused by the file
         raise RecordError(f"damaged: {str(error) or type(error).__name__}") from error
 
 

@@ -6,7 +6,7 @@
              calibration tokens [64, 128] from its training text, test tokens [128, 128] from text it never saw
 
 Both are `torch.export` archives with a dynamic batch dimension; chars takes any length up to 128.
-`benchmarks/train_demo.py` made them and says where the data comes from.
+`benchmarks/train_demo.py` created them and names the source of the data.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DemoFiles:
 
 
 def demo_files(name: str) -> DemoFiles:
-    """The demo model called `name`, with its data.
+    """The demo model `name`, with its data.
 
     Raises:
         UsageError: if there is no such demo.
@@ -63,9 +63,9 @@ def demo_files(name: str) -> DemoFiles:
 
 
 def write_demo(name: str, folder: Path) -> None:
-    """Write model.pt2, calibration.pt and test.pt into `folder`, which is made if missing.
+    """Write model.pt2, calibration.pt and test.pt to `folder`, which is created if needed.
 
-    test.pt holds (images, labels) for digits, and tokens for chars.
+    test.pt has (images, labels) for digits, and tokens for chars.
 
     Raises:
         UsageError: if there is no such demo.

@@ -2,8 +2,8 @@
 
 python -m mpq.demo.session > docs/session.md
 
-Every command is run in a new folder, in a terminal of 80 columns, and what it prints is the recording. Figures may differ in their last
-digits on another machine; a test holds the commands against this file and what they print against the page, but for figures.
+The commands run in a new folder, in a terminal of 80 columns, and their output is recorded. Numbers may differ in their last digits on
+another machine; a test compares the commands with this file and their output with the page, except for numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEAD = """\
 Recorded by `python -m mpq.demo.session > docs/session.md`, on the small CNN for handwritten digits that ships with mpq.
 To follow it, run `mpq demo --keep .` in an empty folder: it writes `model.pt2`, `calibration.pt` and `test.pt`.
 """
-_PROGRESS = re.compile(r"\w+ \d+/\d+, \d+ s left: ")  # said only on a slow machine
+_PROGRESS = re.compile(r"\w+ \d+/\d+, \d+ s left: ")  # printed only on a slow machine
 GIT = "git -c user.name=you -c user.email=you@example.org"
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -73,7 +73,7 @@ def record(folder: Path) -> str:
 
 
 def printed(command: str, folder: Path) -> str:
-    """What a command prints, on both streams, in a terminal of 80 columns."""
+    """The output of a command, on both streams, in a terminal of 80 columns."""
     environment = {
         **os.environ,
         "COLUMNS": "80",

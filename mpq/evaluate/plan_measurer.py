@@ -35,15 +35,15 @@ class PlanMeasurer:
 
     Args:
         model: the model of the analysis; unchanged between measurements.
-        data: all samples of the analysis, what `load_data` gave, or the same batches; they are split in the same way.
+        data: all samples of the analysis: the result of `load_data`, or the same batches; they are split in the same way.
         table: the analysis.
-        quantizer: in place of the analysis's own.
-        rest_dtype: "bf16", "fp16" or "fp32", what the plans store unquantized tensors in: they are rounded in every measurement.
-        cache: folder where the analysis kept codes and statistics; None finds them again.
+        quantizer: used instead of the analysis's own.
+        rest_dtype: "bf16", "fp16" or "fp32": dtype in which the plans store unquantized tensors; they are rounded in every measurement.
+        cache: folder where the analysis kept codes and statistics; None computes them again.
 
     Raises:
         MismatchError: if model or data are not those of the analysis.
-        NumericsError: if `rest_dtype` has no finite number for a value.
+        NumericsError: if `rest_dtype` cannot represent a value as a finite number.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PlanMeasurer:
         return self._errors(self._calibration, schemes)
 
     def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
-        """The same, batch by batch."""
+        """The error on each calibration sample, batch by batch."""
         weights = self._weights(schemes)
         for index in range(len(self._calibration.data.batches)):
             yield self._calibration.batch_errors(index, weights).numpy()
@@ -93,7 +93,7 @@ class PlanMeasurer:
         return self._errors(self._held_out, schemes)
 
     def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
-        """What each scheme of each layer would change in the calibration error of a plan.
+        """How each scheme of each layer would change the calibration error of a plan.
 
         Raises:
             ModelError: if the model or the metric gives no gradients; the message says why.
@@ -111,7 +111,7 @@ class PlanMeasurer:
                 value = own(self._module)
                 found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
                 values: Errors = found.reshape(-1)
-        except Exception as error:  # user code may fail in any way
+        except Exception as error:  # user code may raise any error
             raise UsageError(f"the metric failed with {type(error).__name__}: {first_line(error)}") from error
         if not len(values) or not np.isfinite(values).all():
             shown = values[0] if len(values) == 1 else "nothing" if not len(values) else "values that are not all finite"
@@ -123,5 +123,5 @@ class PlanMeasurer:
         return found
 
     def _weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
-        """All values that differ from the unquantized model's."""
+        """All tensors that differ from the unquantized model's."""
         return self._variants.weights(schemes) | self._rounded

@@ -41,20 +41,20 @@ def evaluate(
 ) -> Evaluation:
     """Metrics of `quantized` next to those of `reference`.
 
-    Always: relative_mse and cosine, over all compared outputs and, where there are several, of each. Where an output is logits or
-    probabilities: kl_divergence (nats; mean, 95% quantile and maximum over samples) and top1_agreement. With labels, or for a language
+    Always: relative_mse and cosine, over all compared outputs and, if there are several, of each. If an output is logits or probabilities:
+    kl_divergence (nats; mean, 95% quantile and maximum over samples) and top1_agreement. With labels, or for a language
     model with its own next tokens: accuracy and loss (nats), and perplexity for a language model. Padding never counts.
 
     Args:
         reference: the unquantized model.
-        quantized: what `load` gave.
-        data: what `load_data` gave, or batches as from a DataLoader.
+        quantized: the result of `load`.
+        data: the result of `load_data`, or batches as from a DataLoader.
         outputs: names or globs of the outputs to compare; empty compares all that are not computed from others.
-        progress: show how far it is: a bar on a terminal, a line in a notebook.
+        progress: show progress: a bar on a terminal, a line in a notebook.
         on_progress: called after each batch.
 
     Raises:
-        DataError: if the data does not fit the models.
+        DataError: if the data does not match the models.
         NumericsError: if an output is not finite.
     """
     before, after = _module(reference), _module(quantized)

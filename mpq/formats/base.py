@@ -1,17 +1,17 @@
-"""The base of all formats: what one code means and how it is stored, as numbers and texts.
+"""The base of all formats: the meaning of a code and how it is stored, as numbers and strings.
 
-A format is a value. Others ask it in this order:
+A format is plain data. Its fields and methods are used in this order:
 
-    check                            while a scheme is made: the groups, zero points and 8-bit scales that go with it
+    check                            when a scheme is made: the allowed groups, zero points and 8-bit scales
     code_bytes, scale_dtype, storage to count bytes (`Scheme.stored`) and to pack codes (`tensors/packing.py`)
     start, levels, clip_ratios       to quantize (`tensors/levels.py`, `tensors/scales.py`)
     linear                           to multiply packed codes (`tensors/kernels/`)
     tail, summary                    to describe it: JSON schemas, help, docs
 
-There are three kinds. Codes of integers are whole numbers less a zero point, codes of levels index a table, and floats are the weights
-themselves. Coded formats are integers that are compressed in files, `coded.py`.
+There are three kinds. Codes of integers minus a zero point are integers, codes of levels index a table, and floats are the weights
+themselves. Coded formats are integers that are compressed in files (`coded.py`).
 
-A new format goes into the tuple `FORMATS` of a file in this folder, its own or that of its family. `registry.py` finds it there.
+Add a new format to the tuple `FORMATS` of a file in this folder, its own or that of its family. `registry.py` finds it there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mpq.errors import SchemeError
 
 Kind = Literal["integers", "levels", "floats"]
 Start = Literal["largest", "mean", "exponent"]
-MOST_BITS = 8  # of a code: it is held in one byte while a weight is worked on
+MOST_BITS = 8  # bits of a code: it takes one byte while a weight is processed
 SCALE_DTYPE, EXPONENT_DTYPE = "F16", "U8"
 _GROUP = r"-g([2-9]|[1-9][0-9]+)"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+|\.[0-9]+)*")
@@ -39,7 +39,7 @@ class FloatStorage(NamedTuple):
         dtype: in safetensors.
         torch_dtype: its name in torch.
         exponent_bits: bits of the exponent.
-        mantissa_bits: bits of the mantissa, without the leading one.
+        mantissa_bits: bits of the mantissa, without the implicit leading one.
     """
 
     dtype: str
@@ -48,7 +48,7 @@ class FloatStorage(NamedTuple):
     mantissa_bits: int
 
     def holds(self, other: FloatStorage) -> bool:
-        """Whether every number of `other` is a number of this one."""
+        """Whether this format represents every number of `other`."""
         return self.exponent_bits >= other.exponent_bits and self.mantissa_bits >= other.mantissa_bits
 
 
@@ -58,22 +58,22 @@ class Format:
 
     Args:
         name: as written in schemes: lower case.
-        bits: of one code, or of one number. Less may be stored, see `radix`.
+        bits: bits of one code, or of one number. Storage may take less, see `radix`.
         kind: "integers", "levels" or "floats".
-        summary: what it is, in a few words, for the docs.
-        levels: of kind "levels": the value of each code in units of the scale; NaN for codes that are never used. Nor is a second zero.
-        clip_ratios: scales that the scale search tries, as shares of the starting scale; negative ones turn the levels around.
-        range_clips: of formats with zero points: shares of the lowest and of the highest weight that a scale is to cover, to be tried.
-        start: the scale that a search starts from, and that round-to-nearest takes: "largest" puts the largest magnitude of a group on the
-            largest level, "mean" takes the mean magnitude, "exponent" the largest power of two that clips less than a factor of two.
+        summary: a short description for the docs.
+        levels: for kind "levels": the value of each code in units of the scale; NaN for codes that are never used, such as a second zero.
+        clip_ratios: scales that the scale search tries, as shares of the starting scale; negative ones flip the signs of the levels.
+        range_clips: for formats with zero points: shares of the lowest and of the highest weight that the scale search tries to cover.
+        start: the scale that a search starts from, and that round-to-nearest uses: "largest" maps the largest magnitude of a group to the
+            largest level, "mean" uses the mean magnitude, "exponent" the largest power of two that clips less than a factor of two.
         radix: codes are stored as digits to this base, as many as fit in a byte; 0 packs their bits densely.
-        fixed_group: the only group size that there is; None allows any.
-        free_groups: beside `fixed_group`: a format with the same levels and groups of any size.
-        exponent_scales: scales are powers of two without sign, stored as 8-bit exponents, instead of fp16 numbers.
-        cells: levels within -1 to 1 are looked up by so many equal cells on each side of zero: fast, and off by half a cell at most;
-            0 finds the nearest level exactly.
-        storage: of kind "floats": how they are stored.
-        hundredths: of coded integers: the bits that a weight takes in a file, in hundredths; 0 for all others.
+        fixed_group: the only allowed group size; None allows any.
+        free_groups: with `fixed_group`: a format with the same levels and any group size.
+        exponent_scales: scales are positive powers of two, stored as 8-bit exponents, instead of fp16 numbers.
+        cells: levels from -1 to 1 are looked up in this number of equal cells on each side of zero: fast, with an error of at most half a
+            cell; 0 finds the nearest level exactly.
+        storage: for kind "floats": how they are stored.
+        hundredths: for coded integers: bits per weight in a file, in hundredths; 0 for all others.
     """
 
     name: str
@@ -108,12 +108,12 @@ class Format:
 
     @property
     def coded(self) -> bool:
-        """Whether files hold its codes compressed."""
+        """Whether its codes are compressed in files."""
         return self.hundredths > 0
 
     @property
     def rate(self) -> float:
-        """Bits that formats are compared by: of a code, without scales; of a coded format all that a weight takes in a file."""
+        """Bits by which formats are compared: of a code, without scales; for a coded format, all bits per weight in a file."""
         return self.hundredths / 100 if self.coded else self.bits
 
     @property
@@ -123,28 +123,28 @@ class Format:
 
     @property
     def scale_dtype(self) -> str:
-        """The safetensors dtype of its scales, where they are not of 8 bits by choice."""
+        """The safetensors dtype of its scales, unless the scheme has 8-bit scales."""
         return EXPONENT_DTYPE if self.exponent_scales else SCALE_DTYPE
 
     @cached_property
     def digits_per_byte(self) -> int:
-        """Codes in a byte where they are stored as digits; 0 where their bits are packed densely."""
+        """Codes per byte if they are stored as digits; 0 if their bits are packed densely."""
         return int(math.log(256, self.radix) + 1e-9) if self.radix else 0
 
     def code_bytes(self, count: int) -> int:
-        """Bytes of `count` packed codes; of coded ones with all that belongs to them."""
+        """Bytes of `count` packed codes; for coded ones including all overhead."""
         if self.coded:
             return count * self.hundredths // 800
         return -(-count * self.bits // 8) if not self.radix else -(-count // self.digits_per_byte)
 
     @cached_property
     def codes_per_run(self) -> int:
-        """The least number of codes that end at a whole byte."""
+        """The smallest number of codes that fill whole bytes."""
         return self.digits_per_byte or 8 // math.gcd(8, self.bits)
 
     @cached_property
     def linear(self) -> tuple[float, float] | None:
-        """Slope and offset where value = slope * code + offset in units of the scale, before any zero point; None for all others."""
+        """Slope and offset if value = slope * code + offset in units of the scale, before any zero point; else None."""
         if self.kind == "integers":
             return 1.0, -float(2 ** (self.bits - 1))
         if len(self.levels) < 2:
@@ -158,10 +158,10 @@ class Format:
         return max(level for level in self.levels if not math.isnan(level))
 
     def check(self, group_size: int | None, *, symmetric: bool, small_scales: bool) -> int | None:
-        """The group size of a scheme that asks for `group_size`: a format may fix it.
+        """The group size of a scheme with the requested `group_size`: a format may fix it.
 
         Raises:
-            SchemeError: if the format cannot have such groups, zero points or scales of 8 bits.
+            SchemeError: if the format cannot have such groups, zero points or 8-bit scales.
         """
         name, fixed = self.name, self.fixed_group
         if self.kind == "floats" and (group_size is not None or not symmetric):

@@ -1,6 +1,6 @@
 """One and two levels of magnitude: int1 is -1 or 1 (Rastegari et al. 2016), ternary -1, 0 or 1 (Ma et al. 2024).
 
-Both start from the mean magnitude, since covering the range loses most. Ternary codes are stored five to a byte.
+Both start from the mean magnitude, because covering the whole range gives the largest error. Ternary codes are stored five to a byte.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from mpq.formats.base import Format
 
 FORMATS = (
-    Format("int1", 1, "levels", "-1 and 1", levels=(-1.0, 1.0), start="mean"),  # codes do not depend on the scale: the refit finds it
+    Format("int1", 1, "levels", "-1 and 1", levels=(-1.0, 1.0), start="mean"),  # codes do not depend on the scale, which the refit finds
     Format(
         "ternary",
         2,

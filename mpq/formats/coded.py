@@ -1,10 +1,10 @@
-"""Entropy-coded integers: ec1 to ec8, a family with a member for every hundredth of a bit.
+"""Entropy-coded integers: ec1 to ec8, in steps of a hundredth of a bit.
 
-All weights of a layer are rounded to multiples of one step, and the codes are compressed. Small ones are frequent and take few bits, large
-ones are rare, and none is clipped. The name says how many bits a weight takes in a file, with all that belongs to it: the encoder
-chooses the smallest step with which the layer fits, and fills up what is left. So the size is known before anything is encoded. An
-entropy-coded uniform grid is within a quarter of a bit of what any code can reach (Gish and Pierce 1968). In memory the codes take 8 bits,
-and the kernels of int8 multiply them. `tensors/coding.py` has the layout of the bytes.
+All weights of a layer are rounded to multiples of one step, and the codes are compressed. Small codes are frequent and take few bits, large
+ones are rare, and none is clipped. The name gives the bits per weight in a file, including all overhead: the encoder chooses the smallest
+step for which the layer fits, and pads with zeros. So the size is known before anything is encoded. An entropy-coded uniform grid is within
+a quarter of a bit of the best possible code (Gish and Pierce 1968). In memory the codes take 8 bits and run on the int8 kernels.
+`tensors/coding.py` has the layout of the bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME = re.compile(f"ec{CODED_RATES}")
 
 @lru_cache(maxsize=1024)
 def coded_format(name: str) -> Format | None:
-    """The coded format of this name, without zeros at the end of its rate; None if there is none."""
+    """The coded format of this name, without trailing zeros in its rate; None if there is none."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

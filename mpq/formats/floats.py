@@ -1,4 +1,4 @@
-"""Floating point as models have it: weights are stored as they are, without scales."""
+"""Ordinary floating-point formats: weights are stored directly, without scales."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grammar of schemes for people and editors: a pattern and a description of every scheme that there is, from the formats themselves."""
+"""The grammar of schemes for people and editors: a pattern and a description of all schemes, generated from the formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpq.formats.registry import formats
 
 
 def scheme_pattern() -> str:
-    """A regular expression (ECMA-262, as in JSON schemas) of all schemes in lower case, spaces around them allowed."""
+    """A regular expression (ECMA-262, as in JSON schemas) for all schemes in lower case, with optional spaces around them."""
     by_tail: dict[str, list[str]] = {}
     for name, found in formats().items():
         by_tail.setdefault(found.tail, []).append(re.escape(name).replace(r"\-", "-"))

@@ -1,6 +1,6 @@
 """Integers: int2 to int8, whole numbers times a scale, symmetric or with a zero point.
 
-A symmetric code less its middle lies in -2**(b-1) .. 2**(b-1)-1, one more value below zero than above. So the scale search tries scales
+A symmetric code minus its middle is in -2**(b-1) .. 2**(b-1)-1, with one more value below zero than above. So the scale search tries scales
 of both signs, and the scale that uses all codes.
 """
 
@@ -12,7 +12,7 @@ _CLIPPING = {2: (0.25, 36), 3: (0.35, 32), 4: (0.45, 28), 5: (0.6, 20), 6: (0.7,
 
 
 def _shares(bits: int) -> list[float]:
-    """Shares of the range that a scale may cover, largest first, without the whole range."""
+    """Shares of the range that a scale may cover, largest first, except the whole range."""
     lowest, steps = _CLIPPING[bits]
     return [1 - (1 - lowest) * step / steps for step in range(1, steps + 1)]
 

@@ -26,7 +26,7 @@ def minifloat_levels(exponent_bits: int, mantissa_bits: int, *, power: int = 0) 
 
 
 def _without(levels: list[float], patterns: range) -> tuple[float, ...]:
-    """Levels without these patterns of either sign, which are infinity or not a number."""
+    """Levels without these patterns of either sign, which are infinity or NaN."""
     half = len(levels) // 2
     return tuple(math.nan if code % half in patterns else level for code, level in enumerate(levels))
 

@@ -1,6 +1,6 @@
 """Microscaled formats (OCP Microscaling 1.0): small floating-point numbers times a power of two per 32 weights, stored in 8 bits (e8m0).
 
-A search starts from the exponent that the specification gives, and tries its neighbours.
+A search starts from the exponent in the specification and tries its neighbors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Levels spaced like normal weights: nl3 to nl7, and nf4 (Dettmers et al. 2023, QLoRA).
 
-nl levels are the numbers -1 to 1 - 2**(1-b) in equal steps through the quantile function of the normal distribution: zero among them, the
-lowest one -1. Lloyd's algorithm on groups of 32 to 64 normal weights under their best scale gives levels that lie closer around zero, less
-so the smaller the groups. Quantiles within a central share of the distribution are nearly as good, and the share is their only parameter.
+nl levels apply the quantile function of the normal distribution to equal steps from -1 to 1 - 2**(1-b); they include zero, and the lowest
+one is -1. Lloyd's algorithm on groups of 32 to 64 normal weights under their best scale gives levels that are denser around zero, less so
+for smaller groups. Quantiles within a central share of the distribution are nearly as good, and the share is their only parameter.
 """
 
 from __future__ import annotations

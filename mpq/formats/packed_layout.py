@@ -1,4 +1,4 @@
-"""Packed codes in memory: the tables that `tensors/kernels/bags.py` multiplies, and the bytes that a packed layer takes."""
+"""Packed codes in memory: the tables for `tensors/kernels/bags.py`, and the bytes of a packed layer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 from mpq.formats.scheme import Scheme
 
-_LINE_ENDS = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of slope and offset that the kernel wants in each line
-_WHOLE, _BLOCK = 1 << 20, 256  # up to so many weights all outputs are one block; larger ones have blocks of so many
+_LINE_ENDS = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of slope and offset that the kernel needs in each line
+_WHOLE, _BLOCK = 1 << 20, 256  # up to this many weights all outputs are one block; larger layers have blocks of this many outputs
 
 
 class TableLayout(NamedTuple):
-    """How codes lie in memory for the packed products of `tensors/kernels/bags.py`.
+    """The layout of codes in memory for the packed products of `tensors/kernels/bags.py`.
 
     Args:
-        bits: of one code.
-        block: outputs whose codes lie together, for every column a line; the last block is padded.
-        line_bytes: bytes of a line: `block` codes, then what the kernel wants.
+        bits: bits of one code.
+        block: number of outputs whose codes are together, one line for every column; the last block is padded.
+        line_bytes: bytes of a line: `block` codes, then slope and offset.
     """
 
     bits: int
@@ -32,7 +32,7 @@ def table_bits(scheme: Scheme) -> int:
 
 
 def table_layout(scheme: Scheme, matrix: tuple[int, int]) -> TableLayout:
-    """The layout of a weight of shape (rows, columns); large weights lie in blocks whose sums stay in registers and run in parallel."""
+    """The layout of a weight of shape (rows, columns); large weights have blocks whose sums stay in registers and run in parallel."""
     (rows, columns), bits = matrix, table_bits(scheme)
     large = rows * columns > _WHOLE and rows > _BLOCK
     block = _BLOCK if large else math.ceil(rows * bits / 8) * 8 // bits
@@ -40,9 +40,9 @@ def table_layout(scheme: Scheme, matrix: tuple[int, int]) -> TableLayout:
 
 
 def packed_bytes(scheme: Scheme, matrix: tuple[int, int]) -> int:
-    """Bytes in memory of a packed weight of shape (rows, columns), on a CPU whose fast kernels serve.
+    """Bytes in memory of a packed weight of shape (rows, columns), on a CPU with the fast kernels.
 
-    Codes that are linear in their values lie in a table; all others stay as they are stored, their scales of 8 bits as fp16.
+    Codes that are linear in their values are in a table; all others keep their stored form, with 8-bit scales converted to fp16.
     """
     scheme = scheme.in_memory
     if scheme.element.linear is None:

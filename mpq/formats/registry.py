@@ -1,6 +1,6 @@
-"""All formats by name, found in the files of this folder: every `FORMATS` tuple counts. No list of names is kept anywhere else.
+"""All formats by name, found in the `FORMATS` tuples of the files in this folder. There is no other list of names.
 
-Coded formats are a family without end, one for every rate: `format_named` makes them when they are asked for.
+There is one coded format for every rate: `format_named` creates them on demand.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _found: dict[str, Format] = {}
 
 
 def formats() -> dict[str, Format]:
-    """Every format by name, without the coded ones: integers, then levels, then floats; families by the fewest bits among them."""
+    """Every format by name, except the coded ones: integers, then levels, then floats; families sorted by their fewest bits."""
     if not _found:
         _found.update(_ordered(_families()))
     return _found
 
 
 def format_named(name: str) -> Format | None:
-    """The format of this name, coded ones included; None if there is none."""
+    """The format of this name, including coded ones; None if there is none."""
     return formats().get(name) or coded_format(name)
 
 
@@ -35,7 +35,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def integers_by_bits() -> dict[int, str]:
-    """The name of the integers of each number of bits."""
+    """The name of the integer format for each number of bits."""
     return {formats()[name].bits: name for name in names("integers")}
 
 

@@ -5,14 +5,14 @@ A scheme is written `<format>[-asym][-gN][-s8]`:
     int4            4-bit integers, symmetric, one fp16 scale per row (output channel)
     int4-g128       one fp16 scale per 128 weights of a row; the last group of a row may be shorter
     int4-asym-g32   with a zero point of 4 bits for each scale
-    int4-g16-s8     each scale in 8 bits, relative to a power of two per row: groups of half the size at the same bytes
+    int4-g16-s8     each scale in 8 bits, relative to a power of two per row: groups of half the size with the same bytes
     nf4-g64         levels of a table times a scale
     mxfp4  bf16     formats that fix their groups, or have none
-    ec4.5           whole numbers with one step for the layer, compressed to 4.5 bits per weight with all that belongs to them
+    ec4.5           integers with one step for the layer, compressed to 4.5 bits per weight, including all overhead
 
 A weight is seen as a matrix [rows, columns]: rows are the output channels, columns everything that one output sums
 over. Codes of the whole matrix are packed densely in row order, so 8 codes of b bits take b bytes and only the end of the
-matrix is padded to a byte. `Scheme.stored` is the only place that counts bits on disk, `packed_layout.py` those of packed codes in memory.
+matrix is padded to a byte. Only `Scheme.stored` counts bits on disk, and only `packed_layout.py` counts bits of packed codes in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mpq.formats.registry import format_named, formats
 from mpq.formats.stored import Stored
 from mpq.shown import shown
 
-_UNKNOWN = r"[a-z]+[0-9]+(?:-e[0-9]+m[0-9]+)?"  # what looks like a format
+_UNKNOWN = r"[a-z]+[0-9]+(?:-e[0-9]+m[0-9]+)?"  # looks like a format
 
 
 @dataclass(frozen=True, order=True)
@@ -38,9 +38,9 @@ class Scheme:
 
     Args:
         format: name of an element format, see `registry.py` and `coded.py`.
-        group_size: weights of a row that share a scale; None means the whole row. Not for floating point; a format may fix it.
+        group_size: weights of a row that share a scale; None means the whole row. Not for floating-point formats; a format may fix it.
         symmetric: False adds a zero point to each scale. Integer formats only.
-        small_scales: whether scales take 8 bits instead of 16, `tensors/small_scales.py`. Only with groups.
+        small_scales: whether scales take 8 bits instead of 16 (`tensors/small_scales.py`). Only with groups.
 
     Raises:
         SchemeError: if the format is unknown, or cannot have such groups, zero points or scales.
@@ -68,7 +68,7 @@ class Scheme:
 
     @property
     def element(self) -> Format:
-        """What its format is."""
+        """Its format."""
         found = format_named(self.format)
         assert found is not None
         return found
@@ -80,7 +80,7 @@ class Scheme:
 
     @property
     def is_integer(self) -> bool:
-        """Whether weights are whole numbers of 2 to 8 bits, less a zero point, times a scale."""
+        """Whether weights are integers of 2 to 8 bits, minus a zero point, times a scale."""
         return self.element.kind == "integers"
 
     @property
@@ -90,12 +90,12 @@ class Scheme:
 
     @property
     def in_memory(self) -> Scheme:
-        """The scheme of the same codes in memory: those of coded formats are unpacked to 8 bits when they are loaded."""
+        """The scheme of the same codes in memory: codes of coded formats are unpacked to 8 bits when loaded."""
         return Scheme("int8") if self.is_coded else self
 
     @property
     def rate(self) -> float:
-        """Bits that schemes are compared by: of one code, without scales; of a coded format all that a weight takes in a file."""
+        """Bits by which schemes are compared: of one code, without scales; for a coded format, all bits per weight in a file."""
         return self.element.rate
 
     @property
@@ -108,11 +108,11 @@ class Scheme:
         return 1 if self.group_size is None else math.ceil(columns / self.group_size)
 
     def by_rows(self) -> Scheme:
-        """The same codes with one scale, not of 8 bits, for each row; a format with fixed groups keeps them."""
+        """The same format with one 16-bit scale per row; a format with fixed groups keeps them."""
         return Scheme(self.format, None, self.symmetric)
 
     def stored(self, matrix: tuple[int, int]) -> tuple[Stored, ...]:
-        """The tensors that hold a weight of shape (rows, columns), exactly as they are written."""
+        """The tensors that store a weight of shape (rows, columns), exactly as written."""
         (rows, columns), element = matrix, self.element
         if element.storage is not None:
             return (Stored("values", element.storage.dtype, (rows, columns)),)

@@ -1,11 +1,11 @@
-"""Stored tensors: what a weight becomes in a file, and how many bytes that takes."""
+"""Stored tensors: the parts of a weight in a file, and their bytes."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-PARTS = ("values", "codes", "scales", "zero_points")  # what `Scheme.stored` may name
+PARTS = ("values", "codes", "scales", "zero_points")  # dtypes that `Scheme.stored` may use
 DTYPE_BYTES = {
     "U8": 1,
     "I8": 1,

@@ -1,6 +1,6 @@
-"""JSON schemas of the files that people write: plans, configurations, budgets. Editors complete and check with them. No torch.
+"""JSON schemas of the files that users edit: plans, configurations, budgets. Editors use them to complete and check. No torch.
 
-The files here are made by `mpq/schemas/generate.py`. They lack the names of metrics, quantizers and methods: their registries give them.
+`mpq/schemas/generate.py` writes the files here. They lack the names of metrics, quantizers and methods, which come from the registries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def schema(name: Name) -> dict[str, Any]:
 
 
 def _fill(name: Name, found: dict[str, Any]) -> None:
-    """Put the names that registries hold into a schema, in place."""
+    """Fill the names from the registries into a schema, in place."""
     if name == "config":
         settings = found["properties"]["analyze"]["properties"]
         settings["metric"] |= {"enum": ["auto", *METRICS]}

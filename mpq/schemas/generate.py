@@ -1,4 +1,4 @@
-"""The JSON schemas of the files that people write, from the definitions that read them: python -m mpq.schemas.generate."""
+"""Generates the JSON schemas of the files that users edit from the definitions that read them: python -m mpq.schemas.generate."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TITLES: dict[Name, str] = {"plan": "mpq plan", "config": "mpq configuration", "
 
 
 def generated(name: Name) -> dict[str, Any]:
-    """The schema of one kind of file (draft 2020-12), in which every definition stands where it is used."""
+    """The schema of one kind of file (draft 2020-12), with every definition inlined where it is used."""
     kind = _KINDS[name]
     (_, parts) = msgspec.json.schema_components([kind], ref_template="{name}")
-    body = _folded(_inlined(parts[kind.__name__], parts), keep_null=name == "plan")  # mpq writes null into plans only
+    body = _folded(_inlined(parts[kind.__name__], parts), keep_null=name == "plan")  # mpq writes null only in plans
     if name == "config":
         for section in body["properties"].values():
             _add_hyphened(section)
@@ -47,7 +47,7 @@ def _inlined(value: Any, parts: dict[str, Any]) -> Any:
 
 
 def _folded(value: Any, *, keep_null: bool) -> Any:
-    """The same, with "or null" as a second type, or left out where it only means that a key may be missing."""
+    """The schema with "or null" as a second type, or without it if it only means that a key may be missing."""
     if isinstance(value, list):
         return [_folded(each, keep_null=keep_null) for each in value]
     if not isinstance(value, dict):
@@ -65,12 +65,12 @@ def _folded(value: Any, *, keep_null: bool) -> Any:
 
 
 def _is_noise(key: str, value: Any) -> bool:
-    """The names of classes, and defaults, which all mean "not given"."""
+    """Whether a keyword is noise: class names, and defaults, which all mean "not given"."""
     return (key == "title" and isinstance(value, str)) or (key == "default" and not isinstance(value, dict))
 
 
 def _add_hyphened(section: dict[str, Any]) -> None:
-    """Name the settings as the options of the command line do, too."""
+    """Also allow the names of the command-line options for the settings."""
     for name, value in list(section["properties"].items()):
         if "_" in name:
             section["properties"][name.replace("_", "-")] = value
