@@ -1,1 +1,1 @@
-"""Arithmetic on one tensor: quantize, pack, unpack, scales. It knows no model and no data."""
+"""Arithmetic on one tensor: quantize, pack, unpack, scales. It does not know models or data."""

@@ -1,19 +1,21 @@
-"""How the codes of a coded format lie in a file: Zstandard frames that hold whole numbers from -128 to 127, a row after another.
+"""The layout of a coded format in a file: Zstandard frames with integers from -128 to 127, row after row.
 
     bytes 0-1    the step, fp16
     byte 2       the number of classes of rows, 1 to 16
-    then         the class of each row, 4 bits, the first one lowest, where there are several classes
-                 for each class an exponent, a byte, and the length of its frame, 4 bytes, the lowest first
-                 the frames; each holds the rows of its class in order
+    then         the class of each row, 4 bits, the first one lowest, if there are several classes
+                 for each class an exponent (one byte) and the length of its frame (4 bytes, little-endian)
+                 the frames; each has the rows of its class in order
     zeros        up to the size that the scheme says
 
-A weight is code * step * 2**(exponent / 2). Frames have neither magic number, size nor checksum. Zstandard codes bytes by Huffman codes,
-with a table for each 128 KiB, and repeated sequences by reference. Rows whose weights are spread alike are a class, for codes that fit all
-rows are longer than codes that fit each. So are rows with a weight beyond 127 steps, whose steps are 1.4, 2, 2.8, ... times as large.
+A weight is code * step * 2**(exponent / 2). Frames have no magic number, size or checksum. Zstandard uses Huffman codes for bytes, with a
+table for each 128 KiB, and references for repeated sequences. Rows with a similar spread of weights form a class, because codes that fit
+each class are shorter than codes that fit all rows. Rows with a weight beyond 127 steps form their own classes; their steps are 1.4, 2,
+2.8, ... times as large.
 
-Two settings write them. The fast one has almost only Huffman codes: entropy + 0.05 to 0.08 bit from 3 bits up. The strong one searches
-for repetitions in earnest, at a fiftieth of the speed: it pays below 3 bits, where a Huffman code is too coarse, and for tables with
-rows that are nearly equal, as those of ids that training never saw. Both are read alike. Other coders: see `benchmarks/log.md`.
+The encoder has two settings. The fast one uses almost only Huffman codes: entropy + 0.05 to 0.08 bits from 3 bits up. The strong one
+searches thoroughly for repetitions, at a fiftieth of the speed: it pays below 3 bits, where Huffman codes are too coarse, and for tables
+with nearly equal rows, such as those of ids that training never saw. Both are decoded in the same way. Other coders: see
+`benchmarks/log.md`.
 """
 
 from __future__ import annotations
@@ -44,10 +46,10 @@ LARGEST_EXPONENT = 7
 FACTORS = torch.tensor([2 ** (exponent / 2) for exponent in range(LARGEST_EXPONENT + 1)], dtype=torch.float64)
 """What the step is multiplied by, by exponent."""
 _MOST = 16
-_ROUNDING = 1e-3  # of fp16, and less than a quarter of the way to the next factor
+_ROUNDING = 1e-3  # fp16 rounding, and less than a quarter of the distance to the next factor
 _HEAD = struct.Struct("<eB")
 _CLASS = struct.Struct("<BI")
-_PLAIN = b"\0"  # how a frame begins that has no size, checksum or dictionary
+_PLAIN = b"\0"  # the start of a frame without size, checksum or dictionary
 _DAMAGED = "its codes are damaged"
 
 
@@ -66,10 +68,10 @@ class Coded(NamedTuple):
 
     @classmethod
     def of(cls, codes: Tensor, scales: Tensor) -> Coded:
-        """Codes with their scales, fp16 [rows, 1], as `scales` gave them; the least is the step.
+        """Codes with their scales, fp16 [rows, 1], from `scales`; the smallest is the step.
 
         Raises:
-            NumericsError: if there is none.
+            NumericsError: if the scales are not multiples of one step.
         """
         least = float(scales.min())
         found = cls(codes, torch.bucketize(scales.double().view(-1) / least, FACTORS * (1 - _ROUNDING)).sub_(1).clamp_(min=0).byte(), least)
@@ -79,15 +81,15 @@ class Coded(NamedTuple):
 
     @property
     def scales(self) -> Tensor:
-        """What the codes of each row are multiplied by, fp16 [rows, 1]."""
+        """The scale of each row, fp16 [rows, 1]."""
         return (self.step * FACTORS)[self.exponents.int()].half().unsqueeze(1)
 
 
 def encode(weight: Coded, size: int) -> Tensor:
-    """Codes as they are stored, uint8 [size].
+    """The stored bytes of codes, uint8 [size].
 
     Raises:
-        NumericsError: if no setting of the encoder gives so few bytes.
+        NumericsError: if no setting of the encoder reaches this size.
     """
     order = list(CLASSES)
     for strong in (False, True):
@@ -97,12 +99,12 @@ def encode(weight: Coded, size: int) -> Tensor:
             if len(found) <= size:
                 return torch.frombuffer(bytearray(found.ljust(size, b"\0")), dtype=torch.uint8)
             lengths[classes] = len(found)
-        order = sorted(CLASSES, key=lambda classes: lengths[classes])  # what is slow begins with what served best
+        order = sorted(CLASSES, key=lambda classes: lengths[classes])  # the slow setting starts from the best number of classes
     raise NumericsError(f"{weight.codes.numel()} codes do not fit in {size} bytes: this is a bug in mpq, please report it")
 
 
 def encoded(weight: Coded, *, classes: int, strong: bool) -> bytes:
-    """The same without the zeros at the end, with the rows divided in so many classes at most, by one of the two settings."""
+    """The bytes without the trailing zeros, with at most this many classes of rows, by one of the two settings."""
     members = _members(weight, classes)
     compressor = _compressor(strong)  # not shared between threads
     frames = [compressor.compress(weight.codes[rows].numpy().data) for rows in members]
@@ -119,10 +121,10 @@ def encoded(weight: Coded, *, classes: int, strong: bool) -> bytes:
 def decode(stored: Tensor, matrix: tuple[int, int]) -> Coded:
     """The weight of shape (rows, columns) that `encode` stored.
 
-    No more memory is taken than for the codes, whatever the bytes are.
+    It allocates no more memory than the codes need, even for damaged bytes.
 
     Raises:
-        FormatError: if they are not what `encode` gives for a matrix of this shape.
+        FormatError: if they are not a valid encoding of a matrix of this shape.
     """
     (rows, columns), reader = matrix, _Reader(stored.contiguous().numpy().data)
     step, classes = _HEAD.unpack(reader.take(_HEAD.size))
@@ -142,7 +144,7 @@ def decode(stored: Tensor, matrix: tuple[int, int]) -> Coded:
 
 
 class _Reader:
-    """Bytes, taken one part after another."""
+    """Reads bytes part by part."""
 
     def __init__(self, data: memoryview) -> None:
         self._data, self._place = data, 0
@@ -156,7 +158,7 @@ class _Reader:
 
 
 def _members(weight: Coded, classes: int) -> list[Tensor]:
-    """The rows of each class: those with the step itself by their spread, in parts of equal number; all others by their exponent."""
+    """The rows of each class: rows with the step itself by spread, in classes of equal size; all others by exponent."""
     exponents = weight.exponents
     plain = (exponents == 0).nonzero().view(-1)
     larger = [(exponents == other).nonzero().view(-1) for other in range(1, LARGEST_EXPONENT + 1)] if len(plain) < len(exponents) else []
@@ -180,7 +182,7 @@ def _stored_members(reader: _Reader, rows: int, classes: int) -> Sequence[Tensor
 
 
 def _decompressed(frame: memoryview, size: int) -> bytes:
-    if frame[:1] != _PLAIN:  # a size in the frame would be believed, and so much memory taken
+    if frame[:1] != _PLAIN:  # otherwise memory would be allocated for the size that a frame states
         raise FormatError(f"{_DAMAGED}: a frame says more than it may")
     try:
         found = ZstdDecompressor(format=FORMAT_ZSTD1_MAGICLESS, max_window_size=CODED_WINDOW).decompress(

@@ -1,13 +1,13 @@
-"""Coordinate descent on the output error: codes one by one, scales one by one, each to its best value while all others stay.
+"""Coordinate descent on the output error: sets each code and each scale in turn to its best value while all others are fixed.
 
-The error of a row, e H e^T with e = w - (code - zero) * scale, is quadratic in every code and in every scale. The best value of a code is
-the nearest to code + (H e)_j / (H_jj * scale), that of a scale is scale + (c H e) / (c H c) with c the steps of its group, rounded to
-what is stored; rounding a one-dimensional quadratic to the nearest grid point is exact, so no step makes the error larger (normal levels
-are found to within half a cell of `levels.py`). Codes by descent: QuantEase (Behdin et al. 2023); a scale fitted to given codes in the
-metric of H: as in the scale refits after GPTQ.
+The error of a row, e H e^T with e = w - (code - zero) * scale, is quadratic in every code and in every scale. The best code is the one
+nearest to code + (H e)_j / (H_jj * scale). The best scale is scale + (c H e) / (c H c), with c the steps of its group, rounded to a
+storable value. Rounding the minimum of a one-dimensional quadratic to the nearest grid point is optimal, so no step increases the error
+(normal levels are found to within half a cell of `levels.py`). Descent on codes: QuantEase (Behdin et al. 2023); fitting a scale to given
+codes in the metric of H: like the scale refits after GPTQ.
 
-Columns go in blocks. H e of a whole group is one matrix product; within a block a column asks for what the columns before it have
-changed when its turn comes, one product with a vector, so that a column costs five short calls however many rows there are.
+Columns are processed in blocks. H e of a whole group is one matrix product. Within a block, each column adds the effect of the previous
+columns' changes with one vector product, so a column costs five short calls for any number of rows.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ BLOCK = 32
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A weight in the course of being quantized; changed in place.
+    """A weight while it is quantized; changed in place.
 
     Args:
-        codes: float32 [blocks, columns, rows], whole numbers or levels.
-        scale: float32 [blocks, groups, rows], such as can be stored.
-        zero: float32 [blocks, groups, rows], whole numbers.
-        size: columns of a group.
-        exponents: float32 [blocks, 1, rows] of scales in 8 bits, see `tensors/small_scales.py`; else None.
+        codes: float32 [blocks, columns, rows], integers or levels.
+        scale: float32 [blocks, groups, rows], storable values.
+        zero: float32 [blocks, groups, rows], integers.
+        size: columns per group.
+        exponents: float32 [blocks, 1, rows] for 8-bit scales, see `tensors/small_scales.py`; else None.
     """
 
     codes: Tensor
@@ -44,14 +44,14 @@ class State:
     exponents: Tensor | None = None
 
     def values(self) -> Tensor:
-        """The weights that the codes stand for, [blocks, columns, rows]."""
+        """The dequantized weights, [blocks, columns, rows]."""
         columns = self.codes.shape[1]
         scale, zero = (one.repeat_interleave(self.size, dim=1)[:, :columns] for one in (self.scale, self.zero))
         return (self.codes - zero).mul_(scale)
 
 
 def step_bounds(zero: Tensor, scheme: Scheme) -> tuple[Any, Any]:
-    """The least and the greatest step, code less zero point, of integer codes: numbers, or tensors like `zero`."""
+    """The smallest and largest step (code minus zero point) of integer codes: numbers, or tensors like `zero`."""
     if scheme.symmetric:
         return -(2 ** (scheme.bits - 1)), 2 ** (scheme.bits - 1) - 1
     return -zero, 2**scheme.bits - 1 - zero
@@ -63,15 +63,15 @@ def nearest_steps(values: Tensor, bounds: tuple[Any, Any], scheme: Scheme) -> Te
 
 
 def descend(weights: Tensor, state: State, hessian: Tensor, scheme: Scheme, *, sweeps: int, codes: bool = True) -> None:
-    """Lower the error of `state` in place, by `sweeps` over all columns and groups; the scales of a coded scheme stay.
+    """Reduce the error of `state` in place, by `sweeps` over all columns and groups; the scales of a coded scheme do not change.
 
     Args:
         weights: [blocks, columns, rows].
         state: codes and scales to start from.
         hessian: [blocks, columns, columns], with a positive diagonal.
-        scheme: gives the codes and the scales that there are.
+        scheme: defines the possible codes and scales.
         sweeps: passes over all columns.
-        codes: False leaves the codes and fits the scales only.
+        codes: False keeps the codes and fits only the scales.
     """
     error = weights - state.values()
     for _ in range(sweeps):
@@ -93,14 +93,14 @@ def _sweep_group(error: Tensor, state: State, hessian: Tensor, group: int, colum
             error[:, columns][:, block] -= change
             gradient.baddbmm_(within[:, :, block], change, alpha=-1)
         torch.add(steps, zero, out=state.codes[:, columns])
-    if not scheme.is_coded:  # whose rows have one step together
+    if not scheme.is_coded:  # whose rows share one step
         _fit_scale(error[:, columns], gradient, steps, state, within, group, scheme)
 
 
 def _sweep_block(gradient: Tensor, steps: Tensor, within: Tensor, scale: Tensor, bounds: tuple[Any, Any], scheme: Scheme) -> Tensor:
-    """The best step for each column of a block in turn, in place; by how much the weights change, [blocks, columns, rows].
+    """Set the best step for each column of a block in turn, in place; returns the change of the weights, [blocks, columns, rows].
 
-    In units of the scale, with each row of H divided by its diagonal, what is wanted of a column is its step plus its gradient.
+    In units of the scale, with each row of H divided by its diagonal, the target of a column is its step plus its gradient.
     """
     diagonal = within.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
     wanted = (gradient / diagonal).div_(scale).add_(steps)
@@ -115,7 +115,7 @@ def _sweep_block(gradient: Tensor, steps: Tensor, within: Tensor, scale: Tensor,
 
 
 def _fit_scale(error: Tensor, gradient: Tensor, steps: Tensor, state: State, within: Tensor, group: int, scheme: Scheme) -> None:
-    """The best scale of one group for each row; `error` and `gradient` are those of its columns."""
+    """The best scale of one group for each row; `error` and `gradient` are for its columns."""
     gain = (steps * gradient).sum(1)
     norm = (steps * (within @ steps)).sum(1)
     old = state.scale[:, group]

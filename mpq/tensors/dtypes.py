@@ -1,4 +1,4 @@
-"""What torch and safetensors call the same element types; tensors of other types are stored bit for bit as numbers of known ones."""
+"""Names of element types in torch and safetensors; tensors of other types are stored bit for bit as numbers of a known type."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TORCH_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 
 def as_stored(tensor: Tensor) -> Tensor:
-    """A tensor with the same bits whose dtype safetensors has: real and imaginary parts along a last dim, or bytes."""
+    """A tensor with the same bits in a dtype that safetensors has: real and imaginary parts along a last dimension, or bytes."""
     if tensor.dtype in SAFETENSORS_DTYPES or tensor.is_quantized:
         return tensor
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor.contiguous().view(torch.uint8)
 
 
 def from_stored(stored: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor of `dtype` that `as_stored` gave; one of a dtype that safetensors has is unchanged."""
+    """The inverse of `as_stored` for a tensor of `dtype`; dtypes that safetensors has are unchanged."""
     if dtype in SAFETENSORS_DTYPES:
         return stored
     return torch.view_as_complex(stored) if dtype.is_complex else stored.view(dtype)

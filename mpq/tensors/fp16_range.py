@@ -1,8 +1,7 @@
-"""Whether fp16 can hold what a scheme stores of a weight: its scales, or its values.
+"""Whether fp16 can represent what a scheme stores for a weight: its scales, or its values.
 
-Quantization does not depend on the unit of the weights: in a unit twice as small, all numbers are twice as large. What fp16's range costs
-is thus the error of a weight, compared with that of the same weight in a unit that uses the range fully. Units are powers of two, which
-change nothing else.
+Quantization does not depend on the unit of the weights. So the cost of fp16's limited range is the error of a weight compared with the
+error of the same weight in a unit that uses the range fully. Units are powers of two, which change nothing else.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from mpq.formats.scheme import Scheme
 from mpq.tensors.quantized import FLOAT_DTYPES
 from mpq.tensors.scales import Scales, grouped, losses, minmax_scales
 
-_ALLOWED_LOSS = 4.0  # times the squared error that the scheme has anyway: as much as one bit less
-_MOVED = 0.5  # a stored scale this far from the wanted one, relative to it, no longer means the same
-_ALLOWED_SHARE = 0.01  # of the squares of all weights, in groups with such scales
-_LOST = 0.5  # of the squares of one row
-_FINE_SCALE = 2.0**-18  # is 64 steps of fp16 above zero
+_ALLOWED_LOSS = 4.0  # factor on the scheme's own squared error: equivalent to one bit less
+_MOVED = 0.5  # a stored scale with a larger relative error counts as wrong
+_ALLOWED_SHARE = 0.01  # share of the sum of squared weights allowed in groups with such scales
+_LOST = 0.5  # share of the squares of one row
+_FINE_SCALE = 2.0**-18  # 64 fp16 steps above zero
 _BF16_LOSS = 2.0**-20  # relative squared error of rounding to bf16
-_TOP = 15  # the exponent of weights that use the range fully: no scale is larger than the largest weight
+_TOP = 15  # exponent of weights that use the full range: no scale is larger than the largest weight
 _MOST_EXPONENT = 126
 _CHUNK = 1 << 20
 
 
 def fits_range(matrix: Tensor, scheme: Scheme) -> bool:
-    """Whether a matrix [rows, columns] loses little more than the scheme's own precision to the range of the numbers that it stores.
+    """Whether a matrix [rows, columns] loses little precision to the range of the stored numbers, beyond the scheme's own error.
 
-    Scales may not be beyond 65504. Where they are so small that fp16 rounds them coarsely, or to zero, the squared error of the whole
-    matrix may not be more than four times what it is otherwise, and groups whose scale is off by more than half may hold no more than a
-    hundredth of its squares. Values in fp16 may not lose more than in bf16.
+    Scales may not exceed 65504. If they are so small that fp16 rounds them coarsely, or to zero, the squared error of the whole matrix may
+    be at most four times its usual value, and groups whose scale is wrong by more than half may have at most a hundredth of its squares.
+    Values in fp16 may not lose more than in bf16.
     """
     if scheme.is_float:
         return FLOAT_DTYPES[scheme.format] != torch.float16 or _float16_loss(matrix) <= _BF16_LOSS
@@ -56,10 +55,10 @@ def fits_range(matrix: Tensor, scheme: Scheme) -> bool:
 
 
 def lost_rows(matrix: Tensor, scheme: Scheme) -> int:
-    """How many rows of a matrix [rows, columns] the range of the numbers that `scheme` stores makes worthless.
+    """The number of rows of a matrix [rows, columns] that are lost because of the range of the numbers that `scheme` stores.
 
-    A row is lost if its squared error is more than half of its squares and more than four times what it is in the row's own best unit. The
-    errors of a few such rows can be invisible in those of the whole matrix, but a normalization behind them makes them large.
+    A row is lost if its squared error is more than half of its squares and more than four times its error in the row's own best unit. The
+    errors of a few such rows may be invisible in the whole matrix, but a following normalization makes them large.
     """
     if scheme.is_float:
         return 0 if FLOAT_DTYPES[scheme.format] != torch.float16 else _count_lost(matrix, matrix.half().float() - matrix)
@@ -84,7 +83,7 @@ def _count_lost(matrix: Tensor, errors: Tensor) -> int:
 
 
 def _float16_loss(matrix: Tensor) -> float:
-    """The squared error of rounding to fp16, relative to the squares of the values; infinite where a value is beyond 65504."""
+    """The squared error of rounding to fp16, relative to the squares of the values; infinite if a value exceeds 65504."""
     largest = matrix.abs().max()
     if not bool(largest > 0):
         return 0.0
@@ -93,7 +92,7 @@ def _float16_loss(matrix: Tensor) -> float:
 
 
 def _are_fine(groups: Tensor, scales: Scales) -> bool:
-    """Whether the scales of all groups that hold anything are far from zero."""
+    """Whether the scales of all nonzero groups are far from zero."""
     return not bool((groups.any(-1) & (scales.scale.float().abs() < _FINE_SCALE)).any())
 
 
@@ -102,5 +101,5 @@ def _sum(tensor: Tensor) -> float:
 
 
 def _clamped(exponent: int) -> int:
-    """An exponent whose power of two, and the inverse of that, are float32 numbers."""
+    """An exponent clamped so that its power of two and the inverse are float32 numbers."""
     return min(max(exponent, -_MOST_EXPONENT), _MOST_EXPONENT)

@@ -1,7 +1,7 @@
 """The output error of a changed weight, from the second moment of its inputs.
 
-With H the mean of x x^T, a row that is off by e changes its output by an expected square of e H e^T. Rows do not interact, so this
-figure decides row by row. A weight whose rows meet different inputs (groups of a convolution, experts) has one H per block of rows.
+With H the mean of x x^T, an error e in a row changes its output by an expected square of e H e^T. Rows do not interact, so each row is
+judged separately. A weight whose rows have different inputs (groups of a convolution, experts) has one H per block of rows.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ def blocks_of(hessian: Tensor) -> Tensor:
 
 
 def to_blocks(matrix: Tensor, groups: int) -> Tensor:
-    """A matrix [rows, columns] as [groups, columns, rows of a group], contiguous: a column of all rows is one run of memory."""
+    """A matrix [rows, columns] as [groups, columns, rows of a group], contiguous: a column of all rows is contiguous."""
     return matrix.view(groups, -1, matrix.shape[1]).mT.contiguous()
 
 
 def from_blocks(blocks: Tensor) -> Tensor:
-    """The matrix of which `to_blocks` made `blocks`."""
+    """The inverse of `to_blocks`."""
     return blocks.mT.reshape(-1, blocks.shape[1])
 
 
 def output_errors(difference: Tensor, hessian: Tensor) -> Tensor:
-    """The expected squared output error of each row that is off by `difference` [rows, columns]; float64 [rows]."""
+    """The expected squared output error of each row with the error `difference` [rows, columns]; float64 [rows]."""
     blocks = blocks_of(hessian)
     rows = difference.view(blocks.shape[0], -1, difference.shape[1])
     return ((rows @ blocks) * rows).sum(-1, dtype=torch.float64).view(-1)
 
 
 def conditioned(hessian: Tensor, count: int, damp_percent: float) -> Tensor:
-    """Second moments fit to be optimised against: float32 [groups, columns, columns], mean diagonal one, positive definite.
+    """Second moments conditioned for optimization: float32 [groups, columns, columns], mean diagonal one, positive definite.
 
-    Products of different columns are shrunk by sqrt(columns / count), at most a half, for that is about their relative error when
-    they are estimated from `count` positions (shrinkage to the diagonal: Ledoit and Wolf 2004); then a share of the mean diagonal is
-    added to the diagonal. A group without any input gets the identity.
+    Products of different columns are shrunk by sqrt(columns / count), at most one half, because that is about their relative error when
+    estimated from `count` positions (shrinkage to the diagonal: Ledoit and Wolf 2004). Then a share of the mean diagonal is added to the
+    diagonal. A group without any input gets the identity.
     """
     blocks = blocks_of(hessian).clone()
     diagonal = blocks.diagonal(dim1=-2, dim2=-1).clone()
@@ -55,7 +55,7 @@ def conditioned(hessian: Tensor, count: int, damp_percent: float) -> Tensor:
 
 
 def importance_of(hessian: Tensor, damp_percent: float) -> Tensor:
-    """The weight of each column's squared error: the energy of its inputs [groups, columns], mean one, damped so that none is zero."""
+    """The weight of each column's squared error: the energy of its inputs [groups, columns], with mean one, damped so that none is zero."""
     diagonal = blocks_of(hessian).diagonal(dim1=-2, dim2=-1)
     mean = diagonal.mean(-1, keepdim=True)
     return torch.where(mean > 0, diagonal / mean + damp_percent, 1.0)
@@ -64,7 +64,7 @@ def importance_of(hessian: Tensor, damp_percent: float) -> Tensor:
 def inverse_factor(hessian: Tensor) -> Tensor:
     """The upper Cholesky factor of the inverse of conditioned second moments: float32 [groups, columns, columns].
 
-    With H = R R^T, R upper, it is the inverse of R. More damping is added where rounding made H indefinite.
+    With H = R R^T, R upper triangular, it is the inverse of R. More damping is added if rounding made H indefinite.
     """
     flipped = hessian.double().flip(-2, -1)
     diagonal = flipped.diagonal(dim1=-2, dim2=-1)

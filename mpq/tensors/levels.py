@@ -1,7 +1,7 @@
 """Levels: formats whose codes index a table, in units of the scale; `formats/` has the tables. Integers of 2 to 8 bits need none.
 
-While a weight is worked on, a "code" of such a format is its level and its zero point is 0, so that (code - zero) * scale holds for every
-format; `to_codes` gives what is stored.
+While a weight is processed, a "code" of such a format is its level and its zero point is 0, so that (code - zero) * scale holds for every
+format; `to_codes` gives the stored codes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Levels(NamedTuple):
         table: level by code; NaN for codes that are never used.
         ascending: the distinct levels in order.
         codes: the code of each of them, uint8.
-        bounds: the middles between neighbours.
+        bounds: the midpoints between neighbors.
     """
 
     table: Tensor
@@ -46,7 +46,9 @@ def nearest_level(values: Tensor, scheme: Scheme) -> Tensor:
     """The nearest level of each value."""
     cells = scheme.element.cells
     if cells:
-        found = values.mul(cells).add_(cells).clamp_(0, 2 * cells - 1).int().clamp_(min=0)  # second clamp: NaN is cast to any integer
+        found = (
+            values.mul(cells).add_(cells).clamp_(0, 2 * cells - 1).int().clamp_(min=0)
+        )  # second clamp: NaN becomes an arbitrary integer in the cast
         return _by_cell(scheme.format).to(values.device).index_select(0, found.flatten()).view(values.shape)
     levels = levels_of(scheme.format)
     return levels.ascending.to(values.device)[_positions(values, levels)]
@@ -54,7 +56,7 @@ def nearest_level(values: Tensor, scheme: Scheme) -> Tensor:
 
 @cache
 def _by_cell(format_name: str) -> Tensor:
-    """The nearest level by equal cells from -1 to 1: each middle between levels is off by half a cell at most; 7 times as fast."""
+    """The nearest level by equal cells from -1 to 1: each midpoint is off by at most half a cell; 7 times as fast."""
     cells = formats()[format_name].cells
     middles = (torch.arange(2 * cells, dtype=torch.float64) + 0.5) / cells - 1
     levels = levels_of(format_name)
@@ -78,12 +80,12 @@ def to_exponents(scale: Tensor) -> Tensor:
 
 
 def from_exponents(codes: Tensor) -> Tensor:
-    """The float32 powers of two that `to_exponents` encoded."""
+    """The inverse of `to_exponents`."""
     return torch.ldexp(torch.ones_like(codes, dtype=torch.float32), codes.int() - 127)
 
 
 def power_of_two(scale: Tensor) -> Tensor:
-    """The nearest power of two to each magnitude, by difference; 1 for zero."""
+    """The power of two nearest to each magnitude, by difference; 1 for zero."""
     mantissa, exponent = torch.frexp(scale.float().abs())
     exponent = torch.where(mantissa >= 0.75, exponent, exponent - 1).clamp(-60, 60)
     return torch.where(mantissa > 0, torch.ldexp(torch.ones_like(mantissa), exponent), 1.0)

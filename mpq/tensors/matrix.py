@@ -1,7 +1,7 @@
-"""A weight seen as a matrix [rows, columns]: rows are the output channels, columns what one output sums over.
+"""A weight as a matrix [rows, columns]: rows are the output channels, columns are the elements that one output sums over.
 
-The weight of a grouped transposed convolution is [in, out / groups, ...], and each part of its first axis has outputs of its own. With
-`groups` the rows are those of the first part, then those of the second: as in the weight [out, in / groups, ...] of a convolution.
+The weight of a grouped transposed convolution is [in, out / groups, ...], and each part of its first axis has its own outputs. With
+`groups`, the rows are those of the first part, then those of the second: like in the weight [out, in / groups, ...] of a convolution.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def to_matrix(weight: Tensor, axes: Sequence[int], groups: int = 1) -> Tensor:
-    """The weight as a float32 matrix [rows, columns], its output `axes` first; a copy only where one is needed."""
+    """The weight as a float32 matrix [rows, columns], its output `axes` first; a copy only if needed."""
     if groups > 1:
         return to_matrix(weight.reshape(grouped_shape(weight.shape, groups)), grouped_axes(axes))
     order = _order(weight.ndim, axes)
@@ -33,12 +33,12 @@ def from_matrix(matrix: Tensor, shape: Sequence[int], axes: Sequence[int], group
 
 
 def grouped_shape(shape: Sequence[int], groups: int) -> tuple[int, ...]:
-    """The shape of a weight whose first axis is split in two: the groups, and what each of them has."""
+    """The shape of a weight whose first axis is split in two: the groups, and the elements of each."""
     return groups, shape[0] // groups, *shape[1:]
 
 
 def grouped_axes(axes: Sequence[int]) -> tuple[int, ...]:
-    """The output axes of a weight whose first axis is split as by `grouped_shape`: the groups come first."""
+    """The output axes of a weight after the split by `grouped_shape`: the groups come first."""
     return 0, *(axis + 1 for axis in axes)
 
 

@@ -1,4 +1,4 @@
-"""Unquantized tensors stored in a smaller floating-point dtype: only those that become smaller, and only where the range holds them."""
+"""Unquantized tensors stored in a smaller floating-point dtype: only those that become smaller, and only if the range suffices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mpq.tensors.quantized import FLOAT_DTYPES
 
 
 def narrow_dtype(dtype: torch.dtype, wanted: str | None) -> torch.dtype:
-    """What a tensor of `dtype` is stored in: `wanted` if it is a real floating-point dtype of more bytes, else its own.
+    """The stored dtype of a tensor: `wanted` if `dtype` is a real floating-point dtype with more bytes, else `dtype`.
 
     Args:
-        dtype: of the tensor.
+        dtype: dtype of the tensor.
         wanted: "bf16", "fp16" or "fp32"; None keeps every dtype.
     """
     smaller = FLOAT_DTYPES[wanted] if wanted is not None else dtype
@@ -21,12 +21,12 @@ def narrow_dtype(dtype: torch.dtype, wanted: str | None) -> torch.dtype:
 
 
 def overflow(tensor: Tensor, wanted: str) -> float | None:
-    """The finite value of a tensor that `wanted` has no finite number for; None where it holds all of them."""
+    """A finite value of a tensor that `wanted` cannot represent; None if it can represent all values."""
     target = narrow_dtype(tensor.dtype, wanted)
     if target == tensor.dtype or not tensor.numel():
         return None
     ends = torch.stack(torch.aminmax(tensor))
-    if not bool(torch.isfinite(ends).all()):  # infinity and NaN stay what they are
+    if not bool(torch.isfinite(ends).all()):  # infinity and NaN stay unchanged
         finite = tensor[torch.isfinite(tensor)]
         ends = torch.stack(torch.aminmax(finite)) if finite.numel() else finite
     lost = ends[~torch.isfinite(ends.to(target))]
@@ -34,15 +34,15 @@ def overflow(tensor: Tensor, wanted: str) -> float | None:
 
 
 def narrowed(tensor: Tensor, wanted: str | None, name: str) -> Tensor:
-    """A tensor as it is stored.
+    """A tensor in its stored form.
 
     Args:
-        tensor: of any dtype.
+        tensor: a tensor of any dtype.
         wanted: "bf16", "fp16" or "fp32"; None keeps every dtype.
-        name: of the tensor, for the refusal.
+        name: name of the tensor, for the message.
 
     Raises:
-        NumericsError: if a finite value has no finite number in `wanted`.
+        NumericsError: if `wanted` cannot represent a finite value.
     """
     if wanted is None:
         return tensor

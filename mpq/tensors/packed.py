@@ -1,9 +1,9 @@
-"""The packed tensor: a `torch.Tensor` whose memory holds codes and scales, in the place of a module's parameter.
+"""The packed tensor: a `torch.Tensor` that stores codes and scales, in place of a module's parameter.
 
-It has the shape and the dtype of the weight that it stands for. Functions with a kernel for codes use it (`kernels/`): linear layers,
-matrix products, embeddings. Any other function gets the dequantized weight while it runs. Torch functions called from Python arrive
-through `__torch_function__`, before they are decomposed, and operators called from compiled code through `__torch_dispatch__`.
-It has no gradients and cannot be written to, except by another one of the same scheme and shape.
+It has the shape and the dtype of the weight that it represents. Linear layers, matrix products and embeddings use kernels for codes
+(`kernels/`). Any other function gets the dequantized weight while it runs. Torch functions called from Python arrive through
+`__torch_function__`, before they are decomposed, and operators called from compiled code through `__torch_dispatch__`. It has no gradients
+and cannot be written to, except with another one of the same scheme and shape.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class PackedTensor(torch.Tensor):
 
     Args:
         packed: its codes.
-        shape: of the weight.
+        shape: shape of the weight.
         axes: its output axes, see `tensors/matrix.py`.
-        dtype: of the weight that it stands for; products with it keep the dtype of the input.
-        groups: of its first axis, see `tensors/matrix.py`.
+        dtype: dtype of the weight that it represents; products with it keep the dtype of the input.
+        groups: groups of its first axis, see `tensors/matrix.py`.
     """
 
-    groups = 1  # also where an older file does not say
+    groups = 1  # also if an older file does not say
 
     packed_codes: Tensor
     packed_scales: Tensor | None
@@ -57,14 +57,14 @@ class PackedTensor(torch.Tensor):
     def __init__(self, packed: Codes, shape: Sequence[int], axes: Sequence[int], dtype: torch.dtype, groups: int = 1) -> None:
         self._packed, self.scheme_name = packed, str(packed.scheme)
         self.groups = groups
-        self.axes, self.weight_dtype = tuple(axes), dtype  # asking the tensor itself would come back through __torch_function__
+        self.axes, self.weight_dtype = tuple(axes), dtype  # the tensor's own attribute would recurse through __torch_function__
         self.output_axis = self.axes[0] if len(shape) == 2 and len(self.axes) == 1 else None
         self.packed_codes, self.packed_scales, self.packed_zero_points = packed.codes, packed.scales, packed.zero_points
 
     @property
     def packed(self) -> Codes:
         """The codes."""
-        if torch.compiler.is_compiling():  # a tracer must see its tensors come out of its attributes
+        if torch.compiler.is_compiling():  # a tracer must see its tensors come from its attributes
             return self._packed._replace(codes=self.packed_codes, scales=self.packed_scales, zero_points=self.packed_zero_points)
         return self._packed
 
@@ -74,20 +74,20 @@ class PackedTensor(torch.Tensor):
         return sum(part.numel() * part.element_size() for part in self.parts().values())
 
     def parts(self) -> dict[str, Tensor]:
-        """Its tensors by name: codes, and scales and zero points where there are any."""
+        """Its tensors by name: codes, and scales and zero points if it has them."""
         found = {name: getattr(self, f"packed_{name}") for name in _PARTS}
         return {name: part for name, part in found.items() if part is not None}
 
     def dequantize(self) -> Tensor:
-        """The weight in its own shape and dtype, contiguous; to the bit what `mpq.load` gives unpacked."""
+        """The weight in its own shape and dtype, contiguous; bit-identical to that of an unpacked `mpq.load`."""
         return from_matrix(choose.dequantize(self.packed), self.shape, self.axes, self.groups).to(self.weight_dtype)
 
     def with_parts(self, parts: Mapping[str, Any], *, dtype: torch.dtype | None = None) -> PackedTensor:
-        """The same weight with other tensors behind it, or of another dtype."""
+        """The weight with different tensors, or with another dtype."""
         return self.with_packed(self.packed._replace(**parts), dtype=dtype)
 
     def with_packed(self, packed: Codes, *, dtype: torch.dtype | None = None) -> PackedTensor:
-        """The same weight with other codes, or of another dtype."""
+        """The weight with different codes, or with another dtype."""
         return PackedTensor(packed, self.shape, self.axes, dtype or self.weight_dtype, self.groups)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -96,13 +96,13 @@ class PackedTensor(torch.Tensor):
         return f"PackedTensor({self.scheme_name}, shape={shape}, dtype={self.dtype}, device={self.device}, {self.packed_bytes:,} bytes)"
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
-        """The names of its tensors, and all else: how tracers take it apart."""
+        """The names of its tensors, and everything else, for tracers."""
         names, packed = [f"packed_{name}" for name in self.parts()], self._packed
         facts = (packed.layout, self.scheme_name, packed.matrix, packed.bits, packed.simple)
         return names, (*facts, self.axes, self.weight_dtype, self.groups)
 
     def _stable_hash_for_caching(self) -> str:
-        """What torch.compile's cache knows it by."""
+        """The key for torch.compile's cache."""
         return repr((self.__tensor_flatten__()[1], [list(part.shape) for part in self.parts().values()]))
 
     @staticmethod
@@ -146,7 +146,7 @@ def _handles(table: dict[Any, Handler], *functions: Any) -> Callable[[Handler], 
     return register
 
 
-@_handles(_OPERATORS, aten.linear.default)  # whole under inference_mode only
+@_handles(_OPERATORS, aten.linear.default)  # not decomposed, only under inference_mode
 @_handles(_FUNCTIONS, torch.nn.functional.linear, aten.linear.default)
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     if not _multiplies(input, weight, output_axis=0):
@@ -157,7 +157,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _convolution(function: Any, input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Any:  # noqa: A002
-    """What any function does, in a tenth of the time that it takes to find out."""
+    """The same as any other function, but ten times as fast as the general path."""
     return function(plain(input), plain(weight), *rest, **named)
 
 
@@ -259,7 +259,7 @@ def _copy_(weight: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
 
 
 def _identity(weight: PackedTensor) -> tuple[Any, ...]:
-    """What two weights must share for one to take the values of the other."""
+    """The properties that two weights must share for one to be copied into the other."""
     return weight.scheme_name, weight.packed.matrix, tuple(weight.shape), weight.axes, weight.groups
 
 
@@ -269,7 +269,7 @@ def plain(value: Tensor) -> Tensor:
 
 
 def _multiplies(x: Tensor, weight: Tensor, *, output_axis: int) -> bool:
-    """Whether x can be multiplied with codes: a plain input without gradients, and a matrix with its outputs on one axis."""
+    """Whether x can be multiplied with codes: a plain input without gradients, and a matrix with its outputs along one axis."""
     return (
         isinstance(weight, PackedTensor)
         and not isinstance(x, PackedTensor)
@@ -282,12 +282,12 @@ def _multiplies(x: Tensor, weight: Tensor, *, output_axis: int) -> bool:
 
 
 def _swapped(weight: PackedTensor) -> PackedTensor:
-    """The transposed matrix: the same codes, their outputs on the other axis."""
+    """The transposed matrix: the same codes, with outputs along the other axis."""
     return PackedTensor(weight.packed, weight.shape[::-1], tuple(1 - axis for axis in weight.axes), weight.weight_dtype)
 
 
 def _dequantized(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Any operator: by its parts if it is made of others, which comes to be here under inference_mode; else on the dequantized weights."""
+    """Any operator: by its decomposition if it has one, which happens under inference_mode; else on the dequantized weights."""
     found = func.decompose(*args, **kwargs)
     if found is not NotImplemented:
         return found
@@ -298,4 +298,4 @@ def _dequantized(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     return func(*args, **kwargs)
 
 
-torch.serialization.add_safe_globals([PackedTensor, Codes, Scheme, (Scheme, "mpq.schemes.Scheme")])  # where older files have it
+torch.serialization.add_safe_globals([PackedTensor, Codes, Scheme, (Scheme, "mpq.schemes.Scheme")])  # its place in older files

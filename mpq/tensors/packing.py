@@ -1,7 +1,8 @@
 """Dense packing of b-bit codes, 1 <= b <= 8: 8 codes fill b bytes, and only the end of the tensor is padded.
 
 Bit i of the stream is bit i % 8 of byte i // 8; a code's lowest bit comes first.
-Formats with a radix have digits to this base instead, as many to a byte as fit, the first one lowest: ternary codes lie five to a byte.
+Formats with a radix store digits to this base instead, as many per byte as fit, the first one lowest: ternary codes are stored five to a
+byte.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ def unpack_codes(packed: Tensor, element: Format, count: int) -> Tensor:
 
 
 def codes_from(packed: Tensor, element: Format, first: int, count: int) -> Tensor:
-    """`count` codes from code `first` on, which must begin a byte; flat, uint8."""
+    """`count` codes from code `first` on, which must be at the start of a byte; flat, uint8."""
     return unpack_codes(packed[element.code_bytes(first) :][: element.code_bytes(count)], element, count)
 
 
 def codes_at(packed: Tensor, element: Format, places: Tensor) -> Tensor:
-    """The codes at any places, uint8 of their shape."""
+    """The codes at the given positions, uint8 in their shape."""
     if element.radix:
         byte, place = places // element.digits_per_byte, places % element.digits_per_byte
         digits: Tensor = packed[byte] // _powers(element, packed.device)[place] % element.radix
@@ -80,7 +81,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _pack_within_bytes(flat: Tensor, bits: int) -> Tensor:
-    """The same where no code crosses the end of a byte, which is three times as fast."""
+    """Like `pack` if no code crosses a byte boundary; three times as fast."""
     per_byte = 8 // bits
     filled = torch.nn.functional.pad(flat, (0, -flat.numel() % per_byte))
     packed = filled[::per_byte].clone()
@@ -96,7 +97,7 @@ def _pack_digits(codes: Tensor, element: Format) -> Tensor:
 
 
 def digits_of(packed: Tensor, element: Format) -> Tensor:
-    """All digits of bytes [count], of a format with a radix: uint8 [count, digits of a byte]."""
+    """All digits of bytes [count] for a format with a radix: uint8 [count, digits per byte]."""
     powers = _powers(element, packed.device)
     digits: Tensor = packed.unsqueeze(1) // powers % element.radix
     return digits

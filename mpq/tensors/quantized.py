@@ -1,12 +1,12 @@
-"""One quantized weight: codes, scales and zero points, and the way back to numbers.
+"""One quantized weight: codes, scales and zero points, and its dequantization.
 
     symmetric    weight = (code - 2**(bits - 1)) * scale      the scale may be negative
     asymmetric   weight = (code - zero_point) * scale
     by levels    weight = table[code] * scale               see `tensors/levels.py`
     coded        as symmetric with 8 bits, compressed where it is stored: `tensors/coding.py`
 
-Scales are fp16 (powers of two where the format says so, numbers that 8 bits hold under -s8), arithmetic is float32: what `dequantize`
-gives is exactly what was measured and what a loaded artifact holds.
+Scales are fp16 (or powers of two, if the format says so, or 8-bit numbers under -s8), arithmetic is float32: `dequantize` gives exactly the
+values that were measured and that a loaded artifact has.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class QuantizedWeight:
         matrix: (rows, columns).
         codes: uint8 [rows, columns] for integers and levels; the values in the scheme's dtype for floating-point schemes.
         scales: fp16 [rows, groups], uint8 exponents where scales are powers of two, or None.
-        zero_points: uint8 [rows, groups], or None when symmetric.
+        zero_points: uint8 [rows, groups], or None if symmetric.
     """
 
     scheme: Scheme
@@ -77,26 +77,26 @@ class QuantizedWeight:
         return parts
 
     def in_memory(self) -> QuantizedWeight:
-        """The same codes and scales under the scheme that they have in memory."""
+        """The same codes and scales under their in-memory scheme."""
         return replace(self, scheme=self.scheme.in_memory)
 
     @property
     def coded(self) -> Coded:
-        """The codes under a coded scheme as `tensors/coding.py` has them."""
+        """The codes under a coded scheme, as a `Coded`."""
         assert self.scales is not None
         return Coded.of((self.codes ^ 128).view(torch.int8), self.scales)
 
 
 def coded_weight(coded: Coded, scheme: Scheme) -> QuantizedWeight:
-    """The weight of such codes, under a coded scheme or as int8."""
+    """The weight of a `Coded`, under a coded scheme or as int8."""
     return QuantizedWeight(scheme, (coded.codes.shape[0], coded.codes.shape[1]), coded.codes.view(torch.uint8) ^ 128, coded.scales)
 
 
 def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> QuantizedWeight:
-    """The weight that `QuantizedWeight.pack` stored.
+    """The inverse of `QuantizedWeight.pack`.
 
     Raises:
-        FormatError: if a part is missing or has another shape than the scheme says.
+        FormatError: if a part is missing or does not have the shape of the scheme.
     """
     for stored in scheme.stored(matrix):
         found = parts.get(stored.part)
@@ -118,7 +118,7 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
 
 
 def are_parts(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> bool:
-    """Whether tensors from outside can be what `QuantizedWeight.pack` stored: names, shapes, dtypes, finite scales, readable codes."""
+    """Whether untrusted tensors can be the output of `QuantizedWeight.pack`: names, shapes, dtypes, finite scales, readable codes."""
     expected = {stored.part: (stored.shape, TORCH_DTYPES[stored.dtype]) for stored in scheme.stored(matrix)}
     found = {name: (tuple(part.shape), part.dtype) for name, part in parts.items()}
     if found != expected or not bool(parts.get("scales", torch.zeros(())).float().isfinite().all()):
@@ -135,7 +135,7 @@ def scales_of(parts: Mapping[str, Tensor], scheme: Scheme) -> Tensor:
 
 
 def spread(per_group: Tensor, scheme: Scheme, columns: int) -> Tensor:
-    """Repeat a figure per group [rows, groups] over the columns: [rows, columns], or [rows, 1] when a row is one group."""
+    """Repeat a value per group [rows, groups] over the columns: [rows, columns], or [rows, 1] if a row is one group."""
     if per_group.shape[1] == 1:
         return per_group
     assert scheme.group_size is not None

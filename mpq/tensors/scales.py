@@ -1,10 +1,10 @@
-"""Scale search: the scale (and zero point) of each group that loses least when its weights are rounded.
+"""Scale search: finds the scale (and zero point) of each group with the smallest rounding error.
 
 `best_scales` tries the clipping ratios of the format, both signs of a symmetric scale (the code range -2**(b-1)..2**(b-1)-1 has
-one more value on one side; a negative scale puts it where the weights need it, at no cost in bytes), then refits: given the
-codes, the scale that minimises the weighted squared error is <w, q> / <q, q>. Every trial uses the fp16-rounded scale that
-will be stored. Grid search over clipping: as in OCTAV (Sakr et al. 2022) and AWQ (Lin et al. 2023); alternating refit:
-Lloyd's algorithm. Formats with a table of levels go the same way: their "codes" here are levels, their zero points 0.
+one more value on one side; a negative scale puts it where the weights need it, at no cost in bytes). Then it refits: given the codes, the
+scale that minimizes the weighted squared error is <w, q> / <q, q>. Every trial uses the fp16-rounded scale that
+will be stored. Grid search over clipping: compare OCTAV (Sakr et al. 2022) and AWQ (Lin et al. 2023); alternating refit: Lloyd's algorithm.
+    Formats with a table of levels are handled in the same way: here, their "codes" are levels and their zero points 0.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mpq.tensors.small_scales import nearest_small, row_exponents
 SMALLEST_SCALE = 2.0**-24  # the smallest positive fp16 number
 LARGEST_SCALE = 65504.0
 _REFITS = 2
-_CHUNK = 1 << 17  # weights worked on at a time, small enough for the cache
+_CHUNK = 1 << 17  # weights processed at a time, small enough for the cache
 
 
 class Scales(NamedTuple):
-    """Per group: `scale` [rows, groups], fp16 or float32 powers of two, as the format stores them; and the zero point as float32 integers.
+    """Per group: `scale` [rows, groups], fp16 or float32 powers of two depending on the format, and the zero point as float32 integers.
 
     The zero point is the middle code of symmetric integers, 0 for levels.
     """
@@ -61,8 +61,8 @@ def nearest_codes(steps: Tensor, zero_point: Tensor, scheme: Scheme) -> Tensor:
 def minmax_scales(groups: Tensor, scheme: Scheme) -> Scales:
     """Scales that cover the range of each group: absmax / (2**(b-1) - 1) when symmetric, (max - min) / (2**b - 1) otherwise.
 
-    For levels what the format starts from: absmax / largest level, the mean magnitude, or the largest exponent less that of the largest
-    level.
+    For levels, the starting scale of the format: absmax / largest level, the mean magnitude, or the largest exponent minus that of the
+    largest level.
     """
     if not scheme.is_integer:
         return Scales(_level_scales(groups, scheme), torch.zeros(groups.shape[:2], device=groups.device))
@@ -88,15 +88,15 @@ def _level_scales(groups: Tensor, scheme: Scheme) -> Tensor:
 
 
 def storable(scale: Tensor, scheme: Scheme | None = None, exponents: Tensor | None = None) -> Tensor:
-    """The nearest scale that is stored and not zero: fp16, the sign is kept; or a power of two in float32, without sign.
+    """The nearest storable scale that is not zero: fp16 with its sign, or a positive power of two in float32.
 
     Args:
         scale: [rows, groups].
-        scheme: where it stores scales otherwise than in fp16.
-        exponents: of the rows where scales take 8 bits, broadcastable to `scale` of any shape; None takes those of `scale` itself.
+        scheme: the scheme, if it does not store scales in fp16.
+        exponents: exponents of the rows for 8-bit scales, broadcastable to `scale` of any shape; None uses those of `scale` itself.
 
     Raises:
-        NumericsError: if a scale is beyond fp16 or not a number.
+        NumericsError: if a scale exceeds fp16 or is NaN.
     """
     if not bool((scale.abs() <= LARGEST_SCALE).all()):
         raise NumericsError(f"a scale of {scale.abs().max().item():g} does not fit fp16 (at most 65504): keep this layer at bf16 or fp32")
@@ -109,15 +109,15 @@ def storable(scale: Tensor, scheme: Scheme | None = None, exponents: Tensor | No
 
 
 def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Scales:
-    """The scales with the least (weighted) squared error over a grid of clipping ratios, then refitted.
+    """The scales with the smallest (weighted) squared error over a grid of clipping ratios, then refitted.
 
     Args:
         groups: weights, float32 [rows, groups, group].
         scheme: of integers or levels.
-        importance: non-negative weight of each column's squared error, broadcastable to `groups`; None weighs all alike.
+        importance: non-negative weight of each column's squared error, broadcastable to `groups`; None weights all equally.
     """
     if importance is None and scheme.element.levels and 0.0 not in scheme.element.levels:
-        importance = (groups != 0).float()  # what fills a short group has no level of its own
+        importance = (groups != 0).float()  # the padding of a short group has no level
     rows_at_once = max(1, _CHUNK // max(1, groups.shape[1] * groups.shape[2]))
     parts = []
     for first in range(0, groups.shape[0], rows_at_once):
@@ -128,7 +128,7 @@ def best_scales(groups: Tensor, scheme: Scheme, importance: Tensor | None = None
 
 
 def settled(scales: Scales, scheme: Scheme) -> Scales:
-    """Scales whose groups were chosen one by one, as they can be stored together: the largest of a row decides how fine all are."""
+    """Scales chosen per group, rounded so that they can be stored together: the largest of a row determines the resolution."""
     return Scales(storable(scales.scale, scheme), scales.zero_point) if scheme.small_scales else scales
 
 
@@ -156,14 +156,14 @@ def _grid(groups: Tensor, covering: Scales, scheme: Scheme) -> list[Scales]:
 
 
 def _within(scale: Tensor) -> Tensor:
-    """Scales no larger than fp16 holds; what the search tries beyond the covering scale may be larger."""
+    """Scales clamped to the range of fp16; the search may try larger ones."""
     return scale.clamp(-LARGEST_SCALE, LARGEST_SCALE)
 
 
 def losses(groups: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None = None) -> Tensor:
-    """The (weighted) squared error of each group whose nearest codes are taken; float32 [rows, groups]."""
+    """The (weighted) squared error of each group with nearest codes; float32 [rows, groups]."""
     scale = scales.scale.float().unsqueeze(-1)
-    if scheme.is_integer and scheme.symmetric:  # the same without the zero point, which is the middle
+    if scheme.is_integer and scheme.symmetric:  # like the others without the zero point, which is the middle
         half = 2 ** (scheme.bits - 1)
         steps = (groups / scale).round_().clamp_(-half, half - 1)
     else:
@@ -182,14 +182,14 @@ def _keep_better(
 
 
 def fitted_scales(groups: Tensor, wanted: Tensor, scales: Scales, scheme: Scheme, importance: Tensor | None = None) -> Scales:
-    """The scales that bring the codes of `groups` under `scales` nearest to `wanted`, in (weighted) squared error.
+    """The scales that fit the codes of `groups` under `scales` best to `wanted`, in (weighted) squared error.
 
     Args:
-        groups: weights, float32 [rows, groups, group], whose nearest codes are taken.
-        wanted: what these codes are to stand for, in the same shape.
-        scales: give the codes; their zero points stay.
+        groups: weights, float32 [rows, groups, group], whose nearest codes are used.
+        wanted: the values that these codes should represent, in the same shape.
+        scales: determine the codes; their zero points stay.
         scheme: of integers or levels.
-        importance: as for `best_scales`.
+        importance: like for `best_scales`.
     """
     steps = round_to_scales(groups, scales, scheme).sub_(scales.zero_point.unsqueeze(-1))
     weighted = steps if importance is None else steps * importance

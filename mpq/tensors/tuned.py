@@ -1,11 +1,11 @@
-"""A quantized weight in the course of being tuned: numbers behind its scales and codes that follow gradients, and what they round to.
+"""A quantized weight during tuning: trainable values behind its scales and codes, and their rounding.
 
-A scale moves by a share of itself and stays what is stored: fp16 or 8 bits, with its sign. A code is the nearest whole number to a
-position that moves in units of the scale; gradients pass the rounding as if it were not there (straight-through: Bengio et al. 2013,
-arXiv 1308.3432; positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position begins where the
-unquantized weight lies, but within reach of its code, so that the codes are those that the quantizer chose until gradients say otherwise.
-Zero points stay, and so do the codes of formats with a table of levels, unless they are asked for: then a position moves between levels. A
-coded weight keeps its codes, for others might not fit in its bytes; its step moves, and with it the scales of all rows.
+A scale changes by a share of itself and stays storable: fp16 or 8 bits, with its sign. A code is the integer nearest to a trainable
+position in units of the scale; gradients pass through the rounding unchanged (straight-through: Bengio et al. 2013, arXiv 1308.3432;
+positions within a step of the weight: AutoRound, Cheng et al. 2023, arXiv 2309.05516). A position starts at the unquantized weight, clamped
+to the cell of its code, so the codes are those of the quantizer until gradients change them. Zero points do not change, nor do the codes of
+formats with a table of levels, unless requested: then a position moves between levels. A coded weight keeps its codes, because different
+ones might not fit in its bytes; only its step changes, and with it the scales of all rows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from mpq.tensors.levels import from_codes, levels_of, to_codes
 from mpq.tensors.quantized import QuantizedWeight, spread
 from mpq.tensors.scales import LARGEST_SCALE, grouped, storable
 
-_REACH = 0.45  # of a code: how far from its middle a position may begin
-_LARGEST_CHANGE = 0.5  # of a scale, as a share of it
+_REACH = 0.45  # how far from the middle of its code a position may start
+_LARGEST_CHANGE = 0.5  # change of a scale, as a share of it
 
 
 class TunedWeight:
-    """What a quantized weight becomes under gradients.
+    """A quantized weight with trainable scales and codes.
 
     Args:
-        weight: under a scheme with fp16 scales.
-        original: the unquantized matrix, float32 [rows, columns]; None leaves the codes as they are.
-        tables: move the codes of formats with a table of levels too.
+        weight: a weight under a scheme with fp16 scales.
+        original: the unquantized matrix, float32 [rows, columns]; None keeps the codes fixed.
+        tables: also train the codes of formats with a table of levels.
     """
 
     def __init__(self, weight: QuantizedWeight, original: Tensor | None, *, tables: bool = False) -> None:
@@ -55,11 +55,11 @@ class TunedWeight:
         return replace(self._weight, codes=self._codes(), scales=storable(self._first * (1 + share), self._weight.scheme))
 
     def take(self, gradient: Tensor, now: QuantizedWeight) -> None:
-        """Turn the gradient by the weight, float32 [rows, columns], into those of `change` and `positions`.
+        """Convert the gradient of the weight, float32 [rows, columns], into those of `change` and `positions`.
 
         Args:
-            gradient: of the error by each value; overwritten.
-            now: what `quantized` gave when the gradient was measured.
+            gradient: gradient of the error with respect to each value; overwritten.
+            now: the result of `quantized` when the gradient was measured.
         """
         assert now.scales is not None
         steps = replace(now, scales=torch.ones_like(now.scales)).dequantize()
@@ -81,7 +81,7 @@ class TunedWeight:
 
 
 def _near(weight: QuantizedWeight, wanted: Tensor) -> Tensor:
-    """`wanted`, in units of the scale, moved to where it rounds to the code of each weight."""
+    """`wanted`, in units of the scale, clamped to values that round to the code of each weight."""
     levels = levels_of(weight.scheme.format)
     gaps = levels.ascending.diff()
     low = torch.cat([levels.ascending[:1] - gaps[:1] / 2, levels.bounds])

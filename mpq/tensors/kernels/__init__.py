@@ -1,1 +1,1 @@
-"""Products with packed weights, chosen by format, shape and dtype."""
+"""Matrix products with packed weights, chosen by format, shape and dtype."""

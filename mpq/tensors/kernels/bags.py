@@ -1,15 +1,15 @@
 """Matrix products on packed codes in float32, by torch's quantized embedding bags on the CPU.
 
-An embedding bag sums rows of a table, each times a weight of its own. With one column of the matrix to each row of the table,
-and the input as those weights, the sum over the columns of one group is a bag, computed straight from codes of 2, 4 or 8 bits with
-float32 activations and accumulators:
+An embedding bag sums rows of a table, each multiplied by a weight. If each row of the table is one column of the matrix, and the weights
+are the input, then the sum over the columns of one group is a bag, computed directly from codes of 2, 4 or 8 bits with float32 activations
+and accumulators:
 
     y[n] = sum over groups g of  scale[n, g] * (sum over k in g of  x[k] * (code[n, k] - zero[n, g]))
 
-So nothing is rounded: the result differs from dequantize-and-multiply only by the order of its sums. The packed matmuls of torch
-that take float32 activations are many times slower, and the fast ones compute in bfloat16 (`benchmarks/log.md` has the figures).
+So nothing is rounded: the result differs from dequantize-and-multiply only by the order of summation. torch's packed matmuls for float32
+activations are many times slower, and the fast ones compute in bfloat16 (`benchmarks/log.md` has the numbers).
 
-    codes        [blocks * columns, bytes]   the codes of `block` outputs, then the row's scale and bias as the operator wants them
+    codes        [blocks * columns, bytes]   the codes of `block` outputs, then the row's scale and bias in the operator's form
     scales       [blocks, groups, block]     fp16
     zero_points  [blocks, groups, block]     uint8, or absent
 
@@ -36,7 +36,7 @@ _PRODUCTS, _UNPACKERS = (
     {bits: getattr(torch.ops.quantized, f"embedding_bag_{name}_{what}").default._op for bits, name in _NAMES.items()}
     for what in ("rowwise_offsets", "unpack")
 )
-_SUMS = 1 << 21  # of groups, before they are scaled and added up
+_SUMS = 1 << 21  # sums of groups, before they are scaled and added
 
 
 @lru_cache(maxsize=1)
@@ -46,12 +46,12 @@ def available() -> bool:
 
 
 def fits(scheme: Scheme) -> bool:
-    """Whether codes of this scheme are a linear function of their levels, as the table wants them."""
+    """Whether codes of this scheme are a linear function of their levels, as the table requires."""
     return scheme.element.linear is not None
 
 
 def packed_of(weight: Codes) -> Codes:
-    """The table of stored codes, made block by block; `fits` must hold for their scheme."""
+    """The table of stored codes, made block by block; their scheme must satisfy `fits`."""
     (rows, columns), (bits, block, line) = weight.matrix, table_layout(weight.scheme, weight.matrix)
     blocks, groups, end = -(-rows // block), weight.scheme.groups(columns), block * bits // 8
     table = torch.zeros(blocks, columns, line, dtype=torch.uint8)
@@ -72,7 +72,7 @@ def packed_of(weight: Codes) -> Codes:
 
 
 def weight_of(bags: Codes) -> QuantizedWeight:
-    """The weight of a table, by plain operations that every device has: the inverse of `packed_of`."""
+    """The weight of a table, by plain operations that every device supports: the inverse of `packed_of`."""
     (rows, columns), bits = bags.matrix, bags.bits
     blocks, groups, block = _scales(bags).shape
     body = bags.codes.view(blocks, columns, -1)[..., : block * bits // 8]
@@ -91,7 +91,7 @@ def few_rows(x: Tensor, bags: Codes) -> Tensor:
     """
     rows, columns = bags.matrix
     samples, scales = len(x), _scales(bags)
-    if samples == 1 and bags.simple:  # the step of a decoder: as few calls as there can be
+    if samples == 1 and bags.simple:  # a decoding step: as few calls as possible
         indices, offsets = _indices(1, 1, columns, bags.scheme.group_size or columns)
         found: Tensor = _PRODUCTS[bags.bits](bags.codes, indices, offsets, False, 0, False, x.reshape(-1), None, True)
         return found.mul_(scales[0]).sum(0, keepdim=True)
@@ -111,7 +111,7 @@ def few_rows(x: Tensor, bags: Codes) -> Tensor:
 
 
 def many_rows(x: Tensor, bags: Codes) -> Tensor:
-    """The same by dequantizing one block of outputs after another; only one block is ever held in float."""
+    """Like `few_rows`, but dequantizes one block of outputs after another; only one block is ever in float."""
     rows, _ = bags.matrix
     blocks, _, block = _scales(bags).shape
     if blocks == 1:
@@ -125,7 +125,7 @@ def many_rows(x: Tensor, bags: Codes) -> Tensor:
 
 
 def dequantize(bags: Codes) -> Tensor:
-    """The whole weight as float32 [rows, columns]; to the bit what `QuantizedWeight.dequantize` gives."""
+    """The whole weight as float32 [rows, columns]; bit-identical to `QuantizedWeight.dequantize`."""
     blocks = _scales(bags).shape[0]
     parts = [dequantized_block(bags, number) for number in range(blocks)]
     return (parts[0] if blocks == 1 else torch.cat(parts, 1))[:, : bags.matrix[0]].t()
@@ -152,7 +152,7 @@ def dequantized_block(bags: Codes, number: int) -> Tensor:
 
 
 def rows_of(bags: Codes, wanted: Tensor) -> Tensor:
-    """Rows of the weight by their numbers [count], as float32 [count, columns]; only these are dequantized."""
+    """Rows of the weight by index [count], as float32 [count, columns]; only these are dequantized."""
     (_, columns), bits, block = bags.matrix, bags.bits, _scales(bags).shape[2]
     number, place = wanted // block, wanted % block
     table = bags.codes.view(-1, columns, bags.codes.shape[1])
@@ -167,13 +167,13 @@ def _scales(bags: Codes) -> Tensor:
 
 
 def _line(scheme: Scheme) -> tuple[float, float]:
-    """Slope and offset of the operator: level = slope * code + offset; the zero point of a group comes on top."""
+    """Slope and offset of the operator: level = slope * code + offset; the zero point of a group is added."""
     assert scheme.element.linear is not None
     return scheme.element.linear
 
 
 def _put(lines: Tensor, codes: Tensor, bits: int) -> None:
-    """Write codes [outputs, columns] into the lines [columns, bytes] of their block."""
+    """Write codes [outputs, columns] to the lines [columns, bytes] of their block."""
     columnwise, per_byte = codes.t(), 8 // bits
     for place in range(per_byte):
         some = columnwise[:, place::per_byte]
@@ -181,7 +181,7 @@ def _put(lines: Tensor, codes: Tensor, bits: int) -> None:
 
 
 def _shift(bags: Codes) -> Tensor:
-    """What is left to subtract from the levels: zero points count from 0, the operator's levels from the middle."""
+    """The offset to subtract from the levels: zero points count from 0, the operator's levels from the middle."""
     assert bags.zero_points is not None
     return bags.zero_points.float().sub_(2 ** (bags.scheme.bits - 1))
 
@@ -194,7 +194,7 @@ def _group_sums(x: Tensor, bags: Codes) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _indices(samples: int, blocks: int, columns: int, size: int) -> tuple[Tensor, Tensor]:
-    """Table rows of every block in order, once for each sample, and where each bag begins."""
+    """Table rows of every block in order, repeated for each sample, and the start of each bag."""
     starts = torch.cat([torch.arange(0, columns, size) + part * columns for part in range(samples * blocks)])
     offsets = torch.cat([starts, torch.tensor([samples * blocks * columns])])
     lines = torch.arange(blocks * columns, dtype=torch.int32).view(blocks, 1, columns)

@@ -1,7 +1,7 @@
-"""Which kernel multiplies a packed weight, and why: by layout, device, element format, dtype, number of rows of the input, and size.
+"""Chooses the kernel for a packed weight, and says why: by layout, device, element format, dtype, number of input rows, and size.
 
-A layout is chosen once, by what the CPU has and what the weight is; a kernel at each call, by the number of rows. Where they cross was
-measured with one thread, on a CPU with AVX2 and on one with AVX512: `python -m benchmarks.runtime` prints it.
+A layout is chosen once, by the CPU and the weight; a kernel is chosen at each call, by the number of rows. The crossover was measured with
+one thread, on a CPU with AVX2 and on one with AVX512: `python -m benchmarks.runtime` prints it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _KERNELS = {
 
 
 class Kernel(NamedTuple):
-    """What multiplies: its name, and the reason for people."""
+    """A kernel: its name, and the reason for people."""
 
     name: str
     reason: str
 
 
 def layout_for(scheme: Scheme, matrix: tuple[int, int], dimensions: int, dtype: torch.dtype, device: str = "cpu") -> str:
-    """The layout for a weight of so many dimensions, whose matrix is `matrix`, in a model of `dtype` on a device."""
+    """The layout for a weight with this number of dimensions and the matrix shape `matrix`, in a model of `dtype` on a device."""
     if device != "cpu" or dimensions < 2:
         return "stored"
     if dtype == torch.bfloat16 and dimensions == 2:
@@ -49,7 +49,7 @@ def layout_for(scheme: Scheme, matrix: tuple[int, int], dimensions: int, dtype: 
 
 
 def is_plain(scheme: Scheme, dtype: torch.dtype) -> bool:
-    """Whether a weight is an ordinary tensor in a model of `dtype`: it is stored in floating point, and no smaller than that."""
+    """Whether a weight is an ordinary tensor in a model of `dtype`: it is stored in floating point, and not smaller than that."""
     return scheme.is_float and FLOAT_DTYPES[scheme.format].itemsize >= dtype.itemsize
 
 
@@ -67,10 +67,9 @@ def kernel_for(scheme: Scheme, layout: str, samples: int, dtype: torch.dtype = t
 
 @lru_cache(maxsize=64)
 def few(bits: int, dtype: torch.dtype) -> int:
-    """Up to so many samples bags are faster than dequantizing once, by bits of a code in the table.
+    """The largest number of samples for which bags are faster than dequantizing once, by bits of a code in the table.
 
-    A bag costs as much for each sample, however many there are. CPUs with AVX512 have the faster bags; those with 16-bit products multiply
-    dequantized blocks faster.
+    Bags cost the same for each sample. They are faster on CPUs with AVX512; CPUs with 16-bit products multiply dequantized blocks faster.
     """
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return {2: 3, 4: 4, 8: 7}[bits]
@@ -104,24 +103,24 @@ def dequantize(packed: Codes) -> Tensor:
     if packed.layout == "stored":
         return stored.dequantize(packed)
     if packed.codes.device.type != "cpu" or torch.compiler.is_exporting():
-        return weight_of(packed).dequantize()  # an exported graph gets plain operations
+        return weight_of(packed).dequantize()  # an exported graph uses plain operations
     found: Tensor = _MODULES[packed.layout].dequantize(packed)
     return found
 
 
 def weight_of(packed: Codes) -> QuantizedWeight:
-    """The weight of codes in a layout that is not "stored", by plain operations that every device has."""
+    """The weight of codes in a layout other than "stored", by plain operations that every device supports."""
     found: QuantizedWeight = _MODULES[packed.layout].weight_of(packed)
     return found
 
 
 def best_layout(packed: Codes, dimensions: int, dtype: torch.dtype) -> Codes:
-    """Codes in the layout that is best on the CPU for a tensor of so many dimensions in a model of `dtype`."""
+    """Codes in the best layout on the CPU for a tensor with this number of dimensions in a model of `dtype`."""
     return in_layout(packed, layout_for(packed.scheme, packed.matrix, dimensions, dtype))
 
 
 def in_layout(packed: Codes, layout: str) -> Codes:
-    """The same codes in another layout, which must fit them."""
+    """The same codes in another layout, which must support them."""
     if packed.layout == layout:
         return packed
     if packed.layout != "stored":
@@ -133,6 +132,6 @@ def in_layout(packed: Codes, layout: str) -> Codes:
 
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
-    """Rows of the weight by their numbers [count], as float32 [count, columns]."""
+    """Rows of the weight by index [count], as float32 [count, columns]."""
     found: Tensor = (stored if packed.layout == "stored" else _MODULES[packed.layout]).rows_of(packed, wanted)
     return found

@@ -1,4 +1,4 @@
-"""Codes in memory: a quantized weight in a layout that some kernel multiplies with."""
+"""Codes in memory: a quantized weight in the layout of some kernel."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Codes(NamedTuple):
     """A packed weight matrix.
 
     Args:
-        layout: "bags", "int4pack" or "int8pack", each with a file of that name here; or "stored", as in an artifact.
+        layout: "bags", "int4pack" or "int8pack", each in the file of that name here; or "stored", as in an artifact.
         scheme: how the weight is quantized.
         matrix: (rows, columns): rows are outputs.
-        codes: packed codes; the values themselves under a floating-point scheme.
-        scales: one for each group, in the shape that the layout wants; None under a floating-point scheme.
-        zero_points: beside the scales; None when symmetric. "int4pack" and "int8pack" also keep there what they cut off the scales.
+        codes: packed codes, or the values themselves under a floating-point scheme.
+        scales: one for each group, in the shape of the layout; None under a floating-point scheme.
+        zero_points: one for each scale; None if symmetric. "int4pack" and "int8pack" also store the lost bits of the scales there.
         bits: bits of a code in this layout.
-        simple: of "bags": whether there is only one block, without padding and zero points.
+        simple: for "bags": whether there is only one block, without padding and zero points.
     """
 
     layout: str

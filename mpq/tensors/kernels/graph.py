@@ -1,7 +1,7 @@
-"""Dequantization in few operations of ATen, for graphs that hold packed weights and run without mpq.
+"""Dequantization in a few ATen operations, for graphs that contain packed weights and run without mpq.
 
-Eight codes of b bits fill b bytes, which are joined to one 64-bit number and cut again: the same few operations for every b, so that
-the text of a graph with many layers stays short.
+Eight codes of b bits fill b bytes, which are joined into one 64-bit number and split again: the same few operations for every b, so a graph
+with many layers stays small.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mpq.tensors.quantized import QuantizedWeight
 
 
 def padded(packed: Tensor, scheme: Scheme) -> Tensor:
-    """Packed codes filled up to whole runs of eight; at most seven bytes more."""
+    """Packed codes padded to whole runs of eight; at most seven more bytes."""
     element = scheme.element
     run = 1 if element.radix or element.bits == 8 else element.bits
     return torch.nn.functional.pad(packed, (0, -packed.numel() % run))
 
 
 def dequantize(packed: Codes) -> Tensor:
-    """The weight of stored codes that went through `padded`, as float32 [rows, columns]."""
+    """The weight of codes from `padded`, as float32 [rows, columns]."""
     scheme, (rows, columns) = packed.scheme, packed.matrix
     if packed.scales is None:
         return packed.codes.float()

@@ -2,14 +2,13 @@
 
 It computes y[n] = sum over k of x[k] * ((code[n, k] - 8) * scale[n, g] + zero[n, g]) in float32, for groups g of 32 to 256 columns, from
 scales and zeros that are rounded to bfloat16: an error as large as that of rounding the weight itself (`benchmarks/runtime.py` prints
-both). The weight has no other copy, and its fp16 scales come back from here (`kernels/narrowed.py`).
+both). There is no other copy of the weight; its fp16 scales are restored from here (`kernels/narrowed.py`).
 
-    codes        [rows, columns / 2]   as the operator packs them: 64 outputs together, for every column 32 bytes with outputs i and
-                                       i + 32; the outputs after the last 64 in pairs of neighbours
-    scales       [groups, rows, 2]     scale and zero, bfloat16
-    zero_points  [groups, rows]        uint8: zero point + 16 * what bfloat16 cut off the scale
+    codes        [rows, columns / 2]   in the operator's packing: 64 outputs together, for every column 32 bytes with outputs i and i + 32;
+    the outputs after the last 64 in pairs of neighbors scales       [groups, rows, 2]     scale and zero, bfloat16 zero_points  [groups,
+    rows]        uint8: zero point + 16 * the bits that bfloat16 cut off the scale
 
-Codes of 3 bits take 4. Larger groups, or one for the row, are cut into several that have the same scale.
+Codes of 3 bits take 4. Larger groups, or one group per row, are split into several with the same scale.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from mpq.tensors.kernels.narrowed import narrowed, widened
 from mpq.tensors.kernels.stored import row_step, weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
-FEW = 48  # up to so many samples it is faster than dequantizing once
+FEW = 48  # the largest number of samples for which it is faster than dequantizing once
 _SIZES = (256, 128, 64, 32)
 _BLOCK, _ROWS, _MIDDLE = 64, 16, 8
-_WEIGHTS = 1 << 20  # dequantized at a time
+_WEIGHTS = 1 << 20  # weights dequantized at a time
 _PRODUCT = torch.ops.aten._weight_int4pack_mm_for_cpu.default._op
 _pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu.default
 
 
 @lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether this CPU has the fast operator, and it packs as is written above, which is tried."""
+    """Whether this CPU has the fast operator and its packing is as described above, which is tested."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     codes = (torch.arange(96 * 32) * 7 // 5 % 16).view(96, 32).to(torch.uint8)
@@ -44,12 +43,12 @@ def available() -> bool:
 
 
 def fits(scheme: Scheme, matrix: tuple[int, int]) -> bool:
-    """Whether the operator takes a weight of shape (rows, columns)."""
+    """Whether the operator supports a weight of shape (rows, columns)."""
     return scheme.is_integer and scheme.bits in (3, 4) and matrix[0] % _ROWS == 0 and _size(scheme, matrix[1]) is not None
 
 
 def packed_of(weight: Codes) -> Codes:
-    """Stored codes as the operator wants them, made piece by piece; `fits` must hold."""
+    """Stored codes in the operator's layout, made piece by piece; requires `fits`."""
     (rows, columns), scheme = weight.matrix, weight.scheme
     size, shift = _size(scheme, columns), _shift(scheme)
     assert size is not None
@@ -73,10 +72,10 @@ def packed_of(weight: Codes) -> Codes:
 
 
 def weight_of(packed: Codes) -> QuantizedWeight:
-    """The weight, by plain operations that every device has: the inverse of `packed_of`."""
+    """The weight, by plain operations that every device supports: the inverse of `packed_of`."""
     (rows, columns), scheme = packed.matrix, packed.scheme
     near, rest = _groups(packed)
-    own = slice(None, None, max(1, (scheme.group_size or columns) // (columns // len(rest))))  # one of those with the same scale
+    own = slice(None, None, max(1, (scheme.group_size or columns) // (columns // len(rest))))  # one of the groups with the same scale
     scales, zeros = widened(near[own], rest[own] >> 4).t(), (rest[own] & 15).t() - _shift(scheme)
     return QuantizedWeight(
         scheme, packed.matrix, _unpacked(packed.codes, rows, columns) - _shift(scheme), scales, None if scheme.symmetric else zeros
@@ -92,7 +91,7 @@ def few_rows(x: Tensor, packed: Codes) -> Tensor:
 
 
 def many_rows(x: Tensor, packed: Codes) -> Tensor:
-    """The same for any dtype, by dequantizing some outputs after others."""
+    """Like `few_rows` for any dtype, by dequantizing a few outputs at a time."""
     (rows, columns), dtype = packed.matrix, x.dtype
     out, values = torch.empty(x.shape[0], rows, dtype=dtype), torch.empty(0)
     rounded = torch.empty(0, dtype=dtype)
@@ -106,7 +105,7 @@ def many_rows(x: Tensor, packed: Codes) -> Tensor:
 
 
 def dequantize(packed: Codes) -> Tensor:
-    """The whole weight as float32 [rows, columns]; to the bit what `QuantizedWeight.dequantize` gives."""
+    """The whole weight as float32 [rows, columns]; bit-identical to `QuantizedWeight.dequantize`."""
     rows, columns = packed.matrix
     found = torch.empty(columns, rows)
     for first, last in _pieces(packed):
@@ -115,7 +114,7 @@ def dequantize(packed: Codes) -> Tensor:
 
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
-    """Rows of the weight by their numbers [count], as float32 [count, columns]; only these are dequantized."""
+    """Rows of the weight by index [count], as float32 [count, columns]; only these are dequantized."""
     rows, columns = packed.matrix
     whole = rows // _BLOCK * _BLOCK
     number, place, rest = wanted // _BLOCK, wanted % _BLOCK, rows - whole
@@ -131,7 +130,7 @@ def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
 
 
 def _pieces(packed: Codes) -> Iterator[tuple[int, int]]:
-    """First row and end of one piece after another; those after the last 64 are one of their own."""
+    """First row and end of each piece; the rows after the last 64 are a separate piece."""
     rows, columns = packed.matrix
     whole, step = rows // _BLOCK * _BLOCK, max(1, _WEIGHTS // columns // _BLOCK) * _BLOCK
     for first in range(0, whole, step):
@@ -141,7 +140,7 @@ def _pieces(packed: Codes) -> Iterator[tuple[int, int]]:
 
 
 def _put(values: Tensor, packed: Codes, first: int, last: int) -> None:
-    """Write outputs `first` to `last`, a piece, into `values`, float32 [columns, outputs]."""
+    """Write the outputs `first` to `last` (one piece) to `values`, float32 [columns, outputs]."""
     columns, count = packed.matrix[1], last - first
     body = packed.codes.view(-1)[first * columns // 2 : last * columns // 2]
     if count % _BLOCK == 0:
@@ -160,7 +159,7 @@ def _put(values: Tensor, packed: Codes, first: int, last: int) -> None:
 
 
 def _unpacked(codes: Tensor, rows: int, columns: int) -> Tensor:
-    """The operator's codes [rows, columns] from the bytes that it packs them to."""
+    """The operator's codes [rows, columns] from its packed bytes."""
     whole = rows // _BLOCK * _BLOCK
     halves = codes.view(-1)[: whole * columns // 2].view(-1, columns, _BLOCK // 2)
     pairs = codes.view(-1)[whole * columns // 2 :].view(columns, -1)
@@ -169,18 +168,18 @@ def _unpacked(codes: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _groups(packed: Codes) -> tuple[Tensor, Tensor]:
-    """Rounded scales, and zero points with what was cut off, both [groups, rows]."""
+    """Rounded scales, and zero points with the lost bits, both [groups, rows]."""
     assert packed.scales is not None
     assert packed.zero_points is not None
     return packed.scales[..., 0], packed.zero_points
 
 
 def _size(scheme: Scheme, columns: int) -> int | None:
-    """Columns of a group of the operator: the most that divide the row and its groups."""
+    """Columns per group of the operator: the largest size that divides the row and its groups."""
     own = scheme.group_size or columns
     return next((size for size in _SIZES if columns % size == 0 and own % size == 0), None)
 
 
 def _shift(scheme: Scheme) -> int:
-    """What codes of less than 4 bits are raised by, so that their middle is the operator's."""
+    """The offset for codes of less than 4 bits, so that their middle is the operator's."""
     return _MIDDLE - int(2 ** (scheme.bits - 1))

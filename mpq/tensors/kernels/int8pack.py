@@ -1,13 +1,14 @@
 """Matrix products on codes of 8 bits in bfloat16, by torch's int8 matmul for CPUs with AVX512 (`aten::_weight_int8pack_mm`).
 
-It takes one scale per output, rounded to bfloat16. More samples are multiplied with the codes as bfloat16 numbers, which are exact, and
-the products are scaled; so neither way rounds the weight itself.
+It uses one scale per output, rounded to bfloat16. Larger batches are multiplied with the codes as bfloat16 numbers, which is exact, and the
+products are scaled. So neither way rounds the codes.
 
     codes        [rows, columns]   int8: the levels
     scales       [rows]            bfloat16
-    zero_points  [rows]            uint8: what bfloat16 cut off the scale (`kernels/narrowed.py`)
+    zero_points  [rows]            uint8: the bits that bfloat16 cut off the scale (`kernels/narrowed.py`)
 
-Codes of 5 to 7 bits take 8. The operator reads beyond the end of rows that are no multiple of 16 columns (torch 2.13), which crashes.
+Codes of 5 to 7 bits take 8. If the number of columns is not a multiple of 16, the operator reads beyond the end of rows (torch 2.13), which
+crashes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from mpq.tensors.kernels.narrowed import narrowed, widened
 from mpq.tensors.kernels.stored import row_step, weights_by_rows
 from mpq.tensors.quantized import QuantizedWeight
 
-FEW = 24  # up to so many samples it is faster than converting once
+FEW = 24  # the largest number of samples for which it is faster than converting once
 _PRODUCT = torch.ops.aten._weight_int8pack_mm.default._op
 _COLUMNS = 16
-_WEIGHTS = 1 << 20  # converted at a time
+_WEIGHTS = 1 << 20  # weights converted at a time
 
 
 def available() -> bool:
@@ -33,13 +34,13 @@ def available() -> bool:
 
 
 def fits(scheme: Scheme, matrix: tuple[int, int]) -> bool:
-    """Whether the operator takes a weight of shape (rows, columns)."""
+    """Whether the operator supports a weight of shape (rows, columns)."""
     whole_rows = scheme.is_integer and scheme.symmetric and scheme.groups(matrix[1]) == 1
     return whole_rows and scheme.bits > 4 and matrix[1] % _COLUMNS == 0
 
 
 def packed_of(weight: Codes) -> Codes:
-    """Stored codes as the operator wants them, made piece by piece; `fits` must hold."""
+    """Stored codes in the operator's layout, made piece by piece; requires `fits`."""
     rows, columns = weight.matrix
     assert weight.scales is not None
     codes = torch.empty(rows, columns, dtype=torch.int8)
@@ -51,7 +52,7 @@ def packed_of(weight: Codes) -> Codes:
 
 
 def weight_of(packed: Codes) -> QuantizedWeight:
-    """The weight, by plain operations that every device has: the inverse of `packed_of`."""
+    """The weight, by plain operations that every device supports: the inverse of `packed_of`."""
     return QuantizedWeight(
         packed.scheme, packed.matrix, packed.codes.view(torch.uint8) + _middle(packed.scheme), _scales(packed).unsqueeze(1)
     )
@@ -64,7 +65,7 @@ def few_rows(x: Tensor, packed: Codes) -> Tensor:
 
 
 def many_rows(x: Tensor, packed: Codes) -> Tensor:
-    """The same for float32 too, with the fp16 scales, by converting some outputs after others."""
+    """Like `few_rows`, also for float32, with the fp16 scales, by converting a few outputs at a time."""
     rows, columns = packed.matrix
     out, step = torch.empty(x.shape[0], rows, dtype=x.dtype), max(1, _WEIGHTS // columns)
     values = torch.empty(min(step, rows), columns, dtype=x.dtype)
@@ -75,12 +76,12 @@ def many_rows(x: Tensor, packed: Codes) -> Tensor:
 
 
 def dequantize(packed: Codes) -> Tensor:
-    """The whole weight as float32 [rows, columns]; to the bit what `QuantizedWeight.dequantize` gives."""
+    """The whole weight as float32 [rows, columns]; bit-identical to `QuantizedWeight.dequantize`."""
     return packed.codes.float().mul_(_scales(packed).unsqueeze(1))
 
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
-    """Rows of the weight by their numbers [count], as float32 [count, columns]; only these are dequantized."""
+    """Rows of the weight by index [count], as float32 [count, columns]; only these are dequantized."""
     return packed.codes[wanted].float().mul_(_scales(packed)[wanted].unsqueeze(1))
 
 

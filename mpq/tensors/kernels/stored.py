@@ -1,4 +1,4 @@
-"""Matrix products on codes as an artifact stores them, by dequantizing some rows after others: for every format and every device."""
+"""Matrix products on codes in the artifact's form, by dequantizing a few rows at a time: for every format and device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.packing import codes_at, codes_from, unpack_codes
 from mpq.tensors.quantized import QuantizedWeight, scales_of, unpack_weight
 
-_WEIGHTS = 1 << 20  # dequantized at a time
-_STEP = 40  # rows that end at a whole byte under most formats
+_WEIGHTS = 1 << 20  # weights dequantized at a time
+_STEP = 40  # rows that fill whole bytes in most formats
 
 
 def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
-    """The parts that `QuantizedWeight.pack` gave, as codes; scales of 8 bits become fp16, and coded weights int8."""
+    """The parts from `QuantizedWeight.pack` as codes; 8-bit scales become fp16, and coded weights int8."""
     if scheme.is_float:
         return Codes("stored", scheme, matrix, parts["values"])
     if scheme.is_coded:
@@ -27,7 +27,7 @@ def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int,
 
 
 def product(x: Tensor, packed: Codes) -> Tensor:
-    """The product of x [samples, columns] with the transposed weight, [samples, rows] in the dtype of `x`; a block of rows at a time."""
+    """The product of x [samples, columns] with the transposed weight, [samples, rows] in the dtype of `x`, one block of rows at a time."""
     rows, columns = packed.matrix
     if rows * columns <= _WEIGHTS:
         return x @ dequantize(packed).to(x.dtype).t()
@@ -44,7 +44,7 @@ def dequantize(packed: Codes) -> Tensor:
 
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
-    """Rows of the weight by their numbers [count], as float32 [count, columns]; only these are dequantized."""
+    """Rows of the weight by index [count], as float32 [count, columns]; only these are dequantized."""
     scheme, columns = packed.scheme, packed.matrix[1]
     if packed.scales is None:
         return packed.codes[wanted].float()
@@ -60,12 +60,12 @@ def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
 
 
 def row_step(scheme: Scheme) -> int:
-    """So many rows, and multiples of them, end at a whole byte, however many columns there are."""
+    """The number of rows that fill whole bytes for any number of columns."""
     return _STEP if scheme.is_float else math.lcm(_STEP, scheme.element.codes_per_run)
 
 
 def weights_by_rows(packed: Codes, size: int) -> Iterator[QuantizedWeight]:
-    """The weight as one of `size` rows after another; `size` must be a multiple of `row_step`, or all rows."""
+    """The weight as consecutive weights of `size` rows; `size` must be a multiple of `row_step`, or all rows."""
     scheme, (rows, columns) = packed.scheme, packed.matrix
     zero_points = None
     if packed.zero_points is not None:
@@ -83,7 +83,7 @@ def weights_by_rows(packed: Codes, size: int) -> Iterator[QuantizedWeight]:
 
 
 def _blocks(packed: Codes) -> Iterator[tuple[int, Tensor]]:
-    """First row and float32 values of one block after another."""
+    """First row and float32 values of each block."""
     step = row_step(packed.scheme)
     size = max(step, _WEIGHTS // packed.matrix[1] // step * step)
     for number, weight in enumerate(weights_by_rows(packed, size)):

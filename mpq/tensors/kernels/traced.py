@@ -1,4 +1,4 @@
-"""The kernels as operators of their own, which torch.compile takes as they are; under torch.export they are not used."""
+"""The kernels as custom operators, which torch.compile does not trace into; under torch.export they are not used."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
 
 
 def _taken_apart(packed: Codes) -> tuple[Any, ...]:
-    """Codes as what operators take, in the order of `_CODES`."""
+    """Codes as arguments of operators, in the order of `_CODES`."""
     return packed.codes, packed.scales, packed.zero_points, packed.layout, str(packed.scheme), *packed.matrix, packed.bits, packed.simple
 
 

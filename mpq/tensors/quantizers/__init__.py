@@ -1,1 +1,1 @@
-"""Quantizers: interchangeable ways to choose the codes of one weight."""
+"""Quantizers: interchangeable methods to choose the codes of one weight."""

@@ -1,7 +1,8 @@
-"""ACT: nearest codes under the scales that minimise the squared error weighted by the energy of each column's inputs.
+"""ACT: nearest codes under the scales that minimize the squared error weighted by the energy of each column's inputs.
 
-The output error of a row is sum over columns of (error * input)^2 when inputs are uncorrelated, so a column counts by the mean square of
-its inputs. As in the importance matrix of llama.cpp's quantizers and, in the choice of clipping by output error, AWQ (Lin et al. 2023).
+If inputs are uncorrelated, the output error of a row is the sum over columns of (error * input)^2, so each column is weighted by the mean
+square of its inputs. Compare the importance matrix of llama.cpp's quantizers and, for the choice of clipping by output error, AWQ (Lin et
+al. 2023).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ActivationEnergy(Quantizer):
 
 
 def energy_scales(matrix: Tensor, scheme: Scheme, hessian: Tensor) -> Scales:
-    """The scales with the least error weighted by the energy of the inputs."""
+    """The scales with the smallest error weighted by the energy of the inputs."""
     energy = importance_of(hessian, _DAMP_PERCENT)
     if energy.shape[0] > 1:
         energy = energy.repeat_interleave(matrix.shape[0] // energy.shape[0], dim=0)

@@ -1,11 +1,11 @@
 """The base of all quantizers.
 
-A quantizer is asked once per (layer, scheme), during analysis, whenever a plan is measured, and when it is applied; the
-same matrix, scheme and statistics must give the same codes each time. It never sees the model: what it may know
-of the layer's inputs comes in as `Statistics`, collected in one pass over the calibration data when `needs_statistics` is set.
+A quantizer is called for each (layer, scheme) pair during analysis, when a plan is measured, and when it is applied. The same matrix,
+scheme and statistics must always give the same codes. It never sees the model: information on the layer's inputs comes as `Statistics`,
+collected in one pass over the calibration data if `needs_statistics` is set.
 
-A quantizer that needs statistics and gets none does as `mse` does. With statistics its expected output error is, row by row,
-never larger than that of round-to-nearest: a row that came out worse takes the codes and scales of round-to-nearest.
+Without statistics, a quantizer that needs them falls back to `mse`. With statistics, the expected output error of each row is never larger
+than with round-to-nearest: a row that would be worse uses the codes and scales of round-to-nearest.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from mpq.tensors.scales import Scales, best_scales, grouped, minmax_scales, roun
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What the calibration inputs of one layer looked like.
+    """Statistics of the calibration inputs of one layer.
 
     Args:
-        hessian: second moment of the inputs, the mean over calibration positions of x x^T, float32: [columns, columns], or
-            [groups, columns, columns] where the rows fall into groups of equal size, one after the other, with inputs of their own.
-            All zeros for a group that no input ever reached.
-        count: number of positions it was collected over.
+        hessian: second moment of the inputs, the mean over calibration positions of x x^T, float32: [columns, columns], or [groups,
+            columns, columns] if the rows are divided into consecutive groups of equal size with separate inputs. All zeros for a group
+            without any input.
+        count: number of positions that it was collected over.
     """
 
     hessian: Tensor
@@ -49,7 +49,7 @@ class Quantizer(ABC):
 
     @property
     def identity(self) -> str:
-        """The name, and whatever else the codes depend on."""
+        """The name, and everything else that the codes depend on."""
         return self.name
 
     def quantize(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None = None) -> QuantizedWeight:
@@ -67,7 +67,7 @@ class Quantizer(ABC):
         return better_rows(self.round(matrix, scheme, statistics), rounded, matrix, statistics)
 
     def _coded(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to a coded scheme: nearest codes, or what `round_to_grid` gives if its output error is smaller."""
+        """Quantize to a coded scheme: nearest codes, or those of `round_to_grid` if their output error is smaller."""
         plain = coded_weight(smallest_steps(matrix, scheme), scheme)
         if not self.needs_statistics or statistics is None:
             return plain
@@ -77,16 +77,16 @@ class Quantizer(ABC):
         return found if bool(second < first) else plain
 
     def round_to_grid(self, matrix: Tensor, grid: Coded, statistics: Statistics) -> Coded:
-        """Codes on a grid whose scales are fixed; nearest ones unless a quantizer knows better."""
+        """Codes on a grid with fixed scales; by default the nearest ones."""
         return to_nearest(matrix, grid)
 
     @abstractmethod
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
-        """Quantize to a scheme of integers or levels; `statistics` are given whenever `needs_statistics` is set."""
+        """Quantize to a scheme of integers or levels; `statistics` are given if `needs_statistics` is set."""
 
 
 def nearest(matrix: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
-    """The weight rounded to the nearest code under given scales."""
+    """The weight rounded to the nearest codes under given scales."""
     rows, columns = matrix.shape
     codes = round_to_scales(grouped(matrix, scheme), scales, scheme).view(rows, -1)[:, :columns].contiguous()
     return assemble(codes, scheme, scales)
@@ -103,7 +103,7 @@ def assemble(codes: Tensor, scheme: Scheme, scales: Scales) -> QuantizedWeight:
 
 
 def better_rows(first: QuantizedWeight, second: QuantizedWeight, matrix: Tensor, statistics: Statistics) -> QuantizedWeight:
-    """Each row from the one of two weights with the smaller expected output error; from `first` where they are equal."""
+    """For each row, the one of two weights with the smaller expected output error; `first` if they are equal."""
     one, other = (output_errors(weight.dequantize() - matrix, statistics.hessian) for weight in (first, second))
     worse = (other < one).unsqueeze(1)
     if not bool(worse.any()):

@@ -1,8 +1,8 @@
-"""The step of a coded layer: the smallest with which its codes fit in the bytes that its scheme gives.
+"""The step of a coded layer: the smallest one for which its codes fit into the bytes of its scheme.
 
-The size falls by about one bit per weight where the step doubles. So each trial says where the next one should be, and the steps that
-are known to fit and not to fit enclose the wanted one ever closer. What the quantizer makes of a step is given: nearest codes, or codes
-that make up for each other's errors. Rows with a weight beyond 127 steps have steps 1.4, 2, 2.8, ... times as large.
+The size falls by about one bit per weight when the step doubles. So each trial predicts the next one, and the largest step known not to fit
+and the smallest known to fit bracket the solution. The quantizer gives the codes for a step: nearest codes, or codes that compensate for
+each other's errors. Rows with a weight beyond 127 steps have steps 1.4, 2, 2.8, ... times as large.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE
 LARGEST_CODE = 127
 Rounding = Callable[[float], Coded]
 """Gives the codes for a step."""
-_GAUSSIAN = 2.05  # bits of normal weights whose step is their standard deviation: log2(sqrt(2 pi e))
+_GAUSSIAN = 2.05  # bits of normal weights with a step equal to their standard deviation: log2(sqrt(2 pi e))
 _PER_OCTAVE = 1024  # fp16 numbers from one power of two to the next
-_SLACK, _STRONG_SLACK = 0.002, 0.008  # bits per weight that may be left over
-_NEARLY_ZERO = 1.9  # times the largest weight; twice would leave zeros only
-_SAMPLE = 1 << 20  # weights on which the settings of the encoder are compared
+_SLACK, _STRONG_SLACK = 0.002, 0.008  # bits per weight that may remain unused
+_NEARLY_ZERO = 1.9  # times the largest weight; twice would leave only zeros
+_SAMPLE = 1 << 20  # weights used to compare the settings of the encoder
 _WORTH = 0.01  # share of the bytes that the strong setting must save
 
 
 class _Setting(NamedTuple):
-    """Of the encoder: classes of rows, and whether it searches for repetitions in earnest."""
+    """A setting of the encoder: classes of rows, and whether it searches thoroughly for repetitions."""
 
     classes: int
     strong: bool
@@ -52,7 +52,7 @@ def to_nearest(matrix: Tensor, grid: Coded) -> Coded:
 
 
 def on_grid(matrix: Tensor, step: float) -> Coded:
-    """The grid for a step: how much larger it must be for the largest weight of each row; the codes are yet to be chosen."""
+    """The grid for a step, enlarged for rows with large weights; the codes are chosen later."""
     wanted = matrix.abs().amax(1).double() / (LARGEST_CODE * step)
     exponents = torch.bucketize(wanted, FACTORS).clamp_(max=LARGEST_EXPONENT)
     least = int(exponents.min())
@@ -60,11 +60,11 @@ def on_grid(matrix: Tensor, step: float) -> Coded:
 
 
 def smallest_steps(matrix: Tensor, scheme: Scheme, rounding: Rounding | None = None) -> Coded:
-    """The codes under the smallest step with which they fit; nearest codes if no `rounding` is given.
+    """The codes under the smallest step for which they fit; nearest codes if no `rounding` is given.
 
     Raises:
-        SchemeError: if even a step that leaves nearly nothing but zeros gives too many bytes; the message says the least rate.
-        NumericsError: if the weights are beyond fp16.
+        SchemeError: if even a step that leaves almost only zeros gives too many bytes; the message gives the smallest possible rate.
+        NumericsError: if the weights exceed fp16.
     """
     size, largest = scheme.stored_bits((matrix.shape[0], matrix.shape[1])) // 8, float(matrix.abs().max())
     if not largest <= LARGEST_SCALE:
@@ -86,10 +86,10 @@ def smallest_steps(matrix: Tensor, scheme: Scheme, rounding: Rounding | None = N
 
 
 def check_room(matrix: Tensor, scheme: Scheme) -> None:
-    """Refuse a coded scheme that gives a layer fewer bytes than its tables take.
+    """Refuse a coded scheme that gives a layer fewer bytes than its tables need.
 
     Raises:
-        SchemeError: saying the least rate.
+        SchemeError: with the smallest possible rate.
     """
     size = scheme.stored_bits((matrix.shape[0], matrix.shape[1])) // 8
     coarsest = nearest_multiples(matrix, _step(_coarsest(float(matrix.abs().max()))))
@@ -101,7 +101,7 @@ def check_room(matrix: Tensor, scheme: Scheme) -> None:
 
 
 def _best_setting(matrix: Tensor, at: int) -> _Setting:
-    """What gives the fewest bytes near the wanted step, judged by some of the rows."""
+    """The setting with the fewest bytes near the wanted step, judged by some of the rows."""
     every = max(1, matrix.numel() // _SAMPLE)
     codes = nearest_multiples(matrix[::every], _step(at))
     sizes = {classes: _Setting(classes, False).bytes(codes) for classes in CLASSES}
@@ -110,7 +110,7 @@ def _best_setting(matrix: Tensor, at: int) -> _Setting:
 
 
 def _search(rounding: Rounding, span: tuple[int, int], at: int, size: int, setting: _Setting) -> Coded:
-    """The smallest step, by its bit pattern as an fp16 number; the last of `span` is taken to fit."""
+    """The smallest step, by its bit pattern as an fp16 number; the last of `span` is assumed to fit."""
     below, above = span[0] - 1, span[1] + 1
     found: Coded | None = None
     while above - below > 1:
@@ -131,17 +131,17 @@ def _search(rounding: Rounding, span: tuple[int, int], at: int, size: int, setti
 
 
 def _octaves(excess: int, count: int) -> int:
-    """By how many fp16 numbers a step should grow for `count` codes to take `excess` bytes less."""
+    """By how many fp16 numbers a step should grow so that `count` codes take `excess` bytes less."""
     return round(_PER_OCTAVE * 8 * excess / count)
 
 
 def _coarsest(largest: float) -> int:
-    """The largest step worth a trial: hardly any code is not zero."""
+    """The largest useful step, at which almost all codes are zero."""
     return _pattern(min(_NEARLY_ZERO * largest, LARGEST_SCALE))
 
 
 def _pattern(step: float) -> int:
-    """The bit pattern of the least fp16 number that is not below `step`, as a number."""
+    """The bit pattern, as an integer, of the smallest fp16 number that is at least `step`."""
     near = torch.tensor(max(step, SMALLEST_SCALE), dtype=torch.float16)
     return int(near.view(torch.int16)) + int(float(near) < step)
 

@@ -1,12 +1,12 @@
-"""GPTQ: columns are rounded one after another, and each one's error is made up for by the columns that are still to come.
+"""GPTQ: columns are rounded one after another, and later columns compensate for each column's error.
 
 Frantar et al. 2023 (arXiv 2210.17323): with H the second moment of the inputs, rounding column j by an error of e changes the best
-values of the later columns by -e * U[j, later] / U[j, j], where U is the upper Cholesky factor of the inverse of H. Columns are
-taken by falling energy of their inputs (act-order), so the scales of all groups are chosen beforehand, by activation-weighted search. H
-is shrunk towards its diagonal by what the number of positions leaves uncertain, and damped (`tensors/hessian.py`). Afterwards each scale
-is fitted to the codes in the metric of H. Columns without any input keep their nearest code.
+values of the later columns by -e * U[j, later] / U[j, j], where U is the upper Cholesky factor of the inverse of H. Columns are processed
+by decreasing energy of their inputs (act-order), so the scales of all groups are chosen in advance, by activation-weighted search. H is
+shrunk toward its diagonal according to its uncertainty from the number of positions, and damped (`tensors/hessian.py`). Afterwards each
+scale is fitted to the codes in the metric of H. Columns without any input keep their nearest code.
 
-"descent" goes on from there with a few sweeps of coordinate descent over codes and scales; see `tensors/descent.py`.
+"descent" continues with a few sweeps of coordinate descent over codes and scales; see `tensors/descent.py`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from mpq.tensors.quantizers.base import Quantizer, Statistics, assemble
 from mpq.tensors.scales import Scales, storable
 from mpq.tensors.small_scales import row_exponents
 
-_ANY_CODED = Scheme("ec8")  # the rate decides on the scales, not on how codes are rounded to them
-_CHUNK = 1 << 22  # weights worked on at a time
+_ANY_CODED = Scheme("ec8")  # the rate determines the scales, not how codes are rounded to them
+_CHUNK = 1 << 22  # weights processed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class _Basis:
-    """What a second moment gives to every row and every scheme.
+    """The parts derived from a second moment, common to all rows and schemes.
 
     Args:
         hessian: conditioned, [groups, columns, columns].
-        order: the columns of each group by falling energy, [groups, columns].
+        order: the columns of each group by decreasing energy, [groups, columns].
         factor: upper Cholesky factor of the inverse, columns in that order.
     """
 
@@ -50,7 +50,7 @@ class GPTQ(Quantizer):
 
     Args:
         damp_percent: share of the mean diagonal added to the diagonal of the second moment.
-        sweeps: of coordinate descent afterwards; 0 fits only the scales.
+        sweeps: sweeps of coordinate descent afterwards; 0 fits only the scales.
     """
 
     name = "gptq"
@@ -71,12 +71,12 @@ class GPTQ(Quantizer):
         return self._under(energy_scales(matrix, scheme, statistics.hessian), matrix, scheme, statistics)
 
     def round_to_grid(self, matrix: Tensor, grid: Coded, statistics: Statistics) -> Coded:
-        """Codes on a grid whose scales are fixed, which make up for each other's errors."""
+        """Codes on a grid with fixed scales, which compensate for each other's errors."""
         scales = Scales(grid.scales, torch.full_like(grid.scales, 128, dtype=torch.float32))
         return self._under(scales, matrix, _ANY_CODED, statistics).coded
 
     def _under(self, scales: Scales, matrix: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
-        """The weight under scales that were found beforehand."""
+        """The weight under scales that were found in advance."""
         rows, columns = matrix.shape
         groups = blocks_of(statistics.hessian).shape[0]
         in_group = rows // groups
@@ -93,7 +93,7 @@ class GPTQ(Quantizer):
         return _joined(parts)
 
     def _basis(self, statistics: Statistics, first: int, last: int) -> _Basis:
-        """The basis of groups `first` to `last`; that of a whole layer is kept, for the next scheme needs it again."""
+        """The basis of groups `first` to `last`; that of a whole layer is cached, because the next scheme needs it again."""
         if self._last is not None and self._last[0] is statistics:
             return self._last[1]
         blocks = blocks_of(statistics.hessian)
@@ -122,7 +122,7 @@ class Descent(GPTQ):
 
 
 def _start(weights: Tensor, scheme: Scheme, scales: Scales) -> State:
-    """Codes yet to be chosen under `scales`."""
+    """The initial state under `scales`, with codes to be chosen."""
     blocks, columns = weights.shape[:2]
     size = columns if scheme.group_size is None else min(scheme.group_size, columns)
     exponents = to_blocks(row_exponents(scales.scale), blocks) if scheme.small_scales else None
@@ -147,9 +147,9 @@ def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
 
 
 def _compensate(weights: Tensor, state: State, basis: _Basis, scheme: Scheme) -> None:
-    """Choose all codes of `state`, in place; `weights` stay as they are.
+    """Choose all codes of `state`, in place; `weights` are not changed.
 
-    A column asks for what the errors of the columns before it in its block owe it when its turn comes.
+    Each column adds the compensation for the previous columns of its block just before it is rounded.
     """
     order, group = basis.order, basis.order // state.size
     rest, scale, zero = _permuted(weights, order), _permuted(state.scale, group), _permuted(state.zero, group)
@@ -169,5 +169,5 @@ def _compensate(weights: Tensor, state: State, basis: _Basis, scheme: Scheme) ->
 
 
 def _permuted(blocks: Tensor, order: Tensor) -> Tensor:
-    """The rows of each block in another order: [blocks, order, ...]."""
+    """The rows of each block, reordered: [blocks, order, ...]."""
     return blocks.gather(1, order.unsqueeze(-1).expand(-1, -1, blocks.shape[2]))

@@ -1,11 +1,11 @@
-"""HQQ: nearest codes under scales that make the weights' error sparse: many small errors and a few large ones, as outliers deserve.
+"""HQQ: nearest codes under scales that make the weights' error sparse: many small errors, and a few large ones at outliers.
 
-Badri and Shaji 2023, "Half-Quadratic Quantization of Large Machine Learning Models": minimise the sum of |w - (code - zero) * scale|^p with
-p < 1 by half-quadratic splitting. With e a free copy of the error, e takes the generalised shrinkage of the error (Chartrand 2012),
-sign(r) * max(0, |r| - |r|^(p - 1) / beta), the scale then fits the weights less e by least squares, and beta grows. The paper moves
-a zero point in floating point and leaves the scale; here the scale moves, since a symmetric scheme has no zero point and that of
-an asymmetric one is a whole number. Errors are in units of the covering scale's step, so that beta means the same for every layer. Of
-all iterates the one with the least sum is kept, group by group.
+Badri and Shaji 2023, "Half-Quadratic Quantization of Large Machine Learning Models": minimize the sum of |w - (code - zero) * scale|^p with
+p < 1 by half-quadratic splitting. With e an auxiliary copy of the error r, e is set to the generalized shrinkage of the error (Chartrand
+2012), sign(r) * max(0, |r| - |r|^(p - 1) / beta), then the scale is fitted to the weights minus e by least squares, and beta grows. The
+paper optimizes a floating-point zero point and fixes the scale. Here the scale is optimized, because a symmetric scheme has no zero point
+and that of an asymmetric one is an integer. Errors are in units of the covering scale's step, so that beta means the same for every layer.
+For each group, the iterate with the smallest sum is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HalfQuadratic(Quantizer):
 
 
 def sparse_scales(groups: Tensor, scheme: Scheme) -> Scales:
-    """The scales of weights in groups, float32 [rows, groups, group], with the least sum of |error|^p that the iteration finds."""
+    """The scales of weights in groups, float32 [rows, groups, group], with the smallest sum of |error|^p that the iteration finds."""
     unit = minmax_scales(groups, scheme).scale.float().abs().unsqueeze(-1)
     found = best = best_scales(groups, scheme)
     least, beta = _loss(_error(groups, best, scheme), unit), _BETA

@@ -1,4 +1,4 @@
-"""MSE: nearest codes under the scales that minimise the squared error of the weights; see `tensors/scales.py`."""
+"""MSE: nearest codes under the scales that minimize the squared error of the weights; see `tensors/scales.py`."""
 
 from __future__ import annotations
 

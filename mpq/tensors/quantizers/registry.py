@@ -1,4 +1,4 @@
-"""Quantizers by name. No torch: a quantizer's file is imported when it is asked for."""
+"""Quantizers by name. No torch: a quantizer's file is imported when the quantizer is used."""
 
 from __future__ import annotations
 
