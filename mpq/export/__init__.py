@@ -1,1 +1,1 @@
-"""Takes a plan or an artifact and writes what other programs load. Other tools' names appear only here."""
+"""Takes a plan or an artifact and writes files for other programs. Other tools' names appear only here."""

@@ -1,4 +1,4 @@
-"""What a target can express, layer by layer, and the error of what it cannot take."""
+"""The schemes that a target supports, and the error for everything else."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mpq.errors import MpqError
 
 
 class ExportError(MpqError):
-    """A plan or an artifact that a target cannot take, or a package that is not installed."""
+    """A plan or an artifact that a target does not support, or a package that is not installed."""
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a target can express, layer by layer.
+    """The schemes that a target supports.
 
     Args:
         bits: bits of symmetric codes.

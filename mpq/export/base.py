@@ -1,11 +1,11 @@
-"""The base of all targets: what a target can express, what it gets, and what it returns.
+"""The base of all targets: the schemes that a target supports, its inputs, and its results.
 
 An export runs in this order:
 
-    target.check_place(output)             refuses a place that cannot be written to
-    target.check(source, options)          refuses what cannot work, before anything long; imports its packages
-    target.abilities                       each layer's scheme is taken as it is, or replaced by the cheapest one that holds its values
-    target.write(source, output, options)  writes one file or folder, and says what it wrote
+    target.check_place(output)             refuses an output that cannot be written
+    target.check(source, options)          refuses, before the long work, what cannot work; imports its packages
+    target.abilities                       each layer keeps its scheme, or uses the cheapest one that represents its values
+    target.write(source, output, options)  writes one file or folder, and returns what it wrote
 
 `write` is only called with schemes that `abilities` allows, and asks the source for weights in those schemes.
 """
@@ -32,17 +32,17 @@ class Options:
     """The user's options for one export.
 
     Args:
-        data: file with one or more samples of inputs, for a model that brings none.
-        model: the original model, where the plan's or artifact's path does not lead to it.
-        fused: demand that layers which a runtime fuses share one scheme.
-        plan: the plan of an artifact, where it may be elsewhere than next to it.
-        factory: "package.module:callable" that makes the module of a state dict, when the user names it.
-        trust: allow files to run code of their own.
-        compare: run what was exported next to the artifact, where its runtime is installed, and refuse other outputs.
-        fingerprint: write what the export should hold and compute beside it, for `mpq verify`.
+        data: file with one or more samples, for a model without example inputs.
+        model: the original model, if it is not at the path in the plan or artifact.
+        fused: require that layers which a runtime fuses share one scheme.
+        plan: the plan of an artifact, if it is not next to it.
+        factory: "package.module:callable" that builds the module for a state dict, if the user names it.
+        trust: allow files to run their own code.
+        compare: run the export and the artifact on the same inputs, if the runtime is installed, and refuse the export if outputs differ.
+        fingerprint: write a fingerprint of the export next to it, for `mpq verify`.
         base_model: `org/name` of the original model on the hub, for the model card.
-        evaluation: what `mpq eval --json` printed for the artifact, for the model card.
-        report: the text of the report, to lie beside the weights.
+        evaluation: the output of `mpq eval --json` for the artifact, for the model card.
+        report: the text of the report, to be stored with the weights.
     """
 
     data: str | None = None
@@ -60,12 +60,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Written:
-    """What a target wrote.
+    """The output of a target.
 
     Args:
         path: the file or folder.
-        notes: what the user should know: layers stored otherwise, how to use the result.
-        others: files that belong to it.
+        notes: what the user should know: layers stored in a different form, how to use the result.
+        others: further files that belong to it.
     """
 
     path: Path
@@ -81,7 +81,7 @@ class Written:
 
 
 class Target(ABC):
-    """One place that plans or artifacts go to."""
+    """One export format."""
 
     needs_weights: ClassVar[bool] = True
     """Whether an artifact is needed; otherwise a plan is enough."""
@@ -94,30 +94,30 @@ class Target(ABC):
     """What the output's name must end with, where the reading program wants that."""
 
     def check_place(self, output: Path) -> None:
-        """Refuse a place that cannot be written to.
+        """Refuse an output that cannot be written.
 
         Raises:
-            OutputError: with what is in the way.
+            OutputError: with the reason.
         """
         check_place(output, folder=not self.ending.startswith("."), suffix=self.suffix)
 
     def places(self, output: Path) -> tuple[Path, ...]:
-        """All files that are written, or the folder that they are written to."""
+        """All files that are written, or their folder."""
         return (output,)
 
     def check(self, source: Source, options: Options) -> None:  # noqa: B027
-        """Refuse what this target cannot take, before anything is written.
+        """Refuse what this target does not support, before anything is written.
 
         Raises:
-            ExportError: saying what is in the way and what would help.
+            ExportError: with the reason and a remedy.
         """
 
     def takes(self, name: str) -> bool:
-        """Whether the target stores or quantizes this layer by its scheme; otherwise any scheme will do."""
+        """Whether the target uses this layer's scheme; otherwise any scheme is possible."""
         return True
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
-        """The scheme that the target takes for a layer that it `takes`: its own if it can; None if nothing holds its values."""
+        """The scheme for a layer that the target `takes`: its own if supported; None if no scheme represents its values."""
         return closest(scheme, matrix, self.abilities)
 
     @abstractmethod
@@ -126,7 +126,7 @@ class Target(ABC):
 
 
 def package(name: str, *, extra: str) -> Any:
-    """The module `name`, imported now.
+    """Import the module `name`.
 
     Raises:
         ExportError: naming the extra of mpq to install.

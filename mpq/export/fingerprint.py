@@ -1,7 +1,7 @@
-"""What an export should hold and compute, from the artifact and from the export read back.
+"""What an export should contain and compute, from the artifact and from the export read back.
 
-Layers are found in the file by their names, in an OpenVINO model by their weights. What is read back must be the artifact's weights;
-the checksums in the fingerprint are those of the file, since some formats reorder rows or round values.
+Layers are found in the file by name; in an OpenVINO model, by their weights. The weights read back must be the artifact's. The checksums in
+the fingerprint are those of the file, because some formats reorder rows or round values.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ SUPPRESSED = -1e4
 """Values from here down stand for "impossible"."""
 _ROUNDED = ("executorch", "gguf")  # their kernels round inputs to 8 bits
 _SINGLE = ("executorch",)
-_OWN_OUTPUTS = ("pt2", "executorch")  # give what the model gives; the others its main output, except for exported programs
-_CLOSE = 2.0**-8  # of the largest weight: what 16-bit values round
+_OWN_OUTPUTS = ("pt2", "executorch")  # return all outputs; the others return the main output, except for exported programs
+_CLOSE = 2.0**-8  # share of the largest weight: rounding of 16-bit values
 
 
 def fingerprint_of(source: Source, target: str, export: Path, options: Options) -> Fingerprint:
     """The fingerprint of the export of `source` at `export`.
 
     Args:
-        source: the artifact, in the schemes that were exported.
-        target: where to.
-        export: what was written.
+        source: the artifact, with the exported schemes.
+        target: the target.
+        export: the written export.
         options: the choices of the export.
 
     Raises:
-        ExportError: if the export does not hold the artifact's weights.
+        ExportError: if the export does not have the artifact's weights.
     """
     module = quantized_module(source, options)
     tokens = takes_tokens(module, source, options)
@@ -85,14 +85,14 @@ def fingerprint_of(source: Source, target: str, export: Path, options: Options) 
 
 
 def kept_values(tensor: Tensor) -> list[float | None]:
-    """Values of an output at evenly spaced places; None where one is not finite or stands for "impossible"."""
+    """Values of an output at evenly spaced places; None if one is not finite or means "impossible"."""
     flat = tensor.detach().reshape(-1)
     places = torch.linspace(0, max(len(flat) - 1, 0), min(VALUES, len(flat)), dtype=torch.float64).round().long()
     return [_short(value) if SUPPRESSED < value < float("inf") else None for value in flat[places].double().tolist()]
 
 
 def _short(value: float) -> float:
-    """The digits that a float32 has."""
+    """Rounded to the digits of a float32."""
     return float(f"{value:.8g}")
 
 
@@ -104,7 +104,7 @@ def _output(name: str, tensor: Tensor) -> OutputFacts:
 
 
 def _fixed(call: Call, below: int | None) -> tuple[list[FixedInput], Call]:
-    """Descriptions of the inputs of a call, and the call with the values that they describe."""
+    """Descriptions of the inputs of a call, and the call with these values."""
     fixed: list[FixedInput] = []
 
     def made(leaf: Any) -> Any:
@@ -118,7 +118,7 @@ def _fixed(call: Call, below: int | None) -> tuple[list[FixedInput], Call]:
 
 
 def _run(module: nn.Module, source: Source, call: Call, *, main: bool) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
-    """The outputs of the artifact, and the magnitudes of what its layers give."""
+    """The outputs of the artifact, and the magnitudes of its layers' outputs."""
     state = state_of(module)
     watch = LayerOutputs({layer.name: state[layer.parameters[0]] for layer in source.artifact.layers})
     with torch.no_grad(), quiet(), watch:
@@ -158,7 +158,7 @@ def _layers(source: Source, target: str, held: Held | None, given: Mapping[str, 
 
 
 def layer_facts(place: str, weight: QuantizedWeight, uses: Sequence[str], output: list[float] | None = None) -> LayerFingerprint:
-    """The fingerprint of a weight that a file holds."""
+    """The fingerprint of a weight in a file."""
     scales = None if weight.scales is None else weight.scales.float()
     return LayerFingerprint(
         place,
@@ -176,16 +176,16 @@ def layer_facts(place: str, weight: QuantizedWeight, uses: Sequence[str], output
 
 
 def _orders(layer: Layer, own: Tensor, source: Source, target: str) -> list[Tensor]:
-    """A weight [rows, columns] in each order that a target may hold it in."""
+    """A weight [rows, columns] in each order that a target may use."""
     rows = row_order(layer.name, source.artifact.config, len(own)) if target == "gguf" else None
     if rows is not None:
         return [own[rows]]
-    in_shape = from_matrix(own, layer.shape, layer.axes, layer.groups)  # where values keep the model's own shape
+    in_shape = from_matrix(own, layer.shape, layer.axes, layer.groups)  # if values keep the model's own shape
     return [own, in_shape.reshape(own.shape)]
 
 
 def _check_same(name: str, orders: Sequence[Tensor], read: Tensor, target: str) -> None:
-    """Refuse an export whose weights are not the artifact's."""
+    """Refuse an export whose weights differ from the artifact's."""
     most = _CLOSE * float(orders[0].abs().max())
     if not any(own.shape == read.shape and float((own - read).abs().max()) <= most for own in orders):
         raise ExportError(f"the {target} export does not hold the weights of '{name}' as written: this is a bug in mpq, please report it")

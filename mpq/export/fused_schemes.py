@@ -1,4 +1,4 @@
-"""Refuses what vLLM does: layers of unequal schemes that it computes in one product."""
+"""Refuses layers that vLLM fuses into one product if their schemes differ, because vLLM refuses them too."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SHOWN = 2
 
 
 def check_fused(schemes: Mapping[str, Scheme], names: Iterable[str]) -> None:
-    """Refuse fused layers of unequal schemes.
+    """Refuse fused layers with different schemes.
 
     Args:
-        schemes: of the quantized layers.
-        names: of all linear layers; those without a scheme are unquantized.
+        schemes: schemes of the quantized layers.
+        names: names of all linear layers; those without a scheme are unquantized.
 
     Raises:
         ExportError: naming such layers, and how to search for a plan without them.

@@ -1,9 +1,9 @@
-"""Block types of GGUF files: what each one stores, and which one a scheme becomes. 32 weights of a row share an fp16 scale.
+"""Block types of GGUF files: what each one stores, and the type for each scheme. 32 weights of a row share an fp16 scale.
 
     Q4_0  Q5_0  Q8_0    symmetric codes of 4, 5, 8 bits: weight = (code - middle) * scale       4.5, 5.5, 8.5 bits per weight
     Q4_1  Q5_1          codes of 4, 5 bits, and an fp16 minimum: weight = code * scale + minimum    5, 6 bits per weight
 
-A symmetric scheme of mpq in groups of 32 and a block type of as many bits store the same numbers; of an asymmetric one the minimum is
+A symmetric scheme in groups of 32 and a block type with the same bits store the same numbers; for an asymmetric scheme, the minimum is
 rounded to fp16.
 """
 
@@ -34,12 +34,12 @@ _TYPES = {
 
 
 def block_type(scheme: Scheme) -> str:
-    """The block type, in capitals, of a scheme that `ABILITIES` allow."""
+    """The block type, in capitals, of a scheme within `ABILITIES`."""
     return _TYPES[str(scheme)]
 
 
 def scheme_of(block: str) -> Scheme | None:
-    """The scheme that becomes this block type; None if none does."""
+    """The scheme for this block type; None if there is none."""
     return next((parse_scheme(text) for text, name in _TYPES.items() if name == block), None)
 
 

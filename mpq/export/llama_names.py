@@ -26,7 +26,7 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 
 def gguf_name(name: str) -> str | None:
-    """The GGUF name of a parameter or layer, ".weight" or ".bias" kept or, for a layer, added; None if it has none."""
+    """The GGUF name of a parameter or layer, with ".weight" or ".bias" (added for a layer); None if it has none."""
     base, ending = name, ".weight"
     for suffix in (".weight", ".bias"):
         if name.endswith(suffix):

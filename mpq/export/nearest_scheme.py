@@ -1,8 +1,8 @@
-"""The cheapest scheme of a target that holds the values of another, and the way of a weight into it.
+"""The cheapest scheme of a target that represents the values of another scheme, and the conversion of a weight to it.
 
-Every replacement is towards more bytes, never fewer, and none changes a weight: more bits leave room for the same codes around another
-middle, smaller groups repeat a scale, and a zero point can be spent as one more bit of a symmetric code. Only integer codes that no
-integer scheme of the target can hold, and levels of a table, become fp16, which rounds each weight to 11 bits.
+A replacement never takes fewer bytes and does not change a weight: more bits have room for the same codes around a different middle,
+smaller groups repeat a scale, and one more bit of a symmetric code can replace a zero point. Only integer codes that no integer scheme of
+the target can represent, and levels of a table, become fp16, which rounds each weight to 11 bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def closest(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> Scheme | None:
-    """The scheme itself where the target can express it, else the one of fewest bytes that holds its values; None if there is none."""
+    """The scheme itself if the target supports it, else the one with the fewest bytes that represents its values; None if there is none."""
     if scheme.is_float:
         return _smallest_float(abilities, holding=scheme)
     if not scheme.is_integer:
@@ -40,7 +40,7 @@ def closest(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> Sc
 
 
 def widen(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight:
-    """The same weight under a scheme that `closest` gave for it."""
+    """The same weight under its scheme from `closest`."""
     from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight, spread
 
     if scheme == weight.scheme:
@@ -63,7 +63,7 @@ def widen(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight:
 
 
 def _smallest_float(abilities: Abilities, *, holding: Scheme | None = None) -> Scheme | None:
-    """The smallest floating-point format of a target, that holds every number of another one if asked for."""
+    """The smallest floating-point format of a target, optionally one that represents every number of another format."""
     wanted = None if holding is None else holding.element.storage
     found = [name for name in abilities.floats if wanted is None or _storage(name).holds(wanted)]
     return min((Scheme(name) for name in found), key=lambda other: (other.bits, other != holding), default=None)
@@ -76,7 +76,7 @@ def _storage(name: str) -> FloatStorage:
 
 
 def _codes(scheme: Scheme, abilities: Abilities) -> list[tuple[int, bool]]:
-    """(bits, symmetric) that hold every code of `scheme`."""
+    """(bits, symmetric) that can represent every code of `scheme`."""
     needed = scheme.bits if scheme.symmetric else scheme.bits + 1
     found = [(bits, True) for bits in abilities.bits if bits >= needed]
     return found + [(bits, False) for bits in abilities.asymmetric_bits if bits >= scheme.bits]
@@ -97,7 +97,7 @@ def _groups(scheme: Scheme, matrix: tuple[int, int], abilities: Abilities) -> li
 
 
 def without_idle_group(scheme: Scheme, matrix: tuple[int, int]) -> Scheme:
-    """`scheme` with a group of the whole row written as such, and its one scale in fp16."""
+    """`scheme` without a group size that covers the whole row, and with its one scale in fp16."""
     if scheme.group_size is not None and scheme.group_size >= matrix[1]:
         return replace(scheme, group_size=None, small_scales=False)
     return scheme

@@ -1,4 +1,4 @@
-"""Where an export goes: looked at before the work begins, and filled at once when all is written."""
+"""The output of an export: checked before the work begins, and put in place only when everything is written."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_special, sync_folder
 
 _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-_DISK = re.compile("|".join(re.escape(os.strerror(number)) for number in _FAILURES))  # in errors that libraries have of their own
+_DISK = re.compile("|".join(re.escape(os.strerror(number)) for number in _FAILURES))  # in the libraries' own errors
 
 
 def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> None:
-    """Refuse a place that cannot be written to, as far as that shows beforehand.
+    """Refuse an output that cannot be written, as far as this can be known in advance.
 
     Args:
-        output: the file or folder to be.
-        folder: whether it is to be a folder.
-        suffix: what its name must end with, where the reading program wants that.
+        output: the file or folder to write.
+        folder: whether it will be a folder.
+        suffix: the required ending of its name, if the reading program needs one.
 
     Raises:
         OutputError: with what is in the way.
@@ -44,14 +44,14 @@ def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> Non
 
 @contextmanager
 def staged(folder: Path, *, last: str) -> Iterator[Path]:
-    """An empty folder whose files move into `folder` when all are written; without the one called `last`, nothing loads them.
+    """An empty folder whose files move to `folder` when all are written; without the file `last`, no program loads them.
 
-    `folder` is made if it is not there. Whatever happens, no mixture of old and new files is found under the name `last`, and two processes
-    do not write there at once. What a killed process left is removed. Files have the mode that the umask leaves, and are on disk.
+    `folder` is created if needed. In no case does `last` lead to a mixture of old and new files, and two processes never write there at
+    once. Leftovers of a killed process are removed. Files get the usual mode (by umask) and are synced to disk.
 
     Raises:
         HeldError: if another process writes `last` there.
-        OutputError: if the folder is read-only or full, or something other than a plain file is in the way; nothing is left behind.
+        OutputError: if the folder is read-only or full, or something other than a plain file exists there; nothing is left behind.
     """
     target, new = folder / last, not folder.exists()
     try:
@@ -75,13 +75,13 @@ def staged(folder: Path, *, last: str) -> Iterator[Path]:
         raise OutputError(f"cannot write {target}: {said[0]}; choose another place with --output") from error
     finally:
         if new:
-            with suppress(OSError):  # it is full, or could not be made
+            with suppress(OSError):  # it is full, or could not be created
                 folder.rmdir()
 
 
 @contextmanager
 def _staging(made: Path) -> Iterator[Path]:
-    """A new folder; what an earlier process left there is removed, and it is gone afterwards."""
+    """A new folder, removed afterwards; leftovers of an earlier process are removed too."""
     try:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
@@ -91,7 +91,7 @@ def _staging(made: Path) -> Iterator[Path]:
 
 
 def _settle(file: Path, *, mode: int) -> None:
-    """Give a file its mode, and have it on disk."""
+    """Set the mode of a file, and sync it to disk."""
     file.chmod(mode)
     with file.open("rb+") as opened:
         os.fsync(opened.fileno())

@@ -1,4 +1,4 @@
-"""The targets by name; a target's file is imported when it is asked for."""
+"""The targets by name; a target's file is imported when the target is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export: a plan or an artifact becomes what another program loads."""
+"""Export: converts a plan or an artifact for another program."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Exported:
         path: the file or folder.
         bytes: its size on disk.
         source_bytes: size of the artifact, or the size that the plan predicts for it.
-        layer_bytes: bytes of the layers as mpq stores them, before and after replacements.
+        layer_bytes: bytes of the layers in mpq's own storage, before and after replacements.
         weights: whether weights were written, or text only.
         replaced: layers whose scheme changed, with the old and the new scheme.
         notes: what the user should know.
@@ -54,13 +54,13 @@ def export(
         source: the plan or the artifact.
         target: name of the target, see `mpq.export.registry.TARGETS`.
         output: the path to write; next to the source by default.
-        nearest: if the target lacks a layer's scheme, use its next one that holds the same values.
+        nearest: if the target lacks a layer's scheme, use the next one that represents the same values.
         options: the user's other choices.
 
     Raises:
         OutputError: if `output` cannot be written to, or is an input.
-        ExportError: if the target cannot express a layer and `nearest` is off, if the next schemes exceed the plan's budget, or if the
-            target cannot take the model.
+        ExportError: if the target does not support a layer's scheme and `nearest` is off, if the next schemes exceed the plan's budget, or
+        if the target does not support the model.
     """
     chosen, given = options or Options(), open_source(Path(source))
     goal = target_named(target)
@@ -79,7 +79,7 @@ def export(
     }
     wanted = given.with_schemes(schemes)
     _keep_budget(wanted, goal, target=target)
-    fingerprint_path(place).unlink(missing_ok=True)  # one of an earlier export would not fit
+    fingerprint_path(place).unlink(missing_ok=True)  # one of an earlier export would not match
     written = goal.write(wanted, place, chosen)
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if target in PROGRAMS and chosen.fingerprint else None
@@ -90,7 +90,7 @@ def export(
 
 
 def _rest_notes(source: Source, goal: Target) -> list[str]:
-    """What to tell where unquantized tensors are not stored as the plan or the artifact has them."""
+    """Notes if unquantized tensors are not stored as in the plan or the artifact."""
     dtype = source.header.rest_dtype if source.header is not None else source.plan.rest.dtype if source.plan is not None else None
     if dtype is None or goal.keeps_rest:
         return []
@@ -100,7 +100,7 @@ def _rest_notes(source: Source, goal: Target) -> list[str]:
 
 
 def _fingerprinted(source: Source, target: str, export: Path, options: Options) -> Path:
-    """Write what the export should hold and compute; the file."""
+    """Write the fingerprint of an export; returns its file."""
     from mpq.export.fingerprint import fingerprint_of
 
     return write_fingerprint(export, fingerprint_of(source, target, export, options))
@@ -112,7 +112,7 @@ def _prove(fingerprint: Path, export: Path, target: str) -> str:
 
 
 def _unpacked(source: Source) -> list[str]:
-    """What is said of coded layers: other programs take them as int8."""
+    """A note on coded layers: other programs get them as int8."""
     if not source.coded:
         return []
     before, after = (
@@ -123,7 +123,7 @@ def _unpacked(source: Source) -> list[str]:
 
 
 def _inputs(source: Source, options: Options) -> list[Path | None]:
-    """What an export reads: the source, all its files, the original model, and data."""
+    """The inputs of an export: the source, all its files, the original model, and data."""
     model = source.model.get("path")
     named = [source.path.parent / str(model), Path(str(model))] if model is not None else []
     data = None if options.data is None else Path(options.data.partition("?")[0])
@@ -135,7 +135,7 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
     """A scheme of the target for each layer.
 
     Raises:
-        ExportError: listing the layers whose scheme the target does not have.
+        ExportError: listing the layers whose scheme the target does not support.
     """
     found = {
         name: goal.closest(name, scheme, source.matrices[name]) if goal.takes(name) else without_idle_group(scheme, source.matrices[name])
@@ -154,7 +154,7 @@ def _keep_budget(source: Source, goal: Target, *, target: str) -> None:
     """Refuse schemes of the target that exceed the plan's budget.
 
     Raises:
-        ExportError: with the bytes that are too many, and candidates that the target has.
+        ExportError: with the excess bytes, and candidates that the target supports.
     """
     if source.plan is None or source.plan.budget is None:
         return

@@ -1,4 +1,4 @@
-"""What is exported: a plan or an artifact, seen alike."""
+"""The source of an export: a plan or an artifact, with one interface."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Source:
         schemes: scheme by layer name, in model order, as the target stores them.
         matrices: (rows, columns) by layer name.
         bytes: size of the artifact, or the size that the plan predicts for it.
-        header: of the artifact; None for a plan.
-        others: floating-point tensors of two or more dimensions that are no layers; None where a plan does not tell.
-        stored: the schemes in the artifact, before any replacement; in `schemes` coded ones are int8, as no other program reads them.
+        header: header of the artifact; None for a plan.
+        others: floating-point tensors of two or more dimensions that are not layers; None for a plan, which does not list them.
+        stored: the schemes in the artifact, before any replacement; in `schemes`, coded ones are int8, because no other program reads them.
         plan: the plan, if that is the source.
     """
 
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """Kind of the original model, as `LoadedModel.kind`."""
+        """Kind of the original model, like `LoadedModel.kind`."""
         return str(self.model.get("kind"))
 
     @property
@@ -66,17 +66,17 @@ class Source:
         return self.header
 
     def with_schemes(self, schemes: Mapping[str, Scheme]) -> Source:
-        """The same source, its weights to be given in other schemes."""
+        """The same source, giving its weights in other schemes."""
         return replace(self, schemes=dict(schemes))
 
     @property
     def layer_bytes(self) -> int:
-        """Bytes of the layers under these schemes, as mpq stores them."""
+        """Bytes of the layers under these schemes, in mpq's own storage."""
         return sum(scheme.stored_bits(self.matrices[name]) // 8 for name, scheme in self.schemes.items())
 
     @property
     def coded(self) -> list[str]:
-        """Layers whose codes the artifact holds compressed."""
+        """Layers whose codes are compressed in the artifact."""
         return [name for name, scheme in self.stored.items() if scheme.is_coded]
 
     def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:
@@ -101,7 +101,7 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """The artifact as one safetensors file, however many it has."""
+        """The artifact as one safetensors file, even if it has several files."""
         from safetensors import SafetensorError
 
         from mpq.records.open_artifact import opened
@@ -114,7 +114,7 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """The plan at `path`, or the artifact: a file, the index of several, or the folder that holds them.
+    """The plan at `path`, or the artifact: a file, the index of several files, or their folder.
 
     Raises:
         FormatError: if it is neither.

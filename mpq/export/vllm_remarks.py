@@ -1,8 +1,8 @@
-"""What vLLM asks of packed weights beyond what Transformers does, read from its version 0.32.
+"""Requirements of vLLM for packed weights in addition to those of Transformers, from the source of version 0.32.
 
-`compressed_tensors/compressed_tensors.py` takes a group of static, symmetric integers per channel or per group, without quantized inputs,
-as WNA16; on CUDA that is Marlin, for 4 and 8 bits in groups of 32, 64, 128 or whole rows (`kernels/linear/mixed_precision/marlin.py`), on a
-CPU 4 bits only (`cpu.py`). Words of 32 bits hold whole codes of one row. Fused layers must share their scheme, and be all in or all out
+`compressed_tensors/compressed_tensors.py` treats static, symmetric integers per channel or per group, without quantized inputs, as WNA16;
+on CUDA that is Marlin, for 4 and 8 bits in groups of 32, 64, 128 or whole rows (`kernels/linear/mixed_precision/marlin.py`), on a CPU 4
+bits only (`cpu.py`). 32-bit words contain whole codes of one row. Fused layers must share their scheme, and be all in or all out
 (`should_ignore_layer`). A head may be packed (`get_quant_method`).
 """
 
@@ -20,11 +20,11 @@ _SHOWN = 3
 
 
 def remarks(schemes: Mapping[str, Scheme], columns: Mapping[str, int], linear: Iterable[str]) -> list[str]:
-    """What to know before vLLM loads a folder.
+    """Remarks on loading a folder in vLLM.
 
     Args:
-        schemes: of the packed modules.
-        columns: row lengths of the same.
+        schemes: schemes of the packed modules.
+        columns: row lengths of the packed modules.
         linear: names of all linear modules.
     """
     ragged = [name for name, scheme in schemes.items() if columns[name] * scheme.bits % _WORD]

@@ -1,1 +1,1 @@
-"""Lets other programs use mpq's artifacts from inside: each file is imported when its program asks for it, and needs that program."""
+"""Lets other programs use mpq's artifacts: each file is imported only when its program needs it, and requires that program."""

@@ -1,4 +1,4 @@
-"""Uploads a folder that `mpq export --to huggingface` wrote to a Hugging Face hub. Tokens are huggingface_hub's; none is read here."""
+"""Uploads a folder that `mpq export --to huggingface` wrote to a Hugging Face hub. huggingface_hub handles tokens; none is read here."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _KEPT = re.compile(r"[^.][^/]*\.(json|txt|model|jinja)|README\.md|plan\.yaml|rep
 
 @dataclass(frozen=True)
 class Upload:
-    """What is to be uploaded.
+    """The files of an upload.
 
     Args:
         folder: an exported folder.
         files: names of the files to upload.
-        left_out: names of what else the folder holds.
+        left_out: names of the other files in the folder.
     """
 
     folder: Path
@@ -40,14 +40,14 @@ class Upload:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What an upload gave: the page of the commit, and the name of the model at it."""
+    """The result of an upload: the page of the commit, and the name of the model at this commit."""
 
     url: str
     name: HubName
 
 
 def upload_of(folder: Path) -> Upload:
-    """The files of an exported folder that belong to it; nothing else goes to a hub by accident.
+    """The files of an exported folder that belong to it, so that nothing else is uploaded by accident.
 
     Raises:
         UsageError: if `mpq export --to huggingface` did not write the folder.
@@ -69,14 +69,14 @@ def upload_of(folder: Path) -> Upload:
 def upload(
     chosen: Upload, repo: str, *, private: bool = False, revision: str | None = None, message: str | None = None, api: Any = None
 ) -> Uploaded:
-    """Make the repository and the branch unless they are there, and upload the files in one commit.
+    """Create the repository and the branch if needed, and upload the files in one commit.
 
     Args:
         chosen: the files.
         repo: `org/name`.
-        private: make the repository private; one that is there and public is refused.
+        private: make the repository private; an existing public one is refused.
         revision: the branch; None for the main one.
-        message: of the commit.
+        message: message of the commit.
         api: a huggingface_hub.HfApi; None for one with the user's endpoint and token.
 
     Raises:

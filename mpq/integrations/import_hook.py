@@ -1,7 +1,7 @@
-"""Registers mpq with a program when that program is imported, whichever of the two comes first, and imports neither by itself.
+"""Registers mpq with a program when that program is imported, before or after mpq; it does not import the program itself.
 
-A finder waits in `sys.meta_path` for one module of the program. When that is imported, the finder leaves, has the module made as ever, and
-then imports the module of mpq that registers itself. With a program that is there already it is imported at once.
+A finder in `sys.meta_path` waits for one module of the program. When that is imported, the finder removes itself, lets the module load as
+usual, and then imports mpq's registration module. If the program is already imported, registration happens at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Finder(MetaPathFinder):
         self._name, self._home = name, home
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The spec that the other finders have for the module, registering afterwards; None for any other module."""
+        """The spec that the other finders give for the module, extended to register afterwards; None for any other module."""
         if fullname != self._name:
             return None
         with suppress(ValueError):  # another thread was faster
@@ -42,13 +42,13 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Makes the module like its own loader, which the module has afterwards, and then registers."""
+    """Loads the module with its own loader, restores that loader, and then registers."""
 
     def __init__(self, inner: Loader, home: str) -> None:
         self._inner, self._home = inner, home
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """The module that the own loader makes."""
+        """The module created by its own loader."""
         return self._inner.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -61,7 +61,7 @@ class _Loader(Loader):
 
 
 def install() -> None:
-    """Register with every program of `REGISTRATIONS` that is imported already, and with the others when they are."""
+    """Register with every program of `REGISTRATIONS` that is already imported, and with the others when they are imported."""
     for name, home in REGISTRATIONS.items():
         if name in sys.modules:
             _register(name, home)
@@ -70,7 +70,7 @@ def install() -> None:
 
 
 def _register(name: str, home: str) -> None:
-    """Import what registers itself; a failure is a warning, for it must not break the import of the other program."""
+    """Import the registration module; a failure is only a warning, because it must not break the import of the other program."""
     try:
         import_module(home)
     except (ImportError, AttributeError) as error:

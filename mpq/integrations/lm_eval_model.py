@@ -3,8 +3,8 @@
     lm_eval.simple_evaluate(model="mpq", model_args={"pretrained": "llama-huggingface"}, tasks=["arc_easy"])
     python -m mpq.integrations.lm_eval_model --model mpq --model_args pretrained=llama-huggingface --tasks arc_easy
 
-The harness finds models by a registry of its own and not by entry points, so its command line does not know mpq; the second line is that
-command line with mpq registered.
+The harness finds models in its own registry, not by entry points, so its command line does not know mpq; the second line runs that command
+line with mpq registered.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class MpqLM(HFLM):  # type: ignore[misc]
 
     Args:
         pretrained: an exported folder; an artifact of a Hugging Face model, or its index; or any model that the harness takes.
-        tokenizer: folder or name of the tokenizer; needed for an artifact, which holds none.
-        options: of the harness's model.
+        tokenizer: folder or name of the tokenizer; required for an artifact, which has none.
+        options: options of the harness's model.
 
     Raises:
         UsageError: if an artifact comes without a tokenizer.

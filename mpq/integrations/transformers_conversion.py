@@ -1,4 +1,4 @@
-"""How `from_pretrained` turns the parts of a layer, as it reads them, into one parameter."""
+"""How `from_pretrained` combines the parts of a layer into one parameter while reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Place = tuple[str, str]
 
 
 class Packs(Protocol):
-    """Makes the parameter called `name` in `model` from its parts."""
+    """Builds the parameter `name` of `model` from its parts."""
 
     def parameter_of(self, name: str, parts: Mapping[str, Tensor], model: nn.Module) -> nn.Parameter: ...
 
@@ -24,10 +24,10 @@ class _Pack(ConversionOps):  # type: ignore[misc]
     """The parts of one layer become its parameter."""
 
     def __init__(self, quantizer: Packs) -> None:
-        self.hf_quantizer = quantizer  # an attribute that keeps Transformers from changing the dtype of the parts
+        self.hf_quantizer = quantizer  # an attribute that prevents Transformers from changing the dtype of the parts
 
     def __deepcopy__(self, memo: Any) -> _Pack:
-        """Itself: each layer gets a copy of its conversion, and the quantizer is one."""
+        """Itself: Transformers copies the conversion for each layer, but the quantizer must be shared."""
         return self
 
     def convert(
@@ -39,12 +39,12 @@ class _Pack(ConversionOps):  # type: ignore[misc]
 
 
 class _Conversion(WeightConverter):  # type: ignore[misc]
-    """Finds the tensors of layers by their whole names; patterns could meet other tensors."""
+    """Finds the tensors of layers by their full names; patterns could match other tensors."""
 
     place: Callable[[str], Place | None]
 
     def rename_source_key(self, source_key: str) -> tuple[str, str | None]:
-        """The parameter that a tensor of the file belongs to, and its part; the name itself and None if it is no layer's."""
+        """The parameter that a tensor of the file belongs to, and its part; the name itself and None if it belongs to no layer."""
         return self.place(source_key) or (source_key, None)
 
 
@@ -52,5 +52,5 @@ def conversion_of(parts: Mapping[str, Place], quantizer: Packs) -> WeightConvert
     """The conversion for tensors of the file by their names."""
     made = _Conversion(source_patterns=list(PARTS), target_patterns="weight", operations=[_Pack(quantizer)])
     found = dict(parts)
-    made.place = lambda name: found.get(name)  # a function is not copied with what holds it
+    made.place = lambda name: found.get(name)  # a function is not copied with its owner
     return made

@@ -1,13 +1,13 @@
 """The quantizer of Transformers for folders that `mpq export --to huggingface` wrote: layers stay packed, nothing in a folder is code.
 
-`from_pretrained` asks it, in this order:
+`from_pretrained` uses it in this order:
 
     weights file        config.json does not name it, so that Transformers without mpq refuses the folder instead of starting from random
                         weights; the quantizer names it
     headers             of the artifact's files, checked as `mpq.load` checks them
     conversions         each layer's codes, scales and zero points become one packed parameter, as soon as they are read
 
-Importing this file registers both classes. Written for Transformers 5; the methods with "plan" in their names are asked by versions up to
+Importing this file registers both classes. Written for Transformers 5; the methods with "plan" in their names are called by versions up to
 5.12.
 """
 
@@ -40,15 +40,15 @@ logger = logging.get_logger(__name__)
 
 
 class MpqConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """What config.json says under "quantization_config".
+    """The contents of "quantization_config" in config.json.
 
     Args:
-        version: of these keys.
+        version: version of these keys.
         weights: name of the artifact, or of its index, in the same folder.
         facts: for people: bits per weight, and layers by scheme.
 
     Raises:
-        FormatError: if a newer mpq wrote it, or `weights` is no name of an artifact in the same folder.
+        FormatError: if a newer mpq wrote it, or `weights` does not name an artifact in the same folder.
     """
 
     def __init__(self, version: int = VERSION, weights: str = WEIGHTS, **facts: Any) -> None:
@@ -59,14 +59,14 @@ class MpqConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.facts = {key: value for key, value in facts.items() if key != "quant_method"}
 
     def to_dict(self) -> dict[str, Any]:
-        """As config.json has it."""
+        """In the form of config.json."""
         return {"quant_method": METHOD, "version": self.version, "weights": self.weights, **self.facts}
 
 
 class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
     """Loads an artifact with its layers packed."""
 
-    requires_calibration = True  # it quantizes nothing: `mpq analyze`, `mpq search` and `mpq apply` do
+    requires_calibration = True  # it does not quantize: `mpq analyze`, `mpq search` and `mpq apply` do
 
     def __init__(self, quantization_config: MpqConfig, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
@@ -80,10 +80,10 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
         return dtype
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to put layers on disk, which hold codes in the place of numbers.
+        """Refuse to offload layers to disk, because they contain codes instead of numbers.
 
         Raises:
-            ModelError: saying so.
+            ModelError: if a layer would be offloaded to disk.
         """
         device_map = kwargs.get("device_map")
         if isinstance(device_map, dict) and "disk" in device_map.values():
@@ -97,7 +97,7 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
     update_tp_plan = update_ep_plan = update_attn_implementation
 
     def update_weight_conversions(self, weight_conversions: Sequence[Any], *_: Any) -> list[Any]:
-        """Those of the layers alone: an artifact names tensors as the model does, so no other ones apply."""
+        """Only those of the layers: an artifact names tensors like the model, so no other conversions apply."""
         return self.get_weight_conversions()
 
     def get_weight_conversions(self) -> list[Any]:
@@ -110,15 +110,17 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
         return [conversion_of(parts, self)]
 
     def parameter_of(self, name: str, parts: Mapping[str, Tensor], model: nn.Module) -> nn.Parameter:
-        """The parameter called `name` in the model, from its parts; packed unless it is stored as numbers of the model's own dtype."""
+        """The parameter `name` of the model, from its parts; packed unless it is stored as numbers of the model's own dtype."""
         layer, scheme = self._layer_of(name, str(model.base_model_prefix))
         dtype = self.dtype if self.dtype not in (None, self._own_dtype) else getattr(torch, layer.dtype)
-        own = {part: tensor.clone() for part, tensor in parts.items()}  # or they are views of the file for as long as the model lives
+        own = {
+            part: tensor.clone() for part, tensor in parts.items()
+        }  # otherwise they stay views of the file for the lifetime of the model
         weight = packed_weight(own, layer, scheme, dtype)
         return nn.Parameter(weight, requires_grad=False)
 
     def _layer_of(self, name: str, prefix: str) -> tuple[Layer, Any]:
-        """A layer by the name of its parameter, which a model with or without a head has with or without a prefix."""
+        """A layer by the name of its parameter, with or without the prefix of a model with a head."""
         for own in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
             if own in self.layers:
                 return self.layers[own]
@@ -134,13 +136,13 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         del model.config.transformers_weights
-        model._weight_conversions = None  # a dequantized model is saved by the conversions of its kind, not by those that packed it
-        model.requires_grad_(False)  # products on codes take inputs without gradients
+        model._weight_conversions = None  # a dequantized model is saved with its usual conversions, not with those that packed it
+        model.requires_grad_(False)  # products on codes need inputs without gradients
         return_freed_memory()  # the codes were copied out of the file
         return model
 
     def _dequantize(self, model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-        """Ordinary parameters in the place of packed ones; tied ones stay one. In place."""
+        """Replace packed parameters by ordinary ones, in place; tied ones stay tied."""
         made: dict[int, nn.Parameter] = {}
         for name, parameter in list(model.named_parameters(remove_duplicate=False)):
             if isinstance(parameter, PackedTensor):
@@ -150,13 +152,13 @@ class MpqQuantizer(HfQuantizer):  # type: ignore[misc]
         return model.requires_grad_()
 
     def is_serializable(self) -> bool:
-        """No; it says what to do instead."""
+        """No; prints what to do instead."""
         logger.warning("mpq: save_pretrained does not write packed layers. Copy the folder, or call model.dequantize() first")
         return False
 
     @property
     def is_trainable(self) -> bool:
-        """No: codes take no gradients."""
+        """No: codes have no gradients."""
         return False
 
 

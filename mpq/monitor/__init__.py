@@ -1,1 +1,1 @@
-"""Watches a model that runs: takes the model and sketches of the data that it was calibrated on, says what has drifted from them."""
+"""Watches a running model: takes the model and sketches of its calibration data, and reports what has drifted."""

@@ -1,4 +1,4 @@
-"""What has drifted: sketches of a running model beside its baseline, and the answers of a reference beside the model's own."""
+"""Drift alarms: compares sketches of a running model with its baseline, and the answers of a reference with the model's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FEWEST = 20  # calls
 
 @dataclass(frozen=True)
 class Alarm:
-    """One thing that has drifted: its kind ("drift", "range", "not finite", "kl", "agreement"), the tensor, the value and its limit."""
+    """One alarm: its kind ("drift", "range", "not finite", "kl", "agreement"), the tensor, the value and its limit."""
 
     kind: str
     name: str
@@ -30,7 +30,7 @@ class Alarm:
 
     @property
     def line(self) -> str:
-        """One line that says it."""
+        """The alarm in one line."""
         words = {
             "drift": "stability index",
             "range": "share of values beyond the calibrated range",
@@ -42,7 +42,7 @@ class Alarm:
 
 
 def alarms(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Alarm]:
-    """Tensors that are not what they were: worst first within one tensor. Fewer than 20 calls say nothing but what is not finite."""
+    """Alarms for tensors, worst first within one tensor. With fewer than 20 calls, only values that are not finite are reported."""
     for name, found in sketches.items():
         wanted = baseline.tensors.get(name)
         if found.not_finite and not (wanted and wanted.not_finite):
@@ -59,7 +59,7 @@ def alarms(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Alarm
 def shadow_alarms(
     divergence: RunningMean, agreement: RunningMean, *, most_kl: float | None = None, least_agreement: float | None = None
 ) -> Iterator[Alarm]:
-    """Means over shadowed calls that are beyond their limits, with bounds that hold however often one looks."""
+    """Alarms for means over shadowed calls that exceed their limits; the bounds are valid no matter how often you check."""
     low, _ = divergence.bounds(ALPHA)
     if most_kl is not None and low > most_kl:
         yield Alarm("kl", "output", low, most_kl)

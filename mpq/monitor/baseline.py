@@ -1,4 +1,4 @@
-"""The sketches of calibration data that a running model is compared with, in a file beside its artifact: NAME.monitor.json."""
+"""The sketches of calibration data that a running model is compared with, in a file next to its artifact: NAME.monitor.json."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class BaselineFacts(Struct):
 
 @dataclass(frozen=True)
 class Baseline:
-    """What calibration data was like.
+    """Sketches of the calibration data.
 
     Args:
         tensors: sketch by the name of a watched tensor.
-        noise: the stability index between two halves of the data, by name: what is no drift.
+        noise: the stability index between two halves of the data, by name: the level without drift.
     """
 
     tensors: Mapping[str, Sketch]
@@ -62,9 +62,9 @@ def baseline_of(module: nn.Module, batches: Iterable[Batch], layers: Iterable[st
     """The baseline of a model on calibration data.
 
     Args:
-        module: the model, as it will run.
+        module: the model in the form in which it will run.
         batches: at least two.
-        layers: names of the modules whose inputs are watched too.
+        layers: names of modules whose inputs are also watched.
 
     Raises:
         UsageError: if there are fewer than two batches.
@@ -87,12 +87,12 @@ def baseline_of(module: nn.Module, batches: Iterable[Batch], layers: Iterable[st
 
 
 def baseline_path(artifact: Path) -> Path:
-    """Where the baseline of an artifact is."""
+    """The path of the baseline of an artifact."""
     return artifact if artifact.name.endswith(_ENDING) else artifact.with_name(artifact.name + _ENDING)
 
 
 def write_baseline(baseline: Baseline, artifact: Path) -> Path:
-    """Write a baseline beside an artifact; the file."""
+    """Write a baseline next to an artifact; returns the file."""
     tensors = {name: sketch.to_dict() for name, sketch in baseline.tensors.items()}
     record = {"mpq_monitor": VERSION, "tensors": tensors, "noise": dict(baseline.noise)}
     path = baseline_path(artifact)
@@ -101,7 +101,7 @@ def write_baseline(baseline: Baseline, artifact: Path) -> Path:
 
 
 def read_baseline(artifact: Path) -> Baseline:
-    """The baseline of an artifact, or in the file named.
+    """The baseline of an artifact, or in the given file.
 
     Raises:
         FormatError: if there is none, or it is damaged or from a newer version.
@@ -116,10 +116,10 @@ def read_baseline(artifact: Path) -> Baseline:
 
 
 def check_sketches(document: Document, tensors: Mapping[str, SketchFacts], *, remedy: str) -> None:
-    """Refuse sketches under the key `tensors` that have more bins than there are.
+    """Refuse sketches under the key `tensors` that have too many bins.
 
     Raises:
-        MpqError: of the document's type, naming the first.
+        MpqError: of the document's error type, naming the first one.
     """
     for name, sketch in tensors.items():
         if sketch.first + len(sketch.counts) > BINS:

@@ -1,8 +1,8 @@
-"""Bounds of a mean that hold at all times at once: looking after every sample raises no more false alarms than looking once.
+"""Time-uniform bounds of a mean: checking after every sample raises no more false alarms than checking once.
 
 The polynomial stitched boundary of Howard, Ramdas, McAuliffe and Sekhon (Time-uniform, nonparametric, nonasymptotic confidence sequences,
-Annals of Statistics 2021, equation 2): for values in [0, 1], the mean of the first t values is, at all t at once, with probability at least
-1 - alpha within 0.85 sqrt((ln ln(2t) + 0.72 ln(10.4 / alpha)) / t) of what is expected.
+Annals of Statistics 2021, equation 2): for values in [0, 1], with probability at least 1 - alpha, the mean of the first t values is within
+0.85 sqrt((ln ln(2t) + 0.72 ln(10.4 / alpha)) / t) of its expectation for all t simultaneously.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class RunningMean:
     """The mean of values in [0, most], with bounds.
 
     Args:
-        most: the largest value; larger ones are cut to it.
-        count: how many values were added.
+        most: the largest value; larger ones are clamped to it.
+        count: number of values added.
         total: their sum.
     """
 
@@ -26,7 +26,7 @@ class RunningMean:
     total: float = 0.0
 
     def add(self, value: float) -> None:
-        """Take one more value, cut to its range; NaN counts as the largest."""
+        """Add a value, clamped to the range; NaN counts as the largest."""
         self.count += 1
         self.total += self.most if math.isnan(value) else min(max(value, 0.0), self.most)
 
@@ -36,7 +36,7 @@ class RunningMean:
         return self.total / self.count if self.count else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """Lower and upper bound of the expected value, which hold at all times together with probability 1 - alpha."""
+        """Lower and upper bound of the expected value, valid at all times simultaneously with probability 1 - alpha."""
         if not self.count:
             return 0.0, self.most
         wide = self.most * radius(self.count, alpha)

@@ -1,4 +1,4 @@
-"""A log of a monitor: one JSON line, with a checksum, for each time that it was written; each holds what was seen since the last."""
+"""The log of a monitor: each write appends one JSON line with a checksum, with everything seen since the last one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Line(Struct):
 
 
 def append(monitor: Monitor, path: Path | str) -> None:
-    """Add what `monitor` has seen since the last time to the log at `path`, as one line, and restart its sketches.
+    """Append everything that `monitor` has seen since the last time to the log at `path`, as one line, and restart its sketches.
 
     Raises:
         OutputError: if it cannot be written.
@@ -70,7 +70,7 @@ def append(monitor: Monitor, path: Path | str) -> None:
 
 
 def read_last(path: Path) -> Line:
-    """The last whole line of a log.
+    """The last complete line of a log.
 
     Raises:
         FormatError: if there is none, or it is damaged or from a newer version.
@@ -87,7 +87,7 @@ def read_last(path: Path) -> Line:
 
 
 def alarms_of(line: Line, baseline: Baseline) -> list[Alarm]:
-    """What had drifted when a line was written."""
+    """The alarms at the time when a line was written."""
     sketches = {name: sketch_in(to_builtins(sketch)) for name, sketch in line.tensors.items()}
     means = [RunningMean(each.most, each.count, each.total) for each in (line.divergence, line.agreement)]
     shadowed = shadow_alarms(means[0], means[1], most_kl=line.most_kl, least_agreement=line.least_agreement)

@@ -1,4 +1,4 @@
-"""Sketches of one call: what goes into the model and its layers, and what comes out, with the certainty of the answer."""
+"""Sketches of one call: the inputs of the model and its layers, and the output, with the certainty of the answer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mpq.models.running.forward import main_output
 from mpq.monitor.sketch import Sketch
 
 INPUT, OUTPUT, ENTROPY, MARGIN = "input", "output", "output entropy", "output margin"
-_ROWS = 1024  # of an output, whose entropy and margin are computed
+_ROWS = 1024  # rows of an output for which entropy and margin are computed
 
 
 class Observer:
-    """Counts into `sketches` what it is shown.
+    """Adds observed tensors to `sketches`.
 
     Args:
         module: the model.
-        layers: names of its modules whose inputs are watched; those that it does not have are left out.
+        layers: names of its modules whose inputs are watched; unknown names are ignored.
     """
 
     def __init__(self, module: nn.Module, layers: Iterable[str] = ()) -> None:
@@ -32,7 +32,7 @@ class Observer:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Hooks on the watched modules, for the calls within."""
+        """Within the `with`, hooks on the watched modules."""
         handles = self.attach()
         try:
             yield
@@ -41,14 +41,14 @@ class Observer:
                 handle.remove()
 
     def attach(self) -> list[Any]:
-        """Hooks on the watched modules, to be removed."""
+        """Attach hooks to the watched modules; the caller removes them."""
         return [
             module.register_forward_pre_hook(lambda _, args, name=name: self._add(f"{name}.input", args))
             for name, module in self._watched.items()
         ]
 
     def see(self, inputs: Any, result: Any) -> None:
-        """Count the inputs of the model and its main output."""
+        """Add the inputs of the model and its main output."""
         self._add(INPUT, inputs)
         output = _first_float(main_output(result)[1])
         if output is None:

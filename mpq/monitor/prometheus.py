@@ -1,4 +1,4 @@
-"""The figures of a monitor for Prometheus, read whenever it scrapes. Needs prometheus-client."""
+"""The values of a monitor for Prometheus, read at each scrape. Requires prometheus-client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Metrics:
         self._core, self._monitor = core, monitor
 
     def collect(self) -> Iterator[Any]:
-        """The metrics as they are now."""
+        """The current metrics."""
         monitor, core = self._monitor, self._core
         yield core.CounterMetricFamily("mpq_calls", "Calls of the model.", value=monitor.calls)
         yield core.CounterMetricFamily("mpq_sampled_calls", "Calls that were sketched.", value=monitor.sampled)

@@ -1,7 +1,8 @@
-"""What a tensor's values were, in under a kilobyte: a histogram of magnitudes by half octave, the range, and what is not finite.
+"""A sketch of a tensor's values in less than a kilobyte: a histogram of magnitudes by half octave, the range, and the number of values that
+are not finite.
 
 Two sketches of one tensor are compared by the population stability index, the sum over bins of (p - q) ln(p / q): below 0.1 is usually
-called stable, above 0.25 drifted. Each bin is smoothed by half a value, so that empty ones count for little where few values were seen.
+called stable, above 0.25 drifted. Each bin is smoothed by half a value, so that empty bins have little weight if few values were seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ STEPS = 64
 """Bins of magnitudes of one sign, two to an octave."""
 BINS = 2 * STEPS + 1
 _LOWEST = -16  # log2 of the smallest magnitude that has a bin; smaller ones count as zero
-_MOST = 4096  # values of a tensor that are looked at, evenly spaced
+_MOST = 4096  # values of a tensor that are examined, evenly spaced
 
 
 @dataclass
@@ -26,9 +27,9 @@ class Sketch:
     """Counts of the values of one tensor over many calls.
 
     Args:
-        counts: of values by bin: negative ones from large to small magnitudes, zeros, positive ones from small to large.
-        minimum: of the finite values; infinity before the first.
-        maximum: likewise.
+        counts: values per bin: negative ones from large to small magnitudes, zeros, positive ones from small to large.
+        minimum: smallest finite value; infinity before the first.
+        maximum: largest finite value; minus infinity before the first.
         not_finite: number of values that are NaN or infinite.
         calls: number of tensors added.
     """
@@ -40,7 +41,7 @@ class Sketch:
     calls: int = 0
 
     def add(self, tensor: Tensor) -> None:
-        """Count the values of a tensor; of a large one, some evenly spaced ones. Its memory does not grow."""
+        """Count the values of a tensor; for a large one, evenly spaced values only. Memory use is constant."""
         flat = tensor.detach().reshape(-1)
         step = -(-len(flat) // _MOST)
         values = flat[::step].to(torch.float32).cpu()
@@ -58,13 +59,13 @@ class Sketch:
         return sum(self.counts)
 
     def merged(self, other: Sketch) -> Sketch:
-        """A sketch of the values of both."""
+        """The sketch of the values of both."""
         counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         low, high = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
         return Sketch(counts, low, high, self.not_finite + other.not_finite, self.calls + other.calls)
 
     def beyond(self, other: Sketch) -> float:
-        """The share of values in bins outside of those that `other` has seen: what a range calibrated on `other` clips."""
+        """The share of values in bins outside the range of `other`: the values that a range calibrated on `other` clips."""
         seen = [number for number, count in enumerate(other.counts) if count]
         if not seen or not self.values:
             return 0.0
@@ -80,7 +81,7 @@ class Sketch:
 
 
 def sketch_in(record: dict[str, Any]) -> Sketch:
-    """The sketch of a record that `to_dict` gave."""
+    """The inverse of `to_dict`."""
     counts, first = [0] * BINS, int(record["first"])
     found = [int(count) for count in record["counts"]]
     counts[first : first + len(found)] = found

@@ -1,4 +1,4 @@
-"""A monitor on a model: hooks on a share of its calls, and the reference beside it on a smaller share."""
+"""A monitor of a model: sketches a share of its calls, and runs the reference on a smaller share."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Monitor:
     """Watches a share of the calls of a model until it is closed; its memory does not grow with the number of calls.
 
     Args:
-        module: the model, which stays as it is but for two hooks.
-        baseline: the sketches of its calibration data, or the artifact whose baseline is beside it.
+        module: the model; only two hooks are added.
+        baseline: the sketches of its calibration data, or the artifact with the baseline next to it.
         sample: the share of calls that are sketched.
-        shadow: the share of calls that the reference answers too.
+        shadow: the share of calls that are also run through the reference.
         reference: the unquantized model, needed for `shadow`.
-        layers: names of modules whose inputs are sketched too; None for those of the baseline.
-        most_kl: limit of the mean KL divergence from the reference, for example the plan's held-out evidence times 2.
-        least_agreement: limit of the mean top-1 agreement with it.
-        seed: of the choice of calls.
+        layers: names of modules whose inputs are also sketched; None uses those of the baseline.
+        most_kl: limit for the mean KL divergence from the reference, for example twice the plan's held-out error.
+        least_agreement: limit for the mean top-1 agreement with it.
+        seed: seed of the choice of calls.
 
     Raises:
-        UsageError: if a share is not one, or `shadow` has no reference.
+        UsageError: if a share is not between 0 and 1, or `shadow` has no reference.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class Monitor:
 
     @property
     def sketches(self) -> dict[str, Any]:
-        """What was seen since the last `restart`, by the name of the tensor."""
+        """The sketches since the last `restart`, by the name of the tensor."""
         return self._observer.sketches
 
     def restart(self) -> None:
-        """Begin new sketches, so that what drifts now does not vanish among all that was right before."""
+        """Start new sketches, so that current drift is not hidden by earlier normal values."""
         self._observer.sketches = {}
 
     def alarms(self) -> list[Alarm]:
-        """What has drifted since the last `restart`. To look often raises no false alarm of the means, which are of all calls."""
+        """Alarms since the last `restart`. The means are over all calls, and checking often raises no false alarms about them."""
         return [*alarms(self.baseline, self.sketches), *shadow_alarms(self.divergence, self.agreement, **self.limits)]
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for hook in (*self._hooks, *(self._inner or ())):
             hook.remove()
         self._hooks, self._inner = [], None
@@ -96,7 +96,7 @@ class Monitor:
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.calls += 1
-        if self._inner is None and self._draw.random() < self._sample:  # another thread may be within a sampled call
+        if self._inner is None and self._draw.random() < self._sample:  # another thread may be in a sampled call
             self._inner = self._observer.attach()
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:

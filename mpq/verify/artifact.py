@@ -1,7 +1,7 @@
-"""An artifact, as `mpq.load` loads it, beside the digests in its header.
+"""Compares an artifact, loaded by `mpq.load`, with the digests in its header.
 
-The header has a digest of each layer's dequantized weights. The kind of damage shows where undoing it gives that digest again. Outputs of
-the packed kernels are compared with those of the same weights unpacked.
+The header has a digest of each layer's dequantized weights. A kind of damage is recognized if undoing it gives that digest. Outputs of the
+packed kernels are compared with those of the same weights unpacked.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ LABEL = f"torch {torch.__version__}"
 
 
 def judge_artifact(path: Path) -> Verification:
-    """What differs between an artifact's fingerprint, its tensors, and what `mpq.load` makes of them.
+    """The differences between an artifact's fingerprint, its tensors, and the model from `mpq.load`.
 
     Raises:
-        FormatError: if it carries no fingerprint, or cannot be read.
+        FormatError: if it has no fingerprint, or cannot be read.
     """
     source = open_source(path)
     header = source.artifact
@@ -69,7 +69,7 @@ def _weights(header: ArtifactHeader, weights: Mapping[str, QuantizedWeight]) -> 
 
 
 def _kinds(layer: Layer, weight: QuantizedWeight, weights: Mapping[str, QuantizedWeight], wanted: bytes) -> Iterator[Finding]:
-    """The kinds of damage whose undoing gives the right weights."""
+    """The kinds of damage that give the right weights when undone."""
     if weight.scales is None:
         return
     if _digest(replace(weight, codes=swapped_halves(weight.codes)), wanted) == wanted:
@@ -87,7 +87,7 @@ def _kinds(layer: Layer, weight: QuantizedWeight, weights: Mapping[str, Quantize
 
 
 def _alike(other: QuantizedWeight, weight: QuantizedWeight) -> bool:
-    """Whether the scales of one could be those of the other."""
+    """Whether the scales of one layer could belong to the other."""
     return other.scales is not None and weight.scales is not None and other.scales.shape == weight.scales.shape
 
 
@@ -96,7 +96,7 @@ def _digest(weight: QuantizedWeight, like: bytes) -> bytes:
 
 
 def _loaded(header: ArtifactHeader, weights: Mapping[str, QuantizedWeight], module: nn.Module) -> Iterator[Finding]:
-    """Layers of which the loaded module has other weights than the file."""
+    """Layers whose weights in the loaded module differ from the file."""
     state = state_of(module)
     for layer in header.layers:
         tensor = state[layer.parameters[0]].detach()
@@ -105,11 +105,11 @@ def _loaded(header: ArtifactHeader, weights: Mapping[str, QuantizedWeight], modu
 
 
 def _packed(source: Source, module: nn.Module, packed: nn.Module) -> tuple[list[OutputDifference], list[Finding]]:
-    """The outputs of packed kernels beside those of the unpacked weights."""
+    """Compares the outputs of packed kernels with those of the unpacked weights."""
     try:
         call = inputs_of(module, source, Options())
         wanted, found = (_main(each, call) for each in (module, packed))
-    except Exception as error:  # the model decides what goes wrong
+    except Exception as error:  # any error, depending on the model
         return [], [Finding("load", "the model", f"it does not run ({first_line(error)})")]
     tolerance, share = half_of_the_digits(source), apart(wanted.double(), found.double())
     difference = OutputDifference("output", share, tolerance)

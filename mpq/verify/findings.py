@@ -37,7 +37,7 @@ class Finding:
     Args:
         kind: one of `KINDS`.
         name: the layer, tensor or output.
-        message: what is there and what should be.
+        message: the actual and the expected value.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far an output is from the artifact's: `difference` as a share of its largest value, None where it cannot be compared."""
+    """The difference of an output from the artifact's: `difference` as a share of its largest value, None if it cannot be compared."""
 
     name: str
     difference: float | None
@@ -56,11 +56,11 @@ class OutputDifference:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was verified, and what differs.
+    """The result of a verification.
 
     Args:
         file: the export.
-        program: what loaded it, with its version.
+        program: the program that loaded it, with its version.
         findings: differences, those of the first layer first; empty if there are none.
         outputs: of the model on the fixed inputs.
         layers: number of layers whose weights were compared.
@@ -83,7 +83,7 @@ class Verification:
 
     @property
     def line(self) -> str:
-        """One line that says it."""
+        """The result in one line."""
         if self.passed:
             known = [output.difference for output in self.outputs if output.difference is not None]
             said = [f"{self.layers} layers and {self.tensors} other tensors are right"] if self.layers else []
@@ -99,7 +99,7 @@ class Verification:
 
 
 def verification_in(record: dict[str, Any]) -> Verification:
-    """The verification of a record that `to_dict` gave."""
+    """The inverse of `to_dict`."""
     facts = {key: value for key, value in record.items() if key != "passed"}
     return Verification(
         **facts

@@ -1,4 +1,4 @@
-"""A loaded export beside its fingerprint: everything that can be compared, in the order in which it explains what follows."""
+"""Compares a loaded export with its fingerprint, in an order such that earlier differences explain later ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mpq.verify.outputs import first_layer, output_differences
 from mpq.verify.programs.base import Loaded
 from mpq.verify.weights import weight_findings
 
-_ROUNDINGS = 4  # of one product in the dtype of the weights
+_ROUNDINGS = 4  # rounding of one product in the dtype of the weights
 
 
 def judge(file: str, program: str, fingerprint: Fingerprint, loaded: Loaded) -> Verification:
-    """What differs: weights first, those that the program makes of codes next, outputs last."""
+    """The differences: stored weights first, then the weights that the program computes from codes, then outputs."""
     held = loaded.held
     findings = [] if held is None else list(weight_findings(fingerprint, held))
     findings += [finding for finding in loaded.findings if finding.name not in {known.name for known in findings}]
@@ -52,13 +52,13 @@ def _outputs(fingerprint: Fingerprint, loaded: Loaded) -> tuple[list[OutputDiffe
         return [], []
     try:
         found = list(output_differences(fingerprint, loaded.run(_inputs(fingerprint))))
-    except Exception as error:  # the program has errors of its own
+    except Exception as error:  # the program has its own errors
         return [], [Finding("load", "the model", f"the program cannot run it ({first_line(error)})")]
     return [difference for difference, _ in found], [finding for _, finding in found if finding is not None]
 
 
 def _used(fingerprint: Fingerprint, loaded: Loaded) -> Iterator[Finding]:
-    """Layers of which the program makes other weights than their codes and scales say."""
+    """Layers for which the program's weights differ from their codes and scales."""
     assert loaded.held is not None
     for name, facts in fingerprint.layers.items():
         weight = loaded.held.weights.get(facts.place)
@@ -69,7 +69,7 @@ def _used(fingerprint: Fingerprint, loaded: Loaded) -> Iterator[Finding]:
 def _made(weight: QuantizedWeight, loaded: Loaded, place: str) -> str | None:
     try:
         made = loaded.used(place)
-    except Exception as error:  # the program has errors of its own
+    except Exception as error:  # the program has its own errors
         return f"the program cannot unpack its weights ({first_line(error)})"
     if made is None:
         return None
@@ -85,7 +85,7 @@ def _made(weight: QuantizedWeight, loaded: Loaded, place: str) -> str | None:
 def _first_layer(fingerprint: Fingerprint, loaded: Loaded) -> list[Finding]:
     try:
         by_place = loaded.layer_outputs(_inputs(fingerprint))
-    except Exception:  # the outputs of the model are known to differ, and no more can be said
+    except Exception:  # the outputs of the model differ, but the layer cannot be determined
         return []
     given = {name: by_place[facts.place] for name, facts in fingerprint.layers.items() if facts.place in by_place}
     found = first_layer(fingerprint, given)

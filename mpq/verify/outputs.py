@@ -1,4 +1,4 @@
-"""Whether the outputs of a program are those of the artifact, and which layer is the first to differ."""
+"""Compares the outputs of a program with those of the artifact, and finds the first layer that differs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mpq.verify.findings import Finding, OutputDifference
 
 
 def output_differences(fingerprint: Fingerprint, outputs: Sequence[Tensor]) -> Iterator[tuple[OutputDifference, Finding | None]]:
-    """Each output of the fingerprint beside that of the program, and what is wrong with it."""
+    """Compares each output of the fingerprint with the program's; the differences and the findings."""
     if len(outputs) != len(fingerprint.outputs):
         text = f"the program gives {len(outputs)} outputs, but should give {len(fingerprint.outputs)}"
         yield OutputDifference("outputs", None, fingerprint.tolerance), Finding("outputs", "outputs", text)

@@ -1,4 +1,4 @@
-"""Verify: an export is loaded in the program that will run it, in a process of its own, and compared with its fingerprint."""
+"""Verify: loads an export in the program that will run it, in a separate process, and compares it with its fingerprint."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ ARTIFACTS = "torch"
 
 
 class VerifyError(MpqError):
-    """A verification that could not be made."""
+    """A verification that could not be carried out."""
 
 
 def verify(file: Path | str, program: str | None = None, *, fingerprint: Path | None = None, trust: bool = False) -> Verification:
-    """What differs between an export, as a program loads it, and what `mpq export` made.
+    """Compare an export, as a program loads it, with its fingerprint from `mpq export`.
 
     Args:
         file: the export, a file or a folder; or an artifact.
-        program: what loads it; None for the program of its target.
-        fingerprint: where the fingerprint is, if it is not beside the export.
-        trust: allow the file to run code of its own while it is loaded.
+        program: the program that loads it; None for that of its target.
+        fingerprint: path of the fingerprint, if it is not next to the export.
+        trust: allow the file to run its own code while it is loaded.
 
     Raises:
         UsageError: if the program does not load such exports, or is not installed.
         FormatError: if there is no fingerprint, or it is damaged.
-        TrustError: if loading would run code of the file, without `trust`.
+        TrustError: if loading would run code from the file and `trust` is not set.
     """
     path = Path(file)
     if not exists(path):
@@ -60,7 +60,13 @@ def _in_a_process(path: Path, name: str, fingerprint: Path | None, *, trust: boo
         facts = {"file": str(path), "program": name, "fingerprint": None if fingerprint is None else str(fingerprint), "trust": trust}
         job.write_text(json.dumps(facts), encoding="utf-8")
         found_by = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        line = [sys.executable, "-P", "-m", "mpq.verify.worker", str(job)]  # -P: the current folder may hold files called like modules
+        line = [
+            sys.executable,
+            "-P",
+            "-m",
+            "mpq.verify.worker",
+            str(job),
+        ]  # -P: the current folder may have files with the names of modules
         environment = {**os.environ, "PYTHONPATH": found_by, "HF_HUB_OFFLINE": "1"}
         ran = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False, env=environment)
         result = job.with_suffix(".result")
@@ -70,7 +76,7 @@ def _in_a_process(path: Path, name: str, fingerprint: Path | None, *, trust: boo
 
 
 def _ended(ran: subprocess.CompletedProcess[str]) -> str:
-    """Why a process left no result."""
+    """Why a process gave no result."""
     said = (ran.stderr.strip().splitlines() or ["without a message"])[-1]
     how = f"was ended by signal {-ran.returncode}" if ran.returncode < 0 else f"ended with code {ran.returncode}"
     return f"the process that loaded it {how} ({said})"

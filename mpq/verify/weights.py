@@ -1,7 +1,7 @@
-"""Which layers and tensors differ from the fingerprint, and in what way.
+"""Finds the layers and tensors that differ from the fingerprint, and how.
 
-The fingerprint holds checksums alone. The kind of damage shows where undoing it gives the right checksum: halves of bytes swapped back,
-codes shifted by their middle, scales sorted in each row or over all rows, or the checksum of another layer.
+The fingerprint has only checksums. A kind of damage is recognized if undoing it gives the right checksum: halves of bytes swapped back,
+codes shifted by their middle, scales sorted in each row or over all rows; or if it is the checksum of another layer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _layer(name: str, facts: LayerFingerprint, fingerprint: Fingerprint, held: H
 
 
 def _absent(name: str, facts: LayerFingerprint, fingerprint: Fingerprint, held: Held) -> Finding:
-    """A layer whose place is empty: as values under another name, or gone."""
+    """A layer whose place is empty: stored as values under another name, or missing."""
     size = facts.matrix[0] * facts.matrix[1]
     new = [tensor for key, tensor in held.tensors.items() if key not in fingerprint.tensors]
     if any(tensor.numel() == size for tensor in new):
@@ -110,7 +110,7 @@ def _owner(digest: str | None, name: str, layers: Mapping[str, LayerFingerprint]
 
 
 def swapped_halves(codes: Tensor) -> Tensor:
-    """The codes with those of each byte swapped; a last one without a neighbour stays."""
+    """The codes with the two of each byte swapped; a last one without a neighbor stays."""
     flat, whole = codes.reshape(-1).clone(), codes.numel() // 2 * 2
     flat[:whole] = flat[:whole].view(-1, 2).flip(1).reshape(-1)
     return flat.view(codes.shape)

@@ -1,4 +1,4 @@
-"""One verification in a process of its own, which runs this file: a program that ends the process ends only this one."""
+"""One verification in a separate process, which runs this file: if a program crashes, only this process ends."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mpq.verify.weights import weight_findings
 
 
 def verified(file: Path, name: str, fingerprint: Path | None, *, trust: bool) -> Verification:
-    """Load `file` in the program called `name`, in this process, and compare it with its fingerprint.
+    """Load `file` in the program `name`, in this process, and compare it with its fingerprint.
 
     Raises:
-        MpqError: if the fingerprint cannot be read, the program is not installed, or loading would run code of the file.
+        MpqError: if the fingerprint cannot be read, the program is not installed, or loading would run code from the file.
     """
     if is_index(file) or is_artifact(file):
         with quiet():
@@ -43,23 +43,23 @@ def _loaded(file: Path, label: str, program: Program, facts: Fingerprint, *, tru
         loaded = program.load(file, facts, trust=trust)
     except (UsageError, TrustError):
         raise
-    except Exception as error:  # the program has errors of its own
+    except Exception as error:  # the program has its own errors
         load = Finding("load", file.name, f"the program cannot load it ({first_line(error)})")
         return Verification(str(file), label, (*_why(file, facts), load))
     return judge(str(file), label, facts, loaded)
 
 
 def _why(file: Path, facts: Fingerprint) -> list[Finding]:
-    """What is wrong with the weights of a file that the program does not load, where it can be read without."""
+    """What is wrong with the weights of a file that the program cannot load, if it can be read without the program."""
     try:
         held = held_in(facts.target, file, places_of(facts))
-    except Exception:  # then the program's own reason is all there is
+    except Exception:  # then only the program's own reason is known
         return []
     return [] if held is None else list(weight_findings(facts, held))
 
 
 def _main(job: str) -> None:
-    """Read a job, and write its result beside it."""
+    """Read a job, and write its result next to it."""
     facts = json.loads(Path(job).read_text(encoding="utf-8"))
     fingerprint = None if facts["fingerprint"] is None else Path(facts["fingerprint"])
     warnings.simplefilter("ignore")

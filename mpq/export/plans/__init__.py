@@ -1,1 +1,1 @@
-"""Plans as other quantizers read them, and their assignments read back."""
+"""Plans in the formats of other quantizers, and reading their assignments."""

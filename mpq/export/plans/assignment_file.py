@@ -1,4 +1,4 @@
-"""What the assignments of other tools hold, as far as mpq reads them, as definitions. No torch."""
+"""Definitions of other tools' assignments, as far as mpq reads them. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GroupSize = Annotated[int, Meta(ge=-1, le=2**31)]
 
 
 class Settings(Struct):
-    """Of a layer, or of all that have none of their own."""
+    """Settings of a layer, or of all layers without their own."""
 
     bits: Bits | None = None
     group_size: GroupSize | None = None
@@ -64,13 +64,13 @@ class Recipe(Struct):
 
 
 class Best(Struct):
-    """The best of a search of ModelOpt."""
+    """The best result of a ModelOpt search."""
 
     recipe: dict[Name, Text]
 
 
 class Candidate(Struct):
-    """What that search knows of some modules."""
+    """What that search records about some modules."""
 
     module_names: list[Name] = []
 

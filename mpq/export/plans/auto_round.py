@@ -1,6 +1,6 @@
 """AutoRound: a layer_config, one entry per layer.
 
-Full layer names are taken literally; what is not named takes the program's own scheme, so every layer is named. Format: AutoRound's
+Full layer names are matched literally. Unnamed layers use the program's own scheme, so every layer is named. Format: AutoRound's
 step_by_step.md, "Mixed Bits Usage", read at version 0.16.
 """
 

@@ -19,7 +19,7 @@ _EMBEDDINGS = ("wte", "wpe")
 
 
 class TextTarget(Target):
-    """A plan for a program that quantizes by itself: no weights are written."""
+    """A plan for a program that quantizes the model itself: no weights are written."""
 
     needs_weights = False
 
@@ -28,7 +28,7 @@ class TextTarget(Target):
         return not is_embedding(name)
 
     def check(self, source: Source, options: Options) -> None:
-        """Refuse a plan in which nothing is left to quantize.
+        """Refuse a plan with nothing to quantize.
 
         Raises:
             ExportError: if every layer is an embedding or stays in floating point.
@@ -45,13 +45,13 @@ def quantized(source: Source) -> dict[str, Scheme]:
 
 
 def kept(source: Source) -> list[str]:
-    """The layers that stay in floating point, and the weights that the plan leaves out, where the source tells."""
+    """The layers that stay in floating point, and the weights that the plan leaves out, if the source lists them."""
     floats = [name for name, scheme in source.schemes.items() if scheme.is_float and not is_embedding(name)]
     return floats + [name.removesuffix(".weight") for name in source.others or () if name.endswith(".weight") and not is_embedding(name)]
 
 
 def is_embedding(name: str) -> bool:
-    """Whether a layer is an embedding by its name; plans do not say what consumes a weight."""
+    """Whether a layer is an embedding, by its name; plans do not say which operator uses a weight."""
     last = name.rpartition(".")[2]
     return "embed" in last or last in _EMBEDDINGS
 
@@ -65,7 +65,7 @@ def most_common(schemes: dict[str, Scheme], matrices: dict[str, tuple[int, int]]
 
 
 def group_size(scheme: Scheme) -> int:
-    """The group size as these programs write it: -1 for the whole row."""
+    """The group size in the notation of these programs: -1 for the whole row."""
     return -1 if scheme.group_size is None else scheme.group_size
 
 

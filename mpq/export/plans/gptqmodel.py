@@ -20,7 +20,7 @@ _HEAD = "lm_head"
 
 
 class GptqModel(TextTarget):
-    """Bits 2, 3, 4 and 8; 5 to 7 exist in one layout of the newest versions only and are not written."""
+    """Bits 2, 3, 4 and 8; 5 to 7 exist only in one layout of the newest versions and are not written."""
 
     ending = ".quantize_config.json"
     abilities = Abilities(bits=(2, 3, 4, 8), asymmetric_bits=(2, 3, 4, 8))

@@ -1,7 +1,7 @@
 """llama.cpp: the file for `llama-quantize --tensor-type-file`.
 
-One `expression=type` per line, nothing else: the file is split at white space and knows no comments. Expressions are searched in the
-tensor's name, lowered, and the first match wins. Read from llama.cpp's tools/quantize/quantize.cpp of August 2026.
+One `expression=type` per line, nothing else: the file is split at white space and has no comments. Expressions are searched in the
+lower-case name of a tensor, and the first match wins. Read from llama.cpp's tools/quantize/quantize.cpp of August 2026.
 """
 
 from __future__ import annotations

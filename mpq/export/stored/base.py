@@ -1,4 +1,4 @@
-"""What a reader of exports gives, and what it is told."""
+"""The input and the result of readers of exports."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Held:
-    """What an export holds.
+    """The contents of an export.
 
     Args:
-        weights: of layers by their place in the file, with the scheme that the file says.
+        weights: weights of layers by their place in the file, with the file's scheme.
         tensors: the other floating-point tensors by name.
-        uses: the operators that use a layer's weight, sorted, by its place; empty where the file does not say.
+        uses: the operators that use a layer's weight, sorted, by its place; empty if the file does not say.
     """
 
     weights: Mapping[str, QuantizedWeight]
@@ -41,7 +41,7 @@ def integer_scheme(bits: int, *, groups: int, columns: int, group_size: int, sym
 
 
 def as_values(tensors: Mapping[str, Tensor], place: Place, *names: str) -> tuple[str, QuantizedWeight] | None:
-    """The first of `names` under which a floating-point tensor of the layer's size is held, and its weight; None without one."""
+    """The first of `names` with a floating-point tensor of the layer's size, and its weight; None if there is none."""
     rows, columns = place.matrix
     for name in names:
         tensor = tensors.get(name)

@@ -22,16 +22,16 @@ _REMEDY = "run `mpq export` again"
 
 
 def read(path: Path, places: Iterable[Place]) -> Held:
-    """What a folder holds: layers that its config names as packed; the others as values."""
+    """The contents of a folder: packed layers named in its config, and all others as values."""
     return held_by(_tensors(path), groups_of(path), places)
 
 
 def held_by(state: Mapping[str, Tensor], groups: Mapping[str, Mapping[str, Any]], places: Iterable[Place]) -> Held:
-    """What tensors by name are, in a file or in a loaded model.
+    """The contents of named tensors, in a file or in a loaded model.
 
     Args:
         state: the tensors.
-        groups: what the config says of the weights of each packed layer.
+        groups: the config's settings for the weights of each packed layer.
         places: where layers should be.
     """
     tensors = dict(state)
@@ -48,7 +48,7 @@ def held_by(state: Mapping[str, Tensor], groups: Mapping[str, Mapping[str, Any]]
 
 
 def config_of(path: Path) -> dict[str, Any]:
-    """What config.json says.
+    """The contents of config.json.
 
     Raises:
         FormatError: if it cannot be read.
@@ -71,7 +71,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def groups_of(path: Path) -> dict[str, Mapping[str, Any]]:
-    """What the config says of the weights of each layer that it names."""
+    """The config's settings for the weights of each layer that it names."""
     groups = (config_of(path).get("quantization_config") or {}).get("config_groups") or {}
     return {name: group.get("weights") or {} for group in groups.values() for name in group.get("targets") or ()}
 

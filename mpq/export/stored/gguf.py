@@ -1,4 +1,4 @@
-"""A GGUF file: blocks of 32 weights, in the order of rows that llama.cpp wants."""
+"""A GGUF file: blocks of 32 weights, with rows in llama.cpp's order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 
 def read(path: Path, places: Iterable[Place]) -> Held:
-    """What a file holds."""
+    """The contents of a file."""
     gguf = package("gguf", extra="gguf")
     try:
         tensors = {each.name: each for each in gguf.GGUFReader(path).tensors}
-    except Exception as error:  # the reader has errors of many kinds
+    except Exception as error:  # the reader raises many kinds of errors
         raise FormatError(f"{path} is not a GGUF file, or is damaged ({first_line(error)})") from error
     weights = {place.name: _weight(tensors[place.name]) for place in places if place.name in tensors}
     others = {name: _values(each) for name, each in tensors.items() if name not in weights and each.tensor_type.name in ("F16", "F32")}

@@ -19,18 +19,18 @@ from mpq.tensors.quantized import QuantizedWeight
 
 _CODES = ".codes"
 _SHAPERS = ("Cast", "Reshape", "Transpose", "Identity")
-PREFIX = "traced."  # of every parameter of a traced module
+PREFIX = "traced."  # prefix of every parameter of a traced module
 _BITS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
 
 
 class Graph:
-    """An ONNX model and what leads where in it."""
+    """An ONNX model and the connections of its nodes."""
 
     def __init__(self, path: Path) -> None:
         onnx = package("onnx", extra="onnx")
         try:
             self.model = onnx.load(path)
-        except Exception as error:  # protobuf has errors of its own
+        except Exception as error:  # protobuf has its own errors
             raise FormatError(f"{path} is not an ONNX file, or is damaged ({first_line(error)})") from error
         self.initializers = {each.name: each for each in self.model.graph.initializer}
         self.users: dict[str, list[Any]] = defaultdict(list)
@@ -41,7 +41,7 @@ class Graph:
                 self.users[name].append(node)
 
     def array(self, name: str) -> Any:
-        """The constant called `name`, also where a Cast is in between; None if it is computed."""
+        """The constant `name`, even if a Cast is in between; None if it is computed."""
         node = self.makers.get(name)
         if name not in self.initializers and node is not None and node.op_type == "Cast":
             name = node.input[0]
@@ -50,19 +50,19 @@ class Graph:
         return package("onnx.numpy_helper", extra="onnx").to_array(self.initializers[name])
 
     def dequantized(self) -> dict[str, Any]:
-        """The nodes that give a layer's weight from its codes, by its place."""
+        """The nodes that compute a layer's weight from its codes, by its place."""
         nodes = [node for node in self.model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in self.initializers]
         return {node.input[0].removesuffix(_CODES): node for node in nodes}
 
     def users_of(self, value: str) -> list[Any]:
-        """The nodes that compute with a weight, past those that only shape it."""
+        """The nodes that use a weight, skipping those that only reshape it."""
         found = []
         for node in self.users[value]:
             found += self.users_of(node.output[0]) if node.op_type in _SHAPERS else [node]
         return found
 
     def result_of(self, value: str) -> str | None:
-        """What the first user of a weight gives, with the bias that is added to it; None if nothing uses it."""
+        """The output of the first user of a weight, including the bias; None if nothing uses it."""
         user = next(iter(self.users_of(value)), None)
         if user is None:
             return None
@@ -76,7 +76,7 @@ class Graph:
         return self._copy(list(self.model.graph.node), names, keep=True)
 
     def computed(self, name: str) -> bytes:
-        """A model without inputs that computes one value from constants alone."""
+        """A model without inputs that computes one value from constants."""
         needed: list[Any] = []
         wanted = [name]
         while wanted:
@@ -105,7 +105,7 @@ class Graph:
 
 
 def read(path: Path, places: Iterable[Place]) -> Held:
-    """What a graph holds."""
+    """The contents of a graph."""
     graph = Graph(path)
     nodes = graph.dequantized()
     weights = {place: _weight(graph, node) for place, node in nodes.items()}
@@ -143,7 +143,7 @@ def _weight(graph: Graph, node: Any) -> QuantizedWeight:
 
 
 def _constants(graph: Graph, node: Any) -> list[str]:
-    """The initializers that a node gets, also through a Cast."""
+    """The initializers that are inputs of a node, also through a Cast."""
     return [graph.makers[name].input[0] if name in graph.makers else name for name in node.input]
 
 

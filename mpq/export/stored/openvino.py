@@ -1,4 +1,4 @@
-"""An OpenVINO model: whole-number constants behind Convert and Multiply, with the operators that use them."""
+"""An OpenVINO model: integer constants behind Convert and Multiply, with the operators that use them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FLOATS = ("f16", "bf16", "f32", "f64")
 
 
 def read(path: Path, places: Iterable[Place]) -> Held:
-    """What a model holds."""
+    """The contents of a model."""
     model = opened(path)
     weights, uses, taken = {}, {}, set()
     for constant, product, scale, zeros in dequantized(model):
@@ -49,12 +49,12 @@ def opened(path: Path) -> Any:
     core = package("openvino", extra="openvino").Core()
     try:
         return core.read_model(path)
-    except Exception as error:  # it has errors of its own
+    except Exception as error:  # it has its own errors
         raise FormatError(f"{path} is not an OpenVINO model, or is damaged ({first_line(error)})") from error
 
 
 def dequantized(model: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Constant of codes, the node that gives the weight in groups, constant of scales, and that of zero points or None."""
+    """The constant with codes, the node that gives the weight in groups, the constant with scales, and the one with zero points or None."""
     for constant in _constants(model):
         if _type(constant) not in _BITS or len(constant.get_output_shape(0)) < 2:
             continue
@@ -82,7 +82,7 @@ def _array(constant: Any, dtype: Any) -> Any:
 
 
 def _only_user(node: Any, *kinds: str) -> Any:
-    """The node of one of these kinds that takes what `node` gives."""
+    """The node of one of these kinds that uses the output of `node`."""
     users = [] if node is None else [each.get_node() for each in node.output(0).get_target_inputs()]
     return next((user for user in users if user.get_type_name() in kinds), None)
 
@@ -95,7 +95,7 @@ def _constant_of(node: Any) -> Any:
 
 
 def _users(node: Any) -> Iterator[Any]:
-    """The nodes that compute with a weight, past those that only shape or scale it by constants."""
+    """The nodes that use a weight, skipping those that only reshape it or scale it by constants."""
     for user in (each.get_node() for each in node.output(0).get_target_inputs()):
         shaped = user.get_type_name() in _SHAPERS and all(
             each.get_node() == node or each.get_node().get_type_name() == "Constant" for each in user.input_values()
@@ -107,7 +107,7 @@ def _users(node: Any) -> Iterator[Any]:
 
 
 def _rows(shape: Sequence[int], scales: Sequence[int]) -> int:
-    """Rows of a weight: its first dimension, and of a convolution all that have a scale each, as [groups, outputs, ...] has."""
+    """Rows of a weight: its first dimension, or for a convolution all dimensions with separate scales, such as [groups, outputs, ...]."""
     if len(shape) < 4 or len(scales) != len(shape):
         return shape[0]
     own = itertools.takewhile(lambda sizes: sizes[0] == sizes[1], zip(shape, scales, strict=True))
@@ -127,7 +127,7 @@ def _weight(constant: Any, scale: Any, zeros: Any) -> QuantizedWeight:
 
 
 def _codes(constant: Any) -> Any:
-    """Codes or zero points, unsigned: two of 4 bits lie in a byte, the first in its lower half."""
+    """Codes or zero points, unsigned: two 4-bit ones are in a byte, the first in its lower half."""
     kind = _type(constant)
     found = np.array(constant.data).reshape(-1).view(np.uint8)
     if _BITS[kind] == 4:

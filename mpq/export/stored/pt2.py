@@ -15,12 +15,12 @@ from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 
 
 def read(path: Path, places: Iterable[Place]) -> Held:
-    """What an archive holds."""
+    """The contents of an archive."""
     return held_by(load_model(path).module, places)
 
 
 def held_by(module: nn.Module, places: Iterable[Place]) -> Held:
-    """What a loaded program holds."""
+    """The contents of a loaded program."""
     state = module.state_dict()
     weights: dict[str, QuantizedWeight] = {}
     taken: set[str] = set()
@@ -40,7 +40,7 @@ def held_by(module: nn.Module, places: Iterable[Place]) -> Held:
 
 
 def _weight(place: Place, parts: Mapping[str, Tensor]) -> QuantizedWeight | None:
-    """The weight of stored parts, in groups as many as there are scales; None if they cannot be one."""
+    """The weight of stored parts, with one group per scale; None if they cannot be a weight."""
     scheme, columns = place.scheme, place.matrix[1]
     if "values" in parts:
         return values(parts["values"], place.matrix)

@@ -1,4 +1,4 @@
-"""The reader of each target, and what it finds; for a target without one, nothing."""
+"""The reader of each target; some targets have none."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ READERS = {
 
 
 def held_in(target: str, path: Path, places: Iterable[Place]) -> Held | None:
-    """What the export at `path` holds; None if there is no reader for its target.
+    """The contents of the export at `path`; None if its target has no reader.
 
     Raises:
         FormatError: if the export is damaged.
-        ExportError: if a package that reads it is not installed.
+        ExportError: if a required package is not installed.
     """
     reader = READERS.get(target)
     if reader is None:

@@ -1,1 +1,1 @@
-"""Artifacts as files that other runtimes load."""
+"""Artifacts converted to files that other runtimes load."""

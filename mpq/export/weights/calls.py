@@ -1,4 +1,4 @@
-"""How an artifact's model is called when it is traced: its inputs, and which of their dimensions may change."""
+"""How an artifact's model is called for tracing: its inputs, and which of their dimensions are dynamic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpq.models.running.forward import main_output
 from mpq.models.sources.exported_program import read_program
 from mpq.records.artifact import PROGRAM
 
-PREFIX = "model."  # of every name inside `Tokens`
+PREFIX = "model."  # prefix of every name inside `Tokens`
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Call:
     Args:
         args: positional inputs, the batch first.
         kwargs: inputs by name.
-        dynamic: a frozenset for each input, of the dimensions that may change; nested like (args, kwargs).
+        dynamic: for each input a frozenset of the dynamic dimensions; nested like (args, kwargs).
     """
 
     args: tuple[Any, ...]
@@ -35,13 +35,13 @@ class Call:
     dynamic: tuple[Any, Any]
 
     def shapes(self, dimension: Any) -> dict[str, Any]:
-        """What `torch.export` wants as dynamic_shapes, with `dimension` for each that may change."""
+        """The dynamic_shapes for `torch.export`, with `dimension` for each dynamic dimension."""
         args, kwargs = pytree.tree_map(lambda axes: dict.fromkeys(axes, dimension) or None, self.dynamic)
         return {name: shape for name, shape in (("args", args), ("kwargs", kwargs)) if shape}
 
 
 class Tokens(nn.Module):
-    """A language model that takes token ids alone and gives its main output; the graph's input has its name."""
+    """A language model that takes only token ids and gives its main output; the graph's input has its name."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -54,17 +54,17 @@ class Tokens(nn.Module):
 
 
 def takes_tokens(module: nn.Module, source: Source, options: Options) -> bool:
-    """Whether a model is called with token ids alone."""
+    """Whether a model is called with only token ids."""
     return options.data is None and source.kind == "hf" and "input_ids" in inspect.signature(module.forward).parameters
 
 
 def call_of(module: nn.Module, source: Source, options: Options) -> Call:
-    """The call of a model that does not take tokens alone.
+    """The call of a model that takes other inputs than tokens.
 
-    A torch.export source keeps its inputs, zeros here, and its dynamic dimensions; everything else takes the samples that the user gives.
+    A torch.export source keeps its inputs (zeros here) and its dynamic dimensions; all other models use the user's samples.
 
     Raises:
-        ExportError: if the model brings no inputs and no data is given.
+        ExportError: if the model has no example inputs and no data is given.
     """
     if source.kind == "export":
         return _own_call(source)
@@ -77,7 +77,7 @@ def call_of(module: nn.Module, source: Source, options: Options) -> Call:
 
 
 def _own_call(source: Source) -> Call:
-    """The inputs of a program: zeros, each dynamic dimension as long as it was when exported."""
+    """The inputs of a program: zeros; each dynamic dimension has its length from the export."""
     with source.opened() as file:
         program = read_program(file.get_tensor(PROGRAM).numpy().tobytes(), hollow=True)
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}

@@ -1,8 +1,8 @@
-"""Runs the export once next to the artifact, since a model may compute something else while it is exported, and the file then too.
+"""Runs the export and the artifact on the same inputs, because a model may compute something different during export.
 
-A forward can ask for that (`torch.compiler.is_exporting`, `torch.jit.is_tracing`, `torch.onnx.is_in_onnx_export`), and a converter can be
-wrong. Both are run on one small batch: the data that the user gave, else random inputs of the shapes that the model takes. The largest
-difference is told as a share of the largest value of that output.
+A forward can check for export (`torch.compiler.is_exporting`, `torch.jit.is_tracing`, `torch.onnx.is_in_onnx_export`), and a converter can
+be wrong. Both run on one small batch: the user's data, else random inputs of the model's input shapes. The largest difference is reported
+as a share of the largest value of that output.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ _WHY = (
 )
 _SUPPRESSED = -1e4  # values below this mean "impossible"
 _TOKENS = (2, 6)
-_ROUNDING = 2**-8  # of inputs to 8 bits, as a share of their range
+_ROUNDING = 2**-8  # rounding of inputs to 8 bits, as a share of their range
 _DEVIATIONS = 6
 
 
 def compared(
     source: Source, options: Options, program: str, opened: Callable[[], Run], *, tolerance: float, main: bool, single: bool = False
 ) -> str:
-    """A sentence on how much the outputs of the export differ from those of the artifact.
+    """A sentence on the difference between the outputs of the export and of the artifact.
 
     Args:
         source: the artifact.
         options: the user's choices.
-        program: what runs the export, for messages.
-        opened: loads what was exported.
+        program: the program that runs the export, for messages.
+        opened: loads the export.
         tolerance: largest difference of an output, as a share of its largest value.
-        main: whether the export gives the main output only.
-        single: whether it takes one sample at once.
+        main: whether the export gives only the main output.
+        single: whether it takes one sample at a time.
 
     Raises:
-        ExportError: if the outputs are others.
+        ExportError: if the outputs differ.
     """
     if not options.compare:
         return "not compared with the artifact, as asked"
-    module = quantized_module(source, options)  # loaded again, since tracing may have changed the exported module
+    module = quantized_module(source, options)  # loaded again, because tracing may have changed the exported module
     call = inputs_of(module, source, options)
     call = first_sample(call) if single else call
     own = _copy(call)
@@ -80,12 +80,12 @@ def compared(
 
 
 def half_of_the_digits(source: Source) -> float:
-    """The tolerance for the same arithmetic in another order: half of the digits of the coarsest dtype that the layers compute in."""
+    """The tolerance for the same arithmetic in a different order: half of the digits of the layers' coarsest dtype."""
     return float(max(torch.finfo(getattr(torch, layer.dtype)).eps for layer in source.artifact.layers) ** 0.5)
 
 
 def rounded_inputs(source: Source) -> float:
-    """The tolerance where layers round their inputs to 8 bits of their range; the errors of several add up like independent ones."""
+    """The tolerance if layers round their inputs to 8 bits of their range; the errors of layers add like independent ones."""
     return _DEVIATIONS * _ROUNDING * math.sqrt(1 + len(source.schemes))
 
 
@@ -113,7 +113,7 @@ def _random(leaf: Any, generator: torch.Generator) -> Any:
         return leaf
     if leaf.is_floating_point():
         return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
-    return torch.randint(0, 2, leaf.shape, generator=generator).to(leaf.dtype)  # any table has two rows
+    return torch.randint(0, 2, leaf.shape, generator=generator).to(leaf.dtype)  # every table has at least two rows
 
 
 def first_sample(call: Call) -> Call:
@@ -128,7 +128,7 @@ def _copy(call: Call) -> Call:
 
 
 def _difference(expected: dict[str, Tensor], found: Sequence[Tensor], program: str) -> tuple[float, str]:
-    """The largest difference of all outputs, and the output's name; infinite if a value is finite in one and not in the other."""
+    """The largest difference over all outputs, and the output's name; infinite if a value is finite in only one of the two."""
     shapes = [list(tensor.shape) for tensor in expected.values()], [list(tensor.shape) for tensor in found]
     if shapes[0] != shapes[1]:
         raise ExportError(f"{program} gives outputs of shape {shapes[1]}, the artifact of {shapes[0]}. {_WHY}")
@@ -139,7 +139,7 @@ def _difference(expected: dict[str, Tensor], found: Sequence[Tensor], program: s
 
 
 def apart(wanted: Tensor, got: Tensor) -> float:
-    """The largest difference of two outputs of one shape as a share of the largest value; infinite if a value is finite in one only."""
+    """The largest difference of two outputs as a share of the largest value; infinite if a value is finite in only one of them."""
     counts = wanted.isfinite() & (wanted > _SUPPRESSED)
     if not torch.equal(counts, got.isfinite() & (got > _SUPPRESSED)) or not bool(counts.any()):
         return 0.0 if torch.equal(wanted.isfinite(), got.isfinite()) and torch.equal(wanted, got) else float("inf")

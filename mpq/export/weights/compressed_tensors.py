@@ -1,11 +1,11 @@
 """compressed-tensors: a Hugging Face folder that Transformers and vLLM load, one config group per scheme.
 
 Format "pack-quantized": per linear layer `weight_packed` (codes, densely in int32 along each row), `weight_scale` [rows, groups] as fp16,
-and `weight_shape`. Read from compressed-tensors 0.20. Zero points are not written: with that version Transformers 5.23 expects them
-unpacked and vLLM packed, so one of the two would not load them.
+and `weight_shape`. From the source of compressed-tensors 0.20. Zero points are not written: with that version, Transformers 5.23 expects
+them unpacked and vLLM packed, so one of the two would not load them.
 
-Linear layers are packed, a head that is not tied among them. Embeddings are stored with the artifact's values in the dtype of the model and
-take more bytes than in the artifact: compressed-tensors and vLLM 0.32 know packed embeddings, but Transformers 5.23 stops at one when it
+Linear layers are packed, including an untied head. Embeddings are stored with the artifact's values in the dtype of the model and take more
+bytes than in the artifact: compressed-tensors and vLLM 0.32 support packed embeddings, but Transformers 5.23 fails on them when it
 initializes weights ('Embedding' object has no attribute 'weight').
 """
 
@@ -36,7 +36,7 @@ _WORD = 32
 
 
 class CompressedTensors(Target):
-    """4 and 8 bits, per row or in groups of 32, 64 or 128: what vLLM's kernels for weight-only models take."""
+    """4 and 8 bits, per row or in groups of 32, 64 or 128, as supported by vLLM's kernels for weight-only models."""
 
     keeps_rest = True
     ending = "-compressed-tensors"
@@ -85,7 +85,7 @@ class CompressedTensors(Target):
         return Written(output, (*notes, f"use: AutoModelForCausalLM.from_pretrained('{output.name}', dtype='auto')"))
 
     def check_place(self, output: Path) -> None:
-        """Refuse a folder that holds a model of another kind.
+        """Refuse a folder with a model of another kind.
 
         Raises:
             OutputError: naming it.
@@ -106,7 +106,7 @@ def _is_linear(layer: Layer) -> bool:
 
 
 def packed(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The tensors of one layer, by the names of the format."""
+    """The tensors of one layer, by their names in the format."""
     import torch
 
     assert weight.scales is not None
@@ -118,7 +118,7 @@ def packed(weight: QuantizedWeight) -> dict[str, Tensor]:
 
 
 def words(codes: Tensor, bits: int) -> Tensor:
-    """uint8 codes [rows, columns] as int32 [rows, ceil(columns * bits / 32)], lowest bits first, each row padded by zero codes."""
+    """uint8 codes [rows, columns] as int32 [rows, ceil(columns * bits / 32)], lowest bits first, each row padded with zero codes."""
     import torch
 
     from mpq.tensors.packing import pack

@@ -1,4 +1,4 @@
-"""What folders for Transformers share: the configuration, and the files beside the weights."""
+"""Common parts of folders for Transformers: the configuration, and the files next to the weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _BESIDE = (
 
 
 def config_with(config: Mapping[str, Any], quantization: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json of a model, from what an artifact keeps of it, with the quantization in it."""
+    """The config.json of a model, from the copy in the artifact, with the quantization added."""
     found = {key: value for key, value in config.items() if key not in _OWN_KEYS}
     return found | {"architectures": [config["architecture"]], "quantization_config": dict(quantization)}
 
 
 def copy_tokenizer(folder: Path | None, output: Path) -> list[str]:
-    """Copy the tokenizer, the settings of inputs and those of generation; a note if there is nowhere to copy from."""
+    """Copy the tokenizer, the preprocessor and the generation settings; a note if the original folder is missing."""
     if folder is None or not folder.is_dir():
         return ["the original folder was not found, so no tokenizer was copied: name it with --reference MODEL"]
     for file in _tokenizer_files(folder):

@@ -1,7 +1,7 @@
-"""A torch.export archive that holds packed weights and dequantizes them inside its graph, by operations of ATen alone.
+"""A torch.export archive with packed weights, which its graph dequantizes with plain ATen operations.
 
 It loads and runs with torch and without mpq. A torch.export source keeps its inputs and dynamic dimensions; a language model takes
-`input_ids` of any batch and length; everything else is traced with samples that the user gives.
+`input_ids` of any batch size and length; all other models are traced with the user's samples.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Pt2(Target):
     abilities = Abilities(tuple(range(1, 9)), tuple(range(2, 9)), ragged=True)
 
     def takes(self, name: str) -> bool:
-        """Every scheme is stored as it is, so none needs replacing."""
+        """Every scheme is stored unchanged, so none needs replacing."""
         return False
 
     def write(self, source: Source, output: Path, options: Options) -> Written:
@@ -53,13 +53,13 @@ class Pt2(Target):
         try:
             with quiet(), torch.no_grad():
                 program = torch.export.export(module.eval(), args, kwargs, dynamic_shapes=shapes)
-        except Exception as error:  # the model decides what goes wrong in torch, so any failure is the model's
+        except Exception as error:  # any failure in torch is caused by the model
             raise ExportError(f"torch.export cannot trace this model ({first_line(error)})") from error
         drop_traces(program)
         _shorten(program)
         main = isinstance(module, Tokens)
         with staged(output.parent, last=output.name) as folder:
-            buffer = io.BytesIO()  # torch ends the process where a file cannot be written
+            buffer = io.BytesIO()  # torch crashes the process if a file cannot be written
             with quiet():
                 torch.export.save(program, buffer)
             (folder / output.name).write_bytes(buffer.getbuffer())
@@ -77,18 +77,18 @@ def _compared(source: Source, options: Options, file: Path, *, main: bool) -> st
 
 
 def _shorten(program: ExportedProgram) -> None:
-    """Take checks of dtypes that are known anyway out of the graph, one for each conversion."""
+    """Remove redundant dtype checks from the graph, one for each conversion."""
     for node in list(program.graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             program.graph.erase_node(node)
 
 
 class _Packed(nn.Module):
-    """A module whose weights are made from packed buffers whenever it is called."""
+    """A module whose weights are computed from packed buffers at each call."""
 
     def __init__(self, module: nn.Module, source: Source) -> None:
         super().__init__()
-        self._hidden = [module]  # in a list, so that its own weights are none of this module's
+        self._hidden = [module]  # in a list, so that its own weights do not belong to this module
         self._layers: dict[str, tuple[Layer, Scheme]] = {}
         self._names: dict[str, str] = {}
         aliases = source.artifact.aliases
@@ -127,7 +127,7 @@ class _Packed(nn.Module):
 
 
 def _parts(layer: Layer, source: Source, file: Any) -> dict[str, Tensor]:
-    """The tensors of a layer as they are stored; those of a coded one as int8."""
+    """The stored tensors of a layer; those of a coded one as int8."""
     scheme = source.stored[layer.name]
     parts = {name: part.clone() for name, part in parts_in(file, layer, scheme).items()}
     return unpack_weight(parts, scheme, layer.matrix).in_memory().pack() if scheme.is_coded else parts

@@ -1,4 +1,4 @@
-"""Without the remarks that other packages make on their own insides."""
+"""Suppresses remarks of other packages about their internals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The running model of an artifact, whatever it was made from, and inputs to trace it with."""
+"""The running model of an artifact of any kind, and inputs to trace it with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mpq.runtime.load import load
 
 
 def original_path(source: Source, options: Options) -> Path | None:
-    """Where the original model is, as given or as the artifact says; None if it is not there."""
+    """The path of the original model, as given or from the artifact; None if it does not exist."""
     if options.model is not None:
         return options.model
     path = source.model.get("path")
@@ -45,8 +45,8 @@ def quantized_module(source: Source, options: Options) -> nn.Module:
     """The module of an artifact with its quantized weights.
 
     Raises:
-        ExportError: if the artifact holds weights only and the original model is not there.
-        TrustError: if the artifact names a factory, and neither the user names one nor trusts it.
+        ExportError: if the artifact has only weights and the original model is missing.
+        TrustError: if the artifact names a factory, the user names none, and does not trust it.
     """
     if stands_alone(source.artifact, source.path):
         return load(source.path)

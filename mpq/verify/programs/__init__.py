@@ -1,1 +1,1 @@
-"""Programs that run exports: each loads a file, says what it holds, and computes its outputs."""
+"""Programs that run exports: each loads a file, gives its contents, and computes its outputs."""

@@ -1,12 +1,12 @@
-"""What every program shares. It is loaded in a process of its own, see `mpq/verify/worker.py`.
+"""The base of all programs. Each runs in a separate process, see `mpq/verify/worker.py`.
 
 A verification runs in this order:
 
-    program.load(path, fingerprint, trust)   loads the file, as a user of the program does
+    program.load(path, fingerprint, trust)   loads the file like a user of the program
     loaded.held                              codes, scales and tensors, compared by checksum
-    loaded.used(place)                       the weights that the program makes of them, where it gives them
+    loaded.used(place)                       the weights that the program computes from them, if available
     loaded.run(inputs)                       its outputs on the fixed inputs
-    loaded.layer_outputs(inputs)             called where outputs differ and weights do not say why
+    loaded.layer_outputs(inputs)             called if outputs differ and the weights do not explain it
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Loaded(ABC):
         """The floating-point outputs of one call."""
 
     def used(self, place: str) -> Tensor | None:
-        """The weights that the program makes of a layer's codes, float32 [rows, columns]; None where it does not give them."""
+        """The weights that the program computes from a layer's codes, float32 [rows, columns]; None if not available."""
         return None
 
     def layer_outputs(self, inputs: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
-        """Root mean square and largest magnitude of what layers give, by their place, where the program says."""
+        """Root mean square and largest magnitude of the layers' outputs, by their place, if available."""
         return {}
 
 
@@ -72,7 +72,7 @@ class Program(ABC):
         """Load an export.
 
         Raises:
-            TrustError: if that would run code of the file, without `trust`.
+            TrustError: if that would run code from the file and `trust` is not set.
         """
 
 

@@ -1,4 +1,4 @@
-"""ExecuTorch on the CPU. Its kernels pack the weights when a program is written, so that outputs alone can be compared."""
+"""ExecuTorch on the CPU. Its kernels pack the weights when a program is written, so only outputs can be compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INSTALL = requirement("executorch")
 
 
 class ExecuTorch(Program):
-    """Loads what `mpq export --to executorch` wrote."""
+    """Loads the output of `mpq export --to executorch`."""
 
     targets = ("executorch",)
     packages = (("executorch.runtime", _INSTALL), ("executorch.kernels.quantized", _INSTALL))

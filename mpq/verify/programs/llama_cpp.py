@@ -19,7 +19,7 @@ _INSTALL = "llama-cpp-python"
 
 
 class LlamaCpp(Program):
-    """Loads what `mpq export --to gguf` wrote."""
+    """Loads the output of `mpq export --to gguf`."""
 
     targets = ("gguf",)
     packages = (("llama_cpp", _INSTALL), ("gguf", requirement("gguf")))

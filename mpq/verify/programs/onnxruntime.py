@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU. Its own DequantizeLinear gives the weights, and inner values of the graph the layers' outputs."""
+"""ONNX Runtime on the CPU. Its own DequantizeLinear gives the weights, and internal values of the graph give the layers' outputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mpq.verify.places import places_of
 from mpq.verify.programs.base import Loaded, Program, floats, imported
 
 _INSTALL = requirement("onnx")
-_MOST = 1 << 30  # bytes of a graph that is loaded once more with its inner values as outputs
+_MOST = 1 << 30  # largest graph, in bytes, that is loaded again with its internal values as outputs
 
 
 class OnnxRuntime(Program):
-    """Loads what `mpq export --to onnx` wrote."""
+    """Loads the output of `mpq export --to onnx`."""
 
     targets = ("onnx",)
     packages = (("onnxruntime", _INSTALL), ("onnx", _INSTALL))
@@ -70,5 +70,5 @@ def session(model: Path | bytes) -> Any:
 
 
 def fed(opened: Any, inputs: Sequence[Tensor]) -> dict[str, Any]:
-    """The inputs of a session by their names."""
+    """The inputs of a session by name."""
     return {given.name: tensor.numpy() for given, tensor in zip(opened.get_inputs(), inputs, strict=True)}

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, with the exact arithmetic that its hint ACCURACY asks for. It gives the weights that it makes of codes."""
+"""OpenVINO on the CPU, with the exact arithmetic of its hint ACCURACY. It gives the weights that it computes from codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXACT = {"EXECUTION_MODE_HINT": "ACCURACY"}
 
 
 class OpenVino(Program):
-    """Loads what `mpq export --to openvino` wrote."""
+    """Loads the output of `mpq export --to openvino`."""
 
     targets = ("openvino",)
     packages = (("openvino", _INSTALL),)

@@ -1,4 +1,4 @@
-"""The programs by name; a program's file is imported when it is asked for."""
+"""The programs by name; a program's file is imported when the program is used."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from mpq.verify.programs.base import Loaded, Program, floats
 
 
 class Torch(Program):
-    """Loads what `mpq export --to pt2` wrote."""
+    """Loads the output of `mpq export --to pt2`."""
 
     targets = ("pt2",)
     packages = (("torch", "torch"),)
 
     def load(self, path: Path, fingerprint: Fingerprint, *, trust: bool) -> Loaded:
-        """Load the archive, without running code of it."""
+        """Load the archive without running code from it."""
         return _Archive(path, fingerprint, trust=trust)
 
 

@@ -25,13 +25,13 @@ _INSTALL = requirement("compressed-tensors")
 
 
 class Transformers(Program):
-    """Loads what `mpq export --to compressed-tensors` wrote."""
+    """Loads the output of `mpq export --to compressed-tensors`."""
 
     targets = ("compressed-tensors",)
     packages = (("transformers", _INSTALL), ("compressed_tensors", _INSTALL), ("accelerate", _INSTALL))
 
     def load(self, path: Path, fingerprint: Fingerprint, *, trust: bool) -> Loaded:
-        """Load the folder as `from_pretrained` does."""
+        """Load the folder with `from_pretrained`."""
         config = config_of(path)
         if config.get("auto_map") and not trust:
             raise TrustError(f"{path} contains its own code (auto_map), which would run when loaded: use --trust if you trust it")
@@ -82,7 +82,7 @@ class _Model(Loaded):
 
 
 def _not_loaded(report: Mapping[str, Any]) -> Iterator[Finding]:
-    """What Transformers says that it did not load."""
+    """The tensors that Transformers reports as not loaded."""
     for name in sorted(report.get("missing_keys") or ()):
         yield Finding("tensor missing", str(name), "it is not in the file: Transformers initialized it randomly")
     for name in sorted(report.get("unexpected_keys") or ()):
@@ -92,7 +92,7 @@ def _not_loaded(report: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _untied(model: nn.Module, ties: Mapping[str, str]) -> Iterator[Finding]:
-    """Tied tensors that are two in the loaded model."""
+    """Tied tensors that are separate in the loaded model."""
     tensors = dict(model.named_parameters(remove_duplicate=False))
     for name, other in ties.items():
         if name in tensors and other in tensors and tensors[name].data_ptr() != tensors[other].data_ptr():

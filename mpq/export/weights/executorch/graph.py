@@ -1,4 +1,4 @@
-"""The graph of a model in which weights are replaced by codes, in the patterns that ExecuTorch's kernels are found by.
+"""The graph of a model with weights replaced by codes, in the patterns that ExecuTorch's kernels match.
 
 linear, convolution     input ─ choose_qparams ─ quantize ─ dequantize ─┐
                         codes, scales ─ dequantize_per_channel[_group] ─┴─ linear or convolution [─ times the rows' signs]
@@ -27,7 +27,7 @@ from mpq.shown import first_line
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import QuantizedWeight
 
-_LONGEST = 512  # tokens; memory for the outputs of so many is planned in advance
+_LONGEST = 512  # tokens for which output memory is planned in advance
 _SMALLEST_SCALE = 2.0**-23
 _INT8 = (-128, 127, torch.int8)
 
@@ -51,7 +51,7 @@ class Graph:
         self._uses = {name: self._kinds(places) for name, places in self._places.items()}
 
     def uses(self, name: str) -> set[str]:
-        """What the layer is used as: "linear", "convolution", "embedding"; nothing if any use is none of them."""
+        """How the layer is used: "linear", "convolution", "embedding"; empty if any use is something else."""
         return self._uses[name]
 
     def put(self, name: str, weight: QuantizedWeight) -> None:
@@ -145,7 +145,7 @@ class Graph:
         return self._module.graph.call_function(operators.dequantize_per_channel.default, (*parts, 0, *limits))
 
     def _replace(self, node: Node, name: str, given: Node, weight: Node, signs: Tensor | None) -> None:
-        """Call the node's operator on other inputs, and turn the sign of some rows of its output."""
+        """Call the node's operator on other inputs, and flip the sign of some rows of its output."""
         graph, arguments = self._module.graph, [given, weight, *node.args[2:]]
         if signs is not None and len(arguments) > 2 and isinstance(arguments[2], Node):
             bias = self._module.get_parameter(str(arguments[2].target)).detach() if arguments[2].op == "get_attr" else None
@@ -169,7 +169,7 @@ class Graph:
         return self._module.graph.get_attr(flat)
 
     def _drop(self, place: Node) -> None:
-        """Take a weight that nothing uses out of the module."""
+        """Remove an unused weight from the module."""
         self._module.graph.erase_node(place)
         holder, _, last = str(place.target).rpartition(".")
         if not any(node.target == place.target for node in self._module.graph.find_nodes(op="get_attr")):
@@ -177,7 +177,7 @@ class Graph:
 
 
 def _kind(node: Node, weight: Node) -> str:
-    """What a node uses a weight as."""
+    """How a node uses a weight."""
     aten = torch.ops.aten
     if node.target is aten.linear.default and node.args[1] is weight and node.args[0] is not weight:
         return "linear"
@@ -193,5 +193,5 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sh
     try:
         with quiet(), torch.no_grad():
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
-    except Exception as error:  # the model decides what goes wrong in torch, so any failure is the model's
+    except Exception as error:  # any failure in torch is caused by the model
         raise ExportError(f"torch.export cannot trace this model ({first_line(error)})") from error

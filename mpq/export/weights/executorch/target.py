@@ -1,14 +1,14 @@
 """ExecuTorch: a program (.pte) whose weights are int4 and int8, multiplied by XNNPACK on the CPU of a phone or a computer.
 
-What its kernels store, read from executorch 1.5 (backends/xnnpack and kernels/quantized):
+The storage of its kernels, from the source of executorch 1.5 (backends/xnnpack and kernels/quantized):
 
     linear         int4 and int8 per row with float32 scales; int4 in groups of a multiple of 32 with bfloat16 scales
     convolution    two-dimensional, without groups: int8 per row
     embedding      int4 and int8, per row or in groups, with float32 scales; a table that is also the head is stored for each use
 
-Linear layers and convolutions round their inputs to 8 bits while they run. Scales must be positive: a negative one is turned around with
-its codes, or, where the lowest code has no opposite, with the sign of the output (per row). Groups that neither helps, and what else
-XNNPACK cannot hold, becomes int8 per row, rounded anew. Other layers are stored as float32 values.
+Linear layers and convolutions round their inputs to 8 bits at run time. Scales must be positive: a negative scale is flipped together with
+its codes or, if the lowest code has no opposite, with the sign of the output (per row). Groups for which neither works, and everything else
+that XNNPACK cannot represent, are rounded again as int8 per row. Other layers are stored as float32 values.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ExecuTorch(Target):
     abilities = Abilities(bits=(4, 8), floats=_FLOATS)
 
     def check(self, source: Source, options: Options) -> None:
-        """Trace the model, and look which layers have groups of negative scales.
+        """Trace the model, and find layers that have groups with negative scales.
 
         Raises:
             ExportError: if executorch is not installed, or torch cannot trace the model.
@@ -60,11 +60,11 @@ class ExecuTorch(Target):
         self._stuck = {name for name, weight in source.weights() if weight.scheme.group_size is not None and not fits_positive(weight)}
 
     def takes(self, name: str) -> bool:
-        """Whether a kernel takes the layer's codes."""
+        """Whether a kernel supports the layer's codes."""
         return bool(self._graph.uses(name))
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
-        """The cheapest scheme for every use of the layer that holds its values; int8 per row where there is none with integers."""
+        """The cheapest scheme for every use of the layer that represents its values; int8 per row if no integer scheme does."""
         uses, scheme = self._graph.uses(name), without_idle_group(scheme, matrix)
         exact = self._exact(name, uses, scheme, matrix)
         if exact is None or scheme.is_float or not exact.is_float or not scheme.is_integer or scheme.bits == 8:
@@ -112,7 +112,7 @@ class ExecuTorch(Target):
 
 
 def _stored(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight | None:
-    """The same values under `scheme`; None if it cannot hold them."""
+    """The same values under `scheme`; None if it cannot represent them."""
     rows_only = scheme.group_size is None and weight.scales is not None and weight.scales.shape[1] > 1
     return None if rows_only else widen(weight, scheme)
 
@@ -124,7 +124,7 @@ def _lower(program: Any) -> Any:
         partitioner = package("executorch.backends.xnnpack.partition.xnnpack_partitioner", extra="executorch").XnnpackPartitioner()
         try:
             return exir.to_edge_transform_and_lower(program, partitioner=[partitioner]).to_executorch()
-        except Exception as error:  # the model decides what goes wrong in executorch, so any failure is the model's
+        except Exception as error:  # any failure in executorch is caused by the model
             raise ExportError(f"executorch cannot lower this model ({first_line(error)})") from error
 
 

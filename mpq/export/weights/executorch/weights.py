@@ -1,4 +1,4 @@
-"""Weights as the kernels of ExecuTorch want them: signed codes, positive scales."""
+"""Weights in the form of ExecuTorch's kernels: signed codes, positive scales."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Signed(NamedTuple):
 
 
 def fits_positive(weight: QuantizedWeight) -> bool:
-    """Whether every group of a negative scale can be turned around with its codes, or is a whole row."""
+    """Whether every group with a negative scale can be flipped together with its codes, or is a whole row."""
     if weight.scales is None or weight.scheme.bits > 4 or weight.zero_points is not None or weight.scales.shape[1] == 1:
         return True
     return weight.scheme.bits < 4 or not bool(_immovable(_grouped(signed_codes(weight), weight), weight.scales).any())
 
 
 def with_positive_scales(weight: QuantizedWeight) -> Signed:
-    """A symmetric weight with positive scales; only rows that are one group may get a sign."""
+    """A symmetric weight with positive scales; only rows with a single group may get a sign."""
     assert weight.scales is not None
     codes, scales = _grouped(signed_codes(weight), weight), weight.scales.float()
     stuck = _immovable(codes, weight.scales, lowest=-(2 ** (weight.scheme.bits - 1)))
@@ -47,12 +47,12 @@ def signed_codes(weight: QuantizedWeight) -> Tensor:
 
 
 def _grouped(codes: Tensor, weight: QuantizedWeight) -> Tensor:
-    """Codes as [rows, groups, group], a short last group filled with zeros."""
+    """Codes as [rows, groups, group], with a short last group padded with zeros."""
     size = weight.scheme.group_size or weight.matrix[1]
     return torch.nn.functional.pad(codes, (0, -weight.matrix[1] % size)).view(weight.matrix[0], -1, size)
 
 
 def _immovable(codes: Tensor, scales: Tensor, *, lowest: int = -8) -> Tensor:
-    """The groups of negative scale that hold the lowest code, which has no opposite: [rows, groups]."""
+    """The groups with a negative scale that contain the lowest code, which has no opposite: [rows, groups]."""
     found: Tensor = (scales < 0) & (codes == lowest).any(-1)
     return found

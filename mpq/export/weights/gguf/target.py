@@ -1,7 +1,7 @@
-"""GGUF: Llama-family models for llama.cpp, each layer in the block type that holds its codes.
+"""GGUF: Llama-family models for llama.cpp, each layer in the block type that represents its codes.
 
-Rows of query and key weights are reordered per head, as llama.cpp's rotary embedding wants them; a permutation of rows moves whole
-groups, so codes and scales stay the artifact's. Norms and biases are float32. Keys: GGUF specification in the ggml repository.
+Rows of query and key weights are reordered per head for llama.cpp's rotary embedding; a permutation of rows moves whole groups, so codes
+and scales do not change. Norms and biases are float32. Keys: GGUF specification in the ggml repository.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _DEFAULT_THETA = 10000.0
 
 
 class Gguf(Target):
-    """Block types of 32 weights; other schemes take the next larger one, and so more bytes than in the artifact."""
+    """Block types of 32 weights; other schemes use the next larger one, which takes more bytes than in the artifact."""
 
     keeps_rest = True
     ending = ".gguf"
     abilities = ABILITIES
 
     def check(self, source: Source, options: Options) -> None:
-        """Refuse what llama.cpp's "llama" architecture is not.
+        """Refuse models that differ from llama.cpp's "llama" architecture.
 
         Raises:
-            ExportError: saying what is in the way.
+            ExportError: with the reason.
         """
         package("gguf", extra="gguf")
         config = source.artifact.config
@@ -62,7 +62,7 @@ class Gguf(Target):
         return Written(output, (*notes, f"use: llama-cli -m {output.name}"))
 
     def _fill(self, writer: Any, source: Source, options: Options) -> list[str]:
-        """Write everything through `writer`; notes on it."""
+        """Write everything through `writer`; returns notes."""
         gguf = package("gguf", extra="gguf")
         _add_keys(writer, gguf, source)
         notes = add_vocabulary(writer, original_path(source, options), source.artifact.config["vocab_size"])
@@ -127,7 +127,7 @@ def _rows_for_rope(name: str, weight: QuantizedWeight, config: dict[str, Any]) -
 
 
 def row_order(name: str, config: dict[str, Any], rows: int) -> Tensor | None:
-    """Rows of a query or key weight as the GGUF file has them: of each head, the two halves interleaved."""
+    """The row order of a query or key weight in the GGUF file: in each head, the two halves are interleaved."""
     base = name.removesuffix(".weight").removesuffix(".bias")
     heads = config["num_attention_heads"]
     if base.endswith("k_proj"):

@@ -1,8 +1,8 @@
 """The vocabulary of a GGUF file, from a tokenizer.json.
 
-Written are BPE tokenizers with byte fallback, as of Llama 1 and 2, Mistral and their like, as "llama": its scores order the merges, and ids
-are in the order of merges, so that minus the id is a score. Of byte-level tokenizers, as of Llama 3, the file would have to name the
-splitting rule by a name known to llama.cpp; for those, and without a tokenizer, the file says that it has no vocabulary.
+BPE tokenizers with byte fallback (Llama 1 and 2, Mistral and similar models) are written as "llama": its scores order the merges, and ids
+are in the order of merges, so minus the id works as a score. For byte-level tokenizers (Llama 3), the file would have to name a splitting
+rule known to llama.cpp; for those, and without a tokenizer, the file says that it has no vocabulary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def add_vocabulary(writer: Any, folder: Path | None, size: int) -> list[str]:
-    """Add `size` tokens to a GGUFWriter; notes on what is missing."""
+    """Add `size` tokens to a GGUFWriter; returns notes on what is missing."""
     tokenizer = None if folder is None else _read(folder / "tokenizer.json")
     if tokenizer is None or not tokenizer["model"].get("byte_fallback") or tokenizer["model"].get("type") != "BPE":
         writer.add_tokenizer_model("no_vocab")

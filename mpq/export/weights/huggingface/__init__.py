@@ -1,1 +1,1 @@
-"""A folder for Transformers and a model hub: the artifact as it is, and what people and programs need beside it."""
+"""A folder for Transformers and a model hub: the unchanged artifact, and the additional files that people and programs need."""

@@ -1,4 +1,4 @@
-"""The model card: a head that programs read, and a page for people. Every value comes from the artifact, its plan, or an evaluation."""
+"""The model card: metadata for programs, and a page for people. Every value comes from the artifact, its plan, or an evaluation."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _OTHER = ("feature-extraction", "AutoModel")
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is about.
+    """The contents of a card.
 
     Args:
         title: name of the model.
         source: the artifact.
-        plan: its plan, if it is there.
-        base: `org/name` of the original model on the hub, if that is known.
+        plan: its plan, if available.
+        base: `org/name` of the original model on the hub, if known.
         original: license, language and task of the original.
-        evaluation: what `mpq eval --json` printed for the artifact, if it is given.
-        has_report: whether report.html lies beside the card.
+        evaluation: the output of `mpq eval --json` for the artifact, if given.
+        has_report: whether there is a report.html.
     """
 
     title: str
@@ -51,12 +51,12 @@ class Card:
 
     @property
     def task(self) -> str:
-        """The hub's name of what the model does."""
+        """The hub's name for the model's task."""
         return str(self.original.get("pipeline_tag") or self._kind[0])
 
     @property
     def auto_class(self) -> str:
-        """The class of Transformers that loads it."""
+        """The Transformers class that loads it."""
         return self._kind[1]
 
     @property
@@ -78,7 +78,7 @@ def card_text(card: Card) -> str:
 
 
 def metadata(card: Card) -> dict[str, Any]:
-    """The head of the card, as the hub reads it."""
+    """The metadata of the card, for the hub."""
     found: dict[str, Any] = {} if card.base is None else {"base_model": card.base, "base_model_relation": "quantized"}
     found |= {key: value for key, value in card.original.items() if key != "pipeline_tag"}
     found |= {"library_name": "transformers", "pipeline_tag": card.task, "tags": ["mpq", "mixed-precision", "quantized"]}
@@ -124,7 +124,7 @@ def _size(card: Card) -> str:
 
 
 def _evidence(card: Card) -> Iterator[str]:
-    """The sections on errors, as far as they are known."""
+    """The sections on errors, if known."""
     plan = card.plan
     if plan is not None and plan.evidence_is_current and plan.evidence.get("finalists"):
         yield _finalists(plan, recovered=bool(card.source.artifact.recovery))

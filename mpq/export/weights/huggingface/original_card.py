@@ -1,4 +1,4 @@
-"""What the card of the original model says that holds for the quantized one too: license, language, task."""
+"""Facts from the card of the original model that also apply to the quantized one: license, language, task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FRONT = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 
 
 def original_facts(folder: Path | None) -> dict[str, Any]:
-    """License, language and task, as the README.md of a folder says in its head; empty where there is none that can be read."""
+    """License, language and task from the metadata of a folder's README.md; empty if it has no readable metadata."""
     path = None if folder is None else folder / "README.md"
     if path is None or not path.is_file():
         return {}

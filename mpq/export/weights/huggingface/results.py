@@ -1,4 +1,4 @@
-"""Measured values as the hub's model-index has them: task, dataset, metrics, each with its standard error."""
+"""Measured values for the hub's model-index: task, dataset, metrics, each with its standard error."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Result:
     """One measured value.
 
     Args:
-        dataset: that it was measured on, in words.
+        dataset: the data it was measured on, in words.
         metric: its name for programs.
         name: for people.
-        value: of the quantized model.
-        stderr: its standard error; None where it has none.
-        reference: of the original model; None where the metric compares the two.
+        value: value of the quantized model.
+        stderr: its standard error; None if it has none.
+        reference: value of the original model; None if the metric compares the two.
     """
 
     dataset: str
@@ -52,7 +52,7 @@ def evaluated(evaluation: Mapping[str, Any]) -> list[Result]:
 
 
 def model_index(title: str, task: str, results: Iterable[Result]) -> list[dict[str, Any]]:
-    """The entry "model-index" of a card's head."""
+    """The entry "model-index" of a card's metadata."""
     by_dataset: dict[str, list[Result]] = {}
     for result in results:
         by_dataset.setdefault(result.dataset, []).append(result)

@@ -1,4 +1,4 @@
-"""A Hugging Face folder that holds the artifact byte for byte; Transformers loads it packed once mpq is imported.
+"""A Hugging Face folder with the unchanged artifact; Transformers loads it packed once mpq is imported.
 
 model.mpq.safetensors   the artifact; of one in several files these files, and model.mpq.safetensors.index.json
 config.json             the model's, with a quantization_config that names the artifact
@@ -36,7 +36,7 @@ from mpq.records.plan import Plan, plan_to_yaml, read_plan
 
 
 class HuggingFace(Target):
-    """Every scheme, for the weights stay those of the artifact."""
+    """Every scheme, because the weights stay those of the artifact."""
 
     ending = "-huggingface"
     abilities = Abilities(bits=())
@@ -58,7 +58,7 @@ class HuggingFace(Target):
             raise ExportError(f"{source.path} needs the model's own code, which this folder does not contain")
 
     def check_place(self, output: Path) -> None:
-        """Refuse a folder that holds a model of another kind.
+        """Refuse a folder with a model of another kind.
 
         Raises:
             OutputError: naming it.
@@ -88,7 +88,7 @@ class HuggingFace(Target):
 
 
 def without_paths(plan: Plan) -> Plan:
-    """The plan with the names of its model and data in the place of their paths on this machine."""
+    """The plan with the names of its model and data instead of their paths on this machine."""
     model, data = dict(plan.model), dict(plan.data)
     if model.get("path") is not None and hub_name(model["path"]) is None:
         model["path"] = PurePath(str(model["path"])).name
@@ -99,7 +99,7 @@ def without_paths(plan: Plan) -> Plan:
 
 
 def _plan(source: Source, options: Options) -> Plan | None:
-    """The plan of an artifact: given, or the first beside it."""
+    """The plan of an artifact: the given one, or the first one next to it."""
     if options.plan is not None:
         return without_paths(read_plan(options.plan))
     found = next(plans_beside(source.path, source.artifact), None)
@@ -107,7 +107,7 @@ def _plan(source: Source, options: Options) -> Plan | None:
 
 
 def _copy_weights(source: Source, folder: Path) -> str:
-    """Copy the files of the artifact; the name of the one that leads to all."""
+    """Copy the files of the artifact; returns the name of the main one."""
     files = artifact_files(source.path)
     if len(files) == 1 and not _index_of(source.path):
         shutil.copyfile(files[0], folder / WEIGHTS)
@@ -127,7 +127,7 @@ def _index_of(path: Path) -> Path | None:
 
 
 def _quantization(source: Source, plan: Plan | None, weights: str) -> dict[str, Any]:
-    """What config.json says; the header of the artifact decides."""
+    """The quantization_config for config.json; the header of the artifact is authoritative."""
     schemes = Counter(str(scheme) for scheme in source.stored.values())
     found: dict[str, Any] = {"quant_method": METHOD, "version": VERSION, "weights": weights}
     found["effective_bits"] = round(8 * _layer_bytes(source) / sum(rows * columns for rows, columns in source.matrices.values()), 4)
@@ -150,7 +150,7 @@ def _repo(source: Source) -> str | None:
 
 
 def _notes(card: Card, options: Options) -> list[str]:
-    """What is missing that a reader of the folder would want."""
+    """Notes on missing parts that readers of the folder would expect."""
     notes = []
     if card.plan is None:
         notes.append("the artifact's plan is not next to it: the card has no evidence, and the folder no plan.yaml")

@@ -3,8 +3,8 @@
     codes, int4 or int8 [rows, columns]  ─┐
     scales, fp16 [rows, groups] ─ Cast ───┴─ DequantizeLinear (axis 1, block_size) ─ Reshape, Transpose ─ Cast ─ the weight
 
-The reshaping stands only where the weight is no matrix [rows, columns]. Scales are stored as fp16 and cast to fp32 first, so the weights
-are exactly those of the artifact. Symmetric codes are stored around zero, asymmetric ones as they are, with their zero points. ONNX has
+The reshaping is only there if the weight is not a matrix [rows, columns]. Scales are stored as fp16 and cast to fp32 first, so the weights
+are exactly those of the artifact. Symmetric codes are stored around zero, asymmetric ones unchanged, with their zero points. ONNX has
 no 3, 5, 6 or 7 bits. Operators: DequantizeLinear of ONNX opset 21.
 """
 
@@ -26,7 +26,7 @@ from mpq.records.layer import Layer
 from mpq.tensors.matrix import grouped_axes, grouped_shape
 from mpq.tensors.quantized import QuantizedWeight
 
-_LARGEST_FILE = 1 << 30  # beyond, weights go into a file beside the graph: protobuf ends at 2 GiB
+_LARGEST_FILE = 1 << 30  # above this, weights go to a separate file: protobuf is limited to 2 GiB
 
 _USE = (
     "use: onnxruntime.InferenceSession; it may compute int4 matrix products with 8-bit activations; the session entry "
@@ -36,7 +36,7 @@ _USE = (
 
 
 class Onnx(Target):
-    """Run by ONNX Runtime on the CPU, and read by OpenVINO."""
+    """For ONNX Runtime on the CPU, and OpenVINO."""
 
     ending = ".onnx"
     abilities = Abilities(bits=(4, 8), asymmetric_bits=(4, 8), ragged=True)
@@ -51,7 +51,7 @@ class Onnx(Target):
             package(name, extra="onnx")
 
     def places(self, output: Path) -> tuple[Path, ...]:
-        """The graph, and its weights where they are too large for one file."""
+        """The graph, and a file with its weights if they are too large for one file."""
         return output, output.with_name(f"{output.name}.data")
 
     def write(self, source: Source, output: Path, options: Options) -> Written:
@@ -111,7 +111,7 @@ class _Weights:
         self._places = {canonical.get(name, name): value for name, value in named.items()}
 
     def replace(self) -> set[Any]:
-        """Replace every layer's weight; the values that were put in."""
+        """Replace every layer's weight; returns the new values."""
         layers = {layer.name: layer for layer in self._source.artifact.layers}
         lost = [name for name, layer in layers.items() if layer.parameters[0] not in self._places]
         if lost:
@@ -129,7 +129,7 @@ class _Weights:
         return added
 
     def _weight(self, layer: Layer, weight: QuantizedWeight, place: Any) -> list[Any]:
-        """Nodes that compute the weight of `layer`; the last one's output is it, in the type of `place`."""
+        """Nodes that compute the weight of `layer`, which is the last one's output, in the type of `place`."""
         if weight.scales is None:
             nodes = [self._cast(self._constant(f"{layer.name}.values", _float_array(weight.codes)), "FLOAT")]
         else:
@@ -178,7 +178,7 @@ class _Weights:
 
 
 def _codes(codes: Tensor, weight: QuantizedWeight) -> Any:
-    """Codes or zero points in their ONNX type: signed around zero when symmetric, else unsigned."""
+    """Codes or zero points in their ONNX type: signed around zero if symmetric, else unsigned."""
     import ml_dtypes
 
     bits = weight.scheme.bits
@@ -194,7 +194,7 @@ def _float_array(values: Tensor) -> Any:
 
 
 def _simplify(model: Any, ours: Iterable[Any]) -> None:
-    """Fold constants, but none of `ours`, and drop what tells of the machine that traced."""
+    """Fold constants except `ours`, and remove traces of the tracing machine."""
     optimizer = package("onnxscript.optimizer", extra="onnx")
     kept = set(ours)
     optimizer.optimize_ir(model, should_fold=lambda node: False if kept.intersection(node.inputs) else None)

@@ -1,8 +1,7 @@
 """A model as an ONNX graph in floating point, its weights still under their names.
 
-A torch.export source is converted as the program it is, with its own dynamic dimensions. A language model of a Hugging Face folder is
-traced with `input_ids` of any batch and length. Everything else is traced with samples that the user gives, of any batch where the
-model allows it.
+A torch.export source is converted directly, with its own dynamic dimensions. A language model of a Hugging Face folder is traced with
+`input_ids` of any batch size and length. All other models are traced with the user's samples, for any batch size if the model allows it.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from mpq.models.sources.exported_program import read_program
 from mpq.records.artifact import PROGRAM
 from mpq.shown import first_line
 
-OPSET = 21  # the first with 4-bit integers and scales per block
-PREFIX = "traced."  # of every parameter of a traced module
+OPSET = 21  # the first version with 4-bit integers and scales per block
+PREFIX = "traced."  # prefix of every parameter of a traced module
 
 
 class _Traced(nn.Module):
-    """Gives the main output only, and is called as the original is."""
+    """Gives only the main output, and is called like the original."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -41,7 +40,7 @@ class _Traced(nn.Module):
 
 
 class _TracedTokens(_Traced):
-    """A model that takes token ids alone; its parameter has a name, so that the graph's input has it."""
+    """A model that takes only token ids; its parameter's name becomes that of the graph's input."""
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         cached = "use_cache" in inspect.signature(self.traced.forward).parameters
