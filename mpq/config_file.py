@@ -37,7 +37,7 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     seed: Annotated[Integer | None, Meta(description="seed of the split")] = None
     seq_len: _SeqLen | None = None
     num_samples: _NumSamples | None = None
-    batch_size: Annotated[Count | None, Meta(description="samples at once")] = None
+    batch_size: Annotated[Count | None, Meta(description="samples per batch")] = None
     mask: Annotated[Text | None, Meta(description="the input that says which positions are data")] = None
     seed_each_forward: Annotated[bool | None, Meta(description="start every call of the model with the same random seed")] = None
     split: Annotated[Literal["position", "random"] | None, Meta(description="how samples are held out")] = None

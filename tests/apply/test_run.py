@@ -186,7 +186,7 @@ def test_a_plan_of_a_quantizer_with_statistics_is_applied_with_the_data_of_its_a
     model, batches = mlp(), [torch.randn(64, 8, generator=torch.Generator().manual_seed(0))]
     table = mpq.analyze(model, batches, candidates=("4", "8"), quantizer="gptq")
     plan = mpq.search(table, "20bits").plan
-    missing = r"^quantizer 'gptq' needs the calibration data that the plan was made with \(memory\): give it as data$"
+    missing = r"^quantizer 'gptq' needs the calibration data that the plan was made with \(memory\): pass it as data$"
     with pytest.raises(ApplyError, match=missing):
         mpq.apply(model, plan, tmp_path / "a.mpq.safetensors")
     with pytest.raises(MismatchError, match=r"^the plan was made with other calibration data "):

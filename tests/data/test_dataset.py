@@ -86,7 +86,7 @@ def test_data_of_a_fixed_batch_size_is_split_and_shortened_by_whole_batches() ->
     assert sizes(data.first(1)) == [4]
     with pytest.raises(DataError, match=r"^the model takes exactly 4 samples per batch, not 2$"):
         data.rebatch(2)
-    with pytest.raises(DataError, match=r"^fixed: 4 samples \(the model takes exactly 4 at once\) cannot be split"):
+    with pytest.raises(DataError, match=r"^fixed: 4 samples \(the model takes exactly 4 per batch\) cannot be split"):
         data.first(4).split(0.5, seed=0)
 
 

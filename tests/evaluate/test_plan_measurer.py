@@ -109,10 +109,10 @@ def test_a_figure_of_the_users_own_sees_the_quantized_model_and_the_model_stays(
     assert measurer.score(own, {}) == 0.0
     assert measurer.score(own, PLAN) > 0.0
     assert measurer.score(own, {}) == 0.0
-    with pytest.raises(UsageError, match=r"^the metric returned nan: it must return a finite number, or one for each sample$"):
+    with pytest.raises(UsageError, match=r"^the metric returned nan: it must return a finite number, or one per sample$"):
         measurer.score(lambda _: math.nan, {})
     assert measurer.score(lambda _: [True, False], {}).tolist() == [1.0, 0.0]
-    with pytest.raises(UsageError, match=r"^the metric returned nothing: it must return a finite number, or one for each sample$"):
+    with pytest.raises(UsageError, match=r"^the metric returned nothing: it must return a finite number, or one per sample$"):
         measurer.score(lambda _: [], {})
 
 

@@ -36,7 +36,7 @@ def test_rounding_over_the_budget_is_refused_and_writes_nothing(tmp_path: Path) 
     with pytest.raises(ExportError) as caught:
         export(path, "auto-round", nearest=True)
     assert str(caught.value) == (
-        "the next larger schemes that auto-round has are 176 bytes over the plan's budget of 5.5bits (layers): "
+        "the next larger schemes that auto-round supports are 176 bytes over the plan's budget of 5.5bits (layers): "
         "search again with --candidates '*=2,3,4,8,16'"
     )
     assert list(tmp_path.iterdir()) == [path]

@@ -89,7 +89,7 @@ def test_where_the_metric_shows_no_difference_the_outputs_decide_for_a_step_that
     assert asked.details["decided_by"] == "relative_mse"
     assert asked.details["outputs_after"] < asked.details["outputs_before"]
     shown = f"relative MSE {asked.details['outputs_before']:.4g} -> {asked.details['outputs_after']:.4g}"
-    assert asked.reason.endswith(f" on 64 held-out samples, no significant difference; {shown}, which decides")
+    assert asked.reason.endswith(f" on 64 held-out samples, no significant difference; decided by {shown}")
     assert not_asked.reason.endswith(", no significant gain")
 
 

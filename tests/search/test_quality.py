@@ -57,7 +57,7 @@ def test_one_value_steers_and_decides() -> None:
 
 def test_a_metric_that_changes_its_length_is_refused() -> None:
     limit, _ = drop_limit(lambda bits: accuracy(bits, 3 if bits else 2), read_drop("50%"), name="accuracy", seed=0)
-    with pytest.raises(UsageError, match=r"^the metric returned 3 values, and 2 before: "):
+    with pytest.raises(UsageError, match=r"^the metric returned 3 values, but 2 before: "):
         limit.loss(search(TABLE, "5bits", trials=0))
 
 

@@ -313,7 +313,7 @@ def test_a_random_model_is_refused_as_such() -> None:
             found: Tensor = self.l(x + torch.randn_like(x))
             return found
 
-    with pytest.raises(mpq.MpqError, match="gives other outputs each time"):
+    with pytest.raises(mpq.MpqError, match="gives different outputs each time"):
         fit(Noisy(), torch.randn(10, 6))
     assert fit(Noisy(), torch.randn(10, 6), seed_each_forward=True).samples == 10
 

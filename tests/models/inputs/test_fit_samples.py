@@ -60,7 +60,7 @@ def test_integer_labels_become_int64() -> None:
 def test_a_program_of_one_size_gets_whole_batches_of_it() -> None:
     found = fit(exported(3), Batch((torch.randn(8, 3, 8, 8),)))
     assert (sizes(found), found.fixed_batch) == ([3, 3], 3)
-    assert found.notes == ("the model takes exactly 3 at once, so the last 2 are dropped",)
+    assert found.notes == ("the model takes exactly 3 per batch, so the last 2 are dropped",)
     with pytest.raises(DataError, match=r"^the model takes exactly 8 samples per batch, and there are 3: give at least 8$"):
         fit(exported(8), Batch((torch.randn(3, 3, 8, 8),)))
 

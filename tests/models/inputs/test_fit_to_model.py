@@ -42,8 +42,8 @@ def test_a_program_of_one_batch_size_gets_whole_batches() -> None:
     data = fit(torch.randn(7, 3, 8, 8), exported(3))
     assert [batch.size for batch in data.batches] == [3, 3]
     assert data.fixed_batch == 3
-    assert data.description == "6 samples of [3, 8, 8]; the model takes exactly 3 at once, so the last 1 are dropped"
-    assert fit(IMAGES, exported(1)).description == "6 samples of [3, 8, 8]; the model takes exactly 1 at once"
+    assert data.description == "6 samples of [3, 8, 8]; the model takes exactly 3 per batch, so the last 1 are dropped"
+    assert fit(IMAGES, exported(1)).description == "6 samples of [3, 8, 8]; the model takes exactly 1 per batch"
     with pytest.raises(DataError, match=r"^memory: the model takes exactly 8 samples per batch, and there are 6: give at least 8"):
         fit(IMAGES, exported(8))
 

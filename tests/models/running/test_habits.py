@@ -119,7 +119,7 @@ def test_attributes_of_torchscript_are_state_too() -> None:
 
 @pytest.mark.parametrize(("source", "place"), [("dropout", "the model by bernoulli"), ("randn", "the model by randn_like")])
 def test_a_random_model_is_refused_with_the_place_and_the_way_out(source: str, place: str) -> None:
-    with pytest.raises(ModelError, match=rf"other outputs each time .*{place}.*add --seed-each-forward"):
+    with pytest.raises(ModelError, match=rf"different outputs each time .*{place}.*add --seed-each-forward"):
         examined(Noisy(source))
 
 

@@ -75,7 +75,7 @@ def test_where_a_process_dies_the_others_layers_are_kept_and_the_rest_is_quantiz
     assert (tmp_path / "died").exists()
     assert told[-1] == (3 * len(layers), 3 * len(layers))
     (note,) = variants.notes
-    assert re.match("a process( that quantized)? was killed: ", note)
+    assert re.match("a worker process was killed: ", note)
     expected = Variants(module, layers, RoundToNearest())
     for name in variants.layers:
         assert torch.equal(variants.weight(name, SCHEMES[0]), expected.weight(name, SCHEMES[0]))

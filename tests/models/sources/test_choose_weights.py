@@ -205,7 +205,7 @@ def test_several_entries_that_fit_are_named_and_the_key_chooses() -> None:
 
 def test_the_files_own_names_and_an_entry_that_fit_are_told_apart() -> None:
     content = {**state(), "ema": state(2.0)}
-    assert "that fit: . (the file itself), ema; choose one, for example --checkpoint-key ema" in refusal(content)
+    assert "that match: . (the file itself), ema; choose one, for example --checkpoint-key ema" in refusal(content)
     assert holds(loaded(content, key="."), state())
 
 
