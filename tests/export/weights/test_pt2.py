@@ -108,7 +108,7 @@ def test_a_dynamic_batch_stays_dynamic(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_language_model_takes_tokens_of_any_length(tmp_path: Path, tied: bool) -> None:
     pytest.importorskip("transformers")
-    source = save_llama(tmp_path / "model", tie_word_embeddings=tied)
+    source = save_llama(tmp_path / "model", tie_word_embeddings=tied, num_hidden_layers=1)
     _, path = make(source, Batch((), {"input_ids": tokens()}), by_name({"v_proj": "int8", "down": "int3-g8"}, "int4-g8"), tmp_path)
     archive = archived(path)
     for inputs in (tokens(1, 5), tokens(3, 9)):
