@@ -1,8 +1,8 @@
-"""One input read as a mask of positions: its form, and which of its values are data.
+"""Reads an input as a mask of positions: its form, and which of its values mean data.
 
-A mask may be boolean or of zeros and ones, additive (zero, and -inf or the like), or lengths; it may have dimensions for heads and
-queries. Names do not say for sure whether true is data (`attention_mask`) or padding (`key_padding_mask`), but the other inputs do:
-padding is one value, repeated, and data is not.
+A mask may be boolean, zeros and ones, additive (zero, and -inf or similar), or lengths; it may have dimensions for heads and queries. Its
+name does not reliably say whether true means data (`attention_mask`) or padding (`key_padding_mask`), but the other inputs do: padding is
+one repeated value, and data is not.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _HUGE = -1e3  # an additive mask suppresses with this or less
 
 
 class Sides(NamedTuple):
-    """The two ways to read a mask, bool [samples, positions...]: true values are data, or false values are."""
+    """The two interpretations of a mask, bool [samples, positions...]: true values are data, or false values are."""
 
     true: Tensor
     false: Tensor
 
 
 def sides_of(name: str, mask: Tensor, size: int, contents: Sequence[Tensor]) -> Sides | None:
-    """An input as a mask of positions; None if its form is not that of one.
+    """An input as a mask of positions; None if it does not have the form of one.
 
     Args:
-        name: of the input; only one that looks like a mask's may have zeros and ones for queries and heads, or be additive.
+        name: name of the input; only if it looks like the name of a mask, the mask may have query and head dimensions, or be additive.
         mask: the input, samples first.
         size: number of samples.
-        contents: the other inputs; a mask of three dimensions is one of an image if one of them has its height and width.
+        contents: the other inputs; a mask with three dimensions belongs to an image if one of them has its height and width.
     """
     if mask.ndim < 2 or len(mask) != size or _is_triangular(mask):
         return None
@@ -58,14 +58,14 @@ def sides_of(name: str, mask: Tensor, size: int, contents: Sequence[Tensor]) -> 
 
 
 def looks_like_mask(name: str) -> bool:
-    """Whether a name is one of masks of positions."""
+    """Whether a name is typical of masks of positions."""
     return bool(_NAMES.search(name)) and not _OTHERS.search(name)
 
 
 def said_by_content(name: str, sides: Sides, contents: Sequence[Tensor]) -> bool | None:
-    """Whether true values are data, as the other inputs say; None if they do not say.
+    """Whether true values mean data according to the other inputs; None if they do not show it.
 
-    A mask by no usual name must also be padding at one end of every sample.
+    A mask with an unusual name must also have its padding at one end of every sample.
     """
     votes = set()
     for content in contents:
@@ -80,7 +80,7 @@ def said_by_content(name: str, sides: Sides, contents: Sequence[Tensor]) -> bool
 
 
 def said_by_name(name: str, mask: Tensor) -> bool | None:
-    """Whether true values are data, as far as names say; None if the input is no mask by its name."""
+    """Whether true values mean data according to the name; None if it is not the name of a mask."""
     if mask.is_floating_point() and bool((mask < 0).any()):
         return True if looks_like_mask(name) and not _FOREIGN.match(name) else None
     if not looks_like_mask(name) or _FOREIGN.match(name):
@@ -89,24 +89,24 @@ def said_by_name(name: str, mask: Tensor) -> bool | None:
 
 
 def is_certain(name: str) -> bool:
-    """Whether programs agree on what the values of a mask of this name mean."""
+    """Whether the values of a mask with this name have the same meaning in all programs."""
     return bool(_KNOWN.fullmatch(name))
 
 
 def precedence(name: str) -> int:
-    """The order in which masks are taken for that of the output's positions: the decoder's first, those of other inputs last."""
+    """The precedence of masks for the output's positions: the decoder's first, those of other inputs last."""
     if _FOREIGN.match(name):
         return 3
     return 0 if name.startswith(("decoder_", "tgt_")) else 1 if _KNOWN.fullmatch(name) else 2
 
 
 def lengths_mask(lengths: Tensor, positions: int) -> Tensor:
-    """The mask that lengths of padded sequences stand for, bool [samples, positions]."""
+    """The mask for lengths of padded sequences, bool [samples, positions]."""
     return torch.arange(positions) < lengths.unsqueeze(1)
 
 
 def are_lengths(values: Tensor, size: int, contents: Sequence[Tensor]) -> int | None:
-    """How many positions there are, if whole numbers are the lengths of another input's rows, by what stands behind their ends."""
+    """The number of positions, if integers are the lengths of another input's rows, judged by the values behind their ends; else None."""
     if values.shape != (size,) or not is_integer(values) or size < 2 or int(values.min()) < 1 or len(values.unique()) < 2:
         return None
     for content in contents:
@@ -116,7 +116,7 @@ def are_lengths(values: Tensor, size: int, contents: Sequence[Tensor]) -> int | 
 
 
 def _aligned(content: Tensor, mask: Tensor) -> Tensor | None:
-    """An input with the mask's positions right behind its samples; None where it has others."""
+    """An input with the mask's positions right after its samples; None if it has different ones."""
     if content.shape[: mask.ndim] == mask.shape:
         return content
     if mask.ndim == 3 and content.ndim == 4 and len(content) == len(mask) and content.shape[2:] == mask.shape[1:]:
@@ -125,7 +125,7 @@ def _aligned(content: Tensor, mask: Tensor) -> Tensor | None:
 
 
 def _is_padding(content: Tensor, kept: Tensor) -> bool:
-    """Whether what is not kept is one value, which is rare among what is."""
+    """Whether all values that are not kept are one value, which is rare among the kept ones."""
     out = content[~kept].flatten(1) if content.ndim > kept.ndim else content[~kept].unsqueeze(1)
     if not len(out) or not bool(kept.any()) or not bool((out == out[0]).all()):
         return False
@@ -134,14 +134,14 @@ def _is_padding(content: Tensor, kept: Tensor) -> bool:
 
 
 def _at_one_end(kept: Tensor) -> bool:
-    """Whether all rows begin with what is kept and end with what is not, or the other way round."""
+    """Whether all rows start with kept values and end with others, or the reverse."""
     flat = kept.flatten(1).int()
     steps = flat[:, 1:] - flat[:, :-1]
     return bool((steps <= 0).all()) or bool((steps >= 0).all())
 
 
 def _is_triangular(mask: Tensor) -> bool:
-    """Whether this is one mask of queries and keys for all samples, whose number happens to be that of the positions."""
+    """Whether this is a causal mask shared by all samples, whose number happens to equal that of the positions."""
     if mask.ndim != 2 or mask.shape[0] != mask.shape[1] or len(mask) < 2:
         return False
     lower = torch.ones_like(mask, dtype=torch.bool).tril()

@@ -1,8 +1,7 @@
 """Which positions of a sample are data, and which are padding.
 
-Padding is found in what the model is given anyway: a mask of the batch (`data/mask_forms.py` says which forms it may have), lengths of
-padded sequences (`lengths`, `input_lengths` and their kin), and labels of -100. Positions that are not data count in no figure: no error,
-no metric, no statistics.
+Padding is found in the model's inputs: a mask of the batch (`data/mask_forms.py` lists the possible forms), lengths of padded sequences
+(`lengths`, `input_lengths` and similar), and labels of -100. Padding counts in no error, no metric and no statistics.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from mpq.data.batch import Batch, is_integer
 from mpq.data.mask_forms import Sides, are_lengths, is_certain, lengths_mask, precedence, said_by_content, said_by_name, sides_of
 from mpq.errors import DataError
 
-IGNORED_LABEL = -100  # torch's convention for "no label here"
+IGNORED_LABEL = -100  # torch's convention for "no label"
 
 _LENGTHS = re.compile(r"(\w+_)?(len|lens|length|lengths)")
 """Names of inputs that hold one number per sample: how many of its positions are data."""
@@ -31,9 +30,9 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
     dropped.
 
     Args:
-        batches: what the model is given.
+        batches: the inputs of the model.
         name: the input that is the mask; "~NAME" if its true values are padding. None looks for one.
-        parameters: names of the model's parameters, by which positional inputs are known.
+        parameters: names of the model's parameters, to identify positional inputs.
 
     Raises:
         DataError: if `name` is not an input of the batches, or no position counts at all.
@@ -68,7 +67,7 @@ def counted_positions(batches: Sequence[Batch]) -> tuple[int, int]:
 
 
 def _positions(batch: Batch) -> tuple[int, int]:
-    """Of a batch without a mask, whose positions all count."""
+    """The positions of a batch without a mask; all count."""
     masks = [mask for _, mask in _given_all(batch, (), _Known.of(batch))]
     several = (tensor for tensor in (batch.labels, *batch.tensors) if tensor is not None and tensor.ndim > 1 and len(tensor) == batch.size)
     shape = masks[0].shape if masks else next((tensor.shape[:2] for tensor in several), (batch.size, 1))
@@ -88,25 +87,25 @@ def padding_masks(batch: Batch) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What all batches together say: the greatest length by input, and whether true values of a mask are data, None if names must say."""
+    """Facts from all batches: the maximum length by input, and whether true values of a mask mean data (None: the name decides)."""
 
     longest: Mapping[str, int]
     meanings: Mapping[str, bool | None]
 
     @classmethod
     def of(cls, batch: Batch) -> _Known:
-        """What a batch says alone, by the names of its inputs."""
+        """The facts from a single batch, by the names of its inputs."""
         return cls({}, _meanings([batch], ()))
 
     def told(self, source: str) -> str:
-        """An input, with how its values were read if that is not sure."""
+        """The name of an input, with the interpretation of its values if it is uncertain."""
         if self.meanings.get(source, True) is not None or is_certain(source):
             return source
-        return f"{source} (read by its name, --mask ~{source} reads it the other way round)"
+        return f"{source} (judged by its name; --mask ~{source} inverts it)"
 
 
 def _masked(batch: Batch, name: str | None, parameters: Sequence[str], known: _Known) -> tuple[Batch, list[str]]:
-    """The batch with its mask, and the names of what it was made from."""
+    """The batch with its mask, and the names of the mask's sources."""
     if batch.mask is not None and name is None:
         return batch, ["its own mask"]
     parts = dict(_given(batch, name, parameters, known))
@@ -140,7 +139,7 @@ def _given(batch: Batch, name: str | None, parameters: Sequence[str], known: _Kn
 
 
 def _given_all(batch: Batch, parameters: Sequence[str], known: _Known) -> list[tuple[str, Tensor]]:
-    """Every mask among the inputs, true where there is data, that of the output's own positions first."""
+    """Every mask among the inputs, true for data; the mask of the output's own positions comes first."""
     if batch.whole:
         return []
     found, inputs = [], _inputs(batch, parameters)
@@ -157,7 +156,7 @@ def _given_all(batch: Batch, parameters: Sequence[str], known: _Known) -> list[t
 
 
 def _meanings(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, bool | None]:
-    """The inputs that have the form of masks, and whether their true values are data; None if only their names can say."""
+    """The inputs that have the form of masks, and whether their true values mean data; None if only their names can tell."""
     found: dict[str, bool | None] = {}
     for batch in batches:
         inputs = {} if batch.whole else _inputs(batch, parameters)
@@ -172,7 +171,7 @@ def _sides(batch: Batch, inputs: Mapping[str, Tensor], name: str, value: Tensor)
 
 
 def _contents(batch: Batch, inputs: Mapping[str, Tensor], name: str) -> list[Tensor]:
-    """The inputs other than the one called `name`, samples first."""
+    """The inputs other than `name`, samples first."""
     return [batch.rows(value) for key, value in inputs.items() if key != name and value.ndim]
 
 
@@ -193,13 +192,13 @@ def _longest(batches: Sequence[Batch], parameters: Sequence[str]) -> dict[str, i
 
 
 def _end_data(batches: Sequence[Batch], name: str, parameters: Sequence[str]) -> bool:
-    """Whether an input holds lengths, as far as padding stands behind them in another input."""
+    """Whether an input has lengths: in another input, everything behind them is padding."""
     given = [(batch, inputs) for batch in batches if name in (inputs := _inputs(batch, parameters))]
     return any(are_lengths(inputs[name], batch.size, _contents(batch, inputs, name)) is not None for batch, inputs in given)
 
 
 def _of_lengths(batch: Batch, lengths: Tensor, inputs: Mapping[str, Tensor], longest: int) -> Tensor | None:
-    """The mask that lengths of padded sequences stand for; None if no input has that many positions.
+    """The mask for given lengths of padded sequences; None if no input has that many positions.
 
     The positions are those of the first dimension of another input that is as long as the longest sequence, else of the first longer one.
     """

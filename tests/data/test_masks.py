@@ -48,7 +48,7 @@ def test_which_values_are_padding_is_seen_where_another_input_repeats_one_value(
     mask, note = found(Batch((), {"input_ids": IDS, key: true == REAL}))
     assert mask is not None
     assert torch.equal(mask, REAL)
-    assert note == f"62% of the positions count, by {key}; the others are padding"
+    assert note == f"62% of the positions count, according to {key}; the others are padding"
 
 
 def test_a_mask_that_only_its_name_explains_is_said_to_be_read_so_and_can_be_turned_round() -> None:
@@ -57,7 +57,7 @@ def test_a_mask_that_only_its_name_explains_is_said_to_be_read_so_and_can_be_tur
     mask, note = found(batch)
     assert mask is not None
     assert torch.equal(mask, REAL)
-    assert "by pad_mask (read by its name, --mask ~pad_mask reads it the other way round);" in note
+    assert "according to pad_mask (judged by its name; --mask ~pad_mask inverts it);" in note
     other, _ = found(batch, "~pad_mask")
     assert other is not None
     assert torch.equal(other, REAL)  # ~ says that true values are padding, which they are

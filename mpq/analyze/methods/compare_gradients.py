@@ -47,6 +47,6 @@ def _differs(context: Context, reference: Reference, expected: Mapping[tuple[str
 def _both(
     context: Context, reference: Reference, expected: Mapping[tuple[str, Scheme], float], layer: Layer, scheme: Scheme
 ) -> tuple[float, float]:
-    """The error by gradients, zero where there is none, and the measured one."""
+    """The gradient estimate of the error (zero if there is none), and the measured error."""
     measured = float(reference.errors(context.variants.weights({layer.name: scheme})).mean())
     return expected.get((layer.name, scheme), 0.0), measured

@@ -96,7 +96,7 @@ def _constants(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _graph(module: nn.Module, name: str) -> Any:
-    """A graph of a TorchScript module; None for other modules, and where it has no forward pass."""
+    """A graph of a TorchScript module; None for other modules, and without a forward pass."""
     if not isinstance(module, torch.jit.ScriptModule):
         return None
     try:

@@ -19,7 +19,7 @@ from mpq.records.layer import Layer
 
 
 def without_effect(module: nn.Module, layers: Sequence[Layer], batches: Iterable[Batch]) -> list[Layer]:
-    """The layers of a model with state whose weights, with noise added, change no output on any batch; none of other models."""
+    """The layers of a model with state whose weights, with noise added, change no output on any batch; empty for other models."""
     habits = habits_of(module)
     remaining = list(layers) if habits is not None and habits.state else []
     for batch in batches:
@@ -34,6 +34,6 @@ def _is_idle(module: nn.Module, layer: Layer, batch: Batch, outputs: Sequence[to
     name = layer.parameters[0]
     weight = tensor_of(module, name).detach()
     noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight) * weight.abs().mean()
-    with swapped(module, {name: weight + noise}):  # the opposite sign would not show where weights are divided by their norm
+    with swapped(module, {name: weight + noise}):  # a flipped sign has no effect if weights are divided by their norm
         found = forward(module, batch)
     return len(found) == len(outputs) and all(torch.equal(now, before) for now, before in zip(found, outputs, strict=True))

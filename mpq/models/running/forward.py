@@ -69,7 +69,7 @@ def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outp
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Without the fast path of `nn.TransformerEncoder`, which packs padded batches so that no operator can be watched or replayed."""
+    """Disables the fast path of `nn.TransformerEncoder`, which packs padded batches so that operators cannot be watched or replayed."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -29,7 +29,7 @@ from mpq.shown import listed
 SEED = 0
 _TOLERANCE = 1e-5  # relative; other threads may add in a different order
 _SHOWN = 4
-_REPEATS = 6  # more calls of a model that draws random numbers and gave the same outputs twice
+_REPEATS = 6  # additional calls of a model that draws random numbers but gave the same outputs twice
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], 
 
 
 def _random_state() -> tuple[Any, ...]:
-    """Where the random numbers of torch, Python and NumPy are."""
+    """The random states of torch, Python and NumPy."""
     name, words, *rest = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, bytes(words), *rest
 

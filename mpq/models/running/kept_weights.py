@@ -1,4 +1,4 @@
-"""Weights that a call rewrites: tables with `max_norm`, whose rows are shortened as they are looked up."""
+"""Weights that a call modifies: embedding tables with `max_norm`, whose rows are renormalized when they are looked up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rewritten_weights(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def weights_kept(module: nn.Module) -> Iterator[None]:
-    """Put the weights that a call inside the `with` rewrites back as they were."""
+    """Restore the weights that a call within the `with` modifies."""
     saved = [(weight, weight.detach().clone()) for weight in rewritten_weights(module).values()]
     try:
         yield
@@ -33,6 +33,6 @@ def weights_kept(module: nn.Module) -> Iterator[None]:
 
 
 def renorm_notes(module: nn.Module) -> list[str]:
-    """What to say of such weights."""
+    """Notes on such weights."""
     names = list(rewritten_weights(module))
-    return [f"calls shorten rows of {listed(names, 4)} (max_norm), which are put back after every call"] if names else []
+    return [f"calls renormalize rows of {listed(names, 4)} (max_norm); they are restored after every call"] if names else []

@@ -20,7 +20,7 @@ def check_sound(module: nn.Module, source: str) -> None:
 
     Raises:
         ModelError: if a tensor is on the meta device, was never initialized, is sparse or shares memory within itself, or a module is
-            already quantized.
+            quantized already.
         NumericsError: if a parameter has NaN or infinity, or a buffer has NaN.
     """
     for name, child in module.named_modules():

@@ -96,7 +96,7 @@ class Replay:
 
 
 def tape_for(module: nn.Module) -> Tape | None:
-    """The tape that suits a model; None where only whole passes are safe."""
+    """The tape for a model; None if only full passes are safe."""
     if isinstance(module, torch.jit.ScriptModule) or habits_of(module) is not None or rewritten_weights(module):
         return None
     if isinstance(module, fx.GraphModule):
