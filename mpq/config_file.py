@@ -10,7 +10,7 @@ from mpq.reading.fields import Bytes, Count, Integer, Limit, Name, Number, Posit
 
 _One = Text | Integer
 _Some = _One | list[_One]
-_SeqLen = Annotated[Count, Meta(description="tokens of a window, for text")]
+_SeqLen = Annotated[Count, Meta(description="tokens per window, for text")]
 _NumSamples = Annotated[Count, Meta(description="use only the first samples")]
 
 

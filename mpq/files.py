@@ -121,7 +121,7 @@ def check_version(found: object, *, supported: int, path: Path | str, kind: str)
         FormatError: if `found` is not a version number, or is newer than `supported`.
     """
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise FormatError(f"{path} is not {kind}: it carries no mpq version")
+        raise FormatError(f"{path} is not {kind}: it has no mpq version")
     if found > supported:
         raise FormatError(f"{path} is {kind} of version {found}, this mpq reads up to {supported}: upgrade mpq")
 

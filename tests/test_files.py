@@ -137,8 +137,8 @@ def test_older_and_equal_versions_are_read() -> None:
     ("found", "message"),
     [
         (3, "p.yaml is a plan of version 3, this mpq reads up to 2: upgrade mpq"),
-        (None, "p.yaml is not a plan: it carries no mpq version"),
-        ("1", "p.yaml is not a plan: it carries no mpq version"),
+        (None, "p.yaml is not a plan: it has no mpq version"),
+        ("1", "p.yaml is not a plan: it has no mpq version"),
     ],
 )
 def test_newer_versions_and_foreign_files_are_refused(found: object, message: str) -> None:

@@ -92,7 +92,7 @@ class Rule:
             raise ConfigError(f"{grows} needs a baseline: a git revision such as origin/main, or a file")
         alone = next((name for name in _MEASURING if getattr(self, name) is not None and self.data is None), None)
         if alone:
-            raise ConfigError(f"{alone} belongs to data: give data too, for example data: test.pt")
+            raise ConfigError(f"{alone} has no effect without data: give data too, for example data: test.pt")
         if self.metric not in (None, *FIGURES):
             raise ConfigError(f"metric {shown(self.metric)} is unknown: use {', '.join(FIGURES)}")
 

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from mpq.reading.fields import Bytes, Count, Loose, Name, Percent, Positive, Text
 
 _Schemes = Annotated[
-    Text | Annotated[list[Text], Meta(min_length=1)], Meta(description="int4-g32 means that scheme, int4 any group size of it")
+    Text | Annotated[list[Text], Meta(min_length=1)], Meta(description="int4-g32 means exactly that scheme, int4 any group size")
 ]
 _Layers = Annotated[
     dict[Name, _Schemes], Meta(min_length=1, extra={"give": "schemes by layer pattern, for example {'*embed*': [int8, fp16]}"})
@@ -28,7 +28,9 @@ class RuleFile(Struct, forbid_unknown_fields=True):
     ]
     name: Annotated[Loose | None, Meta(description="what the rule is called in the output")] = None
     max_bits: Annotated[Positive | None, Meta(description="bits per weight over the layers; plans and artifacts")] = None
-    max_bytes: Annotated[Bytes | None, Meta(description="size of the file or folder; of a plan, what mpq apply would write")] = None
+    max_bytes: Annotated[
+        Bytes | None, Meta(description="size of the file or folder; for a plan, of the file that mpq apply would write")
+    ] = None
     max_loaded: Annotated[
         Bytes | None, Meta(description="memory of parameters and buffers once mpq.load has loaded the model; plans and artifacts")
     ] = None
@@ -39,42 +41,42 @@ class RuleFile(Struct, forbid_unknown_fields=True):
     max_share: Annotated[Percent | None, Meta(description="size of the file as a share of the original; plans")] = None
     max_error: Annotated[
         Positive | None,
-        Meta(description="held-out error, in the metric of the plan; with data, how much worse than its reference an artifact is on that"),
+        Meta(description="held-out error, in the plan's metric; with data, how much worse an artifact is than its reference on this data"),
     ] = None
     data: Annotated[
         Text | None,
         Meta(
-            description="samples on which artifacts are measured, as for mpq eval: a path relative to this file, or module:callable",
+            description="data to evaluate artifacts on, like in mpq eval: a path relative to this file, or module:callable",
             examples=["test.pt"],
         ),
     ] = None
     metric: Annotated[
         Text | None,
         Meta(
-            description="which figure of mpq eval: how much worse than the reference; left out, kl_divergence where there is one, "
-            "else relative_mse"
+            description="which metric of mpq eval: how much worse than the reference; by default kl_divergence if there is one, else "
+            "relative_mse"
         ),
     ] = None
     reference: Annotated[Text | None, Meta(description="the unquantized model, if it is not where the artifact says")] = None
-    seq_len: Annotated[Count | None, Meta(description="tokens of a window, for text")] = None
-    num_samples: Annotated[Count | None, Meta(description="only the first samples")] = None
+    seq_len: Annotated[Count | None, Meta(description="tokens per window, for text")] = None
+    num_samples: Annotated[Count | None, Meta(description="use only the first samples")] = None
     max_growth: Annotated[Percent | None, Meta(description="how much larger than the baseline the file may be")] = None
     max_error_growth: Annotated[
         Percent | None, Meta(description="how much larger than the baseline's the held-out error may be; plans")
     ] = None
     baseline: Annotated[
-        Loose | None, Meta(description="what growth is counted against: a git revision, or a file", examples=["origin/main"])
+        Loose | None, Meta(description="what growth is measured against: a git revision, or a file", examples=["origin/main"])
     ] = None
     forbid: Annotated[
         _Layers | None,
         Meta(
-            description="schemes or formats that layers must not take, by pattern: exact name, glob, or re:...",
+            description="schemes or formats that layers must not use, by pattern: exact name, glob, or re:...",
             examples=[{"*embed*": ["int2", "int3"]}],
         ),
     ] = None
     require: Annotated[
         _Layers | None,
-        Meta(description="schemes or formats of which layers must take one, by pattern", examples=[{"lm_head": ["int8", "fp16"]}]),
+        Meta(description="schemes or formats of which layers must use one, by pattern", examples=[{"lm_head": ["int8", "fp16"]}]),
     ] = None
 
 

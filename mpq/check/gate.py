@@ -84,7 +84,7 @@ def _all_of(file: Path, limits: Limits, rules: Sequence[Rule], root: Path, measu
     for verdict in judge(rules, root, measure=measure(root, by_rules=True), only={file.resolve()}):
         found += verdict.checks
     if not found:
-        raise UsageError(f"nothing limits {file}: it carries no budget of its own, so give --budget, for example --budget 12MB")
+        raise UsageError(f"nothing limits {file}: it has no budget of its own, so give --budget, for example --budget 12MB")
     return Verdict(str(file), NAMED, tuple(dict.fromkeys(found)))
 
 

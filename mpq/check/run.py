@@ -15,7 +15,7 @@ from mpq.records.file_kind import kind_of
 from mpq.records.plan import Plan, read_plan
 from mpq.records.unsearched import unsearched_share
 
-CERTAIN = "; the limit rests on samples on which the reference is nearly certain, as on training data: expect a larger error on other data"
+CERTAIN = "; the reference is nearly certain on the samples behind this limit, as on training data: expect a larger error on other data"
 """Added to a limit that is measured on such samples."""
 
 
@@ -96,7 +96,7 @@ def _error_of(plan: Plan, max_error: float) -> Check:
     name = f"error ({plan.evidence.get('metric', 'unknown metric')}, held-out)"
     found = plan.held_out_error
     if found is None:
-        return Check(name, False, "the plan carries no held-out measurement: run `mpq search` with the model, without --trials 0")
+        return Check(name, False, "the plan has no held-out measurement: run `mpq search` with the model, without --trials 0")
     if not plan.evidence_is_current:
         return Check(name, False, "the layers were edited after they were measured: run `mpq search` again, or `mpq eval`")
     return Check(name, found <= max_error, against_error(plan, found, max_error))
@@ -123,7 +123,7 @@ def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_erro
 
 def _check_artifact(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:
     if max_error is not None:
-        raise UsageError(f"{path} is an artifact, which carries no measurement: give --data to measure it, or check its plan")
+        raise UsageError(f"{path} is an artifact, which has no measurements: give --data to measure it, or check its plan")
     header = read_header(path)
     if budget is None:
         return [_check_by_plan(path, header)]
@@ -145,7 +145,7 @@ def _check_by_plan(path: Path, header: ArtifactHeader) -> Check:
     plans = [(file, plan, plan.budget) for file, plan in plans_beside(path, header) if plan.budget is not None]
     if not plans:
         raise UsageError(
-            f"{path} is an artifact, which carries no budget, and no plan next to it has its layers: give --budget, or check the plan"
+            f"{path} is an artifact, which has no budget, and no plan next to it has its layers: give --budget, or check the plan"
         )
     if len({budget for _, _, budget in plans}) > 1:
         named = ", ".join(f"{file.name} {budget}" for file, _, budget in plans)

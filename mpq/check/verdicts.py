@@ -70,7 +70,7 @@ def files_of(rule: Rule, root: Path) -> list[Path]:
     """
     for pattern in rule.files:
         if not _matched(replace(rule, files=(pattern,)), root):
-            raise ConfigError(f"{shown(pattern)} matches no file in {root.resolve()}: correct the rule, or make the file first")
+            raise ConfigError(f"{shown(pattern)} matches no file in {root.resolve()}: correct the rule, or create the file first")
     return _matched(rule, root)
 
 
@@ -171,7 +171,7 @@ def _largest(file: Weighed) -> tuple[str, ...]:
 
 def _share(file: Weighed, limit: float) -> Check:
     if file.plan is None:
-        raise ConfigError(f"max_share needs a plan, which knows the original size, and {file.path} is none: use max_bytes")
+        raise ConfigError(f"max_share needs a plan, which records the original size, but {file.path} is not a plan: use max_bytes")
     original = file.plan.original_bytes + file.plan.rest.original_bytes
     share = 100 * file.bytes / original
     message = f"{share:.2f}% of {original:,} bytes, {'within' if share <= limit else 'over'} the limit of {limit:g}%"
@@ -180,7 +180,9 @@ def _share(file: Weighed, limit: float) -> Check:
 
 def _error(file: Weighed, limit: float) -> Check:
     if file.plan is None:
-        raise ConfigError(f"max_error needs a plan, which carries its measured error, and {file.path} is none: name its plan, or give data")
+        raise ConfigError(
+            f"max_error needs a plan, which records its measured error, but {file.path} is not a plan: name its plan, or give data"
+        )
     name = f"held-out error ({file.plan.evidence.get('metric', 'unknown metric')})"
     if file.held_out is None:
         return Check(name, False, _unmeasured(file))
@@ -190,14 +192,14 @@ def _error(file: Weighed, limit: float) -> Check:
 def _unmeasured(file: Weighed) -> str:
     if file.plan is not None and file.plan.evidence and not file.plan.evidence_is_current:
         return "not known: the layers were edited after they were measured; run `mpq search` again"
-    return "not known: the plan carries no held-out measurement; run `mpq search` with the model, without --trials 0"
+    return "not known: the plan has no held-out measurement; run `mpq search` with the model, without --trials 0"
 
 
 def _error_growth(file: Weighed, before: Weighed, baseline: str, limit: float) -> Check:
     if file.held_out is None:
         return Check("growth of the error", False, _unmeasured(file))
     if before.held_out is None:
-        return Check("growth of the error", True, f"{baseline} carries no measured error to compare with")
+        return Check("growth of the error", True, f"{baseline} has no measured error to compare with")
     passed = file.held_out <= before.held_out * (1 + limit / 100)
     message = f"{before.held_out:.4g} -> {file.held_out:.4g} since {baseline}, allowed is {limit:g}%"
     return Check("growth of the error", passed, message)

@@ -210,7 +210,7 @@ def _reason(problem: ValueError) -> str:
     if isinstance(problem, UnicodeDecodeError):
         return f"byte {problem.start:,} is not UTF-8"
     if isinstance(problem, UnicodeEncodeError):
-        return "a text holds half of a surrogate pair"
+        return "a text contains half of a surrogate pair"
     if isinstance(problem, json.JSONDecodeError):
         return f"line {problem.lineno}, column {problem.colno}: {problem.msg}"
     return str(problem)

@@ -44,9 +44,7 @@ def judge_artifact(path: Path) -> Verification:
     source = open_source(path)
     header = source.artifact
     if not header.digests:
-        raise FormatError(
-            f"{path} carries no fingerprint (made with --no-fingerprint, in shards, or by an earlier mpq): run `mpq apply` again"
-        )
+        raise FormatError(f"{path} has no fingerprint (made with --no-fingerprint, in shards, or by an earlier mpq): run `mpq apply` again")
     weights = dict(source.weights())
     findings = list(_weights(header, weights))
     if rest_digest(source.rest())[: len(header.digests[-1])] != header.digests[-1]:

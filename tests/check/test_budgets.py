@@ -64,7 +64,7 @@ budgets:
         ({"files": "a", "forbid": ["int4"]}, "forbid is ['int4']: give schemes by layer pattern"),
         ({"files": "a", "forbid": {"*": "int9"}}, "forbid: unknown scheme 'int9': use one of "),
         ({"files": "a", "max_bits": 4, "data": "test.pt"}, "`data` 'test.pt' has no effect without `max_error`"),
-        ({"files": "a", "max_error": 1, "metric": "loss"}, "metric belongs to data: give data too, for example data: test.pt"),
+        ({"files": "a", "max_error": 1, "metric": "loss"}, "metric has no effect without data: give data too, for example data: test.pt"),
         ({"files": "a", "max_error": 1, "data": "t", "metric": "los"}, "metric 'los' is unknown: use kl_divergence, "),
         ({"files": "a", "max_bits": True}, "max_bits is True: give a number of 0 or more"),
         ({"files": "a", "max_bytes": "0.1B"}, "max_bytes is '0.1B': give bytes"),

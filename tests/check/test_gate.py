@@ -131,7 +131,7 @@ def test_rules_for_other_files_are_passed_over_where_files_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("", "nothing limits plan.yaml: it carries no budget of its own, so give --budget, for example --budget 12MB"),
+        ("", "nothing limits plan.yaml: it has no budget of its own, so give --budget, for example --budget 12MB"),
         ("--scope file", "--scope file says what --budget counts: give --budget too, for example --budget 4.5bits"),
         ("--max-error nan", "--max-error nan is not a limit: give a number of 0 or more"),
         ("--max-error -1", "--max-error -1.0 is not a limit: give a number of 0 or more"),

@@ -14,7 +14,7 @@ from mpq.records.plan import write_plan
 from tests.check.making import TABLE, plan_of, write_artifact
 
 HEAD = """\
-# What `mpq check` holds the models in this repository to. Each limit is a little above what was found; tighten as you like.
+# Limits that `mpq check` enforces for the models in this repository. Each is slightly above the current value; tighten as you like.
 # Editors complete this file with its schema: mpq schema budgets -o budgets.schema.json
 mpq_budgets: 1
 budgets:

@@ -109,7 +109,7 @@ def test_the_error_is_the_held_out_one_of_the_evidence(limit: float, passed: boo
 
 def test_an_error_that_is_not_known_does_not_pass() -> None:
     write_plan(plan_of("int4 int4 int8", None), Path("plan.yaml"))
-    message = "the plan carries no held-out measurement: run `mpq search` with the model, without --trials 0"
+    message = "the plan has no held-out measurement: run `mpq search` with the model, without --trials 0"
     assert only(max_error=9.0) == Check("error (kl_divergence, held-out)", False, message)
     write_plan(replace(PLAN, evidence={}), Path("plan.yaml"))
     assert only(max_error=9.0) == Check("error (unknown metric, held-out)", False, message)
@@ -156,7 +156,7 @@ def test_an_artifact_is_held_to_bits_of_its_layers_or_bytes_of_its_file() -> Non
     reason = "budget 4bits (file) needs the size of the whole model, which an artifact does not record: check the plan, or give bytes"
     with pytest.raises(UsageError, match=rf"^{re.escape(reason)}$"):
         check_file(Path(name), budget="4bits", scope="file")
-    reason = "m.mpq.safetensors is an artifact, which carries no measurement: give --data to measure it, or check its plan"
+    reason = "m.mpq.safetensors is an artifact, which has no measurements: give --data to measure it, or check its plan"
     with pytest.raises(UsageError, match=rf"^{reason}$"):
         check_file(Path(name), max_error=0.1)
 
@@ -175,7 +175,7 @@ def test_an_artifact_without_a_limit_is_held_to_the_budget_of_its_plan_beside_it
 def test_an_artifact_without_a_plan_or_with_two_budgets_is_refused() -> None:
     write_artifact(PLAN, Path("m.mpq.safetensors"))
     reason = (
-        "m.mpq.safetensors is an artifact, which carries no budget, and no plan next to it has its layers: give --budget, or check the plan"
+        "m.mpq.safetensors is an artifact, which has no budget, and no plan next to it has its layers: give --budget, or check the plan"
     )
     with pytest.raises(UsageError, match=rf"^{reason}$"):
         check_file(Path("m.mpq.safetensors"))

@@ -157,8 +157,7 @@ def test_an_artifact_is_checked_against_the_budget_of_its_plan(folder: Path) -> 
     assert "from other.yaml" in done("check model.mpq.safetensors").out
     (folder / "other.yaml").unlink()
     assert refused("check model.mpq.safetensors", 2) == (
-        "model.mpq.safetensors is an artifact, which carries no budget, and no plan next to it has its layers: "
-        "give --budget, or check the plan"
+        "model.mpq.safetensors is an artifact, which has no budget, and no plan next to it has its layers: give --budget, or check the plan"
     )
 
 

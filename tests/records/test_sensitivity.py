@@ -110,7 +110,7 @@ def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n')
     with pytest.raises(FormatError) as error:
         read_sensitivity(path)
-    assert str(error.value) == f"{path} is not a sensitivity file: it carries no mpq version"
+    assert str(error.value) == f"{path} is not a sensitivity file: it has no mpq version"
 
 
 @pytest.mark.parametrize(

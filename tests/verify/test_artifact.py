@@ -65,7 +65,7 @@ def test_the_fingerprint_takes_no_byte_more(made: Path, tmp_path: Path) -> None:
     assert output.stat().st_size == made.stat().st_size
     assert [len(each) for each in read_artifact_header(made).digests] == [8] * 4
     assert read_artifact_header(output).digests == ()
-    with pytest.raises(FormatError, match="carries no fingerprint"):
+    with pytest.raises(FormatError, match="has no fingerprint"):
         judge_artifact(output)
 
 

@@ -18,7 +18,7 @@ def test_rows_that_calls_shorten_are_put_back(kind: type[nn.Embedding] | type[nn
         assert not torch.equal(module[0].weight, before)
     assert torch.equal(module[0].weight, before)
     assert list(rewritten_weights(module)) == ["0.weight"]
-    assert renorm_notes(module) == ["calls shorten rows of 0.weight (max_norm), which are put back after every call"]
+    assert renorm_notes(module) == ["calls renormalize rows of 0.weight (max_norm); they are restored after every call"]
 
 
 def test_other_tables_are_let_alone() -> None:
