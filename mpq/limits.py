@@ -81,7 +81,7 @@ CONFIG_BYTES = 16 * MEBIBYTE  # config.json and similar files of a Hugging Face 
 INDEX_BYTES = 64 * MEBIBYTE  # the index of a checkpoint
 
 CACHE = ".mpq-cache"
-"""The folder of codes and statistics beside a sensitivity file or a plan."""
+"""The folder of codes and statistics next to a sensitivity file or a plan."""
 
 CACHE_BYTES = 8 << 30
 """Bytes of all entries of that folder."""

@@ -111,7 +111,7 @@ def compress(
     source, plan, artifact = (folder / name for name in (f"{stem}.sensitivity.jsonl", "plan.yaml", f"{stem}.mpq.safetensors"))
     reading: dict[str, object] = {"source": relative_source(samples.source, folder)}
     table = analyze(loaded, samples, settings=analysis, output=source, reading=reading, progress=progress)
-    on_stage(f"analyze: wrote {source}: {len(table.layers):,} layers, {len(table.errors):,} figures, {table.metric}")
+    on_stage(f"analyze: wrote {source}: {len(table.layers):,} layers, {len(table.errors):,} values, {table.metric}")
     found = _searched(loaded, samples, table, wanted, chosen, progress=progress)
     write_plan(found.plan, plan)
     on_stage(f"search: wrote {plan}: {found.plan.size.effective_bits:.4g} bits per weight over the layers; chosen: {found.reason}")

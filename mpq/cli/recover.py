@@ -124,7 +124,7 @@ def command(
         return
     print_lines([done.decision.line])
     if done.path is None:
-        print_lines([f"nothing written: {start} stays as it is"])
+        print_lines([f"nothing written: {start} is unchanged"])
         return
     print_lines(
         [

@@ -153,7 +153,7 @@ def _sensitivity(file: Path) -> Shown:
     facts = {
         "file": f"{file}, the sensitivities of {header.model.get('path') or 'a model in memory'}",
         **({"warning": " ".join(warned)} if (warned := self_check_warnings(table.finish)) else {}),
-        "figures": f"{len(table.errors)} measured, {len(table.missing)} missing",
+        "values": f"{len(table.errors)} measured, {len(table.missing)} missing",
         "metric": f"{table.metric}, method {header.settings['method']}, quantizer {header.settings['quantizer']}",
         "data": f"{header.data['description']}; {samples['calibration']} for calibration, {samples['held_out']} held out"
         if "description" in header.data

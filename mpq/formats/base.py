@@ -100,7 +100,7 @@ class Format:
                 f"format '{self.name}' is of kind {self.kind}: levels need `levels`, floats need `storage`, others have neither"
             )
         if (self.fixed_group is None) == bool(self.free_groups):
-            raise ValueError(f"format '{self.name}' needs `free_groups` beside `fixed_group`, and never alone")
+            raise ValueError(f"format '{self.name}' needs `free_groups` if it has `fixed_group`, and only then")
         if self.storage is None and not 1 <= self.bits <= MOST_BITS:
             raise ValueError(f"format '{self.name}' has codes of {self.bits} bits: use 1 to {MOST_BITS}")
         if len(self.levels) > (self.radix or 2**self.bits):

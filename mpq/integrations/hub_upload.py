@@ -90,7 +90,7 @@ def upload(
     try:
         client.create_repo(repo, private=private, exist_ok=True)
         if private and not client.model_info(repo).private:
-            raise OutputError(f"{repo} is there already and is public: leave out --private, or choose another name")
+            raise OutputError(f"{repo} already exists and is public: leave out --private, or choose another name")
         if revision is not None:
             client.create_branch(repo, branch=revision, exist_ok=True)
         operations = [hub.CommitOperationAdd(name, chosen.folder / name) for name in chosen.files]

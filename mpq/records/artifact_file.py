@@ -85,8 +85,8 @@ def check_tensors(document: Document, tensors: Mapping[str, TensorFacts]) -> int
         facts = tensors[name]
         width = DTYPE_BYTES.get(facts.dtype)
         if facts.data_offsets[0] != before or end < before or (width and end - before != width * math.prod(facts.shape)):
-            reason = f"tensor {shown(name)}, {facts.dtype} {facts.shape}, lies at {facts.data_offsets}"
-            raise document.refuse(f"{shown(reason, 200)[1:-1]}, where it cannot; {document.remedy}", name)
+            reason = f"tensor {shown(name)}, {facts.dtype} {facts.shape}, is at {facts.data_offsets}"
+            raise document.refuse(f"{shown(reason, 200)[1:-1]}, where it cannot be; {document.remedy}", name)
     return ends[-1]
 
 

@@ -86,7 +86,7 @@ class LayerFacts(Struct):
     shape: Annotated[list[Count], Meta(min_length=1, max_length=32)]
     axes: Annotated[list[Axis], Meta(max_length=32)]
     dtype: Dtype
-    groups: Annotated[Count, Meta(description="parts of the first axis, each with outputs of its own")] = 1
+    groups: Annotated[Count, Meta(description="parts of the first axis, each with its own outputs")] = 1
 
 
 class NamedLayerFacts(LayerFacts, kw_only=True):

@@ -158,7 +158,7 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     pinned: Annotated[list[Name], Meta(description="layers whose scheme was fixed by hand")] = []
     ties: Annotated[list[Annotated[list[Name], Meta(min_length=2)]], Meta(description="groups of layers that share one scheme")] = []
     axes: Annotated[dict[Name, list[Axis]], Meta(description="output axes of layers where they are not the first")] = {}
-    groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with outputs of its own")] = {}
+    groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with its own outputs")] = {}
 
 
 def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, tuple[int, int]]:

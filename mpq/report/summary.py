@@ -71,7 +71,7 @@ def warnings(subject: Subject) -> list[str]:
 def noise_text(facts: Facts) -> str:
     """How many values are within noise."""
     noisy, whole = facts.noisy
-    return f"{noisy:,} of {count(whole, 'figure')} lie within {NOISE:g} standard errors of zero"
+    return f"{noisy:,} of {count(whole, 'value')} are within {NOISE:g} standard errors of zero"
 
 
 def settled(subject: Subject) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from mpq.tensors.dtypes import as_stored, from_stored
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import unpack_weight
 
-_SOURCES = {"hf": "a Hugging Face folder with code of its own", "export": "a torch.export archive that was trusted"}
+_SOURCES = {"hf": "a Hugging Face folder with its own code", "export": "a torch.export archive that was trusted"}
 
 
 def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False, dtype: torch.dtype | None = None) -> nn.Module:

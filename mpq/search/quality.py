@@ -25,7 +25,7 @@ _FEWEST = 8  # fewest values that are split
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 Loss = Callable[["SearchResult"], float]
 Score = Callable[[Mapping[str, Scheme]], Errors]
-"""The user's own metric of the model under some schemes, one value or one per sample; without schemes, of the model as it is."""
+"""The user's own metric of the model under some schemes, one value or one per sample; without schemes, of the unquantized model."""
 
 
 @dataclass(frozen=True)

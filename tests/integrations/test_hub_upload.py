@@ -74,7 +74,7 @@ def test_a_branch_is_made_and_the_main_one_stays(server: Hub, folder: Path) -> N
 
 def test_a_public_repository_is_not_taken_for_a_private_upload(server: Hub, folder: Path) -> None:
     server.make("org/llama-mpq", {"README.md": b"before"})
-    with pytest.raises(OutputError, match="is there already and is public: leave out --private, or choose another name"):
+    with pytest.raises(OutputError, match="already exists and is public: leave out --private, or choose another name"):
         upload(upload_of(folder), "org/llama-mpq", private=True, api=api(server))
     assert server.sent == []
 

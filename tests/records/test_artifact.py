@@ -237,9 +237,9 @@ def test_a_layer_that_its_tensors_do_not_bear_out_is_refused(tmp_path: Path, cha
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (b'"shape":[4,2]', b'"shape":[4,3]', "tensor 'a.scales', F16 [4, 3], lies at [0, 16]"),
-        (b'"dtype":"F16","shape":[4,2]', b'"dtype":"I64","shape":[4,2]', "tensor 'a.scales', I64 [4, 2], lies at [0, 16]"),
-        (b"[0,16]", b"[8,16]", "tensor 'a.scales', F16 [4, 2], lies at [8, 16]"),
+        (b'"shape":[4,2]', b'"shape":[4,3]', "tensor 'a.scales', F16 [4, 3], is at [0, 16]"),
+        (b'"dtype":"F16","shape":[4,2]', b'"dtype":"I64","shape":[4,2]', "tensor 'a.scales', I64 [4, 2], is at [0, 16]"),
+        (b"[0,16]", b"[8,16]", "tensor 'a.scales', F16 [4, 2], is at [8, 16]"),
         (b'"U8"', b"null", "dtype is empty: give text"),
     ],
 )

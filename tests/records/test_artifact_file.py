@@ -41,11 +41,11 @@ def test_dtypes_that_mpq_does_not_know_have_any_size() -> None:
 @pytest.mark.parametrize(
     ("tensors", "reason"),
     [
-        ({"a": facts("U8", [4], 1, 5)}, "tensor 'a', U8 [4], lies at [1, 5], where it cannot"),  # a gap at the start
-        ({"a": facts("U8", [4], 0, 4), "b": facts("U8", [4], 5, 9)}, "tensor 'b', U8 [4], lies at [5, 9], where it cannot"),
-        ({"a": facts("U8", [4], 0, 4), "b": facts("U8", [4], 3, 7)}, "tensor 'b', U8 [4], lies at [3, 7], where it cannot"),
-        ({"a": facts("F16", [4], 0, 4)}, "tensor 'a', F16 [4], lies at [0, 4], where it cannot"),
-        ({"a": facts("F4", [4], 0, 4), "b": facts("F4", [0], 4, 2)}, "tensor 'b', F4 [0], lies at [4, 2], where it cannot"),
+        ({"a": facts("U8", [4], 1, 5)}, "tensor 'a', U8 [4], is at [1, 5], where it cannot be"),  # a gap at the start
+        ({"a": facts("U8", [4], 0, 4), "b": facts("U8", [4], 5, 9)}, "tensor 'b', U8 [4], is at [5, 9], where it cannot be"),
+        ({"a": facts("U8", [4], 0, 4), "b": facts("U8", [4], 3, 7)}, "tensor 'b', U8 [4], is at [3, 7], where it cannot be"),
+        ({"a": facts("F16", [4], 0, 4)}, "tensor 'a', F16 [4], is at [0, 4], where it cannot be"),
+        ({"a": facts("F4", [4], 0, 4), "b": facts("F4", [0], 4, 2)}, "tensor 'b', F4 [0], is at [4, 2], where it cannot be"),
     ],
 )
 def test_gaps_overlaps_and_wrong_sizes_are_refused(tensors: dict[str, TensorFacts], reason: str) -> None:

@@ -77,7 +77,7 @@ def test_missing_figures_are_counted() -> None:
 
 
 def test_noise_is_said_in_one_line() -> None:
-    assert noise_text(facts_of(Subject("x", table=FOUND))) == "2 of 4 figures lie within 2 standard errors of zero"
+    assert noise_text(facts_of(Subject("x", table=FOUND))) == "2 of 4 values are within 2 standard errors of zero"
 
 
 def test_layers_that_would_be_as_good_with_fewer_bits_are_listed() -> None:

@@ -31,7 +31,9 @@ class LlamaCpp(Target):
         """
         strange = [name for name in source.schemes if gguf_name(name) is None]
         if strange:
-            raise ExportError(f"'{strange[0]}' has no name in a GGUF file: this target takes Llama-family models with Hugging Face names")
+            raise ExportError(
+                f"'{strange[0]}' has no name in a GGUF file: this target only supports Llama-family models with Hugging Face names"
+            )
 
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Write one line per layer."""

@@ -190,7 +190,7 @@ def _from_search_state(state: SearchState, known: _Names) -> Found:
         label = recipe.upper()
         text = next((scheme for mark, scheme in _RECIPES if mark in label), None)
         if text is None:
-            raise FormatError(f"{shown(name)} takes {shown(recipe)}, which mpq cannot name: use a CSV of layer,scheme")
+            raise FormatError(f"{shown(name)} uses {shown(recipe)}, which mpq has no name for: use a CSV of layer,scheme")
         members = (state.candidate_stats or {}).get(name, Candidate()).module_names or [name.removesuffix(".quant_recipe")]
         found |= {known.one(member): parse_scheme(text) for member in members}
     return found

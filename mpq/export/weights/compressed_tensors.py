@@ -53,7 +53,7 @@ class CompressedTensors(Target):
             ExportError: saying which.
         """
         if source.kind != "hf":
-            raise ExportError(f"this target takes Hugging Face models, {source.path} is of kind {source.kind}: use onnx")
+            raise ExportError(f"this target only supports Hugging Face models, but {source.path} is of kind {source.kind}: use onnx")
         self._packable = {layer.name for layer in source.artifact.layers if _is_linear(layer)}
         if options.fused:
             names = [*source.schemes, *(name.removesuffix(".weight") for name in source.others or ())]

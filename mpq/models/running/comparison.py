@@ -22,7 +22,7 @@ from mpq.models.running.metrics import KLDivergence, Metric, Prepared, RelativeM
 
 COMBINED = "combined"
 FLOOR = 0.01
-"""A sample's squared norm is taken as at least this share of the upper quartile over the samples, when a relative error divides by it."""
+"""Relative errors divide by at least this share of the samples' upper quartile of the squared norm."""
 
 
 def metric_named(name: str, *, probabilities: bool = False, floor: float = 1e-30) -> Metric:

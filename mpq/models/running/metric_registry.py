@@ -48,6 +48,6 @@ EVALUATED: Mapping[str, Evaluated] = {
 """The metrics of an evaluation, in its order."""
 _AGAINST_LABELS = ("accuracy", "loss", "perplexity")
 FIGURES = (*(name for each in EVALUATED.values() for name in (each.figure, *dict(each.quantiles))), *_AGAINST_LABELS)
-"""Every figure that an evaluation may have."""
+"""Every value that an evaluation may have."""
 AGREEMENTS = tuple(each.figure for each in EVALUATED.values() if each.agreement)
-"""Figures of which 1 is the best."""
+"""Values for which 1 is best."""

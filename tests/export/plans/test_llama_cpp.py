@@ -20,7 +20,10 @@ def test_llama_cpp_writes_nothing_but_expression_and_type(tmp_path: Path) -> Non
 def test_llama_cpp_refuses_other_families(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
         export(plan(tmp_path, {"features.0": "int4-g32"}), "llama.cpp")
-    assert str(caught.value) == "'features.0' has no name in a GGUF file: this target takes Llama-family models with Hugging Face names"
+    assert (
+        str(caught.value)
+        == "'features.0' has no name in a GGUF file: this target only supports Llama-family models with Hugging Face names"
+    )
 
 
 def test_every_block_type_has_its_name_and_the_use_is_told(tmp_path: Path) -> None:

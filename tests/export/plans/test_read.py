@@ -87,7 +87,7 @@ def test_a_recipe_takes_the_last_match(tmp_path: Path) -> None:
         ("a.json", {"dynamic": {"(": {}}, "bits": 4}, "'(' is not a regular expression: missing ), unterminated subpattern at position 0"),
         ("a.json", {"dynamic": {}}, "an entry lacks bits: give a whole number"),
         ("a.json", "[1]", "expected a mapping: a layer_config, a quantize_config, or a recipe"),
-        ("a.json", {"best": {"recipe": {NAMES[0]: "X"}}}, f"'{NAMES[0]}' takes 'X', which mpq cannot name: use a CSV of layer,scheme"),
+        ("a.json", {"best": {"recipe": {NAMES[0]: "X"}}}, f"'{NAMES[0]}' uses 'X', which mpq has no name for: use a CSV of layer,scheme"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, content: Any, message: str) -> None:

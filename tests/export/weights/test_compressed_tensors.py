@@ -200,7 +200,7 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     write_demo("digits", tmp_path)
     inputs = torch.randn(2, 1, 8, 8)
     _, path = make(tmp_path / "model.pt2", Batch((inputs,)), by_name({}, "int8"), tmp_path)
-    with pytest.raises(ExportError, match=r"this target takes Hugging Face models, .* is of kind export: use onnx"):
+    with pytest.raises(ExportError, match=r"this target only supports Hugging Face models, but .* is of kind export: use onnx"):
         export(path, "compressed-tensors")
 
 

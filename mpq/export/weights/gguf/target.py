@@ -46,7 +46,9 @@ class Gguf(Target):
         config = source.artifact.config
         if config.get("model_type") not in _MODEL_TYPES:
             found = config.get("model_type") or f"a {source.kind} model"
-            raise ExportError(f"this target takes Hugging Face models of the types {', '.join(_MODEL_TYPES)}, not {found}: use onnx")
+            raise ExportError(
+                f"this target only supports Hugging Face models of the types {', '.join(_MODEL_TYPES)}, not {found}: use onnx"
+            )
         kind = (_rope(config).get("rope_type") or _rope(config).get("type") or "default").lower()
         if kind != "default":
             raise ExportError(f"rope scaling of type '{kind}' cannot be written to GGUF by mpq: use compressed-tensors or onnx")

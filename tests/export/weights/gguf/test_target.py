@@ -93,7 +93,7 @@ def test_other_model_types_and_rope_scalings_are_refused(tmp_path: Path) -> None
     _, other = make(tmp_path / "gpt2", Batch((), {"input_ids": tokens()}), by_name({}, "int8-g32"), tmp_path)
     with pytest.raises(ExportError) as caught:
         export(other, "gguf")
-    assert str(caught.value) == "this target takes Hugging Face models of the types llama, mistral, not gpt2: use onnx"
+    assert str(caught.value) == "this target only supports Hugging Face models of the types llama, mistral, not gpt2: use onnx"
 
 
 def test_a_byte_fallback_vocabulary_is_written(tmp_path: Path) -> None:
