@@ -279,7 +279,7 @@ def _moment_bytes(layer: Layer) -> int:
 
 
 def experts(layer: Layer) -> int:
-    """How many matrices a layer holds that may each meet inputs of their own."""
+    """The number of matrices in a layer that may each have separate inputs."""
     return layer.shape[0] if layer.operator == "matmul" and len(layer.shape) == 3 else 1
 
 

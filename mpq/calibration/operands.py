@@ -37,7 +37,7 @@ class Product(NamedTuple):
     Args:
         free: dims of the weight's view that count its outputs; the leading one of two counts the groups of a batched product.
         reduced: dims of the view that one output sums over; the vectors have their values in this order.
-        groups: parts of equal size of the outputs, in order, each with vectors of its own.
+        groups: equal parts of the outputs, in order, each with separate vectors.
         vectors: gives (group, vectors [groups, positions, values]) piece by piece; for a group alone, its number and [1, ...].
         split: whether the dims are those of the view with its first one split into the groups.
     """
@@ -60,7 +60,7 @@ def product(operation: str, argument: str, part: Role, weight: Tensor, arguments
     if arguments.get("offs") is not None:
         return _ragged(vectors, weight, reduced, arguments["offs"])
     if reduced == -1 and vectors.dim() > 1 and operation not in _BOTH_LAST:
-        vectors = vectors.mT  # the weight stands on the left
+        vectors = vectors.mT  # the weight is on the left
     return _matrix_product(operation, vectors, weight, reduced % weight.dim())
 
 

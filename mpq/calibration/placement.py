@@ -22,7 +22,7 @@ class Placement:
     Args:
         first: the first row.
         rows: how many rows follow each other from there.
-        groups: equal parts of these rows, each with vectors of its own.
+        groups: equal parts of these rows, each with separate vectors.
         columns: the column of each value that is used, or None if the values are the columns in order.
         values: which values of a vector are used, or None for all.
     """
@@ -35,7 +35,7 @@ class Placement:
 
 
 def place(origin: Origin, view: Region, layer: Layer, found: Product) -> Placement | str:
-    """The place of a product with the part of `layer` that lies in `view`, or why it cannot be told."""
+    """The place of a product with the part of `layer` in `view`, or why it cannot be determined."""
     meeting = view.meeting(origin.region)
     if meeting is None:
         return "its memory layout is not supported"

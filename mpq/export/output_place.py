@@ -27,7 +27,7 @@ def check_place(output: Path, *, folder: bool, suffix: str | None = None) -> Non
         suffix: the required ending of its name, if the reading program needs one.
 
     Raises:
-        OutputError: with what is in the way.
+        OutputError: with the reason.
     """
     other = "choose another place with --output"
     if suffix is not None and output.suffix != suffix:

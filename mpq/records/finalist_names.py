@@ -1,6 +1,6 @@
 """What finalists are called: in plain words, in files and for people. No torch.
 
-A search keeps short names of its own for its stages, in its study; earlier versions wrote these into plans, too.
+A study uses short names for the stages of a search; earlier versions also wrote these into plans.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an export should hold and compute, in a file beside it: NAME.fingerprint.json. No torch."""
+"""What an export should contain and compute, in a file next to it: NAME.fingerprint.json. No torch."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Fingerprint(Struct):
 
 
 def fingerprint_path(export: Path) -> Path:
-    """Where the fingerprint of the export at `export` is: beside a file, or in a folder."""
+    """The path of the fingerprint of the export at `export`: next to a file, or in a folder."""
     return export / f"mpq{_ENDING}" if export.is_dir() else export.with_name(export.name + _ENDING)
 
 
@@ -115,7 +115,7 @@ def write_fingerprint(export: Path, fingerprint: Fingerprint) -> Path:
 
 
 def read_fingerprint(export: Path, path: Path | None = None) -> Fingerprint:
-    """The fingerprint of an export, in `path` where it is not beside it.
+    """The fingerprint of an export, in `path` if it is not next to it.
 
     Raises:
         FormatError: if there is none, or it is damaged or from a newer version.

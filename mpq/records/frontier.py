@@ -65,7 +65,7 @@ class Margin:
 
 
 class Corner(NamedTuple):
-    """A corner of the line below which no plan lies: bits per weight of the layers, and the predicted error there."""
+    """A corner of the lower bound: bits per weight of the layers, and the predicted error there."""
 
     effective_bits: float
     predicted: float
@@ -77,7 +77,7 @@ class Frontier:
 
     Args:
         points: optimal plans in order of rising size and falling error.
-        bound: corners of a line below which no plan lies, in order of size: the stairs through the best plans of all sizes, or the lower
+        bound: corners of the lower bound of all plans, in order of size: the staircase through the best plans of all sizes, or the lower
             convex hull of all plans.
         uniform: plans of one scheme.
         chosen: the plan at hand, if there is one and all its schemes were measured.

@@ -19,7 +19,7 @@ class Layer:
         dtype: "float32", "float16" or "bfloat16".
         operator: what consumes it: "linear", "conv", "embedding", "recurrent", "matmul" or "other".
         consumers: names of the modules in which it is consumed (empty for a module that is a single graph).
-        groups: equal parts of axis 0, each with its own outputs (grouped transposed convolutions); more rows by so many times.
+        groups: equal parts of axis 0, each with its own outputs (grouped transposed convolutions); multiplies the number of rows.
     """
 
     name: str

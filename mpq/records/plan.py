@@ -170,7 +170,7 @@ class Plan:
 
 
 def assignment_of(layers: Mapping[str, Scheme]) -> str:
-    """A short digest of the schemes of layers, whatever their order."""
+    """A short digest of the schemes of layers, independent of their order."""
     text = "\n".join(f"{name}: {scheme}" for name, scheme in sorted(layers.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -237,7 +237,7 @@ def write_plan(plan: Plan, path: Path | str) -> None:
 
     Args:
         plan: the plan, as `search` found it or with layers changed.
-        path: where, usually plan.yaml; a file that is there is replaced.
+        path: the file, usually plan.yaml; an existing file is replaced.
 
     Raises:
         OutputError: if it cannot be written.

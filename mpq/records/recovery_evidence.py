@@ -1,4 +1,4 @@
-"""What training won back, noted in a plan file whose other lines and comments stay as they are. No torch."""
+"""Records the result of training in a plan file, without changing its other lines and comments. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpq.records.plan import read_plan
 
 
 def note_recovery(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write `facts` under `evidence.recovery` of a plan file, in place of what stands there.
+    """Write `facts` under `evidence.recovery` of a plan file, replacing earlier ones.
 
     Raises:
         FormatError: if the file is not a plan, or its evidence is written in a way that cannot be edited line by line.

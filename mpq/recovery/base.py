@@ -1,4 +1,4 @@
-"""The base of recovery steps: what a step gets, what it proposes, and what is decided about it."""
+"""The base of recovery steps: the input of a step, its proposal, and the decision about it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Limits:
 
     @property
     def told(self) -> str:
-        """The time, for messages."""
+        """The time limit, for messages."""
         return f"{self.minutes:g} minutes (--tune-minutes)"
 
 

@@ -4,7 +4,8 @@ Both models run on the same batches. Where an op of the quantized one adds a bia
 the outputs' means, channel by channel (bias correction: Nagel et al. 2019, arXiv 1906.04721). The running statistics of a batch norm
 follow the map a x + b that takes mean and variance of its inputs in the reference to those in the quantized model (re-estimation, as in
 Sun et al. 2019, but relative: the noise of a few calibration samples cancels, and what the full training set knew is kept). Each batch
-goes on with its own corrected values, so that later ops see what corrected earlier ones give; the corrections are means over samples.
+continues with its own corrected values, so that later operations see the outputs of corrected earlier ones; the corrections are means over
+samples.
 
 The models are watched at the level of ATen ops, so modules, exported programs and TorchScript are alike. A tensor whose ops met inputs
 of other shapes in the two models, as where tokens choose experts, is left alone.

@@ -63,7 +63,7 @@ def set_cost(layers: Sequence[Layer], groups: Sequence[int], values: Sequence[in
 
     Args:
         layers: the set.
-        groups: of the rows of each layer, with inputs of their own.
+        groups: groups of rows of each layer with separate inputs.
         values: numbers that each layer meets over all samples.
         kept_bytes: of these in memory.
     """

@@ -74,7 +74,7 @@ def recover(
         state: the weights as the quantizer left them, and unquantized tensors that storing rounds.
         held_out: the samples that decide.
         hindered: why steps are not tried, by name.
-        rest_dtype: what unquantized tensors are stored in where that is smaller; what a step proposes is rounded to it and then judged.
+        rest_dtype: dtype of unquantized tensors where it is smaller; a step's proposal is rounded to it before it is judged.
         steps: all steps.
     """
     decisions = list[Decision]()

@@ -10,11 +10,11 @@ Layers that share their input go together; all those before them must be quantiz
 once, each takes back the same error once more, and the model gets worse than it was (`benchmarks/log.md`). E[x' x'^T] is damped
 toward the identity so that a small sample does not dominate.
 
-A layer that is used twice with others in between, such as a table tied to the head, and one whose inputs are not known, stays as it is.
+A layer that is used twice with others in between, such as a table tied to the head, or whose inputs are unknown, is not changed.
 
 Cost: one forward pass over the data with the unquantized model, or several where the inputs of all layers would take too much memory;
 and one for each set of layers with the same input, up to these layers. A matrix with c columns takes about 64 c^2 bytes and 6 c^3
-operations. That is estimated first (`recovery/cost.py`): sets that are too large stay as they are, and where the work allowed does not
+operations. That is estimated first (`recovery/cost.py`): sets that are too large are not changed, and where the work allowed does not
 suffice for all samples, only the first ones are used.
 """
 
@@ -127,8 +127,8 @@ def in_sequence(
         data: calibration samples.
         work: operations allowed, by the estimate.
         limit_bytes: of vectors in memory at a time; more than that where one set of layers needs it.
-        on_progress: told after each set of layers.
-        on_batch: called before each forward pass over a batch; what it raises ends the work.
+        on_progress: called after each set of layers.
+        on_batch: called before each forward pass over a batch; an exception from it ends the work.
     """
     module, layers = variants.module, variants.layers
     order = stages(module, list(layers.values()), data)
@@ -226,7 +226,7 @@ class _PairWatch(InputWatch):  # type: ignore[no-untyped-call]
 
 
 def _fitted(matrix: Tensor, statistics: Statistics, cross: Tensor) -> Tensor:
-    """W E[x x'^T] E[x' x'^T]^-1, damped, for each part of the rows that has inputs of its own."""
+    """W E[x x'^T] E[x' x'^T]^-1, damped, for each part of the rows with separate inputs."""
     second = statistics.hessian.double()
     mean = second.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     damping = torch.where(mean > 0, _DAMPING * mean, 1.0) * torch.eye(matrix.shape[1], dtype=torch.float64, device=second.device)

@@ -1,4 +1,4 @@
-"""A quantized model whose scales, codes and vectors follow gradients, with its optimizer; what it rounds to is what is stored."""
+"""A quantized model with trainable scales, codes and vectors, and its optimizer; their rounded values are stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_CODES = 1 << 28  # weights whose codes move; beyond, the optimizer's state 
 _SCALE_RATE = 1e-3  # a step, as a share of each scale
 _CODE_RATE = 0.005  # a step, in codes
 _VECTOR_RATE = 1e-3  # a step, as a share of the vector's root mean square
-_ZERO_VECTOR = 1e-2  # what stands for that of a vector of zeros
+_ZERO_VECTOR = 1e-2  # used instead of the norm of a zero vector
 
 
 class Trainable:

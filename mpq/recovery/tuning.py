@@ -90,7 +90,7 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
     Args:
         task: its calibration samples serve to tune on and to choose a state by; its seed orders them.
         state: to begin with.
-        on_progress: told after each step.
+        on_progress: called after each step.
 
     Raises:
         DataError: if there is only one sample.

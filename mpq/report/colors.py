@@ -17,7 +17,7 @@ def ordered(schemes: Iterable[Scheme]) -> list[Scheme]:
 
 
 def ramp(count: int, stops: Sequence[Rgb]) -> list[str]:
-    """`count` colours at equal steps along `stops`, as #rrggbb."""
+    """`count` colors at equal steps along `stops`, as #rrggbb."""
     return [_mixed(stops, 0.5 if count == 1 else index / (count - 1)) for index in range(count)]
 
 

@@ -1,6 +1,6 @@
 """Assignments of other tools, read back: which scheme each layer takes.
 
-Read are, told apart by their content:
+Supported files, recognized by their content:
 
     CSV           columns layer and bits, or layer and scheme; optionally group_size and symmetric
     AutoRound     layer_config as JSON; also the quantization_config of its checkpoints, with "extra_config"
@@ -207,7 +207,7 @@ def _quantizer(cfg: Quantizer) -> Scheme:
 
 
 def _settings(entry: Settings, base: Settings | None = None) -> Scheme:
-    """The scheme of an entry; what it leaves out is that of `base`."""
+    """The scheme of an entry; missing settings come from `base`."""
     base = base or Settings()
     bits = entry.bits if entry.bits is not None else base.bits
     if bits is None:

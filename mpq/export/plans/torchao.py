@@ -20,7 +20,7 @@ _BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
 class TorchAO(TextTarget):
-    """All integer schemes; what is not named stays as it is."""
+    """All integer schemes; unnamed layers stay unchanged."""
 
     ending = ".torchao.json"
     abilities = Abilities(bits=_BITS, asymmetric_bits=_BITS)

@@ -1,4 +1,4 @@
-"""Finds out what a sample is, by running rows of a batch together and alone.
+"""Determines the samples of a batch, by running its rows together and alone.
 
 Rows of the leading axis are samples if each gives the same outputs alone as with others. If not, because rows are time steps, nodes of a
 graph or words in bags, another axis may count the samples, or the whole batch is one sample. Differences within the rounding of kernels for

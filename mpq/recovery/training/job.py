@@ -1,4 +1,4 @@
-"""What a training run is given, what it says on the way, and what it gives."""
+"""The inputs, the progress and the result of a training run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Job:
         layers: the quantized layers.
         state: to begin with.
         data: to train on.
-        metric: what an error is.
+        metric: measures the error.
         settings: the rest.
     """
 

@@ -1,10 +1,10 @@
 """Training: the quantized model follows the gradient of its error to the unquantized one, at no cost in bytes.
 
 Knowledge distillation end to end (Hinton et al. 2015, arXiv 1503.02531) through rounded values (straight-through: Bengio et al. 2013,
-arXiv 1308.3432): no labels are needed. A part of the samples is kept aside: it chooses the learning rate, tells when to stop, and picks
+arXiv 1308.3432): no labels are needed. A part of the samples is kept aside: it chooses the learning rate, decides when to stop, and picks
 the state that is given back. Whoever calls decides on samples that the run has never seen.
 
-Everything follows from the seed, so a run that was killed goes on from its last checkpoint to the same result.
+Everything follows from the seed, so a killed run resumes from its last checkpoint and gives the same result.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def train(
     Args:
         job: what and how.
         checkpoints: where the run can go on from if it is killed.
-        on_progress: told after each step.
+        on_progress: called after each step.
         on_line: given all lines after each evaluation.
 
     Raises:
@@ -121,7 +121,7 @@ class _Run:
         return self._place.seconds + time.monotonic() - self._since
 
     def begin(self) -> None:
-        """Evaluate what is there, find a rate, and settle the number of steps."""
+        """Evaluate the initial state, find a rate, and fix the number of steps."""
         place, settings = self._place, self._job.settings
         place.rate = place.code_rate = settings.rate or 1.0
         place.steps = settings.epochs * len(self.reference.data.batches)
@@ -210,7 +210,7 @@ class _Run:
         self._save()
 
     def _find_rates(self, first: float) -> tuple[str, int]:
-        """Short runs at each rate, first with the codes at rest, then at rates of their own; what to say, and the steps made."""
+        """Short runs at each rate, first with fixed codes, then with separate rates for codes; returns a note and the steps made."""
         place, told, made, tried = self._place, list[str](), 0, dict[float, float]()
         for codes in (False, True) if self._now.codes else (False,):
             tried, rates = {}, (0.0, *CODE_RATES) if codes else RATES
@@ -236,7 +236,7 @@ class _Run:
         return error if math.isfinite(error) else math.inf
 
     def _one_step(self) -> int:
-        """One step that is thrown away, to know what it takes."""
+        """One discarded step, to measure its time."""
         self._step(self._fresh(), 0, (0.0, 0.0))
         return 1
 

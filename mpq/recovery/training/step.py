@@ -17,7 +17,7 @@ class Training(Step):
 
     Args:
         settings: how.
-        checkpoints: where a run that was killed goes on from.
+        checkpoints: where a killed run resumes.
         on_line: given all lines after each evaluation.
     """
 
