@@ -1,4 +1,4 @@
-"""mpq gives each weight of a PyTorch model the precision it deserves."""
+"""Mixed-precision quantization for PyTorch: the best format for each layer under a size limit."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from mpq.cli.api_examples import EXAMPLES
 _HEAD = """\
 # Python API
 
-Written by `python -m mpq.cli.api_page > docs/api.md` from the docstrings of the public names. A test keeps it fresh and runs the examples.
+Written by `python -m mpq.cli.api_page > docs/api.md` from the docstrings of the public names. A test keeps it up to date and runs
+the examples.
 
 Everything here can be imported from `mpq`. The examples run from top to bottom in a folder with the files of `mpq demo --keep .`.
 """

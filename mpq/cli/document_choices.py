@@ -15,7 +15,7 @@ from mpq.tensors.quantizers.registry import QUANTIZERS
 _HEAD = """\
 # Formats, quantizers, metrics, methods, targets
 
-Written by `python -m mpq.cli.document_choices > docs/choices.md` from the registries; a test keeps it fresh.
+Written by `python -m mpq.cli.document_choices > docs/choices.md` from the registries; a test keeps it up to date.
 
 ## Formats
 

@@ -134,11 +134,11 @@ def root(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks of errors.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Give each weight of a PyTorch model the precision it deserves.
+    """Mixed-precision quantization for PyTorch: the best format for each layer under a size limit.
 
     **mpq analyze** model.pt, then **mpq search** --budget 4.5bits, then **mpq apply** plan.yaml; **mpq check** plan.yaml in CI.
 
-    Exit codes: 0 done, 1 a check said no, 2 usage or configuration, 3 any other error.
+    Exit codes: 0 done, 1 a check failed, 2 usage or configuration, 3 any other error.
     """
     voice.quiet, voice.verbose = quiet, verbose
 

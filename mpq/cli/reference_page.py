@@ -14,9 +14,9 @@ from mpq.cli.main import app
 _HEAD = """\
 # Command line
 
-Written by `python -m mpq.cli.reference_page > docs/cli.md` from the words of `mpq COMMAND --help`; a test keeps it fresh.
+Written by `python -m mpq.cli.reference_page > docs/cli.md` from the texts of `mpq COMMAND --help`; a test keeps it up to date.
 
-Results go to stdout, narration and errors to stderr. `mpq --install-completion` sets up completion for your shell.
+Results go to stdout, messages and errors to stderr. `mpq --install-completion` sets up completion for your shell.
 """
 _PLAIN = "Options"
 _KINDS = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "FILE"}
