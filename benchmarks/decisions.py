@@ -73,7 +73,7 @@ class Pool:
         batches = [*case.data.batches, *case.test.batches]
         data = make_data(batches, source=case.name).first(most)
         self.table = mpq.analyze(case.model, data, candidates=("4", "8", "16"), quantizer="mse", method="measure", held_out=0.01)
-        self.samples = min(len(errors) for errors in self.table.errors.values())
+        self.samples = max(len(errors) for errors in self.table.errors.values())
         self._measurer = mpq.PlanMeasurer(case.model, data, self.table)
         self._known: dict[tuple[str, ...], Errors] = {}
         check = (self.table.finish or {}).get("check", {}).get("additive", {})
@@ -81,7 +81,8 @@ class Pool:
 
     def finalists(self, budget: str, calibration: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[tuple[Finalist, Errors]]:
         """The exact and the uniform plans as a search on these samples finds them, with their errors on the whole pool."""
-        errors = {pair: found[: self.samples][calibration] for pair, found in self.table.errors.items()}
+        # A pair whose error was negligible on the first quarter of the samples was measured no further: its errors are repeated.
+        errors = {pair: np.resize(found, self.samples)[calibration] for pair, found in self.table.errors.items()}
         table = Sensitivity(self.table.header, errors, finish=self.table.finish)
         problem, solution = problem_for(table, Budget(budget), SearchSettings())
         plans = [("exact", solution.choice, False), *((each.name, each.choice, True) for each in uniform_plans(problem, table, {}))]
