@@ -25,7 +25,7 @@ from mpq.search.final_decision import Finalist, decide
 from mpq.search.run import problem_for
 from mpq.search.stages.uniform import uniform_plans
 
-BUDGETS = ("4.2bits", "4.5bits", "5bits")
+BUDGETS = ("4.3bits", "4.5bits", "5bits")
 SIZES = ((96, 32), (48, 16), (24, 8))
 Rule = Callable[[Sequence[Finalist], float | None], Finalist]
 

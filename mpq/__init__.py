@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from mpq.errors import MpqError as MpqError
     from mpq.evaluate.plan_measurer import PlanMeasurer as PlanMeasurer
     from mpq.evaluate.run import evaluate as evaluate
+    from mpq.export.run import export as export
     from mpq.formats.scheme import Scheme as Scheme
     from mpq.models.inputs.load_data import load_data as load_data
     from mpq.models.sources.load import load_model as load_model
+    from mpq.monitor.watch import monitor as monitor
     from mpq.one_shot import compress as compress
     from mpq.records.plan import Plan as Plan
     from mpq.records.plan import read_plan as read_plan
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from mpq.records.sensitivity import read_sensitivity as read_sensitivity
     from mpq.runtime.load import load as load
     from mpq.search.run import search as search
+    from mpq.verify.run import verify as verify
 
 _HOMES = {
     "AnalysisSettings": "mpq.config",
@@ -43,12 +46,15 @@ _HOMES = {
     "apply": "mpq.apply.run",
     "compress": "mpq.one_shot",
     "evaluate": "mpq.evaluate.run",
+    "export": "mpq.export.run",
     "load": "mpq.runtime.load",
     "load_data": "mpq.models.inputs.load_data",
     "load_model": "mpq.models.sources.load",
+    "monitor": "mpq.monitor.watch",
     "read_plan": "mpq.records.plan",
     "read_sensitivity": "mpq.records.sensitivity",
     "search": "mpq.search.run",
+    "verify": "mpq.verify.run",
     "write_plan": "mpq.records.plan",
 }
 __all__ = [
@@ -65,19 +71,22 @@ __all__ = [
     "apply",
     "compress",
     "evaluate",
+    "export",
     "load",
     "load_data",
     "load_model",
+    "monitor",
     "read_plan",
     "read_sensitivity",
     "search",
+    "verify",
     "write_plan",
 ]
 
 __version__ = VERSION
 
 # A room and its main function share a name. Importing a room binds its name here, once: done now, the function wins for good.
-for _room in ("analyze", "apply", "evaluate", "search"):
+for _room in ("analyze", "apply", "evaluate", "export", "monitor", "search", "verify"):
     import_module(f"mpq.{_room}")
     del globals()[_room]
 

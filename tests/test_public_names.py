@@ -63,7 +63,10 @@ LATER = [
 
 @pytest.mark.parametrize("first", FIRST)
 def test_functions_that_share_a_rooms_name_stay_functions_whatever_is_imported(first: str) -> None:
-    checks = [f"assert callable(mpq.{name}) and mpq.{name}.__name__ == '{name}'" for name in ("analyze", "apply", "evaluate", "search")]
+    checks = [
+        f"assert callable(mpq.{name}) and mpq.{name}.__name__ == '{name}'"
+        for name in ("analyze", "apply", "evaluate", "export", "monitor", "search", "verify")
+    ]
     code = "\n".join(["import mpq", first, *checks, *(line for later in LATER for line in (later, *checks))])
     found = subprocess.run([sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

@@ -45,6 +45,17 @@ images, labels = torch.load("test.pt")
 evaluation = mpq.evaluate(model, quantized, [(images, labels)])
 print(evaluation["accuracy"].quantized)
 """,
+    "export": 'exported = mpq.export("model.mpq.safetensors", "pt2", "exported.pt2")\nprint(exported.bytes, exported.notes)',
+    "verify": 'found = mpq.verify("exported.pt2")\nprint(found.passed)',
+    "monitor": """
+from pathlib import Path
+from mpq.monitor.baseline import baseline_of, write_baseline
+
+write_baseline(baseline_of(quantized, batches), Path("model.mpq.safetensors"))
+with mpq.monitor(quantized, "model.mpq.safetensors", sample=1.0) as watching:
+    quantized(images[:32])
+print(watching.alarms())
+""",
     "MpqError": """
 try:
     mpq.search(table, "0.1bits")

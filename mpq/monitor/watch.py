@@ -21,22 +21,7 @@ _MOST_KL = 1.0  # nats; a larger divergence of one call counts as this
 
 
 class Monitor:
-    """Watches a share of the calls of a model until it is closed; its memory does not grow with the number of calls.
-
-    Args:
-        module: the model; only two hooks are added.
-        baseline: the sketches of its calibration data, or the artifact with the baseline next to it.
-        sample: the share of calls that are sketched.
-        shadow: the share of calls that are also run through the reference.
-        reference: the unquantized model, needed for `shadow`.
-        layers: names of modules whose inputs are also sketched; None uses those of the baseline.
-        most_kl: limit for the mean KL divergence from the reference, for example twice the plan's held-out error.
-        least_agreement: limit for the mean top-1 agreement with it.
-        seed: seed of the choice of calls.
-
-    Raises:
-        UsageError: if a share is not between 0 and 1, or `shadow` has no reference.
-    """
+    """Watches a share of the calls of a model until it is closed; made by `monitor`, which has the same arguments."""
 
     def __init__(
         self,
@@ -120,6 +105,48 @@ class Monitor:
         first, second = wanted.log_softmax(-1), found.log_softmax(-1)
         self.divergence.add(float((first.exp() * (first - second)).sum(-1).mean()))
         self.agreement.add(float((wanted.argmax(-1) == found.argmax(-1)).float().mean()))
+
+
+def monitor(
+    module: nn.Module,
+    baseline: Baseline | Path | str,
+    *,
+    sample: float = 0.01,
+    shadow: float = 0.0,
+    reference: nn.Module | None = None,
+    layers: Iterable[str] | None = None,
+    most_kl: float | None = None,
+    least_agreement: float | None = None,
+    seed: int = 0,
+) -> Monitor:
+    """Watch a share of the calls of a running model; the memory does not grow with the number of calls.
+
+    Args:
+        module: the model; only two hooks are added.
+        baseline: the sketches of its calibration data, or the artifact with the baseline next to it.
+        sample: the share of calls that are sketched.
+        shadow: the share of calls that are also run through the reference.
+        reference: the unquantized model, needed for `shadow`.
+        layers: names of modules whose inputs are also sketched; None uses those of the baseline.
+        most_kl: limit for the mean KL divergence from the reference, for example twice the plan's held-out error.
+        least_agreement: limit for the mean top-1 agreement with it.
+        seed: seed of the choice of calls.
+
+    Raises:
+        UsageError: if a share is not between 0 and 1, or `shadow` has no reference.
+        FormatError: if the baseline is missing or damaged.
+    """
+    return Monitor(
+        module,
+        baseline,
+        sample=sample,
+        shadow=shadow,
+        reference=reference,
+        layers=layers,
+        most_kl=most_kl,
+        least_agreement=least_agreement,
+        seed=seed,
+    )
 
 
 def _rows(result: Any) -> Tensor | None:

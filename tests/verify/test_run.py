@@ -9,6 +9,7 @@ import pytest
 
 from mpq.errors import UsageError
 from mpq.records.fingerprint import Fingerprint
+from mpq.verify import run
 from mpq.verify.findings import Verification
 from mpq.verify.run import VerifyError, verify
 
@@ -17,7 +18,7 @@ FACTS = Fingerprint(mpq_fingerprint=1, target="onnx", tolerance=0.1, inputs=[], 
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("mpq.verify.run.read_fingerprint", lambda path, given: FACTS)
+    monkeypatch.setattr(run, "read_fingerprint", lambda path, given: FACTS)
     (tmp_path / "m.onnx").write_bytes(b"x" * 20)
     return tmp_path / "m.onnx"
 
@@ -32,7 +33,7 @@ def process(monkeypatch: pytest.MonkeyPatch, code: int, err: str = "", result: d
             Path(line[-1]).with_suffix(".result").write_text(json.dumps(result))
         return subprocess.CompletedProcess(line, code, "", err)
 
-    monkeypatch.setattr("mpq.verify.run.subprocess.run", started)
+    monkeypatch.setattr(run.subprocess, "run", started)
     return jobs
 
 
