@@ -249,8 +249,7 @@ def _copy_(weight: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     if not isinstance(source, PackedTensor) or _identity(weight) != _identity(source):
         raise UsageError(
             f"a packed weight ({weight.scheme_name}) can only be replaced by one with the same scheme and shape, not "
-            f"{type(source).__name__} "
-            f"{list(source.shape)}: load the artifact with packed=False to change weights"
+            f"{type(source).__name__} {list(source.shape)}: load the artifact with packed=False to change weights"
         )
     others = source.with_packed(choose.in_layout(source.packed, weight.packed.layout)).parts()
     for name, part in weight.parts().items():
