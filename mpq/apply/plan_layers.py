@@ -25,8 +25,7 @@ def plan_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
     if plan.model.get("sha256") != model.sha256:
         raise MismatchError(
             f"the plan was made for a model with sha256 {str(plan.model.get('sha256'))[:12]}…, but this model has {model.sha256[:12]}…: "
-            "give "
-            "the plan's model, or analyze this one"
+            "give the plan's model, or analyze this one"
         )
     state = state_of(model.module)
     names = {names[0]: names for names in tied_names(state)}
