@@ -21,6 +21,8 @@ _PLAIN = re.compile(
 _TEXTS = re.compile(
     r"UPLO|activation|algorithm|approximate|assert_msg|device_type|driver|equation|indexing|interpolation|message|mode|norm|ord|p"
     r"|pad_mode|padding|padding_side|reduce|rounding_mode|side|type"
+    # names of dimensions, which older versions of torch have:
+    r"|dim[0-2]?|dims|start_dim|end_dim|out_?dim|names|order"
     # TorchScript's operators on strings, lists and dictionaries:
     r"|a|b|chars|dict|el|fillchar|idx|input|inputs|item|key|l|new|old|self|separator|string|s|substr|t|to_add|values"
 )

@@ -213,9 +213,10 @@ def _replace_state(program: ExportedProgram, make: Callable[[Tensor], Tensor]) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppresses torch's warning about weights of stride 0."""
+    """Suppresses torch's warnings about weights of stride 0, and those of torch 2.9 about the bytes that it makes tensors of."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No complete tensor found in the group", category=UserWarning)
+        for remark in ("No complete tensor found in the group", "The given buffer is not writable"):
+            warnings.filterwarnings("ignore", message=remark, category=UserWarning)
         yield
 
 
