@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from mpq.records.frontier import Corner, Frontier, Point
@@ -13,7 +14,7 @@ from mpq.report.scale import Scale, Tick, bit_ticks, decade_ticks, log_range
 from mpq.report.words import figure, noise
 
 _NEGLIGIBLE = 1e-3  # the plot ends where the error has fallen to this share of its maximum
-_LETTER, _LINE = 7.0, 14.0
+_LETTER, _LINE, _NEAR = 7.0, 14.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Mark:
     Args:
         x: place.
         y: place.
-        kind: "uniform", "mixed" or "chosen".
+        kind: "uniform", "mixed", "compared" or "chosen".
         measured: whether the error is measured; else it is predicted.
         title: the tooltip.
         low: place of the lower end of its standard error, if it has one.
@@ -93,16 +94,19 @@ class FrontierPlot:
 def frontier_plot(subject: Subject, frontier: Frontier, frame: Frame) -> FrontierPlot:
     """Lay out the plot in a frame."""
     finalists = list(subject.evidence.get("finalists", ()))
-    x, y = frontier_scales(frontier, finalists, frame)
+    compared = compared_row(subject)
+    x, y = frontier_scales(frontier, finalists, frame, compared=compared)
     inside = [p.predicted > 0 and p.effective_bits <= x.high * 1.0001 and p.predicted >= y.low for p in frontier.points]
     places = [(x(p.effective_bits), y(p.predicted)) if there else None for p, there in zip(frontier.points, inside, strict=True)]
     marks = [_predicted(point, "uniform", x, y) for point in frontier.uniform if point.effective_bits <= x.high and point.predicted > 0]
     marks += [mark for row in finalists if (mark := _measured(subject, row, x, y)) is not None]
+    if compared is not None:
+        marks += _compared(compared, x, y)
     if frontier.chosen is not None and frontier.chosen.predicted > 0:
         marks.append(_predicted(frontier.chosen, "chosen", x, y))
     drawn = [place for place in places if place is not None]
     line = [(x(corner.effective_bits), y(corner.predicted)) for corner in visible_bound(frontier, x, y)]
-    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, line, _labelled(marks, [*line, *drawn], frame))
+    return FrontierPlot(frame, bit_ticks(x), decade_ticks(y), places, line, _labelled(marks, [*_along(line), *drawn], frame))
 
 
 def visible_bound(frontier: Frontier, x: Scale, y: Scale) -> list[Corner]:
@@ -132,12 +136,17 @@ def _cut(inside: Corner, outside: Corner, most_bits: float, least: float) -> Cor
     return Corner(*(a + share * (b - a) for a, b in zip(inside, outside, strict=True)))
 
 
-def frontier_scales(frontier: Frontier, finalists: Sequence[Mapping[str, Any]], frame: Frame) -> tuple[Scale, Scale]:
-    """The scales of a frontier plot: bits across, errors up."""
+def frontier_scales(
+    frontier: Frontier, finalists: Sequence[Mapping[str, Any]], frame: Frame, *, compared: Mapping[str, Any] | None = None
+) -> tuple[Scale, Scale]:
+    """The scales of a frontier plot: bits across, errors up; `compared` is a row of `compared_row`."""
     points = [*frontier.points, *frontier.uniform, *([frontier.chosen] if frontier.chosen else [])]
+    if compared is not None:
+        finalists = [*finalists, compared]
+        points.append(Point(compared["name"], {}, compared["effective_bits"], 0, 0, compared["predicted"]))
     top = max((p.predicted for p in points if math.isfinite(p.predicted)), default=1.0)
     enough = next((p.effective_bits for p in frontier.points if p.predicted <= _NEGLIGIBLE * top), frontier.points[-1].effective_bits)
-    right = max(enough, frontier.chosen.effective_bits * 1.15 if frontier.chosen else 0)
+    right = max(enough, frontier.chosen.effective_bits * 1.15 if frontier.chosen else 0, compared["effective_bits"] if compared else 0)
     shown = [p for p in points if p.effective_bits <= right]
     low, high = min(p.effective_bits for p in shown), max(right, max(p.effective_bits for p in shown))
     measured = [row["held_out"] + part * (row.get("held_out_stderr") or 0) for row in finalists if row.get("held_out") for part in (0, 1)]
@@ -164,6 +173,36 @@ def _measured(subject: Subject, row: Mapping[str, Any], x: Scale, y: Scale) -> M
     return Mark(x(bits), y(error), kind, True, title, low, high, label)
 
 
+def compared_row(subject: Subject) -> dict[str, Any] | None:
+    """The plan that this one is compared with, like a row of a finalist: its error as predicted by this table, and what was measured.
+
+    None without such a plan, or where the table has not measured one of its schemes.
+    """
+    if subject.other is None:
+        return None
+    name, plan = subject.other
+    errors = [subject.error(layer, scheme) for layer, scheme in plan.layers.items()]
+    predicted = math.fsum(error[0] for error in errors if error is not None)
+    if None in errors or set(plan.layers) != set(subject.schemes) or not 0 < predicted < math.inf:
+        return None
+    size = plan.size
+    found = {"name": name, "effective_bits": size.effective_bits, "layer_bytes": size.layer_bytes, "file_bytes": size.file_bytes}
+    found["predicted"] = predicted
+    same = subject.plan is not None and plan.analysis == subject.plan.analysis and plan.evidence_is_current
+    return found | (dict(plan.evidence.get("measured", {})) if same else {})
+
+
+def _compared(row: Mapping[str, Any], x: Scale, y: Scale) -> list[Mark]:
+    """The marks of a compared plan: predicted, and measured where the same samples decided about both."""
+    marks = [_predicted(Point(row["name"], {}, row["effective_bits"], 0, 0, row["predicted"]), "compared", x, y)]
+    error, stderr = row.get("held_out"), row.get("held_out_stderr")
+    if error and error > 0:
+        title = f"{row['name']}: {row['effective_bits']:.4g} bits per weight, held-out {figure(error)} {noise(stderr)}"
+        low, high = (None, None) if not stderr else (y(max(error - stderr, y.low)), y(error + stderr))
+        marks.append(Mark(x(row["effective_bits"]), y(error), "compared", True, title, low, high, row["name"]))
+    return marks
+
+
 def finalist_kind(subject: Subject, row: Mapping[str, Any]) -> str:
     """What a finalist is: "chosen", "uniform" or "mixed"."""
     decision = str(subject.evidence.get("decision", "")).partition(":")[0].removeprefix("uniform ")
@@ -177,6 +216,15 @@ def is_uniform(subject: Subject, row: Mapping[str, Any]) -> bool:
     return row["name"] in {
         str(scheme) for table in [subject.table] if table for each in table.header.candidates.values() for scheme in each
     }
+
+
+def _along(line: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places all along a line, so near that no label fits between them."""
+    found = list(line[:1])
+    for (x1, y1), (x2, y2) in pairwise(line):
+        steps = max(1, math.ceil(max(abs(x2 - x1), abs(y2 - y1)) / _NEAR))
+        found += [(x1 + (x2 - x1) * step / steps, y1 + (y2 - y1) * step / steps) for step in range(1, steps + 1)]
+    return found
 
 
 def _labelled(marks: Sequence[Mark], line: Sequence[tuple[float, float]], frame: Frame) -> list[Mark]:

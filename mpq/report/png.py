@@ -11,18 +11,26 @@ from mpq.distribution import install
 from mpq.errors import UsageError
 from mpq.files import atomic_write
 from mpq.report.bars_plot import bars_plot
-from mpq.report.colors import LIGHT, ramp
+from mpq.report.colors import HEAT_LIGHT, LIGHT, ramp
 from mpq.report.frontier_plot import WIDE, frontier_plot
+from mpq.report.heat_plot import HeatPlot, heat_plot
 from mpq.report.report_input import Subject
-from mpq.report.rows import Facts, facts_of
+from mpq.report.rows import LEVELS, Facts, facts_of
 from mpq.report.summary import metric_name
-from mpq.shown import printable
+from mpq.report.words import short
+from mpq.shown import ZERO_MARK, ZERO_NOTE, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ACCENT, _PLAN, _PLAIN = "#1f5fbf", "#c2255c", "#6b7280"
-_MARKS = {"chosen": (_PLAN, "D", "this plan"), "uniform": (_PLAIN, "s", "uniform"), "mixed": (_ACCENT, "o", "other finalist")}
+_ACCENT, _PLAN, _PLAIN, _OTHER = "#1f5fbf", "#c2255c", "#6b7280", "#15703a"
+_MARKS = {
+    "chosen": (_PLAN, "D", "this plan"),
+    "uniform": (_PLAIN, "s", "uniform"),
+    "mixed": (_ACCENT, "o", "other finalist"),
+    "compared": (_OTHER, "^", ""),
+}
+_EMPTY, _DEEP = "#eef0f3", 7  # a cell without a figure; the first colour that wants white figures
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 _NAMED_LAYERS = 60  # with more layers, the heat map shows no names
 
@@ -49,9 +57,12 @@ def _drawn(subject: Subject, beside: Path) -> list[Path]:
         drawn.append(_picture(beside, "frontier", (9.2, 4.6), lambda axes: _frontier(axes, subject)))
     if subject.drawn:
         drawn.append(_picture(beside, "bits", (9.2, 3.4), lambda axes: _bits(axes, facts)))
-    if facts.heat:
-        height = 1.6 + min(len(facts.rows), 3 * _NAMED_LAYERS) * (0.24 if len(facts.rows) <= _NAMED_LAYERS else 0.05)
-        drawn.append(_picture(beside, "heat", (2.8 + 0.9 * len(facts.heat), height), lambda axes: _heat(axes, facts, metric_name(subject))))
+    heat = heat_plot(facts)
+    if heat.columns:
+        height = 1.9 + min(len(heat.rows), 3 * _NAMED_LAYERS) * (0.24 if len(heat.rows) <= _NAMED_LAYERS else 0.05)
+        drawn.append(
+            _picture(beside, "heat", (4.2 + 0.9 * len(heat.columns), height), lambda axes: _heat(axes, heat, metric_name(subject)))
+        )
     return drawn
 
 
@@ -79,6 +90,7 @@ def _frontier(axes: Axes, subject: Subject) -> None:
     named: set[str] = set()
     for mark in plot.marks:
         color, shape, what = _MARKS[mark.kind]
+        what = what or printable("" if subject.other is None else subject.other[0])
         label = f"{what}, {'held-out' if mark.measured else 'predicted'}"
         whisker = None if mark.low is None or mark.high is None else [[mark.y - mark.high], [mark.low - mark.y]]
         face = color if mark.measured else "white"
@@ -113,28 +125,62 @@ def _bits(axes: Axes, facts: Facts) -> None:
     axes.legend(frameon=False, fontsize=8, ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def _heat(axes: Axes, facts: Facts, metric: str) -> None:
-    from matplotlib.colors import LogNorm
+def _heat(axes: Axes, plot: HeatPlot, metric: str) -> None:
+    """What the page draws, from the same description; figures stand in the cells while the layers have names."""
+    from matplotlib.colors import ListedColormap
+
+    named = len(plot.rows) <= _NAMED_LAYERS
+    levels = np.array([[np.nan if cell is None else cell.level for cell in row.cells] for row in plot.rows])
+    axes.imshow(levels, aspect="auto", cmap=ListedColormap(HEAT_LIGHT), vmin=-0.5, vmax=LEVELS - 0.5)
+    axes.set_facecolor(_EMPTY)
+    axes.set_xticks(range(len(plot.columns)), plot.columns, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(plot.rows)) if named else [], [printable(row.name) for row in plot.rows] if named else [], fontsize=7)
+    for y, row in enumerate(plot.rows):
+        for x, cell in enumerate(row.cells) if named else ():
+            if cell is not None:
+                style = "italic" if cell.noisy else "normal"
+                axes.text(x, y, short(cell.error), ha="center", va="center", fontsize=7, style=style, color=_ink(cell.level))
+        if row.chosen is not None:
+            _ring(axes, row.chosen, y)
+    axes.set_xlabel(_under_heat(plot) if named else "layers from top to bottom, in the order of the model", fontsize=8)
+    _heat_legend(axes, plot, metric)
+
+
+def _under_heat(plot: HeatPlot) -> str:
+    """What the marks of figures in the cells mean, as far as there are any."""
+    cells = [cell for row in plot.rows for cell in row.cells if cell is not None]
+    notes = ["italic: within noise of zero"] if any(cell.noisy for cell in cells) else []
+    return "; ".join([*notes, *([ZERO_NOTE] if any(short(cell.error) == ZERO_MARK for cell in cells) else [])])
+
+
+def _ink(level: int) -> str:
+    return "white" if level >= _DEEP else "#191b1f"
+
+
+def _ring(axes: Axes, x: int, y: int) -> None:
     from matplotlib.patches import Rectangle
 
-    values = np.array([[_shown(row.cells[s], facts) for s in facts.heat] for row in facts.rows])
-    image = axes.imshow(
-        values, aspect="auto", cmap="YlOrBr", norm=LogNorm(facts.least or 1e-9, max(facts.greatest, (facts.least or 1e-9) * 1.01))
+    for color, width in (("white", 3.0), (_PLAN, 1.4)):
+        axes.add_patch(Rectangle((x - 0.46, y - 0.42), 0.92, 0.84, fill=False, ec=color, lw=width))
+
+
+def _heat_legend(axes: Axes, plot: HeatPlot, metric: str) -> None:
+    """Each colour with the errors that it stands for, the ring, and what is empty."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(fc=HEAT_LIGHT[level], ec="#c9ccd3", lw=0.5, label=text) for level, text in reversed(plot.key)]
+    if any(cell is None for row in plot.rows for cell in row.cells):
+        handles.append(Patch(fc=_EMPTY, ec="#c9ccd3", lw=0.5, label="not measured"))
+    if any(row.chosen is not None for row in plot.rows):
+        handles.append(Patch(fc="white", ec=_PLAN, lw=1.4, label="scheme of the plan"))
+    axes.legend(
+        handles=handles,
+        title=metric,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0,
+        frameon=False,
+        fontsize=8,
+        title_fontsize=8,
     )
-    axes.set_xticks(range(len(facts.heat)), [str(facts.schemes[s]) for s in facts.heat], fontsize=8)
-    axes.xaxis.tick_top()
-    if len(facts.rows) <= _NAMED_LAYERS:
-        axes.set_yticks(range(len(facts.rows)), [printable(row.name) for row in facts.rows], fontsize=7)
-    for y, row in enumerate(facts.rows):
-        if row.scheme in facts.heat:
-            corner = (facts.heat.index(row.scheme) - 0.46, y - 0.42)
-            axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, ec="white", lw=3))
-            axes.add_patch(Rectangle(corner, 0.92, 0.84, fill=False, ec=_PLAN, lw=1.4))
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.6)
-    bar.set_label(metric, fontsize=8)
-
-
-def _shown(cell: Any, facts: Facts) -> float:
-    if cell is None:
-        return float("nan")
-    return float(min(max(cell.error, facts.least), facts.greatest))

@@ -12,12 +12,13 @@ from mpq.records.diff import diff_plans
 from mpq.records.frontier import Margin, Point
 from mpq.report import words
 from mpq.report.bars_plot import bars_plot
-from mpq.report.colors import DARK, LIGHT, ramp
+from mpq.report.colors import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, ramp
 from mpq.report.finalists_plot import finalists_plot
-from mpq.report.frontier_plot import NARROW, WIDE, frontier_plot
+from mpq.report.frontier_plot import NARROW, WIDE, compared_row, frontier_plot
+from mpq.report.heat_plot import heat_plot
 from mpq.report.opening import opening
 from mpq.report.report_input import Subject
-from mpq.report.rows import LEVELS, NOISE, Facts, facts_of
+from mpq.report.rows import NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
 from mpq.shown import ZERO_MARK, ZERO_NOTE, visible
 
@@ -58,7 +59,9 @@ def _context(subject: Subject) -> dict[str, Any]:
         "labels": [str(scheme) for scheme in facts.schemes],
         "light": ramp(len(facts.schemes), LIGHT),
         "dark": ramp(len(facts.schemes), DARK),
-        "levels": range(LEVELS),
+        "heat_light": HEAT_LIGHT,
+        "heat_dark": HEAT_DARK,
+        "heat": heat_plot(facts),
         "limit": NOISE,
         "metric": metric_name(subject),
         "tiles": tiles(subject, facts),
@@ -73,6 +76,7 @@ def _context(subject: Subject) -> dict[str, Any]:
         "frontier": frontier,
         "frontier_plots": [frontier_plot(subject, frontier, frame) for frame in (WIDE, NARROW)] if frontier else [],
         "margins": [_margin(margin) for margin in (frontier.more, frontier.less) if margin] if frontier else [],
+        "compared_row": compared_row(subject),
         "finalists": subject.evidence.get("finalists", []),
         "finalists_plots": finalists,
         "zip_lanes": list(zip(finalists[0].lanes, subject.evidence["finalists"], strict=True)) if finalists else [],

@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from mpq.report.colors import DARK, LIGHT, ordered, ramp
+from mpq.report.colors import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, ordered, ramp
+from mpq.report.rows import LEVELS
 from tests.small import schemes
 
 
@@ -27,3 +28,8 @@ def test_a_ramp_runs_from_the_first_stop_to_the_last_in_equal_steps() -> None:
 def test_a_single_colour_comes_from_the_middle() -> None:
     assert ramp(1, ((0, 0, 0), (100, 200, 40), (255, 255, 255))) == ["#64c828"]
     assert ramp(0, LIGHT) == []
+
+
+def test_errors_have_a_colour_for_each_level_on_light_and_dark_pages() -> None:
+    assert len(HEAT_LIGHT) == len(HEAT_DARK) == LEVELS
+    assert all(re.fullmatch(r"#[0-9a-f]{6}", color) for color in HEAT_LIGHT + HEAT_DARK)

@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq.records.frontier import Corner, Frontier, Point
-from mpq.report.frontier_plot import NARROW, WIDE, Frame, finalist_kind, frontier_plot, frontier_scales
+from mpq.report.frontier_plot import NARROW, WIDE, Frame, compared_row, finalist_kind, frontier_plot, frontier_scales
 from mpq.report.report_input import Subject
 from mpq.search.frontier import frontier
 from mpq.search.run import search
-from tests.report.making import whole
-from tests.small import linear, random_table, table
+from tests.report.making import whole, with_evidence
+from tests.small import linear, random_table, schemes, table
 
 ONE = table([linear("a", 4, 64)], {"a": {"int4": 1.0, "int8": 0.5}})
 
@@ -141,3 +142,50 @@ def test_no_uniform_and_no_random_plan_is_drawn_below_the_line(seed: int) -> Non
     for bits, error in plans:
         if y.low <= error <= y.high and x(bits) <= line[-1, 0]:
             assert y(error) <= float(np.interp(x(bits), *line.T)) + 0.5  # pixels; down is greater
+
+
+def test_a_compared_plan_is_placed_by_this_table_and_by_what_was_measured_of_it() -> None:
+    found = random_table(1)
+    subject = whole(found)
+    assert subject.plan is not None
+    other = with_evidence(search(found, "6bits").plan)
+    plot = frontier_plot(replace(subject, other=("old.yaml", other)), frontier(found, subject.plan, count=12), WIDE)
+    predicted, measured = sorted((mark for mark in plot.marks if mark.kind == "compared"), key=lambda mark: mark.measured)
+    error = sum(found.mean(layer, scheme) for layer, scheme in other.layers.items())
+    assert predicted.title == f"old.yaml: {other.size.effective_bits:.4g} bits per weight, predicted {error:.4g}"
+    assert measured.title == f"old.yaml: {other.size.effective_bits:.4g} bits per weight, held-out 0.5 ±0.1"
+    assert measured.x == predicted.x
+    assert measured.high is not None
+    assert measured.high < measured.y
+
+
+def test_what_was_measured_of_a_compared_plan_of_another_analysis_is_not_drawn() -> None:
+    found = random_table(1)
+    other = replace(with_evidence(search(found, "6bits").plan), analysis={"sha256": "c" * 64})
+    row = compared_row(replace(whole(found), other=("old.yaml", other)))
+    assert row is not None
+    assert "held_out" not in row
+    assert row["layer_bytes"] == other.size.layer_bytes
+
+
+def test_a_compared_plan_of_other_layers_or_schemes_is_not_drawn() -> None:
+    found = random_table(1)
+    plan = search(found, "6bits").plan
+    name = next(iter(plan.layers))
+    unknown = replace(plan, layers=plan.layers | {name: schemes("int7")[0]})
+    fewer = replace(plan, layers={key: value for key, value in plan.layers.items() if key != name})
+    subject = whole(found)
+    assert compared_row(subject) is None
+    assert compared_row(replace(subject, other=("old", unknown))) is None
+    assert compared_row(replace(subject, other=("old", fewer))) is None
+
+
+def test_no_label_stands_on_the_line() -> None:
+    found = random_table(1)
+    plot = frontier_plot(replace(whole(found), other=("old.yaml", search(found, "6bits").plan)), frontier(found, count=12), WIDE)
+    for mark in (mark for mark in plot.marks if mark.label):
+        width = 7 * len(mark.label)
+        left = mark.label_x - {"start": 0, "middle": width / 2, "end": width}[mark.anchor]
+        for (x1, y1), (x2, y2) in pairwise(plot.line):  # stairs: each part is level or upright
+            apart = max(x1, x2) < left or min(x1, x2) > left + width or max(y1, y2) < mark.label_y - 11 or min(y1, y2) > mark.label_y + 3
+            assert apart, mark.label

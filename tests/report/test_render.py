@@ -157,3 +157,21 @@ def test_text_stands_out_from_what_it_lies_on(dark: bool) -> None:
     for level in range(LEVELS):
         assert contrast(color[f"h{level}"], deep if level >= 7 else color["ink"]) >= 4.5, level
     assert contrast(color["plain"], color["card"]) >= 3
+
+
+def test_a_compared_plan_stands_on_the_plot_and_in_its_table() -> None:
+    found = random_table(1)
+    other = search(found, "6bits").plan
+    page = render(replace(whole(found), other=("old.yaml", other)))
+    assert "old.yaml, predicted" in page
+    assert "old.yaml, held-out" not in page
+    assert page.count('<g class="compared predicted">') == 4  # two frames, each with its legend
+    assert f'<th scope="row">old.yaml</th><td>{other.size.effective_bits:.4f}</td><td>{other.size.layer_bytes:,}</td>' in page
+
+
+def test_the_heat_map_says_what_each_colour_stands_for() -> None:
+    page = render(whole(random_table(1)))
+    legend = page[page.index('<ul class="legend key"') :]
+    legend = legend[: legend.index("</ul>")]
+    assert legend.count("<li>") == LEVELS + 1
+    assert "not measured" in legend
