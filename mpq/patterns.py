@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -24,6 +24,19 @@ def select(names: Sequence[str], patterns: Sequence[str], *, option: str) -> lis
     """
     picked = {name for pattern in patterns for name in _matches(names, pattern, option)}
     return [name for name in dict.fromkeys(names) if name in picked]
+
+
+def gathered(names: Sequence[str], values: Mapping[str, Sequence[str]], *, option: str) -> dict[str, set[str]]:
+    """By name, all `values` of the patterns that match it; names that no pattern matches are left out.
+
+    Raises:
+        PatternError: as `select`.
+    """
+    found: dict[str, set[str]] = {}
+    for pattern, texts in values.items():
+        for name in select(names, [pattern], option=option):
+            found.setdefault(name, set()).update(texts)
+    return found
 
 
 def _matches(names: Sequence[str], pattern: str, option: str) -> list[str]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mpq.errors import PatternError
-from mpq.patterns import select
+from mpq.patterns import gathered, select
 
 NAMES = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer10.conv1", "odd[0].weight", "odd0.weight", "head"]
 
@@ -57,3 +57,13 @@ def test_a_pattern_that_matches_nothing_is_refused_with_advice(names: list[str],
 def test_one_idle_pattern_among_good_ones_is_refused() -> None:
     with pytest.raises(PatternError, match=r"'zzz' matches nothing"):
         select(NAMES, ["head", "zzz"], option="--targets")
+
+
+def test_values_of_all_patterns_of_a_name_are_gathered() -> None:
+    assert gathered(NAMES, {"*conv1": ["8"], "layer10.*": ["4", "8"]}, option="--candidates") == {
+        "conv1": {"8"},
+        "layer1.0.conv1": {"8"},
+        "layer10.conv1": {"4", "8"},
+    }
+    with pytest.raises(PatternError, match=r"^--candidates 'none' matches nothing"):
+        gathered(NAMES, {"none": ["8"]}, option="--candidates")

@@ -14,7 +14,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "search": {
         "More limits": ("scope", "max_drop", "metric", "cost", "memory"),
-        "What layers may use": ("candidates", "min_bits", "tie", "uniform", "quantizer"),
+        "What layers may use": ("target", "candidates", "min_bits", "tie", "uniform", "quantizer"),
         "How it is searched": ("timeout", "start", "seed", "storage"),
         "Model": ("model",),
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,9 +15,13 @@ from mpq.cli.options import Cache, Config, Factory, Json, Trust, cache_folder, d
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
+from mpq.export.registry import TARGETS
 from mpq.formats.floats import REST_DTYPES
 from mpq.formats.scheme import parse_scheme
 from mpq.tensors.quantizers.registry import QUANTIZERS
+
+if TYPE_CHECKING:
+    from mpq.records.sensitivity import Sensitivity
 
 _DEFAULTS = SearchSettings()
 
@@ -40,6 +44,15 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="LAYER,LAYER", help="Layers that must share one scheme; auto ties what runtimes fuse (q/k/v, gate/up, experts)."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="TARGET",
+            autocompletion=complete.named(TARGETS),
+            help="Choose only what this export target stores as it is, and tie what it fuses: compressed-tensors, onnx, ...",
         ),
     ] = None,
     min_bits: Annotated[
@@ -160,7 +173,7 @@ def command(
     }
     options |= {"rest": rest, "max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory}
     if uniform is not None:
-        _refuse_others(options | steering | {"from": start, "explain": explain})
+        _refuse_others(options | steering | {"from": start, "explain": explain, "for": target})
     elif quantizer is not None:
         raise UsageError("--quantizer needs --uniform: a search uses the quantizer of its analysis")
     choices = merged("search", config, options | {name: value or None for name, value in steering.items()})
@@ -194,10 +207,13 @@ def command(
         choices["start"] = given_start if isinstance(given_start, dict) else starting_schemes(Path(given_start), table)
         if choices.get("trials") == 0:
             say("--trials 0 measures no plan, so --from has no effect")
+    settings = settings_from(SearchSettings, choices)
+    if target is not None:
+        settings = _suited(settings, table, target)
     job = Job(
         table,
         source,
-        settings_from(SearchSettings, choices),
+        settings,
         quality=quality,
         reference=model,
         factory=factory,
@@ -210,6 +226,15 @@ def command(
         job.report(job.run(budgets[0]), output, json=json, explain=explain or ())
     else:
         job.frontier([budget for budget in budgets if budget is not None], output.parent / "plans", json=json)
+
+
+def _suited(settings: SearchSettings, table: Sensitivity, target: str) -> SearchSettings:
+    from mpq.export.suited import suited
+
+    found = suited(settings, table, target)
+    for note in found.notes:
+        warn(note)
+    return found.settings
 
 
 def _budgets(text: Any, scope: Any) -> list[Budget]:

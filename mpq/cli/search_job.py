@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from mpq.search.quality import Drop, QualityLimit
     from mpq.search.run import SearchResult
     from mpq.search.stages.schedule import Progress
+    from mpq.search.tie_cost import TieCost
 
 
 _SHOWN = 3
+_HEADS = {"without_ties": "without ties", "held_out": "held-out"}
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Job:
             path = folder / f"plan-{budget.limit}.yaml"
             write_plan(result.plan, path)
             size, measured = result.plan.size, result.plan.evidence.get("measured", {})
+            ties = self._tie_cost(result)
             rows.append(
                 {
                     "budget": budget.limit,
@@ -169,6 +172,7 @@ class Job:
                     "file_bytes": size.file_bytes,
                     "unsearched_bytes": size.unsearched_bytes,
                     "predicted": result.plan.evidence["predicted"],
+                    **({} if ties is None else {"without_ties": ties.free}),
                     "held_out": measured.get("held_out"),
                     "plan": path.name,
                 }
@@ -178,14 +182,15 @@ class Job:
         if json:
             print_json({"folder": str(folder), "plans": rows})
             return
+        errors = [name for name in ("predicted", "without_ties", "held_out") if name in rows[0]]
         print_table(
-            ["budget", "bpw", "file bytes", "not searched", "predicted", "held-out"],
+            ["budget", "bpw", "file bytes", "not searched", *(_HEADS.get(name, name) for name in errors)],
             [
                 [
                     row["budget"],
                     f"{row['effective_bits']:.3f}",
                     *(f"{row[name]:,}" for name in ("file_bytes", "unsearched_bytes")),
-                    *(figure(row[name]) for name in ("predicted", "held_out")),
+                    *(figure(row[name]) for name in errors),
                 ]
                 for row in rows
             ],
@@ -201,13 +206,26 @@ class Job:
         write_plan(result.plan, output)
         size = result.plan.size
         if json:
-            print_json({"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence, "reason": result.reason})
+            ties = self._tie_cost(result)
+            found = {"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence, "reason": result.reason}
+            print_json(found if ties is None else found | {"ties": asdict(ties)})
             return
         print_result(result, self._table, limited=self._quality.max_error is not None)
+        ties = self._tie_cost(result)
+        if ties is not None:
+            say(str(ties))
         for layer in explain:
             print_explanation(result.plan, layer, self._table, list(self._settings.costs))
         print_sizes(result, output)
         suggest(f"mpq apply {output}{self._code_options}")
+
+    def _tie_cost(self, result: SearchResult) -> TieCost | None:
+        """What the ties cost at the budget of a plan, or at its size if it has none."""
+        from mpq.search.tie_cost import tie_cost
+
+        if not self._settings.ties:
+            return None
+        return tie_cost(self._table, result.plan.budget or Budget(f"{result.plan.size.layer_bytes}B"), self._settings)
 
     @contextmanager
     def _progress(self) -> Iterator[Progress]:

@@ -21,10 +21,11 @@ from typing import Any, ClassVar
 
 from mpq.distribution import install
 from mpq.export.abilities import Abilities, ExportError
-from mpq.export.nearest_scheme import closest
+from mpq.export.nearest_scheme import closest, without_idle_group
 from mpq.export.output_place import check_place
 from mpq.export.source import Source
 from mpq.formats.scheme import Scheme
+from mpq.records.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Target(ABC):
     abilities: ClassVar[Abilities]
     keeps_rest: ClassVar[bool] = False
     """Whether unquantized tensors are written in the dtype that the artifact stores them in, where `--rest` chose one."""
+    fuses: ClassVar[bool] = False
+    """Whether what loads the export computes q/k/v or gate/up in one product, and so needs one scheme for them."""
     suffix: ClassVar[str | None] = None
     """What the output's name must end with, where the reading program wants that."""
 
@@ -119,6 +122,15 @@ class Target(ABC):
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The scheme for a layer that the target `takes`: its own if supported; None if no scheme represents its values."""
         return closest(scheme, matrix, self.abilities)
+
+    def stores(self, layer: Layer) -> bool:
+        """Whether codes of a layer are stored, as far as the layer itself tells; otherwise it stays in floating point."""
+        return True
+
+    def expresses(self, layer: Layer, scheme: Scheme) -> bool:
+        """Whether a plan may give a layer this scheme and the target stores it as it is; known before there is an artifact."""
+        scheme = without_idle_group(scheme, layer.matrix)
+        return not self.stores(layer) or Target.closest(self, layer.name, scheme, layer.matrix) == scheme
 
     @abstractmethod
     def write(self, source: Source, output: Path, options: Options) -> Written:

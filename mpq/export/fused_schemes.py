@@ -27,6 +27,6 @@ def check_fused(schemes: Mapping[str, Scheme], names: Iterable[str]) -> None:
     shown = "; ".join(", ".join(f"{name} ({schemes.get(name, 'unquantized')})" for name in group) for group in unequal[:_SHOWN])
     more = f" and {len(unequal) - _SHOWN} more groups" if len(unequal) > _SHOWN else ""
     raise ExportError(
-        f"vLLM fuses layers that have unequal schemes here: {shown}{more}; search again with --tie auto, "
+        f"vLLM fuses layers that have unequal schemes here: {shown}{more}; search again with --for compressed-tensors, "
         "or use --allow-unfused if only other programs will load it"
     )

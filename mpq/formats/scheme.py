@@ -94,6 +94,11 @@ class Scheme:
         return Scheme("int8") if self.is_coded else self
 
     @property
+    def spellings(self) -> frozenset[str]:
+        """What a user may call it among measured candidates: the scheme, its format, or its bits."""
+        return frozenset((str(self), self.format, f"{self.rate:g}"))
+
+    @property
     def rate(self) -> float:
         """Bits by which schemes are compared: of one code, without scales; for a coded format, all bits per weight in a file."""
         return self.element.rate

@@ -9,7 +9,7 @@ from mpq.budget import Scope
 from mpq.config import SearchSettings
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
-from mpq.patterns import select
+from mpq.patterns import gathered, select
 from mpq.records.fused_layers import fused_groups
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
@@ -102,17 +102,14 @@ def allowed(groups: Sequence[Group], candidates: Mapping[str, Sequence[str]]) ->
         UsageError: if a group has no option left.
     """
     names = [layer.name for group in groups for layer in group.layers]
-    wanted: dict[str, set[str]] = {}
-    for pattern, texts in candidates.items():
-        for name in select(names, [pattern], option="--candidates"):
-            wanted.setdefault(name, set()).update(texts)
+    wanted = gathered(names, candidates, option="--candidates")
 
     def none_left(group: Group) -> str:
         asked = sorted(set().union(*(wanted.get(layer.name, set()) for layer in group.layers)))
         known = ", ".join(str(option.schemes[group.layers[0].name]) for option in group.options)
         return f"--candidates leaves no scheme for {group.name}: {', '.join(asked)} was requested, but only {known} were measured"
 
-    return _narrowed(groups, lambda name, scheme: name not in wanted or bool(_spellings(scheme) & wanted[name]), none_left)
+    return _narrowed(groups, lambda name, scheme: name not in wanted or bool(scheme.spellings & wanted[name]), none_left)
 
 
 def _narrowed(groups: Sequence[Group], allows: Callable[[str, Scheme], bool], none_left: Callable[[Group], str]) -> tuple[Group, ...]:
@@ -124,10 +121,6 @@ def _narrowed(groups: Sequence[Group], allows: Callable[[str, Scheme], bool], no
             raise UsageError(none_left(group))
         found.append(Group(group.layers, options))
     return tuple(found)
-
-
-def _spellings(scheme: Scheme) -> set[str]:
-    return {str(scheme), scheme.format, f"{scheme.rate:g}"}
 
 
 def choice_of(problem: Problem, schemes: Mapping[str, Scheme], otherwise: Sequence[int]) -> tuple[int, ...]:

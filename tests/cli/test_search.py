@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -60,3 +61,27 @@ def test_the_plan_keeps_the_budget_and_the_pins(folder: Path) -> None:
 )
 def test_what_cannot_be_searched_is_refused_and_nothing_written(folder: Path, options: str, code: int, reason: str) -> None:
     assert reason in refused(f"search {options}", code)
+
+
+def test_ties_are_printed_with_their_cost_and_stand_in_the_json(folder: Path) -> None:
+    ran = done("search --budget 4.5bits --trials 0 --tie middle.0,reduce.0 -o new.yaml")
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("ties: ")]
+    assert line.startswith("ties: 1 group of layers share one scheme; least predicted error ")
+    ties = json.loads(done("search --budget 4.5bits --trials 0 --tie middle.0,reduce.0 -o new.yaml --json").out)["ties"]
+    assert ties["groups"] == 1
+    assert ties["tied"] >= ties["free"] > 0
+    assert "ties" not in json.loads(done("search --budget 4.5bits --trials 0 -o new.yaml --json").out)
+
+
+def test_a_range_of_budgets_shows_the_error_without_ties_too(folder: Path) -> None:
+    head, *rows = done("search --budget 4.5:5:0.5bits --trials 0 --tie middle.0,reduce.0").out.splitlines()[1:]
+    assert head.split() == ["budget", "bpw", "file", "bytes", "not", "searched", "predicted", "without", "ties", "held-out"]
+    assert len(rows) == 2
+    assert all(float(row.split()[-3]) >= float(row.split()[-2]) for row in rows)
+
+
+def test_a_search_for_a_target_takes_only_what_the_target_stores(folder: Path) -> None:
+    done("search --budget 16bits --trials 0 --for executorch -o new.yaml")
+    assert {str(scheme) for scheme in read_plan("new.yaml").layers.values()} == {"int8"}
+    assert "compressed-tensors" in refused("search --budget 4.5bits --for vllm", 2)
+    assert refused("search --uniform int8 --for onnx", 2) == "--uniform gives every layer one scheme: leave out --for"

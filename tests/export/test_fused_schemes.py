@@ -26,7 +26,7 @@ def test_unequal_schemes_are_refused_and_so_is_a_part_that_is_unquantized(chosen
     with pytest.raises(ExportError) as error:
         check_fused(chosen, QKV)  # type: ignore[arg-type]
     assert str(error.value) == (
-        f"vLLM fuses layers that have unequal schemes here: {shown}; search again with --tie auto, "
+        f"vLLM fuses layers that have unequal schemes here: {shown}; search again with --for compressed-tensors, "
         "or use --allow-unfused if only other programs will load it"
     )
 

@@ -121,3 +121,8 @@ def test_groups_cover_a_row_and_the_last_one_is_not_empty(scheme: Scheme, column
 def test_a_group_size_of_many_digits_or_of_other_digits_is_no_scheme(text: str) -> None:
     with pytest.raises(SchemeError, match="is not a scheme: write <format>"):
         parse_scheme(text)
+
+
+def test_a_scheme_may_be_called_by_its_name_its_format_or_its_bits() -> None:
+    assert parse_scheme("int4-g32").spellings == {"int4-g32", "int4", "4"}
+    assert parse_scheme("bf16").spellings == {"bf16", "16"}

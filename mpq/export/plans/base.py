@@ -12,6 +12,7 @@ from mpq.export.base import Options, Target
 from mpq.export.source import Source
 from mpq.files import write_text
 from mpq.formats.scheme import Scheme
+from mpq.records.layer import Layer
 from mpq.shown import listed
 
 _SHOWN = 6
@@ -26,6 +27,10 @@ class TextTarget(Target):
     def takes(self, name: str) -> bool:
         """Whether the layer is quantized: embeddings are not."""
         return not is_embedding(name)
+
+    def stores(self, layer: Layer) -> bool:
+        """The same of a layer."""
+        return self.takes(layer.name)
 
     def check(self, source: Source, options: Options) -> None:
         """Refuse a plan with nothing to quantize.

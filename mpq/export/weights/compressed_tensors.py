@@ -29,22 +29,26 @@ from mpq.export.weights.reopen import original_path, quantized_module
 from mpq.files import OutputError, write_text
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
-from mpq.tensors.quantized import QuantizedWeight
+from mpq.tensors.words import packed
 
 _SCORES = ("score", "classifier")  # which vLLM builds without quantization
-_WORD = 32
 
 
 class CompressedTensors(Target):
     """4 and 8 bits, per row or in groups of 32, 64 or 128, as supported by vLLM's kernels for weight-only models."""
 
     keeps_rest = True
+    fuses = True
     ending = "-compressed-tensors"
     abilities = Abilities(bits=(4, 8), group_sizes=(32, 64, 128))
 
     def takes(self, name: str) -> bool:
         """Whether a layer is stored in its scheme; others are stored as values."""
         return name in self._packable
+
+    def stores(self, layer: Layer) -> bool:
+        """Whether it is the weight of one linear layer."""
+        return _is_linear(layer)
 
     def check(self, source: Source, options: Options) -> None:
         """Refuse models that are not from Hugging Face, and fused layers with different schemes.
@@ -54,7 +58,7 @@ class CompressedTensors(Target):
         """
         if source.kind != "hf":
             raise ExportError(f"this target only supports Hugging Face models, but {source.path} is of kind {source.kind}: use onnx")
-        self._packable = {layer.name for layer in source.artifact.layers if _is_linear(layer)}
+        self._packable = {layer.name for layer in source.artifact.layers if self.stores(layer)}
         if options.fused:
             names = [*source.schemes, *(name.removesuffix(".weight") for name in source.others or ())]
             check_fused({name: scheme for name, scheme in source.schemes.items() if not scheme.is_float}, names)
@@ -103,30 +107,6 @@ def _is_linear(layer: Layer) -> bool:
     """Whether a layer may be the weight of one linear layer, rows first; a tied head is an embedding."""
     plain = layer.axes == (0,) and len(layer.parameters) == 1 and len(layer.shape) == 2
     return plain and not is_embedding(layer.name) and layer.name.rpartition(".")[2] not in _SCORES
-
-
-def packed(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The tensors of one layer, by their names in the format."""
-    import torch
-
-    assert weight.scales is not None
-    return {
-        "weight_packed": words(weight.codes, weight.scheme.bits),
-        "weight_scale": weight.scales.contiguous(),
-        "weight_shape": torch.tensor(weight.matrix, dtype=torch.int64),
-    }
-
-
-def words(codes: Tensor, bits: int) -> Tensor:
-    """uint8 codes [rows, columns] as int32 [rows, ceil(columns * bits / 32)], lowest bits first, each row padded with zero codes."""
-    import torch
-
-    from mpq.tensors.packing import pack
-
-    rows, columns = codes.shape
-    filled = torch.nn.functional.pad(codes, (0, -columns % _WORD))
-    whole = pack(filled, bits).view(torch.int32).view(rows, -1)
-    return whole[:, : -(-columns * bits // _WORD)].contiguous()
 
 
 def _config(source: Source, schemes: dict[str, Scheme], ignored: list[str]) -> dict[str, Any]:

@@ -47,6 +47,10 @@ class Pt2(Target):
         """Every scheme is stored unchanged, so none needs replacing."""
         return False
 
+    def expresses(self, layer: Layer, scheme: Scheme) -> bool:
+        """Every scheme."""
+        return True
+
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Trace the model around its packed weights, and save the program."""
         module, args, kwargs, shapes = _call(source, options)

@@ -13,7 +13,6 @@ from mpq.data.dataset import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.run import export
-from mpq.export.weights.compressed_tensors import words
 from mpq.records.fused_layers import fused_groups
 from mpq.records.plan import read_plan
 from tests.export.artifacts import by_name, kl_divergence, make, save_llama, tokens
@@ -90,7 +89,7 @@ def test_fused_layers_of_unequal_schemes_are_refused_with_the_remedy(tmp_path: P
     first = "model.layers.1.self_attn"
     assert str(caught.value) == (
         f"vLLM fuses layers that have unequal schemes here: {first}.q_proj (int4-g32), {first}.k_proj (int4-g32), {first}.v_proj (int8); "
-        "search again with --tie auto, or use --allow-unfused if only other programs will load it"
+        "search again with --for compressed-tensors, or use --allow-unfused if only other programs will load it"
     )
 
 
@@ -202,20 +201,3 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     _, path = make(tmp_path / "model.pt2", Batch((inputs,)), by_name({}, "int8"), tmp_path)
     with pytest.raises(ExportError, match=r"this target only supports Hugging Face models, but .* is of kind export: use onnx"):
         export(path, "compressed-tensors")
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_words_hold_codes_lowest_bits_first(bits: int) -> None:
-    codes = torch.randint(0, 2**bits, (3, 45), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    found = words(codes, bits)
-    each = 32 // bits
-    assert found.shape == (3, -(-45 // each))
-    for row in range(3):
-        for column in range(45):
-            assert int(found[row, column // each]) >> (bits * (column % each)) & (2**bits - 1) == int(codes[row, column])
-
-
-def test_words_are_those_of_the_package(tmp_path: Path) -> None:
-    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
-    codes = torch.randint(0, 16, (5, 70), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    assert torch.equal(words(codes, 4), helpers.pack_to_int32((codes.short() - 8).to(torch.int8), 4))

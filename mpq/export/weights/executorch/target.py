@@ -26,6 +26,7 @@ from mpq.export.weights.executorch.graph import Graph
 from mpq.export.weights.executorch.weights import fits_positive
 from mpq.export.weights.quiet import quiet
 from mpq.formats.scheme import Scheme
+from mpq.records.layer import Layer
 from mpq.shown import first_line, listed
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -62,6 +63,11 @@ class ExecuTorch(Target):
     def takes(self, name: str) -> bool:
         """Whether a kernel supports the layer's codes."""
         return bool(self._graph.uses(name))
+
+    def expresses(self, layer: Layer, scheme: Scheme) -> bool:
+        """By what uses the layer's weight; whether groups have negative scales is not known before `check`."""
+        scheme = without_idle_group(scheme, layer.matrix)
+        return any(closest(scheme, layer.matrix, kernel) == scheme for kernel in _kernels(layer))
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The cheapest scheme for every use of the layer that represents its values; int8 per row if no integer scheme does."""
@@ -109,6 +115,12 @@ class ExecuTorch(Target):
             return lambda call: method.execute(flat(call))
 
         return compared(source, options, "executorch", opened, tolerance=rounded_inputs(source), main=self._graph.tokens, single=True)
+
+
+def _kernels(layer: Layer) -> tuple[Abilities, ...]:
+    if layer.operator == "embedding":
+        return (_TABLE[(4, 8) if layer.matrix[1] % 2 == 0 else (8,)],)
+    return (_ROWS[(8,)],) if layer.operator == "conv" else (_GROUPED, _ROWS[(4, 8)])
 
 
 def _stored(weight: QuantizedWeight, scheme: Scheme) -> QuantizedWeight | None:

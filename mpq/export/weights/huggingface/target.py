@@ -32,6 +32,7 @@ from mpq.records.artifact_files import artifact_files
 from mpq.records.artifact_plans import plans_beside
 from mpq.records.hub_config import INDEX, METHOD, VERSION, WEIGHTS
 from mpq.records.hub_name import hub_name
+from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_to_yaml, read_plan
 
 
@@ -45,6 +46,10 @@ class HuggingFace(Target):
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The scheme itself."""
         return without_idle_group(scheme, matrix)
+
+    def expresses(self, layer: Layer, scheme: Scheme) -> bool:
+        """Every scheme."""
+        return True
 
     def check(self, source: Source, options: Options) -> None:
         """Refuse what Transformers cannot load from a folder without code.
