@@ -11,7 +11,7 @@ LIGHT: tuple[Rgb, ...] = ((178, 226, 205), (86, 184, 186), (45, 122, 178), (58, 
 DARK: tuple[Rgb, ...] = ((30, 84, 86), (38, 138, 146), (88, 162, 226), (168, 178, 255), (236, 226, 255))
 HEAT_LIGHT = ("#fffdf8", "#fff6e3", "#ffeac4", "#ffd99c", "#ffc173", "#fba356", "#ee7d3f", "#c94a26", "#a12d20", "#741a1c")
 HEAT_DARK = ("#1d1f23", "#2a2320", "#3b281e", "#50301f", "#69381f", "#874221", "#a84f25", "#e0743a", "#f59e5b", "#ffcf8f")
-"""Colours of errors, the least first, on a light and on a dark page."""
+"""Colors of errors, the least first, on a light and on a dark page."""
 
 
 def ordered(schemes: Iterable[Scheme]) -> list[Scheme]:

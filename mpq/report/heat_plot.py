@@ -1,4 +1,4 @@
-"""The heat map: what stands in each cell, and what its colours mean. The page and the picture only draw it."""
+"""The heat map: what stands in each cell, and what its colors mean. The page and the picture only draw it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class HeatPlot:
     Args:
         columns: schemes, from few bits to many.
         rows: layers in model order.
-        bounds: the errors between which each colour stands, one more than there are colours; equal ratios apart. Empty without a range:
-            then all cells have one colour.
+        bounds: the errors between which each color stands, one more than there are colors; equal ratios apart. Empty without a range:
+            then all cells have one color.
     """
 
     columns: tuple[str, ...]
@@ -34,7 +34,7 @@ class HeatPlot:
 
     @property
     def key(self) -> list[tuple[int, str]]:
-        """Each colour and the errors that it stands for, in words; the outer ones also stand for what lies beyond them."""
+        """Each color and the errors that it stands for, in words; the outer ones also stand for what lies beyond them."""
         if not self.bounds:
             return []
         inner = [(level, f"{short(self.bounds[level])} to {short(self.bounds[level + 1])}") for level in range(1, LEVELS - 1)]

@@ -30,7 +30,7 @@ _MARKS = {
     "mixed": (_ACCENT, "o", "other finalist"),
     "compared": (_OTHER, "^", ""),
 }
-_EMPTY, _DEEP = "#eef0f3", 7  # a cell without a figure; the first colour that wants white figures
+_EMPTY, _DEEP = "#eef0f3", 7  # a cell without a figure; the first color that wants white figures
 _ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 _NAMED_LAYERS = 60  # with more layers, the heat map shows no names
 
@@ -166,7 +166,7 @@ def _ring(axes: Axes, x: int, y: int) -> None:
 
 
 def _heat_legend(axes: Axes, plot: HeatPlot, metric: str) -> None:
-    """Each colour with the errors that it stands for, the ring, and what is empty."""
+    """Each color with the errors that it stands for, the ring, and what is empty."""
     from matplotlib.patches import Patch
 
     handles = [Patch(fc=HEAT_LIGHT[level], ec="#c9ccd3", lw=0.5, label=text) for level, text in reversed(plot.key)]

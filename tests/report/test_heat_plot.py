@@ -27,7 +27,7 @@ def test_without_a_plan_nothing_is_chosen_and_without_a_table_there_are_no_colum
     assert heat_plot(facts_of(Subject("p", plan=search(TABLE, "9bits").plan))).columns == ()
 
 
-def test_the_key_names_the_errors_of_every_colour_in_equal_ratios() -> None:
+def test_the_key_names_the_errors_of_every_color_in_equal_ratios() -> None:
     plot = heat_plot(facts_of(Subject("t", table=TABLE)))
     assert plot.bounds == pytest.approx([1e-4 * 10 ** (0.4 * step) for step in range(LEVELS + 1)])
     assert [level for level, _ in plot.key] == list(range(LEVELS))
@@ -35,7 +35,7 @@ def test_the_key_names_the_errors_of_every_colour_in_equal_ratios() -> None:
     assert plot.key[-1][1] == "0.4 or more"
 
 
-def test_every_error_has_the_colour_whose_bounds_hold_it() -> None:
+def test_every_error_has_the_color_whose_bounds_hold_it() -> None:
     plot = heat_plot(facts_of(Subject("t", table=TABLE)))
     for low, high, level in zip(plot.bounds, plot.bounds[1:], range(LEVELS), strict=False):
         assert level_of(math.sqrt(low * high), plot.bounds[0], plot.bounds[-1]) == level

@@ -169,7 +169,7 @@ def test_a_compared_plan_stands_on_the_plot_and_in_its_table() -> None:
     assert f'<th scope="row">old.yaml</th><td>{other.size.effective_bits:.4f}</td><td>{other.size.layer_bytes:,}</td>' in page
 
 
-def test_the_heat_map_says_what_each_colour_stands_for() -> None:
+def test_the_heat_map_says_what_each_color_stands_for() -> None:
     page = render(whole(random_table(1)))
     legend = page[page.index('<ul class="legend key"') :]
     legend = legend[: legend.index("</ul>")]
