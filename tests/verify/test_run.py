@@ -33,7 +33,7 @@ def process(monkeypatch: pytest.MonkeyPatch, code: int, err: str = "", result: d
             Path(line[-1]).with_suffix(".result").write_text(json.dumps(result))
         return subprocess.CompletedProcess(line, code, "", err)
 
-    monkeypatch.setattr(run.subprocess, "run", started)
+    monkeypatch.setattr(subprocess, "run", started)
     return jobs
 
 
