@@ -155,7 +155,7 @@ def examine(module: nn.Module, batches: Sequence[Batch], run: Callable[[Batch], 
 def _random_state() -> tuple[Any, ...]:
     """The random states of torch, Python and NumPy."""
     name, words, *rest = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, bytes(words), *rest
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), name, np.asarray(words).tobytes(), *rest
 
 
 def _state_changed_by(module: nn.Module, before: State, batches: Sequence[Batch], run: Callable[[Batch], Sequence[Tensor]]) -> State:
