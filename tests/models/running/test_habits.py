@@ -234,7 +234,7 @@ class Sometimes(nn.Module):
 def test_a_model_that_draws_is_called_more_often_before_it_passes_for_repeatable() -> None:
     random.seed(1)
     module = Sometimes([1.0, 1.0, 1.0, 1.5]).eval()
-    with pytest.raises(ModelError, match="gives other outputs each time"):
+    with pytest.raises(ModelError, match="gives different outputs each time"):
         examine(module, BATCHES, lambda batch: forward(module, batch))
     same = Sometimes([1.0, 1.0]).eval()
     notes = examine(same, BATCHES, lambda batch: forward(same, batch))
