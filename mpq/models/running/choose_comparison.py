@@ -174,22 +174,30 @@ def _scaled(
         used.append(batch)
     made: list[Part] = []
     notes: list[str] = []
-    shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     for place, part in enumerate(parts):
         own, masks = [outputs[place] for outputs in seen], [batch.mask if part.mask else None for batch in used]
         if part.metric == RelativeMSE.name:
             part, note = _floored(part, own, masks)
             notes += note
-        if len(parts) > 1:
-            scale = spread(part.made(), own, masks)
-            part = replace(part, weight=_rounded(shares[part.output] / scale) if scale > 0 else 0.0)
-        made.append(part)
-    if len(parts) > 1:
-        listed = ", ".join(f"{part.output} {shares[part.output]:.0%}, {part.metric} times {part.weight:.4g}" for part in made)
-        notes.append(f"each output's error is divided by the output's spread:  {listed}")
-        silent = [part.output for part in made if not part.weight]
-        notes += [f"{', '.join(silent)}: the same for all samples, so not compared"] if silent else []
-    return made, notes
+            if len(parts) == 1 and not any(bool(output.any()) for output in own):
+                raise ModelError(f"output '{part.output}' is zero for every sample, so no error can be measured: give other data")
+        scale = spread(part.made(), own, masks) if len(parts) > 1 else 1.0
+        made.append(replace(part, weight=weights[part.output] / scale if scale > 0 else 0.0))
+    if len(parts) == 1:
+        return [replace(part, weight=1.0) for part in made], notes
+    return _shared(made, weights, notes)
+
+
+def _shared(parts: Sequence[Part], weights: Mapping[str, float], notes: Sequence[str]) -> tuple[list[Part], list[str]]:
+    """Several parts with their shares of the whole; those that are the same for all samples have none."""
+    whole = sum(weights[part.output] for part in parts if part.weight)
+    if not whole:
+        raise ModelError("every output is the same for all samples, so no error can be measured: give other data, or --outputs")
+    made = [replace(part, weight=_rounded(part.weight / whole)) for part in parts]
+    told = [f"{part.output} {weights[part.output] / whole:.0%}, {part.metric} times {part.weight:.4g}" for part in made if part.weight]
+    silent = [part.output for part in made if not part.weight]
+    more = [f"each output's error is divided by the output's spread: {', '.join(told)}"]
+    return made, [*notes, *more, *([f"{', '.join(silent)}: the same for all samples, so not compared"] if silent else [])]
 
 
 def _floored(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Part, list[str]]:

@@ -121,7 +121,7 @@ def test_a_weight_is_a_positive_number(text: str) -> None:
 
 def test_the_shares_of_several_outputs_are_said() -> None:
     _, notes = chosen(lambda x: {"a_logits": 3 * x, "b_logits": x}, outputs=["a_logits=3", "b_logits"])
-    assert "each output's error is divided by the output's spread:  a_logits 75%, kl_divergence times " in notes
+    assert "each output's error is divided by the output's spread: a_logits 75%, kl_divergence times " in notes
     assert ", b_logits 25%, kl_divergence times " in notes
 
 
@@ -129,6 +129,14 @@ def test_an_output_that_is_the_same_for_all_samples_is_not_compared_and_named() 
     found = choose_comparison(Heads(lambda x: {"logits": 3 * x, "bias": torch.ones_like(x)}).eval(), [BATCH])
     assert [part.weight > 0 for part in found.comparison.parts] == [True, False]
     assert found.notes[-1] == "bias: the same for all samples, so not compared"
+    assert found.notes[-2].startswith("each output's error is divided by the output's spread: logits 100%, kl_divergence times ")
+
+
+def test_outputs_that_say_nothing_of_their_inputs_are_refused() -> None:
+    with pytest.raises(ModelError, match="every output is the same for all samples, so no error can be measured"):
+        choose_comparison(Heads(lambda x: {"a": torch.ones_like(x), "b": torch.zeros_like(x)}).eval(), [BATCH])
+    with pytest.raises(ModelError, match="output 'output' is zero for every sample, so no error can be measured: give other data"):
+        choose_comparison(Heads(torch.zeros_like).eval(), [BATCH], metric="relative_mse")
 
 
 @pytest.mark.parametrize(
