@@ -26,7 +26,7 @@ from mpq.models.layers.outside_state import outside_notes, outside_weights
 from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
 from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
-from mpq.models.running.certainty import certainty_note
+from mpq.models.running.certainty import certainty_of
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.running.known import scope_for
@@ -97,7 +97,9 @@ def prepare(
         data_free=offloaded or method == WeightOnly.name,
         known=None if store is None else scope_for(store, model.sha256, split.first),
     )
-    caution = certainty_note(model.module, split.first.batches, metric)
+    certainty = certainty_of(model.module, split.first.batches, metric)
+    caution = certainty.note("calibrate on validation data")
+    shift = None if model.offload is not None else certainty.shift_note(certainty_of(model.module, split.held_out.batches, metric))
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)
     outside = outside_weights(model.module, split.calibration.batches[0])
@@ -111,6 +113,7 @@ def prepare(
             **splitting,
             "samples": counts,
             **({"caution": caution} if caution else {}),
+            **({"shift": shift} if shift else {}),
         },
         settings={
             **metric.settings(),
@@ -128,7 +131,7 @@ def prepare(
             why,
             choice,
             *_split_notes(splitting, counts),
-            *([caution] if caution else []),
+            *(note for note in (caution, shift) if note),
             *_added(parts),
             *tied_notes(discovery, settings),
             *_unreached(discovery),

@@ -36,6 +36,8 @@ def print_result(result: SearchResult, table: Sensitivity, *, limited: bool) -> 
     caution = table.header.data.get("caution")
     if caution is not None:
         warn(f"{'--max-error rests on the held-out samples of the analysis, and ' if limited else ''}{caution}")
+    if (shift := table.header.data.get("shift")) is not None:
+        warn(str(shift))
     say(f"chosen: {result.reason}")
     for line in _evidence_lines(result, table.metric):
         say(line)

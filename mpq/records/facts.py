@@ -67,6 +67,7 @@ class DataFacts(Struct):
     grown_from: Sha256 | None = None
     samples: SampleCounts | UnsetType = UNSET
     caution: Annotated[Text | None, Meta(description="why errors on other data may be larger")] = None
+    shift: Annotated[Text | None, Meta(description="why predicted errors may be too small")] = None
 
 
 class RestFacts(Struct, forbid_unknown_fields=True):

@@ -56,8 +56,8 @@ def warnings(subject: Subject) -> list[str]:
         found.append("The layers were edited after the plan was measured: its measurements are left out. Run mpq search or mpq eval again.")
     if subject.table is not None:
         found += [f"{line[0].upper()}{line[1:]}." for line in self_check_warnings(subject.table.finish)]
-    caution = (subject.plan.data if subject.plan else subject.table.header.data if subject.table else {}).get("caution")
-    found += [f"{str(caution)[0].upper()}{str(caution)[1:]}."] if caution else []
+    data = subject.plan.data if subject.plan else subject.table.header.data if subject.table else {}
+    found += [f"{str(data[name])[0].upper()}{str(data[name])[1:]}." for name in ("caution", "shift") if data.get(name)]
     if subject.table is not None and subject.table.missing:
         missing, whole = len(subject.table.missing), len(subject.table.missing) + len(subject.table.errors)
         found.append(f"The analysis is unfinished: {missing:,} of {whole:,} values are missing. Run mpq analyze again; it resumes.")

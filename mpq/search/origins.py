@@ -22,6 +22,7 @@ _READING = (
     "gap",
     "parts",
     "caution",
+    "shift",
 )  # needed to read and split the data again
 
 

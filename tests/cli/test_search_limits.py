@@ -170,3 +170,13 @@ def test_a_limit_on_samples_on_which_the_reference_is_nearly_certain_says_so(fol
     rests = "warning: --max-error rests on the held-out samples of the analysis, and the reference is nearly certain on these samples"
     assert rests in done("search --budget 6bits --max-error 1 --trials 1").err
     assert "warning: the reference is nearly certain on these samples" in done("search --budget 6bits --trials 1").err
+
+
+def test_a_search_says_that_its_calibration_samples_are_easier_and_the_plan_keeps_it(folder: Path) -> None:
+    path = folder / "model.sensitivity.jsonl"
+    first, _, others = path.read_text().partition("\n")
+    header = json.loads(first)
+    header["data"]["shift"] = "the calibration samples are easier"
+    path.write_text(f"{json.dumps(header)}\n{others}")
+    assert "warning: the calibration samples are easier" in done("search --budget 6bits --trials 0").err
+    assert yaml.safe_load((folder / "plan.yaml").read_text())["data"]["shift"] == "the calibration samples are easier"

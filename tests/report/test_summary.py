@@ -61,6 +61,8 @@ def test_bad_predictions_of_the_analysis_are_warned_of() -> None:
 def test_a_caution_of_the_data_is_repeated() -> None:
     cautious = replace(plan(), data={"caution": "only 3 samples"})
     assert warnings(Subject("x", plan=cautious)) == ["Only 3 samples."]
+    both = replace(plan(), data={"caution": "only 3 samples", "shift": "easier samples"})
+    assert warnings(Subject("x", plan=both)) == ["Only 3 samples.", "Easier samples."]
 
 
 def test_schemes_that_were_not_measured_are_warned_of() -> None:

@@ -1,4 +1,5 @@
-"""Detects whether the reference is nearly certain of its answers, as models are on their training samples.
+"""Detects whether the reference is nearly certain of its answers, as models are on their training samples, and whether it is more certain
+on calibration samples than on held-out ones.
 
 A quantization error that hardly changes a certain answer changes an uncertain one a lot. So divergences on training samples are far below
 those on other data: for a ResNet on CIFAR-10 by a factor of a hundred.
@@ -21,6 +22,9 @@ from mpq.models.running.metrics import KLDivergence, Metric
 _SAMPLES = 256
 _CERTAIN = 0.02  # share of the entropy of a completely unknown answer
 _RIGHT = 0.99
+_APART = 1.25  # times the entropy on calibration samples
+_FEWEST = 4  # samples
+_ERRORS = 3.0  # standard errors between the two means
 
 
 class Certainty:
@@ -69,19 +73,39 @@ class Certainty:
             f"training data: divergences on other data will be larger; {advice}"
         )
 
+    @property
+    def by_sample(self) -> Tensor:
+        """The mean entropy of each sample, nats."""
+        return torch.cat([each.by_sample for each in self._found]) if self._found else torch.zeros(0, dtype=torch.float64)
+
+    def shift_note(self, held_out: Certainty) -> str | None:
+        """What to say where the reference is clearly more certain on these calibration samples than on held-out ones; None elsewhere."""
+        mine, others = self.by_sample, held_out.by_sample
+        if min(len(mine), len(others)) < _FEWEST:
+            return None
+        low, high = float(mine.mean()), float(others.mean())
+        noise = math.sqrt(float(mine.var()) / len(mine) + float(others.var()) / len(others))
+        if high < _APART * low or high - low < _ERRORS * noise:
+            return None
+        return (
+            f"the calibration samples are easier than the held-out ones (mean entropy of the reference {low:.2g} and {high:.2g} nats), so "
+            "errors in the table and predicted errors are too small for other data; calibrate on more samples, of more documents"
+        )
+
 
 class _Answers(NamedTuple):
     entropy: Tensor  # nats, for each position that counts
+    by_sample: Tensor  # its mean over each sample
     right: Tensor  # for each sample with one label; empty without labels
     classes: int
 
 
-def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) -> str | None:
-    """A note if the reference is nearly certain on calibration samples; else None.
+def certainty_of(module: nn.Module, batches: Sequence[Batch], metric: Metric) -> Certainty:
+    """How certain the reference is on some samples.
 
     Args:
         module: the unquantized model.
-        batches: calibration samples; the first ones are run.
+        batches: the first of their samples are run.
         metric: the comparison of the analysis.
     """
     certainty = Certainty(metric)
@@ -89,7 +113,7 @@ def certainty_note(module: nn.Module, batches: Sequence[Batch], metric: Metric) 
         if not certainty.wants or not isinstance(metric, Comparison):
             break
         certainty.add(metric.picked(forward(module, batch)), batch)
-    return certainty.note("calibrate on validation data")
+    return certainty
 
 
 def _answers(metric: Metric, output: Tensor, batch: Batch, *, masked: bool) -> _Answers:
@@ -97,6 +121,7 @@ def _answers(metric: Metric, output: Tensor, batch: Batch, *, masked: bool) -> _
     probabilities, negative, *more = metric.prepare([output], batch.mask if masked else None)
     weights = next((extra for extra in more if extra.ndim == 2), None)
     entropy = -negative if weights is None else -negative[weights > 0]
+    by_sample = -negative.double().mean(-1) if weights is None else -(negative.double() * weights).sum(-1)
     labelled = batch.labels is not None and batch.labels.ndim == 1 and probabilities.shape[1] == 1 and not batch.labels.is_floating_point()
     right = probabilities[:, 0].argmax(-1) == batch.labels if labelled else torch.zeros(0, dtype=torch.bool)
-    return _Answers(entropy.flatten().double(), right, output.shape[-1])
+    return _Answers(entropy.flatten().double(), by_sample, right, output.shape[-1])

@@ -3,8 +3,12 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.batch import Batch
-from mpq.models.running.certainty import certainty_note
+from mpq.models.running.certainty import certainty_of
 from mpq.models.running.comparison import Comparison, Part
+
+
+def certainty_note(module: nn.Module, batches: list[Batch], metric: Comparison) -> str | None:
+    return certainty_of(module, batches, metric).note("calibrate on validation data")
 
 
 class Scaled(nn.Module):
@@ -57,3 +61,23 @@ def test_padding_and_probabilities() -> None:
     assert certainty_note(Scaled(9.0), [Batch((rows,), mask=mask)], LOGITS) is not None
     probabilities = Comparison([Part("output", "kl_divergence", probabilities=True)])
     assert certainty_note(Scaled(1.0), [Batch((ROWS,))], probabilities) is not None
+
+
+def test_calibration_samples_that_are_easier_than_held_out_ones_are_told() -> None:
+    torch.manual_seed(0)
+    rows = ROWS * (1 + 0.1 * torch.rand(12, 1))
+    easy, hard = certainty_of(Scaled(3.0), [Batch((rows,))], LOGITS), certainty_of(Scaled(1.5), [Batch((rows,))], LOGITS)
+    note = easy.shift_note(hard)
+    assert note is not None
+    low, high = float(easy.by_sample.mean()), float(hard.by_sample.mean())
+    assert f"(mean entropy of the reference {low:.2g} and {high:.2g} nats)" in note
+    assert hard.shift_note(easy) is None
+    assert easy.shift_note(certainty_of(Scaled(2.9), [Batch((rows,))], LOGITS)) is None
+    assert easy.shift_note(certainty_of(Scaled(1.5), [Batch((rows[:3],))], LOGITS)) is None  # too few to say
+
+
+def test_the_entropy_of_a_sample_leaves_padding_out() -> None:
+    rows = torch.stack([ROWS, torch.zeros_like(ROWS)], 1)
+    mask = torch.tensor([[True, False]]).repeat(12, 1)
+    found = certainty_of(Scaled(3.0), [Batch((rows,), mask=mask)], LOGITS).by_sample
+    assert torch.allclose(found, torch.full((12,), entropy(3.0), dtype=torch.float64), rtol=1e-5)
