@@ -70,6 +70,7 @@ class SearchSection(Struct, forbid_unknown_fields=True):
         Text | Number | None, Meta(description="instead of a budget: the smallest plan that loses at most this much of the metric")
     ] = None
     metric: Annotated[Text | None, Meta(description="package.module:callable, your own metric for max_drop")] = None
+    max_latency: Annotated[Text | None, Meta(description="limit on the time of one call, such as 3ms, by the file of mpq profile")] = None
     memory: Annotated[Limit | None, Meta(description="limit of the loaded model with packed weights: 20MB or 30%")] = None
     start: Annotated[Text | dict[Name, SchemeText] | None, Meta(description="a plan to start from: its path, or schemes by layer name")] = (
         None

@@ -9,6 +9,7 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, progress, say
 from mpq.cli.find_inputs import EXAMPLES, read_data, reopen_model
+from mpq.cli.find_latency import predicted_latency
 from mpq.cli.load_cost import loading_of
 from mpq.cli.options import Dtype, Factory, Json, SeqLen, Trust, dtype_of
 from mpq.config import DataSettings
@@ -80,6 +81,8 @@ def command(
         assert reference.path is not None
         place: dict[str, Any] = {"reference": reference.path, "factory": reference.factory, "trust": trust, "dtype": dtype}
         loads = {what: loading_of(what, artifact, **place) for what in ("reference", "packed")}
+    predicted = predicted_latency(artifact, header.schemes, model=str(header.model.get("sha256"))) if wanted is None else None
+    told = _predicted(pairs, predicted)
     if refused:
         say(f"batch sizes that the model does not accept: {', '.join(map(str, refused))}")
     if json:
@@ -90,6 +93,7 @@ def command(
                 "threads": torch.get_num_threads(),
                 "dtype": dtype,
                 "latency": {pair.label: _figures(pair) for pair in pairs},
+                **({} if told is None else {"predicted": told}),
                 "tokens_per_second": None if decoding is None else _figures(decoding),
                 "load": {what: vars(found) for what, found in loads.items()},
             }
@@ -105,9 +109,21 @@ def command(
         columns.append(f"unpacked {dtype}")
         rows = [row + [""] * (len(columns) - len(row)) for row in rows]
     print_table(columns, rows, title=f"{artifact.name}, {torch.get_num_threads()} threads")
+    if told is not None:
+        measured = "" if told["measured"] is None else f", measured {1e3 * told['measured']:.3g} ms"
+        print_lines([f"batch {told['batch']}: predicted {1e3 * told['seconds']:.3g} ms by `mpq profile`{measured}"])
     print_lines(
         [f"the file has {artifact_bytes(artifact) / 1e6:,.1f} MB; `mpq show {artifact} --kernels` shows which kernel runs each layer"]
     )
+
+
+def _predicted(pairs: list[Pair], predicted: tuple[float, int] | None) -> dict[str, Any] | None:
+    """What the profile predicts for the packed model, in seconds, next to what was measured with as many samples."""
+    if predicted is None:
+        return None
+    milliseconds, batch = predicted
+    measured = next((pair.packed for pair in pairs if pair.label == f"batch {batch}"), None)
+    return {"batch": batch, "seconds": milliseconds / 1e3, "measured": measured}
 
 
 def _sizes(text: str) -> list[int]:

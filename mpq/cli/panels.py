@@ -13,7 +13,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "How it is measured": ("method", "held_out", "seed"),
     },
     "search": {
-        "More limits": ("scope", "max_drop", "metric", "cost", "memory"),
+        "More limits": ("scope", "max_drop", "metric", "cost", "max_latency", "memory"),
         "What layers may use": ("target", "candidates", "min_bits", "tie", "uniform", "quantizer"),
         "How it is searched": ("timeout", "start", "seed", "storage"),
         "Model": ("model",),

@@ -11,6 +11,7 @@ from mpq.budget import SCOPES, Budget, budget_range
 from mpq.cli import complete
 from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
+from mpq.cli.find_latency import latency_cost, split_costs
 from mpq.cli.options import Cache, Config, Factory, Json, Trust, cache_folder, default_of, merged
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.config import SearchSettings, settings_from
@@ -106,6 +107,14 @@ def command(
             help="Additional limit: FILE is a CSV with columns layer,scheme,NAME; the total of NAME must not exceed MOST. May be repeated.",
         ),
     ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="An additional limit: the time of one call, 3ms, as `mpq profile` predicts it; its file is looked for beside the "
+            "sensitivity file, or named by --cost FILE.",
+        ),
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Additional limit: the memory of the loaded model with packed weights, 20MB or 30%.")
     ] = None,
@@ -163,6 +172,7 @@ def command(
 
     Example: mpq search --budget 4.5bits --pin conv1=int8
     """
+    cost, profile = split_costs(cost, timed=max_latency is not None)
     options = {"budget": budget, "scope": scope, "trials": trials, "timeout": timeout, "seed": seed, "storage": storage}
     steering = {
         "pins": _pairs(pin, "--pin PATTERN=SCHEME", "conv1=int8"),
@@ -171,19 +181,22 @@ def command(
         "candidates": {name: _parts(text) for name, text in _pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
         "costs": _numbers(_pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
     }
-    options |= {"rest": rest, "max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory}
+    options |= {"rest": rest, "max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory, "max_latency": max_latency}
     if uniform is not None:
         _refuse_others(options | steering | {"from": start, "explain": explain, "for": target})
     elif quantizer is not None:
         raise UsageError("--quantizer needs --uniform: a search uses the quantizer of its analysis")
     choices = merged("search", config, options | {name: value or None for name, value in steering.items()})
-    wanted, limit, drop, own = (choices.pop(name, None) for name in ("budget", "max_error", "max_drop", "metric"))
+    wanted, limit, drop, own, latency = (choices.pop(name, None) for name in ("budget", "max_error", "max_drop", "metric", "max_latency"))
     if any(value is not None for value in (budget, max_error, max_drop)):  # limits on the command line replace those in the file
         wanted, limit, drop = budget, max_error, max_drop
         own = own if drop is not None or metric is not None else None
     if (drop is None) != (own is None):
         raise UsageError("give --max-drop and --metric together: write for example --max-drop 0.5% --metric evaluation:accuracy")
     scope = choices.pop("scope", None)
+    if latency is not None and (wanted, limit, drop, uniform) == (None, None, None, None):
+        say("no --budget: every size within --max-latency is allowed")
+        wanted = "100%"
     asked = limit is not None or drop is not None or uniform is not None
     budgets: list[Budget | None] = [None] if wanted is None and asked else [*_budgets(wanted, scope)]
     source = sensitivity or only_analysis(Path())
@@ -196,6 +209,9 @@ def command(
     quality = Quality(None if limit is None else float(limit), None if drop is None else read_drop(str(drop)), own)
 
     table = stored_as(read_sensitivity(source), settings_from(SearchSettings, {"rest": choices.get("rest")}).rest)
+    if latency is not None:
+        given = latency_cost(str(latency), profile, source, model=str(table.header.model.get("sha256")))
+        choices["costs"] = {**choices.get("costs", {}), **given}
     for line in self_check_warnings(table.finish):
         warn(line)
     for note in table.notes:

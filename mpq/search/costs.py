@@ -6,7 +6,7 @@ A cost file is CSV with the columns `layer`, `scheme` and one column of numbers 
     conv1,int4-g32,0.12
     conv1,int8,0.10
 
-The cost of a plan is the sum over its layers.
+The cost of a plan is the sum over its layers. A file of `mpq profile` also says what a call takes besides (`records/latency.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mpq.errors import BudgetError, FormatError, SchemeError, UsageError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.limits import SHOWN_TEXT
 from mpq.reading.documents import Document, csv_rows, read_text
+from mpq.records.latency import LatencyFacts, read_latency_facts
 from mpq.records.loaded_size import loaded_bytes
 from mpq.records.sensitivity import Sensitivity
 from mpq.search.problem import Group, Limit
@@ -49,6 +50,7 @@ def cost_limits(table: Sensitivity, groups: Sequence[Group], costs: Mapping[str,
 
 def _of_file(path: Path, groups: Sequence[Group], limit: float) -> Limit:
     name, known = read_costs(path)
+    facts = profile_facts(path)
     rows = []
     for group in groups:
         missing = next(((layer, s) for o in group.options for layer, s in o.schemes.items() if (layer, s) not in known), None)
@@ -57,7 +59,10 @@ def _of_file(path: Path, groups: Sequence[Group], limit: float) -> Limit:
                 f"{path} has no {name} for layer '{missing[0]}' under {missing[1]}: add the line {missing[0]},{missing[1]},NUMBER"
             )
         rows.append(tuple(sum(known[pair] for pair in option.schemes.items()) for option in group.options))
-    return Limit(name, float(limit), tuple(rows))
+    limit, rest = float(limit), 0.0 if facts is None else facts.rest_ms
+    if limit < rest:
+        raise BudgetError(f"{name} of {limit:g} cannot be met: {rest:.3g} is spent outside of the layers ({path})")
+    return Limit(name, limit, tuple(rows), rest)
 
 
 def _of_memory(table: Sensitivity, groups: Sequence[Group], text: str) -> Limit:
@@ -97,7 +102,9 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
         FormatError: if the file is missing or does not have this form.
     """
     document = Document(None, str(path), FormatError, "write for example conv1,int8,0.10")
-    rows = list(csv_rows(read_text(path, error=FormatError, absent="name a CSV file of costs"), document))
+    text = _text(path)
+    facts, rest = read_latency_facts(text, path), text.partition("\n")[2]
+    rows = list(csv_rows(text if facts is None else f"\n{rest}", document))  # an empty line, to count lines as they are
     columns = list(rows[0][1]) if rows else []
     names = [column for column in columns if column not in ("layer", "scheme")]
     if len(names) != 1 or len(columns) != 3:
@@ -110,6 +117,19 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
             raise FormatError(f"{path}, line {line}: {shown(pair[0])} under {pair[1]} appears twice: remove one of the lines")
         found[pair] = _cost(row[names[0]], f"{path}, line {line}: {shown(names[0])[1:-1]}")
     return names[0], found
+
+
+def profile_facts(path: Path) -> LatencyFacts | None:
+    """What a file of `mpq profile` says of itself; None for other cost files.
+
+    Raises:
+        FormatError: if the file is missing or damaged.
+    """
+    return read_latency_facts(_text(path), path)
+
+
+def _text(path: Path) -> str:
+    return read_text(path, error=FormatError, absent="name a CSV file of costs")
 
 
 def _scheme(text: str, place: str) -> Scheme:
