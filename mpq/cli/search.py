@@ -108,12 +108,7 @@ def command(
         ),
     ] = None,
     max_latency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="An additional limit: the time of one call, 3ms, as `mpq profile` predicts it; its file is looked for beside the "
-            "sensitivity file, or named by --cost FILE.",
-        ),
+        str | None, typer.Option(metavar="TIME", help="Additional limit: 3ms for one call, by `mpq profile`; --cost FILE names its file.")
     ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Additional limit: the memory of the loaded model with packed weights, 20MB or 30%.")
