@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mpq.report import render as render_file
+from mpq.report.colors import HEAT_DARK, HEAT_LIGHT
 from mpq.report.render import render
 from mpq.report.report_input import Subject
 from mpq.report.rows import LEVELS
@@ -155,7 +156,7 @@ def test_text_stands_out_from_what_it_lies_on(dark: bool) -> None:
         assert contrast(color[text], color["page"]) >= 4.5, text
     deep = "#17120e" if dark else "#ffffff"
     for level in range(LEVELS):
-        assert contrast(color[f"h{level}"], deep if level >= 7 else color["ink"]) >= 4.5, level
+        assert contrast((HEAT_DARK if dark else HEAT_LIGHT)[level], deep if level >= 7 else color["ink"]) >= 4.5, level
     assert contrast(color["plain"], color["card"]) >= 3
 
 
@@ -165,7 +166,7 @@ def test_a_compared_plan_stands_on_the_plot_and_in_its_table() -> None:
     page = render(replace(whole(found), other=("old.yaml", other)))
     assert "old.yaml, predicted" in page
     assert "old.yaml, held-out" not in page
-    assert page.count('<g class="compared predicted">') == 4  # two frames, each with its legend
+    assert page.count('<g class="compared predicted">') == 3  # in two frames, and in the legend
     assert f'<th scope="row">old.yaml</th><td>{other.size.effective_bits:.4f}</td><td>{other.size.layer_bytes:,}</td>' in page
 
 
