@@ -59,7 +59,7 @@ def command(
     batch = profiled_batch(data.batches[0], batch_size)
     found = profile(loaded.module, header.layers, header.candidates, batch, seconds=seconds)
     times = {pair: 1e3 * spent for pair, spent in found.layers.items()}
-    facts = LatencyFacts(runtime, this_machine(), torch.__version__, threads(), loaded.sha256, batch_size, 1e3 * found.rest)
+    facts = LatencyFacts(runtime, this_machine(), str(torch.__version__), threads(), loaded.sha256, batch_size, 1e3 * found.rest)
     write_latencies(path, facts, times)
     if json:
         print_json({"output": str(path), "whole_ms": 1e3 * found.whole, "rest_ms": facts.rest_ms, "layers": len(header.layers)})
