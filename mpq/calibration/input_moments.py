@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.calibration.accumulate import Moments
+from mpq.calibration.memory_parts import memory_parts
 from mpq.calibration.operands import product
 from mpq.calibration.placement import Placement, place
 from mpq.calibration.statistics_entry import entry_of, from_parts, most_bytes, to_parts
@@ -87,16 +88,26 @@ class CalibrationStatistics(Mapping[str, Statistics]):
         data: calibration samples.
         limit_bytes: of all that is collected at once; a layer that needs more is collected alone.
         known: where statistics are kept, so that no part is collected twice.
+        together: names of layers that are collected without the others; empty for all.
 
     Attributes:
         fallbacks: why a layer has no statistics, by its name, as far as the parts have been collected.
     """
 
     def __init__(
-        self, module: nn.Module, layers: Iterable[Layer], data: Data, *, limit_bytes: int = LIMIT_BYTES, known: Scope | None = None
+        self,
+        module: nn.Module,
+        layers: Iterable[Layer],
+        data: Data,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        known: Scope | None = None,
+        together: Collection[str] = (),
     ) -> None:
         self._module, self._data, self._known = module, data, known or Scope(Store(memory=0), {})
-        self._parts = list(_parts(layers, limit_bytes))
+        wanted = list(layers)
+        groups = [[layer for layer in wanted if (layer.name in together) == inside] for inside in (True, False)]
+        self._parts = [part for group in groups for part in memory_parts(group, limit_bytes)]
         self._part_of = {layer.name: number for number, part in enumerate(self._parts) for layer in part}
         self._current: tuple[int, Collected] | None = None
         self.fallbacks: dict[str, str] = {}
@@ -147,11 +158,12 @@ def statistics_for(
     *,
     limit_bytes: int = LIMIT_BYTES,
     known: Scope | None = None,
+    together: Collection[str] = (),
 ) -> Collected | CalibrationStatistics:
     """What `Variants` needs for `quantizer`: nothing, or the statistics of `layers` on `data`; see `CalibrationStatistics`."""
     if not quantizer.needs_statistics:
         return Collected()
-    return CalibrationStatistics(module, layers, data, limit_bytes=limit_bytes, known=known)
+    return CalibrationStatistics(module, layers, data, limit_bytes=limit_bytes, known=known, together=together)
 
 
 class InputWatch(Watch):  # type: ignore[no-untyped-call]
@@ -247,7 +259,7 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
 
     def _kept(self, vectors: Tensor) -> Tensor | None:
         """Which of the vectors are not padding, bool [positions]; None if all are data, or their positions are not those of a mask."""
-        return next((mask.flatten() for mask in self.masks if mask.numel() == vectors.shape[1]), None)
+        return next((mask.flatten().to(vectors.device) for mask in self.masks if mask.numel() == vectors.shape[1]), None)
 
     def _outer(self, vectors: Tensor, kept: Tensor | None) -> Tensor:
         """Sums of outer products, float32 [groups, values, values]; kept for the next call, since layers often share their input."""
@@ -256,31 +268,6 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
             values = vectors.float() if kept is None else kept_values(vectors.float(), kept.view(1, -1, 1))
             self._last = (key, vectors, values.mT @ values)
         return self._last[2]
-
-
-def _parts(layers: Iterable[Layer], limit_bytes: int) -> Iterator[list[Layer]]:
-    """Consecutive layers whose moments together fit `limit_bytes`; at least one layer in each part."""
-    part: list[Layer] = []
-    held = 0
-    for layer in layers:
-        size = _moment_bytes(layer)
-        if part and held + size > limit_bytes:
-            yield part
-            part, held = [], 0
-        part.append(layer)
-        held += size
-    if part:
-        yield part
-
-
-def _moment_bytes(layer: Layer) -> int:
-    """Bytes of the moments of one layer while they are collected."""
-    return 8 * experts(layer) * layer.matrix[1] ** 2
-
-
-def experts(layer: Layer) -> int:
-    """The number of matrices in a layer that may each have separate inputs."""
-    return layer.shape[0] if layer.operator == "matmul" and len(layer.shape) == 3 else 1
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mpq.calibration.input_moments import InputWatch, experts, plain_kernels
+from mpq.calibration.input_moments import InputWatch, plain_kernels
+from mpq.calibration.memory_parts import experts
 from mpq.calibration.placement import Placement
 from mpq.data.dataset import Data
 from mpq.models.memory.storage_tracker import pointer

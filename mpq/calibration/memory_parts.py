@@ -1,0 +1,32 @@
+"""Layers in parts whose second moments fit into memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mpq.records.layer import Layer
+
+
+def memory_parts(layers: Iterable[Layer], limit_bytes: int) -> Iterator[list[Layer]]:
+    """Consecutive layers whose moments together fit `limit_bytes`; at least one layer in each part."""
+    part: list[Layer] = []
+    held = 0
+    for layer in layers:
+        size = _moment_bytes(layer)
+        if part and held + size > limit_bytes:
+            yield part
+            part, held = [], 0
+        part.append(layer)
+        held += size
+    if part:
+        yield part
+
+
+def _moment_bytes(layer: Layer) -> int:
+    """Bytes of the moments of one layer while they are collected."""
+    return 8 * experts(layer) * layer.matrix[1] ** 2
+
+
+def experts(layer: Layer) -> int:
+    """The number of matrices in a layer that may each have separate inputs."""
+    return layer.shape[0] if layer.operator == "matmul" and len(layer.shape) == 3 else 1

@@ -1,0 +1,15 @@
+from mpq.calibration.memory_parts import experts, memory_parts
+from mpq.records.layer import Layer
+from tests.small import linear
+
+
+def test_a_part_takes_as_many_consecutive_layers_as_fit_and_at_least_one() -> None:
+    layers = [linear("a", 4, 10), linear("b", 4, 10), linear("c", 4, 30), linear("d", 4, 10)]
+    named = [[layer.name for layer in part] for part in memory_parts(layers, 2 * 8 * 10**2)]
+    assert named == [["a", "b"], ["c"], ["d"]]
+    assert list(memory_parts([], 1)) == []
+
+
+def test_a_weight_of_three_dimensions_that_is_multiplied_holds_a_matrix_for_each_expert() -> None:
+    assert experts(linear("a", 4, 10)) == 1
+    assert experts(Layer("e", ("e",), (5, 4, 10), (0, 1), "float32", "matmul", ("e",))) == 5
