@@ -5,39 +5,47 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from torch import nn
 
 from mpq.analyze.coverage import coverage_of
+from mpq.analyze.memory import Expected, expected_memory
 from mpq.analyze.methods.base import Context, Progress
 from mpq.analyze.methods.registry import method_named
+from mpq.analyze.parts import layers_of_part, read_part
 from mpq.analyze.prepare import prepare
-from mpq.analyze.resume import open_journal
 from mpq.analyze.selfcheck import self_check
+from mpq.analyze.task import Prepared
+from mpq.analyze.together import begun
 from mpq.analyze.unseen_rows import unseen_notes, unseen_rows
 from mpq.analyze.without_data import analyze_without_data
 from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
 from mpq.choices import AnalysisChoices, spelled_out
 from mpq.config import AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
+from mpq.errors import UsageError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.memory.store import Store
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
 from mpq.models.running.quantize_processes import workers_of
+from mpq.models.running.ranks import Alone, Ranks
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
+from mpq.tensors.quantizers.base import Quantizer
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_special
 
 WORK = "analysis"  # its name in messages
+_LARGE = 2_000_000_000  # bytes that are worth a line
 
 
 @spelled_out(AnalysisSettings, AnalysisChoices)
@@ -53,6 +61,9 @@ def analyze(
     cache: Path | str | None = None,
     progress: bool = False,
     workers: int | str = 1,
+    part: str | None = None,
+    ranks: Ranks | None = None,
+    tell: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
     **choices: Unpack[AnalysisChoices],
 ) -> Sensitivity:
@@ -70,6 +81,10 @@ def analyze(
         progress: show progress: a bar on a terminal, a line in a notebook.
         workers: processes that quantize, or "auto"; the values are the same for any number. More than one needs a script that guards
             its main part with `if __name__ == "__main__"`.
+        part: "1/2" analyzes the first of two parts of the layers, for `mpq merge`; the result is then unfinished.
+        ranks: the processes that do this analysis together; each calls this function, only rank 0 gives `output`, and all use one `cache`
+            folder. None: this process alone.
+        tell: called before the first measurement with the expected peak memory, in words, if that is 2 GB or more.
         on_progress: called after each measurement.
         settings: one object instead of the following keywords.
         **choices: see `AnalysisSettings`.
@@ -77,10 +92,11 @@ def analyze(
     Raises:
         ConfigError: if a keyword is unknown or has the wrong type, or settings and keywords are both given.
         HeldError: if another process is writing to `output`.
+        UsageError: if `part` is not a part, or there are more parts than layers.
         MismatchError: if `output` has an analysis of a different model, data or settings.
         MpqError: any error of `prepare` or of measuring.
     """
-    chosen = chosen_settings(AnalysisSettings, settings, choices)
+    chosen, wanted = chosen_settings(AnalysisSettings, settings, choices), None if part is None else read_part(part)
     path = None if output is None else Path(output)
     if path is not None:
         refuse_special(path)
@@ -90,7 +106,19 @@ def analyze(
         chosen_so = {"batch_axis": None if batch_axis is None else str(batch_axis), "seed_each_forward": seed_each_forward}
         reading = {**(reading or {}), **{name: value for name, value in chosen_so.items() if value}}
     with held(path, work=WORK) if path is not None else nullcontext(), reported("analyze", wanted=progress, also=on_progress) as advance:
-        return _analyze(loaded, data, chosen, path, reading, opened(cache, loaded.offload), str(workers), advance)
+        return _analyze(
+            loaded,
+            data,
+            chosen,
+            path,
+            reading,
+            opened(cache, loaded.offload),
+            str(workers),
+            wanted,
+            ranks or Alone(),
+            tell or (lambda _: None),
+            advance,
+        )
 
 
 def _analyze(
@@ -101,38 +129,60 @@ def _analyze(
     reading: dict[str, object] | None,
     store: Store,
     workers: str,
+    part: tuple[int, int] | None,
+    ranks: Ranks,
+    tell: Callable[[str], None],
     on_progress: Progress,
 ) -> Sensitivity:
+    if samples is None and part is not None:
+        raise UsageError("--part divides measuring on data: an analysis without data takes seconds, so leave it out")
     if samples is None:
         return analyze_without_data(loaded, chosen, output=path, path=_place(loaded, path), on_progress=on_progress)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
-    prepared = prepare(loaded, samples, chosen, path=_place(loaded, path), reading=reading, earlier=earlier, store=store)
-    table, journal = open_journal(prepared.header, path)
+    settle = partial(prepare, loaded, samples, chosen, path=_place(loaded, path), reading=reading, earlier=earlier, store=store)
+    prepared, table, journal = begun(ranks, loaded, samples, path, settle)
     if table.finished:
         return table
+    own = None if part is None else frozenset(layer.name for layer in layers_of_part(table.layers, table.header.candidates, part))
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
     known = scope_for(store, loaded.sha256, prepared.first)
     processes = workers_of(workers, sum(layer.weights * len(table.header.candidates[layer.name]) for layer in table.layers))
     limit = LIMIT_BYTES if loaded.offload is None else min(LIMIT_BYTES, loaded.offload.limit)
-    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit, known=known)
+    statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit, known=known, together=own or ())
     context = Context(
         model=loaded,
         prepared=prepared,
         table=table,
         variants=Variants(
-            loaded.module, table.layers, quantizer, statistics=statistics, offload=loaded.offload, codes=known, workers=processes
+            loaded.module,
+            table.layers,
+            quantizer,
+            statistics=statistics,
+            offload=loaded.offload,
+            codes=known,
+            workers=processes,
+            ranks=ranks,
         ),
         save=(lambda _: None) if journal is None else (lambda records: journal.append(*records)),
         on_progress=on_progress,
+        part=own,
+        ranks=ranks,
     )
+    expected = _expected(loaded, prepared, quantizer) if ranks.leads and loaded.offload is None else None
+    if expected is not None and expected.total >= _LARGE:
+        tell(expected.line)
     with closing(journal) if journal is not None else nullcontext():
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
+        if own is not None:
+            return table
         context.cost["method_seconds"] = time.monotonic() - began
         unseen = unseen_rows(context) if loaded.offload is None else {}
         context.notes += [*unseen_notes(unseen), *context.variants.notes, *store.notes]
         check = self_check(context)
-        context.cost["peak_memory_bytes"] = peak_memory()
+        context.cost |= ranks.sums({name: value for name, value in context.cost.items() if name.endswith("_passes")})
+        context.cost |= {} if expected is None else {"expected_memory_bytes": expected.total}
+        context.cost |= {"peak_memory_bytes": peak_memory()} | ({"ranks": ranks.size} if ranks.size > 1 else {})
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(context.variants.fallbacks)} if context.variants.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
@@ -141,6 +191,11 @@ def _analyze(
         coverage = coverage_of(loaded, prepared).to_dict()
         context.record([{"finish": {"cost": cost, "check": check, "coverage": coverage, **tables, **without, **notes, **parts}}])
     return table
+
+
+def _expected(loaded: LoadedModel, prepared: Prepared, quantizer: Quantizer) -> Expected:
+    fisher = prepared.header.settings["method"] == "fisher"
+    return expected_memory(loaded, prepared, gradients=fisher, statistics=quantizer.needs_statistics)
 
 
 def peak_memory() -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from mpq.analyze.methods.base import Context
 from mpq.evidence.prediction import additive, interactions, quality
 from mpq.formats.scheme import Scheme
+from mpq.models.running.ranks import float_bytes
 from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
@@ -27,8 +28,12 @@ def self_check(context: Context) -> dict[str, Any]:
     reference = Reference(model.module, prepared.calibration, prepared.metric, offload=model.offload)
     plans = list(random_plans(context.table, seed=int(context.prepared.header.data["seed"])))
     measured: list[float] = []
-    for done, plan in enumerate(plans, start=1):
-        measured.append(float(reference.errors(context.variants.weights(plan)).mean()))
+
+    def error_of(unit: int) -> float:
+        return float(reference.errors(context.variants.weights(plans[unit])).mean())
+
+    for done, error in enumerate(context.ranks.each(len(plans), error_of, pack=float_bytes, unpack=float), start=1):
+        measured.append(error)
         context.on_progress(done, len(plans), "self-check on whole plans")
     context.cost["self_check_passes"] = reference.forwards
     found = {"plans": len(plans), "additive": quality([additive(context.table, plan) for plan in plans], measured).to_dict()}

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mpq.analyze.methods.base import Context
 from mpq.calibration.rows import RowCounts, row_counts
+from mpq.models.running.ranks import float_bytes
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
@@ -63,9 +64,13 @@ def _added(context: Context, layer: Layer, counts: RowCounts) -> Iterator[tuple[
     share = _share(counts, once)
     reference = Reference(context.model.module, context.prepared.first.first(_SAMPLES), context.prepared.metric)
     weight = tensor_of(context.model.module, layer.parameters[0]).detach()
-    for scheme in context.table.header.candidates[layer.name]:
-        changed = torch.where(once.unsqueeze(1), context.variants.weight(layer.name, scheme), weight)
-        error = float(reference.errors({layer.parameters[0]: changed}).mean())
+    schemes = context.table.header.candidates[layer.name]
+
+    def error_of(unit: int) -> float:
+        changed = torch.where(once.unsqueeze(1), context.variants.weight(layer.name, schemes[unit]), weight)
+        return float(reference.errors({layer.parameters[0]: changed}).mean())
+
+    for scheme, error in zip(schemes, context.ranks.each(len(schemes), error_of, pack=float_bytes, unpack=float), strict=True):
         yield str(scheme), float(f"{max(0.0, error - share * context.table.mean(layer.name, scheme)):.6g}")
 
 

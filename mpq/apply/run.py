@@ -50,6 +50,7 @@ class Applied:
         decisions: the decision about each recovery step, in order.
         fallbacks: why a layer was quantized without input statistics, by its name.
         unchanged: layers whose weights are exactly representable in their scheme, so that quantization changes nothing.
+        remarks: what else the user should know, a line each.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Applied:
     decisions: tuple[Decision, ...]
     fallbacks: Mapping[str, str]
     unchanged: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         kept = ", ".join(each.name for each in self.decisions if each.kept) or "none"
@@ -66,8 +68,9 @@ class Applied:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the layers, one line each."""
-        return [f"'{name}' did not change: its weights are exactly representable in its scheme" for name in self.unchanged]
+        """Notes on the layers and the work, one line each."""
+        lines = [f"'{name}' did not change: its weights are exactly representable in its scheme" for name in self.unchanged]
+        return [*lines, *self.remarks]
 
     def decision(self, name: str) -> Decision:
         """The decision about one step."""
@@ -125,7 +128,8 @@ def apply(
     layers = checked_layers(wanted, loaded)
     split = _split_if_needed(wanted, loaded, data, recovery=recovery)
     quantizer = quantizer_named(wanted.quantizer)
-    known = scope_for(opened(cache), loaded.sha256, None if split is None else split.first)
+    store = opened(cache)
+    known = scope_for(store, loaded.sha256, None if split is None else split.first)
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first, known=known)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known)
     with _told(on_progress, on_recovery, progress=progress) as (layer_done, step_done):
@@ -142,7 +146,13 @@ def apply(
         write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
     return Applied(
-        path, contents.file_bytes, original, recovered.decisions, variants.fallbacks, () if allow_unchanged else tuple(source.unchanged)
+        path,
+        contents.file_bytes,
+        original,
+        recovered.decisions,
+        variants.fallbacks,
+        () if allow_unchanged else tuple(source.unchanged),
+        tuple(store.notes),
     )
 
 
@@ -193,7 +203,7 @@ class _Weights:
         matrix = self._variants.matrix(name)
         if not fits_range(matrix, weight.scheme):
             raise ApplyError(f"layer '{name}' at {weight.scheme}: its weights are too small for fp16; use bf16 or fp32 for it")
-        if not weight.scheme.is_float and torch.equal(weight.dequantize(), matrix):
+        if not weight.scheme.is_float and torch.equal(weight.dequantize().to(matrix.device), matrix):
             self.unchanged[name] = None
 
 

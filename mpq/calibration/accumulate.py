@@ -28,12 +28,14 @@ class _Sum:
         mine = slice(None) if group is None else slice(group, group + 1)
         self.counts[mine] += positions
         if placed.values is not None:
-            outer = outer[:, placed.values][:, :, placed.values]
+            values = placed.values.to(outer.device)
+            outer = outer[:, values][:, :, values]
         if placed.columns is None:
             self.total[mine] += outer
         else:
-            groups = torch.arange(len(self.counts))[mine]
-            self.total[groups[:, None, None], placed.columns[:, None], placed.columns] += outer
+            groups = torch.arange(len(self.counts), device=outer.device)[mine]
+            columns = placed.columns.to(outer.device)
+            self.total[groups[:, None, None], columns[:, None], columns] += outer
 
 
 class Moments:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli import complete
+from mpq.cli.analyze_ranks import Opening, follow_torchrun, followed, ranks_for
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, suggest, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.cli.next_step import code_options
@@ -21,6 +22,7 @@ from mpq.cli.options import (
     Cache,
     CheckpointKey,
     Config,
+    Device,
     Factory,
     Json,
     Mask,
@@ -41,9 +43,13 @@ from mpq.registry import either
 from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
+if TYPE_CHECKING:
+    from mpq.records.sensitivity import Sensitivity
+
 _DEFAULTS = AnalysisSettings()
 _DATA = tuple(each.name for each in fields(DataSettings))
 _SHOWN = 12
+LARGE_MEMORY = 2_000_000_000  # bytes; from here on, the expected and the measured peak are printed
 WITHOUT_DATA = "weight"  # the method that needs no data
 
 
@@ -148,9 +154,19 @@ def command(
         ),
     ] = None,
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that quantize; the values are the same for any number. [default: auto]")
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that share the work, each with the model and one thread (or OMP_NUM_THREADS): the values are the same for any "
+            "number. torchrun starts them on several machines. auto: one with all threads, and more to quantize. [default: auto]",
+        ),
     ] = "auto",
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="For machines that never meet: only part K of N of the layers. `mpq merge` joins the files."),
+    ] = None,
     cache: Cache = None,
+    device: Device = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -188,12 +204,18 @@ def command(
     settings = settings_from(AnalysisSettings, choices)
 
     target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
+    shared = cache_folder(cache, target)
+    limit = None if max_memory is None else size_bytes(max_memory)
+    loading = {"factory": factory, "trust": trust, "offload": offload, "max_memory": limit, "key": checkpoint_key, "device": device}
+    opening = Opening(model, {**loading, "allow_unexpected": allow_unexpected}, given, reading, settings.seed, shared, part)
+    if followed():
+        follow_torchrun(opening)
+        return
     check_output(target, inputs=(model, given, config))
     refuse_held(target, work="analysis")
 
     if max_memory is not None and offload is None:
         raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
-    limit = None if max_memory is None else size_bytes(max_memory)
 
     from mpq.analyze.choose_method import refuse_offloaded
     from mpq.analyze.run import analyze
@@ -204,15 +226,7 @@ def command(
 
     if offload is not None:
         refuse_offloaded(settings.method)
-    loaded = load_model(
-        model,
-        factory=factory,
-        trust=trust,
-        offload=offload,
-        max_memory=limit,
-        key=checkpoint_key,
-        allow_unexpected=allow_unexpected,
-    )
+    loaded = load_model(model, **opening.loading)
     for note in loaded.notes:
         say(note)
     source = calibration_source(given, loaded, needed=settings.method != WITHOUT_DATA)
@@ -220,9 +234,23 @@ def command(
     data = None if source is None else read_data(source, loaded, reading, seed=settings.seed)
     say(f"model: {loaded.hub or model} ({loaded.kind}); data: {'none' if data is None else data.description}")
     read = None if source is None else how_read(source, reading, target)
-    shared = cache_folder(cache, target)
-    with removed_if_bare(target), progress("analyze") as advance:
-        table = analyze(loaded, data, settings=settings, output=target, reading=read, cache=shared, workers=workers, on_progress=advance)
+    with removed_if_bare(target), ranks_for(workers, opening) as (ranks, codes), progress("analyze") as advance:
+        table = analyze(
+            loaded,
+            data,
+            settings=settings,
+            output=target,
+            reading=read,
+            cache=codes,
+            workers="1" if ranks else workers,
+            part=part,
+            ranks=ranks if data is not None else None,
+            tell=say,
+            on_progress=advance,
+        )
+    if part is not None and not table.finished:
+        _report_part(table, target, part, json=json)
+        return
     for line in self_check_warnings(table.finish):
         warn(line)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
@@ -235,7 +263,7 @@ def command(
         *self_check_lines(table.finish),
     ):
         say(note)
-    if offload is not None:
+    if offload is not None or (table.finish or {}).get("cost", {}).get("expected_memory_bytes", 0) >= LARGE_MEMORY:
         say(peak_line(table.finish))
     frame = table.frame()
     if json:
@@ -254,3 +282,15 @@ def command(
     unmeasured = " --trials 0" if data is None else ""
     code = code_options(table.header.model, table.header.data, trust=trust)
     suggest(f"mpq search{named} --budget 4.5bits{unmeasured}{code}")
+
+
+def _report_part(table: Sensitivity, target: Path, part: str, *, json: bool) -> None:
+    """Say what a part holds, and what to do with it."""
+    measured = len({name for name, _ in table.errors})
+    if json:
+        print_json({"output": str(target), "part": part, "layers": measured, "all_layers": len(table.layers)})
+        return
+    for note in (*table.notes, *table.header.notes):
+        say(note)
+    say(f"wrote {target}: {measured} of {len(table.layers)} layers, {len(table.errors)} figures; part {part} is complete")
+    suggest(f"mpq merge {target} OTHERS -o FILE, once all parts are there")

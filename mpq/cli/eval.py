@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table, warn
 from mpq.cli.eval_artifact import evaluate_artifact
-from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
+from mpq.cli.options import BatchAxis, BatchSize, Device, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
 from mpq.config import DataSettings
 
 
@@ -32,6 +32,7 @@ def command(
         list[str] | None,
         typer.Option(metavar="NAME", help="Outputs to compare, by name or glob. [default: all that are not computed from others]"),
     ] = None,
+    device: Device = None,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -56,7 +57,7 @@ def command(
         text_field=text_field,
     )
     known = plan_of(artifact, given=plan)
-    found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust)
+    found = evaluate_artifact(artifact, data, settings, reference=model, factory=factory, outputs=outputs or (), trust=trust, device=device)
     if known is not None and (line := beyond_plan(found, known[1].evidence, plan=known[0].name)) is not None:
         warn(line)
     if found.caution is not None:

@@ -25,6 +25,7 @@ def evaluate_artifact(
     factory: str | None = None,
     outputs: Sequence[str] = (),
     trust: bool = False,
+    device: str | None = None,
 ) -> Evaluation:
     """Compares the artifact with the model that it was made from.
 
@@ -36,6 +37,7 @@ def evaluate_artifact(
         outputs: those to compare; empty compares all.
         factory: what builds the module for a state dict, if the user names it.
         trust: allow a pickled reference, and the factory that the artifact names.
+        device: where both compute; see `load_model`.
 
     Raises:
         FormatError: if there is no artifact.
@@ -48,14 +50,16 @@ def evaluate_artifact(
     header = read_header(artifact)
 
     from mpq.evaluate.run import evaluate
+    from mpq.models.memory.devices import device_of, move
     from mpq.records.stands_alone import stands_alone
     from mpq.runtime.load import load
 
     def reopened(*, again: bool) -> LoadedModel:
-        return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust, again=again)
+        return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust, again=again, device=device)
 
     model = reopened(again=False)
     quantized = load(artifact) if stands_alone(header, artifact) else load(artifact, reopened(again=True).module)
+    move(quantized, device_of(model.module))
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
     with progress("eval") as advance:

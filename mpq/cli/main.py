@@ -22,6 +22,7 @@ INTERRUPTED = 130
 _COMMANDS = (
     "compress",
     "analyze",
+    "merge",
     "profile",
     "search",
     "apply",

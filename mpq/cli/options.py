@@ -101,7 +101,7 @@ Cache = Annotated[
     typer.Option(
         metavar="DIR|off",
         help="Folder for quantized codes and statistics that analyze, search and apply share; at most 8 GiB, safe to delete. [default: "
-        ".mpq-cache next to the sensitivity file or plan]",
+        ".mpq-cache next to the sensitivity file or plan, one folder up, or here]",
     ),
 ]
 Dtype = Annotated[
@@ -112,12 +112,28 @@ Dtype = Annotated[
         help="The dtype that the packed model computes in, like mpq.load(..., dtype=...). [default: that of the original]",
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where the model computes: cpu, cuda, cuda:1, mps, or auto for the fastest that is there. [default: cpu]",
+        rich_help_panel="Model",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 def cache_folder(cache: str | None, beside: Path) -> Path | None:
-    """The folder that `--cache` names, by default the one next to a file; None if the cache is off."""
-    return None if cache == "off" else beside.parent / CACHE if cache is None else Path(cache)
+    """The folder that `--cache` names; None if the cache is off.
+
+    By default it is the one next to a file. If there is none, it is the one a folder up (plans may be in a folder of their own) or in the
+    current folder, if that exists.
+    """
+    if cache is not None:
+        return None if cache == "off" else Path(cache)
+    places = [folder / CACHE for folder in (beside.parent, beside.absolute().parent.parent, Path())]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def dtype_of(name: str | None) -> torch.dtype | None:

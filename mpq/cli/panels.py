@@ -11,11 +11,12 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Layers": ("targets", "ignore"),
         "What an error is": ("metric", "outputs"),
         "How it is measured": ("method", "held_out", "seed"),
+        "Machines": ("workers", "part", "cache"),
     },
     "search": {
         "More limits": ("scope", "max_drop", "metric", "cost", "max_latency", "memory"),
         "What layers may use": ("target", "candidates", "min_bits", "tie", "uniform", "quantizer"),
-        "How it is searched": ("timeout", "start", "seed", "storage"),
+        "How it is searched": ("timeout", "start", "seed", "storage", "status"),
         "Model": ("model",),
     },
     "apply": {

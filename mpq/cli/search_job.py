@@ -61,6 +61,7 @@ class Job:
         factory: what builds the module for a state dict, if the user names it.
         cache: folder for codes and statistics.
         trust: allow a pickled model, and the factory or data that the table names.
+        device: where the model computes.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Job:
         factory: str | None = None,
         cache: Path | None = None,
         trust: bool,
+        device: str | None = None,
     ) -> None:
         self._table, self._source, self._settings, self._quality = table, source, settings, quality
-        self._reference, self._factory, self._cache, self._trust = reference, factory, cache, trust
+        self._reference, self._factory, self._cache, self._trust, self._device = reference, factory, cache, trust, device
 
     def run(self, budget: Budget | None) -> SearchResult:
         """The best plan within the budget and the quality limits; without a budget, the smallest plan within the quality limits.
@@ -94,7 +96,7 @@ class Job:
                 return search(self._table, budget, settings=self._settings)
             say(f"search: {self._source.name}, budget {budget}, up to {self._settings.trials} trials; --trials 0 uses the table only")
             measurer, settings = self._measurer, self._stored
-            with self._progress() as advance:
+            with self._progress(measurer) as advance:
                 return search(self._table, budget, measurer=measurer, settings=settings, on_progress=advance)
         return self._within(budget)
 
@@ -109,7 +111,9 @@ class Job:
         if self._settings.trials == 0:
             return uniform_plan(self._table, scheme, quantizer=quantizer)
         say(f"search: {self._source.name}, uniform {scheme}; --trials 0 writes the plan without measuring it")
-        return uniform_plan(self._table, scheme, quantizer=quantizer, measurer=self._opened(quantizer))
+        measurer = self._opened(quantizer)
+        with self._progress(measurer):
+            return uniform_plan(self._table, scheme, quantizer=quantizer, measurer=measurer)
 
     def _within(self, budget: Budget | None) -> SearchResult:
         from mpq.models.sources.state_dict import working_directory_importable
@@ -121,7 +125,7 @@ class Job:
             wanted = "the smallest plan" if budget is None else f"the best plan for {budget}"
             say(f"search: {self._source.name}, {wanted} with {' and '.join(told for _, told in limits)}")
             asked = [limit for limit, _ in limits]
-            with self._progress() as advance:
+            with self._progress(measurer) as advance:
                 if budget is None:
                     return search_smallest(self._table, asked, measurer=measurer, settings=settings, on_progress=advance)
                 return search_within(self._table, budget, asked, measurer=measurer, settings=settings, on_progress=advance)
@@ -228,9 +232,13 @@ class Job:
         return tie_cost(self._table, result.plan.budget or Budget(f"{result.plan.size.layer_bytes}B"), self._settings)
 
     @contextmanager
-    def _progress(self) -> Iterator[Progress]:
+    def _progress(self, measurer: PlanMeasurer) -> Iterator[Progress]:
+        """Shows plans as they are measured and weights as they are quantized; then says what the user should know of that."""
         with progress("search") as advance:
+            measurer.on_progress = advance
             yield lambda stage, done, total, best: advance(done, total, f"{plain_name(stage)}, {self._table.metric} {figure(best)}")
+        for note in measurer.notes:
+            say(note)
 
     @property
     def _code_options(self) -> str:
@@ -248,7 +256,8 @@ class Job:
             raise UsageError(
                 f"{self._source.name} was made without data, so plans cannot be measured: add --trials 0, or analyze with --calib"
             )
-        loaded = reopen_model(self._table.header.model, self._source, given=self._reference, factory=self._factory, trust=self._trust)
+        facts, how = self._table.header.model, self._device
+        loaded = reopen_model(facts, self._source, given=self._reference, factory=self._factory, trust=self._trust, device=how)
         data = reopen_data(self._table.header.data, self._source, loaded, trust=self._trust)
         return PlanMeasurer(loaded, data, self._table, quantizer=quantizer, cache=self._cache)
 

@@ -29,7 +29,11 @@ class Answers:
         if targets is None:
             return
         self.language = self.language or logits.ndim == 3
-        flat, wanted, counts = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), kept.reshape(-1)
+        flat, wanted, counts = (
+            logits.reshape(-1, logits.shape[-1]).float(),
+            targets.reshape(-1).to(logits.device),
+            kept.reshape(-1).to(logits.device),
+        )
         logs = flat.clamp(min=1e-30).log() if self._probabilities else torch.log_softmax(flat, -1)
         chosen = logs.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         self.loss -= float(chosen[counts].double().sum())

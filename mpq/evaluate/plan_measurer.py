@@ -18,7 +18,7 @@ from mpq.gradients.slopes import slopes_at
 from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.layers.unquantized_tensors import rounded_tensors
 from mpq.models.running.comparison import comparison_from
-from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.fake_quantized import Progress, Variants
 from mpq.models.running.known import opened, scope_for
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped
@@ -40,6 +40,7 @@ class PlanMeasurer:
         quantizer: used instead of the analysis's own.
         rest_dtype: "bf16", "fp16" or "fp32": dtype in which the plans store unquantized tensors; they are rounded in every measurement.
         cache: folder where the analysis kept codes and statistics; None computes them again.
+        on_progress: called while weights are quantized that the analysis has not kept.
 
     Raises:
         MismatchError: if model or data are not those of the analysis.
@@ -55,6 +56,7 @@ class PlanMeasurer:
         quantizer: str | None = None,
         rest_dtype: str | None = None,
         cache: Path | str | None = None,
+        on_progress: Progress | None = None,
     ) -> None:
         loaded = model if isinstance(model, LoadedModel) else from_module(model)
         samples = refit_data(data, model=loaded, facts=table.header.data)
@@ -68,15 +70,21 @@ class PlanMeasurer:
         split = samples.split_as(table.header.data)
         metric = comparison_from(settings)
         chosen = quantizer_named(quantizer or str(settings["quantizer"]))
-        known = scope_for(opened(cache), loaded.sha256, split.first)
+        self._store = opened(cache)
+        known = scope_for(self._store, loaded.sha256, split.first)
         statistics = statistics_for(chosen, loaded.module, table.layers, split.first, known=known)
-        self._module = loaded.module
+        self._module, self.on_progress = loaded.module, on_progress
         self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics, codes=known)
         self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
         self._held_out = Reference(loaded.module, split.held_out, metric)
         self.rest_dtype = rest_dtype or table.header.rest.dtype
         self._rounded = rounded_tensors(loaded.module, table.layers, self.rest_dtype)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the cache and of the work."""
+        return [*self._store.notes, *self._variants.notes]
 
     def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each calibration sample."""
@@ -98,6 +106,7 @@ class PlanMeasurer:
         Raises:
             ModelError: if the model or the metric gives no gradients; the message says why.
         """
+        self._fill(self._candidates)
         return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
     def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> Errors:
@@ -124,4 +133,8 @@ class PlanMeasurer:
 
     def _weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
         """All tensors that differ from the unquantized model's."""
+        self._fill({name: [scheme] for name, scheme in schemes.items()})
         return self._variants.weights(schemes) | self._rounded
+
+    def _fill(self, schemes: Mapping[str, Iterable[Scheme]]) -> None:
+        self._variants.fill(schemes, self.on_progress or (lambda *_: None))

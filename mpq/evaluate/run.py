@@ -90,7 +90,7 @@ class _Column:
 
     def add(self, expected: Tensor, found: Tensor, batch: Batch) -> None:
         """Compare one batch."""
-        mask = batch.mask if self.part.mask else None
+        mask = batch.mask.to(expected.device) if self.part.mask and batch.mask is not None else None
         for metric in self._metrics:
             before, after = (expected, found) if EVALUATED[metric.name].classes else self._visible(expected, found)
             prepared = metric.prepare([before], mask)
@@ -98,7 +98,7 @@ class _Column:
             if not bool(torch.isfinite(errors).all()):
                 which = "quantized" if bool(torch.isfinite(metric.errors(prepared, [before])).all()) else "reference"
                 raise NumericsError(f"the {which} model gives NaN or infinity on this data: check the data's scale")
-            self.errors[metric.name].append(errors)
+            self.errors[metric.name].append(errors.cpu())
         if self.logits:
             for answers, output in zip(self.answers, (expected, found), strict=True):
                 answers.add(output, batch)

@@ -13,7 +13,7 @@ reads a watched weight raises `NotSamplewiseError`; the caller then goes sample 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,8 @@ from mpq.records.layer import Layer
 from mpq.tensors.matrix import to_matrix
 
 _GRADIENT_VALUES = 1 << 23  # of the weight gradients of some samples in memory at a time
+Pieces = Callable[[], Iterable[Tensor]]
+"""Gives the changes of one layer's matrix, some at a time, float32 [some changes, rows, columns]."""
 ReceiveRows = Callable[[Layer, Tensor], None]
 """Called once per draw with each layer and, for each of its changes, sample and row of its matrix, the inner product, float32
 [changes, samples, rows]."""
@@ -66,7 +68,7 @@ def project_batch(
     *,
     seeds: Sequence[int],
     draws: int,
-    changes: Callable[[Layer], Tensor],
+    changes: Callable[[Layer], Iterable[Tensor]],
     receive: Callable[[int], ReceiveRows],
 ) -> None:
     """What `project` does for each sample of `batch` alone, in one forward and `draws` backward passes over all of them.
@@ -78,7 +80,7 @@ def project_batch(
         metric: one that has a projection, such as KL divergence and relative MSE.
         seeds: of the random numbers, one per sample.
         draws: number of backward passes.
-        changes: gives the changes of a layer's matrix, float32 [changes, rows, columns].
+        changes: gives the changes of a layer's matrix, some at a time, float32 [some changes, rows, columns].
         receive: gives the callback for a draw, which is called with each layer's products.
 
     Raises:
@@ -127,7 +129,7 @@ def _directions(outputs: Outputs, metric: Metric, prepared: Prepared, generators
 class _Uses(TorchFunctionMode):
     """Detects every use of some weights, and hooks the gradient of its output."""
 
-    def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Tensor]) -> None:
+    def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Iterable[Tensor]]) -> None:
         super().__init__()
         self._layers, self._samples, self._changes = layers, samples, changes
         self._uses = Counter[str]()
@@ -165,19 +167,20 @@ class _Uses(TorchFunctionMode):
         output = func(*args, **kwargs)
         if not output.requires_grad:
             output = output.requires_grad_().clone()  # nothing before it has a gradient; the clone may be changed in place
-        output.register_hook(lambda gradient: self._found(layer, inner(gradient.detach().float(), self._changes(layer))))
+        output.register_hook(lambda gradient: self._found(layer, inner(gradient.detach().float(), lambda: self._changes(layer))))
         return output
 
 
-def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Gives products [changes, samples, rows] from the gradient of the op's output and changes [changes, rows, columns]."""
+def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Pieces], Tensor]:
+    """Gives products [changes, samples, rows] from the gradient of the op's output and the changes."""
     given = arguments["input"].detach()
     if layer.groups > 1:
         raise NotSamplewiseError
     if operation == "embedding":
         if given.shape[0] != samples or layer.axes != (0,) or arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
             raise NotSamplewiseError
-        return lambda gradient, changes: _looked_up(given, gradient, changes, arguments.get("padding_idx"))
+        padding = arguments.get("padding_idx")
+        return lambda gradient, changes: torch.cat([_looked_up(given, gradient, piece, padding) for piece in changes()])
     if operation == "conv":
         return _convolved(layer, arguments, samples)
     if len(given) % samples or (given.dim() > 2 and len(given) != samples):
@@ -192,14 +195,15 @@ def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: 
     return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
 
 
-def _by_gradients(layer: Layer, gradients: Callable[[int, int], Tensor], changes: Tensor, samples: int) -> Tensor:
+def _by_gradients(layer: Layer, gradients: Callable[[int, int], Tensor], changes: Pieces, samples: int) -> Tensor:
     """Products by way of the gradients [some samples, *shape of the weight] of a few samples at a time."""
-    step = max(1, _GRADIENT_VALUES // changes[0].numel())
+    step = max(1, _GRADIENT_VALUES // layer.weights)
     axes = (0, *(axis + 1 for axis in layer.axes))
     parts = []
     for start in range(0, samples, step):
         found = gradients(start, min(start + step, samples))
-        parts.append(row_products(to_matrix(found, axes).view(len(found), *changes.shape[1:]), changes))
+        matrices = to_matrix(found, axes).view(len(found), *layer.matrix)
+        parts.append(torch.cat([row_products(matrices, piece) for piece in changes()]))
     return torch.cat(parts, 1)
 
 
@@ -212,7 +216,7 @@ def row_products(gradients: Tensor, changes: Tensor) -> Tensor:
     return (changes.transpose(0, 1) @ gradients.permute(1, 2, 0)).permute(1, 2, 0)
 
 
-def _convolved(layer: Layer, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Tensor], Tensor]:
+def _convolved(layer: Layer, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Pieces], Tensor]:
     """The samples side by side as groups of one convolution: then the gradient of its weight is that of each sample's own."""
     weight, given, groups = arguments["weight"], arguments["input"].detach(), int(arguments.get("groups", 1))
     if given.dim() != weight.dim() or len(given) != samples or isinstance(arguments.get("padding"), str) or arguments.get("transposed"):
@@ -237,7 +241,7 @@ def _looked_up(indices: Tensor, gradient: Tensor, changes: Tensor, padding: int 
     samples, (_, rows, columns) = len(indices), changes.shape
     places = indices.reshape(samples, -1)
     values = gradient.reshape(samples, -1, columns)
-    found = torch.zeros(len(changes), samples, rows)
+    found = torch.zeros(len(changes), samples, rows, device=changes.device)
     for change, into in zip(changes, found, strict=True):
         into.scatter_add_(1, places, (change[places] * values).sum(-1))
     return found

@@ -29,7 +29,6 @@ from mpq.records.slopes import Pair, Slopes
 from mpq.shown import first_line
 
 DRAWS = 1
-MOST_BYTES = 8 << 30  # of changes
 
 
 def slopes_at(
@@ -48,9 +47,6 @@ def slopes_at(
     """
     layers = [variants.layers[name] for name in schemes]
     changes = Changes(variants, candidates, lambda name: variants.weight(name, schemes[name]))
-    needed = sum(2 * layer.weights * len(candidates[layer.name]) for layer in layers)
-    if needed > MOST_BYTES:
-        raise ModelError(f"the changes of all weights under all schemes would take {needed / 1e9:.3g} GB of memory")
     changes.fill()
     found = _Figures(changes, reference.data.samples // (reference.data.fixed_batch or 1))
     weights = variants.weights(schemes)

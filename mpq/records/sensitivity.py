@@ -40,7 +40,7 @@ from mpq.shown import figure, shown
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # the outputs that are compared by default if a model returns more
 _COLUMNS = 6  # of a table in a notebook
-_NONE: Errors = np.empty(0)
+NONE: Errors = np.empty(0)
 
 
 @dataclass(repr=False)
@@ -124,8 +124,8 @@ class Sensitivity:
             self._blend(float(record["blend"]), int(record["draws"]))
             return
         layer, scheme = str(record["layer"]), parse_scheme(record["scheme"])
-        old, kept = self.products.get((layer, scheme), _NONE), self.rows.get((layer, scheme))
-        measured = self.errors.get((layer, scheme), _NONE) if kept is None else kept
+        old, kept = self.products.get((layer, scheme), NONE), self.rows.get((layer, scheme))
+        measured = self.errors.get((layer, scheme), NONE) if kept is None else kept
         errors, products = new_figures(record, measured, old)
         self.repeated += len(record["errors"]) - len(errors)
         if not errors:

@@ -69,7 +69,7 @@ def lost_rows(matrix: Tensor, scheme: Scheme) -> int:
         if _are_fine(groups, found):
             continue
         exponents = torch.frexp(chunk.abs().amax(1)).exponent - _TOP
-        unit = torch.ldexp(torch.ones(len(chunk)), exponents.clamp(-_MOST_EXPONENT, _MOST_EXPONENT)).view(-1, 1)
+        unit = torch.ldexp(torch.ones(len(chunk), device=chunk.device), exponents.clamp(-_MOST_EXPONENT, _MOST_EXPONENT)).view(-1, 1)
         groups = groups / unit.unsqueeze(-1)
         wanted = losses(groups, minmax_scales(groups, scheme), scheme).sum(1)
         here = losses(groups, Scales(found.scale.float() / unit, found.zero_point), scheme).sum(1)

@@ -1,5 +1,6 @@
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,3 +133,25 @@ def test_unquantized_tensors_are_rounded_in_every_measurement_but_not_in_the_ref
     assert plan.rest.dtype == "bf16"
     assert plan.evidence["rest"]["held_out"] == pytest.approx(float(measurer.held_out({}).mean()), rel=1e-3)
     assert plan.evidence["measured"]["held_out"] == pytest.approx(float(measurer.held_out(plan.layers).mean()), rel=1e-3)
+
+
+def test_weights_are_quantized_with_progress_and_once(tmp_path: Path) -> None:
+    told = list[tuple[int, int, str]]()
+    measurer = mpq.PlanMeasurer(mlp(), data(), analyzed(), cache=tmp_path, on_progress=lambda *step: told.append(step))
+    for _ in range(2):
+        measurer.calibration(PLAN)
+    assert told == [(1, 3, "quantizing 0 int2"), (2, 3, "quantizing 3 int4"), (3, 3, "quantizing 5 int8")]
+    measurer.slopes(PLAN)
+    assert told[3:] == [
+        (done, 9, f"quantizing {name}")
+        for done, name in ((4, "0 int4"), (5, "0 int8"), (6, "3 int2"), (7, "3 int8"), (8, "5 int2"), (9, "5 int4"))
+    ]
+    assert measurer.notes == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    measurer = mpq.PlanMeasurer(mlp(), data(), analyzed(), cache=tmp_path / "file" / "cache")
+    measurer.calibration(PLAN)
+    (note,) = measurer.notes
+    assert note.startswith(f"nothing more is written to the cache {tmp_path / 'file' / 'cache'}: ")

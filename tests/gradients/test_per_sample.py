@@ -38,7 +38,7 @@ def by_batch(module: nn.Module, batch: Batch, metric: Metric, draws: int = 2) ->
         metric,
         seeds=range(10, 10 + batch.size),
         draws=draws,
-        changes=changes_of,
+        changes=lambda layer: torch.split(changes_of(layer), 1),
         receive=lambda draw: lambda layer, rows: found.__setitem__((draw, layer.name), rows),
     )
     return found

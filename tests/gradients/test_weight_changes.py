@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mpq.formats.scheme import Scheme
 from mpq.gradients import weight_changes
 from mpq.gradients.weight_changes import Changes
 from mpq.models.layers.discover import discover
@@ -13,7 +14,7 @@ from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import data, inputs, mlp, up_and_down
 from tests.small import schemes
 
-INT2, INT4, INT8 = schemes("int2", "int4", "int8")
+INT2, INT4, INT8, FP16 = schemes("int2", "int4", "int8", "fp16")
 
 
 def made(*, zero: bool = False) -> tuple[Changes, Variants]:
@@ -61,18 +62,32 @@ def test_a_weight_with_its_outputs_on_another_axis_is_laid_out_as_its_matrix() -
     )
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(2 * 2 * 16 * 8 - 1, []), (2 * 2 * 16 * 8, ["0"]), (1 << 20, ["0", "3"])])
-def test_changes_are_kept_while_memory_allows(monkeypatch: pytest.MonkeyPatch, limit: int, kept: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(2 * 16 * 8 - 1, []), (2 * 16 * 8, [INT2]), (2 * 2 * 16 * 8, [INT2, INT4]), (1 << 20, [INT2, INT4, INT8])]
+)
+def test_changes_are_kept_while_memory_allows(monkeypatch: pytest.MonkeyPatch, limit: int, kept: list[Scheme]) -> None:
     monkeypatch.setattr(weight_changes, "CACHE_BYTES", limit)
     changes, variants = made()
     first = [changes.of(variants.layers[name]) for name in ("0", "3")]
-    assert list(changes._kept) == (kept or ["3"] if limit > 2 * 12 * 16 else kept)
+    assert [scheme for _, scheme in changes._kept] == kept
     assert all(torch.equal(changes.of(variants.layers[name]), one) for name, one in zip(("0", "3"), first, strict=True))
 
 
-def test_changes_that_were_made_beforehand_do_not_follow_the_weights() -> None:
+@pytest.mark.parametrize(("values", "sizes"), [(1, [1, 1]), (16 * 8, [1, 1]), (2 * 16 * 8, [2])])
+def test_pieces_hold_as_many_schemes_as_fit(monkeypatch: pytest.MonkeyPatch, values: int, sizes: list[int]) -> None:
+    monkeypatch.setattr(weight_changes, "_PIECE_VALUES", values)
     changes, variants = made()
+    pieces = list(changes.pieces(variants.layers["0"]))
+    assert [len(piece) for piece in pieces] == sizes
+    assert torch.equal(torch.cat(pieces), changes.of(variants.layers["0"]))
+
+
+def test_changes_that_were_made_beforehand_do_not_follow_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_changes, "CACHE_BYTES", 0)
+    module = mlp()
+    variants = Variants(module, discover(module, data(8).batches).layers, quantizer_named("rtn"))
+    changes = Changes(variants, {"0": (INT2, FP16)}, lambda name: variants.weight(name, INT8))
+    before = changes.of(variants.layers["0"])
     changes.fill()
-    before = changes.of(variants.layers["0"]).clone()
-    variants.module.get_parameter("0.weight").data.zero_()
+    module.get_parameter("0.weight").data.zero_()
     assert torch.equal(changes.of(variants.layers["0"]), before)

@@ -5,6 +5,8 @@ see how well the table predicts them (`selfcheck`), and closes the journal with 
 
 A method fills `context.table` by passing every record to `context.record`; values that are not recorded are lost if the process is killed.
 The table may already have some of the values; the method must not compute these again.
+Where several processes do an analysis together, all of them call it with equal tables: `context.ranks` divides the work, and each
+records all results.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from torch import Tensor
 
 from mpq.analyze.task import Prepared
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.ranks import Alone, Ranks
 from mpq.models.sources.loaded import LoadedModel
+from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
 
 Progress = Callable[[int, int, str], None]
@@ -38,6 +42,8 @@ class Context:
         on_progress: called as the work proceeds.
         cost: the work that the method reports, for example forward passes.
         notes: what the user should know about how the values were found.
+        part: names of the layers whose errors are wanted; None for all.
+        ranks: the processes that do this analysis together.
     """
 
     model: LoadedModel
@@ -48,6 +54,13 @@ class Context:
     on_progress: Progress
     cost: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    part: frozenset[str] | None = None
+    ranks: Ranks = field(default_factory=Alone)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers whose errors are wanted, in model order."""
+        return tuple(layer for layer in self.table.layers if self.part is None or layer.name in self.part)
 
     def record(self, records: Sequence[dict[str, Any]]) -> None:
         """Save records, then add them to the table."""

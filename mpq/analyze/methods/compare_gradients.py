@@ -26,7 +26,7 @@ def misjudged(context: Context, errors_of: Callable[[int], Mapping[tuple[str, Sc
         errors_of: gives the gradient estimates of the errors on the first n samples, by layer and scheme; pairs without a gradient may be
             missing.
     """
-    layers, data = context.table.layers, context.prepared.calibration.first(_SAMPLES)
+    layers, data = context.layers, context.prepared.calibration.first(_SAMPLES)
     if not cut_paths(context.model.module, layers, data.batches[0]):
         return []
     reference = Reference(context.model.module, data, context.prepared.metric, offload=context.model.offload)

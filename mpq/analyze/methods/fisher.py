@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mpq.analyze.methods.base import Context, Method, finite
 from mpq.analyze.methods.compare_gradients import misjudged
 from mpq.analyze.methods.measure import Measure
 from mpq.data.dataset import Batch, Data
-from mpq.formats.scheme import Scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.gradients.per_sample import NotSamplewiseError, ReceiveRows, project_batch, row_products
 from mpq.gradients.projections import Receive, project
 from mpq.gradients.weight_changes import Changes
@@ -50,7 +51,7 @@ class Fisher(Method):
         """Fill in the missing values of the table."""
         data = context.prepared.calibration
         hidden = misjudged(context, lambda samples: _errors(context, samples))
-        searched = [layer for layer in context.table.layers if layer.name not in hidden]
+        searched = [layer for layer in context.layers if layer.name not in hidden]
         wanted = {layer.name: list(context.table.header.candidates[layer.name]) for layer in searched}
         begin = min((context.table.count(name, scheme) for name, schemes in wanted.items() for scheme in schemes), default=0)
         layers = [layer for layer in searched if any(context.table.count(layer.name, s) < data.samples for s in wanted[layer.name])]
@@ -58,14 +59,17 @@ class Fisher(Method):
         found = _Products(context, layers)
         done = begin
         reached = {pair for pair, errors in context.table.errors.items() if errors.any()}
-        for position, batch in _units(data, begin):
-            products = found.of(batch, position)
+        units = list(_units(data, begin))
+        results = context.ranks.each(len(units), lambda unit: found.of(*units[unit][::-1]), pack=_packed, unpack=_unpacked)
+        for (position, batch), products in zip(units, results, strict=True):
             reached |= {pair for pair, figures in products.items() if bool(figures.any())}
             context.record(_records(products, wanted, position, batch.size, context, reached))
             done += batch.size
             context.on_progress(done - begin, data.samples - begin, "samples")
         context.cost |= found.cost
         _measure_the_others(context, reached, hidden)
+        if context.part is not None:
+            return  # the share is that of all pairs
         share = _blend(context.table, context.prepared.calibration.fixed_batch or 1)
         if context.table.blend != (share, DRAWS):  # else an earlier, killed analysis has written the line already
             context.record([{"blend": share, "draws": DRAWS}])
@@ -94,10 +98,22 @@ Products = dict[tuple[str, Scheme], Tensor]
 be cut; a pair that no gradient reached is left out."""
 
 
+def _packed(products: Products) -> bytes:
+    return save({f"{name} {scheme}": figures for (name, scheme), figures in products.items()})
+
+
+def _unpacked(data: bytes) -> Products:
+    found = {}
+    for key, figures in load(data).items():
+        name, _, scheme = key.rpartition(" ")
+        found[name, parse_scheme(scheme)] = figures
+    return found
+
+
 class _Products:
     """Computes the signed values of batches: all samples of a batch together where that is known to be correct, else one by one.
 
-    This is checked once, on the last sample of the first batch.
+    This is checked once, on the first two samples that share a batch.
     """
 
     def __init__(self, context: Context, layers: Sequence[Layer]) -> None:
@@ -114,17 +130,20 @@ class _Products:
         """The values of one batch, whose first sample is at `position`."""
         if self._context.prepared.calibration.fixed_batch:
             return self._alone(batch, position)
-        if batch.size > 1 and self._together is not False:
-            found = self._batch(batch, position)
-            if found is not None and self._together is None:
-                last = batch.size - 1
-                expected = self._alone(batch.select([last]), position + last)
-                self._together = _alike(expected, {key: rows[last:] for key, rows in found.items()})
-            if found is not None and self._together:
-                return found
+        found = self._batch(batch, position) if batch.size > 1 and self._may_be_together() else None
+        if found is not None:
+            return found
         rows = [self._alone(batch.select([index]), position + index) for index in range(batch.size)]
         zero = torch.zeros(1, DRAWS, 2, dtype=torch.float64)
         return {key: torch.cat([row.get(key, zero) for row in rows]) for key in dict.fromkeys(key for row in rows for key in row)}
+
+    def _may_be_together(self) -> bool:
+        if self._together is None:
+            pair = next(batch for batch in self._context.prepared.calibration.batches if batch.size > 1).select([0, 1])
+            found = self._batch(pair, 0)
+            alone = None if found is None else self._alone(pair.select([1]), 1)
+            self._together = found is not None and alone is not None and _alike(alone, {key: rows[1:] for key, rows in found.items()})
+        return self._together
 
     def _batch(self, batch: Batch, position: int) -> Products | None:
         """All samples together; None where a weight is used in a way that does not allow it."""
@@ -141,7 +160,7 @@ class _Products:
         seeds = [self._seed(position + index) for index in range(batch.size)]
         module, metric = self._context.model.module, self._context.prepared.metric
         try:
-            project_batch(module, self._layers, batch, metric, seeds=seeds, draws=DRAWS, changes=self._changes.of, receive=receive)
+            project_batch(module, self._layers, batch, metric, seeds=seeds, draws=DRAWS, changes=self._changes.pieces, receive=receive)
         except NotSamplewiseError:
             self._together = False
             return None
@@ -154,7 +173,8 @@ class _Products:
 
         def receive(draw: int) -> Receive:
             def take(layer: Layer, gradient: Tensor) -> None:
-                rows = row_products(to_matrix(gradient, layer.axes, layer.groups)[None], self._changes.of(layer))
+                matrix = to_matrix(gradient, layer.axes, layer.groups)[None]
+                rows = torch.cat([row_products(matrix, piece) for piece in self._changes.pieces(layer)])
                 for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
                     found.setdefault((layer.name, scheme), torch.zeros(1, DRAWS, 2, dtype=torch.float64))[:, draw] = _figures(each)
 
@@ -175,7 +195,8 @@ class _Products:
 
 def _figures(rows: Tensor) -> Tensor:
     """From the products of each row, float32 [samples, rows]: their sum and the sum of their squares, [samples, 2]."""
-    return torch.stack([rows.double().sum(-1), rows.double().square().sum(-1)], -1)
+    wide = rows.cpu().double()
+    return torch.stack([wide.sum(-1), wide.square().sum(-1)], -1)
 
 
 def _alike(expected: Products, found: Products) -> bool:
@@ -199,7 +220,7 @@ def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
 
 def _errors(context: Context, samples: int) -> dict[tuple[str, Scheme], float]:
     """The errors of all pairs that a gradient reaches, on the first samples."""
-    found = _Products(context, context.table.layers)
+    found = _Products(context, context.layers)
     sums: dict[tuple[str, Scheme], float] = {}
     start = 0
     for batch in context.prepared.calibration.first(samples).batches:
@@ -213,7 +234,7 @@ def _measure_the_others(context: Context, reached: set[tuple[str, Scheme]], hidd
     """Measure the layers that no gradient reaches: a layer before an argmax or a detached tensor still affects the output."""
     blind = [
         layer.name
-        for layer in context.table.layers
+        for layer in context.layers
         if layer.name not in hidden and not any((layer.name, s) in reached for s in context.table.header.candidates[layer.name])
     ]
     if blind:

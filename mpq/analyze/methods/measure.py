@@ -1,29 +1,22 @@
 """Measure: one layer is quantized with one scheme, everything else stays unquantized, and the error at the output is measured.
 
 The work goes batch by batch. So computation that the changed layer cannot affect runs once per batch and is replayed
-(`models/running/replay`), and samples are spent where they matter: after the first quarter of the samples, a pair with a negligible error
-gets no more batches. An error is negligible if its mean plus two standard errors is below `NEGLIGIBLE` times the median over layers of
-their largest error.
+(`models/running/replay`), and samples are spent where they matter: a pair with a negligible error (`evidence/negligible.py`) gets no more
+batches.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
 
 from mpq.analyze.methods.base import Context, Method, finite
+from mpq.evidence.negligible import negligible
 from mpq.formats.scheme import Scheme
 from mpq.models.running.reference import Reference
 from mpq.models.running.replay.run import Replay
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import standard_error
-
-NEGLIGIBLE = 1e-3
-_FIRST_SHARE = 0.25
-_FEWEST = 8
 
 
 class Measure(Method):
@@ -43,19 +36,15 @@ class Measure(Method):
         for index, batch in enumerate(data.batches):
             first = starts[index]
             pairs = self._open(context, first, batch.size)
-            if pairs and first >= max(_FEWEST, _FIRST_SHARE * data.samples):
-                limit = NEGLIGIBLE * _scale(context, first)
-                negligible = {pair for pair in pairs if _below(limit, context, *pair)}
-                total -= len(negligible) * (len(starts) - index)
-                pairs = [pair for pair in pairs if pair not in negligible]
-            if pairs:
-                replay.record(index)
-            for layer, scheme in pairs:
-                known = context.table.count(layer.name, scheme)  # more than `first` if an analysis with other batches was killed
-                errors = replay.errors(index, layer, context.variants.weights({layer.name: scheme}))[known - first :]
-                context.record([{"layer": layer.name, "scheme": str(scheme), "first": known, "errors": finite(errors)}])
-                done += 1
-                context.on_progress(done, total, f"{layer.name} {scheme}")
+            if pairs and context.part is None:
+                known = negligible(context.table, pairs, first, data.samples)
+                total -= len(known) * (len(starts) - index)
+                pairs = [pair for pair in pairs if pair not in known]
+            for records in context.ranks.each(*_work(context, replay, index, pairs)):
+                for record in records:
+                    context.record([record])
+                    done += 1
+                    context.on_progress(done, total, f"{record['layer']} {record['scheme']}")
         replay.clear()
         context.notes += [replay.given_up] if replay.given_up else []
         context.cost |= replay.cost
@@ -65,8 +54,33 @@ class Measure(Method):
         """The pairs that lack values for some of `size` samples from `first` on, but none before: negligible pairs stay negligible."""
         table, end = context.table, first + size
         return [
-            (layer, s) for layer in table.layers for s in table.header.candidates[layer.name] if first <= table.count(layer.name, s) < end
+            (layer, s) for layer in context.layers for s in table.header.candidates[layer.name] if first <= table.count(layer.name, s) < end
         ]
+
+
+def _work(
+    context: Context, replay: Replay, index: int, pairs: Sequence[tuple[Layer, Scheme]]
+) -> tuple[int, Callable[[int], list[dict[str, Any]]]]:
+    """The number of units of one batch, and what does one: a pair, or all pairs of a layer where ranks share them."""
+    units = (
+        [[pair] for pair in pairs] if context.ranks.size == 1 else [list(group) for _, group in groupby(pairs, lambda pair: pair[0].name)]
+    )
+    first = sum(batch.size for batch in context.prepared.calibration.batches[:index])
+    recorded = False
+
+    def measured(unit: int) -> list[dict[str, Any]]:
+        nonlocal recorded
+        if not recorded:
+            replay.record(index)
+            recorded = True
+        records = []
+        for layer, scheme in units[unit]:
+            known = context.table.count(layer.name, scheme)  # more than `first` if an analysis of other batches was killed
+            errors = replay.errors(index, layer, context.variants.weights({layer.name: scheme}))[known - first :]
+            records.append({"layer": layer.name, "scheme": str(scheme), "first": known, "errors": finite(errors)})
+        return records
+
+    return len(units), measured
 
 
 def _schemes(pairs: Sequence[tuple[Layer, Scheme]]) -> dict[str, list[Scheme]]:
@@ -75,19 +89,3 @@ def _schemes(pairs: Sequence[tuple[Layer, Scheme]]) -> dict[str, list[Scheme]]:
     for layer, scheme in pairs:
         found.setdefault(layer.name, []).append(scheme)
     return found
-
-
-def _scale(context: Context, samples: int) -> float:
-    """The median over layers of their largest error on the first `samples`, even if a killed analysis has more of them."""
-    table = context.table
-    means = [[float(table.errors[layer.name, s][:samples].mean()) for s in table.header.candidates[layer.name]] for layer in table.layers]
-    largest = [max(filter(math.isfinite, values), default=0.0) for values in means]
-    return statistics.median(largest)
-
-
-def _below(limit: float, context: Context, layer: Layer, scheme: Scheme) -> bool:
-    """Whether a pair's error is known to be below `limit`."""
-    errors = context.table.errors.get((layer.name, scheme))
-    if errors is None or len(errors) < _FEWEST or not bool(np.isfinite(errors).all()):
-        return False
-    return float(errors.mean()) + 2 * standard_error(errors) < limit

@@ -9,7 +9,7 @@ individual factors vary. Without data there is no metric, and the weight errors 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from mpq.analyze.methods.base import Context, Method, Progress
 from mpq.errors import ModelError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.ranks import Alone, Ranks, float_bytes
 from mpq.models.running.reference import Reference
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
@@ -36,14 +37,25 @@ class WeightOnly(Method):
     def run(self, context: Context) -> None:
         """Fill in the missing values of the table."""
         factor = _factor(context) if context.table.missing else 1.0
-        weigh(context.table, context.variants, factor, lambda line: context.record([line]), context.on_progress)
+        weigh(
+            context.table, context.variants, factor, lambda line: context.record([line]), context.on_progress, context.part, context.ranks
+        )
 
 
-def weigh(table: Sensitivity, variants: Variants, factor: float, record: Callable[[dict[str, Any]], None], on_progress: Progress) -> None:
-    """Fill in the missing values of the table with weight errors times `factor`, to six digits."""
-    missing = table.missing
-    for done, (layer, scheme) in enumerate(missing, start=1):
-        error = float(f"{factor * weight_error(variants, layer, scheme):.6g}")
+def weigh(
+    table: Sensitivity,
+    variants: Variants,
+    factor: float,
+    record: Callable[[dict[str, Any]], None],
+    on_progress: Progress,
+    part: Collection[str] | None = None,
+    ranks: Ranks | None = None,
+) -> None:
+    """Fill in the missing values of the table, or of a part of its layers, with weight errors times `factor`, to six digits."""
+    missing = [(layer, scheme) for layer, scheme in table.missing if part is None or layer.name in part]
+    errors = (ranks or Alone()).each(len(missing), lambda unit: weight_error(variants, *missing[unit]), pack=float_bytes, unpack=float)
+    for done, ((layer, scheme), found) in enumerate(zip(missing, errors, strict=True), start=1):
+        error = float(f"{factor * found:.6g}")
         record({"layer": layer.name, "scheme": str(scheme), "first": 0, "errors": [error]})
         on_progress(done, len(missing), f"{layer.name} {scheme}")
 

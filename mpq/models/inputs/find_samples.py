@@ -7,6 +7,7 @@ different batch sizes do not count, nor do those at padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import methodcaller
@@ -20,6 +21,7 @@ from mpq.errors import DataError, ModelError
 from mpq.models.running.choose_comparison import compared_by_default
 from mpq.models.running.forward import accepted, forward, named
 from mpq.models.running.kept_state import changed_state, copied, kept_state, restore_state
+from mpq.models.running.positions import in_pieces
 
 _TOLERANCE = 1e-4  # tolerance for a row's difference, relative to the rows; larger for 16-bit models
 _STEPS = 16  # multiples of the outputs' own precision
@@ -122,15 +124,17 @@ def _kept(row: Tensor, alone: Tensor, mask: Tensor | None) -> tuple[Tensor, Tens
 
 def _difference(left: list[Tensor], right: list[Tensor]) -> float:
     """The norm of the differences over the norm of the values; equal entries, including infinite ones, have no difference."""
-    one, other = (torch.cat([part.detach().double().flatten() for part in parts]) for parts in (left, right))
-    if not torch.equal(one.isnan(), other.isnan()):  # as where a row alone has no spread to divide by
+    pairs = [pair for one, other in zip(left, right, strict=True) for pair in zip(in_pieces(one), in_pieces(other), strict=True)]
+    if not all(torch.equal(one.isnan(), other.isnan()) for one, other in pairs):  # as where a row alone has no spread to divide by
         return 1.0
-    same = (one == other) | (one.isnan() & other.isnan())
-    seen = other.abs() < _HUGE
-    if bool(seen.any()):
-        one, other, same = one[seen], other[seen], same[seen]
-    change = (one - other).masked_fill(same, 0.0).norm()
-    return float(change / other.nan_to_num().norm().clamp(min=1e-30)) if bool(change) else 0.0
+    only_seen = any(bool((other.abs() < _HUGE).any()) for _, other in pairs)
+    change = size = 0.0
+    for one, other in ((one.double(), other.double()) for one, other in pairs):
+        counted = other.abs() < _HUGE if only_seen else torch.ones_like(other, dtype=torch.bool)
+        same = (one == other) | (one.isnan() & other.isnan()) | ~counted
+        change += float((one - other).masked_fill(same, 0.0).square().sum())
+        size += float(other.masked_fill(~counted, 0.0).nan_to_num().square().sum())
+    return math.sqrt(change) / max(1e-30, math.sqrt(size)) if change else 0.0
 
 
 def _tolerance(output: Tensor) -> float:

@@ -33,7 +33,7 @@ from mpq.writing.locks import lock
 from mpq.writing.outputs import own_mark, remove_dead
 
 Parts = dict[str, Tensor]
-MEMORY_BYTES = 1 << 30
+MEMORY_BYTES = 256 << 20
 MOST_TEXT = 1 << 12  # bytes of a text in an entry
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial"

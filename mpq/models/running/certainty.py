@@ -123,5 +123,5 @@ def _answers(metric: Metric, output: Tensor, batch: Batch, *, masked: bool) -> _
     entropy = -negative if weights is None else -negative[weights > 0]
     by_sample = -negative.double().mean(-1) if weights is None else -(negative.double() * weights).sum(-1)
     labelled = batch.labels is not None and batch.labels.ndim == 1 and probabilities.shape[1] == 1 and not batch.labels.is_floating_point()
-    right = probabilities[:, 0].argmax(-1) == batch.labels if labelled else torch.zeros(0, dtype=torch.bool)
-    return _Answers(entropy.flatten().double(), by_sample, right, output.shape[-1])
+    right = probabilities[:, 0].argmax(-1).cpu() == batch.labels if labelled else torch.zeros(0, dtype=torch.bool)
+    return _Answers(entropy.flatten().cpu().double(), by_sample.cpu(), right, output.shape[-1])

@@ -107,7 +107,7 @@ class Comparison(Metric):
     def prepare(self, reference: Sequence[Tensor], mask: Tensor | None = None) -> Prepared:
         """The prepared reference of each part."""
         picked = self.picked(reference)
-        masks = [mask if part.mask else None for part in self.parts]
+        masks = [None if mask is None or not part.mask else mask.to(one.device) for part, one in zip(self.parts, picked, strict=True)]
         return tuple(metric.prepare([one], own) for metric, one, own in zip(self.metrics, picked, masks, strict=True))
 
     def errors(self, prepared: Prepared, outputs: Sequence[Tensor]) -> Tensor:

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 
 from mpq.errors import MpqError, SchemeError
 from mpq.formats.scheme import Scheme
+from mpq.models.memory.devices import CPU, device_of, moved
 from mpq.models.memory.offload import Offload
 from mpq.models.memory.store import MOST_TEXT, Parts, Scope, Store, as_bytes, text_of
 from mpq.models.running.quantize_processes import Unit, one_thread, quantized_in_processes
+from mpq.models.running.ranks import Alone, Ranks
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.tensors.fp16_range import fits_range, lost_rows
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight, are_parts, unpack_weight
-from mpq.tensors.quantizers.base import Quantizer, Statistics
+from mpq.tensors.quantizers.base import Quantizer, Statistics, statistics_on
 from mpq.tensors.quantizers.coded import check_room
 
 CACHE_BYTES = 256 << 20
@@ -44,6 +46,7 @@ class Variants:
         offload: keeps all weights on disk instead.
         codes: where packed codes are kept; None keeps them only for this object.
         workers: processes that `fill` starts; the codes are the same for any number.
+        ranks: processes that `fill` shares the work with, each with variants of its own over the same folder.
 
     Attributes:
         fallbacks: why a layer was quantized without input statistics, by its name.
@@ -61,8 +64,9 @@ class Variants:
         offload: Offload | None = None,
         codes: Scope | None = None,
         workers: int = 1,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.module, self.quantizer, self._workers = module, quantizer, workers
+        self.module, self.quantizer, self._workers, self._ranks = module, quantizer, workers, ranks or Alone()
         self.fallbacks: dict[str, str] = {}
         self.notes: list[str] = []
         self._codes = codes or Scope(Store(spill=None if offload is None else offload.folder), {})
@@ -70,6 +74,7 @@ class Variants:
         self._statistics = {} if statistics is None else statistics  # the length of a lazy mapping would collect all of it
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
         self._held, self._limit, self._offload = 0, cache_bytes, offload
+        self._filled: set[tuple[str, Scheme]] = set()
 
     def matrix(self, name: str) -> Tensor:
         """The unquantized weight of one layer as a float32 matrix."""
@@ -84,12 +89,17 @@ class Variants:
         if found is None:
             made = self._made(name, scheme, self.matrix(name), self._statistics.get(name))
             found = self._keep(name, scheme, made.pack())
-        return unpack_weight(found, scheme, self.layers[name].matrix)
+        place = CPU if scheme.is_coded else device_of(self.module)
+        return unpack_weight(moved(found, place), scheme, self.layers[name].matrix)
 
     def fill(self, schemes: Mapping[str, Iterable[Scheme]], on_progress: Progress) -> None:
         """Quantize each layer under all its schemes, unless already done, in `workers` processes."""
+        if self._ranks.size > 1:
+            self._fill_together({name: list(each) for name, each in schemes.items()}, on_progress)
+            return
         pairs = [(name, scheme) for name, each in schemes.items() for scheme in each if not scheme.is_float]
-        missing = [pair for pair in pairs if self._known(*pair) is None]
+        missing = [pair for pair in pairs if pair not in self._filled and self._known(*pair) is None]
+        self._filled.update(pairs)
         done = len(pairs) - len(missing)
         if self._workers > 1:
             for name, made in quantized_in_processes(self._units(missing), self.quantizer, self._workers):
@@ -104,14 +114,31 @@ class Variants:
             self.quantized(name, scheme)
             on_progress(number, len(pairs), f"quantizing {name} {scheme}")
 
+    def _fill_together(self, schemes: Mapping[str, Sequence[Scheme]], on_progress: Progress) -> None:
+        """Each rank quantizes some layers; all find the codes in the folder that they share."""
+        names = [name for name, each in schemes.items() if any(not s.is_float and (name, s) not in self._filled for s in each)]
+
+        def quantized(unit: int) -> str:
+            for scheme in schemes[names[unit]]:
+                if not scheme.is_float:
+                    self.quantized(names[unit], scheme)
+            return self.fallbacks.get(names[unit], "")
+
+        for number, reason in enumerate(self._ranks.each(len(names), quantized)):
+            if reason:
+                self.fallbacks[names[number]] = reason
+            on_progress(number + 1, len(names), f"quantizing {names[number]}")
+        self._filled.update((name, scheme) for name in names for scheme in schemes[name])
+
     def _units(self, pairs: Sequence[tuple[str, Scheme]]) -> Iterator[Unit]:
         for name, group in groupby(list(pairs), key=lambda pair: pair[0]):
-            yield Unit(name, [scheme for _, scheme in group], self.matrix(name), self._statistics.get(name))
+            yield Unit(name, [scheme for _, scheme in group], self.matrix(name).cpu(), self._statistics.get(name))
 
     def _made(self, name: str, scheme: Scheme, matrix: Tensor, statistics: Statistics | None) -> QuantizedWeight:
         try:
             with one_thread():
-                return self.quantizer.quantize(matrix, scheme, statistics)
+                place = CPU if scheme.is_coded else matrix.device  # coding goes byte by byte
+                return self.quantizer.quantize(matrix.to(place), scheme, statistics_on(place, statistics))
         except MpqError as error:
             raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
 
@@ -135,7 +162,9 @@ class Variants:
         return parts
 
     def _entry(self, name: str, scheme: Scheme) -> str:
-        return f"{name} {self.layers[name].axes} {scheme} {self.quantizer.identity}"
+        device = device_of(self.module)
+        own = "" if device == CPU or scheme.is_coded else f" {device.type}"  # another device may round another way
+        return f"{name} {self.layers[name].axes} {scheme} {self.quantizer.identity}{own}"
 
     def weight(self, name: str, scheme: Scheme) -> Tensor:
         """The fake-quantized parameter of one layer under one scheme, in the parameter's shape and dtype."""
@@ -143,7 +172,7 @@ class Variants:
         found = self._cache.get(key)
         if found is None:
             layer = self.layers[name]
-            found = as_parameter(self.quantized(name, scheme), layer)
+            found = as_parameter(self.quantized(name, scheme), layer).to(device_of(self.module))
             if self._offload is None:
                 self._held += found.numel() * found.element_size()
             else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, MpqError
+from mpq.models.memory.devices import device_of, moved
 from mpq.models.running.habits import minded
 from mpq.shown import first_line, listed
 
@@ -122,10 +123,10 @@ def call(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Any:
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
     """
     with minded(module, batch) as given, call_errors(batch), torch.set_grad_enabled(gradients):
-        kwargs = dict(given.kwargs)
+        args, kwargs = moved((given.args, dict(given.kwargs)), device_of(module))
         if "use_cache" in accepted(module):
             kwargs.setdefault("use_cache", False)
-        return module(*given.args, **kwargs)
+        return module(*args, **kwargs)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from mpq.data.sparse import same_tensors
 from mpq.errors import ModelError
 from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, state_names
 from mpq.models.running.kept_weights import renorm_notes, weights_kept
+from mpq.models.running.positions import in_pieces
 from mpq.shown import listed
 
 SEED = 0
@@ -233,8 +234,11 @@ def _alike(outputs: Sequence[Tensor], again: Sequence[Tensor]) -> bool:
     if len(outputs) != len(again):
         return False
     for before, now in zip(outputs, again, strict=True):
-        finite = before[before.isfinite()].abs()
-        scale = float(finite.max()) if finite.numel() else 0.0
-        if before.shape != now.shape or not torch.allclose(now, before, rtol=_TOLERANCE, atol=_TOLERANCE * 0.1 * scale, equal_nan=True):
+        if before.shape != now.shape:
+            return False
+        pairs = list(zip(in_pieces(before), in_pieces(now), strict=True))
+        scale = max((float(one.abs().nan_to_num(0, 0, 0).max()) for one, _ in pairs), default=0.0)
+        least = _TOLERANCE * 0.1 * scale
+        if not all(torch.allclose(other, one, rtol=_TOLERANCE, atol=least, equal_nan=True) for one, other in pairs):
             return False
     return True

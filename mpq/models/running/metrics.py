@@ -110,7 +110,7 @@ class KLDivergence(Metric):
             )
         masked = logits.detach() if allowed is None else logits.detach().masked_fill(~allowed, -torch.inf)
         probabilities = torch.softmax(masked, -1)
-        noise = probabilities.sqrt() * random_signs(logits.shape, generator)
+        noise = probabilities.sqrt() * random_signs(logits.shape, generator).to(logits.device)
         direction = noise - probabilities * noise.sum(-1, keepdim=True)
         samples, positions = logits.shape[:2]
         if weights is None:
@@ -160,10 +160,12 @@ class RelativeMSE(Metric):
     def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
         """Random signs over the norm of each sample's output."""
         _, mask = _split(prepared)
-        total: Tensor = torch.zeros(())
+        total: Tensor = torch.zeros((), device=outputs[0].device)
         for output in outputs:
             values = flat(output, mask)
-            noise = random_signs(values.shape, generator) / values.detach().norm(dim=-1, keepdim=True).clamp(min=self.floor**0.5)
+            noise = random_signs(values.shape, generator).to(values.device) / values.detach().norm(dim=-1, keepdim=True).clamp(
+                min=self.floor**0.5
+            )
             total = total + (noise * values).sum()
         return total.div((len(outputs[0]) * len(outputs)) ** 0.5)
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_PIECE = 1 << 22  # values
+
 
 def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
     """`mask` [samples, positions...] in the dimensions of `output`; None if the output has different positions.
@@ -47,6 +49,11 @@ def position_weights(rows: Tensor, output: Tensor, mask: Tensor | None) -> Tenso
         return None
     kept = mask.reshape(len(mask), -1).double()
     return kept / kept.sum(-1, keepdim=True).clamp(min=1) if kept.shape == rows.shape[:2] else None
+
+
+def in_pieces(values: Tensor) -> tuple[Tensor, ...]:
+    """The values one after the other, in parts of a few megabytes: what is computed from one part does not take the memory of all."""
+    return torch.split(values.detach().flatten(), _PIECE) if values.numel() else ()
 
 
 def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -84,7 +84,7 @@ class Reference:
         return kept
 
     def _errors(self, prepared: Prepared, outputs: tuple[Tensor, ...]) -> Tensor:
-        errors = self.metric.errors(prepared, outputs)
+        errors = self.metric.errors(prepared, outputs).cpu()
         return torch.where(torch.isfinite(errors), errors, torch.nan)
 
     def _prepare(self, batch: Batch) -> Prepared:

@@ -13,6 +13,7 @@ from torch import nn
 
 from mpq.errors import ModelError, UsageError
 from mpq.files import sha256_of
+from mpq.models.memory.devices import CPU, device_named, move
 from mpq.models.memory.offload import LIMIT_BYTES, Offload
 from mpq.models.sources.checks import check_sound, state_sha256
 from mpq.models.sources.detect_kind import sniff
@@ -40,8 +41,9 @@ def load_model(
     max_memory: int | None = None,
     key: str | None = None,
     allow_unexpected: bool = False,
+    device: str | None = None,
 ) -> LoadedModel:
-    """Load the model at `path`, on the CPU and in eval mode.
+    """Load the model at `path`, in eval mode.
 
     Args:
         path: a torch.export archive, TorchScript, a state dict (.pt or .safetensors), a pickled module, a Hugging Face directory, or
@@ -54,12 +56,18 @@ def load_model(
         key: for a checkpoint, the entry with the weights (its keys joined by dots) or a prefix of names in it; None uses the only one that
             matches.
         allow_unexpected: ignore names of a state dict that the module does not have; `LoadedModel.notes` lists them.
+        device: where the model computes: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest one; None for the CPU.
 
     Raises:
         ModelError: if the file is missing, damaged, has an unsupported format, needs `trust`, does not match `factory`, or has several sets
-        of weights that do. NumericsError: if a weight has NaN or infinity. UsageError: if `factory`, `key` or `allow_unexpected` cannot
-        be used, or `offload` with a model that is not a Hugging Face directory.
+            of weights that do.
+        NumericsError: if a weight has NaN or infinity.
+        UsageError: if `device` is not there, `factory`, `key` or `allow_unexpected` cannot be used, or `offload` with a device or with a
+            model that is not a Hugging Face directory.
     """
+    place = CPU if device is None else device_named(device)
+    if offload is not None and place != CPU:
+        raise UsageError(f"--offload leaves weights in files, from which the CPU reads them: leave out --device {device}")
     name = hub_name(path)
     fetched = None if name is None else fetch(name, trust=trust)
     path = Path(path) if fetched is None else fetched.folder
@@ -73,12 +81,16 @@ def load_model(
     with torch.inference_mode(mode=False):  # otherwise the module could not be modified or trained later
         loaded = _load(content, path, reading, trust=trust) if store is None else _offloaded(path, store, trust=trust)
     check_sound(loaded.module, str(path))
+    if place != CPU:
+        move(loaded.module, place)
     if fetched is None:
         return loaded
     return replace(loaded, hub=str(fetched.name), notes=(*loaded.notes, f"downloaded: {fetched.name}, all files of this commit"))
 
 
-def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool) -> LoadedModel:
+def load_named(
+    path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool, device: str | None = None
+) -> LoadedModel:
     """Load the model that a plan, an analysis or an artifact names, read in the same way as then.
 
     Args:
@@ -87,6 +99,7 @@ def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: s
         beside: the file, for messages.
         factory: what builds the module for a state dict, if the user names it.
         trust: allow a pickled module, and the factory that the file names.
+        device: where it computes; see `load_model`.
 
     Raises:
         TrustError: if the file names a factory, the user names none, and `trust` does not allow it.
@@ -94,7 +107,7 @@ def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: s
     """
     named = None if factory is not None else named_factory(facts, beside, trust=trust)
     with nullcontext() if named is None else code_named_by_file():
-        return load_model(path, factory=factory or named, trust=trust, **checkpoint_options(facts))
+        return load_model(path, factory=factory or named, trust=trust, device=device, **checkpoint_options(facts))
 
 
 def from_module(module: nn.Module) -> LoadedModel:

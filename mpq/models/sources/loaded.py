@@ -16,7 +16,7 @@ class LoadedModel:
     """A model ready to be measured.
 
     Args:
-        module: in eval mode, on the CPU.
+        module: in eval mode.
         kind: "export", "torchscript", "hf", "state_dict", "pickle" or "memory".
         sha256: over the file or files, and the `checkpoint_key` if given, so that a different entry is a different model; for "memory",
             over the names, shapes, dtypes and contents of the state dict.

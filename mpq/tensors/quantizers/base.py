@@ -41,6 +41,11 @@ class Statistics:
     count: int
 
 
+def statistics_on(device: torch.device, statistics: Statistics | None) -> Statistics | None:
+    """The same statistics on a device."""
+    return None if statistics is None else Statistics(statistics.hessian.to(device), statistics.count)
+
+
 class Quantizer(ABC):
     """Chooses the codes of one weight; subclasses implement `round`."""
 

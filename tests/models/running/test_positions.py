@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mpq.models.running.positions import expanded, flat, kept_values, position_weights, random_signs
+from mpq.models.running import positions
+from mpq.models.running.positions import expanded, flat, in_pieces, kept_values, position_weights, random_signs
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 NAN = float("nan")
@@ -95,3 +96,12 @@ def test_signs_are_fair_independent_and_follow_the_seed() -> None:
     assert abs(float(first.mean())) < 0.01
     assert abs(float((first * other).mean())) < 0.01
     assert float((products - torch.eye(64)).abs().max()) < 0.1  # five standard errors are 0.08
+
+
+def test_pieces_are_all_values_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "_PIECE", 4)
+    values = torch.arange(10.0).reshape(5, 2).t()
+    pieces = in_pieces(values)
+    assert [len(piece) for piece in pieces] == [4, 4, 2]
+    assert torch.equal(torch.cat(pieces), values.flatten())
+    assert in_pieces(torch.empty(0, 3)) == ()
