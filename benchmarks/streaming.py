@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mpq.apply.shard_writer import apply_shards
+from mpq.apply.shard_job import apply_shards
 from mpq.formats.scheme import parse_scheme
 from mpq.models.sources.checkpoint_files import checkpoint_files, tensors_of
 from mpq.records.layer import Layer

@@ -3,6 +3,9 @@
 The size and header do not show whether a file was made from the right model. So each finished file is recorded, with its SHA-256, in
 `.model.mpq.safetensors.parts.jsonl` next to it. The first line of this file identifies the inputs: the contents of the checkpoint, the
 plan's schemes, quantizer and versions. When all files are finished, the digests move to the index, and this file is removed.
+
+Only the process that holds the index writes the notes. Processes that help it (`shard_job.py`) write the digest of each file that they
+finish to a separate file, `.NAME.done`.
 """
 
 from __future__ import annotations
@@ -40,12 +43,20 @@ class Parts:
         self.index = folder / INDEX
         self._identity, self._notes = identity, folder / _NOTES
         self._journal: Journal | None = None
-        self._digests = _noted(self._notes, identity) | _indexed(self.index, identity)
+        self._digests = _done(folder, identity) | _noted(self._notes, identity) | _indexed(self.index, identity)
 
     def holds(self, shard: Shard) -> bool:
         """Whether a finished file exists unchanged: same header, same size, same contents."""
         digest = self._digests.get(shard.output.name)
         return digest is not None and shard.is_there() and sha256_of([shard.output]) == digest
+
+    def taken_over(self, shard: Shard) -> bool:
+        """Whether another process has finished a file, which is noted then."""
+        digest = _done(shard.output.parent, self._identity, shard.output.name).get(shard.output.name)
+        if digest is None or not shard.is_there() or sha256_of([shard.output]) != digest:
+            return False
+        self._note(shard, digest)
+        return True
 
     def begin(self, kept: Sequence[Shard]) -> None:
         """Call before any file is replaced: records the files that are kept, and removes the index, which would name a mixture of files."""
@@ -56,9 +67,12 @@ class Parts:
 
     def finished(self, shard: Shard) -> None:
         """Record a file that was just written."""
+        self._note(shard, sha256_of([shard.output]))
+
+    def _note(self, shard: Shard, digest: str) -> None:
         assert self._journal is not None, "begin comes first"
-        self._digests[shard.output.name] = sha256_of([shard.output])
-        self._journal.append({"file": shard.output.name, "sha256": self._digests[shard.output.name]})
+        self._digests[shard.output.name] = digest
+        self._journal.append({"file": shard.output.name, "sha256": digest})
 
     def close(self) -> None:
         """Close the record; it stays for the next run."""
@@ -75,6 +89,46 @@ class Parts:
         write_text(self.index, json.dumps(index, indent=1) + "\n")
         self.close()
         self._notes.unlink(missing_ok=True)
+        for shard in shards:
+            _done_file(shard.output.parent, shard.output.name).unlink(missing_ok=True)
+
+
+def leave_done(shard: Shard, identity: str) -> None:
+    """Tell the process that writes the notes that a file is finished."""
+    facts = {"made_of": identity, "file": shard.output.name, "sha256": sha256_of([shard.output])}
+    write_text(_done_file(shard.output.parent, shard.output.name), json.dumps(facts))
+
+
+def is_finished(shard: Shard, identity: str) -> bool:
+    """Whether a process has noted that a file is finished; its contents are not looked at."""
+    folder, name = shard.output.parent, shard.output.name
+    return name in _done(folder, identity, name) or name in _noted(folder / _NOTES, identity)
+
+
+def noted_identity(folder: Path) -> str | None:
+    """What the artifact is made of that is being written to `folder`; None where nobody has begun."""
+    try:
+        _, line = next(iter(journal_lines(folder / _NOTES)))
+        return str(unsealed(line.rstrip(b"\n"))["made_of"])
+    except (FormatError, ValueError, KeyError):
+        return None
+
+
+def _done_file(folder: Path, name: str) -> Path:
+    return folder / f".{name}.done"
+
+
+def _done(folder: Path, identity: str, name: str = "*") -> dict[str, str]:
+    """Digests by file name that helping processes have left."""
+    found = {}
+    for path in folder.glob(f".{name}.done"):
+        try:
+            facts: Any = read_json(path, error=FormatError, absent="run `mpq apply --shards`", remedy="run it again").value
+            if facts["made_of"] == identity:
+                found[str(facts["file"])] = str(facts["sha256"])
+        except (FormatError, KeyError, TypeError):
+            continue
+    return found
 
 
 def _noted(path: Path, identity: str) -> dict[str, str]:

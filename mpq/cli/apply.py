@@ -11,7 +11,7 @@ from mpq.cli import complete
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, suggest, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
-from mpq.cli.options import Cache, Factory, Json, Trust, cache_folder
+from mpq.cli.options import Cache, Device, Factory, Json, Trust, cache_folder
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 from mpq.export.registry import TARGETS
@@ -87,6 +87,7 @@ def command(
         ),
     ] = None,
     cache: Cache = None,
+    device: Device = None,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,
@@ -97,6 +98,8 @@ def command(
 
     Example: mpq apply plan.yaml
     """
+    if shards is not None and device not in (None, "cpu"):
+        raise UsageError(f"--shards reads weights from files and quantizes them on the CPU: leave out --device {device}")
     if shards is not None and (output is not None or to is not None):
         raise UsageError("--shards writes a folder of files: leave out --output and --to (--to needs the model in memory)")
     if not plan.exists():
@@ -118,7 +121,7 @@ def command(
 
     target = output or plan.with_name(f"{stem_of(model or located_model(wanted.model, plan))}.mpq.safetensors")
     check_output(target, inputs=(plan, model, *named_inputs(wanted.model, wanted.data, plan)))
-    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
+    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, device=device)
     needed, recover = quantizer_named(wanted.quantizer).needs_statistics, recovery and corrections
     data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or recover) else None
     with progress_in_turn() as stage:
@@ -169,7 +172,7 @@ def _exported(artifact: Path, target: str, options: Options) -> Exported:
 
 
 def _apply_shards(wanted: Plan, plan: Path, model: Path | None, folder: Path, *, json: bool) -> None:
-    from mpq.apply.shard_writer import apply_shards
+    from mpq.apply.shard_job import apply_shards
     from mpq.records.unsearched import unsearched_line
 
     source = model or located_model(wanted.model, plan)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mpq.apply.shard_digests import INDEX, Parts, identity_of
+from mpq.apply.shard_digests import INDEX, Parts, identity_of, is_finished, leave_done, noted_identity
 from mpq.apply.shard_plan import Shard
 from mpq.files import sha256_of
 from mpq.formats.scheme import parse_scheme
@@ -127,3 +127,33 @@ def test_schemes_count_by_their_text() -> None:
     assert identity_of("a", replace(PLAN, layers={"head": parse_scheme("int4-g64")})) != identity_of(
         "a", replace(PLAN, layers={"head": parse_scheme("int4")})
     )
+
+
+def test_a_file_that_another_process_has_finished_is_taken_over(tmp_path: Path) -> None:
+    first, second = shards(tmp_path)
+    parts = Parts(tmp_path, "id")
+    parts.begin([])
+    assert (noted_identity(tmp_path), is_finished(first, "id"), parts.taken_over(first)) == ("id", False, False)
+    leave_done(first, "id")
+    leave_done(second, "another")
+    assert [is_finished(shard, "id") for shard in (first, second)] == [True, False]
+    assert [parts.taken_over(shard) for shard in (first, second)] == [True, False]
+    parts.finished(second)
+    assert is_finished(second, "id")
+    parts.complete([first, second])
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
+def test_a_run_after_the_first_was_killed_keeps_what_its_helpers_finished(tmp_path: Path) -> None:
+    first, second = shards(tmp_path)
+    leave_done(first, "id")
+    assert [Parts(tmp_path, "id").holds(shard) for shard in (first, second)] == [True, False]
+    first.output.write_bytes(b"head\x01\x01\x01\x02")
+    assert not Parts(tmp_path, "id").holds(first)
+    assert noted_identity(tmp_path) is None
+
+
+def test_what_a_helper_left_damaged_holds_nothing(tmp_path: Path) -> None:
+    first, _ = shards(tmp_path)
+    (tmp_path / f".{first.output.name}.done").write_bytes(b"{")
+    assert not Parts(tmp_path, "id").holds(first)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mpq.apply.shard_writer import apply_shards
+from mpq.apply.shard_job import apply_shards
 from mpq.data.dataset import Batch
 from mpq.export.registry import TARGETS
 from mpq.export.run import export

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import mpq
-from mpq.apply.shard_writer import apply_shards
+from mpq.apply.shard_job import apply_shards
 from mpq.data.dataset import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options

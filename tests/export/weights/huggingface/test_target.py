@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mpq
-from mpq.apply.shard_writer import apply_shards
+from mpq.apply.shard_job import apply_shards
 from mpq.data.dataset import Batch
 from mpq.errors import OutputError
 from mpq.export.abilities import ExportError
