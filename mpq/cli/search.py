@@ -12,7 +12,8 @@ from mpq.cli import complete
 from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
 from mpq.cli.find_latency import latency_cost, split_costs
-from mpq.cli.options import Cache, Config, Factory, Json, Trust, cache_folder, default_of, merged
+from mpq.cli.options import Cache, Config, Device, Factory, Json, Trust, cache_folder, default_of, merged
+from mpq.cli.search_fleet import print_fleet
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
@@ -147,6 +148,13 @@ def command(
             "file]",
         ),
     ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Instead of a search: show the processes that work on a storage, or on a .study.journal, and how far they are.",
+        ),
+    ] = None,
     explain: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +165,7 @@ def command(
     factory: Factory = None,
     trust: Trust = False,
     cache: Cache = None,
+    device: Device = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -167,6 +176,9 @@ def command(
 
     Example: mpq search --budget 4.5bits --pin conv1=int8
     """
+    if status is not None:
+        print_fleet(status, json=json)
+        return
     cost, profile = split_costs(cost, timed=max_latency is not None)
     options = {"budget": budget, "scope": scope, "trials": trials, "timeout": timeout, "seed": seed, "storage": storage}
     steering = {
@@ -230,6 +242,7 @@ def command(
         factory=factory,
         cache=cache_folder(cache, source),
         trust=trust,
+        device=device,
     )
     if uniform is not None:
         job.report(job.uniform(parse_scheme(uniform), quantizer), output, json=json)

@@ -65,6 +65,11 @@ def at_work(trial: FrozenTrial) -> bool:
     return _age(trial) < _FORGOTTEN
 
 
+def silence(trial: FrozenTrial) -> float:
+    """Seconds since the process of a running trial was last seen; infinity if it does not say."""
+    return _since(str(trial.user_attrs.get("worker_seen", "")))
+
+
 def _age(trial: FrozenTrial) -> float:
     """Seconds since a trial began."""
     return float("inf") if trial.datetime_start is None else abs((datetime.now() - trial.datetime_start).total_seconds())
