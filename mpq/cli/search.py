@@ -15,6 +15,7 @@ from mpq.cli.find_latency import latency_cost, split_costs
 from mpq.cli.options import Cache, Config, Device, Factory, Json, Trust, cache_folder, default_of, merged
 from mpq.cli.search_fleet import print_fleet
 from mpq.cli.search_job import Job, Quality, starting_schemes
+from mpq.cli.search_texts import numbers, pairs, parts, ties
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 from mpq.export.registry import TARGETS
@@ -182,11 +183,11 @@ def command(
     cost, profile = split_costs(cost, timed=max_latency is not None)
     options = {"budget": budget, "scope": scope, "trials": trials, "timeout": timeout, "seed": seed, "storage": storage}
     steering = {
-        "pins": _pairs(pin, "--pin PATTERN=SCHEME", "conv1=int8"),
-        "ties": _ties(tie),
-        "min_bits": _pairs(min_bits, "--min-bits PATTERN=BITS", "'lm_head=8'"),
-        "candidates": {name: _parts(text) for name, text in _pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
-        "costs": _numbers(_pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
+        "pins": pairs(pin, "--pin PATTERN=SCHEME", "conv1=int8"),
+        "ties": ties(tie),
+        "min_bits": pairs(min_bits, "--min-bits PATTERN=BITS", "'lm_head=8'"),
+        "candidates": {name: parts(text) for name, text in pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
+        "costs": numbers(pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
     }
     options |= {"rest": rest, "max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory, "max_latency": max_latency}
     if uniform is not None:
@@ -276,37 +277,3 @@ def _refuse_others(options: dict[str, Any]) -> None:
     if found is not None:
         option = {"pins": "pin", "ties": "tie", "costs": "cost"}.get(found, found).replace("_", "-")
         raise UsageError(f"--uniform gives every layer one scheme: leave out --{option}")
-
-
-def _pairs(texts: list[str] | None, form: str, example: str) -> dict[str, str]:
-    """NAME=VALUE strings as a mapping; `form` is for example "--pin PATTERN=SCHEME"."""
-    option, shape = form.split(" ")
-    found: dict[str, str] = {}
-    for text in texts or ():
-        name, mark, value = text.rpartition("=")
-        if not mark or not name or not value:
-            raise UsageError(f"{option} '{text}' is not {shape}: write for example {option} {example}")
-        found[name] = value
-    return found
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _numbers(texts: dict[str, str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, text in texts.items():
-        try:
-            found[name] = float(text)
-        except ValueError as error:
-            raise UsageError(f"--cost '{name}={text}': {text} is not a number: write for example --cost latency.csv=3.2") from error
-    return found
-
-
-def _ties(texts: list[str] | None) -> tuple[tuple[str, ...] | str, ...]:
-    groups = tuple("auto" if text == "auto" else _parts(text) for text in texts or ())
-    short = next((text for text, group in zip(texts or (), groups, strict=True) if group != "auto" and len(group) < 2), None)
-    if short is not None:
-        raise UsageError(f"--tie '{short}' names fewer than two layers: write for example --tie layer.q,layer.k,layer.v, or --tie auto")
-    return groups
