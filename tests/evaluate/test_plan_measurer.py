@@ -154,4 +154,4 @@ def test_a_cache_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     measurer = mpq.PlanMeasurer(mlp(), data(), analyzed(), cache=tmp_path / "file" / "cache")
     measurer.calibration(PLAN)
     (note,) = measurer.notes
-    assert note.startswith(f"nothing more is written to the cache {tmp_path / 'file' / 'cache'}: ")
+    assert note.startswith(f"no more entries are written to the cache {tmp_path / 'file' / 'cache'}: ")
