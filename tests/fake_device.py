@@ -105,6 +105,8 @@ class _Patches:
         patch.setattr(Tensor, "numpy", lambda tensor, **options: self._numpy(own["numpy"], tensor, **options))
         patch.setattr(Tensor, "to", lambda tensor, *args, **kwargs: self._to(own["to"], tensor, *args, **kwargs))
         patch.setattr(Tensor, "cpu", lambda tensor, **_: self._moved(tensor, on=False))
+        states = torch.get_rng_state
+        patch.setattr(torch, "get_rng_state", lambda: marks.put(states(), on=False))  # no op makes it
         for name in _FACTORIES:
             patch.setattr(torch, name, self._made(getattr(torch, name)))
 

@@ -227,10 +227,10 @@ class _PairWatch(InputWatch):  # type: ignore[no-untyped-call]
 
 def _fitted(matrix: Tensor, statistics: Statistics, cross: Tensor) -> Tensor:
     """W E[x x'^T] E[x' x'^T]^-1, damped, for each part of the rows with separate inputs."""
-    second = statistics.hessian.double()
+    second = statistics.hessian.to(matrix.device).double()
     mean = second.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     damping = torch.where(mean > 0, _DAMPING * mean, 1.0) * torch.eye(matrix.shape[1], dtype=torch.float64, device=second.device)
-    change = torch.linalg.solve(second + damping, (cross.double() + damping).mT).mT
+    change = torch.linalg.solve(second + damping, (cross.to(matrix.device).double() + damping).mT).mT
     parts = matrix.double().view(*change.shape[:-2], -1, matrix.shape[1])
     wanted: Tensor = (parts @ change).view(matrix.shape).float()
     return wanted
