@@ -126,7 +126,7 @@ def _right(logits: Tensor, batch: Batch) -> Tensor:
     return (logits.argmax(-1) == batch.labels).float()
 
 
-class _Sentences(nn.Module):
+class Sentences(nn.Module):
     """An encoder whose output is one vector of length one per sentence: the mean over its tokens."""
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -144,7 +144,7 @@ def _minilm(folder: Path, encoder: Path, samples: int, tests: int) -> Case:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(encoder)
-    model = from_module(_Sentences(AutoModel.from_pretrained(encoder)).eval())
+    model = from_module(Sentences(AutoModel.from_pretrained(encoder)).eval())
 
     def batches(sentences: list[str], size: int) -> list[dict[str, Tensor]]:
         return [

@@ -27,6 +27,7 @@ class AnalysisChoices(TypedDict, total=False):
     method: str
     held_out: float
     seed: int
+    activations: Sequence[str | int] | str | int
 
 
 class SearchChoices(TypedDict, total=False):
@@ -44,6 +45,7 @@ class SearchChoices(TypedDict, total=False):
     seed: int
     storage: Any
     rest: str | None
+    activations: str | float
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

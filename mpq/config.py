@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mpq.errors import ConfigError, SchemeError
+from mpq.formats.activations import CHOICES as ACTIVATIONS
 from mpq.formats.floats import REST_DTYPES
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.shown import shown
@@ -69,6 +70,8 @@ class AnalysisSettings:
         method: "measure", "fisher", "weight", or "auto": measure if that is affordable, else fisher.
         held_out: share of the samples that the analysis does not see; the search decides with them.
         seed: seed of the split.
+        activations: "8" also measures tensors between layers as 8-bit integers with fixed ranges, "8d" as ones with a scale per token, for
+            matrix products; empty measures none.
     """
 
     candidates: tuple[str, ...] = ("4", "8", "16")
@@ -80,6 +83,12 @@ class AnalysisSettings:
     method: str = "auto"
     held_out: float = 0.25
     seed: int = 0
+    activations: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = next((each for each in self.activations if each not in ACTIVATIONS), None)
+        if wrong is not None:
+            raise ConfigError(f"activations is {shown(wrong)}: use {' or '.join(ACTIVATIONS)}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,8 @@ class SearchSettings:
         storage: URL of the Optuna study, or an Optuna storage; None keeps it in memory.
         rest: "bf16", "fp16" or "fp32": dtype for unquantized floating-point tensors where it is smaller than their own; None keeps their
             own.
+        activations: which of the measured groups of tensors between layers become integers: "all", "off", or a number, the largest error
+            that they may add by the analysis.
     """
 
     pins: Mapping[str, Scheme] = field(default_factory=dict)
@@ -115,14 +126,26 @@ class SearchSettings:
     seed: int = 0
     storage: Any = None
     rest: str | None = None
+    activations: str = "all"
 
     def __post_init__(self) -> None:
+        if self.activations not in ("all", "off") and not _is_limit(self.activations):
+            raise ConfigError(
+                f"activations is {shown(self.activations)}: use all, off, or the largest error that they may add, such as 0.001"
+            )
         if self.rest not in (None, *REST_DTYPES):
             raise ConfigError(f"rest is {shown(self.rest)}: use {', '.join(REST_DTYPES)}")
         for name in ("trials", "timeout"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name} is {value}: give 0 or more")
+
+
+def _is_limit(text: str) -> bool:
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False
 
 
 def data_settings(facts: Mapping[str, Any]) -> DataSettings:
@@ -205,6 +228,8 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         return {str(layer): each if isinstance(each, Scheme) else parse_scheme(str(each)) for layer, each in _mapping(name, value).items()}
     if name == "start":
         return value
+    if name == "activations" and hint is str:
+        return str(value)
     if name == "min_bits":
         return {str(pattern): _number(f"{name} of {pattern}", bits, int) for pattern, bits in _mapping(name, value).items()}
     if name == "costs":

@@ -33,6 +33,9 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     outputs: Annotated[_Some | None, Meta(description="outputs to compare, by name or glob, each optionally with a weight: boxes=2")] = None
     quantizer: Annotated[Text | None, Meta(description="how codes are chosen")] = None
     method: Annotated[Text | None, Meta(description="how sensitivities are found")] = None
+    activations: Annotated[
+        _Some | None, Meta(description="also measure tensors between layers as integers: 8 with fixed ranges, 8d with a scale per token")
+    ] = None
     held_out: Annotated[Share | None, Meta(description="share of the samples held out for the search's decision")] = None
     seed: Annotated[Integer | None, Meta(description="seed of the split")] = None
     seq_len: _SeqLen | None = None
@@ -83,6 +86,9 @@ class SearchSection(Struct, forbid_unknown_fields=True):
     storage: Annotated[Text | None, Meta(description="URL of an Optuna study")] = None
     rest: Annotated[
         RestDtype | None, Meta(description="dtype for unquantized floating-point tensors where it is smaller than their own")
+    ] = None
+    activations: Annotated[
+        Text | Number | None, Meta(description="measured tensors that become integers: all, off, or the largest error that they may add")
     ] = None
 
 

@@ -24,6 +24,7 @@ def analysis(own: AnalysisSettings) -> AnalysisChoices:
         "method": own.method,
         "held_out": own.held_out,
         "seed": own.seed,
+        "activations": own.activations,
     }
 
 
@@ -41,6 +42,7 @@ def search(own: SearchSettings) -> SearchChoices:
         "seed": own.seed,
         "storage": own.storage,
         "rest": own.rest,
+        "activations": own.activations,
     }
 
 

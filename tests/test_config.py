@@ -45,7 +45,7 @@ def test_values_are_taken_as_they_are_written(kind: Any, choices: dict[str, Any]
 @pytest.mark.parametrize(
     ("kind", "choices", "reason"),
     [
-        (SearchSettings, {"trial": 3}, "'trial' is not a setting: use candidates, costs, "),
+        (SearchSettings, {"trial": 3}, "'trial' is not a setting: use activations, candidates, costs, "),
         (SearchSettings, {"trials": "3"}, "trials is '3': give a number"),
         (SearchSettings, {"trials": True}, "trials is True: give a number"),
         (SearchSettings, {"trials": -1}, "trials is -1: give 0 or more"),

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from mpq.activations.groups import Candidate, candidates
 from mpq.activations.histogram import Histogram
 from mpq.activations.rounding import changed
-from mpq.activations.trace import trace
+from mpq.activations.trace import Trace, trace
 from mpq.data.batch import Batch
-from mpq.errors import MismatchError
+from mpq.errors import DataError, MismatchError
 from mpq.models.running.forward import call
 from mpq.records.layer import Layer
 
@@ -40,8 +40,7 @@ def calibrate(
         layers: the searched layers.
         fixed_batch: whether the model takes only batches of this size.
     """
-    first = batches[0] if fixed_batch or batches[0].whole else batches[0].select([0])
-    found = candidates(trace(module, first, layers))
+    found = candidates(_traced(module, batches[0], layers, whole=fixed_batch or batches[0].whole))
     histograms = {tensor: Histogram() for candidate in found for tensor in candidate.tensors}
     by_reader = {reader: histogram for tensor, histogram in histograms.items() for reader in tensor}
     unread = _observe(module, batches, by_reader)
@@ -56,6 +55,16 @@ def calibrate(
         else:
             notes.append(f"activations of {candidate.name} stay in floating point: {reason}")
     return kept, notes
+
+
+def _traced(module: nn.Module, batch: Batch, layers: Sequence[Layer], *, whole: bool) -> Trace:
+    """The trace of one sample; of the whole batch where the model takes no single one."""
+    if not whole:
+        try:
+            return trace(module, batch.select([0]), layers)
+        except DataError:
+            pass
+    return trace(module, batch, layers)
 
 
 def _observe(module: nn.Module, batches: Iterable[Batch], histograms: dict[str, Histogram]) -> str | None:

@@ -37,7 +37,7 @@ class Histogram:
         self.low, self.high, self.values = min(self.low, low), max(self.high, high), self.values + values.numel()
         self._stretch(max(abs(low), abs(high)))
         if self.reach:
-            self.counts += torch.histc(values, BINS, -self.reach, self.reach).long()
+            self.counts += torch.histc(values, BINS, -self.reach, self.reach).long().cpu()
         else:
             self.counts[_HALF] += values.numel()
 
@@ -57,6 +57,13 @@ class Histogram:
         total = self.counts.cumsum(0)
         place = int(torch.searchsorted(total, torch.tensor(share * float(total[-1]), dtype=torch.float64).ceil().long()))
         return float(self.centers[min(place, BINS - 1)])
+
+    def coarse(self, bars: int) -> list[int]:
+        """Counts in `bars` equal parts from the least to the greatest value; a bin counts where its middle lies."""
+        span = (self.high - self.low) or 1.0
+        places = ((self.centers - self.low) / span * bars).long().clamp(0, bars - 1)
+        found: list[int] = torch.zeros(bars, dtype=torch.int64).index_add_(0, places, self.counts).tolist()
+        return found
 
     def _stretch(self, magnitude: float) -> None:
         if self.reach == 0.0:

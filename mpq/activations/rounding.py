@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from mpq.records.activations import ActivationGroup, Groups, RoundedTensor
 
 Change = Callable[[Tensor], Tensor]
 _SIGNED = 127  # the largest code of a token
+_SIMULATED: WeakKeyDictionary[nn.Module, dict[str, Change]] = WeakKeyDictionary()
 
 
 def rounded(values: Tensor, scale: float, zero_point: int) -> Tensor:
@@ -61,6 +64,11 @@ class Changed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._changes, self._numbers = changes, Numbers()
         self.missing = dict.fromkeys(changes)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The operators that were called so far, by kind."""
+        return self._numbers.counts
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         given = kwargs or {}
@@ -115,8 +123,14 @@ def changed(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
 def simulate(module: nn.Module, groups: Groups) -> nn.Module:
     """Let every call of `module` round its tensors as `groups` say, from now on; the same module."""
     if groups:
-        _hooked(module, changes_of(groups))
+        _SIMULATED[module] = changes_of(groups)
+        _hooked(module, _SIMULATED[module])
     return module
+
+
+def changes_in(module: nn.Module) -> dict[str, Change]:
+    """What `simulate` does in a module, by reader; it may be replaced there, entry by entry."""
+    return _SIMULATED.get(module, {})
 
 
 @contextmanager

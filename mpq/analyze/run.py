@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from mpq.analyze.activations import analyze_activations, refuse_activations
 from mpq.analyze.coverage import coverage_of
 from mpq.analyze.memory import Expected, expected_memory
 from mpq.analyze.methods.base import Context, Progress
@@ -29,6 +30,7 @@ from mpq.choices import AnalysisChoices, spelled_out
 from mpq.config import AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
 from mpq.errors import UsageError
+from mpq.formats.activations import CHOICES
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.memory.store import Store
 from mpq.models.running.fake_quantized import Variants
@@ -134,6 +136,10 @@ def _analyze(
     tell: Callable[[str], None],
     on_progress: Progress,
 ) -> Sensitivity:
+    lacking = "samples" if samples is None else "weights in memory: leave out --offload" if loaded.offload is not None else None
+    lacking = "one process: measure the layers first, then run it again alone" if lacking is None and (part or ranks.size > 1) else lacking
+    if lacking is not None:
+        refuse_activations(chosen, lacking)
     if samples is None and part is not None:
         raise UsageError("--part divides measuring on data: an analysis without data takes seconds, so leave it out")
     if samples is None:
@@ -141,7 +147,8 @@ def _analyze(
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
     settle = partial(prepare, loaded, samples, chosen, path=_place(loaded, path), reading=reading, earlier=earlier, store=store)
     prepared, table, journal = begun(ranks, loaded, samples, path, settle)
-    if table.finished:
+    rounding = [CHOICES[each] for each in chosen.activations]
+    if table.finished and set(rounding) <= set((table.finish or {}).get("activations", {}).get("schemes", ())):
         return table
     own = None if part is None else frozenset(layer.name for layer in layers_of_part(table.layers, table.header.candidates, part))
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
@@ -180,16 +187,21 @@ def _analyze(
         unseen = unseen_rows(context) if loaded.offload is None else {}
         context.notes += [*unseen_notes(unseen), *context.variants.notes, *store.notes]
         check = self_check(context)
+        if ranks.size == 1:
+            rounding = list(dict.fromkeys([*rounding, *(scheme for _, scheme in table.activations)]))
+        activations = {"activations": analyze_activations(context, rounding)} if rounding else {}
+        notes = {"notes": context.notes} if context.notes else {}
         context.cost |= ranks.sums({name: value for name, value in context.cost.items() if name.endswith("_passes")})
         context.cost |= {} if expected is None else {"expected_memory_bytes": expected.total}
         context.cost |= {"peak_memory_bytes": peak_memory()} | ({"ranks": ranks.size} if ranks.size > 1 else {})
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(context.variants.fallbacks)} if context.variants.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
-        notes = {"notes": context.notes} if context.notes else {}
         tables = {"unseen_rows": unseen} if unseen else {}
         coverage = coverage_of(loaded, prepared).to_dict()
-        context.record([{"finish": {"cost": cost, "check": check, "coverage": coverage, **tables, **without, **notes, **parts}}])
+        context.record(
+            [{"finish": {"cost": cost, "check": check, "coverage": coverage, **tables, **without, **notes, **parts, **activations}}]
+        )
     return table
 
 

@@ -74,6 +74,7 @@ def contents_of(
         recovered.stopped,
         plan.rest.dtype,
         0 if plan.rest.dtype is None else plan.rest.original_bytes,
+        activations=plan.activations,
     )
     weights = recovered.state.weights
     changed = {name: narrowed(tensor, plan.rest.dtype, name) for name, tensor in recovered.state.tensors.items()}

@@ -139,7 +139,8 @@ def apply(
         if split is None or len(hindered) == len(STEPS):  # so that no quantized weight stays in memory
             recovered = Recovered(State({}), untried(hindered))
         else:
-            task = Task(variants, split.calibration, metric_of(wanted, loaded, split), int(wanted.data["seed"]), limits, step_done)
+            metric, seed = metric_of(wanted, loaded, split), int(wanted.data["seed"])
+            task = Task(variants, split.calibration, metric, seed, limits, step_done, wanted.activations)
             rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
             recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
         contents = replace(contents_of(wanted, loaded, layers, recovered, source.one), fingerprint=fingerprint)

@@ -62,6 +62,8 @@ def planned_shards(source: Path, files: Sequence[Path], plan: Plan, folder: Path
         ApplyError: if the plan names layers that the checkpoint does not have, or that are not weights.
         MismatchError: if a weight has another shape.
     """
+    if plan.activations:
+        raise ApplyError("the plan has integer activations: leave out --shards, or delete `activations:` from the plan")
     held = {path: tensors_of(path) for path in files}
     by_name = {tensor.name: tensor for tensors in held.values() for tensor in tensors}
     layers = {layer.parameters[0]: layer for layer in (_layer(name, plan, by_name, source) for name in plan.layers)}

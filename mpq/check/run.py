@@ -8,6 +8,7 @@ from pathlib import Path
 from mpq.budget import Budget, Scope
 from mpq.check.measure_size import has_layers, weigh
 from mpq.errors import UsageError
+from mpq.records.activations import summary
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import artifact_bytes, read_header
 from mpq.records.artifact_plans import plans_beside
@@ -105,7 +106,8 @@ def _error_of(plan: Plan, max_error: float) -> Check:
 def against_error(plan: Plan, found: float, limit: float) -> str:
     """Whether a plan's held-out error is within a limit, with a caution about the samples it was measured on."""
     relation = "within" if found <= limit else f"{found - limit:.4g} over"
-    return f"{found:.4g}, {relation} the limit of {limit:g}{CERTAIN if 'caution' in plan.data else ''}"
+    rounded = f"; activations: {summary(plan.activations)}" if plan.activations else ""
+    return f"{found:.4g}, {relation} the limit of {limit:g}{rounded}{CERTAIN if 'caution' in plan.data else ''}"
 
 
 def _check_size(path: Path, *, budget: str | None, scope: Scope | None, max_error: float | None) -> list[Check]:

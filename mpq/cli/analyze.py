@@ -115,6 +115,14 @@ def command(
     ] = None,
     targets: Annotated[list[str] | None, typer.Option(help="Layers to search: exact names, globs, or re:… [default: all]")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave unquantized.")] = None,
+    activations: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="8|8d",
+            help="Also measure the tensors between layers as 8-bit integers: 8 with fixed ranges, 8d with a scale per token for matrix "
+            "products; may be repeated. [default: none]",
+        ),
+    ] = None,
     held_out: Annotated[
         float | None,
         typer.Option(
@@ -187,6 +195,7 @@ def command(
         "method": method,
         "targets": targets,
         "ignore": ignore,
+        "activations": activations,
         "held_out": held_out,
         "seed": seed,
         "seq_len": seq_len,
@@ -223,6 +232,7 @@ def command(
     from mpq.evidence.self_check import self_check_lines, self_check_warnings
     from mpq.models.sources.load import load_model
     from mpq.records.coverage import coverage_lines
+    from mpq.records.measured_activations import activation_lines
 
     if offload is not None:
         refuse_offloaded(settings.method)
@@ -261,6 +271,7 @@ def command(
         *fallbacks,
         *inversion_lines(table),
         *self_check_lines(table.finish),
+        *activation_lines(table.finish, table.activations),
     ):
         say(note)
     if offload is not None or (table.finish or {}).get("cost", {}).get("expected_memory_bytes", 0) >= LARGE_MEMORY:

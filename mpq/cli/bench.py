@@ -64,7 +64,7 @@ def command(
 
     def loaded(*, packed: bool) -> nn.Module:
         module = reopen_model(header.model, artifact, given=model, factory=factory, trust=trust, again=True).module if own_module else None
-        return load(artifact, module, packed=packed, dtype=wanted)
+        return load(artifact, module, packed=packed, dtype=wanted, activations=False)
 
     packed, unpacked = loaded(packed=True), None if wanted is None else loaded(packed=False)
     sample = _sample(data, reference, seq_len)

@@ -66,7 +66,8 @@ def command(
         from mpq.records.artifact_files import read_header
         from mpq.records.plan import assignment_of
 
-        print_json({"artifact": artifact.name, "assignment": assignment_of(read_header(artifact).schemes), **found.to_dict()})
+        header = read_header(artifact)
+        print_json({"artifact": artifact.name, "assignment": assignment_of(header.schemes, header.activations), **found.to_dict()})
         return
     rows = [[f.name, figure(f.reference), figure(f.quantized, f.stderr)] for f in found.figures]
     print_table(["metric", "reference", "quantized"], rows, title=f"{artifact.name} on {found.samples} samples")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpq.cli.console import progress, say
+from mpq.cli.console import progress, say, warn
 from mpq.cli.find_inputs import read_data, reopen_model
 from mpq.config import DataSettings
 from mpq.errors import FormatError
@@ -49,6 +49,7 @@ def evaluate_artifact(
         raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
     header = read_header(artifact)
 
+    from mpq.activations.exceeded import counted
     from mpq.evaluate.run import evaluate
     from mpq.models.memory.devices import device_of, move
     from mpq.records.stands_alone import stands_alone
@@ -62,5 +63,8 @@ def evaluate_artifact(
     move(quantized, device_of(model.module))
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
-    with progress("eval") as advance:
-        return evaluate(model, quantized, samples, outputs=outputs, on_progress=advance)
+    with progress("eval") as advance, counted(quantized, header.activations) as counts:
+        found = evaluate(model, quantized, samples, outputs=outputs, on_progress=advance)
+    for line in counts.lines(header.activations):
+        warn(line)
+    return found

@@ -73,7 +73,11 @@ def _main(what: str, artifact: str, reference: str, factory: str, trust: str, dt
         return load_model(reference, factory=factory or None, trust=bool(trust), **checkpoint_options(header.model)).module
 
     given = original() if what == "packed" and not stands_alone(header, Path(artifact)) else None
-    found = measured(original if what == "reference" else lambda: load(artifact, given, packed=True, dtype=dtype_of(dtype or None)))
+
+    def packed() -> nn.Module:
+        return load(artifact, given, packed=True, dtype=dtype_of(dtype or None), activations=False)
+
+    found = measured(original if what == "reference" else packed)
     sys.stdout.write(json.dumps(asdict(found)))
 
 

@@ -42,6 +42,14 @@ AllowUnexpected = Annotated[
         rich_help_panel="Model",
     ),
 ]
+Activations = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|off|ERROR",
+        help="Tensors between layers that become 8-bit integers, of those that were measured: all, off, or those whose errors add up "
+        "to at most ERROR. With --max-error or --max-drop: as many as the limit allows. [default: all]",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option(

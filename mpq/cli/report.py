@@ -97,7 +97,7 @@ def _with_evaluation(subject: Subject, file: Path, given: Path | None) -> Subjec
         if given is not None:
             raise UsageError(f"{file} has no schemes that {given} could belong to: name a plan or an artifact")
         return subject
-    own = assignment_of(subject.schemes)
+    own = assignment_of(subject.schemes, subject.activations)
     if given is None:
         return replace(subject, evaluation=evaluation_beside(file.parent, own))
     assignment, found = read_evaluation(given)

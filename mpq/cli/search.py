@@ -12,7 +12,7 @@ from mpq.cli import complete
 from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
 from mpq.cli.find_latency import latency_cost, split_costs
-from mpq.cli.options import Cache, Config, Device, Factory, Json, Trust, cache_folder, default_of, merged
+from mpq.cli.options import Activations, Cache, Config, Device, Factory, Json, Trust, cache_folder, default_of, merged
 from mpq.cli.search_fleet import print_fleet
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.cli.search_texts import numbers, pairs, parts, ties
@@ -124,6 +124,7 @@ def command(
             "unchanged]",
         ),
     ] = None,
+    activations: Activations = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -189,7 +190,8 @@ def command(
         "candidates": {name: parts(text) for name, text in pairs(candidates, "--candidates PATTERN=SCHEMES", "'lm_head=8,16'").items()},
         "costs": numbers(pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
     }
-    options |= {"rest": rest, "max_error": max_error, "max_drop": max_drop, "metric": metric, "memory": memory, "max_latency": max_latency}
+    options |= {"max_error": max_error, "max_drop": max_drop, "metric": metric, "max_latency": max_latency}
+    options |= {"rest": rest, "memory": memory, "activations": activations}
     if uniform is not None:
         _refuse_others(options | steering | {"from": start, "explain": explain, "for": target})
     elif quantizer is not None:
@@ -272,7 +274,7 @@ def _budgets(text: Any, scope: Any) -> list[Budget]:
 
 def _refuse_others(options: dict[str, Any]) -> None:
     """Refuse options that have no effect on a uniform plan."""
-    free = ("trials", "timeout", "seed", "storage", "rest")
+    free = ("trials", "timeout", "seed", "storage", "rest", "activations")
     found = next((name for name, value in options.items() if value and name not in free), None)
     if found is not None:
         option = {"pins": "pin", "ties": "tie", "costs": "cost"}.get(found, found).replace("_", "-")

@@ -144,7 +144,11 @@ class Job:
                 function = named(own, option="--metric")
             except (ImportError, AttributeError) as error:
                 raise UsageError(f"--metric {own} cannot be imported: {' '.join(str(error).split())}") from error
-            found.append(drop_limit(lambda schemes: self._measurer.score(function, schemes), drop, name=own, seed=self._settings.seed))
+            found.append(
+                drop_limit(
+                    lambda schemes, groups: self._measurer.score(function, schemes, groups), drop, name=own, seed=self._settings.seed
+                )
+            )
         return found
 
     def frontier(self, budgets: Sequence[Budget], folder: Path, *, json: bool) -> None:

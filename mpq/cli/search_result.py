@@ -51,6 +51,23 @@ def print_sizes(result: SearchResult, output: Path) -> None:
     say(unsearched_line(size.file_bytes, size.layer_bytes, dtype=result.plan.rest.dtype))
 
 
+def _activation_lines(result: SearchResult, metric: str) -> list[str]:
+    """How many tensors are integers, and what they cost."""
+    facts, measured = result.plan.evidence.get("activations"), result.plan.evidence.get("measured", {})
+    if facts is None:
+        return []
+    from mpq.records.activations import summary
+
+    lines = [
+        f"activations: {summary(result.plan.activations)}; {facts['share_of_work']:.0%} of the measured multiplications read integers, "
+        f"predicted to add {figure(facts['predicted'])}"
+    ]
+    if "weights_alone" in facts:
+        both = figure(measured["held_out"], measured["held_out_stderr"])
+        lines.append(f"{metric} on held-out samples: {figure(facts['weights_alone'])} with weights alone, {both} with activations")
+    return lines
+
+
 def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
     evidence, lines = result.plan.evidence, list[str]()
     gap, measured = evidence.get("optimality_gap"), evidence.get("measured")
@@ -63,6 +80,7 @@ def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
     added = evidence.get("unseen_rows")
     if added is not None:
         lines.append(f"unseen rows add {figure(added)} to the predicted {figure(evidence['predicted'])}")
+    lines += _activation_lines(result, metric)
     rest = evidence.get("rest")
     if rest is not None:
         cost = figure(rest["held_out"], rest["held_out_stderr"])

@@ -85,6 +85,7 @@ def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> No
 
 
 def _plan(file: Path) -> Shown:
+    from mpq.records.activations import summary, to_dict
     from mpq.records.plan import read_plan
     from mpq.records.unsearched import unsearched_line
 
@@ -97,6 +98,7 @@ def _plan(file: Path) -> Shown:
         f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)",
         "not searched": unsearched_line(size.file_bytes, size.layer_bytes, dtype=plan.rest.dtype).removeprefix("not searched: "),
         "quantizer": plan.quantizer,
+        **({"activations": summary(plan.activations)} if plan.activations else {}),
     }
     if evidence and plan.evidence_is_current:
         measured = evidence.get("measured", {})
@@ -111,12 +113,14 @@ def _plan(file: Path) -> Shown:
         "size": size.to_dict(),
         "evidence": evidence,
         "evidence_is_current": plan.evidence_is_current,
+        **({"activations": to_dict(plan.activations)} if plan.activations else {}),
     }
     rows = [_row(name, scheme, plan.shapes[name], pinned=name in plan.pinned) for name, scheme in plan.layers.items()]
     return Shown(facts, data, rows, _cells)
 
 
 def _artifact(file: Path) -> Shown:
+    from mpq.records.activations import summary
     from mpq.records.artifact_files import artifact_bytes, read_header
     from mpq.records.sensitivity import layer_bytes
     from mpq.records.stands_alone import stands_alone
@@ -131,6 +135,7 @@ def _artifact(file: Path) -> Shown:
         "not searched": unsearched_line(whole, total, dtype=header.rest_dtype).removeprefix("not searched: "),
         "quantizer": header.quantizer,
         "recovery": ", ".join(name.replace("_", " ") for name in header.recovery) or "none",
+        **({"activations": summary(header.activations)} if header.activations else {}),
         "load": f"mpq.load('{file}')" if stands_alone(header, file) else f"mpq.load('{file}', module)",
     }
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole, "unsearched_bytes": whole - total}
@@ -145,6 +150,7 @@ def _sensitivity(file: Path) -> Shown:
     from mpq.evidence.inversions import inversion_lines
     from mpq.evidence.self_check import self_check_lines, self_check_warnings
     from mpq.records.coverage import coverage_lines
+    from mpq.records.measured_activations import activation_lines
     from mpq.records.sensitivity import read_sensitivity
 
     table = read_sensitivity(file)
@@ -164,6 +170,8 @@ def _sensitivity(file: Path) -> Shown:
     facts |= {"order": " ".join(told)} if (told := inversion_lines(table)) else {}
     for number, line in enumerate(self_check_lines(table.finish), start=1):
         facts[f"check {number}"] = line
+    for number, line in enumerate(activation_lines(table.finish, table.activations), start=1):
+        facts[f"activations {number}"] = line
     for line in coverage_lines(table.finish):
         facts["coverage"] = line.removeprefix("coverage: ")
     data = {"model": header.model, "data": header.data, "settings": header.settings, "missing": len(table.missing), "finish": table.finish}

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mpq.activations.errors import rounded_errors
+from mpq.activations.rounding import changes_of, simulated
 from mpq.calibration.input_moments import statistics_for
 from mpq.data.dataset import Data
 from mpq.errors import MismatchError, UsageError
@@ -24,6 +26,7 @@ from mpq.models.running.reference import Reference
 from mpq.models.running.swap import swapped
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
+from mpq.records.activations import Groups
 from mpq.records.sensitivity import Errors, Sensitivity
 from mpq.records.slopes import Slopes
 from mpq.shown import first_line
@@ -100,6 +103,11 @@ class PlanMeasurer:
         """The error on each held-out sample."""
         return self._errors(self._held_out, schemes)
 
+    def held_out_rounded(self, schemes: Mapping[str, Scheme], groups: Groups) -> Errors:
+        """The error on each held-out sample with tensors between layers rounded."""
+        errors: Errors = rounded_errors(self._held_out, changes_of(groups), self._weights(schemes)).numpy()
+        return errors
+
     def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
         """How each scheme of each layer would change the calibration error of a plan.
 
@@ -109,14 +117,17 @@ class PlanMeasurer:
         self._fill(self._candidates)
         return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
-    def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme]) -> Errors:
+    def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme], groups: Groups | None = None) -> Errors:
         """The user's metric of the model under `schemes`: one number, or one per sample. Without schemes, of the unquantized model.
+
+        `groups` are tensors between layers that are rounded.
 
         Raises:
             UsageError: if `own` fails, or does not return finite numbers.
         """
         try:
-            with swapped(self._module, self._weights(schemes) if schemes else {}), torch.no_grad():
+            weights = self._weights(schemes) if schemes else {}
+            with swapped(self._module, weights), simulated(self._module, groups or {}), torch.no_grad():
                 value = own(self._module)
                 found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
                 values: Errors = found.reshape(-1)

@@ -93,6 +93,8 @@ class Target(ABC):
     """Whether unquantized tensors are written in the dtype that the artifact stores them in, where `--rest` chose one."""
     fuses: ClassVar[bool] = False
     """Whether what loads the export computes q/k/v or gate/up in one product, and so needs one scheme for them."""
+    keeps_activations: ClassVar[bool] = False
+    """Whether tensors between layers that are integers in the plan are integers in what is written."""
     suffix: ClassVar[str | None] = None
     """What the output's name must end with, where the reading program wants that."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mpq.export.abilities import ExportError
@@ -12,6 +12,7 @@ from mpq.export.nearest_scheme import without_idle_group
 from mpq.export.registry import PROGRAMS, target_named
 from mpq.export.source import Source, open_source
 from mpq.formats.scheme import Scheme
+from mpq.records.activations import summary
 from mpq.records.artifact_files import artifact_files
 from mpq.records.fingerprint import fingerprint_path, write_fingerprint
 from mpq.shown import listed
@@ -77,16 +78,26 @@ def export(
         for name, scheme in schemes.items()
         if scheme != without_idle_group(given.schemes[name], given.matrices[name])
     }
-    wanted = given.with_schemes(schemes)
+    wanted = given.with_schemes(schemes) if goal.keeps_activations else replace(given.with_schemes(schemes), activations={})
     _keep_budget(wanted, goal, target=target)
     fingerprint_path(place).unlink(missing_ok=True)  # one of an earlier export would not match
     written = goal.write(wanted, place, chosen)
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
-    fingerprint = _fingerprinted(wanted, target, written.path, chosen) if target in PROGRAMS and chosen.fingerprint else None
-    notes = (*_unpacked(given), *_rest_notes(given, goal), *written.notes)
+    is_proven = target in PROGRAMS and chosen.fingerprint and not wanted.activations
+    fingerprint = _fingerprinted(wanted, target, written.path, chosen) if is_proven else None
+    notes = (*_unpacked(given), *_rest_notes(given, goal), *_activation_notes(given, wanted), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
     return Exported(written.path, size, given.bytes, layer_bytes, goal.needs_weights, replaced, notes, beside)
+
+
+def _activation_notes(given: Source, wanted: Source) -> list[str]:
+    """What to tell of tensors between layers that are integers."""
+    if wanted.activations:
+        return [f"activations: {summary(wanted.activations)}; no fingerprint is written, since codes are stored in other scales"]
+    if given.activations:
+        return [f"activations stay in floating point, since this target writes weights alone: the plan has {summary(given.activations)}"]
+    return []
 
 
 def _rest_notes(source: Source, goal: Target) -> list[str]:

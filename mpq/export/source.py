@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpq.errors import FormatError
 from mpq.export.abilities import ExportError
 from mpq.formats.scheme import Scheme
+from mpq.records.activations import Groups
 from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact
 from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, read_header
 from mpq.records.plan import Plan, read_plan
@@ -35,6 +36,7 @@ class Source:
         others: floating-point tensors of two or more dimensions that are not layers; None for a plan, which does not list them.
         stored: the schemes in the artifact, before any replacement; in `schemes`, coded ones are int8, because no other program reads them.
         plan: the plan, if that is the source.
+        activations: tensors between layers that the target computes as integers.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Source:
     others: tuple[str, ...] | None = None
     stored: dict[str, Scheme] = field(default_factory=dict)
     plan: Plan | None = None
+    activations: Groups = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -122,11 +125,22 @@ def open_source(path: Path) -> Source:
     if not is_index(path) and not is_artifact(path):
         plan = read_plan(path)
         schemes = _in_memory(plan.layers)
-        return Source(path, plan.model, schemes, dict(plan.shapes), plan.size.file_bytes, stored=dict(plan.layers), plan=plan)
+        return Source(
+            path,
+            plan.model,
+            schemes,
+            dict(plan.shapes),
+            plan.size.file_bytes,
+            stored=dict(plan.layers),
+            plan=plan,
+            activations=plan.activations,
+        )
     header = read_header(path)
     schemes = _in_memory(header.schemes)
     matrices = {layer.name: layer.matrix for layer in header.layers}
-    source = Source(path, header.model, schemes, matrices, artifact_bytes(path), header, stored=dict(header.schemes))
+    source = Source(
+        path, header.model, schemes, matrices, artifact_bytes(path), header, stored=dict(header.schemes), activations=header.activations
+    )
     others = [name for name, tensor in source.rest().items() if tensor.is_floating_point() and tensor.ndim > 1]
     return replace(source, others=tuple(others))
 

@@ -15,7 +15,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from mpq.errors import UsageError
-from mpq.records.artifact_files import is_index
+from mpq.records.artifact_files import is_index, read_header
 from mpq.runtime.load import load
 
 
@@ -38,7 +38,7 @@ class MpqLM(HFLM):  # type: ignore[misc]
         ):
             if tokenizer is None:
                 raise UsageError(f"{path} holds no tokenizer: add tokenizer=FOLDER, or export it with `mpq export --to huggingface`")
-            pretrained = load(path, packed=True)
+            pretrained = load(path, packed=not read_header(path).activations)  # integer activations are simulated with dense layers
         super().__init__(pretrained=pretrained, tokenizer=tokenizer, **options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mpq.formats.stored import PARTS
 from mpq.limits import HEADER_BYTES
 from mpq.reading.documents import Document, json_document
 from mpq.reading.validate import validated
+from mpq.records.activations import Groups, groups_in, to_dict
 from mpq.records.artifact_file import VERSION, MetadataFacts, Tensors, check_parts, check_tensors
 from mpq.records.artifact_layout import TensorEntry, header, header_length, padded_length, written_length
 from mpq.records.facts import layers_in, scheme_in
@@ -46,6 +47,7 @@ class ArtifactHeader:
         rest_bytes: bytes of these tensors in the model; only with `rest_dtype`.
         digests: the fingerprint: the beginning of a digest of the dequantized weights of each layer, in order, then one of all other
             tensors; of one length, in what room the header has. Empty where there is none.
+        activations: groups of tensors between layers that are integers, by name.
     """
 
     model: dict[str, Any]
@@ -59,6 +61,7 @@ class ArtifactHeader:
     rest_dtype: str | None = None
     rest_bytes: int = 0
     digests: tuple[bytes, ...] = ()
+    activations: Groups = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
@@ -73,6 +76,7 @@ class ArtifactHeader:
             stopped=self.stopped,
             rest=_rest_facts(self.rest_dtype, self.rest_bytes),
             digests=self.digests,
+            activations=self.activations,
         )
 
     def with_digests(self, digests: Sequence[bytes], entries: Iterable[TensorEntry]) -> ArtifactHeader:
@@ -146,7 +150,8 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     facts = said.value["model"], file.quantizer, layers, schemes, file.aliases, file.config
     dtype, original_bytes = (None, 0) if file.rest is None else (file.rest.dtype, file.rest.original_bytes)
     digests = _digests(file.fingerprint, len(layers) + 1)
-    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), dtype, original_bytes, digests)
+    activations = groups_in(said, file.activations)
+    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), dtype, original_bytes, digests, activations)
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
@@ -183,6 +188,7 @@ def _metadata(
     stopped: Sequence[str] = (),
     rest: Mapping[str, Any] | None = None,
     digests: Sequence[bytes] = (),
+    activations: Groups | None = None,
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -192,6 +198,7 @@ def _metadata(
         **({"stopped": list(stopped)} if stopped else {}),
         **({"rest": dict(rest)} if rest else {}),
         **({"fingerprint": base64.b64encode(b"".join(digests)).decode()} if digests else {}),
+        **({"activations": to_dict(activations)} if activations else {}),
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),

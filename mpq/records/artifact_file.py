@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from mpq.formats.stored import DTYPE_BYTES, Stored
 from mpq.reading.documents import Document
 from mpq.reading.fields import Name, RestDtype, SchemeText, Size, Text
+from mpq.records.activations import GroupFacts
 from mpq.records.facts import LayerFacts, ModelFacts
 from mpq.shown import shown
 
@@ -56,6 +57,7 @@ class MetadataFacts(Struct):
     stopped: list[Name] = []
     rest: StoredRest | None = None
     fingerprint: Annotated[str, Meta(max_length=1 << 22)] = ""
+    activations: dict[Name, GroupFacts] = {}
     corrected: Annotated[int, Meta(ge=0, le=7)] | bool = 0
 
 

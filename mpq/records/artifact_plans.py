@@ -26,7 +26,10 @@ def plans_beside(path: Path, header: ArtifactHeader) -> Iterator[tuple[Path, Pla
 
 def is_plan_of(plan: Plan, header: ArtifactHeader) -> bool:
     """Whether a plan has the model and the schemes of an artifact."""
-    return plan.model.get("sha256") == header.model.get("sha256") and plan.layers == header.schemes
+    return plan.model.get("sha256") == header.model.get("sha256") and (plan.layers, plan.activations) == (
+        header.schemes,
+        header.activations,
+    )
 
 
 def data_file(facts: Mapping[str, Any], beside: Path) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpq.formats.scheme import Scheme
+from mpq.records.activations import summary
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
 
@@ -148,6 +149,9 @@ def _notes(old: Plan, new: Plan) -> list[str]:
         notes.append(f"the quantizer changed from {old.quantizer} to {new.quantizer}")
     if old.budget != new.budget:
         notes.append(f"the budget changed from {old.budget or 'none'} to {new.budget or 'none'}")
+    if old.activations != new.activations:
+        before, after = (summary(plan.activations) for plan in (old, new))
+        notes.append(f"activations changed: {before} in the old plan, {after} in the new one" + ("" if before != after else ", others"))
     for text, plan in (("old", old), ("new", new)):
         if plan.evidence and not plan.evidence_is_current:
             notes.append(f"the layers of the {text} plan were edited after it was measured: its measured errors are left out")

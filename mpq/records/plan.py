@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +17,13 @@ from mpq.files import check_version, write_text
 from mpq.formats.scheme import Scheme
 from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
+from mpq.records.activations import Groups, groups_in, header_bytes, to_dict
 from mpq.records.artifact_layout import file_bytes, layer_header_bytes
 from mpq.records.facts import scheme_in
 from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
-from mpq.records.plan_file import VERSION, BudgetFacts, PlanFile, check_names, matrices_in
+from mpq.records.plan_file import ANALYSED, VERSION, BudgetFacts, PlanFile, check_names, matrices_in
+from mpq.records.plan_size import Size
 from mpq.records.plan_table import layer_rows, layers_page
 from mpq.records.sensitivity_header import Rest
 from mpq.records.yaml_text import yaml_key, yaml_text
@@ -30,32 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _REMEDY = "correct it, or run `mpq search` again"
-
-
-@dataclass(frozen=True)
-class Size:
-    """How big a plan is.
-
-    Args:
-        effective_bits: bits per weight of the searched layers, scales included.
-        layer_bytes: bytes of the searched layers.
-        file_bytes: bytes of the whole artifact, header included.
-        file_effective_bits: bits per weight of the whole artifact, over all of the model's parameters.
-    """
-
-    effective_bits: float
-    layer_bytes: int
-    file_bytes: int
-    file_effective_bits: float
-
-    @property
-    def unsearched_bytes(self) -> int:
-        """Bytes of the artifact that are not those of the searched layers: unquantized tensors, the program and the header."""
-        return self.file_bytes - self.layer_bytes
-
-    def to_dict(self) -> dict[str, int | float]:
-        """A JSON object."""
-        return {**vars(self), "unsearched_bytes": self.unsearched_bytes}
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +55,7 @@ class Plan:
         analysis: path and sha256 of the sensitivity file's first line; empty for a plan that was not searched from a file.
         evidence: what is known about its error; see `docs/formats.md`.
         remarks: by layer name, for people: written as comments next to the layers, and never read.
+        activations: groups of tensors between layers that are integers, by name; all others are floating point.
     """
 
     model: dict[str, Any]
@@ -95,12 +73,14 @@ class Plan:
     analysis: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict, compare=False)
+    activations: Groups = field(default_factory=dict)
 
     @property
     def size(self) -> Size:
         """The size of what `mpq apply` writes, computed from schemes and shapes, exact to the byte."""
         data = sum(scheme.stored_bits(self.shapes[name]) // 8 for name, scheme in self.layers.items())
         header = sum(layer_header_bytes(name, self.shapes[name], scheme) for name, scheme in self.layers.items())
+        header += header_bytes(self.activations)
         total = file_bytes(header_bytes=self.rest.header_bytes + header, data_bytes=self.rest.data_bytes + data)
         return Size(8 * data / self.weights, data, total, 8 * total / (self.weights + self.rest.weights))
 
@@ -136,7 +116,7 @@ class Plan:
     @property
     def assignment(self) -> str:
         """A short digest of the schemes; evidence holds it, so that evidence for another assignment is detected."""
-        return assignment_of(self.layers)
+        return assignment_of(self.layers, self.activations)
 
     @property
     def evidence_is_current(self) -> bool:
@@ -165,13 +145,15 @@ class Plan:
         return None if found is None else float(found)
 
     def with_layers(self, layers: Mapping[str, Scheme]) -> Plan:
-        """The same plan with other schemes, no evidence and no remarks."""
+        """The same plan with other schemes and the same activations, no evidence and no remarks."""
         return replace(self, layers=dict(layers), evidence={}, remarks={})
 
 
-def assignment_of(layers: Mapping[str, Scheme]) -> str:
-    """A short digest of the schemes of layers, independent of their order."""
+def assignment_of(layers: Mapping[str, Scheme], activations: Groups | None = None) -> str:
+    """A short digest of the schemes of layers, independent of their order, and of the activations if there are any."""
     text = "\n".join(f"{name}: {scheme}" for name, scheme in sorted(layers.items()))
+    if activations:
+        text += "\n" + json.dumps(to_dict(activations), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -194,7 +176,8 @@ def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: d
 def plan_to_yaml(plan: Plan) -> str:
     """The text of a plan file."""
     size = plan.size
-    head: dict[str, Any] = {"mpq_plan": VERSION if plan.analysis else 1, "model": plan.model}
+    version = VERSION if plan.activations else ANALYSED if plan.analysis else 1
+    head: dict[str, Any] = {"mpq_plan": version, "model": plan.model}
     if plan.data:
         head["data"] = plan.data
     if plan.analysis:
@@ -218,6 +201,9 @@ def plan_to_yaml(plan: Plan) -> str:
     text = yaml_text(head) + "layers:\n"
     for name, scheme in plan.layers.items():
         text += f"  {yaml_key(name)}: {scheme}{_comment(plan, name)}\n"
+    if plan.activations:
+        text += "# Tensors between layers that are 8-bit integers, by the operators that read them; all others are floating point.\n"
+        text += yaml_text({"activations": to_dict(plan.activations)})
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
     text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
     if plan.axes:
@@ -285,6 +271,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
         data=data.get("data") or {},
         analysis=data.get("analysis") or {},
         evidence=plain_evidence(data.get("evidence") or {}),
+        activations=groups_in(document, file.activations),
     )
 
 

@@ -9,11 +9,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document
 from mpq.reading.fields import Axis, Count, Limit, Name, Number, RestDtype, SchemeText, Scope, Sha256, Size, Text
+from mpq.records.activations import GroupFacts
 from mpq.records.facts import DataFacts, ModelFacts, RestFacts
 from mpq.records.sensitivity_file import OutputFacts
 from mpq.shown import shown
 
-VERSION = 2  # of a plan that names its analysis; one that does not is version 1
+VERSION = 3  # of a plan with activations
+ANALYSED = 2  # of one without, that names its analysis; version 1 does not
 _SHAPE = "^[0-9]{1,16}x[0-9]{1,16}$"
 _ROWS_COLUMNS = "rows x columns, for example 64x128"
 Shape = Annotated[str, Meta(max_length=33, extra_json_schema={"pattern": _SHAPE}, extra={"give": _ROWS_COLUMNS})]
@@ -109,6 +111,15 @@ class RecoveryFacts(Struct):
     samples: Annotated[Count | None, Meta(description="that were trained on")] = None
 
 
+class RoundedFacts(Struct):
+    """What is known about the activations of the plan."""
+
+    predicted: Annotated[Number | None, Meta(description="sum of the single errors of their groups")] = None
+    share_of_work: Annotated[Number | None, Meta(description="share of the measured multiplications that read integers")] = None
+    weights_alone: Annotated[Number | None, Meta(description="held-out error of the plan without them")] = None
+    weights_alone_stderr: Number | None = None
+
+
 class EvidenceFacts(Struct):
     """What is known about the plan's error; valid as long as the layers are not edited."""
 
@@ -122,6 +133,7 @@ class EvidenceFacts(Struct):
     optimality_gap: Number | None = None
     with_interactions: InteractionFacts | UnsetType = UNSET
     rest: RestCostFacts | UnsetType = UNSET
+    activations: RoundedFacts | UnsetType = UNSET
     costs: Annotated[dict[Name, CostFacts], Meta(description="other limits of the search")] = {}
     asked: AskedFacts | list[AskedFacts] | UnsetType = UNSET
     recovery: RecoveryFacts | UnsetType = UNSET
@@ -143,7 +155,7 @@ class AnalysisFacts(Struct):
 class PlanFile(Struct, forbid_unknown_fields=True):
     """Which scheme each layer uses, why, and how big the result is."""
 
-    mpq_plan: Annotated[Literal[1, 2], Meta(description="version of this format")]
+    mpq_plan: Annotated[Literal[1, 2, 3], Meta(description="version of this format")]
     model: Annotated[ModelFacts, Meta(description="the model that the plan is for; its path is relative to this file")]
     quantizer: Annotated[Text, Meta(description="how codes are chosen; the quantizer that the plan was measured with")]
     layers: Annotated[dict[Name, SchemeText], Meta(min_length=1, description="the scheme of each layer: the part to edit")]
@@ -158,6 +170,9 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     pinned: Annotated[list[Name], Meta(description="layers whose scheme was fixed by hand")] = []
     ties: Annotated[list[Annotated[list[Name], Meta(min_length=2)]], Meta(description="groups of layers that share one scheme")] = []
     axes: Annotated[dict[Name, list[Axis]], Meta(description="output axes of layers where they are not the first")] = {}
+    activations: Annotated[
+        dict[Name, GroupFacts], Meta(description="tensors between layers that are 8-bit integers, in groups; all others are floating point")
+    ] = {}
     groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with its own outputs")] = {}
 
 

@@ -5,6 +5,7 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
     {"mpq_sensitivity": 1, "model": {...}, "data": {...}, "settings": {...}, "layers": [...], "rest": {...}, "versions": {...}}
     {"layer": "conv1", "scheme": "int4-g32", "first": 0, "errors": [0.0012, ...]}
 
+    {"activation": "conv2", "scheme": "a8", ...}, see `measured_activations.py`
     {"finish": {"cost": {...}, "check": {...}, "fallbacks": {layer: why it was quantized without statistics}}}
 
 `errors` holds one value per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
@@ -33,6 +34,7 @@ from mpq.notebook import html_page, sparkline
 from mpq.records.artifact_layout import layer_header_bytes
 from mpq.records.duplicates import new_figures
 from mpq.records.layer import Layer
+from mpq.records.measured_activations import Measured, measured_group
 from mpq.records.sensitivity_file import header_line, record_line
 from mpq.records.sensitivity_header import SensitivityHeader, header_in
 from mpq.shown import figure, shown
@@ -59,6 +61,7 @@ class Sensitivity:
         blend: method "fisher": the share and the draws that `errors` are blended with; None before that and after more values are added.
         repeated: number of values that appear twice in the file, and were dropped.
         notes: what was left out of the file, for people.
+        activations: what was measured of tensors between layers, by the name of their group and scheme.
     """
 
     header: SensitivityHeader
@@ -71,6 +74,7 @@ class Sensitivity:
     blend: tuple[float, int] | None = None
     repeated: int = 0
     notes: tuple[str, ...] = ()
+    activations: Measured = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -120,6 +124,10 @@ class Sensitivity:
             self.finish = dict(record["finish"])
             return
         self.finish = None
+        if "activation" in record:
+            rounded = measured_group(record)
+            self.activations[rounded.name, rounded.group.scheme] = rounded
+            return
         if "blend" in record:
             self._blend(float(record["blend"]), int(record["draws"]))
             return
@@ -239,7 +247,7 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
             raise FormatError(f"{name}: {error}") from error
         except (ValueError, ZeroDivisionError) as error:
             raise FormatError(f"{name}: its values do not match those before it; the file is damaged: run `mpq analyze` again") from error
-        if "errors" in record and table.count(record["layer"], parse_scheme(record["scheme"])) > samples:
+        if "layer" in record and table.count(record["layer"], parse_scheme(record["scheme"])) > samples:
             raise FormatError(f"{name}: {shown(record['layer'])} has more values than the {samples:,} samples: run `mpq analyze` again")
     if table.finish is not None:
         _check_complete(table, path)

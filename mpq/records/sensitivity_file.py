@@ -13,6 +13,7 @@ from mpq.reading.documents import Document, json_document
 from mpq.reading.fields import Count, Name, Number, Positive, RestDtype, SchemeText, Share, Size, Text
 from mpq.reading.validate import validated
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
+from mpq.records.measured_activations import ActivationLine
 
 VERSION = 1
 _REMEDY = "the file is damaged: run `mpq analyze` again"
@@ -98,6 +99,21 @@ class CoverageFacts(Struct):
     held_out: Size
 
 
+class TogetherFacts(Struct):
+    """All groups of tensors at once: their error, and the sum of their single errors."""
+
+    groups: Size
+    together: Number
+    sum: Number
+
+
+class ActivationFacts(Struct):
+    """What was measured of tensors between layers."""
+
+    schemes: list[Text] = []
+    check: dict[Name, TogetherFacts] = {}
+
+
 class FinishFacts(Struct):
     """The end of an analysis."""
 
@@ -108,6 +124,7 @@ class FinishFacts(Struct):
     fallbacks: dict[Name, Text] = {}
     notes: list[Text] = []
     parts: list[Count] = []
+    activations: ActivationFacts | UnsetType = UNSET
 
 
 class FinishLine(Struct):
@@ -159,7 +176,7 @@ def record_line(line: bytes, name: str) -> Mapping[str, Any]:
         RecursionError,
     ):  # another kind of line, or a damaged one: use the slow reader for its message
         document = _object(line, name)
-        for key, kind in (("finish", FinishLine), ("blend", BlendLine)):
+        for key, kind in (("finish", FinishLine), ("blend", BlendLine), ("activation", ActivationLine)):
             if key in document.value:
                 validated(document, kind)
                 return dict(document.value)

@@ -14,6 +14,7 @@ from mpq.data.dataset import Data
 from mpq.errors import MpqError
 from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.models.running.metrics import Metric
+from mpq.records.activations import Groups
 from mpq.records.layer import Layer
 from mpq.tensors.quantized import QuantizedWeight
 
@@ -107,6 +108,7 @@ class Task:
         seed: of all randomness.
         limits: of work and time.
         progress: gives the progress callback of a step, by its name.
+        activations: tensors between layers that the artifact rounds.
     """
 
     variants: Variants
@@ -115,6 +117,7 @@ class Task:
     seed: int
     limits: Limits
     progress: Callable[[str], Progress] | None = None
+    activations: Groups = field(default_factory=dict)
 
     @property
     def module(self) -> nn.Module:

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mpq.activations.rounding import simulated
 from mpq.calibration.input_moments import plain_kernels
 from mpq.data.dataset import Data
 from mpq.models.layers.dispatch_watch import named
 from mpq.models.layers.state_tensors import state_of
 from mpq.models.running.forward import forward
 from mpq.models.running.swap import swapped
+from mpq.records.activations import Groups
 from mpq.recovery.base import Proposal, State, Step, Task
 
 _BIASES = {"addmm": "self", "linear": "bias", "convolution": "bias"}  # op -> the argument that is added to each output channel
@@ -50,20 +52,21 @@ class BiasCorrection(Step):
 
     def propose(self, task: Task, state: State) -> Proposal:
         """Corrected tensors."""
-        found = corrections(task.module, state.values(task.layers), task.calibration)
+        found = corrections(task.module, state.values(task.layers), task.calibration, task.activations)
         if not found:
             return Proposal(_NOTHING)
         about = f"for {len(found)} bias or batch-norm vector{'' if len(found) == 1 else 's'}"
         return Proposal(about, tensors=found, details={"tensors": len(found)})
 
 
-def corrections(module: nn.Module, weights: Mapping[str, Tensor], data: Data) -> dict[str, Tensor]:
+def corrections(module: nn.Module, weights: Mapping[str, Tensor], data: Data, activations: Groups | None = None) -> dict[str, Tensor]:
     """New values of the biases and batch-norm statistics of `module` with `weights` in place, by their names in the state dict.
 
     Args:
         module: the unquantized model, in eval mode; unchanged afterwards.
         weights: quantized weights by canonical name.
         data: calibration samples.
+        activations: tensors between layers that the quantized model rounds: what clipping and rounding shift is corrected, too.
     """
     watch = _Watch(module)
     with plain_kernels(module):
@@ -74,7 +77,7 @@ def corrections(module: nn.Module, weights: Mapping[str, Tensor], data: Data) ->
             if not watch.seen:
                 return {}
             watch.begin(reference=False)
-            with swapped(module, weights), watch:
+            with swapped(module, weights), watch, simulated(module, activations or {}):
                 forward(module, batch)
             watch.end(batch.size)
     return watch.found()

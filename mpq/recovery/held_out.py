@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpq.activations.errors import rounded_errors
+from mpq.activations.rounding import changes_of
 from mpq.data.dataset import Data
 from mpq.evidence.paired_test import Comparison, compare
 from mpq.models.running.comparison import by_relative_error
@@ -82,6 +84,7 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
 def _judged(task: Task, before: State, after: State, data: Data, metric: Metric) -> Verdict:
     """Errors of two states sample by sample; only one state's values are in memory at a time."""
     reference = Reference(task.module, data, metric)
-    first, second = (reference.errors(state.values(task.layers)).numpy() for state in (before, after))
+    changes = changes_of(task.activations)
+    first, second = (rounded_errors(reference, changes, state.values(task.layers)).numpy() for state in (before, after))
     means, spread = (float(first.mean()), float(second.mean())), (standard_error(first), standard_error(second))
     return Verdict(metric.name, means, spread, compare(second, first))

@@ -11,6 +11,7 @@ from mpq.formats.scheme import Scheme
 from mpq.records.diff import diff_plans
 from mpq.records.frontier import Margin, Point
 from mpq.report import words
+from mpq.report.activations import activation_lines_of, activation_rows
 from mpq.report.bars_plot import bars_plot
 from mpq.report.colors import DARK, HEAT_DARK, HEAT_LIGHT, LIGHT, ramp
 from mpq.report.finalists_plot import finalists_plot
@@ -82,6 +83,8 @@ def _context(subject: Subject) -> dict[str, Any]:
         "zip_lanes": list(zip(finalists[0].lanes, subject.evidence["finalists"], strict=True)) if finalists else [],
         "bars_plots": bars,
         "shown": subject.shown,
+        "activations": activation_rows(subject),
+        "activation_lines": activation_lines_of(subject),
         "data": _data(subject, facts, bars),
     }
 

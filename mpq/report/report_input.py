@@ -9,6 +9,7 @@ from typing import Any
 
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
+from mpq.records.activations import Groups
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.evaluation import Evaluation
 from mpq.records.frontier import Frontier, Point
@@ -82,6 +83,13 @@ class Subject:
         if self.plan is not None:
             return self.plan.layers
         return self.artifact.schemes if self.artifact is not None else {}
+
+    @property
+    def activations(self) -> Groups:
+        """The tensors between layers that are integers; empty for a table alone."""
+        if self.plan is not None:
+            return self.plan.activations
+        return self.artifact.activations if self.artifact is not None else {}
 
     @property
     def drawn(self) -> Mapping[str, Scheme]:

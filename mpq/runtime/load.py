@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mpq.activations.rounding import simulate
 from mpq.errors import FormatError, MismatchError, ModelError, UsageError
 from mpq.formats.stored import PARTS
 from mpq.models.layers.state_tensors import aliases_of, state_of
@@ -32,7 +33,14 @@ from mpq.tensors.quantized import unpack_weight
 _SOURCES = {"hf": "a Hugging Face folder with its own code", "export": "a torch.export archive that was trusted"}
 
 
-def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
+def load(
+    artifact: Path | str,
+    model: nn.Module | None = None,
+    *,
+    packed: bool = False,
+    dtype: torch.dtype | None = None,
+    activations: bool = True,
+) -> nn.Module:
     """The quantized model of an artifact, in eval mode.
 
     Args:
@@ -45,9 +53,11 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
         dtype: what the model computes in, for example torch.bfloat16, where the fastest packed kernels of most CPUs are: of all
             floating-point parameters and buffers in its state dict. None: as in the original. A module whose code, or whose exported
             graph, fixes another dtype fails when it is called.
+        activations: round the tensors between layers that the plan makes integers, as a runtime that computes in integers does: in every
+            call of the model, by fake quantization. False leaves them in floating point.
 
     Raises:
-        UsageError: if `dtype` is not a floating-point one.
+        UsageError: if `dtype` is not a floating-point one, or the layers are to be packed in a model with integer activations.
         FormatError: if the file is missing, damaged, or from a newer version.
         ModelError: if the source needs `model` and none was given.
         MismatchError: if `model` has other tensors than the artifact.
@@ -56,6 +66,9 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
         raise UsageError(f"a model cannot compute in {dtype}: give a floating-point dtype, for example torch.bfloat16")
     path = Path(artifact)
     header = read_header(path)
+    rounded = header.activations if activations else {}
+    if packed and rounded:
+        raise UsageError(f"{path} rounds activations, which packed layers do not: leave out packed, or load with activations=False")
     with _opened(artifact_files(path), path) as file:
         _check_parts(header, file, path)
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
@@ -66,7 +79,7 @@ def load(artifact: Path | str, model: nn.Module | None = None, *, packed: bool =
     if module.training:
         with suppress(NotImplementedError):  # the module of an exported program has its mode fixed
             module.eval()
-    return module
+    return simulate(module, rounded)
 
 
 def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> nn.Module:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from mpq.formats.scheme import Scheme
+from mpq.records.activations import Groups
 from mpq.records.sensitivity import Errors
 from mpq.records.slopes import Slopes
 from mpq.search.study import Measure
@@ -35,6 +36,14 @@ class MeasurerWithSlopes(Protocol):
 
     def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
         """How each scheme of each layer would change the calibration error; raises an MpqError if that cannot be computed."""
+
+
+@runtime_checkable
+class MeasurerWithActivations(Protocol):
+    """A measurer that can round tensors between layers."""
+
+    def held_out_rounded(self, schemes: Mapping[str, Scheme], groups: Groups) -> Errors:
+        """The error on each held-out sample with these tensors rounded."""
 
 
 def parts_of(measurer: Measurer) -> Measure:

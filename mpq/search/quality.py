@@ -15,6 +15,7 @@ import numpy as np
 
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
+from mpq.records.activations import Groups
 from mpq.records.sensitivity import Errors
 from mpq.search.final_decision import rounded
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 _FEWEST = 8  # fewest values that are split
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 Loss = Callable[["SearchResult"], float]
-Score = Callable[[Mapping[str, Scheme]], Errors]
-"""The user's own metric of the model under some schemes, one value or one per sample; without schemes, of the unquantized model."""
+Score = Callable[[Mapping[str, Scheme], Groups], Errors]
+"""The user's own metric of the model under some schemes and with some tensors between layers rounded, one value or one per sample; without
+schemes, of the unquantized model."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def drop_limit(score: Score, drop: Drop, *, name: str, seed: int) -> tuple[Quali
         name: name of the metric, for people.
         seed: seed of the split into guiding and deciding values.
     """
-    reference = score({})
+    reference = score({}, {})
     mean = float(reference.mean())
     most = drop.of(mean)
     steering, deciding = halves(len(reference), seed=seed)
@@ -109,7 +111,7 @@ def drop_limit(score: Score, drop: Drop, *, name: str, seed: int) -> tuple[Quali
     def lost(result: SearchResult, part: Integers) -> float:
         scores = known.get(result.plan.assignment)
         if scores is None:
-            scores = known[result.plan.assignment] = score(result.plan.layers)
+            scores = known[result.plan.assignment] = score(result.plan.layers, result.plan.activations)
         if len(scores) != len(reference):
             raise UsageError(
                 f"the metric returned {len(scores)} values, but {len(reference)} before: it must return the same number each time"

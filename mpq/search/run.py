@@ -18,6 +18,7 @@ from mpq.progress import reported
 from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
+from mpq.search.activations import chosen_groups, reserved_bytes, with_groups
 from mpq.search.byte_limit import byte_limit
 from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
@@ -80,9 +81,11 @@ def search(
     with _told(table, on_progress, progress=progress) as advance:
         run = _Run(table, problem, wanted, chosen, solution, advance)
         if measurer is None:
-            return run.unmeasured()
-        with storage_failures():
-            return run.measured(measurer)
+            result = run.unmeasured()
+        else:
+            with storage_failures():
+                result = run.measured(measurer)
+        return with_groups(result, table, chosen_groups(table, result.plan.layers, chosen.activations), measurer)
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
     budget.check_possible()
     table = stored_as(table, settings.rest)
     groups = groups_for(table, settings, scope=budget.scope)
-    limit = byte_limit(table, budget)
+    limit = byte_limit(table, budget, reserved=reserved_bytes(table, settings.activations))
     problem = Problem(groups, limit.layers, cost_limits(table, groups, settings.costs, settings.memory))
     check_feasible(problem, budget=str(budget), constant=limit.constant, weights=limit.weights)
     solution = problem.solve()

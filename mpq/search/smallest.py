@@ -18,6 +18,7 @@ from mpq.choices import SearchChoices
 from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError
 from mpq.records.sensitivity import Sensitivity
+from mpq.search.activations import OFF, most_groups
 from mpq.search.constraints import groups_for
 from mpq.search.costs import cost_limits
 from mpq.search.measurers import Measurer
@@ -53,7 +54,8 @@ def search_smallest(
     Raises:
         BudgetError: if even the largest plan exceeds a limit.
     """
-    chosen = chosen_settings(SearchSettings, settings, choices)
+    asked = chosen_settings(SearchSettings, settings, choices)
+    chosen = replace(asked, activations=OFF)  # groups are added at the end, as many as the limits allow
     groups = groups_for(table, chosen, scope="layers")
     whole = Problem(groups, 0, cost_limits(table, groups, chosen.costs, chosen.memory))
     too_small, enough = _smallest_limit(whole, math.inf) - 1, whole.largest
@@ -78,9 +80,10 @@ def search_smallest(
     for _, result, values in sorted(passed, key=lambda each: each[0]):
         decided = [value if limit.judge is None else limit.judge(result) for limit, value in zip(limits, values, strict=True)]
         if all(value <= limit.most for limit, value in zip(limits, decided, strict=True)):
-            return _told(result, limits, decided)
+            return _with_groups(_told(result, limits, decided), table, asked, limits, measurer)
     result = search(table, Budget(f"{whole.largest}B"), measurer=measurer, settings=chosen, on_progress=on_progress)
-    return _kept(result, limits, "no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add candidates with more bits")
+    kept = _kept(result, limits, "no plan has a {name} of at most {most:g}: the largest one has {value:.4g}; add candidates with more bits")
+    return _with_groups(kept, table, asked, limits, measurer)
 
 
 def search_within(
@@ -97,13 +100,27 @@ def search_within(
     Raises:
         BudgetError: if no plan meets the budget, or the best one found exceeds a limit.
     """
-    result = search(table, budget, measurer=measurer, settings=settings, on_progress=on_progress)
-    return _kept(
+    bare = replace(settings, activations=OFF)
+    result = search(table, budget, measurer=measurer, settings=bare, on_progress=on_progress)
+    kept = _kept(
         result,
         limits,
         f"no plan was found with a budget of {budget} and a {{name}} of at most {{most:g}}: the best one has {{value:.4g}}; "
         "raise one of the two, or add finer candidates",
     )
+    return _with_groups(kept, table, settings, limits, measurer)
+
+
+def _with_groups(
+    result: SearchResult, table: Sensitivity, settings: SearchSettings, limits: Sequence[QualityLimit], measurer: Measurer
+) -> SearchResult:
+    """The result with as many integer tensors as the limits allow."""
+
+    def keeps(tried: SearchResult) -> bool:
+        return all(limit.decided(tried) <= limit.most for limit in limits)
+
+    found = most_groups(result, table, settings.activations, measurer, keeps)
+    return found if found is result else _told(found, limits, [limit.decided(found) for limit in limits])
 
 
 def _kept(result: SearchResult, limits: Sequence[QualityLimit], refusal: str) -> SearchResult:

@@ -52,9 +52,9 @@ def judge_artifact(path: Path) -> Verification:
     outputs: list[OutputDifference] = []
     notes = ["its model is not in the file, so it was not run: verify an export to compare outputs"]
     if stands_alone(header, path):
-        module, notes = load(path), []
+        module, notes = load(path, activations=False), []
         findings += _loaded(header, weights, module)
-        outputs, wrong = _packed(source, module, load(path, packed=True))
+        outputs, wrong = _packed(source, module, load(path, packed=True, activations=False))
         findings += wrong
     return Verification(str(path), LABEL, tuple(findings), tuple(outputs), len(weights), len(source.rest()), tuple(notes))
 

@@ -25,7 +25,7 @@ class Residual(nn.Module):
         else:
             y = y + x
         y = self.relu(y)
-        return self.head(torch.cat([self.left(y), self.right(y)], 1).mean((2, 3)))
+        return self.head(torch.cat([self.left(y), self.right(y)], 1).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def residual(*, inplace: bool = False) -> nn.Module:

@@ -29,7 +29,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.down(torch.relu(self.up(self.norm(x))))
-        return x + self.down(torch.relu(self.up(self.norm(x))))
+        return x + self.down(torch.relu(self.up(self.norm(x))))  # type: ignore[no-any-return]
 
 
 def test_the_residual_stream_of_a_transformer_stays_in_floating_point_and_a_layer_called_twice_has_two_groups() -> None:

@@ -47,7 +47,7 @@ def test_a_product_of_two_data_tensors_reads_no_integers() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.inner(x)
-            return y @ y.T
+            return y @ y.T  # type: ignore[no-any-return]
 
     module, x = Scores().eval(), torch.ones(2, 3)
     found = trace(module, batches(x)[0], layers_of(module, x))

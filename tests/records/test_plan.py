@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mpq.budget import Budget
 from mpq.errors import FormatError, MismatchError, SchemeError
 from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.records.activations import ActivationGroup, RoundedTensor, header_bytes
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, plan_to_yaml, read_plan, write_plan
 from mpq.search.run import search
@@ -172,14 +173,14 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     known = "mpq_plan, model, quantizer, layers, shapes, original_bytes, rest, data, analysis, budget, size, evidence, pinned, ties, axes, "
-    known += "groups"
+    known += "activations, groups"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
     assert message(path) == f", line 10: it has the unknown key 'colour': use {known}; {REMEDY}"
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 3")
-    assert message(path) == " is a plan of version 3, this mpq reads up to 2: upgrade mpq"
+    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 4")
+    assert message(path) == " is a plan of version 4, this mpq reads up to 3: upgrade mpq"
 
 
 def test_only_a_plan_that_names_its_analysis_is_of_version_2(tmp_path: Path) -> None:
@@ -188,6 +189,23 @@ def test_only_a_plan_that_names_its_analysis_is_of_version_2(tmp_path: Path) -> 
     assert plan_to_yaml(named).startswith("mpq_plan: 2\n")
     write_plan(named, tmp_path / "plan.yaml")
     assert read_plan(tmp_path / "plan.yaml") == named
+
+
+def test_a_plan_with_activations_is_of_version_3_and_counts_their_bytes(tmp_path: Path) -> None:
+    tensors = (RoundedTensor(("conv.0", "add.0.1"), 0.02, 3), RoundedTensor(("add.0.0",), 1e-05, 0))
+    made = {"fc": ActivationGroup("a8", tensors), "head": ActivationGroup("a8d", (RoundedTensor(("linear.0",)),))}
+    rounded = replace(plan(), activations=made)
+    assert plan_to_yaml(rounded).startswith("mpq_plan: 3\n")
+    write_plan(rounded, tmp_path / "plan.yaml")
+    assert read_plan(tmp_path / "plan.yaml") == rounded
+    assert rounded.assignment != plan().assignment
+    assert 0 <= rounded.size.file_bytes - plan().size.file_bytes - header_bytes(made) + 8 < 16
+
+
+def test_activations_are_checked_where_they_are_read(tmp_path: Path) -> None:
+    group = "activations:\n  fc:\n    scheme: a8\n    tensors:\n    - readers: [conv.0]\n      scale: 0.5\nquantizer: rtn"
+    path = edited(tmp_path / "plan.yaml", "quantizer: rtn", group)
+    assert message(path) == ", line 11: tensor 0 of activations 'fc' is a8: give scale and zero_point"
 
 
 def test_a_misspelt_scheme_is_refused_with_the_file(tmp_path: Path) -> None:

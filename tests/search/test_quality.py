@@ -41,7 +41,7 @@ def test_a_drop_that_is_no_amount_is_refused(text: str) -> None:
 
 
 def test_of_many_values_half_steer_and_half_judge() -> None:
-    limit, told = drop_limit(lambda bits: accuracy(bits, 40), read_drop("50%"), name="accuracy", seed=0)
+    limit, told = drop_limit(lambda bits, _: accuracy(bits, 40), read_drop("50%"), name="accuracy", seed=0)
     assert limit.judge is not None
     assert limit.most == pytest.approx(0.4)
     assert told == "accuracy of at least 0.4 (the model has 0.8); half of its 40 values guide the search, the others decide"
@@ -50,13 +50,13 @@ def test_of_many_values_half_steer_and_half_judge() -> None:
 
 
 def test_one_value_steers_and_decides() -> None:
-    limit, told = drop_limit(lambda bits: accuracy(bits, 1), read_drop("50%"), name="accuracy", seed=0)
+    limit, told = drop_limit(lambda bits, _: accuracy(bits, 1), read_drop("50%"), name="accuracy", seed=0)
     assert limit.judge is None
     assert "; it returns one number, which guides the search and decides" in told
 
 
 def test_a_metric_that_changes_its_length_is_refused() -> None:
-    limit, _ = drop_limit(lambda bits: accuracy(bits, 3 if bits else 2), read_drop("50%"), name="accuracy", seed=0)
+    limit, _ = drop_limit(lambda bits, _: accuracy(bits, 3 if bits else 2), read_drop("50%"), name="accuracy", seed=0)
     with pytest.raises(UsageError, match=r"^the metric returned 3 values, but 2 before: "):
         limit.loss(search(TABLE, "5bits", trials=0))
 

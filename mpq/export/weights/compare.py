@@ -8,7 +8,8 @@ as a share of the largest value of that output.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mpq.activations.rounding import Changed
 from mpq.data.batch import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.source import Source
 from mpq.export.weights.calls import Call, call_of, takes_tokens
 from mpq.export.weights.quiet import quiet
-from mpq.export.weights.reopen import quantized_module
+from mpq.export.weights.reopen import quantized_module, simulated_module
+from mpq.formats.activations import LEVELS
 from mpq.models.running.forward import main_output, named, outputs_of
 from mpq.shown import first_line
 
@@ -58,7 +61,7 @@ def compared(
     """
     if not options.compare:
         return "not compared with the artifact, as asked"
-    module = quantized_module(source, options)  # loaded again, because tracing may have changed the exported module
+    module = simulated_module(source, options)  # loaded again, because tracing may have changed the exported module
     call = inputs_of(module, source, options)
     call = first_sample(call) if single else call
     own = _copy(call)
@@ -76,7 +79,27 @@ def compared(
             f"{program} gives different outputs than the artifact: '{name}' differs by {worst:.2g} of its largest value, more than its "
             f"arithmetic explains ({tolerance:.2g}). {_WHY}"
         )
-    return f"compared with the artifact by {program} on a small batch: outputs differ by at most {worst:.2g} of their largest value"
+    told = f"compared with the artifact by {program} on a small batch: outputs differ by at most {worst:.2g} of their largest value"
+    return told + (f", {steps_apart(expected, found):.2f} steps of 8 bits of their range" if source.activations else "")
+
+
+def steps_apart(expected: Mapping[str, Tensor], found: Sequence[Tensor]) -> float:
+    """The largest difference of outputs, in steps of 8 bits of the range of the expected one."""
+    most = 0.0
+    for wanted, got in zip(expected.values(), found, strict=True):
+        span = float(wanted.max() - wanted.min())
+        most = max(most, float((wanted.double() - got.double()).abs().max()) / (span / LEVELS)) if span else most
+    return most
+
+
+def operator_counts(source: Source, options: Options) -> Counter[str]:
+    """How many operators that runtimes compute in integers the model calls, by kind, on a small batch."""
+    module = quantized_module(source, options)
+    call = inputs_of(module, source, options)
+    seen = Changed({})
+    with seen, torch.no_grad(), quiet():
+        module(*call.args, **call.kwargs)
+    return seen.counts
 
 
 def half_of_the_digits(source: Source) -> float:

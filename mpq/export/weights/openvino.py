@@ -12,8 +12,8 @@ import torch
 from mpq.export.base import Options, Written, package
 from mpq.export.output_place import staged
 from mpq.export.source import Source
-from mpq.export.weights.compare import compared, flat, half_of_the_digits
-from mpq.export.weights.onnx.target import Onnx
+from mpq.export.weights.compare import compared, flat
+from mpq.export.weights.onnx.target import Onnx, tolerance
 
 _USE = (
     "use: openvino.Core().compile_model(XML, 'CPU')",
@@ -63,4 +63,4 @@ def _compared(source: Source, options: Options, graph: Path) -> str:
         program = core.compile_model(graph, "CPU", {"EXECUTION_MODE_HINT": "ACCURACY"})
         return lambda call: [torch.from_numpy(found) for found in program([tensor.numpy() for tensor in flat(call)]).values()]
 
-    return compared(source, options, "openvino", opened, tolerance=half_of_the_digits(source), main=source.kind != "export")
+    return compared(source, options, "openvino", opened, tolerance=tolerance(source), main=source.kind != "export")

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from mpq.activations.rounding import simulate
 from mpq.config import data_settings
 from mpq.data.dataset import Batch
 from mpq.errors import ModelError
@@ -42,20 +43,26 @@ def original_path(source: Source, options: Options) -> Path | None:
 
 
 def quantized_module(source: Source, options: Options) -> nn.Module:
-    """The module of an artifact with its quantized weights.
+    """The module of an artifact with its quantized weights, and all tensors between layers in floating point.
 
     Raises:
         ExportError: if the artifact has only weights and the original model is missing.
         TrustError: if the artifact names a factory, the user names none, and does not trust it.
     """
     if stands_alone(source.artifact, source.path):
-        return load(source.path)
+        return load(source.path, activations=False)
     path = original_path(source, options)
     if path is None:
         raise ExportError(
             f"{source.path} holds weights only, and its model {source.model.get('path')} was not found: name it with --reference"
         )
-    return load(source.path, load_named(path, source.model, source.path, factory=options.factory, trust=options.trust).module)
+    original = load_named(path, source.model, source.path, factory=options.factory, trust=options.trust).module
+    return load(source.path, original, activations=False)
+
+
+def simulated_module(source: Source, options: Options) -> nn.Module:
+    """The same with the tensors between layers rounded that the export computes as integers."""
+    return simulate(quantized_module(source, options), source.activations)
 
 
 def sample(module: nn.Module, source: Source, options: Options) -> Batch:

@@ -132,3 +132,8 @@ def test_a_runtime_that_does_not_run_it_is_named(tmp_path: Path) -> None:
 )
 def test_a_difference_is_a_share_of_the_largest_value_that_counts(wanted: list[float], found: list[float], share: float) -> None:
     assert compare.apart(torch.tensor(wanted).double(), torch.tensor(found).double()) == share
+
+
+def test_steps_are_those_of_the_range_of_the_expected_output() -> None:
+    expected = {"a": torch.tensor([0.0, 2.55]), "b": torch.tensor([1.0, 1.0])}
+    assert compare.steps_apart(expected, [torch.tensor([0.02, 2.55]), torch.tensor([1.0, 1.0])]) == pytest.approx(2.0, rel=1e-5)

@@ -40,6 +40,7 @@ class Onnx(Target):
 
     ending = ".onnx"
     abilities = Abilities(bits=(4, 8), asymmetric_bits=(4, 8), ragged=True)
+    keeps_activations = True
 
     def check(self, source: Source, options: Options) -> None:
         """Import the converter.
@@ -68,7 +69,7 @@ class Onnx(Target):
 
 
 def _compared(source: Source, options: Options, graph: Path) -> str:
-    from mpq.export.weights.compare import compared, flat, half_of_the_digits
+    from mpq.export.weights.compare import compared, flat
 
     def opened() -> Any:
         runtime = package("onnxruntime", extra="onnx")
@@ -81,7 +82,14 @@ def _compared(source: Source, options: Options, graph: Path) -> str:
             for found in session.run(None, {name: tensor.numpy() for name, tensor in zip(names, flat(call), strict=True)})
         ]
 
-    return compared(source, options, "onnxruntime", opened, tolerance=half_of_the_digits(source), main=source.kind != "export")
+    return compared(source, options, "onnxruntime", opened, tolerance=tolerance(source), main=source.kind != "export")
+
+
+def tolerance(source: Source) -> float:
+    """How far outputs may differ from the artifact's: by a few roundings of 8 bits where activations are integers."""
+    from mpq.export.weights.compare import half_of_the_digits, rounded_inputs
+
+    return rounded_inputs(source) if source.activations else half_of_the_digits(source)
 
 
 def quantized_graph(source: Source, options: Options) -> Any:
@@ -90,29 +98,41 @@ def quantized_graph(source: Source, options: Options) -> Any:
     Raises:
         ExportError: if the model cannot be converted, or a layer's weight is not found in the graph.
     """
+    from mpq.export.weights.compare import operator_counts
+    from mpq.export.weights.onnx.integer_weights import IntegerWeights
+    from mpq.export.weights.onnx.integers import Integers, pooled
     from mpq.export.weights.onnx.trace import trace
 
-    model = trace(source, options)
-    ours = _Weights(model, source).replace()
+    made = trace(source, options)
+    model, done, ours = made.model, set[str](), set[Any]()
+    if source.activations:
+        integers = Integers(model, made.exported_program, source.activations, operator_counts(source, options))
+        integers.insert()
+        done = IntegerWeights(model, integers, source).replace()
+        integers.finish()
+        ours = integers.ours
+    ours |= _Weights(model, source, done).replace()
     _simplify(model, ours)
+    if source.activations:
+        pooled(model)
     return model
 
 
 class _Weights:
     """Replaces initializers of a graph by codes and scales."""
 
-    def __init__(self, model: Any, source: Source) -> None:
+    def __init__(self, model: Any, source: Source, done: set[str]) -> None:
         from mpq.export.weights.onnx.trace import PREFIX
 
         self._ir = package("onnx_ir", extra="onnx")
-        self._graph, self._source = model.graph, source
+        self._graph, self._source, self._done = model.graph, source, done
         canonical = source.artifact.aliases
         named = {name.removeprefix(PREFIX): value for name, value in model.graph.initializers.items()}
         self._places = {canonical.get(name, name): value for name, value in named.items()}
 
     def replace(self) -> set[Any]:
         """Replace every layer's weight; returns the new values."""
-        layers = {layer.name: layer for layer in self._source.artifact.layers}
+        layers = {layer.name: layer for layer in self._source.artifact.layers if layer.name not in self._done}
         lost = [name for name, layer in layers.items() if layer.parameters[0] not in self._places]
         if lost:
             raise ExportError(
@@ -120,6 +140,8 @@ class _Weights:
             )
         added: set[Any] = set()
         for name, weight in self._source.weights():
+            if name in self._done:
+                continue
             place = self._places[layers[name].parameters[0]]
             nodes = self._weight(layers[name], weight, place)
             self._graph.insert_before(self._graph[0], nodes)

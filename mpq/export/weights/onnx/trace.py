@@ -48,20 +48,19 @@ class _TracedTokens(_Traced):
 
 
 def trace(source: Source, options: Options) -> Any:
-    """The ONNX graph, an `onnx_ir.Model`, of an artifact; names of initializers are those of the state dict, some after `PREFIX`.
+    """The ONNX graph, a `torch.onnx.ONNXProgram`, of an artifact; names of initializers are those of the state dict, some after `PREFIX`.
 
     Raises:
         ExportError: if the model cannot be converted, with the converter's reason.
     """
     try:
         with quiet(), torch.no_grad():
-            made = _convert(source, options)
+            return _convert(source, options)
     except torch.onnx.errors.OnnxExporterError as error:
         cause = error.__cause__ or error
         raise ExportError(
             f"torch.onnx cannot convert this model ({first_line(cause)}): see `mpq --verbose export` for the full reason"
         ) from error
-    return made.model
 
 
 def _convert(source: Source, options: Options) -> Any:

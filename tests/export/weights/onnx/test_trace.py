@@ -50,7 +50,7 @@ def shape_of(model: Any) -> list[Any]:
 
 
 def test_a_program_keeps_its_own_dimensions_and_names_and_layers_are_zero(tmp_path: Path) -> None:
-    model = trace(exported(tmp_path, ({0: Dim("batch")},)), Options())
+    model = trace(exported(tmp_path, ({0: Dim("batch")},)), Options()).model
     assert shape_of(model) == ["dynamic", 8]
     assert model.graph.opset_imports[""] == OPSET
     found = model.graph.initializers
@@ -60,7 +60,7 @@ def test_a_program_keeps_its_own_dimensions_and_names_and_layers_are_zero(tmp_pa
 
 
 def test_other_models_are_traced_with_samples_of_any_number(tmp_path: Path) -> None:
-    model = trace(state_dict(tmp_path), Options(data=str(tmp_path / "data.pt"), model=tmp_path / "w.pt", factory=BUILDER))
+    model = trace(state_dict(tmp_path), Options(data=str(tmp_path / "data.pt"), model=tmp_path / "w.pt", factory=BUILDER)).model
     assert shape_of(model) == ["dynamic", 8]
     names = {name.removeprefix(PREFIX) for name in model.graph.initializers if name.startswith(PREFIX)}
     assert {"0.weight", "0.bias"} <= names

@@ -1,0 +1,140 @@
+"""Integer activations in graphs: every tensor rounded as in the artifact's simulation."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import mpq
+from mpq.export.weights.onnx.integers import readers_in
+from tests.activations.networks import images, residual
+from tests.export.weights.onnx.activations import exported, ran
+
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+
+
+def graph_of(path: Path) -> Any:
+    import onnx
+
+    return onnx.load(path).graph
+
+
+def test_readers_are_found_in_an_exported_program_by_their_order() -> None:
+    program = torch.export.export(residual(), (images(),))
+    found, counts = readers_in(program)
+    assert counts == {"conv": 4, "add": 1, "cat": 1, "average": 1, "linear": 1}
+    assert found == {
+        "conv.0": ("conv2d", 0),
+        "conv.1": ("conv2d_1", 0),
+        "add.0.0": ("add", 0),
+        "add.0.1": ("add", 1),
+        "conv.2": ("conv2d_2", 0),
+        "conv.3": ("conv2d_3", 0),
+        "cat.0.0": ("cat", 0),
+        "cat.0.1": ("cat", 1),
+        "average.0": ("mean", 0),
+        "linear.0": ("linear", 0),
+    }
+
+
+def test_a_residual_network_is_one_island_and_gives_the_outputs_of_the_artifact(tmp_path: Path) -> None:
+    artifact, plan, done = exported(tmp_path, residual(), images(16), activations="8")
+    assert len(plan.activations) == 6
+    counts = Counter(node.op_type for node in graph_of(done.path).node)
+    assert (counts["BatchNormalization"], counts["GlobalAveragePool"], counts["ReduceMean"]) == (0, 1, 0)
+    assert counts["QuantizeLinear"] == 8  # one for each tensor
+    assert counts["DequantizeLinear"] == 8 + 5 + 5  # and for each weight and bias
+    inputs = images(5, seed=9)
+    with torch.no_grad():
+        expected = mpq.load(artifact)(inputs)
+        plain = mpq.load(artifact, activations=False)(inputs)
+    found = ran(done.path, inputs)
+    step = float(expected.max() - expected.min()) / 255
+    assert float((found - expected).abs().max()) < step
+    assert float((plain - expected).abs().max()) > step / 4  # rounding does something
+    assert any("steps of 8 bits" in note for note in done.notes)
+
+
+def test_pooling_and_reshapes_have_one_range_on_both_sides(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
+    artifact, _, done = exported(tmp_path, module, images(16), activations="8")
+    graph = graph_of(done.path)
+    makers = {name: node for node in graph.node for name in node.output}
+    pool = next(node for node in graph.node if node.op_type == "MaxPool")
+    assert makers[pool.input[0]].op_type == "DequantizeLinear"
+    with torch.no_grad():
+        expected = mpq.load(artifact)(images(5))
+    assert float((ran(done.path, images(5)) - expected).abs().max()) < 0.004 * float(expected.abs().max())
+
+
+class Tokens(nn.Module):
+    """Two products that read one tensor, and a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.a, self.b, self.c = nn.LayerNorm(8), nn.Linear(8, 6), nn.Linear(8, 6, bias=False), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x)
+        return self.c(torch.tanh(self.a(x)) * self.b(x)).mean(1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("candidates", ["8", "int4", "int8-g4"])
+def test_dynamic_products_have_a_scale_for_each_token(tmp_path: Path, candidates: str) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(16, 5, 8) * torch.logspace(-2, 2, 5)[:, None]
+    artifact, plan, done = exported(tmp_path, Tokens().eval(), inputs, activations="8d", candidates=candidates)
+    if candidates == "int8-g4":  # no runtime multiplies groups as integers
+        assert plan.activations == {}
+        return
+    counts = Counter(node.op_type for node in graph_of(done.path).node)
+    assert (counts["MatMulInteger"], counts["QuantizeLinear"], counts["MatMul"]) == (3, 2, 0)
+    with torch.no_grad():
+        expected = mpq.load(artifact)(inputs[:5])
+        plain = mpq.load(artifact, activations=False)(inputs[:5])
+    found = ran(done.path, inputs[:5])
+    assert float((found - expected).abs().max()) < 1e-5
+    assert float((plain - expected).abs().max()) > 1e-4
+
+
+class Shortcut(nn.Module):
+    """A shortcut that leaves out every second pixel and adds channels of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        short = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return self.head(torch.relu(self.down(x) + short)).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_a_shortcut_that_only_moves_values_reads_the_same_integers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    artifact, plan, done = exported(tmp_path, Shortcut().eval(), images(16), activations="8")
+    assert [tensor.readers for tensor in plan.activations["down"].tensors] == [("conv.1", "add.0.1"), ("add.0.0",)]
+    graph = graph_of(done.path)
+    users = [node.op_type for node in graph.node for name in node.input if name in [n.output[0] for n in graph.node if n.op_type == "Relu"]]
+    assert users == ["QuantizeLinear"] * 2  # nothing reads the floating-point result of a ReLU
+    with torch.no_grad():
+        expected = mpq.load(artifact)(images(5))
+    assert float((ran(done.path, images(5)) - expected).abs().max()) < 0.004 * float(expected.abs().max())
+
+
+def test_a_graph_with_other_operators_is_refused() -> None:
+    from collections import Counter
+
+    from mpq.export.abilities import ExportError
+    from mpq.export.weights.onnx.integers import _check_counts
+    from mpq.records.activations import ActivationGroup, RoundedTensor
+
+    groups = {"x": ActivationGroup("a8", (RoundedTensor(("add.0.0", "conv.0"), 0.5, 3),))}
+    _check_counts(groups, Counter(add=2, conv=1, cat=5), Counter(add=2, conv=1))
+    with pytest.raises(ExportError, match="the model calls 3 operators 'add' and the converted graph has 2"):
+        _check_counts(groups, Counter(add=3, conv=1), Counter(add=2, conv=1))
