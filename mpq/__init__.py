@@ -9,6 +9,8 @@ from mpq.distribution import VERSION
 
 if TYPE_CHECKING:
     from mpq.analyze.run import analyze as analyze
+    from mpq.apply.prepare import convert as convert
+    from mpq.apply.prepare import prepare as prepare
     from mpq.apply.run import apply as apply
     from mpq.budget import Budget as Budget
     from mpq.config import AnalysisSettings as AnalysisSettings
@@ -45,12 +47,14 @@ _HOMES = {
     "analyze": "mpq.analyze.run",
     "apply": "mpq.apply.run",
     "compress": "mpq.one_shot",
+    "convert": "mpq.apply.prepare",
     "evaluate": "mpq.evaluate.run",
     "export": "mpq.export.run",
     "load": "mpq.runtime.load",
     "load_data": "mpq.models.inputs.load_data",
     "load_model": "mpq.models.sources.load",
     "monitor": "mpq.monitor.watch",
+    "prepare": "mpq.apply.prepare",
     "read_plan": "mpq.records.plan",
     "read_sensitivity": "mpq.records.sensitivity",
     "search": "mpq.search.run",
@@ -70,12 +74,14 @@ __all__ = [
     "analyze",
     "apply",
     "compress",
+    "convert",
     "evaluate",
     "export",
     "load",
     "load_data",
     "load_model",
     "monitor",
+    "prepare",
     "read_plan",
     "read_sensitivity",
     "search",

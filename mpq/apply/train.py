@@ -108,9 +108,7 @@ def train_artifact(
         ApplyError: if training is not possible for this model; the message says why.
     """
     check_folder(output)
-    header, layers = read_header(artifact), checked_layers(plan, model)
-    if not is_plan_of(plan, header):
-        raise MismatchError(f"{artifact} was not made from this plan: run `mpq apply` on it, or name the plan of this artifact")
+    header, layers = header_under(plan, artifact), checked_layers(plan, model)
     split = plan_data.split_as(plan.data)
     _check_apart(split.held_out, data)
     state = stored_state(artifact, header, layers, model)
@@ -129,6 +127,18 @@ def train_artifact(
     contents = replace(contents_of(plan, model, layers, whole, _missing), fingerprint=bool(header.digests))
     write_artifact(output, contents)
     return Retrained(output, contents.file_bytes, decision, checkpoints)
+
+
+def header_under(plan: Plan, artifact: Path) -> ArtifactHeader:
+    """The header of an artifact of this plan.
+
+    Raises:
+        MismatchError: if it was made from another one.
+    """
+    header = read_header(artifact)
+    if not is_plan_of(plan, header):
+        raise MismatchError(f"{artifact} was not made from this plan: run `mpq apply` on it, or name the plan of this artifact")
+    return header
 
 
 def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], model: LoadedModel) -> State:

@@ -36,6 +36,13 @@ found = mpq.search(table, "5bits", settings=settings)
     "write_plan": 'mpq.write_plan(plan, "plan.yaml")',
     "read_plan": 'plan = mpq.read_plan("plan.yaml")',
     "apply": 'mpq.apply(model, plan, "model.mpq.safetensors", data=data)',
+    "prepare": """
+student = mpq.prepare(mpq.load_model("model.pt2"), plan)
+optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
+(student(images) - model.module(images)).square().mean().backward()
+optimizer.step()
+""",
+    "convert": 'mpq.convert(student, "trained.mpq.safetensors")',
     "compress": 'done = mpq.compress(model, data, "4.5bits", output="smaller")\nprint(done.path, done.passed)',
     "load": 'quantized = mpq.load("model.mpq.safetensors", packed=True)',
     "evaluate": """

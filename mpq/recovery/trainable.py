@@ -20,8 +20,8 @@ from mpq.tensors.tuned import TunedWeight
 Codes = Literal["none", "integers", "all"]
 """Whose codes move: nobody's, those of integer formats, or those of formats with a table of levels, too."""
 MOST_CODES = 1 << 28  # weights whose codes move; beyond, the optimizer's state takes too much memory
-_SCALE_RATE = 1e-3  # a step, as a share of each scale
-_CODE_RATE = 0.005  # a step, in codes
+SCALE_RATE = 1e-3  # a step, as a share of each scale
+CODE_RATE = 0.005  # a step, in codes
 _VECTOR_RATE = 1e-3  # a step, as a share of the vector's root mean square
 _ZERO_VECTOR = 1e-2  # used instead of the norm of a zero vector
 
@@ -51,8 +51,8 @@ class Trainable:
         self._vectors = {name: value.float().clone() for name, value in self._first.items()}
         self._now = dict(scaled)
         self.wanted = [*(self._parameter(name) for name in scaled), *self._vectors]
-        groups = [{"params": [weight.change], "lr": _SCALE_RATE} for weight in self._weights.values()]
-        groups += [{"params": [w.positions], "lr": _CODE_RATE} for w in self._weights.values() if w.positions is not None]
+        groups = [{"params": [weight.change], "lr": SCALE_RATE} for weight in self._weights.values()]
+        groups += [{"params": [w.positions], "lr": CODE_RATE} for w in self._weights.values() if w.positions is not None]
         groups += [{"params": [value], "lr": _VECTOR_RATE * _size(value)} for value in self._vectors.values()]
         self._rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
         self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12) if groups else None

@@ -46,35 +46,53 @@ class TunedWeight:
 
     def quantized(self) -> QuantizedWeight:
         """The weight as it would be stored now."""
+        return self.rounded(self.change, self.positions)
+
+    def rounded(self, change: Tensor, positions: Tensor | None) -> QuantizedWeight:
+        """The weight as it would be stored with these numbers in the place of `change` and `positions`."""
         limits = LARGEST_SCALE / self._first.abs() - 1
-        share = self.change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE).minimum(limits)
+        share = change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE).minimum(limits)
         if self._weight.scheme.is_coded:
             coded = self._weight.coded
             step = storable(torch.tensor(coded.step * (1 + float(share.min()))))
             return replace(self._weight, scales=coded._replace(step=float(step)).scales)
-        return replace(self._weight, codes=self._codes(), scales=storable(self._first * (1 + share), self._weight.scheme))
+        return replace(self._weight, codes=self._codes(positions), scales=storable(self._first * (1 + share), self._weight.scheme))
+
+    def to(self, device: torch.device) -> None:
+        """Move all tensors to a device."""
+        weight = self._weight
+        scales, zero_points = (None if part is None else part.to(device) for part in (weight.scales, weight.zero_points))
+        self._weight = replace(weight, codes=weight.codes.to(device), scales=scales, zero_points=zero_points)
+        self._first = self._first.to(device)
+        self.change = self.change.to(device)
+        self.positions = None if self.positions is None else self.positions.to(device)
 
     def take(self, gradient: Tensor, now: QuantizedWeight) -> None:
-        """Convert the gradient of the weight, float32 [rows, columns], into those of `change` and `positions`.
+        """Convert the gradient of the weight into those of `change` and `positions`, as their `grad`; arguments as in `gradients`."""
+        self.change.grad, moved = self.gradients(gradient, now)
+        if self.positions is not None:
+            self.positions.grad = moved
+
+    def gradients(self, gradient: Tensor, now: QuantizedWeight) -> tuple[Tensor, Tensor | None]:
+        """The gradients of `change` and of `positions`, which is None if codes stay.
 
         Args:
-            gradient: gradient of the error with respect to each value; overwritten.
+            gradient: gradient of the error with respect to each value, float32 [rows, columns]; overwritten.
             now: the result of `quantized` when the gradient was measured.
         """
         assert now.scales is not None
         steps = replace(now, scales=torch.ones_like(now.scales)).dequantize()
         own = grouped(steps.mul_(gradient), now.scheme).sum(-1).mul_(self._first)
-        self.change.grad = own.sum().view(1, 1) if self._weight.scheme.is_coded else own
-        if self.positions is not None:
-            self.positions.grad = gradient.mul_(self._spread(now.scales.float()))
+        moved = None if self.positions is None else gradient.mul_(self._spread(now.scales.float()))
+        return own.sum().view(1, 1) if self._weight.scheme.is_coded else own, moved
 
-    def _codes(self) -> Tensor:
+    def _codes(self, positions: Tensor | None) -> Tensor:
         scheme = self._weight.scheme
-        if self.positions is None:
+        if positions is None:
             return self._weight.codes
         if scheme.is_integer:
-            return self.positions.round().clamp_(0, 2**scheme.bits - 1).byte()
-        return to_codes(self.positions, scheme)
+            return positions.round().clamp_(0, 2**scheme.bits - 1).byte()
+        return to_codes(positions, scheme)
 
     def _spread(self, scales: Tensor) -> Tensor:
         return spread(scales, self._weight.scheme, self._weight.matrix[1])
