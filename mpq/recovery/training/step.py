@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mpq.errors import ModelError
 from mpq.recovery.base import Proposal, State, Step, Task
 from mpq.recovery.training.checkpoints import Checkpoints
 from mpq.recovery.training.job import Job
 from mpq.recovery.training.run import Watch, train
 from mpq.recovery.training.settings import TrainSettings
+
+_REMEDY = (
+    "training needs gradients, so analyze and search with the module itself or an export that is not frozen, and a metric that has them"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,10 @@ class Training(Step):
         """The state of the least error on samples that are kept aside, if that is less than before."""
         report = None if task.progress is None else task.progress(self.name)
         job = Job(task.module, task.layers, state, task.calibration, task.metric, replace(self.settings, seed=task.seed))
-        found = train(job, checkpoints=self.checkpoints, on_progress=report, on_line=self.on_line)
+        try:
+            found = train(job, checkpoints=self.checkpoints, on_progress=report, on_line=self.on_line)
+        except ModelError as problem:
+            raise ModelError(f"{problem}: {_REMEDY}") from problem
         last = found.lines[-1]
         details = {
             "level": self.settings.level,

@@ -4,7 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from mpq.errors import ModelError
 from mpq.models.layers.discover import discover
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.metrics import RelativeMSE
@@ -58,3 +61,16 @@ def test_what_training_came_to_is_proposed_if_it_is_better(monkeypatch: pytest.M
     assert job.settings.seed == 11
     assert options == {"checkpoints": None, "on_progress": None, "on_line": None}
     assert (Training.name, Training.title) == ("training", "Training")
+
+
+def test_a_model_without_gradients_is_refused_with_what_to_give_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, state = started()
+
+    def frozen(layer: nn.Linear, x: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, layer.weight, layer.bias).detach()
+
+    monkeypatch.setattr(nn.Linear, "forward", frozen)
+    with pytest.raises(
+        ModelError, match=r"^no gradient flows from relative_mse to the weights \(.*\): training needs gradients, so analyze"
+    ):
+        Training(TrainSettings("codes", rate=1.0)).propose(task, state)
