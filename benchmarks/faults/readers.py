@@ -214,6 +214,13 @@ def _resumed(path: Path) -> object:
     return Checkpoints(path.parent, "key").newest()
 
 
+def _trained(path: Path) -> object:
+    from mpq.records.recovery_lines import read_recovery_lines
+    from mpq.report.training_plot import training_plot
+
+    return training_plot(read_recovery_lines(path), "wide")
+
+
 @functools.cache
 def _table() -> Any:
     from mpq.records.sensitivity import read_sensitivity
@@ -266,6 +273,7 @@ _ALL = (
     Reader("monitor log", ("watched.jsonl",), _monitored, mutators.mutate_lines, ("model.mpq.safetensors.monitor.json",)),
     Reader("cache", (_ENTRY,), _kept, None, (), _ENTRY),
     Reader("checkpoint", ("trained/step-1.safetensors",), _resumed, mutators.mutate_safetensors, (), "trained/step-1.safetensors"),
+    Reader("recovery lines", ("trained.recover.jsonl",), _trained, mutators.mutate_lines, ("plan.yaml", _TABLE)),
     Reader("costs", ("latency.csv",), _costs, None, (_TABLE,)),
     Reader("assignment csv", ("assignment.csv",), _start, None, (_TABLE,)),
     Reader("assignment", _ASSIGNMENTS, _start, mutators.mutate_json, (_TABLE,)),

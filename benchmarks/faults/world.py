@@ -226,6 +226,9 @@ def _make_watched() -> None:
         model(samples)
         append(monitor, "watched.jsonl")
     Checkpoints(Path("trained"), "key").save(1, {"step": 1}, {"now:a": samples})
+    line = {"step": 0, "of": 20, "loss": None, "aside": 0.4, "rate": 3.0, "code_rate": 1.0, "event": "rates tried: 3 gives 0.2"}
+    lines = [line, line | {"step": 10, "loss": 0.3, "aside": 0.2}, line | {"step": 20, "loss": 0.2, "aside": 0.1, "event": ""}]
+    Path("trained.recover.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     Folder(Path("kept")).write("key", save({"codes": samples}))
     figures = [{"name": "kl_divergence", "quantized": 0.1, "stderr": 0.01, "reference": None}]
     facts = {"assignment": "0" * 12, "samples": 8, "source": "test.pt", "figures": figures, "artifact": "model.mpq.safetensors"}

@@ -81,6 +81,7 @@ def command(
     from mpq.apply.train import train_artifact
     from mpq.records.plan import read_plan
     from mpq.records.recovery_evidence import note_recovery
+    from mpq.records.recovery_lines import beside_artifact
 
     wanted = read_plan(plan)
     settings = _settings(wanted, level, epochs, minutes, rate)
@@ -96,7 +97,7 @@ def command(
     asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}
     chosen: dict[str, Any] = {name: value for name, value in asked.items() if value}
     read = replace(data_settings(wanted.data), num_samples=num_samples, batch_size=batch_size, **chosen)
-    journal, folder = _beside(target, ".recover.jsonl"), _beside(target, ".recover")
+    journal, folder = beside_artifact(target, ".recover.jsonl"), beside_artifact(target, ".recover")
 
     def note(lines: list[Line]) -> None:
         write_text(journal, "".join(json_module.dumps(asdict(line)) + "\n" for line in lines))
@@ -142,7 +143,3 @@ def _settings(plan: Plan, level: str | None, epochs: int | None, minutes: float 
         level, reason = level_for(plan.layers.values())
         say(f"level {level}: {reason}")
     return TrainSettings(cast("Level", level), EPOCHS if epochs is None else epochs, minutes, rate)
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name.removesuffix(".safetensors").removesuffix(".mpq") + ending)

@@ -111,6 +111,7 @@ def subject_of(file: Path, sensitivity: Path | None) -> Subject:
     from mpq.records.artifact import read_artifact_header
     from mpq.records.file_kind import kind_of
     from mpq.records.plan import read_plan
+    from mpq.records.recovery_lines import recovery_lines_of
     from mpq.records.sensitivity import read_sensitivity
     from mpq.report.report_input import Subject
     from mpq.search.frontier import frontier
@@ -129,7 +130,7 @@ def subject_of(file: Path, sensitivity: Path | None) -> Subject:
         wanted = read_plan(file)
         source = source_of_plan(file, wanted)
         table = table_beside(source, given=sensitivity)
-        given["plan"] = wanted
+        given |= {"plan": wanted, "training": recovery_lines_of(file.parent, wanted.evidence.get("recovery"))}
     plan = given.get("plan") or _plan_of(given.get("artifact"), table)
     if table is None:
         warn(f"the report has no frontier and no heat map: {source.missing}")

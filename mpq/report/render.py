@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,6 +22,7 @@ from mpq.report.opening import opening
 from mpq.report.report_input import Subject
 from mpq.report.rows import NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
+from mpq.report.training_plot import training_plot
 from mpq.shown import ZERO_MARK, ZERO_NOTE, visible
 
 _FRAMES = ("wide", "narrow")
@@ -82,11 +84,20 @@ def _context(subject: Subject) -> dict[str, Any]:
         "finalists_plots": finalists,
         "zip_lanes": list(zip(finalists[0].lanes, subject.evidence["finalists"], strict=True)) if finalists else [],
         "bars_plots": bars,
+        "training_plots": [curves for name in _FRAMES if (curves := training_plot(subject.training, name)) is not None],
+        "recovery": _recovery(subject),
         "shown": subject.shown,
         "activations": activation_rows(subject),
         "activation_lines": activation_lines_of(subject),
         "data": _data(subject, facts, bars),
     }
+
+
+def _recovery(subject: Subject) -> dict[str, float | None]:
+    """The errors on held-out samples before and after training, as far as the plan notes them as numbers."""
+    noted = subject.evidence.get("recovery")
+    named = ((name, noted.get(name) if isinstance(noted, Mapping) else None) for name in ("before", "after", "standard_error"))
+    return {name: value if isinstance(value, (int, float)) else None for name, value in named}
 
 
 def _margin(margin: Margin) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mpq.records.evaluation import Evaluation
 from mpq.records.frontier import Frontier, Point
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
+from mpq.records.recovery_lines import Evaluated
 from mpq.records.sensitivity import Sensitivity
 
 SHOWN_BITS = 4.5
@@ -33,6 +34,7 @@ class Subject:
         frontier: what the table can reach; None without a complete table.
         evaluation: the results of `mpq eval` for this plan's artifact, if known.
         other: an earlier plan that this one is compared with, and its name.
+        training: the evaluations of the training that `evidence.recovery` notes, where they are known.
 
     Raises:
         UsageError: if there is nothing to report.
@@ -46,6 +48,7 @@ class Subject:
     frontier: Frontier | None = None
     evaluation: Evaluation | None = None
     other: tuple[str, Plan] | None = None
+    training: tuple[Evaluated, ...] = ()
 
     def __post_init__(self) -> None:
         if self.table is None and self.plan is None and self.artifact is None:

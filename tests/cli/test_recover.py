@@ -36,6 +36,8 @@ def test_the_recovered_artifact_has_as_many_bytes_and_the_plan_says_what_came_ba
     images, _ = torch.load(trained / "test.pt", weights_only=True)
     assert mpq.load(trained / "model.recovered.mpq.safetensors")(images[:4]).shape == (4, 10)
     assert "training" in json.loads(done("show model.recovered.mpq.safetensors --json").out)["recovery"]
+    done("report plan.yaml")
+    assert 'id="training"' in (trained / "plan.report.html").read_text()
     after = ran["decision"]["after"]
     assert typed(f"check plan.yaml --max-error {after * 1.01}").code == 0
     assert typed(f"check plan.yaml --max-error {after * 0.99}").code == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mpq.records.recovery_lines import Evaluated
 from mpq.report import render as render_file
 from mpq.report.colors import HEAT_DARK, HEAT_LIGHT
 from mpq.report.render import render
@@ -53,6 +54,20 @@ class Page(HTMLParser):
 def test_a_full_report_has_every_section_and_is_well_formed() -> None:
     page = Page(render(whole(random_table(1))))
     assert {"frontier", "margin", "finalists", "bits", "heat", "layers", "noise", "made"} <= page.ids
+
+
+def test_a_training_is_drawn_with_what_it_changed_on_held_out_samples() -> None:
+    subject = whole(table([linear("a", 4, 64)], {"a": {"int4": 1.0, "int8": 0.5}}))
+    assert subject.plan is not None
+    evidence = {**subject.plan.evidence, "recovery": {"before": 0.4321, "after": 0.1234, "standard_error": 0.01}}
+    lines = (Evaluated(0, 20, None, 0.4, 3.0, 1.0, "rates tried"), Evaluated(20, 20, 0.3, 0.1, 3.0, 1.0))
+    page = render(replace(subject, plan=replace(subject.plan, evidence=evidence), training=lines))
+    assert page.count('<path class="loss" d="M') == 3  # two plots and the legend
+    assert re.search(r"decided: 0\.4321 before, 0\.1234\s+±0\.01 after", page)
+    assert "<td>rates tried</td>" in page
+    assert 'id="training"' not in render(subject)
+    noted_otherwise = replace(subject.plan, evidence={**subject.plan.evidence, "recovery": ["no mapping"]})
+    assert 'id="training"' in render(replace(subject, plan=noted_otherwise, training=lines))
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
