@@ -191,8 +191,8 @@ def test_example_inputs_are_read_by_mpq_itself() -> None:
 @pytest.mark.parametrize(
     ("record", "content", "what"),
     [
-        ("archive_format", b"pt3", "another archive_format than torch writes"),
-        ("archive_version", b"1", "another archive_version than torch writes"),
+        ("archive_format", b"pt3", "a different archive_format than torch writes"),
+        ("archive_version", b"1", "a different archive_version than torch writes"),
         ("byteorder", b"big", "numbers in another byte order"),
         ("data/aotinductor/model/x.so", b"", "a compiled library"),
         ("data/weights/model.pt", b"", "pickled tensors"),
