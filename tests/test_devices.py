@@ -21,11 +21,11 @@ from tests.models.small import data, mlp
 def way(folder: Path, device: torch.device | None, method: str, quantizer: str) -> dict[str, Any]:
     """What each stage gives, for comparison."""
     folder.mkdir()
-    module, other, samples = mlp(), mlp(), data(48)
+    module, other, samples = mlp(), mlp(), data(24)
     _moved(module, device)
     loaded = from_module(module)
-    table = mpq.analyze(loaded, samples, candidates=("2", "4", "8"), quantizer=quantizer, method=method)
-    result = search(table, Budget("4.5bits"), measurer=PlanMeasurer(loaded, samples, table), trials=4)
+    table = mpq.analyze(loaded, samples, candidates=("3", "8"), quantizer=quantizer, method=method)
+    result = search(table, Budget("4.5bits"), measurer=PlanMeasurer(loaded, samples, table), trials=2)
     path = folder / "a.mpq.safetensors"
     applied = mpq.apply(loaded, result.plan, path, data=samples)
     quantized = mpq.load(path, other)
