@@ -16,7 +16,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from mpq.models.running.ranks import FolderBoard, LostError, Ranks, Several, StoreBoard
 
-_PATIENCE = 60.0  # seconds for the last step of another rank
 Follow = Callable[[Any, Ranks], None]
 """What the other ranks do: called with what they were given, and with themselves."""
 
@@ -39,9 +38,7 @@ def started(size: int, follow: Follow, given: Any) -> Iterator[tuple[Ranks, Path
             for other in others:
                 other.start()
             yield Several(FolderBoard(folder), 0, size, lambda rank: others[rank - 1].is_alive()), folder
-            for other in others:
-                other.join(_PATIENCE)
-        finally:
+        finally:  # what the others still do is not needed; one may not even have begun
             for other in others:
                 if other.is_alive():
                     other.terminate()

@@ -22,6 +22,7 @@ import msgspec
 
 T = TypeVar("T")
 _POLL = 0.01  # seconds
+_JOINED = "joined"
 
 
 def float_bytes(value: float) -> bytes:
@@ -134,7 +135,7 @@ class Ranks(ABC):
 
     @abstractmethod
     def sums(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The sums of values by name over all ranks that live, in rank 0; in the others their own."""
+        """The sums of values by name over all ranks that have begun and live, in rank 0; in the others their own."""
 
 
 class Alone(Ranks):
@@ -212,7 +213,8 @@ class Several(Ranks):
         if not self.leads:
             self._board.put(f"{step}-{self.rank}", msgspec.json.encode(total))
             return total
-        for rank in range(1, self.size):
+        joined = [rank for rank in range(1, self.size) if self._board.get(f"{_JOINED}-{rank}") is not None]
+        for rank in joined:
             while (found := self._board.get(f"{step}-{rank}")) is None and self._lives(rank):
                 time.sleep(_POLL)
             for name, value in (msgspec.json.decode(found) if found is not None else {}).items():
@@ -220,6 +222,8 @@ class Several(Ranks):
         return total
 
     def _step(self) -> str:
+        if not self._steps:
+            self._board.put(f"{_JOINED}-{self.rank}", b"")
         self._steps += 1
         return str(self._steps)
 

@@ -71,8 +71,19 @@ def test_what_the_first_rank_makes_all_ranks_get(board: Board) -> None:
 
 
 def test_the_first_rank_gets_the_sums(board: Board) -> None:
-    found = together(board, 3, lambda ranks: ranks.sums({"a": 1.0 + ranks.rank} | ({"b": 0.5} if ranks.rank else {})))
-    assert found == [{"a": 6.0, "b": 1.0}, {"a": 2.0, "b": 0.5}, {"a": 3.0, "b": 0.5}]
+    found = [Several(board, rank, 4).sums({"a": 1.0 + rank} | ({"b": 0.5} if rank else {})) for rank in (2, 1, 0)]
+    assert found == [{"a": 3.0, "b": 0.5}, {"a": 2.0, "b": 0.5}, {"a": 6.0, "b": 1.0}]
+
+
+def test_the_first_rank_waits_for_those_that_have_begun(board: Board) -> None:
+    second = Several(board, 1, 3)
+    assert list(second.each(1, lambda unit: unit)) == [0]
+    with ThreadPoolExecutor(1) as pool:
+        first = Several(board, 0, 3)
+        assert list(first.each(1, lambda unit: unit)) == [0]
+        waiting = pool.submit(first.sums, {"a": 1.0})
+        assert second.sums({"a": 2.0}) == {"a": 2.0}
+        assert waiting.result() == {"a": 3.0}
 
 
 def test_the_unit_of_a_rank_that_died_is_done_by_the_first(tmp_path: Path) -> None:
