@@ -98,7 +98,7 @@ def _bars(counts: tuple[int, ...]) -> tuple[int, ...]:
 def _ends(tensor: RoundedTensor) -> tuple[float, float] | None:
     if tensor.scale is None or tensor.zero_point is None:
         return None
-    return -tensor.scale * tensor.zero_point, tensor.scale * (LEVELS - tensor.zero_point)
+    return 0.0 - tensor.scale * tensor.zero_point, tensor.scale * (LEVELS - tensor.zero_point)
 
 
 def _range(tensor: RoundedTensor) -> str:
