@@ -41,6 +41,8 @@ def validated(document: Document, kind: type[_T], *, at: _Place = ()) -> _T:
     except msgspec.ValidationError as error:
         place, reason, key = _explained(value, kind, str(error))
         raise document.refuse(f"{_said(at + place)}{reason}; {document.remedy}", *at, *place, *key) from error
+    except UnicodeEncodeError as error:
+        raise document.refuse(f"{_said(at)}holds half of a surrogate pair, which is not text; {document.remedy}", *at) from error
 
 
 def valued(value: Any, place: _Place) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
@@ -55,7 +55,7 @@ class Coverage:
 def coverage_lines(finish: Mapping[str, Any] | None) -> list[str]:
     """The coverage line of a finished analysis; none if it is unfinished, or older than this record."""
     found = (finish or {}).get("coverage")
-    return [Coverage(**found).line] if found else []
+    return [Coverage(**{each.name: found[each.name] for each in fields(Coverage)}).line] if found else []
 
 
 def _percent(part: int, whole: int) -> str:

@@ -73,3 +73,8 @@ def test_places_are_written_as_people_write_them() -> None:
     assert named(("budgets", 0, "files")) == "budgets[0].files"
     assert named((0, "a\n")) == "[0].a\\n"
     assert valued({"a": [1, {"b": 2}]}, ("a", 1, "b")) == 2
+
+
+@pytest.mark.parametrize("value", [{"number": "\ud800"}, {"\udfff": 1}, {"entries": {"x": [{"kind": "\ud800"}]}}])
+def test_half_of_a_surrogate_pair_is_refused(value: dict[str, Any]) -> None:
+    assert reason(value) == "it holds half of a surrogate pair, which is not text"

@@ -24,6 +24,7 @@ def test_the_line_names_what_was_seen_with_its_share() -> None:
         "90.6% of the positions counted; 6 calibration, 2 held-out samples"
     )
     assert coverage_lines({"coverage": Coverage(**FACTS).to_dict()}) == [Coverage(**FACTS).line]
+    assert coverage_lines({"coverage": {**FACTS, "__class__": 1, "later": 2}}) == [Coverage(**FACTS).line]
     assert coverage_lines({"cost": {}}) == coverage_lines(None) == []
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mpq.errors import ModelError
+
+_SHAPED = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
+_ANY_SIZE = 1 << 26  # elements that a single tensor of a new module may always have
 
 
 def replace_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
@@ -39,29 +44,57 @@ def fill_hollow(module: nn.Module) -> None:
 
 
 @contextmanager
-def hollow_parameters(*, most: int | None = None) -> Iterator[None]:
+def hollow_parameters(*, most: int | None = None, keep: bool = False) -> Iterator[None]:
     """Within the `with`, parameters of new modules get shapes and dtypes, but no memory; buffers are created as usual.
 
     Args:
         most: total number of parameters allowed, including those that are replaced or tied later; None for any number.
+        keep: leave parameters as they are, and count only those without memory.
 
     Raises:
-        ModelError: if there are more.
+        ModelError: if there are more, or a single tensor is larger, before it takes memory.
     """
     register, made = nn.Module.register_parameter, 0
 
     def hollow(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
         nonlocal made
-        made += 0 if param is None else param.numel()
+        made += 0 if param is None or (keep and not param.is_meta) else param.numel()
         if most is not None and made > most:
             raise ModelError(f"its configuration makes more than {most:,} parameters, which the file does not have")
-        if param is not None and not param.is_meta:  # a tied one stays the same object
+        if param is not None and not param.is_meta and not keep:  # a tied one stays the same object
             param = nn.Parameter(param.to("meta"), param.requires_grad)
         register(self, name, param)
 
     patched: Any = nn.Module
     patched.register_parameter = hollow
     try:
-        yield
+        with nullcontext() if most is None else _Bounded(most):
+            yield
     finally:
         patched.register_parameter = register
+
+
+class _Bounded(TorchFunctionMode):
+    """Refuses to create a tensor with more elements than a file can have values for."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        given = kwargs or {}
+        if _elements(func, args, given) > max(self._most, _ANY_SIZE):
+            raise ModelError(f"its configuration makes more than {self._most:,} parameters, which the file does not have")
+        return func(*args, **given)
+
+
+def _elements(func: Any, args: Sequence[Any], given: Mapping[str, Any]) -> float:
+    """The number of elements that a function creates; 0 if it creates none, or its arguments are not numbers."""
+    if func is torch.arange:
+        numbers = [each for each in args if isinstance(each, int | float)]
+        start, end, step = (0, *numbers, 1) if len(numbers) == 1 else (*numbers, 1)[:3] if len(numbers) > 1 else (0, 0, 1)
+        return (end - start) / step if step else 0
+    if func not in _SHAPED:
+        return 0
+    size = given.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
+    return math.prod(each for each in size if isinstance(each, int))

@@ -89,12 +89,18 @@ def strip_program(program: ExportedProgram) -> bytes | None:
     """`program` without its weights and example inputs, compressed; the same program gives the same bytes. Modifies `program`.
 
     None if its constants make it larger than `read_program` accepts.
+
+    Raises:
+        ModelError: if torch cannot write it.
     """
     _replace_state(program, _hollow)
     drop_traces(program)
     buffer = io.BytesIO()
-    with _quiet():
-        torch.export.save(program, buffer)
+    try:
+        with _quiet():
+            torch.export.save(program, buffer)
+    except Exception as error:  # torch raises any error for a graph that it did not write
+        raise ModelError(f"torch cannot write the program again ({first_line(error)}): export the model again") from error
     content = buffer.getvalue()
     return None if len(content) > PROGRAM_BYTES else _compress(content)
 

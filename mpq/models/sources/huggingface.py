@@ -51,9 +51,11 @@ def load_directory(directory: Path, *, trust: bool, build: Callable[[Path], nn.M
         check_pickle(path)
     if build is None:
         with _quiet(_transformers()):  # accessing a class imports it
-            if not trust:
-                check_size(_model_classes(config, remote=False), config, directory, most=sum(path.stat().st_size for path in weights))
-            module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
+            most = None if trust else sum(path.stat().st_size for path in weights)
+            if most is not None:
+                check_size(_model_classes(config, remote=False), config, directory, most=most)
+            with hollow_parameters(most=allowed_parameters(most), keep=True):
+                module = _from_pretrained(directory, _model_classes(config, remote=remote), trust=trust)
     else:
         module = build(directory)
     return LoadedModel(

@@ -1,6 +1,7 @@
 """Other tensors in the place of a module's own, and modules that wait for theirs."""
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +86,28 @@ def test_a_module_of_more_parameters_than_allowed_is_stopped_while_it_is_made() 
 def test_a_parameter_that_is_none_is_none() -> None:
     with hollow_parameters():
         assert nn.Linear(2, 2, bias=False).bias is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(1 << 14, 1 << 14),
+        lambda: torch.ones((1 << 14, 1 << 14)),
+        lambda: torch.empty(1 << 20, 1 << 20),
+        lambda: torch.zeros(size=(1 << 40,)),
+        lambda: torch.full([1 << 30], 1.0),
+        lambda: torch.arange(1 << 40),
+        lambda: torch.arange(0, 1 << 42, 2),
+    ],
+)
+def test_a_tensor_larger_than_the_file_can_fill_is_refused_before_it_takes_memory(make: Any) -> None:
+    with pytest.raises(ModelError, match="more than 1,000 parameters"), hollow_parameters(most=1000):
+        make()
+
+
+def test_parameters_that_are_kept_are_counted_while_they_have_no_memory() -> None:
+    with hollow_parameters(most=10, keep=True):
+        module = nn.Linear(8, 8)
+    assert not module.weight.is_meta
+    with pytest.raises(ModelError, match="more than 10 parameters"), torch.device("meta"), hollow_parameters(most=10, keep=True):
+        nn.Linear(8, 8)

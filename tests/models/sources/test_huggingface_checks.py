@@ -13,6 +13,7 @@ from mpq.errors import ModelError
 from mpq.models.sources.huggingface_checks import allowed_parameters, check_harmless, check_pickle, check_size
 from mpq.models.sources.load import load_model
 from tests import hostile
+from tests.export.artifacts import save_llama
 from tests.hostile.refusing import refusal
 
 SECONDS = 5.0
@@ -48,6 +49,17 @@ def test_a_configuration_of_more_parameters_than_the_files_hold_is_refused_at_on
     message = refusal(path, tmp_path / "marker")
     assert "makes more than" in message
     assert "parameters" in message
+    assert time.process_time() - begun < 4 * SECONDS
+
+
+def test_layers_without_end_are_refused_at_once_where_the_configuration_cannot_be_checked_before(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    save_llama(path)
+    config = json.loads((path / "config.json").read_text()) | {"num_hidden_layers": 2_000_000, "dtype": {"float32": "float32"}}
+    (path / "config.json").write_text(json.dumps(config))
+    begun = time.process_time()
+    with pytest.raises(ModelError, match="makes more than [0-9,]+ parameters"):
+        load_model(path)
     assert time.process_time() - begun < 4 * SECONDS
 
 
