@@ -53,7 +53,7 @@ def test_values_are_taken_as_they_are_written(kind: Any, choices: dict[str, Any]
         (SearchSettings, {"pins": ["a"]}, "pins is ['a']: give a mapping such as conv1: 8"),
         (SearchSettings, {"min_bits": {"a": "few"}}, "min_bits of a is 'few': give a number"),
         (SearchSettings, {"costs": {"c.csv": None}}, "costs of c.csv is None: give a number"),
-        (AnalysisSettings, {"metric": 3}, "metric is 3: give a text"),
+        (AnalysisSettings, {"metric": 3}, "metric is 3: give text"),
         (AnalysisSettings, {"held_out": "half"}, "held_out is 'half': give a number"),
     ],
 )

@@ -26,11 +26,14 @@ NAMES = (
 )
 ELSEWHERE = {  # what reads model files and data, and what reads what mpq itself has just written
     "mpq/models",
+    "mpq/records/latency.py",  # the name of the processor
     "mpq/runtime/load_cost.py",
     "mpq/cli/load_cost.py",
     "mpq/schemas/__init__.py",
     "mpq/demo/__init__.py",
+    "mpq/analyze/memory.py",
     "mpq/analyze/resume.py",
+    "mpq/analyze/together.py",
     "mpq/files.py",
     "mpq/writing/checksums.py",
     "mpq/writing/locks.py",

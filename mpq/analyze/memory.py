@@ -101,6 +101,8 @@ def _forward_bytes(model: LoadedModel, batch: Batch, *, gradients: bool) -> tupl
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.module.parameters(), *model.module.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
+        if tensor.layout is not torch.strided:  # sparse tensors have no single storage, and come from the data
+            return tensor
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = storage.nbytes()

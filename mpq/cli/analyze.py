@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mpq.analyze.methods.registry import METHODS
 from mpq.budget import size_bytes
 from mpq.cli import complete
-from mpq.cli.analyze_ranks import Opening, follow_torchrun, followed, ranks_for
+from mpq.cli.analyze_ranks import Opening, follow_torchrun, followed, ranks_for, report_part
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, suggest, warn
 from mpq.cli.find_inputs import calibration_source, check_output, how_read, read_data, removed_if_bare, stem_of
 from mpq.cli.next_step import code_options
@@ -42,9 +42,6 @@ from mpq.models.running.metric_registry import METRICS
 from mpq.registry import either
 from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
-
-if TYPE_CHECKING:
-    from mpq.records.sensitivity import Sensitivity
 
 _DEFAULTS = AnalysisSettings()
 _DATA = tuple(each.name for each in fields(DataSettings))
@@ -259,7 +256,7 @@ def command(
             on_progress=advance,
         )
     if part is not None and not table.finished:
-        _report_part(table, target, part, json=json)
+        report_part(table, target, part, json=json)
         return
     for line in self_check_warnings(table.finish):
         warn(line)
@@ -293,15 +290,3 @@ def command(
     unmeasured = " --trials 0" if data is None else ""
     code = code_options(table.header.model, table.header.data, trust=trust)
     suggest(f"mpq search{named} --budget 4.5bits{unmeasured}{code}")
-
-
-def _report_part(table: Sensitivity, target: Path, part: str, *, json: bool) -> None:
-    """Say what a part holds, and what to do with it."""
-    measured = len({name for name, _ in table.errors})
-    if json:
-        print_json({"output": str(target), "part": part, "layers": measured, "all_layers": len(table.layers)})
-        return
-    for note in (*table.notes, *table.header.notes):
-        say(note)
-    say(f"wrote {target}: {measured} of {len(table.layers)} layers, {len(table.errors)} figures; part {part} is complete")
-    suggest(f"mpq merge {target} OTHERS -o FILE, once all parts are there")

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpq.cli.console import print_json, say, suggest
 from mpq.cli.find_inputs import calibration_source, read_data
 from mpq.config import DataSettings
 
 if TYPE_CHECKING:
     from mpq.models.running.ranks import Ranks
+    from mpq.records.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,15 @@ def _temporary() -> Iterator[Path]:
 
     with TemporaryDirectory(prefix="mpq-codes-") as name:
         yield Path(name)
+
+
+def report_part(table: Sensitivity, target: Path, part: str, *, json: bool) -> None:
+    """Say what a part holds, and what to do with it."""
+    measured = len({name for name, _ in table.errors})
+    if json:
+        print_json({"output": str(target), "part": part, "layers": measured, "all_layers": len(table.layers)})
+        return
+    for note in (*table.notes, *table.header.notes):
+        say(note)
+    say(f"wrote {target}: {measured} of {len(table.layers)} layers, {len(table.errors)} values; part {part} is complete")
+    suggest(f"mpq merge {target} OTHERS -o FILE, once all parts are there")

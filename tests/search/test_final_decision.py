@@ -29,8 +29,7 @@ def test_the_plan_of_the_least_expected_error_wins_and_says_how_sure_that_is() -
 def test_uniform_wins_when_it_is_expected_to_be_better() -> None:
     found = decide([finalist("table optimum", 2.0), finalist("int4", 1.0, uniform=True)])
     assert found.best.name == "int4"
-    assert found.reason.startswith("uniform int4: expected error 0.5 of")
-    assert "times that of the best mixed plan (table optimum)" in found.reason
+    assert found.reason.startswith("uniform int4: expected error 0.5 times that of the best mixed plan (table optimum)")
 
 
 def test_a_far_better_plan_is_not_refused_for_want_of_held_out_samples() -> None:

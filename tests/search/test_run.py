@@ -151,7 +151,7 @@ def test_unknown_and_repeated_layers_are_refused(choices: dict[str, Any], messag
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
         search(TABLE, "6bits", trails=4)  # type: ignore[call-arg]
-    names = "candidates, costs, memory, min_bits, pins, rest, seed, start, storage, ties, timeout, trials"
+    names = "activations, candidates, costs, memory, min_bits, pins, rest, seed, start, storage, ties, timeout, trials"
     assert str(error.value) == f"'trails' is not a setting: use {names}"
 
 

@@ -20,7 +20,9 @@ def test_the_smallest_plan_keeps_the_error_and_a_tighter_error_takes_more_bytes(
 
 
 def test_an_error_below_that_of_the_largest_plan_is_refused() -> None:
-    with pytest.raises(BudgetError, match=r"^no plan has a held-out error of at most 1e-30: the largest one has .*; add finer candidates$"):
+    with pytest.raises(
+        BudgetError, match=r"^no plan has a held-out error of at most 1e-30: the largest one has .*; add candidates with more bits$"
+    ):
         search_smallest(TABLE, [held_out_limit(1e-30)], measurer=FakeMeasurer(TABLE), trials=0)
 
 

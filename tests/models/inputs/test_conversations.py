@@ -50,7 +50,7 @@ def test_a_field_that_is_asked_for_is_read_whether_text_or_messages() -> None:
 
 def test_notes_say_how_turns_become_text() -> None:
     for tokenizer, words in (
-        (Tokenizer(), "with the tokenizer's chat template"),
+        (Tokenizer(), "formatted with the tokenizer's chat template"),
         (None, "joined by blank lines, because the tokenizer has no chat template"),
     ):
         made = Documents(tokenizer, None, "d.jsonl")

@@ -58,7 +58,7 @@ def test_layers_without_end_are_refused_at_once_where_the_configuration_cannot_b
     config = json.loads((path / "config.json").read_text()) | {"num_hidden_layers": 2_000_000, "dtype": {"float32": "float32"}}
     (path / "config.json").write_text(json.dumps(config))
     begun = time.process_time()
-    with pytest.raises(ModelError, match="makes more than [0-9,]+ parameters"):
+    with pytest.raises(ModelError, match=r"makes more than [0-9,]+ parameters"):
         load_model(path)
     assert time.process_time() - begun < 4 * SECONDS
 

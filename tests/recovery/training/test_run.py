@@ -74,8 +74,8 @@ def test_errors_that_are_not_numbers_take_the_run_back_at_half_the_rate(monkeypa
 
     monkeypatch.setattr(run, "error_gradients", sometimes)
     found = train(job())
-    events = [(line.step, line.rate, line.event) for line in found.lines if "number" in line.event]
-    assert events == [(6, 1.5, "an error of NaN: back to step 6, half the rate")]
+    events = [(line.step, line.rate, line.event) for line in found.lines if "NaN" in line.event]
+    assert events == [(6, 1.5, "an error of NaN: back to step 6 with half the rate")]
     assert found.lines[-1].rate == 1.5
     monkeypatch.setattr(run, "error_gradients", lambda *args: (float("nan"), real(*args)[1]))
     with pytest.raises(NumericsError, match="training gives an error of NaN, at any rate"):
