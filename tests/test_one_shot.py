@@ -31,7 +31,7 @@ def test_one_call_leaves_all_files_and_tells_of_each_stage(tmp_path: Path) -> No
         "model.mpq.safetensors",
     }
     assert [line.partition(":")[0] for line in told] == ["analyze", "search", "apply", "check", "check"]
-    assert told[0] == f"analyze: wrote {tmp_path / 'new' / 'model.sensitivity.jsonl'}: 2 layers, 5 figures, relative_mse"
+    assert told[0] == f"analyze: wrote {tmp_path / 'new' / 'model.sensitivity.jsonl'}: 2 layers, 5 values, relative_mse"
     assert told[-1] == f"check: ok    {done.checks[1].name}: {done.checks[1].message}"
     assert done.passed
     assert [check.passed for check in done.checks] == [True, True]
