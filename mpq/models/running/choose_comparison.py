@@ -52,7 +52,8 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
     batch = batches[0]
     returned = forward(module, batch)
     found = named(returned)
-    weights = _asked(found, outputs) if outputs else dict.fromkeys(compared_by_default(found), 1.0)
+    repeated = {} if outputs else _repeated(found, compared_by_default(found))
+    weights = _asked(found, outputs) if outputs else {name: 1.0 for name in compared_by_default(found) if name not in repeated}
     _check_rows(found, weights, batch, asked=bool(outputs))
     several = len(weights) > 1
     kinds = {
@@ -62,7 +63,8 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
         for name in weights
     }
     parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
-    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(returned, weights)
+    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(returned, {**weights, **repeated})
+    notes += [f"output '{name}' is the same tensor as '{first}', so it counts once" for name, first in repeated.items()]
     if several or any(part.metric == RelativeMSE.name for part in parts):
         parts, more = _scaled(module, batches, parts, weights)
         notes += more
@@ -94,6 +96,18 @@ def compared_by_default(found: Mapping[str, Tensor]) -> list[str]:
     return heads or [name for name in rows if name == "last_hidden_state"] or rows
 
 
+def _repeated(found: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, str]:
+    """Outputs that are one tensor in memory with an earlier output, each with the earlier one's name."""
+    first: dict[object, str] = {}
+    again: dict[str, str] = {}
+    for name in names:
+        one = found[name]
+        place = (one.data_ptr(), one.dtype, one.shape, one.stride()) if one.numel() else name
+        if first.setdefault(place, name) != name:
+            again[name] = first[place]
+    return again
+
+
 def _is_intermediate(name: str) -> bool:
     return name.partition(".")[0].removeprefix("encoder_").removeprefix("decoder_") in INTERMEDIATE
 
@@ -102,6 +116,11 @@ def _check_rows(found: Mapping[str, Tensor], names: Iterable[str], batch: Batch,
     for name in names:
         shape = list(found[name].shape)
         if not shape or shape[0] != batch.size:
+            if _one_per_sample(found, name, batch.size):
+                raise ModelError(
+                    f"output '{name}' belongs to a list with one value for each of {batch.size} samples: "
+                    "wrap the model to return one tensor for all samples, such as its scores before detections are selected"
+                )
             others = [other for other, tensor in found.items() if tensor.ndim and len(tensor) == batch.size]
             advice = f"choose others with --outputs ({', '.join(others)})" if others else "wrap the model to return an earlier tensor"
             raise ModelError(
@@ -109,6 +128,16 @@ def _check_rows(found: Mapping[str, Tensor], names: Iterable[str], batch: Batch,
                 f"{'it cannot be compared' if asked else 'if its shape depends on values, as with detections, it cannot be compared'}: "
                 f"{advice}, or give a metric of your own"
             )
+
+
+def _one_per_sample(found: Mapping[str, Tensor], name: str, samples: int) -> bool:
+    """Whether an output's name counts samples, as "3.boxes" does in a list with a dict for each sample."""
+    path = name.split(".")
+    for depth, part in enumerate(path):
+        siblings = {other.split(".")[depth] for other in found if other.split(".")[:depth] == path[:depth] and other.count(".") >= depth}
+        if part.isdigit() and siblings == set(map(str, range(samples))):
+            return samples > 1
+    return False
 
 
 def _mask_of(module: nn.Module, batch: Batch, name: str, output: Tensor) -> str | None:

@@ -132,6 +132,30 @@ def test_an_output_that_is_the_same_for_all_samples_is_not_compared_and_named() 
     assert found.notes[-2].startswith("each output's error is divided by the output's spread: logits 100%, kl_divergence times ")
 
 
+def test_a_tensor_that_is_returned_twice_counts_once() -> None:
+    def twice(x: Tensor) -> Any:
+        boxes = x[:, :4] + 1
+        return {"boxes": boxes, "sizes": x[:, 4:] + 2, "detections": [boxes]}
+
+    parts, notes = chosen(twice)
+    assert parts == [("boxes", "relative_mse"), ("sizes", "relative_mse")]
+    assert "boxes 50%" in notes
+    assert "sizes 50%" in notes
+    assert "output 'detections.0' is the same tensor as 'boxes', so it counts once" in notes
+    assert "not compared" not in notes
+    assert chosen(twice, outputs=["detections"])[0] == [("detections.0", "kl_divergence")]
+
+
+def test_a_list_with_one_value_per_sample_is_refused_as_such() -> None:
+    expected = (
+        "output '0.boxes' belongs to a list with one value for each of 32 samples: wrap the model to return one tensor for all samples"
+    )
+    with pytest.raises(ModelError, match=expected):
+        chosen(lambda x: [{"boxes": row[None], "scores": row[:1]} for row in x])
+    with pytest.raises(ModelError, match=r"output 'found\.0\.boxes' belongs to a list"):
+        chosen(lambda x: {"logits": x, "found": [{"boxes": row[None]} for row in x]})
+
+
 def test_outputs_that_say_nothing_of_their_inputs_are_refused() -> None:
     with pytest.raises(ModelError, match="every output is the same for all samples, so no error can be measured"):
         choose_comparison(Heads(lambda x: {"a": torch.ones_like(x), "b": torch.zeros_like(x)}).eval(), [BATCH])
