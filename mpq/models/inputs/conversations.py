@@ -3,7 +3,8 @@
     {"text": ...}                                                   the text
     {"messages": [{"role": "user", "content": ...}, ...]}           a chat; "conversations" with "from" and "value" likewise
     {"prompt": ..., "response": ...}                                two turns; also completion, output, answer, chosen
-    {"instruction": ..., "input": ..., "output": ...}               two turns, the input after the instruction; also question, answer
+    {"instruction": ..., "input": ..., "output": ...}               two turns, input or context second; also question, answer
+    {"system": ..., ...}                                            with any of these turns: a system turn before them
     {"anything": ...}                                               the only field that holds text
 
 The tokenizer's chat template turns them into text, so that a model sees what it was trained on. Without a template, turns are joined by
@@ -21,6 +22,8 @@ from mpq.shown import encodes, first_line, shown, shown_bare
 _CHATS = ("messages", "conversations", "conversation")
 _ASKED = ("prompt", "instruction", "question", "query")
 _ANSWERED = ("response", "completion", "output", "answer", "chosen", "answers")
+_ADDED = ("input", "context")
+_SYSTEM = ("system", "system_prompt")
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 Turn = dict[str, str]
 
@@ -78,14 +81,19 @@ class Documents:
     def _turns(self, record: Mapping[str, Any], place: str) -> list[Turn]:
         assert self._kind is not None
         if len(self._kind) == 1:
-            return [_turn(one, place) for one in record[self._kind[0]]]
+            turns = [_turn(one, place) for one in record[self._kind[0]]]
+            return turns if any(turn["role"] == "system" for turn in turns) else [*_system(record), *turns]
         *asked, answered = self._kind
         question = "\n\n".join(filter(None, (self._text(record, name, place) for name in asked)))
-        return [{"role": "user", "content": question}, {"role": "assistant", "content": self._text(record, answered, place)}]
+        return [
+            *_system(record),
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": self._text(record, answered, place)},
+        ]
 
     def _text(self, record: Mapping[str, Any], name: str, place: str) -> str:
         value = record.get(name)
-        if value is None and name == "input":
+        if value is None and name in _ADDED:
             return ""
         if not isinstance(value, str):
             raise DataError(f'{place}: no text under "{name}"; every {self._unit} needs it')
@@ -115,11 +123,17 @@ def fields_of(record: Mapping[str, Any], source: str) -> tuple[str, ...]:
     asked = next((name for name in _ASKED if name in strings), None)
     answered = next((name for name in _ANSWERED if name in strings), None)
     if asked and answered:
-        return (asked, *(["input"] if "input" in strings else []), answered)
+        return (asked, *(name for name in _ADDED if name in strings), answered)
     if len(strings) != 1:
         keys = f"the text fields are {', '.join(map(shown_bare, strings))}" if strings else "no field holds text"
         raise DataError(f"{source}: {keys}; choose one with --text-field")
     return (strings[0],)
+
+
+def _system(record: Mapping[str, Any]) -> list[Turn]:
+    """The system turn of a record that has it in a field of its own."""
+    found = next((record[name] for name in _SYSTEM if isinstance(record.get(name), str) and record[name].strip()), None)
+    return [] if found is None else [{"role": "system", "content": found}]
 
 
 def _turn(value: Any, place: str) -> Turn:
