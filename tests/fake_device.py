@@ -77,7 +77,10 @@ class _Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._marks.refuse(MixedDevicesError(f"{func} of tensors on two devices: {shapes}"))
         on = self._marks.has(args[0]) if name in _CROSS | _INDEXED and isinstance(args[0], Tensor) else any(there)
         before = {tensor.untyped_storage()._cdata for tensor in tensors if tensor.layout == torch.strided}
-        result = func(*args, **(kwargs or {}))
+        given = dict(kwargs or {})
+        if given.get("device") == DEVICE:  # a graph makes a tensor there
+            given["device"], on = CPU, True
+        result = func(*args, **given)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.layout == torch.strided and leaf.untyped_storage()._cdata not in before:
                 self._marks.put(leaf, on=on)
