@@ -6,7 +6,7 @@ Outputs that are left out are reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -63,7 +63,7 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
         for name in weights
     }
     parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
-    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(returned, {**weights, **repeated})
+    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(returned, {*weights, *repeated})
     notes += [f"output '{name}' is the same tensor as '{first}', so it counts once" for name, first in repeated.items()]
     if several or any(part.metric == RelativeMSE.name for part in parts):
         parts, more = _scaled(module, batches, parts, weights)
@@ -179,7 +179,7 @@ def _reason(part: Part, kind: OutputKind, *, asked: bool) -> str:
     return f"metric {part.metric}{of}: {'as asked' if asked else kind.reason}"
 
 
-def _left_out(found: Outputs, names: Mapping[str, float]) -> list[str]:
+def _left_out(found: Outputs, names: Collection[str]) -> list[str]:
     others = [name for name in found.names if name not in names]
     notes = (
         [f"outputs not compared: {listed(others, 5)} (computed with the others, or no row per sample); --outputs chooses"] if others else []
