@@ -75,4 +75,4 @@ def test_errors_are_those_of_the_stages_and_another_model_is_not_mixed_in(tmp_pa
     (tmp_path / "file").touch()
     with pytest.raises(OutputError) as error:
         mpq.compress(net(), batches(), "6bits", output=tmp_path / "file", analysis=FAST)
-    assert str(error.value) == f"cannot write to {tmp_path / 'file'}: File exists; choose another folder with output"
+    assert str(error.value) == f"cannot write to {tmp_path / 'file'}: File exists; choose another folder with output="
