@@ -23,6 +23,7 @@ Integer = int
 Count = Annotated[int, Meta(ge=1, le=_EXACT)]
 Size = Annotated[int, Meta(ge=0, le=_EXACT)]
 Number = float
+Figure = Annotated[float, Meta(ge=-1e150, le=1e150)]  # may be squared, and drawn on a logarithmic scale
 Positive = Annotated[float, Meta(ge=0, extra={"give": "a number of 0 or more"})]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Axis = Annotated[int, Meta(ge=0, le=31)]

@@ -15,11 +15,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from mpq.reading.fields import Name, Number, Size, Text
+from mpq.reading.fields import Figure, Name, Number, Size, Text
 from mpq.records.activations import ActivationGroup, Groups, RoundedTensor, TensorFacts
 from mpq.records.activations import Scheme as ActivationScheme
-
-Figure = Annotated[float, Meta(ge=-1e150, le=1e150)]
 
 
 class ActivationLine(Struct):

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from mpq.errors import FormatError
 from mpq.reading.documents import json_document, read_text
-from mpq.reading.fields import Number, Size, Text
+from mpq.reading.fields import Figure, Number, Size, Text
 from mpq.reading.validate import validated
 
 _REMEDY = "run `mpq recover` again, or remove the file"
@@ -21,8 +21,8 @@ class Evaluated(Struct, frozen=True):
 
     step: Annotated[Size, Meta(description="steps done")]
     of: Annotated[Size, Meta(description="steps planned")]
-    loss: Annotated[Number | None, Meta(description="mean error of the steps since the last evaluation")]
-    aside: Annotated[Number, Meta(description="mean error on the samples kept aside")]
+    loss: Annotated[Figure | None, Meta(description="mean error of the steps since the last evaluation")]
+    aside: Annotated[Figure, Meta(description="mean error on the samples kept aside")]
     rate: Number
     code_rate: Number
     event: Text = ""

@@ -31,6 +31,7 @@ def test_each_line_is_an_evaluation(tmp_path: Path) -> None:
         (json.dumps(FIRST) + "\n" + json.dumps(SECOND | {"step": -1}) + "\n", r"line 2: step is -1"),
         (json.dumps({"step": 1}) + "\n", "line 1: it lacks the key 'of'"),
         (json.dumps(FIRST | {"aside": float("nan")}) + "\n", "line 1"),
+        (json.dumps(FIRST | {"aside": 1e308}) + "\n", "line 1: aside is 1e\\+308"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, text: str, message: str) -> None:
