@@ -216,15 +216,15 @@ def _make_watched() -> None:
     from mpq.models.memory.store import Folder
     from mpq.monitor.baseline import baseline_of, write_baseline
     from mpq.monitor.log import append
-    from mpq.monitor.watch import Monitor
+    from mpq.monitor.watch import monitor
     from mpq.recovery.training.checkpoints import Checkpoints
 
     model, samples = mlp(), torch.load("calibration.pt")
     baseline = baseline_of(model, data_from_batches(list(samples.split(8))).batches)
     write_baseline(baseline, Path("model.mpq.safetensors"))
-    with Monitor(model, baseline, sample=1.0) as monitor:
+    with monitor(model, baseline, sample=1.0) as watching:
         model(samples)
-        append(monitor, "watched.jsonl")
+        append(watching, "watched.jsonl")
     Checkpoints(Path("trained"), "key").save(1, {"step": 1}, {"now:a": samples})
     line = {"step": 0, "of": 20, "loss": None, "aside": 0.4, "rate": 3.0, "code_rate": 1.0, "event": "rates tried: 3 gives 0.2"}
     lines = [line, line | {"step": 10, "loss": 0.3, "aside": 0.2}, line | {"step": 20, "loss": 0.2, "aside": 0.1, "event": ""}]

@@ -21,31 +21,34 @@ _MOST_KL = 1.0  # nats; a larger divergence of one call counts as this
 
 
 class Monitor:
-    """Watches a share of the calls of a model until it is closed; made by `monitor`, which has the same arguments."""
+    """Watches a share of the calls of a model until it is closed; made by `monitor`.
+
+    Args:
+        module: the model, which gets two hooks.
+        baseline: the sketches of its calibration data.
+        observer: sketches a call.
+        draw: decides which calls.
+        sample: the share of calls that are sketched.
+        shadow: the share of calls that are also run through `reference`.
+        reference: the unquantized model.
+        limits: of the means over the calls that the reference runs, by name.
+    """
 
     def __init__(
         self,
         module: nn.Module,
-        baseline: Baseline | Path | str,
+        baseline: Baseline,
+        observer: Observer,
+        draw: random.Random,
         *,
-        sample: float = 0.01,
-        shadow: float = 0.0,
-        reference: nn.Module | None = None,
-        layers: Iterable[str] | None = None,
-        most_kl: float | None = None,
-        least_agreement: float | None = None,
-        seed: int = 0,
+        sample: float,
+        shadow: float,
+        reference: nn.Module | None,
+        limits: dict[str, float | None],
     ) -> None:
-        _check_share("sample", sample)
-        _check_share("shadow", shadow)
-        if shadow and reference is None:
-            raise UsageError(f"shadow={shadow:g} needs the unquantized model: give reference=")
-        self.baseline = baseline if isinstance(baseline, Baseline) else read_baseline(Path(baseline))
-        watched = [name.removesuffix(".input") for name in self.baseline.tensors if name.endswith(".input")] if layers is None else layers
-        self._observer, self._reference = Observer(module, watched), reference
+        self.baseline, self.limits = baseline, limits
+        self._observer, self._reference, self._draw = observer, reference, draw
         self._sample, self._shadow = sample, shadow
-        self.limits = {"most_kl": most_kl, "least_agreement": least_agreement}
-        self._draw = random.Random(seed)
         self._inner: list[Any] | None = None
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
@@ -136,16 +139,21 @@ def monitor(
         UsageError: if a share is not between 0 and 1, or `shadow` has no reference.
         FormatError: if the baseline is missing or damaged.
     """
+    _check_share("sample", sample)
+    _check_share("shadow", shadow)
+    if shadow and reference is None:
+        raise UsageError(f"shadow={shadow:g} needs the unquantized model: give reference=")
+    known = baseline if isinstance(baseline, Baseline) else read_baseline(Path(baseline))
+    watched = [name.removesuffix(".input") for name in known.tensors if name.endswith(".input")] if layers is None else layers
     return Monitor(
         module,
-        baseline,
+        known,
+        Observer(module, watched),
+        random.Random(seed),
         sample=sample,
         shadow=shadow,
         reference=reference,
-        layers=layers,
-        most_kl=most_kl,
-        least_agreement=least_agreement,
-        seed=seed,
+        limits={"most_kl": most_kl, "least_agreement": least_agreement},
     )
 
 

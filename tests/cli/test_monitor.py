@@ -6,7 +6,7 @@ import pytest
 from mpq.data.batch import Batch
 from mpq.monitor.baseline import baseline_of, write_baseline
 from mpq.monitor.log import append
-from mpq.monitor.watch import Monitor
+from mpq.monitor.watch import monitor
 from tests.cli.typed import done, refused, typed
 from tests.monitor.conftest import data, model, run
 
@@ -21,9 +21,9 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     baseline = baseline_of(module, [Batch((inputs,)) for inputs in data(0)])
     write_baseline(baseline, Path("m.mpq.safetensors"))
     for name, scale in (("log.jsonl", 1), ("far.jsonl", 9)):
-        with Monitor(module, baseline, sample=1.0) as monitor:
+        with monitor(module, baseline, sample=1.0) as watching:
             run(module, [scale * inputs for inputs in data(1, calls=200)])
-            append(monitor, name)
+            append(watching, name)
     return tmp_path
 
 

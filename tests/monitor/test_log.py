@@ -7,7 +7,7 @@ from mpq.cli.main import app
 from mpq.errors import FormatError
 from mpq.monitor.baseline import Baseline, write_baseline
 from mpq.monitor.log import alarms_of, append, read_last
-from mpq.monitor.watch import Monitor
+from mpq.monitor.watch import monitor
 from tests.monitor.conftest import data, model, run
 
 
@@ -15,17 +15,17 @@ def test_a_log_is_judged_on_the_command_line(baseline: Baseline, tmp_path: Path)
     artifact, log = tmp_path / "model.mpq.safetensors", tmp_path / "log.jsonl"
     write_baseline(baseline, artifact)
     module = model()
-    with Monitor(module, baseline, sample=1.0) as monitor:
+    with monitor(module, baseline, sample=1.0) as watching:
         run(module, data(1))
-        append(monitor, log)
+        append(watching, log)
         assert alarms_of(read_last(log), baseline) == []
         done = CliRunner().invoke(app, ["monitor", "check", str(log), "--against", str(artifact)])
         assert (done.exit_code, done.stdout) == (0, f"ok    {log}: 60 of 60 calls seen, nothing has drifted\n")
         run(module, data(1, calls=200, change=lambda x: x * 9))
-        seen = monitor.alarms()
-        append(monitor, log)
+        seen = watching.alarms()
+        append(watching, log)
         assert alarms_of(read_last(log), baseline) == seen
-        assert monitor.alarms() == []
+        assert watching.alarms() == []
     done = CliRunner().invoke(app, ["monitor", "check", str(log), "--against", str(artifact)])
     assert done.exit_code == 1
     assert done.stdout.startswith(f"FAIL  {log}: drift in '0.input': stability index ")

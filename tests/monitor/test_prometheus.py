@@ -1,7 +1,7 @@
 import pytest
 
 from mpq.monitor.baseline import Baseline
-from mpq.monitor.watch import Monitor
+from mpq.monitor.watch import monitor
 from tests.monitor.conftest import data, model, run
 
 
@@ -10,8 +10,8 @@ def test_prometheus_reads_the_figures(baseline: Baseline) -> None:
     from mpq.monitor.prometheus import Metrics
 
     module, registry = model(), client.CollectorRegistry()
-    with Monitor(module, baseline, sample=1.0, shadow=1.0, reference=model()) as monitor:
-        registry.register(Metrics(monitor))
+    with monitor(module, baseline, sample=1.0, shadow=1.0, reference=model()) as watching:
+        registry.register(Metrics(watching))
         run(module, data(1))
         text = client.generate_latest(registry).decode()
     assert "mpq_calls_total 60.0\n" in text

@@ -10,7 +10,7 @@ from torch import Tensor
 from mpq.errors import UsageError
 from mpq.monitor.alarms import Alarm
 from mpq.monitor.baseline import Baseline
-from mpq.monitor.watch import Monitor
+from mpq.monitor.watch import monitor
 from tests.monitor.conftest import data, model, run
 
 
@@ -20,9 +20,9 @@ def found(alarms: list[Alarm]) -> set[tuple[str, str]]:
 
 def test_data_of_the_same_kind_raises_no_alarm_in_10000_samples(baseline: Baseline) -> None:
     module = model()
-    with Monitor(module, baseline, sample=1.0) as monitor:
+    with monitor(module, baseline, sample=1.0) as watching:
         run(module, data(1, calls=1250))
-        assert (monitor.calls, monitor.sampled, monitor.alarms()) == (1250, 1250, [])
+        assert (watching.calls, watching.sampled, watching.alarms()) == (1250, 1250, [])
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,18 @@ def test_data_of_the_same_kind_raises_no_alarm_in_10000_samples(baseline: Baseli
 )
 def test_changed_data_is_found(baseline: Baseline, change: Callable[[Tensor], Tensor], alarm: tuple[str, str]) -> None:
     module = model()
-    with Monitor(module, baseline, sample=1.0) as monitor:
+    with monitor(module, baseline, sample=1.0) as watching:
         run(module, data(2, change=change))
-        assert alarm in found(monitor.alarms())
+        assert alarm in found(watching.alarms())
 
 
 def test_a_share_of_the_calls_is_seen_the_same_for_the_same_seed(baseline: Baseline) -> None:
     module = model()
     seen = []
     for _ in range(2):
-        with Monitor(module, baseline, sample=0.1, seed=3) as monitor:
+        with monitor(module, baseline, sample=0.1, seed=3) as watching:
             run(module, data(1, calls=300))
-            seen.append(monitor.sampled)
+            seen.append(watching.sampled)
     assert seen[0] == seen[1]
     assert 15 <= seen[0] <= 45
 
@@ -55,12 +55,12 @@ def test_a_share_of_the_calls_is_seen_the_same_for_the_same_seed(baseline: Basel
 def test_the_model_is_as_it_was(baseline: Baseline) -> None:
     module, x = model(), data(5)[0]
     before = module(x)
-    monitor = Monitor(module, baseline, sample=1.0)
+    watching = monitor(module, baseline, sample=1.0)
     assert torch.equal(module(x), before)
     with pytest.raises(RuntimeError):
         module(torch.randn(2, 3))
     assert not module[0]._forward_pre_hooks
-    monitor.close()
+    watching.close()
     assert not module._forward_hooks
     assert not module._forward_pre_hooks
 
@@ -71,14 +71,14 @@ def test_a_shadow_compares_with_the_reference(baseline: Baseline) -> None:
     with torch.no_grad():
         broken.get_parameter("2.weight").mul_(-8)
     for module, alarmed in ((copy.deepcopy(reference), set()), (broken, {("kl", "output"), ("agreement", "output")})):
-        with Monitor(module, baseline, sample=0.0, shadow=1.0, reference=reference, most_kl=0.05, least_agreement=0.9) as monitor:
+        with monitor(module, baseline, sample=0.0, shadow=1.0, reference=reference, most_kl=0.05, least_agreement=0.9) as watching:
             run(module, data(1, calls=400))
-            assert found(monitor.alarms()) == alarmed
-            assert monitor.agreement.count == 400
+            assert found(watching.alarms()) == alarmed
+            assert watching.agreement.count == 400
 
 
 def test_wrong_shares_are_refused(baseline: Baseline) -> None:
     with pytest.raises(UsageError, match="sample=2 is not a share of the calls: give a number from 0 to 1"):
-        Monitor(model(), baseline, sample=2)
+        monitor(model(), baseline, sample=2)
     with pytest.raises(UsageError, match=r"shadow=0\.5 needs the unquantized model: give reference="):
-        Monitor(model(), baseline, shadow=0.5)
+        monitor(model(), baseline, shadow=0.5)
