@@ -37,17 +37,17 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import mpq
-from benchmarks.quantizer_cases import Case, Sentences, case
+from benchmarks.quantizer_cases import Case, Sentences, case, right
 from mpq.config import AnalysisSettings, SearchSettings
 from mpq.data.batch import Batch
 from mpq.demo import demo_files
 from mpq.export.base import Options
 from mpq.export.run import export
+from mpq.formats.activations import ALL, OFF
 from mpq.formats.scheme import parse_scheme
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.running.metrics import KLDivergence
 from mpq.models.sources.load import load_model
-from mpq.search.activations import ALL, OFF
 
 Run = Callable[[Sequence[Any]], Any]
 ROUNDS = 9
@@ -110,7 +110,7 @@ def digits() -> Case:
     model = load_model(files.model)
     calibration = fit_data([files.calibration], model=model, source="digits")
     test = fit_data((files.test, files.labels), model=model, source="digits test", batch_size=250)
-    return Case(model, calibration, test, KLDivergence(), "accuracy", _right, lambda found: float(found.mean()))
+    return Case(model, calibration, test, KLDivergence(), "accuracy", right, lambda found: float(found.mean()))
 
 
 def encoder() -> nn.Module:
@@ -125,11 +125,6 @@ def minilm(found: Case, folder: Path) -> Case:
     path = folder / "minilm.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in found.model.module.state_dict().items()}, path)
     return replace(found, model=load_model(path, factory=FACTORY))
-
-
-def _right(logits: Tensor, batch: Batch) -> Tensor:
-    assert batch.labels is not None
-    return (logits.argmax(-1) == batch.labels).float()
 
 
 def made_by_mpq(name: str, chosen: Case, folder: Path) -> list[Variant]:

@@ -118,10 +118,10 @@ def _resnet20(folder: Path, samples: int, tests: int) -> Case:
     mean, deviation = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     inputs = (torch.from_numpy(images[:tests]).float() / 255 - mean) / deviation
     test = fit_data((inputs, torch.from_numpy(labels[:tests]).long()), model=model, source="cifar10 test", batch_size=250)
-    return Case(model, calibration, test, KLDivergence(), "accuracy", _right, lambda right: float(right.mean()))
+    return Case(model, calibration, test, KLDivergence(), "accuracy", right, lambda right: float(right.mean()))
 
 
-def _right(logits: Tensor, batch: Batch) -> Tensor:
+def right(logits: Tensor, batch: Batch) -> Tensor:
     assert batch.labels is not None
     return (logits.argmax(-1) == batch.labels).float()
 

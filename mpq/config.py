@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mpq.errors import ConfigError, SchemeError
+from mpq.formats.activations import ALL, OFF
 from mpq.formats.activations import CHOICES as ACTIVATIONS
 from mpq.formats.floats import REST_DTYPES
 from mpq.formats.scheme import Scheme, parse_scheme
@@ -23,6 +24,7 @@ from mpq.shown import shown
 if TYPE_CHECKING:
     from mpq.reading.documents import Document
 
+LARGE_MEMORY = 2_000_000_000  # bytes; from here on, an analysis prints the memory that it expects and that it took
 TUNE_MINUTES = 15.0  # emergency stop for each long recovery step
 TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
 Level = Literal["scales", "codes", "weights"]
@@ -126,10 +128,10 @@ class SearchSettings:
     seed: int = 0
     storage: Any = None
     rest: str | None = None
-    activations: str = "all"
+    activations: str = ALL
 
     def __post_init__(self) -> None:
-        if self.activations not in ("all", "off") and not _is_limit(self.activations):
+        if self.activations not in (ALL, OFF) and not _is_limit(self.activations):
             raise ConfigError(
                 f"activations is {shown(self.activations)}: use all, off, or the largest error that they may add, such as 0.001"
             )

@@ -35,7 +35,7 @@ class Counts:
             return []
         told = ", ".join(f"{names.get(reader, reader)} ({reader}) {self.share(reader):.2%}" for reader in worst[:3])
         more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
-        return [f"this data exceeds the ranges of activations: {told}{more} of the values are clipped; calibrate on data like it"]
+        return [f"this data exceeds the ranges of activations; share of values clipped: {told}{more}; calibrate on data like it"]
 
 
 @contextmanager

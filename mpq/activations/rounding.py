@@ -153,6 +153,8 @@ def _hooked(module: nn.Module, changes: Mapping[str, Change]) -> list[Any]:
         mode.__exit__(None, None, None)
         if mode.missing and result is not None:
             reader = next(iter(mode.missing))
-            raise MismatchError(f"the model did not call '{reader}', whose input is an integer: its activations are of another model")
+            raise MismatchError(
+                f"the model did not call '{reader}', whose input should be an integer: these activations belong to a different model"
+            )
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]

@@ -6,6 +6,7 @@ The sum counts what is alive together in the step that needs most. Allocators an
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mpq.analyze.task import Prepared
 from mpq.calibration.input_moments import LIMIT_BYTES
-from mpq.calibration.memory_parts import experts
+from mpq.calibration.memory_parts import moment_bytes
 from mpq.data.batch import Batch
 from mpq.gradients import weight_changes
 from mpq.models.memory.store import MEMORY_BYTES
@@ -26,7 +27,6 @@ from mpq.models.sources.loaded import LoadedModel
 
 _COPIES = 8  # of a batch's outputs that the metric and its random projection hold at once
 _LARGEST = 4  # times the largest layer in float32, while it is quantized
-_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def expected_memory(model: LoadedModel, prepared: Prepared, *, gradients: bool, 
     codes = sum(scheme.stored_bits(layer.matrix) // 8 for layer in layers for scheme in schemes[layer.name])
     kept = min(MEMORY_BYTES, codes) + min(fake_quantized.CACHE_BYTES, 4 * sum(weights))
     kept += min(weight_changes.CACHE_BYTES, 2 * sum(weights)) if gradients else 0
-    moments = [8 * experts(layer) * layer.matrix[1] ** 2 for layer in layers] if statistics else [0]
+    moments = [moment_bytes(layer) for layer in layers] if statistics else [0]
     largest = max(layer.weights for layer in layers)
     return Expected(
         held=held_now(),
@@ -92,7 +92,7 @@ def held_now() -> int:
     """Bytes that this process has in memory; 0 where the system does not tell."""
     if not sys.platform.startswith("linux"):
         return 0
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _forward_bytes(model: LoadedModel, batch: Batch, *, gradients: bool) -> tuple[int, int]:

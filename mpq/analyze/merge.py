@@ -20,6 +20,7 @@ from mpq.records.duplicates import new_figures
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import NONE, Sensitivity, read_sensitivity
 from mpq.records.sensitivity_file import record_line
+from mpq.shown import cut
 
 _SHOWN = 40  # characters of a value
 Record = dict[str, Any]
@@ -70,9 +71,9 @@ def merge(paths: Sequence[Path | str], output: Path | str) -> Merged:
     repeated = 0
     with atomic_write(Path(output)) as file:
         file.write(next(journal_lines(files[0]))[1].rstrip(b"\n") + b"\n")
-        for record, names in _kept(_in_order(files, wanted), whole, prune=complete):
+        for record, path in _kept(_in_order(files, wanted), whole, prune=complete):
             count = len(record["errors"])
-            fresh = _new(record, whole, names)
+            fresh = _new(record, whole, path)
             repeated += count - len(fresh["errors"])
             if fresh["errors"]:
                 whole.read(fresh)
@@ -149,5 +150,4 @@ def _differences(one: Any, other: Any, name: str) -> Iterator[tuple[str, Any, An
 
 
 def _short(value: object) -> str:
-    text = "absent" if value is None else f"{len(value)} entries" if isinstance(value, (list, Mapping)) else str(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return cut("absent" if value is None else f"{len(value)} entries" if isinstance(value, (list, Mapping)) else str(value), _SHOWN)

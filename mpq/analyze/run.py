@@ -27,7 +27,7 @@ from mpq.analyze.unseen_rows import unseen_notes, unseen_rows
 from mpq.analyze.without_data import analyze_without_data
 from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
 from mpq.choices import AnalysisChoices, spelled_out
-from mpq.config import AnalysisSettings, chosen_settings
+from mpq.config import LARGE_MEMORY, AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
 from mpq.errors import UsageError
 from mpq.formats.activations import CHOICES
@@ -47,7 +47,6 @@ from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_special
 
 WORK = "analysis"  # its name in messages
-_LARGE = 2_000_000_000  # bytes that are worth a line
 
 
 @spelled_out(AnalysisSettings, AnalysisChoices)
@@ -176,7 +175,7 @@ def _analyze(
         ranks=ranks,
     )
     expected = _expected(loaded, prepared, quantizer) if ranks.leads and loaded.offload is None else None
-    if expected is not None and expected.total >= _LARGE:
+    if expected is not None and expected.total >= LARGE_MEMORY:
         tell(expected.line)
     with closing(journal) if journal is not None else nullcontext():
         began = time.monotonic()

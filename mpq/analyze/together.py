@@ -20,7 +20,7 @@ Begun = tuple[Prepared, Sensitivity, Journal | None]
 
 
 def begun(ranks: Ranks, model: LoadedModel, data: Data, path: Path | None, prepare: Callable[[], Prepared]) -> Begun:
-    """The settled analysis, its table and its journal: alike in all ranks, but that rank 0 alone has the journal.
+    """The settled analysis, its table and its journal: the same in all ranks, except that only rank 0 has the journal.
 
     Args:
         ranks: the processes of the analysis.

@@ -105,6 +105,11 @@ def is_finished(shard: Shard, identity: str) -> bool:
     return name in _done(folder, identity, name) or name in _noted(folder / _NOTES, identity)
 
 
+def finished_names(folder: Path, identity: str) -> set[str]:
+    """The files that processes have noted as finished; their contents are not looked at."""
+    return {*_done(folder, identity), *_noted(folder / _NOTES, identity)}
+
+
 def noted_identity(folder: Path) -> str | None:
     """What the artifact is made of that is being written to `folder`; None where nobody has begun."""
     try:
@@ -118,10 +123,10 @@ def _done_file(folder: Path, name: str) -> Path:
     return folder / f".{name}.done"
 
 
-def _done(folder: Path, identity: str, name: str = "*") -> dict[str, str]:
-    """Digests by file name that helping processes have left."""
+def _done(folder: Path, identity: str, name: str | None = None) -> dict[str, str]:
+    """Digests by file name that helping processes have left, of one file if it is named."""
     found = {}
-    for path in folder.glob(f".{name}.done"):
+    for path in folder.glob(".*.done") if name is None else [_done_file(folder, name)]:
         try:
             facts: Any = read_json(path, error=FormatError, absent="run `mpq apply --shards`", remedy="run it again").value
             if facts["made_of"] == identity:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mpq.apply.shard_digests import INDEX, Parts, identity_of, is_finished, leave_done, noted_identity
+from mpq.apply.shard_digests import INDEX, Parts, finished_names, identity_of, is_finished, leave_done, noted_identity
 from mpq.apply.shard_plan import Shard, planned_shards
 from mpq.apply.shard_writer import write_shard
 from mpq.errors import ApplyError, HeldError, MismatchError, OutputError
@@ -162,8 +162,9 @@ class Job:
                 noted = noted_identity(folder)
                 if noted not in (None, identity):
                     return False
+                finished = finished_names(folder, identity)
                 for shard in () if noted is None else reversed(self.shards):
-                    if not is_finished(shard, identity):
+                    if shard.output.name not in finished:
                         self._claimed(shard, lambda s: is_finished(s, identity), pool, before, lambda s: leave_done(s, identity))
                 time.sleep(_POLL)
         return True

@@ -12,7 +12,7 @@ def memory_parts(layers: Iterable[Layer], limit_bytes: int) -> Iterator[list[Lay
     part: list[Layer] = []
     held = 0
     for layer in layers:
-        size = _moment_bytes(layer)
+        size = moment_bytes(layer)
         if part and held + size > limit_bytes:
             yield part
             part, held = [], 0
@@ -22,7 +22,7 @@ def memory_parts(layers: Iterable[Layer], limit_bytes: int) -> Iterator[list[Lay
         yield part
 
 
-def _moment_bytes(layer: Layer) -> int:
+def moment_bytes(layer: Layer) -> int:
     """Bytes of the moments of one layer while they are collected."""
     return 8 * experts(layer) * layer.matrix[1] ** 2
 

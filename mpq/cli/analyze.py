@@ -36,7 +36,7 @@ from mpq.cli.options import (
     default_of,
     merged,
 )
-from mpq.config import AnalysisSettings, DataSettings, settings_from
+from mpq.config import LARGE_MEMORY, AnalysisSettings, DataSettings, settings_from
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
 from mpq.registry import either
@@ -46,7 +46,6 @@ from mpq.writing.locks import refuse_held
 _DEFAULTS = AnalysisSettings()
 _DATA = tuple(each.name for each in fields(DataSettings))
 _SHOWN = 12
-LARGE_MEMORY = 2_000_000_000  # bytes; from here on, the expected and the measured peak are printed
 WITHOUT_DATA = "weight"  # the method that needs no data
 
 
@@ -163,7 +162,8 @@ def command(
         typer.Option(
             metavar="N|auto",
             help="Processes that share the work, each with the model and one thread (or OMP_NUM_THREADS): the values are the same for any "
-            "number. torchrun starts them on several machines. auto: one with all threads, and more to quantize. [default: auto]",
+            "number. torchrun starts them on several machines. auto: one process with all threads; quantizing may start more. "
+            "[default: auto]",
         ),
     ] = "auto",
     part: Annotated[

@@ -54,7 +54,7 @@ def follow(opening: Opening, ranks: Ranks) -> None:
 
 
 def followed() -> bool:
-    """Whether another process of torchrun writes the files and talks."""
+    """Whether torchrun started this process as a rank other than 0, which writes and prints nothing."""
     return os.environ.get("RANK", "0") != "0" and "MASTER_ADDR" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
@@ -109,4 +109,4 @@ def report_part(table: Sensitivity, target: Path, part: str, *, json: bool) -> N
     for note in (*table.notes, *table.header.notes):
         say(note)
     say(f"wrote {target}: {measured} of {len(table.layers)} layers, {len(table.errors)} values; part {part} is complete")
-    suggest(f"mpq merge {target} OTHERS -o FILE, once all parts are there")
+    suggest(f"mpq merge {target} OTHERS -o FILE, once all parts are complete")

@@ -26,10 +26,11 @@ def command(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Measure what each layer takes under each scheme on this machine, for `mpq search --max-latency`.
+    """Measure the time of each layer under each scheme on this machine, for `mpq search --max-latency`.
 
     Every layer runs inside the model with packed weights, as `mpq.load(packed=True)` runs it, on copies of the first calibration sample.
-    The shortest times count. The file is a cost file as `--cost` takes it; its first line names machine, versions, threads and model.
+    Each time is the shortest of several. The file is a cost file as `--cost` takes it; its first line names machine, versions, threads and
+    model.
 
     Example: mpq profile resnet20.sensitivity.jsonl --batch-size 8
     """

@@ -110,7 +110,10 @@ def command(
         ),
     ] = None,
     max_latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Additional limit: 3ms for one call, by `mpq profile`; --cost FILE names its file.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Additional limit: predicted time of a call, such as 3ms, from the file of `mpq profile` (--cost FILE)."
+        ),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Additional limit: the memory of the loaded model with packed weights, 20MB or 30%.")
@@ -154,7 +157,7 @@ def command(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Instead of a search: show the processes that work on a storage, or on a .study.journal, and how far they are.",
+            help="Instead of searching, show which processes work on a storage or .study.journal, and their progress.",
         ),
     ] = None,
     explain: Annotated[

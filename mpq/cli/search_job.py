@@ -213,13 +213,12 @@ class Job:
         check_output(output)
         write_plan(result.plan, output)
         size = result.plan.size
+        ties = self._tie_cost(result)
         if json:
-            ties = self._tie_cost(result)
             found = {"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence, "reason": result.reason}
             print_json(found if ties is None else found | {"ties": asdict(ties)})
             return
         print_result(result, self._table, limited=self._quality.max_error is not None)
-        ties = self._tie_cost(result)
         if ties is not None:
             say(str(ties))
         for layer in explain:

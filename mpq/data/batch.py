@@ -71,9 +71,8 @@ class Batch:
 
     def _axis_of(self, leaf: Any) -> int:
         """The axis of a leaf that has as many entries as there are samples, -1 if there is none."""
-        if (
-            not isinstance(leaf, Tensor) or leaf.layout != torch.strided
-        ):  # a sparse matrix is more often an adjacency matrix than rows of samples
+        # a sparse matrix is more often an adjacency matrix than rows of samples
+        if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
             return -1
         return next((axis for axis in (self.axis, 0) if leaf.ndim > axis and leaf.shape[axis] == self.size), -1)
 

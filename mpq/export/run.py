@@ -61,7 +61,7 @@ def export(
     Raises:
         OutputError: if `output` cannot be written to, or is an input.
         ExportError: if the target does not support a layer's scheme and `nearest` is off, if the next schemes exceed the plan's budget, or
-        if the target does not support the model.
+            if the target does not support the model.
     """
     chosen, given = options or Options(), open_source(Path(source))
     goal = target_named(target)

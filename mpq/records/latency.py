@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ import msgspec
 from mpq.errors import FormatError, MismatchError, UsageError
 from mpq.files import write_text
 from mpq.formats.scheme import Scheme
+from mpq.processors import processors
 
 ENDING = ".latency.csv"
 COLUMN = "latency_ms"
@@ -118,8 +118,7 @@ def this_machine() -> str:
     info = Path("/proc/cpuinfo")
     match = _CPU.search(info.read_text(errors="replace")) if info.exists() else None
     name = match[1] if match else platform.processor() or platform.machine()
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name.strip()}, {count} processors"
+    return f"{name.strip()}, {processors()} processors"
 
 
 def profile_beside(path: Path, *, model: str | None = None) -> Path | None:
@@ -128,16 +127,15 @@ def profile_beside(path: Path, *, model: str | None = None) -> Path | None:
     Raises:
         UsageError: if there are several.
     """
-    found = [each for each in sorted(path.parent.glob(f"*{ENDING}")) if model is None or model in _models([each])]
+    found = [each for each in sorted(path.parent.glob(f"*{ENDING}")) if model is None or _model_of(each) == model]
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
         raise UsageError(f"{len(found)} profiles beside {path.name} ({names}): name one with --cost FILE")
     return found[0] if found else None
 
 
-def _models(paths: Iterable[Path]) -> list[str]:
-    facts = []
-    for path in paths:
-        with path.open(errors="replace") as file:
-            facts.append(read_latency_facts(file.readline(1 << 16), path))
-    return [each.model for each in facts if each is not None]
+def _model_of(path: Path) -> str | None:
+    """The hash of the model in a profile; None for a cost file without one."""
+    with path.open(errors="replace") as file:
+        facts = read_latency_facts(file.readline(1 << 16), path)
+    return None if facts is None else facts.model

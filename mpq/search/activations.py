@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mpq.formats.activations import ALL, OFF, is_integer_product
 from mpq.formats.scheme import Scheme
 from mpq.records.activations import Groups, header_bytes
 from mpq.records.measured_activations import MeasuredGroup, groups_of
@@ -26,13 +27,6 @@ from mpq.records.sensitivity import Errors, Sensitivity, standard_error
 from mpq.search.final_decision import rounded
 from mpq.search.measurers import Measurer, MeasurerWithActivations
 from mpq.search.result import SearchResult
-
-ALL, OFF = "all", "off"
-
-
-def is_integer_product(scheme: Scheme) -> bool:
-    """Whether runtimes multiply weights of this scheme as integers: one scale per row, no zero point."""
-    return scheme.is_integer and scheme.symmetric and scheme.group_size is None
 
 
 def best_groups(table: Sensitivity) -> dict[str, MeasuredGroup]:
@@ -81,8 +75,8 @@ def with_groups(result: SearchResult, table: Sensitivity, groups: Sequence[Measu
     """The result with these groups in its plan, measured on the held-out samples where there is a measurer."""
     if not groups:
         return result
-    order = list(best_groups(table))
-    chosen = {each.name: each for each in sorted(groups, key=lambda each: order.index(each.name))}
+    by_name = {each.name: each for each in groups}
+    chosen = {name: by_name[name] for name in best_groups(table) if name in by_name}
     plan = replace(result.plan, activations=groups_of(chosen))
     facts: dict[str, Any] = {"predicted": rounded(sum(each.mean for each in groups)), "share_of_work": _share(table, groups)}
     evidence = dict(plan.evidence)
@@ -101,7 +95,7 @@ def most_groups(
     result: SearchResult, table: Sensitivity, activations: str, measurer: Measurer, keeps: Callable[[SearchResult], bool]
 ) -> SearchResult:
     """The result with as many groups as `keeps` allows, in their order, by bisection; it must allow the result itself."""
-    order = [each for each in useful_groups(table, result.plan.layers) if each in chosen_groups(table, result.plan.layers, activations)]
+    order = chosen_groups(table, result.plan.layers, activations)
     best, low, high = result, 0, len(order)
     while low < high:
         count = high if low == 0 and high == len(order) else (low + high + 1) // 2

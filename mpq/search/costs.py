@@ -49,8 +49,7 @@ def cost_limits(table: Sensitivity, groups: Sequence[Group], costs: Mapping[str,
 
 
 def _of_file(path: Path, groups: Sequence[Group], limit: float) -> Limit:
-    name, known = read_costs(path)
-    facts = profile_facts(path)
+    facts, name, known = _read(path)
     rows = []
     for group in groups:
         missing = next(((layer, s) for o in group.options for layer, s in o.schemes.items() if (layer, s) not in known), None)
@@ -101,6 +100,12 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
     Raises:
         FormatError: if the file is missing or does not have this form.
     """
+    _, name, found = _read(path)
+    return name, found
+
+
+def _read(path: Path) -> tuple[LatencyFacts | None, str, dict[tuple[str, Scheme], float]]:
+    """What a file of `mpq profile` says of itself, the name of the cost, and its value by layer and scheme."""
     document = Document(None, str(path), FormatError, "write for example conv1,int8,0.10")
     text = _text(path)
     facts, rest = read_latency_facts(text, path), text.partition("\n")[2]
@@ -116,7 +121,7 @@ def read_costs(path: Path) -> tuple[str, dict[tuple[str, Scheme], float]]:
         if pair in found:
             raise FormatError(f"{path}, line {line}: {shown(pair[0])} under {pair[1]} appears twice: remove one of the lines")
         found[pair] = _cost(row[names[0]], f"{path}, line {line}: {shown(names[0])[1:-1]}")
-    return names[0], found
+    return facts, names[0], found
 
 
 def profile_facts(path: Path) -> LatencyFacts | None:

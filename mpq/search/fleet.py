@@ -1,6 +1,6 @@
 """The fleet: which processes work on the studies of a storage, and how far these are. No torch.
 
-What the trials say is all there is: who made them, who measures now, and when that process was last seen (`workers.py`).
+Everything is read from the trials: who made them, who is measuring now, and when that process was last seen (`workers.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mpq.errors import UsageError
+from mpq.search.study import quiet
 from mpq.search.workers import at_work, silence
 from mpq.shown import printable
 
@@ -25,7 +26,7 @@ class Worker:
 
     Args:
         name: host and process.
-        finished: trials that it measured, given up ones included.
+        finished: trials that it measured, those that were stopped early included.
         stage: of the plan that it measures now; empty if it measures none.
         seconds: since it was last seen, at work or at the end of a trial; infinity if nobody knows.
         lost: whether it was killed while it measured a plan.
@@ -77,14 +78,10 @@ def fleet(storage: BaseStorage) -> list[StudyState]:
     Raises:
         UsageError: if there are none.
     """
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with quiet():
         names = optuna.get_all_study_names(storage)
         studies = [optuna.load_study(study_name=name, storage=storage) for name in names]
         found = [_state(study.study_name, study.user_attrs, study.get_trials(deepcopy=False)) for study in studies]
-    finally:
-        optuna.logging.set_verbosity(before)
     if not found:
         raise UsageError("the storage holds no study: begin one with mpq search --storage URL")
     return found[::-1]

@@ -17,8 +17,9 @@ from mpq.budget import Budget
 from mpq.choices import SearchChoices
 from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError
+from mpq.formats.activations import OFF
 from mpq.records.sensitivity import Sensitivity
-from mpq.search.activations import OFF, most_groups
+from mpq.search.activations import most_groups
 from mpq.search.constraints import groups_for
 from mpq.search.costs import cost_limits
 from mpq.search.measurers import Measurer

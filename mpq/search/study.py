@@ -107,7 +107,7 @@ class Study:
         self._weights = sum(layer.weights for group in problem.groups for layer in group.layers)
         if isinstance(storage, str):
             storage = open_storage(storage, beside=Path())
-        with _quiet():
+        with quiet():
             self._optuna = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
             if metric is not None and self._optuna.metric_names is None:
                 self._optuna.set_metric_names([metric])
@@ -152,7 +152,7 @@ class Study:
             else:
                 errors, estimate = known.errors, known.estimate
         except BaseException:
-            with _quiet():
+            with quiet():
                 self._optuna.tell(trial, state=TrialState.FAIL)
             raise
         found = Measured(choice, errors, stage, note, estimate)
@@ -225,7 +225,7 @@ class Study:
     def _record(self, trial: optuna.Trial, found: Measured) -> None:
         trial.set_user_attr("error_of_each_sample", [None if math.isnan(error) else error for error in found.errors.tolist()])
         value = found.mean if math.isfinite(found.mean) else 1e30
-        with _quiet():
+        with quiet():
             if found.estimate is None:
                 self._optuna.tell(trial, value)
             else:
@@ -272,7 +272,7 @@ def _sampler(seed: int) -> optuna.samplers.TPESampler:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppresses Optuna's lines about each trial and about experimental features; mpq prints what matters."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

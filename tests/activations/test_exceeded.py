@@ -16,7 +16,7 @@ def test_values_outside_of_a_range_are_counted_and_told() -> None:
         assert torch.equal(module(inputs), plain)
     assert (counts.values, counts.outside) == ({"linear.0": 8}, {"linear.0": 2})
     assert counts.lines(GROUPS) == [
-        "this data exceeds the ranges of activations: head (linear.0) 25.00% of the values are clipped; calibrate on data like it"
+        "this data exceeds the ranges of activations; share of values clipped: head (linear.0) 25.00%; calibrate on data like it"
     ]
     module(inputs)
     assert counts.values == {"linear.0": 8}  # no longer

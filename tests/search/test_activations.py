@@ -6,11 +6,12 @@ import pytest
 from mpq.budget import Budget
 from mpq.config import SearchSettings
 from mpq.errors import ConfigError
+from mpq.formats.activations import is_integer_product
 from mpq.formats.scheme import Scheme
 from mpq.records.activations import ActivationGroup, Groups, RoundedTensor, header_bytes
 from mpq.records.measured_activations import MeasuredGroup
 from mpq.records.sensitivity import Errors, Sensitivity
-from mpq.search.activations import best_groups, chosen_groups, is_integer_product, reserved_bytes
+from mpq.search.activations import best_groups, chosen_groups, reserved_bytes
 from mpq.search.quality import held_out_limit
 from mpq.search.run import search
 from mpq.search.smallest import search_smallest, search_within

@@ -40,7 +40,7 @@ class Measure(Method):
                 known = negligible(context.table, pairs, first, data.samples)
                 total -= len(known) * (len(starts) - index)
                 pairs = [pair for pair in pairs if pair not in known]
-            for records in context.ranks.each(*_work(context, replay, index, pairs)):
+            for records in context.ranks.each(*_work(context, replay, index, first, pairs)):
                 for record in records:
                     context.record([record])
                     done += 1
@@ -59,13 +59,12 @@ class Measure(Method):
 
 
 def _work(
-    context: Context, replay: Replay, index: int, pairs: Sequence[tuple[Layer, Scheme]]
+    context: Context, replay: Replay, index: int, first: int, pairs: Sequence[tuple[Layer, Scheme]]
 ) -> tuple[int, Callable[[int], list[dict[str, Any]]]]:
     """The number of units of one batch, and what does one: a pair, or all pairs of a layer where ranks share them."""
     units = (
         [[pair] for pair in pairs] if context.ranks.size == 1 else [list(group) for _, group in groupby(pairs, lambda pair: pair[0].name)]
     )
-    first = sum(batch.size for batch in context.prepared.calibration.batches[:index])
     recorded = False
 
     def measured(unit: int) -> list[dict[str, Any]]:

@@ -2,14 +2,16 @@
 
 A source is one of
 
-    calibration.pt              a tensor [N, ...], a tuple of inputs (a last 1-D integer tensor is labels if the model takes one input
-    fewer), a dict of keyword arguments (its "labels" are labels), or a list of these calibration.npz .npy .safetensors stories.txt
-    running text, for a language model with a tokenizer stories.jsonl               one record per line: text, chat messages, prompt and
-    response, or an instruction (`conversations.py`); for encoders a document, or a line of plain text, is one sample
-    stories.jsonl?split=train   only the lines whose field "split" is "train" rows.parquet, rows.arrow    such records as a table, or a
-    folder of tables of Hugging Face `datasets`, with ?split=NAME photos, photos?resize=256   a folder of PNG or JPEG images, or of one
-    folder per class (`data/image_folder.py`) package.module:callable     called without arguments; returns tensors, or an iterable such as
-    a DataLoader
+    calibration.pt              a tensor [N, ...], a tuple of inputs (a last 1-D integer tensor is labels if the model takes one
+                                input fewer), a dict of keyword arguments (its "labels" are labels), or a list of these
+    calibration.npz .npy .safetensors
+    stories.txt                 running text, for a language model with a tokenizer
+    stories.jsonl               one record per line: text, chat messages, prompt and response, or an instruction (`conversations.py`);
+                                for encoders a document, or a line of plain text, is one sample
+    stories.jsonl?split=train   only the lines whose field "split" is "train"
+    rows.parquet, rows.arrow    such records as a table, or a folder of tables of Hugging Face `datasets`, with ?split=NAME
+    photos, photos?resize=256   a folder of PNG or JPEG images, or of one folder per class (`data/image_folder.py`)
+    package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
 
 and is recognized by its content, never by its extension.
 """

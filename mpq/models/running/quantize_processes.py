@@ -6,7 +6,6 @@ started here and end with the work. If one dies, the unfinished layers are left 
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from mpq.errors import MpqError, UsageError
 from mpq.formats.scheme import Scheme, parse_scheme
+from mpq.processors import processors
 from mpq.tensors.quantizers.base import Quantizer, Statistics
 
 _WORTH_IT = 20_000_000  # weights times schemes above which processes save more time than starting them takes
@@ -60,11 +60,6 @@ def workers_of(text: str, pairs: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 4096:
         raise UsageError(f"--workers {text} is not a number of processes: write 1, 2, ... or auto")
     return int(text)
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -4,9 +4,10 @@ It computes y[n] = sum over k of x[k] * ((code[n, k] - 8) * scale[n, g] + zero[n
 scales and zeros that are rounded to bfloat16: an error as large as that of rounding the weight itself (`benchmarks/runtime.py` prints
 both). There is no other copy of the weight; its fp16 scales are restored from here (`kernels/narrowed.py`).
 
-    codes        [rows, columns / 2]   in the operator's packing: 64 outputs together, for every column 32 bytes with outputs i and i + 32;
-    the outputs after the last 64 in pairs of neighbors scales       [groups, rows, 2]     scale and zero, bfloat16 zero_points  [groups,
-    rows]        uint8: zero point + 16 * the bits that bfloat16 cut off the scale
+    codes        [rows, columns / 2]   in the operator's packing: 64 outputs together, for every column 32 bytes with outputs i and
+                                       i + 32; the outputs after the last 64 in pairs of neighbors
+    scales       [groups, rows, 2]     scale and zero, bfloat16
+    zero_points  [groups, rows]        uint8: zero point + 16 * the bits that bfloat16 cut off the scale
 
 Codes of 3 bits take 4. Larger groups, or one group per row, are split into several with the same scale.
 """

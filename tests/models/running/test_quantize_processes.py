@@ -13,7 +13,8 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.memory.store import Scope, Store
 from mpq.models.running.fake_quantized import Variants
-from mpq.models.running.quantize_processes import one_thread, processors, workers_of
+from mpq.models.running.quantize_processes import one_thread, workers_of
+from mpq.processors import processors
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
 from mpq.tensors.quantizers.gptq import Descent

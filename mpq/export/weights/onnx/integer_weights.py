@@ -9,6 +9,7 @@ import numpy as np
 from mpq.export.source import Source
 from mpq.export.weights.onnx.integers import Integers
 from mpq.export.weights.onnx.trace import PREFIX
+from mpq.formats.activations import is_integer_product
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.tensors.quantized import QuantizedWeight
@@ -23,9 +24,9 @@ class Parts(NamedTuple):
     scales: Any
 
 
-def is_integer(scheme: Scheme, layer: Layer) -> bool:
+def multiplies_as_integers(scheme: Scheme, layer: Layer) -> bool:
     """Whether a runtime multiplies the weight as integers: one scale per output along axis 0, no zero point."""
-    return scheme.is_integer and scheme.symmetric and scheme.group_size is None and layer.axes == (0,) and layer.groups == 1
+    return is_integer_product(scheme) and layer.axes == (0,) and layer.groups == 1
 
 
 class IntegerWeights:
@@ -53,7 +54,7 @@ class IntegerWeights:
 
     def _is_wanted(self, layer: Layer) -> bool:
         place = self._places.get(layer.parameters[0])
-        if place is None or not is_integer(self._source.schemes[layer.name], layer) or place.is_graph_output():
+        if place is None or not multiplies_as_integers(self._source.schemes[layer.name], layer) or place.is_graph_output():
             return False
         users = [user for user, _ in _users(place)]
         known = (*self._integers.scales, *self._integers.tokens)

@@ -7,12 +7,12 @@ from tests.small import linear
 for package in ("onnx", "onnxscript"):
     pytest.importorskip(package)
 
-from mpq.export.weights.onnx.integer_weights import Parts, _scaled, _wide_enough, is_integer  # noqa: E402
+from mpq.export.weights.onnx.integer_weights import Parts, _scaled, _wide_enough, multiplies_as_integers  # noqa: E402
 
 
 def test_weights_with_one_scale_per_row_and_no_zero_point_are_integers() -> None:
     layer = linear("a", 4, 8)
-    assert [is_integer(parse_scheme(text), layer) for text in ("int8", "int4", "int4-g4", "int8-asym", "fp16")] == [
+    assert [multiplies_as_integers(parse_scheme(text), layer) for text in ("int8", "int4", "int4-g4", "int8-asym", "fp16")] == [
         True,
         True,
         False,
