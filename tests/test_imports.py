@@ -10,7 +10,7 @@ import mpq
 
 ROOT = Path(mpq.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("distribution", "limits"),
+    ("distribution", "limits", "processors"),
     ("shown",),
     ("errors",),
     ("formats", "notebook", "patterns", "progress", "registry", "writing"),
@@ -38,6 +38,7 @@ TORCH_FREE = (
     *(
         "distribution",
         "limits",
+        "processors",
         "shown",
         "errors",
         "formats",

@@ -66,6 +66,6 @@ def test_it_is_told_before_the_first_measurement_where_it_is_much(tmp_path: Path
     assert table.finish is not None
     assert table.finish["cost"]["expected_memory_bytes"] > 0
     told.clear()
-    monkeypatch.setattr(run, "_LARGE", 1)
+    monkeypatch.setattr(run, "LARGE_MEMORY", 1)
     mpq.analyze(mlp(), data(), tell=told.append, on_progress=progress, **chosen)  # type: ignore[arg-type]
     assert told[0].startswith("memory: about ")
