@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from mpq.demo import write_demo
 from mpq.demo.session import STEPS
+from mpq.records.plan import read_plan
 from mpq.schemas import schema
 from tests import documents
 from tests.cli.typed import ROOT
@@ -87,6 +88,16 @@ def test_the_recipes_for_vllm_and_torchao_run(tmp_path_factory: pytest.TempPathF
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
         assert 0 < float(ran.stdout.removeprefix("KL divergence: ")) < 0.1
+
+
+def test_the_recipe_for_ternary_weights_runs_in_a_short_form(tmp_path_factory: pytest.TempPathFactory) -> None:
+    write_demo("digits", Path())
+    own = recipe("Ternary weights in your own loop", tmp_path_factory.mktemp("recipes"))
+    text = own.read_text()
+    assert text.count("EPOCHS = 60\n") == 1
+    own.write_text(text.replace("EPOCHS = 60\n", "EPOCHS = 2\n"))
+    documents.run(own)
+    assert Path("model.mpq.safetensors").stat().st_size == read_plan(Path("plan.yaml")).size.file_bytes
 
 
 def test_the_recipe_for_a_model_larger_than_memory_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
