@@ -100,6 +100,19 @@ def test_the_recipe_for_ternary_weights_runs_in_a_short_form(tmp_path_factory: p
     assert Path("model.mpq.safetensors").stat().st_size == read_plan(Path("plan.yaml")).size.file_bytes
 
 
+def test_the_recipe_for_trainer_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    pytest.importorskip("accelerate")
+    from tests.cookbook import llama
+
+    llama(Path())
+    own = recipe("LLM trained with Trainer", tmp_path_factory.mktemp("recipes"))
+    documents.run(own, only=("console",))
+    ((_, program),) = [block for block in documents.blocks(own) if block[0] == "python"]  # alone, since Trainer warns while imported
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert Path("llama.mpq.safetensors").stat().st_size == read_plan(Path("plan.yaml")).size.file_bytes
+
+
 def test_the_recipe_for_a_model_larger_than_memory_runs(tmp_path_factory: pytest.TempPathFactory) -> None:
     from tests.cookbook import llama
 

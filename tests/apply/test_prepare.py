@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 
@@ -137,6 +139,20 @@ def test_a_wrapped_module_trains_and_converts(process_group: None, tmp_path: Pat
     first, last = trained(wrapped, mlp(), inputs(8, 8), steps=20)
     assert last < first
     assert mpq.convert(wrapped, tmp_path / "a.mpq.safetensors").file_bytes == plan.size.file_bytes
+
+
+def test_a_sharded_module_trains_and_its_gathered_state_converts(process_group: None, tmp_path: Path) -> None:
+    plan = plan_of(in_memory("mlp"), "mlp", ("int3-g4", "ternary"))
+    module = mpq.prepare(mlp(), plan)
+    fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+    first, last = trained(module, mlp(), inputs(8, 8), steps=20)
+    assert last < first
+    with pytest.raises(UsageError, match=r"^'0\.bias' is sharded over processes: gather a full state dict, load it into a model that was"):
+        mpq.convert(module, tmp_path / "a.mpq.safetensors")
+    gathered = mpq.prepare(mlp(), plan)
+    gathered.load_state_dict({name: tensor.full_tensor() for name, tensor in module.state_dict().items()})
+    assert mpq.convert(gathered, tmp_path / "a.mpq.safetensors").file_bytes == plan.size.file_bytes
+    assert torch.equal(gathered(inputs(8, 8)), module(inputs(8, 8)))
 
 
 def test_bad_use_is_refused_in_one_line_and_changes_nothing(tmp_path: Path) -> None:
