@@ -93,9 +93,9 @@ class Judge:
         return float(torch.cat(errors).mean()), case.finish(torch.cat(seen))
 
 
-def own_text(model: LoadedModel, samples: int) -> Tensor:
+def own_text(model: LoadedModel, samples: int, *, seed: int = 0) -> Tensor:
     """Sequences that the model writes by sampling, int64 [samples, tokens]."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     ids = torch.ones(samples, 1, dtype=torch.int64)
     with torch.no_grad():
         for _ in range(TINY_STORY_TOKENS - 1):
