@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mpq.records.sensitivity import read_sensitivity
+from tests.cli import warm
 from tests.cli.typed import done, environment, started
 
 SLOW = "analyze model.pt2 --calib calibration.pt --candidates 2..8,16 --method measure"
@@ -41,7 +42,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_an_analysis_that_was_stopped_goes_on_where_it_was(fresh: Path, how: signal.Signals, code: int) -> None:
     journal = fresh / "model.sensitivity.jsonl"
-    process = started(SLOW)
+    process = warm.started(SLOW)
     while len(lines_of(journal)) < 4 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(how)
@@ -97,11 +98,11 @@ def test_a_traceback_is_shown_only_when_asked_for() -> None:
 
 def test_two_analyses_on_one_file_are_one_analysis_and_one_refusal(fresh: Path) -> None:
     journal = fresh / "model.sensitivity.jsonl"
-    first = started(SLOW)
+    first = warm.started(SLOW)
     while len(lines_of(journal)) < 4 and first.poll() is None:
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)
-    second = started(SLOW)
+    second = warm.started(SLOW)
     _, err = second.communicate(timeout=60)
     first.send_signal(signal.SIGCONT)
     assert first.communicate(timeout=120)[0] != ""
@@ -118,7 +119,7 @@ def test_two_analyses_on_one_file_are_one_analysis_and_one_refusal(fresh: Path) 
 @pytest.mark.parametrize("method", ["measure", "fisher"])
 def test_analyses_that_start_at_the_same_moment_count_every_sample_once(fresh: Path, method: str) -> None:
     line = f"analyze model.pt2 --calib calibration.pt --num-samples 24 --method {method}"
-    processes = [started(line) for _ in range(2)]
+    processes = [warm.started(line) for _ in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert 0 in (codes := sorted(process.returncode for process in processes))
     assert set(codes) <= {0, 3}, errors

@@ -24,46 +24,48 @@ from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import Errors
 from mpq.search import workers
 from mpq.search.problem import Problem, build_groups
+from mpq.search.run import search
 from mpq.search.storage import open_storage
 from mpq.search.study import Study
 from mpq.search.workers import SILENT
-from tests.cli.typed import ROOT
+from tests.cli.warm import Warm
+from tests.search.measuring import FakeMeasurerWithSlopes
 from tests.small import random_table
 
 PROBLEM = Problem(build_groups(random_table(0, count=4)), 10**9)
 FIRST, SECOND = (0, 0, 0, 0), (1, 2, 0, 3)
-WORKER = """
-import json, sys, time
-from pathlib import Path
-from mpq.search.run import search
-from mpq.search.storage import open_storage
-from tests.search.measuring import FakeMeasurerWithSlopes
-from tests.small import random_table
 
-folder, name, count, url, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
 
 class Slow(FakeMeasurerWithSlopes):
-    def calibration(self, schemes):
-        with (folder / f"{name}.tried").open("a") as file:
-            file.write(json.dumps({layer: str(scheme) for layer, scheme in schemes.items()}) + chr(10))
+    """Tells in a file which plans it is asked for, and takes its time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(random_table(5, count=10))
+        self.path = path
+
+    def calibration(self, schemes: Mapping[str, Scheme]) -> Errors:
+        with self.path.open("a") as file:
+            file.write(json.dumps({layer: str(scheme) for layer, scheme in schemes.items()}) + "\n")
         time.sleep(0.05)
         return super().calibration(schemes)
 
-(folder / f"{name}.ready").touch()
-while len(list(folder.glob("*.ready"))) < count:
-    time.sleep(0.01)
-measurer = Slow(random_table(5, count=10))
-storage = open_storage(url or None, beside=folder / "x.sensitivity.jsonl")
-found = search(random_table(5, count=10), "4.5bits", measurer=measurer, trials=trials, storage=storage)
-best = min(float(f.calibration.mean()) for f in found.finalists)
-(folder / f"{name}.json").write_text(json.dumps({"asked": measurer.asked, "best": best}))
-"""
+
+def work(name: str, count: str, url: str, trials: str) -> None:
+    """A search in a process of its own, which waits until all are ready."""
+    folder = Path.cwd()
+    (folder / f"{name}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < int(count):
+        time.sleep(0.01)
+    measurer = Slow(folder / f"{name}.tried")
+    storage = open_storage(url or None, beside=folder / "x.sensitivity.jsonl")
+    found = search(random_table(5, count=10), "4.5bits", measurer=measurer, trials=int(trials), storage=storage)
+    best = min(float(finalist.calibration.mean()) for finalist in found.finalists)
+    (folder / f"{name}.json").write_text(json.dumps({"asked": measurer.asked, "best": best}))
 
 
-def working(folder: Path, url: str, *, count: int, trials: int) -> list[subprocess.Popen[bytes]]:
+def working(folder: Path, url: str, *, count: int, trials: int) -> list[Warm]:
     """Processes that search on one storage, all at the same moment."""
-    command = [sys.executable, "-c", WORKER, str(folder)]
-    return [subprocess.Popen([*command, str(number), str(count), url, str(trials)], cwd=ROOT) for number in range(count)]
+    return [Warm(work, str(number), str(count), url, str(trials), cwd=folder) for number in range(count)]
 
 
 def tried(folder: Path) -> list[str]:
@@ -218,11 +220,11 @@ def test_an_interrupted_trial_is_told_as_failed() -> None:
 @pytest.mark.parametrize("kind", ["journal", "sqlite", "postgresql"])
 def test_processes_measure_no_plan_twice_and_lose_no_trial(tmp_path: Path, kind: str) -> None:
     with database(kind, tmp_path) as url:
-        started = working(tmp_path, url, count=4, trials=24)
+        started = working(tmp_path, url, count=4, trials=16)
         assert [worker.wait(timeout=300) for worker in started] == [0] * 4
         trials = kept(tmp_path, url)
     measured, finished = tried(tmp_path), [trial for trial in trials if trial.state.is_finished()]
-    assert len(measured) == len(set(measured)) > 12
+    assert len(measured) == len(set(measured)) > 8
     assert finished == trials
     assert [trial.number for trial in trials] == list(range(len(trials)))
     assert {plan_of(trial) for trial in trials} == set(measured)
@@ -236,7 +238,7 @@ def test_processes_measure_no_plan_twice_and_lose_no_trial(tmp_path: Path, kind:
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_killed_workers_lose_nothing_that_was_finished_and_hold_nobody_up(tmp_path: Path, kind: str) -> None:
     with database(kind, tmp_path) as url:
-        started = working(tmp_path, url, count=4, trials=24)
+        started = working(tmp_path, url, count=4, trials=16)
         for number, worker in enumerate(started[:2]):
             while len(tried(tmp_path)) < 6 * (number + 1) and worker.poll() is None:
                 time.sleep(0.01)
