@@ -5,6 +5,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from mpq.cli import load_cost
+from mpq.runtime import speed
+from mpq.verify import run as verify
+from tests.cli import warm
 from tests.cli.typed import ROOT, done, typed
 
 _MASKS = (
@@ -41,12 +47,16 @@ def plain(line: str) -> str:
 def run(path: Path, only: Sequence[str] = ("console", "python")) -> None:
     """Run the examples of a document in this folder; a command prints, but for figures, what it is shown to print."""
     names: dict[str, object] = {}
-    for language, text in blocks(path):
-        if language == "console" and language in only:
-            for command, shown in commands(text):
-                _run_command(command, shown)
-        elif language == "python" and language in only:
-            exec(compile(text, path.name, "exec"), names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load_cost, "subprocess", warm)
+        patch.setattr(verify, "subprocess", warm)
+        patch.setattr(speed, "_MOST", 10)  # rounds, in place of two seconds
+        for language, text in blocks(path):
+            if language == "console" and language in only:
+                for command, shown in commands(text):
+                    _run_command(command, shown)
+            elif language == "python" and language in only:
+                exec(compile(text, path.name, "exec"), names)
 
 
 def _run_command(command: str, shown: Sequence[str]) -> None:

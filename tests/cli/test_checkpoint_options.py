@@ -1,7 +1,6 @@
 """State dicts on the command line: the choice of weights is kept from file to file, and every next step runs as it is printed."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 import mpq
+from tests.cli import warm
 from tests.cli.typed import done, files, refused, typed
 
 MAKER = """
@@ -43,9 +43,12 @@ APPLY = "--no-recovery"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint of two sets of weights, their builder and data."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mpq.cli.load_cost.subprocess", warm)
+    monkeypatch.setattr("mpq.runtime.speed._MOST", 10)  # rounds, in place of two seconds
     (tmp_path / "maker.py").write_text(MAKER)
     monkeypatch.delitem(sys.modules, "maker", raising=False)
-    subprocess.run([sys.executable, "-c", SAVE], check=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(SAVE, {})
     return tmp_path
 
 

@@ -14,6 +14,8 @@ from mpq.data.dataset import Batch
 from mpq.export.base import Options
 from mpq.export.run import export
 from mpq.records.fingerprint import fingerprint_path
+from mpq.verify import run
+from tests.cli import warm
 from tests.export.artifacts import by_name, make
 
 
@@ -46,7 +48,9 @@ def damaged(file: Path) -> None:
 
 
 @pytest.fixture
-def copy(exported: Path, tmp_path: Path) -> Path:
+def copy(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to damage, verified in a process that starts warm."""
+    monkeypatch.setattr(run, "subprocess", warm)
     for file in (exported, fingerprint_path(exported)):
         shutil.copy(file, tmp_path)
     return tmp_path / exported.name
