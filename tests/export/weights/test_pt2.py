@@ -1,8 +1,6 @@
 """An archive with packed weights runs with torch alone, and computes what the artifact does, to the bit."""
 
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.quantized import scales_of
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.export.artifacts import by_name, make, save_llama, tokens
+from tests.export.standing import Standing
 from tests.models.small import MODELS
 
 ALONE = """
@@ -29,21 +28,27 @@ class Blocked:
         if name.partition(".")[0] == "mpq":
             raise ImportError(name)
 sys.meta_path.insert(0, Blocked())
-module = torch.export.load(sys.argv[1]).module()
-args, kwargs = torch.load(sys.argv[2])
-with torch.no_grad():
-    torch.save(module(*args, **kwargs), sys.argv[3])
+def answer(archive, inputs, outputs):
+    module = torch.export.load(archive).module()
+    args, kwargs = torch.load(inputs)
+    with torch.no_grad():
+        torch.save(module(*args, **kwargs), outputs)
 """
+Runner = Callable[..., Any]
 
 
-def run_alone(archive: Path, *args: Tensor, **kwargs: Tensor) -> Any:
-    """What the archive gives in a process that cannot import mpq."""
-    folder = archive.parent
-    torch.save((args, kwargs), folder / "inputs.pt")
-    line = [sys.executable, "-c", ALONE, str(archive), str(folder / "inputs.pt"), str(folder / "outputs.pt")]
-    ran = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return torch.load(folder / "outputs.pt")
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Runner]:
+    """What an archive gives, for its inputs, in a process that cannot import mpq."""
+    with Standing(ALONE) as process:
+
+        def run(archive: Path, *args: Tensor, **kwargs: Tensor) -> Any:
+            inputs, outputs = archive.with_name("inputs.pt"), archive.with_name("outputs.pt")
+            torch.save((args, kwargs), inputs)
+            process.ask(str(archive), str(inputs), str(outputs))
+            return torch.load(outputs)
+
+        yield run
 
 
 def archived(path: Path, **options: Any) -> Path:
@@ -86,27 +91,27 @@ def test_the_graphs_dequantization_is_exact(scheme: str, shape: tuple[int, int])
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_programs_keep_their_inputs_and_compute_the_same(tmp_path: Path, kind: str) -> None:
+def test_programs_keep_their_inputs_and_compute_the_same(alone: Runner, tmp_path: Path, kind: str) -> None:
     build, inputs = MODELS[kind]
     torch.export.save(torch.export.export(build(), (inputs,)), tmp_path / "model.pt2")
     _, path = make(tmp_path / "model.pt2", Batch((inputs,)), by_name({"0": "int3-asym-g8", "up": "nf4"}, "int4-g8"), tmp_path)
     with torch.no_grad():
         expected = mpq.load(path)(inputs)
-    assert torch.equal(run_alone(archived(path), inputs), expected)
+    assert torch.equal(alone(archived(path), inputs), expected)
 
 
-def test_a_dynamic_batch_stays_dynamic(tmp_path: Path) -> None:
+def test_a_dynamic_batch_stays_dynamic(alone: Runner, tmp_path: Path) -> None:
     build, inputs = MODELS["mlp"]
     program = torch.export.export(build(), (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, tmp_path / "model.pt2")
     _, path = make(tmp_path / "model.pt2", Batch((inputs,)), by_name({}, "int4-g8"), tmp_path)
     more = torch.cat([inputs, inputs, inputs])
     with torch.no_grad():
-        assert torch.equal(run_alone(archived(path), more), mpq.load(path)(more))
+        assert torch.equal(alone(archived(path), more), mpq.load(path)(more))
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_language_model_takes_tokens_of_any_length(tmp_path: Path, tied: bool) -> None:
+def test_a_language_model_takes_tokens_of_any_length(alone: Runner, tmp_path: Path, tied: bool) -> None:
     pytest.importorskip("transformers")
     source = save_llama(tmp_path / "model", tie_word_embeddings=tied, num_hidden_layers=1)
     _, path = make(source, Batch((), {"input_ids": tokens()}), by_name({"v_proj": "int8", "down": "int3-g8"}, "int4-g8"), tmp_path)
@@ -114,7 +119,7 @@ def test_a_language_model_takes_tokens_of_any_length(tmp_path: Path, tied: bool)
     for inputs in (tokens(1, 5), tokens(3, 9)):
         with torch.no_grad():
             expected = mpq.load(path)(input_ids=inputs).logits
-        assert torch.allclose(run_alone(archive, inputs), expected, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(alone(archive, inputs), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_take_their_packed_size(tmp_path: Path) -> None:

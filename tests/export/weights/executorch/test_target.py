@@ -1,8 +1,7 @@
 """A program for ExecuTorch holds the artifact's codes and runs by ExecuTorch's own runtime."""
 
 import importlib.util
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,34 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.export.artifacts import by_name, kl_divergence, make, save_llama, tokens
+from tests.export.standing import Standing
 
 installed = pytest.mark.skipif(importlib.util.find_spec("executorch") is None, reason="executorch is not installed")
-# In a process of its own, since executorch and torchao warn while they are imported.
+# In one process for all tests, apart from theirs, since executorch and torchao warn while they are imported.
 RUN = """
 import sys, torch
 import executorch.kernels.quantized
 from executorch.runtime import Runtime
-method = Runtime.get().load_program(sys.argv[1]).load_method("forward")
-torch.save([method.execute([given])[0].clone() for given in torch.load(sys.argv[2])], sys.argv[3])
+def answer(program, inputs, outputs):
+    method = Runtime.get().load_program(program).load_method("forward")
+    torch.save([method.execute([given])[0].clone() for given in torch.load(inputs)], outputs)
 """
+Runner = Callable[[Path, list[Tensor]], list[Tensor]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Runner]:
+    """What a program gives, for each input, in ExecuTorch's own runtime."""
+    with Standing(RUN) as process:
+
+        def answers(program: Path, inputs: list[Tensor]) -> list[Tensor]:
+            given, found = program.with_name("inputs.pt"), program.with_name("outputs.pt")
+            torch.save(inputs, given)
+            process.ask(str(program), str(given), str(found))
+            outputs: list[Tensor] = torch.load(found)
+            return outputs
+
+        yield answers
 
 
 class Mixed(nn.Module):
@@ -46,15 +63,6 @@ class Mixed(nn.Module):
         found = self.depth(torch.relu(self.norm(self.first(images)))).mean((2, 3))
         scores: Tensor = self.head(torch.relu(self.inner(found)))
         return scores
-
-
-def run(program: Path, inputs: list[Tensor]) -> list[Tensor]:
-    torch.save(inputs, program.with_name("inputs.pt"))
-    line = [sys.executable, "-c", RUN, str(program), str(program.with_name("inputs.pt")), str(program.with_name("outputs.pt"))]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found: list[Tensor] = torch.load(program.with_name("outputs.pt"))
-    return found
 
 
 def mixed(folder: Path, quantizer: str = "rtn") -> Path:
@@ -94,7 +102,7 @@ def test_a_group_of_negative_scale_with_the_lowest_code_does_not_fit() -> None:
 
 
 @installed
-def test_a_model_of_images_runs_near_the_artifact(tmp_path: Path) -> None:
+def test_a_model_of_images_runs_near_the_artifact(run: Runner, tmp_path: Path) -> None:
     path = mixed(tmp_path)
     done = export(path, "executorch")
     assert [note for note in done.notes if "float32 values" in note] == [
@@ -109,7 +117,7 @@ def test_a_model_of_images_runs_near_the_artifact(tmp_path: Path) -> None:
 
 
 @installed
-def test_what_xnnpack_does_not_hold_is_listed_or_rounded_anew(tmp_path: Path) -> None:
+def test_what_xnnpack_does_not_hold_is_listed_or_rounded_anew(run: Runner, tmp_path: Path) -> None:
     path = mixed(tmp_path, "mse")  # it also tries negative scales
     with pytest.raises(ExportError, match=r"executorch cannot represent inner \(int4-g32\): --nearest"):
         export(path, "executorch")
@@ -123,7 +131,7 @@ def test_what_xnnpack_does_not_hold_is_listed_or_rounded_anew(tmp_path: Path) ->
 
 
 @installed
-def test_a_language_model_takes_tokens_of_any_length(tmp_path: Path) -> None:
+def test_a_language_model_takes_tokens_of_any_length(run: Runner, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     source = save_llama(tmp_path / "model", tie_word_embeddings=True, num_hidden_layers=1)
     schemes = by_name({"embed": "int8", "v_proj": "int8", "down": "int4"}, "int4-g32")
@@ -139,7 +147,7 @@ def test_a_language_model_takes_tokens_of_any_length(tmp_path: Path) -> None:
 
 @installed
 @pytest.mark.parametrize("text", ["int8", "int4-g16"])
-def test_an_embedding_alone_gives_the_artifacts_rows(tmp_path: Path, text: str) -> None:
+def test_an_embedding_alone_gives_the_artifacts_rows(run: Runner, tmp_path: Path, text: str) -> None:
     module = nn.Embedding(50, 32).eval()
     words = torch.arange(10)[None]
     torch.export.save(torch.export.export(module, (words,)), tmp_path / "model.pt2")
