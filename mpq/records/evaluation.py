@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from msgspec import Struct
 
 from mpq.notebook import html_page
 from mpq.reading.fields import Size, Text
 from mpq.shown import cut, figure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LONGEST = 200  # characters of the figures on one line
 
@@ -68,6 +70,8 @@ class Evaluation:
 
     def frame(self) -> pd.DataFrame:
         """One row per metric: name, reference, quantized, stderr."""
+        import pandas as pd
+
         columns = ("name", "reference", "quantized", "stderr")
         return pd.DataFrame([{key: getattr(figure, key) for key in columns} for figure in self.figures])
 

@@ -21,10 +21,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from mpq.errors import FormatError, SchemeError
 from mpq.files import journal_line, journal_lines, open_file
@@ -38,6 +37,9 @@ from mpq.records.measured_activations import Measured, measured_group
 from mpq.records.sensitivity_file import header_line, record_line
 from mpq.records.sensitivity_header import SensitivityHeader, header_in
 from mpq.shown import figure, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # the outputs that are compared by default if a model returns more
@@ -187,6 +189,8 @@ class Sensitivity:
 
     def frame(self) -> pd.DataFrame:
         """One row per (layer, scheme): layer, scheme, weights, bytes, effective_bits, error, stderr, samples."""
+        import pandas as pd
+
         rows = []
         for layer in self.layers:
             for scheme in self.header.candidates[layer.name]:

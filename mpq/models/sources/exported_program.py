@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.export.pt2_archive._package import load_pt2
 
 from mpq.errors import FormatError, ModelError
 from mpq.files import open_file
@@ -174,6 +173,8 @@ def _deserialize(file: IO[bytes]) -> ExportedProgram:
 
 def _load_model(file: IO[bytes]) -> ExportedProgram:
     """The result of torch.export.load, which would otherwise log a traceback and hide the reason when it fails."""
+    from torch.export.pt2_archive._package import load_pt2  # late: slow to import, and other kinds of models do without
+
     program: ExportedProgram = load_pt2(file).exported_programs[MODEL]  # type: ignore[arg-type, unused-ignore]
     return program
 
