@@ -70,7 +70,7 @@ def run(context: Context) -> Row:
     """All kills of all commands."""
     row = Row(PART)
     commands = [command for command in COMMANDS if not context.short or command.name in _SHORT]
-    share = max(1, context.number(full=200, short=12) // len(commands))
+    share = max(1, context.number(full=200, short=6) // len(commands))
     progress = context.progress(PART, share * len(commands))
     for command in commands:
         reference = undisturbed(context, command, row, PART)

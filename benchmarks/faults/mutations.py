@@ -39,7 +39,7 @@ class Batch:
 def run(context: Context) -> Row:
     """All readers, so many cases of each."""
     row = Row(PART)
-    count = context.number(full=20_000, short=20)
+    count = context.number(full=20_000, short=8)
     chosen = _chosen(context)
     progress = context.progress(PART, sum(len(numbers) for numbers in (_numbers(context, count) for _ in chosen)))
     for reader in chosen:
