@@ -1,6 +1,7 @@
 """Imports point down: a room imports only rooms of lower floors, and no two files import each other, directly or in a circle."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,14 +79,17 @@ def imported(path: Path) -> Iterator[str]:
                 yield inner if inner in MODULES else node.module
 
 
-GRAPH = {module: {name for name in imported(path) if name in MODULES and name != module} for module, path in MODULES.items()}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """What each module imports, read once, when the first test asks."""
+    return {module: {name for name in imported(path) if name in MODULES and name != module} for module, path in MODULES.items()}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in ("mpq", "mpq.__main__", "mpq.models")])
 def test_imports_point_down(module: str) -> None:
     own = room(module)
     assert own in FLOOR_OF, f"{module} belongs to no known room"
-    strays = sorted(name for name in GRAPH[module] if room(name) != own and FLOOR_OF[room(name)] >= FLOOR_OF[own])
+    strays = sorted(name for name in imports()[module] if room(name) != own and FLOOR_OF[room(name)] >= FLOOR_OF[own])
     assert not strays, f"{module} imports {', '.join(strays)}"
 
 
@@ -99,7 +103,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    assert not circle({module: names for module, names in GRAPH.items() if module != "mpq"})
+    assert not circle({module: names for module, names in imports().items() if module != "mpq"})
 
 
 def test_a_circle_is_found() -> None:

@@ -75,17 +75,18 @@ def run(line: Sequence[str], *, env: Mapping[str, str], **_: Any) -> subprocess.
 
 
 @functools.cache
-def _context() -> Any:
-    context = get_context("forkserver")
-    context.set_forkserver_preload(list(_FIRST))
-    return context
+def context(_: str = "forkserver") -> Any:
+    """The server, in place of what `multiprocessing.get_context` gives."""
+    made = get_context("forkserver")
+    made.set_forkserver_preload(list(_FIRST))
+    return made
 
 
 def _start(target: Callable[..., None], words: tuple[Any, ...]) -> BaseProcess:
     before = dict(os.environ)
     os.environ.update(environment())  # of the server, if this is the first process: one thread
     try:
-        process: BaseProcess = _context().Process(target=target, args=words)
+        process: BaseProcess = context().Process(target=target, args=words)
         process.start()
     finally:
         os.environ.clear()

@@ -12,6 +12,7 @@ from mpq.errors import NumericsError, UsageError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.memory.store import Scope, Store
+from mpq.models.running import quantize_processes
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.quantize_processes import one_thread, workers_of
 from mpq.processors import processors
@@ -19,6 +20,7 @@ from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
 from mpq.tensors.quantizers.gptq import Descent
 from mpq.tensors.quantizers.rtn import RoundToNearest
+from tests.cli import warm
 from tests.models.layers.test_unquantized_tensors import batch_of
 from tests.models.small import mlp
 from tests.tensors.quantizers.making import statistics_of
@@ -48,6 +50,12 @@ class Strided(RoundToNearest):
         return replace(made, scales=made.scales.repeat_interleave(2, 1)[:, ::2])
 
 
+@pytest.fixture
+def warm_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes are forked from a server that has imported torch."""
+    monkeypatch.setattr(quantize_processes, "get_context", warm.context)
+
+
 def filled(variants: Variants) -> list[tuple[int, int]]:
     told: list[tuple[int, int]] = []
     variants.fill(dict.fromkeys(variants.layers, SCHEMES), lambda done, total, _: told.append((done, total)))
@@ -68,6 +76,7 @@ def test_the_codes_are_the_same_for_any_number_of_processes() -> None:
         assert all(torch.equal(part, other[name]) for name, part in one.pack().items())
 
 
+@pytest.mark.usefixtures("warm_pool")
 def test_where_a_process_dies_the_others_layers_are_kept_and_the_rest_is_quantized_here(tmp_path: Path) -> None:
     module, store = mlp(), Store()
     layers = discover(module, [batch_of("mlp")]).layers
@@ -82,6 +91,7 @@ def test_where_a_process_dies_the_others_layers_are_kept_and_the_rest_is_quantiz
         assert torch.equal(variants.weight(name, SCHEMES[0]), expected.weight(name, SCHEMES[0]))
 
 
+@pytest.mark.usefixtures("warm_pool")
 def test_parts_that_are_not_contiguous_come_back_too() -> None:
     module = mlp()
     layers = discover(module, [batch_of("mlp")]).layers
@@ -90,6 +100,7 @@ def test_parts_that_are_not_contiguous_come_back_too() -> None:
     assert torch.equal(variants.weight("0", SCHEMES[0]), Variants(module, layers, RoundToNearest()).weight("0", SCHEMES[0]))
 
 
+@pytest.mark.usefixtures("warm_pool")
 def test_an_error_in_a_process_names_layer_and_scheme() -> None:
     module = mlp()
     with torch.no_grad():

@@ -13,8 +13,6 @@ from mpq.records.fingerprint import fingerprint_path
 from mpq.verify.worker import verified
 from tests.export.artifacts import by_name, make
 
-pytest.importorskip("executorch.runtime")
-
 
 class Small(nn.Module):
     def __init__(self, scale: float = 1.0) -> None:
@@ -38,6 +36,7 @@ def exported(folder: Path, scale: float) -> Path:
 
 
 def test_outputs_of_other_weights_are_found(tmp_path: Path) -> None:
+    pytest.importorskip("executorch.runtime")
     right, wrong = exported(tmp_path / "right", 1.0), exported(tmp_path / "wrong", -1.0)
     assert verified(right, "executorch", None, trust=False).passed
     found = verified(wrong, "executorch", fingerprint_path(right), trust=False)

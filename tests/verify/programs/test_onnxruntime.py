@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from mpq.verify.programs.onnxruntime import OnnxRuntime
 from tests.verify.making import check_loaded
 
-pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
 
 
 def test_an_export_is_loaded_with_its_weights_and_gives_the_outputs_of_the_artifact(tmp_path: Path) -> None:
