@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mpq.demo import write_demo
+from tests.cli import warm
 from tests.cli.typed import done
 
 ANALYZE = "analyze model.pt2 --calib calibration.pt --num-samples 24"
@@ -38,3 +39,10 @@ def fresh(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(made / name, tmp_path / "fresh")
     monkeypatch.chdir(tmp_path / "fresh")
     return tmp_path / "fresh"
+
+
+@pytest.fixture
+def quick_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mpq bench` takes ten rounds in place of two seconds, and measures loads in processes that start warm."""
+    monkeypatch.setattr("mpq.cli.load_cost.subprocess", warm)
+    monkeypatch.setattr("mpq.runtime.speed._MOST", 10)

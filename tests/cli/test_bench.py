@@ -8,15 +8,8 @@ import torch
 
 from mpq.apply.run import apply
 from tests.apply.making import exported, plan_of
-from tests.cli import warm
 from tests.cli.typed import done, refused
 from tests.models.small import MODELS
-
-
-@pytest.fixture
-def warm_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loads are measured in processes that start warm."""
-    monkeypatch.setattr("mpq.cli.load_cost.subprocess", warm)
 
 
 @pytest.fixture
@@ -34,7 +27,7 @@ def test_it_prints_latency_load_and_memory(artifact: str) -> None:
     assert [line.partition("  ")[0] for line in out.splitlines()[2:]][:4] == [f"batch {size}", "load", "memory", "peak while loading"]
 
 
-@pytest.mark.usefixtures("warm_loads")
+@pytest.mark.usefixtures("quick_bench")
 def test_its_json_has_every_figure(artifact: str) -> None:
     size = len(MODELS["mlp"][1])
     ran = done(f"bench {artifact} --batch-sizes {size},{size + 1} --json")
@@ -48,7 +41,7 @@ def test_its_json_has_every_figure(artifact: str) -> None:
     assert f"batch sizes that the model does not accept: {size + 1}" in ran.err
 
 
-@pytest.mark.usefixtures("warm_loads")
+@pytest.mark.usefixtures("quick_bench")
 def test_another_dtype_has_a_column_of_its_own(artifact: str) -> None:
     size = len(MODELS["mlp"][1])
     out = done(f"bench {artifact} --batch-sizes {size} --dtype bf16").out

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import mpq
-from tests.cli import warm
 from tests.cli.typed import done, files, refused, typed
 
 MAKER = """
@@ -40,11 +39,9 @@ APPLY = "--no-recovery"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_bench: None) -> Path:
     """A folder with a checkpoint of two sets of weights, their builder and data."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mpq.cli.load_cost.subprocess", warm)
-    monkeypatch.setattr("mpq.runtime.speed._MOST", 10)  # rounds, in place of two seconds
     (tmp_path / "maker.py").write_text(MAKER)
     monkeypatch.delitem(sys.modules, "maker", raising=False)
     monkeypatch.syspath_prepend(tmp_path)

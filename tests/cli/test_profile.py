@@ -67,6 +67,7 @@ def test_profiles_of_other_machines_and_models_and_other_cost_files_are_refused(
     assert refused("profile --runtime abacus", 2) == "--runtime 'abacus' is unknown: use torch"
 
 
+@pytest.mark.usefixtures("quick_bench")
 def test_bench_prints_the_predicted_time_next_to_the_measured_one(folder: Path) -> None:
     written()
     artifact = next(Path().glob("*.mpq.safetensors"))
