@@ -3,11 +3,13 @@ import importlib
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import mpq
+from tests.standing import FORKING, Standing
 
 SOURCE = Path(mpq.__file__)
 TREE = ast.parse(SOURCE.read_text(encoding="utf-8"))
@@ -61,15 +63,21 @@ LATER = [
 ]
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[Standing]:
+    with Standing(FORKING, SOURCE.parent.parent) as standing:
+        yield standing
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.parametrize("first", FIRST)
-def test_functions_that_share_a_rooms_name_stay_functions_whatever_is_imported(first: str) -> None:
+def test_functions_that_share_a_rooms_name_stay_functions_whatever_is_imported(process: Standing, first: str) -> None:
     checks = [
         f"assert callable(mpq.{name}) and mpq.{name}.__name__ == '{name}'"
         for name in ("analyze", "apply", "evaluate", "export", "monitor", "search", "verify")
     ]
     code = "\n".join(["import mpq", first, *checks, *(line for later in LATER for line in (later, *checks))])
-    found = subprocess.run([sys.executable, "-c", code], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    process.ask(code)
 
 
 @pytest.mark.parametrize("name", [name for name in mpq.__all__ if name != "MpqError"])

@@ -9,6 +9,7 @@ import pytest
 
 import mpq
 from mpq.integrations import import_hook
+from tests.standing import FORKING, Standing
 
 ROOT = Path(mpq.__file__).parent.parent
 HOME = "import sys\nseen = [sys.modules['anyprogram.auto'].VALUE]\n"
@@ -80,12 +81,20 @@ def test_a_program_that_is_not_installed_stays_so(program: str, tmp_path: Path) 
         importlib.import_module(program)
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[Standing]:
+    with Standing(FORKING, ROOT) as standing:
+        yield standing
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.parametrize("first", ["import mpq, transformers", "import transformers, mpq", "import transformers.quantizers.auto, mpq"])
-def test_transformers_knows_mpq_whichever_comes_first(first: str) -> None:
+def test_transformers_knows_mpq_whichever_comes_first(process: Standing, first: str) -> None:
     pytest.importorskip("transformers")
-    code = f"{first}\nfrom transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as known\nprint(known['mpq'].__module__)"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout == "mpq.integrations.transformers_quantizer\n"
+    process.ask(
+        f"{first}\nfrom transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as known\n"
+        "assert known['mpq'].__module__ == 'mpq.integrations.transformers_quantizer'"
+    )
 
 
 def test_mpq_alone_imports_no_program() -> None:

@@ -18,8 +18,8 @@ from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.quantized import scales_of
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.export.artifacts import by_name, make, save_llama, tokens
-from tests.export.standing import Standing
 from tests.models.small import MODELS
+from tests.standing import Standing
 
 ALONE = """
 import sys, torch

@@ -17,7 +17,7 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.export.artifacts import by_name, kl_divergence, make, save_llama, tokens
-from tests.export.standing import Standing
+from tests.standing import Standing
 
 installed = pytest.mark.skipif(importlib.util.find_spec("executorch") is None, reason="executorch is not installed")
 # In one process for all tests, apart from theirs, since executorch and torchao warn while they are imported.

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,13 +16,35 @@ for line in sys.stdin:
     except BaseException:
         print(json.dumps(traceback.format_exc()), flush=True)
 """
+FORKING = """
+import os, traceback, warnings
+import numpy, torch, torch._dynamo
+try:
+    warnings.simplefilter("ignore")
+    import torchao
+except ImportError:
+    pass
+def answer(code):
+    child = os.fork()
+    if child == 0:
+        try:
+            warnings.resetwarnings()
+            exec(code, {})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
+"""Each line is Python that runs in a process of its own, in which torch is imported and mpq is not."""
 
 
 class Standing:
     """Runs `code`, which defines `answer`, in a process of its own."""
 
-    def __init__(self, code: str) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", code + _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, code: str, cwd: Path | None = None) -> None:
+        line = [sys.executable, "-c", code + _LOOP]
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd)
 
     def __enter__(self) -> Self:
         return self
