@@ -1,6 +1,7 @@
 """What every test saves: bytecode is kept, the command line is built once, and the longest files are begun first."""
 
 import functools
+import gc
 import os
 import sys
 
@@ -46,3 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no process works alone at the end."""
     place = {name: number for number, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: it is not searched again for each `gc.collect`."""
+    gc.freeze()

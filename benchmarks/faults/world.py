@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import json
 import logging
@@ -109,6 +110,7 @@ def make_world(folder: Path) -> World:
     if ended.value is None:
         raise RuntimeError(f"the files to attack could not be made:\n{ended.failure.trace if ended.failure else ended.signal}\n{ended.out}")
     _import_all(ended.value)
+    gc.freeze()  # so that children neither search nor copy what is imported
     return World(folder)
 
 

@@ -1,6 +1,7 @@
 """Processes that start warm: forked by a server that has imported torch and mpq once, where importing them is not what is tested."""
 
 import functools
+import gc
 import os
 import runpy
 import shlex
@@ -95,6 +96,7 @@ def _start(target: Callable[..., None], words: tuple[Any, ...]) -> BaseProcess:
 
 
 def _child(folder: Path, env: Mapping[str, str], cwd: Path, run: Callable[..., None], words: Sequence[str]) -> None:
+    gc.freeze()  # what the server has imported is neither searched nor copied
     for name, number in (("out", 1), ("err", 2)):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ.clear()
