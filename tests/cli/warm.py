@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ class Warm:
 
     def __init__(self, run: Callable[..., None], *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mpq-warm-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.process = _start(_child, (self.folder, dict(env or environment()), cwd or Path.cwd(), run, words))
 
     @property
@@ -57,9 +59,7 @@ class Warm:
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """What it printed on stdout and stderr."""
         self.wait(timeout)
-        printed = (self.folder / "out").read_text(), (self.folder / "err").read_text()
-        shutil.rmtree(self.folder)
-        return printed
+        return (self.folder / "out").read_text(), (self.folder / "err").read_text()
 
 
 def started(line: str) -> Warm:
