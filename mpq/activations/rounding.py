@@ -112,7 +112,7 @@ def changed(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
     Raises:
         MismatchError: if a call does not reach one of the readers.
     """
-    hooks = _hooked(module, changes)
+    hooks = _hooked(module, changes) if changes else []
     try:
         yield
     finally:
@@ -157,4 +157,5 @@ def _hooked(module: nn.Module, changes: Mapping[str, Change]) -> list[Any]:
                 f"the model did not call '{reader}', whose input should be an integer: these activations belong to a different model"
             )
 
-    return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
+    # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
+    return [nn.Module.register_forward_pre_hook(module, enter), nn.Module.register_forward_hook(module, leave, always_call=True)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mpq.errors import UsageError
 from mpq.models.running.forward import main_output
 from mpq.monitor.sketch import Sketch
 
@@ -23,11 +24,16 @@ class Observer:
     Args:
         module: the model.
         layers: names of its modules whose inputs are watched; unknown names are ignored.
+
+    Raises:
+        UsageError: if there are such modules in a TorchScript program, which calls no hooks inside.
     """
 
     def __init__(self, module: nn.Module, layers: Iterable[str] = ()) -> None:
         known = dict(module.named_modules())
         self._watched = {name: known[name] for name in layers if name in known and name}
+        if self._watched and isinstance(module, torch.jit.ScriptModule):
+            raise UsageError("layers inside a TorchScript program cannot be watched: leave `layers` out, or load the model as a module")
         self.sketches: dict[str, Sketch] = {}
 
     @contextmanager

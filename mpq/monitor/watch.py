@@ -52,9 +52,9 @@ class Monitor:
         self._inner: list[Any] | None = None
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
-        self._hooks = [
-            module.register_forward_pre_hook(self._before, with_kwargs=True),
-            module.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+        self._hooks = [  # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
+            nn.Module.register_forward_pre_hook(module, self._before, with_kwargs=True),
+            nn.Module.register_forward_hook(module, self._after, with_kwargs=True, always_call=True),
         ]
 
     @property

@@ -6,6 +6,7 @@ from mpq.activations.rounding import changes_of, rounded, rounded_tokens, simula
 from mpq.errors import MismatchError
 from mpq.records.activations import ActivationGroup, RoundedTensor
 from tests.activations.networks import images, residual
+from tests.models.small import saved_and_loaded
 
 HALVES = ActivationGroup("a8", (RoundedTensor(("linear.0",), 0.5, 10),))
 
@@ -22,14 +23,15 @@ def test_each_token_has_its_own_scale() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-@pytest.mark.parametrize("form", ["module", "export", "script"])
+@pytest.mark.parametrize("form", ["module", "export", "traced", "loaded"])
 def test_a_matrix_product_reads_rounded_inputs_in_every_form(form: str) -> None:
     plain, x = nn.Linear(2, 3), torch.tensor([[0.3, -0.2], [7.1, 0.9]])
     module: nn.Module = plain
     if form == "export":
         module = torch.export.export(nn.Sequential(plain), (x,)).module()
-    if form == "script":
+    if form in ("traced", "loaded"):
         module = torch.jit.trace(nn.Sequential(plain), x)  # type: ignore[no-untyped-call]
+    module = saved_and_loaded(module) if form == "loaded" and isinstance(module, torch.jit.ScriptModule) else module
     expected = plain(rounded(x, 0.5, 10))
     with simulated(module, {"linear": HALVES}):
         assert torch.equal(module(x), expected)

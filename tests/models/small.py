@@ -1,5 +1,6 @@
 """Small models of every kind of layer, with inputs."""
 
+import io
 from collections.abc import Callable
 
 import torch
@@ -98,3 +99,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "experts": (experts, inputs(8, 6)),
     "bfloat16": (bfloat, inputs(8, 8).bfloat16()),
 }
+
+
+def saved_and_loaded(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The program as `torch.jit.load` gives it, which refuses hooks, unlike a traced module in memory."""
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    file.seek(0)
+    loaded: torch.jit.ScriptModule = torch.jit.load(file)  # type: ignore[no-untyped-call]
+    return loaded

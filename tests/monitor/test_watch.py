@@ -11,6 +11,7 @@ from mpq.errors import UsageError
 from mpq.monitor.alarms import Alarm
 from mpq.monitor.baseline import Baseline
 from mpq.monitor.watch import monitor
+from tests.models.small import saved_and_loaded
 from tests.monitor.conftest import data, model, run
 
 
@@ -82,3 +83,17 @@ def test_wrong_shares_are_refused(baseline: Baseline) -> None:
         monitor(model(), baseline, sample=2)
     with pytest.raises(UsageError, match=r"shadow=0\.5 needs the unquantized model: give reference="):
         monitor(model(), baseline, shadow=0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_programs_of_torchscript_are_watched_from_outside(baseline: Baseline) -> None:
+    program = saved_and_loaded(torch.jit.script(model()))
+    with monitor(program, baseline, sample=1.0, layers=()) as watching:
+        run(program, data(1, calls=3))
+        assert (watching.calls, watching.sampled, sorted(watching.sketches)) == (
+            3,
+            3,
+            ["input", "output", "output entropy", "output margin"],
+        )
+    with pytest.raises(UsageError, match="layers inside a TorchScript program cannot be watched: leave `layers` out, or load the model as"):
+        monitor(program, baseline, layers=["2"])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mpq.data.dataset import data_from_batches
 from mpq.recovery.bias_correction import correctable, corrections
-from tests.models.small import bits
+from tests.models.small import bits, saved_and_loaded
 
 
 def images(samples: int = 64, seed: int = 0) -> Tensor:
@@ -58,15 +58,17 @@ def test_unchanged_weights_leave_everything_as_it_is() -> None:
         torch.testing.assert_close(value, module.state_dict()[name])
 
 
-@pytest.mark.parametrize("kind", ["exported", "scripted"])
+@pytest.mark.parametrize("kind", ["exported", "traced", "loaded"])
 def test_programs_are_corrected_like_modules(kind: str) -> None:
     module = convolutional()
+    other: nn.Module
     if kind == "exported":
         other = torch.export.export(module, (images(),)).module(check_guards=False)
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            other = torch.jit.trace(module, (images(),))  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(module, (images(),))  # type: ignore[no-untyped-call]
+        other = saved_and_loaded(traced) if kind == "loaded" else traced
     data = data_from_batches([images()])
     expected = corrections(module, halved(module, "0.weight"), data)
     found = corrections(other, halved(other, "0.weight"), data)
