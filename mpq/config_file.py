@@ -19,7 +19,7 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
 
     calib: Annotated[
         Text | None,
-        Meta(description="inputs: .pt, .npz, .safetensors, text, JSONL, Parquet, a folder of images, or package.module:callable"),
+        Meta(description="inputs: .pt, .npz, .safetensors, text, JSONL, CSV, Parquet, a folder of images, or package.module:callable"),
     ] = None
     candidates: Annotated[_Some | None, Meta(description="bits (4), ranges (2..8) or schemes (int4-g32)", examples=[["4", "8", "16"]])] = (
         None

@@ -62,7 +62,7 @@ def command(
             "--calib",
             "--calibration",
             metavar="FILE",
-            help="Inputs: .pt, .npz, .npy, .safetensors, text, JSONL (file.jsonl?split=train filters lines), Parquet or a "
+            help="Inputs: .pt, .npz, .npy, .safetensors, text, JSONL (file.jsonl?split=train filters lines), JSON, CSV, Parquet or a "
             "`datasets` folder, a folder of images (photos?resize=256&crop=224), or package.module:callable. "
             "[default: calibration.* next to the model, else an exported program's example inputs]",
             rich_help_panel="Data",

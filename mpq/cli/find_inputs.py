@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mpq.models.sources.loaded import LoadedModel
 
 EXAMPLES = "example inputs"
-_CALIBRATION = ("calibration.pt", "calibration.safetensors", "calibration.npz", "calibration.npy", "calibration.jsonl", "calibration.txt")
+_CALIBRATION = tuple(f"calibration.{kind}" for kind in ("pt", "safetensors", "npz", "npy", "jsonl", "json", "csv", "tsv", "parquet", "txt"))
 
 
 def stem_of(path: Path) -> str:

@@ -83,7 +83,9 @@ BatchAxis = Annotated[
 TextField = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="The JSONL field that holds the text. [default: text, or the only field with text]", rich_help_panel="Data"
+        metavar="NAME",
+        help="The field of a record that holds the text. [default: text, or the only field with text]",
+        rich_help_panel="Data",
     ),
 ]
 SeedEachForward = Annotated[

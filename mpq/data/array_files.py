@@ -16,12 +16,13 @@ from torch import Tensor
 
 from mpq.data.numpy_files import check_unpacked, read_array
 from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
+from mpq.data.text_files import UTF16_MARKS
 from mpq.errors import DataError
 from mpq.files import first_bytes, open_file
 from mpq.limits import SAFETENSORS_HEADER_BYTES
 from mpq.shown import shown_bare
 
-READABLE = "tensors (.pt, .npz, .npy, .safetensors), text, JSONL or Parquet, or a folder of images"
+READABLE = "tensors (.pt, .npz, .npy, .safetensors), text, JSONL, CSV or Parquet, or a folder of images"
 _UNNAMED = re.compile(r"arr_\d+")
 
 
@@ -50,9 +51,14 @@ def _reader(start: bytes, path: Path, source: str) -> Callable[[Path, str], Any]
         return _read_npy
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return _read_torch
-    if start[8:9] == b"{" and b"\x00" in start[:8]:  # the length of a header; text has no zero bytes
+    if start[8:9] == b"{" and b"\x00" in start[:8] and not _is_utf16(start):  # the length of a header; text has no zero bytes
         return _read_safetensors
     return None
+
+
+def _is_utf16(start: bytes) -> bool:
+    """Whether text in UTF-16 begins, whose ASCII characters are bytes with zeros between them."""
+    return start.startswith(UTF16_MARKS) and start[4:8].count(0) == 2
 
 
 def _zip_reader(path: Path, source: str) -> Callable[[Path, str], Any]:

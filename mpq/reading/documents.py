@@ -143,13 +143,19 @@ def json_value(content: bytes) -> Any:
     return value
 
 
-def csv_rows(text: str, document: Document) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(text: str, document: Document, *, delimiter: str = ",", exact: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV text as line number and text by column; the first line names the columns, and spaces around fields are ignored.
 
+    Args:
+        text: the contents of the file.
+        document: what errors say about it.
+        delimiter: the character between fields.
+        exact: whether fields left out at the end of a row are an error, or empty.
+
     Raises:
-        MpqError: of the document's type, if the number of fields in a row differs from the first line, or a column name is repeated.
+        MpqError: of the document's type, if a row has more fields than the first line, or a column name is repeated.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=delimiter)
     columns: list[str] = []
     while True:
         try:
@@ -166,8 +172,8 @@ def csv_rows(text: str, document: Document) -> Iterator[tuple[int, dict[str, str
             if len(set(columns)) < len(columns):
                 raise document.error(f"{document.name} names a column twice: {document.remedy}")
             continue
-        if len(fields) > len(columns) or "\0" in "".join(fields):
-            reason = f"{shown(','.join(fields))} is not a row of {len(columns)} fields: {document.remedy}"
+        if len(fields) > len(columns) or (exact and len(fields) < len(columns)) or "\0" in "".join(fields):
+            reason = f"{shown(delimiter.join(fields))} is not a row of {len(columns)} fields: {document.remedy}"
             raise document.error(f"{document.name}, line {reader.line_num}: {reason}")
         yield reader.line_num, {column: fields[at] if at < len(fields) else "" for at, column in enumerate(columns)}
 

@@ -132,3 +132,10 @@ def test_json_in_a_header_that_is_wrong_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(DataError, match=r"^data cannot be read \("):
         read(tmp_path / "x")
+
+
+def test_text_in_utf16_is_no_file_of_tensors(tmp_path: Path) -> None:
+    for text in ("[\n {}]", '{"a": {}}', "abc{"):
+        for encoding in ("utf-16-le", "utf-16-be"):
+            (tmp_path / "t").write_bytes(("\ufeff" + text).encode(encoding))
+            assert read(tmp_path / "t") is None

@@ -135,6 +135,13 @@ def test_csv_rows_come_by_column_with_their_lines() -> None:
     assert rows("") == []
 
 
+def test_csv_with_another_delimiter_and_whole_rows() -> None:
+    document = Document(None, "a.tsv", remedy="correct it")
+    assert list(csv_rows("a\tb\n1, 2\t3\n", document, delimiter="\t", exact=True)) == [(2, {"a": "1, 2", "b": "3"})]
+    with pytest.raises(FormatError, match=r"^a.tsv, line 2: '1' is not a row of 2 fields: correct it$"):
+        list(csv_rows("a\tb\n1\n", document, delimiter="\t", exact=True))
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("a,a\n1,2\n", "names a column twice"), ("a,b\n1,2,3\n", "line 2: '1,2,3' is not a row of 2")]
 )

@@ -8,12 +8,13 @@ A source is one of
     stories.txt                 running text, for a language model with a tokenizer
     stories.jsonl               one record per line: text, chat messages, prompt and response, or an instruction (`conversations.py`);
                                 for encoders a document, or a line of plain text, is one sample
+    stories.json .csv .tsv      such records as a JSON list or rows of a table (`text_records.py`); any of these with gzip too
     stories.jsonl?split=train   only the lines whose field "split" is "train"
     rows.parquet, rows.arrow    such records as a table, or a folder of tables of Hugging Face `datasets`, with ?split=NAME
     photos, photos?resize=256   a folder of PNG or JPEG images, or of one folder per class (`data/image_folder.py`)
     package.module:callable     called without arguments; returns tensors, or an iterable such as a DataLoader
 
-and is recognized by its content, never by its extension.
+and is recognized by its content, never by its extension; only CSV and TSV, which any text may look like, by both.
 """
 
 from __future__ import annotations
@@ -61,15 +62,15 @@ def load_data(
     """Load the data that `source` names, fitted to `model`.
 
     Args:
-        source: a .pt, .npz, .npy or .safetensors file of inputs, text or JSONL for a language model ("file.jsonl?split=train" selects
-            lines), or "package.module:callable".
+        source: a .pt, .npz, .npy or .safetensors file of inputs, text, JSONL, JSON or CSV for a language model ("file.jsonl?split=train"
+            selects lines), or "package.module:callable".
         model: the model for the data; it decides how the data is read, and one sample of each shape is tried.
         seq_len: tokens per window of text; None means the model's positions, at most 512.
         num_samples: use only the first samples or windows; None uses all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
-        text_field: the JSONL field that holds the text; None looks for one.
+        text_field: the field of a record that holds the text; None looks for one.
         seed_each_forward: start every call of the model with the same random seed, for models that draw random numbers.
         split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
         seed: torch's random seed while a callable makes its data.
