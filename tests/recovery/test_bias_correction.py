@@ -68,7 +68,7 @@ def test_programs_are_corrected_like_modules(kind: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             traced = torch.jit.trace(module, (images(),))  # type: ignore[no-untyped-call]
-        other = saved_and_loaded(traced) if kind == "loaded" else traced
+            other = saved_and_loaded(traced) if kind == "loaded" else traced
     data = data_from_batches([images()])
     expected = corrections(module, halved(module, "0.weight"), data)
     found = corrections(other, halved(other, "0.weight"), data)
