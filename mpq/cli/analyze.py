@@ -258,7 +258,7 @@ def command(
     if part is not None and not table.finished:
         report_part(table, target, part, json=json)
         return
-    for line in self_check_warnings(table.finish):
+    for line in self_check_warnings(table.finish, method=str(table.header.settings["method"])):
         warn(line)
     fallbacks = fallback_lines((table.finish or {}).get("fallbacks", {}))
     for note in (

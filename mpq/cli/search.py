@@ -225,7 +225,7 @@ def command(
     if latency is not None:
         given = latency_cost(str(latency), profile, source, model=str(table.header.model.get("sha256")))
         choices["costs"] = {**choices.get("costs", {}), **given}
-    for line in self_check_warnings(table.finish):
+    for line in self_check_warnings(table.finish, method=str(table.header.settings["method"])):
         warn(line)
     for note in table.notes:
         say(note)

@@ -155,10 +155,11 @@ def _sensitivity(file: Path) -> Shown:
 
     table = read_sensitivity(file)
     header = table.header
+    warned = self_check_warnings(table.finish, method=str(header.settings["method"]))
     samples = header.data.get("samples", {"calibration": "?", "held_out": "?"})
     facts = {
         "file": f"{file}, the sensitivities of {header.model.get('path') or 'a model in memory'}",
-        **({"warning": " ".join(warned)} if (warned := self_check_warnings(table.finish)) else {}),
+        **({"warning": " ".join(warned)} if warned else {}),
         "values": f"{len(table.errors)} measured, {len(table.missing)} missing",
         "metric": f"{table.metric}, method {header.settings['method']}, quantizer {header.settings['quantizer']}",
         "data": f"{header.data['description']}; {samples['calibration']} for calibration, {samples['held_out']} held out"

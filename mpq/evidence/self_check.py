@@ -25,8 +25,13 @@ def self_check_lines(finish: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def self_check_warnings(finish: Mapping[str, Any] | None) -> list[str]:
-    """Warnings about the table: that it ranks plans poorly, or that its values are far from measured ones."""
+def self_check_warnings(finish: Mapping[str, Any] | None, *, method: str) -> list[str]:
+    """Warnings about the table: that it ranks plans poorly, or that its values are far from measured ones.
+
+    Args:
+        finish: the last line of the analysis.
+        method: the method of the analysis; "measure" is not advised again.
+    """
     check = (finish or {}).get("check", {})
     found = check.get(_MODELS[0]) or {}
     rank, bias = found.get("rank"), found.get("bias")
@@ -37,7 +42,8 @@ def self_check_warnings(finish: Mapping[str, Any] | None) -> list[str]:
         told.append(f"predictions are {off_by(math.exp(bias))}")
     if not told:
         return []
-    advice = "let `mpq search` measure plans (not --trials 0), and try --method measure or more samples"
+    other = "more samples" if method == "measure" else "--method measure or more samples"
+    advice = f"let `mpq search` measure plans (not --trials 0), and try {other}"
     return [f"the sensitivities predict whole plans poorly: on {check.get('plans', 0)} random plans {' and '.join(told)}; {advice}"]
 
 

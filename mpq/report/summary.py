@@ -55,7 +55,8 @@ def warnings(subject: Subject) -> list[str]:
     if subject.plan is not None and subject.plan.evidence and not subject.plan.evidence_is_current:
         found.append("The layers were edited after the plan was measured: its measurements are left out. Run mpq search or mpq eval again.")
     if subject.table is not None:
-        found += [f"{line[0].upper()}{line[1:]}." for line in self_check_warnings(subject.table.finish)]
+        method = str(subject.table.header.settings["method"])
+        found += [f"{line[0].upper()}{line[1:]}." for line in self_check_warnings(subject.table.finish, method=method)]
     data = subject.plan.data if subject.plan else subject.table.header.data if subject.table else {}
     found += [f"{str(data[name])[0].upper()}{str(data[name])[1:]}." for name in ("caution", "shift") if data.get(name)]
     if subject.table is not None and subject.table.missing:

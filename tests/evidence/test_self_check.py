@@ -37,7 +37,7 @@ def test_lines_give_rank_and_bias_of_each_model() -> None:
 
 @pytest.mark.parametrize(("rank", "bias"), [(0.5, 0.0), (0.9, 2.30), (0.9, -2.30), (None, None)])
 def test_a_table_that_predicts_well_enough_has_no_warning(rank: float | None, bias: float | None) -> None:
-    assert self_check_warnings(finish(rank, bias)) == []
+    assert self_check_warnings(finish(rank, bias), method="measure") == []
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,9 @@ def test_a_table_that_predicts_well_enough_has_no_warning(rank: float | None, bi
     ],
 )
 def test_a_table_that_is_wildly_off_has_one(rank: float, bias: float, words: str) -> None:
-    (line,) = self_check_warnings(finish(rank, bias))
-    assert line.startswith(f"the sensitivities predict whole plans poorly: on 12 random plans {words}; ")
+    for method, advice in (("measure", "more samples"), ("fisher", "--method measure or more samples")):
+        (line,) = self_check_warnings(finish(rank, bias), method=method)
+        assert line == (
+            f"the sensitivities predict whole plans poorly: on 12 random plans {words}; "
+            f"let `mpq search` measure plans (not --trials 0), and try {advice}"
+        )
