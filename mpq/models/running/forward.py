@@ -44,7 +44,9 @@ class Outputs(tuple[Tensor, ...]):
 
     def detached(self) -> Outputs:
         """The same values without gradients."""
-        return Outputs.of({name: tensor.detach() for name, tensor in zip(self.names, self, strict=True)})
+        made = Outputs.of({name: tensor.detach() for name, tensor in zip(self.names, self, strict=True)})
+        made.complex, made.whole_numbers = self.complex, self.whole_numbers
+        return made
 
 
 def named(outputs: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -65,7 +67,8 @@ def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outp
         ModelError: if no output is a floating-point tensor.
     """
     with _plain_attention():
-        return outputs_of(call(module, batch, gradients=gradients), batch)
+        found = outputs_of(call(module, batch, gradients=gradients), batch)
+    return found if gradients else found.detached()  # an output may be a parameter
 
 
 @contextmanager

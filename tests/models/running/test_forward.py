@@ -60,6 +60,15 @@ def test_no_gradients_are_recorded() -> None:
     assert not output.requires_grad
 
 
+def test_a_parameter_is_an_output_without_gradients() -> None:
+    scale = nn.Parameter(torch.ones(2, 3))
+    found = forward(Returns({"scale": scale, "count": torch.tensor([1, 2])}), Batch((torch.zeros(2, 3),)))
+    assert not found[0].requires_grad
+    assert torch.equal(found[0], scale)
+    assert (found.names, found.whole_numbers) == (("scale",), ("count",))
+    assert forward(Returns(scale), Batch((torch.zeros(2, 3),)), gradients=True)[0].requires_grad
+
+
 def test_a_cache_is_not_asked_for_where_the_signature_knows_it() -> None:
     class Cached(nn.Module):
         def forward(self, x: Tensor, use_cache: bool = True) -> Tensor:
