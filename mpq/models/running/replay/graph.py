@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.data.dataset import Batch
 from mpq.models.running.forward import call_errors, outputs_of
+from mpq.models.running.operations import OperationCounter
 from mpq.models.running.replay.tape import Tape
 from mpq.records.layer import Layer
 
@@ -32,15 +32,15 @@ class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module, garbage_collect_values=False)
         self.flops: dict[fx.Node, float] = {}
-        self.counter: FlopCounterMode | None = None
+        self.counter: OperationCounter | None = None
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, counting its floating-point operations when a counter is set."""
         if self.counter is None:
             return super().run_node(n)
-        before = self.counter.get_total_flops()
+        before = self.counter.products
         result = super().run_node(n)
-        self.flops[n] = float(self.counter.get_total_flops() - before)
+        self.flops[n] = self.counter.products - before
         return result
 
 
@@ -56,7 +56,7 @@ class GraphTape(Tape):
     def record(self, batch: Batch) -> None:
         """Run the reference on `batch` and keep the values of its nodes."""
         if not self._recorder.flops:
-            with FlopCounterMode(display=False) as counter:
+            with OperationCounter() as counter:
                 self._recorder.counter = counter
                 self._run(batch, {})
                 self._recorder.counter = None

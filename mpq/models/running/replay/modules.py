@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
 from mpq.data.dataset import Batch
 from mpq.models.running.forward import forward
+from mpq.models.running.operations import OperationCounter
 from mpq.models.running.replay.tape import Tape
 from mpq.records.layer import Layer
 
@@ -53,10 +53,10 @@ class ModuleTape(Tape):
     def record(self, batch: Batch) -> None:
         """Run the reference on `batch` and keep the outputs of its submodules."""
         if self._flops is None:
-            with FlopCounterMode(display=False) as counter:
-                self._pass(batch, counter.get_total_flops)
-            self._flops, self._total = [call.flops for call in self._calls], float(counter.get_total_flops())
-        self._pass(batch, lambda: 0)
+            with OperationCounter() as counter:
+                self._pass(batch, lambda: counter.products)
+            self._flops, self._total = [call.flops for call in self._calls], counter.products
+        self._pass(batch, lambda: 0.0)
         counts: dict[str, int] = {}
         for call in self._calls:
             counts[call.name] = counts.get(call.name, 0) + 1
@@ -87,11 +87,11 @@ class ModuleTape(Tape):
         ready = {index for index, call in enumerate(self._calls) if call.name in self._single and call.end < before}
         return [index for index in sorted(ready) if self._calls[index].parent not in ready]
 
-    def _pass(self, batch: Batch, flops: Callable[[], int]) -> None:
+    def _pass(self, batch: Batch, flops: Callable[[], float]) -> None:
         self._calls, stack, ticks = [], list[int](), iter(range(1 << 60))
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            call = _Call(self._names[id(module)], module, stack[-1] if stack else None, next(ticks), flops=-float(flops()))
+            call = _Call(self._names[id(module)], module, stack[-1] if stack else None, next(ticks), flops=-flops())
             call.inputs = [id(leaf) for leaf in tree_leaves((args, kwargs))]
             stack.append(len(self._calls))
             self._calls.append(call)
@@ -100,7 +100,7 @@ class ModuleTape(Tape):
             call = self._calls[stack.pop()]
             call.fills_inputs = call.inputs != [id(leaf) for leaf in tree_leaves((args, kwargs))]
             call.end, call.output = next(ticks), _copied(output)
-            call.flops += float(flops())
+            call.flops += flops()
             call.versions = [tensor._version for tensor in _tensors(output) or ()]
 
         children = [child for child in self._module.modules() if child is not self._module]
