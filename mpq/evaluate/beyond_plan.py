@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mpq.models.running.metric_registry import EVALUATED
+from mpq.models.running.metric_registry import COMBINED, EVALUATED, Evaluated
 from mpq.records.evaluation import Evaluation
 
 TIMES = 3.0
@@ -19,7 +19,8 @@ def beyond_plan(found: Evaluation, evidence: Mapping[str, Any], *, plan: str) ->
         evidence: of the plan.
         plan: its file name.
     """
-    known = EVALUATED.get(str(evidence.get("metric")))
+    name = str(evidence.get("metric"))
+    known = Evaluated(COMBINED) if name == COMBINED else EVALUATED.get(name)
     held_out = (evidence.get("measured") or {}).get("held_out")
     figure = None if known is None else next((each for each in found.figures if each.name == known.figure), None)
     if known is None or figure is None or held_out is None or held_out <= 0:

@@ -18,8 +18,8 @@ from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
-from mpq.models.running.metric_registry import EVALUATED
-from mpq.models.running.metrics import SUPPRESSED, KLDivergence
+from mpq.models.running.metric_registry import COMBINED, EVALUATED
+from mpq.models.running.metrics import SUPPRESSED, CosineDistance, KLDivergence
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
@@ -41,7 +41,8 @@ def evaluate(
 ) -> Evaluation:
     """Metrics of `quantized` next to those of `reference`.
 
-    Always: relative_mse and cosine, over all compared outputs and, if there are several, of each. If an output is logits or probabilities:
+    Always: relative_mse and cosine, the mean over all compared outputs and, if there are several, of each. If there are several, also
+    their combined error, each divided by its spread, as in an analysis. If an output is logits or probabilities:
     kl_divergence (nats; mean, 95% quantile and maximum over samples) and top1_agreement. With labels, or for a language
     model with its own next tokens: accuracy and loss (nats), and perplexity for a language model. Padding never counts.
 
@@ -86,10 +87,12 @@ class _Column:
             for name in suited
         ]
         self.errors: dict[str, list[Tensor]] = {name: [] for name in suited}
+        self._single = True
         self.answers = tuple(Answers(probabilities=part.probabilities) for _ in range(2))
 
     def add(self, expected: Tensor, found: Tensor, batch: Batch) -> None:
         """Compare one batch."""
+        self._single = self._single and expected[0].numel() == 1
         mask = batch.mask.to(expected.device) if self.part.mask and batch.mask is not None else None
         for metric in self._metrics:
             before, after = (expected, found) if EVALUATED[metric.name].classes else self._visible(expected, found)
@@ -107,10 +110,15 @@ class _Column:
         """The errors of all samples."""
         return torch.cat(self.errors[name])
 
+    @property
+    def told(self) -> list[str]:
+        """The metrics that say something: the cosine of single values is 1 or -1."""
+        return [name for name in self.errors if name != CosineDistance.name or not self._single]
+
     def figures(self) -> list[Figure]:
         """One value per metric, and its quantiles; named by the metric alone if only one output has it."""
         found: list[Figure] = []
-        for name in self.errors:
+        for name in self.told:
             known = EVALUATED[name]
             prefix = "" if self._alone or (known.classes and self._only_logits) else f"{self.part.output}."
             values = self.joined(name)
@@ -132,9 +140,13 @@ def _kl_parts(comparison: Comparison) -> int:
 
 def _figures(columns: Sequence[_Column]) -> list[Figure]:
     figures = [figure for column in columns for figure in column.figures()]
+    counted = [column for column in columns if column.part.weight]  # others are the same for all samples
     if len(columns) > 1:
-        over_all = [name for name, each in EVALUATED.items() if not each.classes]
-        figures += [_figure(name, torch.stack([column.joined(name) for column in columns]).mean(0)) for name in over_all]
+        for name in (name for name, each in EVALUATED.items() if not each.classes):
+            joined = [column.joined(name) for column in counted if name in column.told]
+            figures += [_figure(name, torch.stack(joined).mean(0))] if joined else []
+        errors = torch.stack([column.part.weight * column.joined(column.part.metric) for column in counted]).sum(0)
+        figures.append(Figure(COMBINED, float(errors.mean()), stderr=standard_error(errors.numpy())))
     return figures + next((found for column in columns if (found := _compared(*column.answers))), [])
 
 

@@ -15,7 +15,13 @@ from mpq.records.sensitivity import standard_error
 from mpq.recovery.base import Decision, Proposal, State, Step, Task
 
 LEAST_SAMPLES = 2  # one sample alone is never significant
-_SHORT = {"kl_divergence": "KL", "relative_mse": "relative MSE", "top1": "top-1 disagreement", "cosine": "cosine distance"}
+_SHORT = {
+    "kl_divergence": "KL",
+    "relative_mse": "relative MSE",
+    "top1": "top-1 disagreement",
+    "cosine": "cosine distance",
+    "combined": "combined error",
+}
 
 
 @dataclass(frozen=True)

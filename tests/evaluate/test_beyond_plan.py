@@ -24,8 +24,23 @@ def test_three_times_is_the_limit_and_an_agreement_is_an_error_of_what_it_lacks(
     assert (beyond_plan(FOUND, evidence(metric, held_out), plan="p") is not None) == told
 
 
+def test_the_combined_error_of_several_outputs_is_compared_with_the_plans() -> None:
+    found = Evaluation((Figure("relative_mse", 0.1), Figure("combined", 0.02)), 10, "t.pt")
+    line = beyond_plan(found, evidence("combined", 0.005), plan="p")
+    assert line is not None
+    assert line.startswith("combined is 0.02 on this data, 4 times the 0.005 on the held-out samples of p: ")
+    assert beyond_plan(found, evidence("combined", 0.007), plan="p") is None
+
+
 @pytest.mark.parametrize(
-    "known", [{}, evidence("kl_divergence", None), evidence("combined", 1e-9), {"metric": "weight_error", "predicted": 1.0}]
+    "known",
+    [
+        {},
+        evidence("kl_divergence", None),
+        evidence("combined", 1e-9),
+        evidence("other", 1e-9),
+        {"metric": "weight_error", "predicted": 1.0},
+    ],
 )
 def test_a_plan_that_was_not_measured_says_nothing(known: dict[str, Any]) -> None:
     assert beyond_plan(FOUND, known, plan="p") is None

@@ -98,6 +98,39 @@ def test_outputs_that_are_no_logits_have_distances_only() -> None:
     assert found["cosine_similarity"].quantized == pytest.approx(torch.cosine_similarity(a, b).mean().item(), rel=1e-5)
 
 
+class Boxes(nn.Module):
+    """Boxes, one score, and an output that is the same for all samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.boxes, self.score = nn.Linear(8, 4), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"boxes": 5 * self.boxes(x) + 9, "score": self.score(x), "anchors": self.score.weight.expand(len(x), 8)}
+
+
+def test_several_outputs_are_also_compared_together_each_divided_by_its_spread() -> None:
+    before, after = Boxes().eval(), changed(Boxes()).eval()
+    found = mpq.evaluate(before, after, [X])
+    combined, relative = [], []
+    for name in ("boxes", "score"):
+        with torch.no_grad():
+            a, b = before(X)[name].double(), after(X)[name].double()
+        power = a.square().sum(-1)
+        power = power.clamp(min=0.01 * power.quantile(0.75).item())
+        relative.append(((a - b).square().sum(-1) / power).mean().item())
+        spread = ((a - a.mean(0)).square().sum(-1) / power).mean().item()
+        combined.append(0.5 * relative[-1] / spread)
+        assert found[f"{name}.relative_mse"].quantized == pytest.approx(relative[-1], rel=1e-4)
+    assert found["combined"].quantized == pytest.approx(sum(combined), rel=1e-4)
+    assert found["relative_mse"].quantized == pytest.approx(sum(relative) / 2, rel=1e-4)
+    names = [figure.name for figure in found.figures]
+    assert "boxes.cosine_similarity" in names
+    assert "score.cosine_similarity" not in names  # of single values it is 1 or -1
+    assert found["cosine_similarity"].quantized == found["boxes.cosine_similarity"].quantized
+
+
 def test_batches_make_no_difference() -> None:
     whole, parts = (mpq.evaluate(mlp(), changed(mlp()), list(torch.split(X, size))) for size in (20, 3))
     for one, other in zip(whole.figures, parts.figures, strict=True):

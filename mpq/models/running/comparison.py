@@ -8,6 +8,7 @@ input, and every output has an equal share, unless the user gives weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +18,9 @@ from torch import Tensor
 
 from mpq.errors import ModelError, UsageError
 from mpq.models.running.forward import named
-from mpq.models.running.metric_registry import METRICS
+from mpq.models.running.metric_registry import COMBINED, METRICS
 from mpq.models.running.metrics import KLDivergence, Metric, Prepared, RelativeMSE
 
-COMBINED = "combined"
 FLOOR = 0.01
 """Relative errors divide by at least this share of the samples' upper quartile of the squared norm."""
 
@@ -77,6 +77,8 @@ class Part:
 class Comparison(Metric):
     """The weighted sum of the errors of several outputs; with one output, its metric.
 
+    It has the name of a metric only if it is a mean of that metric's errors; errors divided by spreads are "combined".
+
     Args:
         parts: the compared outputs.
     """
@@ -87,7 +89,8 @@ class Comparison(Metric):
         self.parts = tuple(parts)
         self.metrics = tuple(part.made() for part in parts)
         names = {part.metric for part in parts}
-        self.name = names.pop() if len(names) == 1 else COMBINED
+        is_mean = math.isclose(sum(part.weight for part in parts), 1.0, rel_tol=1e-5)
+        self.name = names.pop() if len(names) == 1 and is_mean else COMBINED
         self.has_projection = all(metric.has_projection for metric in self.metrics)  # type: ignore[misc]
 
     def picked(self, outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -141,8 +144,9 @@ def by_relative_error(metric: Metric) -> Metric:
     """The same outputs, all compared by their relative error."""
     if not isinstance(metric, Comparison):
         return RelativeMSE()
-    share = 1 / len(metric.parts)
-    return Comparison([Part(part.output, RelativeMSE.name, share, mask="positions" if part.mask else None) for part in metric.parts])
+    parts = [part for part in metric.parts if part.weight]  # others are the same for all samples
+    share, name = 1 / len(parts), RelativeMSE.name
+    return Comparison([Part(part.output, name, share, floor=part.floor, mask="positions" if part.mask else None) for part in parts])
 
 
 def comparison_from(settings: Mapping[str, Any]) -> Comparison | Metric:

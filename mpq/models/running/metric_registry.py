@@ -47,7 +47,9 @@ EVALUATED: Mapping[str, Evaluated] = {
 }
 """The metrics of an evaluation, in its order."""
 _AGAINST_LABELS = ("accuracy", "loss", "perplexity")
-FIGURES = (*(name for each in EVALUATED.values() for name in (each.figure, *dict(each.quantiles))), *_AGAINST_LABELS)
+COMBINED = "combined"
+"""The error of several outputs, each divided by its spread, so that it is neither nats nor a relative error."""
+FIGURES = (*(name for each in EVALUATED.values() for name in (each.figure, *dict(each.quantiles))), COMBINED, *_AGAINST_LABELS)
 """Every value that an evaluation may have."""
 AGREEMENTS = tuple(each.figure for each in EVALUATED.values() if each.agreement)
 """Values for which 1 is best."""

@@ -6,7 +6,7 @@ import torch
 from mpq.data.batch import Batch
 from mpq.errors import ModelError
 from mpq.models.running.choose_comparison import choose_comparison
-from mpq.models.running.comparison import Comparison, Part, comparison_from
+from mpq.models.running.comparison import Comparison, Part, by_relative_error, comparison_from
 from mpq.models.running.forward import Outputs
 from mpq.models.running.metrics import KLDivergence, RelativeMSE
 from tests.models.running.test_choose_comparison import BATCH, Heads, X, chosen
@@ -27,6 +27,29 @@ def test_a_recorded_comparison_is_the_same_again() -> None:
     assert isinstance(again, Comparison)
     assert again.parts == found.parts
     assert isinstance(comparison_from({"metric": "kl_divergence", "probabilities": True}), KLDivergence)
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ([Part("a", "relative_mse", 7.0)], "combined"),
+        ([Part("a", "relative_mse")], "relative_mse"),
+        ([Part("a", "relative_mse", 1 / 3), Part("b", "relative_mse", 2 / 3)], "relative_mse"),
+        ([Part("a", "relative_mse", 1.089), Part("b", "relative_mse", 12.01)], "combined"),
+        ([Part("a", "relative_mse", 0.5), Part("b", "kl_divergence", 0.5)], "combined"),
+    ],
+)
+def test_only_a_mean_of_one_metric_has_its_name(parts: list[Part], name: str) -> None:
+    assert Comparison(parts).name == name
+
+
+def test_relative_errors_keep_floors_and_leave_out_what_is_the_same_for_all_samples() -> None:
+    found = by_relative_error(
+        Comparison([Part("a", "kl_divergence", 3.0), Part("b", "relative_mse", 2.0, floor=0.5), Part("c", "cosine", 0.0)])
+    )
+    assert isinstance(found, Comparison)
+    assert found.parts == (Part("a", "relative_mse", 0.5), Part("b", "relative_mse", 0.5, floor=0.5))
+    assert found.name == "relative_mse"
 
 
 @pytest.mark.parametrize("low", [-1e4, -1e9, torch.finfo(torch.float32).min, -math.inf])
