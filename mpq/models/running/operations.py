@@ -69,7 +69,7 @@ def _products(packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], res
     if packet in _WITH_SPARSE and sparse:
         return float(2 * sparse[0]._nnz() * result.shape[-1])
     if packet in _FORMULAS:
-        return _FORMULAS[packet](args)
+        return float(_FORMULAS[packet](args))
     if packet in flop_registry:
         return float(flop_registry[packet](*args, **kwargs, out_val=result))
     return 0.0
@@ -106,7 +106,7 @@ def _recurrent(args: tuple[Any, ...]) -> float:
 
 
 def _attention(args: tuple[Any, ...]) -> float:
-    return float(sdpa_flop_count(*(tuple(one.shape) for one in args[:3])))
+    return float(sdpa_flop_count(*(tuple(one.shape) for one in args[:3])))  # type: ignore[no-untyped-call]
 
 
 def _self_attention(args: tuple[Any, ...]) -> float:

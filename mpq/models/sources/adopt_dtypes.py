@@ -1,37 +1,96 @@
-"""Converts a module to the floating dtypes of the checkpoint that it is filled from."""
+"""Converts a module to the floating dtype of the checkpoint that it is filled from, in which it can run.
+
+A checkpoint in one dtype gives it to the whole module. Of several, the module takes the one that holds them all exactly (float32 for
+bfloat16 and float32), because operators refuse operands of different dtypes; only norms of torch, which accept them, keep float32 among
+16-bit weights. A few float64 values among others, fp8 and integers are no dtypes to run in: torch converts them when it loads them, and the
+notes say so. Tensors that the module itself keeps in such a dtype or in complex numbers stay as they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mpq.errors import ModelError
+from mpq.shown import listed
 
-def adopt_dtypes(state: Mapping[str, Any], module: nn.Module) -> None:
-    """Give the module the checkpoint's floating dtypes, in place; tied parameters stay tied.
+COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Dtypes in which operators compute."""
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+_LISTED = 3
+Tensors = Mapping[str, Tensor]
 
-    A tensor with a name that torch converts, such as `weight_g`, passes its dtype to the tensors of the innermost matching module.
-    """
-    given = {name: tensor.dtype for name, tensor in state.items() if isinstance(tensor, Tensor) and tensor.is_floating_point()}
-    if len(set(given.values())) == 1:
-        module.to(next(iter(given.values())))  # computed buffers too, as when a model is cast
-        return
+
+def adopt_dtypes(state: Mapping[str, Any], module: nn.Module) -> list[str]:
+    """Give the module the checkpoint's floating dtype, in place, and return notes on tensors that are converted; tied ones stay tied."""
+    given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     own = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
-    converted = {name: dtype for name, dtype in given.items() if name not in own}
+    norms = {f"{path}.{name}".strip(".") for path, one in module.named_modules() if isinstance(one, _NORMS) for name in one.state_dict()}
+    floats = {name: tensor for name, tensor in given.items() if tensor.dtype in COMPUTED and _is_computed(own.get(name, tensor))}
+    wide = _common(floats, norms)
+    if wide is None:
+        return _notes(given, own)
     for name, tensor in own.items():
-        dtype = given.get(name) or (None if name in state else _nearest(name, converted))
-        if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
+        dtype = floats[name].dtype if name in floats else wide
+        exact = dtype == tensor.dtype == torch.float64 or (name in norms and dtype == torch.float32 and wide.itemsize == 2)
+        if _is_computed(tensor) and not exact and tensor.dtype != wide:
+            tensor.data = tensor.data.to(wide)
+        elif _is_computed(tensor) and exact and tensor.dtype != dtype:
             tensor.data = tensor.data.to(dtype)
+    return _notes(given, own)
 
 
-def _nearest(name: str, dtypes: Mapping[str, torch.dtype]) -> torch.dtype | None:
-    """The dtype below the innermost module on the way to `name` that holds any of `dtypes`; None if there is none, or several."""
-    path = name
-    while "." in path:
-        path = path.rpartition(".")[0]
-        found = {dtype for other, dtype in dtypes.items() if other.startswith(f"{path}.")}
-        if found:
-            return next(iter(found)) if len(found) == 1 else None
-    return None
+def refuse_lost_scales(state: Mapping[str, Any], module: nn.Module, unexpected: tuple[str, ...], *, what: str) -> None:
+    """Refuse codes of another tool's quantized weights, whose scales the module does not have.
+
+    Raises:
+        ModelError: if fp8 or integer values would fill a floating-point tensor, and names of scales are left out.
+    """
+    own = module.state_dict()
+    coded = [name for name, value in state.items() if name in own and isinstance(value, Tensor) and _is_coded(value, own[name])]
+    scales = [name for name in unexpected if "scale" in name.rpartition(".")[2]]
+    if coded and scales:
+        kind = str(state[coded[0]].dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{what}: '{coded[0]}' is {kind} with a scale, '{scales[0]}', that the module does not have: "
+            "multiply weights and scales, and save them in 16 or 32 bits"
+        )
+
+
+def _common(floats: Tensors, norms: set[str]) -> torch.dtype | None:
+    """The dtype that holds all these tensors exactly, except a minority in float64; None if there are none."""
+    counted = [tensor.dtype for name, tensor in floats.items() if name not in norms] or [tensor.dtype for tensor in floats.values()]
+    few = 2 * counted.count(torch.float64) < len(counted)
+    kinds = [dtype for dtype in dict.fromkeys(counted) if dtype != torch.float64 or not few]
+    return reduce(torch.promote_types, kinds) if kinds else None
+
+
+def _notes(given: Tensors, own: Tensors) -> list[str]:
+    """One note for each pair of dtypes in the file and in the module."""
+    changed: dict[tuple[str, str], list[str]] = {}
+    for name, value in given.items():
+        target = own.get(name)
+        if target is not None and target.is_floating_point() and target.dtype != value.dtype:
+            pair = (_named(value.dtype), _named(target.dtype))
+            changed.setdefault(pair, []).append(name)
+    return [
+        f"{len(names)} tensor{'s' if len(names) > 1 else ''} converted from {before} to {after}, in which the module runs: "
+        f"{listed(names, _LISTED)}"
+        for (before, after), names in changed.items()
+    ]
+
+
+def _is_computed(tensor: Tensor) -> bool:
+    return tensor.dtype in COMPUTED
+
+
+def _is_coded(value: Tensor, own: Any) -> bool:
+    return isinstance(own, Tensor) and _is_computed(own) and own.ndim > 0 and not value.is_complex() and value.dtype not in COMPUTED
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from mpq.errors import ModelError, UsageError
-from mpq.models.sources.adopt_dtypes import adopt_dtypes
+from mpq.models.sources.adopt_dtypes import adopt_dtypes, refuse_lost_scales
 from mpq.models.sources.checkpoint_entries import Entry
 from mpq.models.sources.choose_weights import choose_weights, notes_on
 from mpq.models.sources.fit_checkpoint import load_fit
@@ -50,9 +50,10 @@ def build_module(entries: Sequence[Entry], reading: Reading, *, path: Path) -> t
     module = make_module(reading.factory)
     replace_inference_tensors(module)
     fit = choose_weights(entries, module, what=str(path), maker=reading.factory, key=reading.key, allow_unexpected=reading.allow_unexpected)
-    adopt_dtypes({name: value for name, value in fit.state.items() if name not in fit.unexpected}, module)
+    refuse_lost_scales(fit.state, module, fit.unexpected, what=str(path))
+    converted = adopt_dtypes({name: value for name, value in fit.state.items() if name not in fit.unexpected}, module)
     load_fit(fit, module)
-    return module.eval(), notes_on(fit, module, what=str(path), key=reading.key)
+    return module.eval(), (*notes_on(fit, module, what=str(path), key=reading.key), *(f"{path}: {note}" for note in converted))
 
 
 def make_module(factory: str) -> nn.Module:
