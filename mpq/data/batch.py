@@ -34,6 +34,7 @@ class Batch:
         axis: the axis of the tensors that counts the samples. A tensor that has the number of samples only along its rows is cut along its
             rows.
         axes: for every leaf, the axis of its samples; determined from `axis` together with `sampled`.
+        listed: whether the model returns a list with one value for each sample, whose tensors are stacked.
         output_axes: the axis of the samples in outputs by name, if it cannot be determined by `axis` and the number of samples.
 
     Raises:
@@ -49,6 +50,7 @@ class Batch:
     axis: int = 0
     output_axes: Mapping[str, int] = field(default_factory=dict)
     axes: tuple[int, ...] = ()
+    listed: bool = False
 
     def __post_init__(self) -> None:
         if not any(tensor.ndim > (0 if self.whole else self.axis) for tensor in self.tensors):
@@ -107,8 +109,16 @@ class Batch:
     def shapes(self) -> str:
         """Shape of one sample, for people: "[3, 32, 32]", or "input_ids [16], attention_mask [16]"."""
         given = [self._shape(leaf) for leaf in pytree.tree_leaves(self.args) if isinstance(leaf, Tensor)]
-        named = [f"{name} {self._shape(leaf)}" for name, leaf in self.kwargs.items() if isinstance(leaf, Tensor)]
-        return ", ".join(given + named)
+        named = [
+            f"{name} {self._shape(leaf)}"
+            for name, value in self.kwargs.items()
+            for leaf in pytree.tree_leaves(value)
+            if isinstance(leaf, Tensor)
+        ]
+        counts: dict[str, int] = {}
+        for shape in given + named:
+            counts[shape] = counts.get(shape, 0) + 1
+        return ", ".join(shape if count == 1 else f"{count} times {shape}" for shape, count in counts.items())
 
     def _shape(self, tensor: Tensor) -> str:
         return str(list(tensor.shape) if self.whole else list(self.rows(tensor).shape[1:]))
@@ -136,11 +146,11 @@ class Batch:
 
     def as_whole(self) -> Batch:
         """The batch as one sample."""
-        return replace(self, sampled=(), axis=0, whole=True, output_axes={}, mask=None)
+        return replace(self, sampled=(), axis=0, whole=True, output_axes={}, mask=None, listed=False)
 
     def along(self, axis: int) -> Batch:
         """The batch with samples counted along `axis`."""
-        return replace(self, sampled=(), axis=axis, output_axes={}, mask=None)
+        return replace(self, sampled=(), axis=axis, output_axes={}, mask=None, listed=False)
 
     def with_states(self) -> Batch:
         """The batch, cut along the second dimension of tensors that count the samples only there, like states of recurrent layers."""

@@ -57,6 +57,8 @@ def readings(item: Any) -> Iterator[Batch]:
         yield Batch((item,), whole=True)
     elif isinstance(item, (tuple, list)) and item:
         yield from _readings_of_tuple(tuple(item))
+        if isinstance(item, list):  # models of detection take a list of images, or of a dict for each image
+            yield Batch((item,))
     else:
         raise DataError(f"{type(item).__name__} is not a batch: give a tensor, a tuple of tensors, or a dict of tensors")
 

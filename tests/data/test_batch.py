@@ -86,6 +86,11 @@ def test_the_shape_of_a_sample_is_told_without_labels() -> None:
     assert Batch((torch.zeros(5),)).shapes == "[]"
 
 
+def test_shapes_in_containers_are_counted() -> None:
+    batch = Batch(([{"image": torch.zeros(3, 4)}, {"image": torch.zeros(3, 4)}],), {"more": [torch.zeros(3, 1)], "s": "x"}, whole=True)
+    assert batch.shapes == "2 times [3, 4], more [3, 1]"
+
+
 def test_narrow_gives_views() -> None:
     batch = Batch((rows(5),), {}, torch.arange(5))
     cut = batch.narrow(1, 3)

@@ -52,7 +52,8 @@ T = "Tensor"
         (X, [([T], [], False)]),
         ((X,), [([T], [], False)]),
         ((X, Y), [([T], [], True), ([T, T], [], False)]),
-        ([X, Y], [([T], [], True), ([T, T], [], False)]),
+        ([X, Y], [([T], [], True), ([T, T], [], False), (["list"], [], False)]),
+        ([{"image": X}], [(["dict"], [], False), (["list"], [], False)]),
         ((X, Y.view(4, 1)), [([T, T], [], False), ([T], [], True)]),
         ((X, Y[:3]), [([T, T], [], False)]),
         ((X, Y > 1), [([T, T], [], False)]),
@@ -106,7 +107,7 @@ def sizes(content: Any, **limits: Any) -> list[list[int]]:
 
 
 def test_a_list_of_tensors_is_batches_first_and_one_batch_second() -> None:
-    assert sizes([X, X]) == [[4, 4], [4]]
+    assert sizes([X, X]) == [[4, 4], [4], [4]]  # at last as one argument that is a list
 
 
 def test_a_tuple_of_tensors_is_one_batch_first() -> None:
@@ -116,8 +117,8 @@ def test_a_tuple_of_tensors_is_one_batch_first() -> None:
 
 def test_a_list_of_tensors_of_unlike_dtypes_and_as_many_samples_is_one_batch_first() -> None:
     found = list(interpretations([X, Y]))
-    assert [[len(batch.args) for batch in batches] for batches in found] == [[1], [2], [1, 1]]
-    assert [len(batches) for batches in interpretations([X, torch.zeros(3)])] == [2, 1]
+    assert [[len(batch.args) for batch in batches] for batches in found] == [[1], [2], [1], [1, 1]]
+    assert [len(batches) for batches in interpretations([X, torch.zeros(3)])] == [2, 1, 1]
 
 
 def test_pairs_in_a_list_are_batches_with_labels_in_every_reading_of_all_of_them() -> None:

@@ -131,6 +131,23 @@ def test_several_outputs_are_also_compared_together_each_divided_by_its_spread()
     assert found["cosine_similarity"].quantized == found["boxes.cosine_similarity"].quantized
 
 
+class Listed(Boxes):
+    """The same boxes and scores as a list with a dict for each sample."""
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        found = super().forward(x)
+        return [{"boxes": found["boxes"][row], "score": found["score"][row]} for row in range(len(x))]
+
+
+def test_a_list_with_one_value_for_each_sample_is_compared_like_tensors_with_one_row_for_each() -> None:
+    tensors = mpq.evaluate(Boxes().eval(), changed(Boxes()).eval(), [X], outputs=["boxes", "score"])
+    for data in ([X], list(torch.split(X, 3))):
+        found = mpq.evaluate(Listed().eval(), changed(Listed()).eval(), data)
+        for figure in found.figures:
+            assert figure.quantized == pytest.approx(tensors[figure.name].quantized, rel=1e-5)
+        assert "combined" in {figure.name for figure in found.figures}
+
+
 def test_batches_make_no_difference() -> None:
     whole, parts = (mpq.evaluate(mlp(), changed(mlp()), list(torch.split(X, size))) for size in (20, 3))
     for one, other in zip(whole.figures, parts.figures, strict=True):

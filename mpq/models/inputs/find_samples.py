@@ -36,10 +36,12 @@ class Rows:
     Args:
         problem: why they are not; empty if they are.
         output_axes: outputs whose samples are along a different axis than in the inputs, by name.
+        listed: whether the outputs are a list with one value for each sample.
     """
 
     problem: str = ""
     output_axes: Mapping[str, int] = field(default_factory=dict)
+    listed: bool = False
 
 
 def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) -> Rows:
@@ -77,6 +79,9 @@ def _compared(module: nn.Module, together: Batch) -> Rows:
         alone = [_raw(module, together.narrow(place, 1)) for place in range(together.size)]
     except (DataError, ModelError) as error:
         return Rows(str(error))
+    if not together.listed and _is_listed(joint, together.size) and all(_is_listed(one, 1) for one in alone):
+        found = _compared(module, replace(together, listed=True))
+        return Rows() if "the same shapes" in found.problem else replace(found, listed=True)  # others are refused by name
     axes = {name: _sample_axes(joint[name], [one[name] for one in alone if name in one], together) for name in joint}
     heads = compared_by_default(joint)
     if any(len(axes[name]) > 1 for name in heads):
@@ -90,6 +95,11 @@ def _compared(module: nn.Module, together: Batch) -> Rows:
     if worst > 0:
         return Rows(f"its rows influence each other (running one alone changes its outputs by {worst:.2g}, relative to their size)")
     return Rows("", other)
+
+
+def _is_listed(outputs: Mapping[str, Tensor], size: int) -> bool:
+    """Whether outputs are numbered, once for each sample."""
+    return {name.partition(".")[0] for name in outputs} == set(map(str, range(size)))
 
 
 def _sample_axes(joint: Tensor, alone: list[Tensor], batch: Batch) -> list[int]:
@@ -149,10 +159,10 @@ def _is_repeatable(module: nn.Module, batch: Batch) -> bool:
 
 def _raw(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """The outputs that the model returns in its current state."""
-    given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs), whole=True, mask=None)
+    given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs), whole=not batch.listed, mask=None)
     before = kept_state(module)
     try:
-        return {name: output[0].clone() for name, output in named(forward(module, given)).items()}
+        return {name: (output if batch.listed else output[0]).clone() for name, output in named(forward(module, given)).items()}
     finally:
         restore_state(module, changed_state(module, before))
 

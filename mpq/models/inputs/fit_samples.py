@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,7 +71,7 @@ def fit_samples(
         fit = _fit_size(batches, cast, note, model, batch_size)
         found = _examined(batches, fit, model, how)
         if not found.problem:
-            return _with_axes(fit, found.output_axes)
+            return _as_found(fit, found)
         problem = found.problem
         if how.known_rows:
             return _fit_whole(fit.batches, lambda batch: batch, note, model, problem)
@@ -104,7 +104,7 @@ def _examined(batches: Sequence[Batch], fit: Fit, model: LoadedModel, how: Readi
     indices = any(isinstance(leaf, Tensor) and is_integer(leaf) and not sampled for leaf, sampled in leaves)
     unlike = len({batch.size for batch in batches}) > 1
     if unlike or indices or others_matter(model.module, first):
-        return Rows(f"its rows depend on each other (the model does not accept fewer than {fit.fixed_batch})")
+        return Rows(f"it cannot be cut along axis 0 (the model does not accept fewer than {fit.fixed_batch} entries)")
     return Rows()
 
 
@@ -136,11 +136,15 @@ def _fit_arranged(
     found = examine_rows(model.module, fit.batches[0], mask=how.mask)
     if found.problem:
         raise DataError(found.problem)
-    return _with_axes(replace(fit, notes=(*fit.notes, told)), found.output_axes)
+    return _as_found(replace(fit, notes=(*fit.notes, told)), found)
 
 
-def _with_axes(fit: Fit, axes: Mapping[str, int]) -> Fit:
-    return replace(fit, batches=tuple(replace(batch, output_axes=axes) for batch in fit.batches)) if axes else fit
+def _as_found(fit: Fit, found: Rows) -> Fit:
+    if not found.output_axes and not found.listed:
+        return fit
+    batches = tuple(replace(batch, output_axes=found.output_axes, listed=found.listed) for batch in fit.batches)
+    notes = ("the model returns a list with one value for each sample; its tensors are stacked",) if found.listed else ()
+    return replace(fit, batches=batches, notes=(*fit.notes, *notes))
 
 
 def _fit_whole(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: str, model: LoadedModel, why: str) -> Fit:

@@ -201,6 +201,10 @@ def _scaled(
         outputs = named(forward(module, batch))
         seen.append([outputs[part.output].detach() for part in parts])
         used.append(batch)
+    if len(parts) > 1 and sum(one.size for one in used) < 2:
+        raise ModelError(
+            "several outputs are compared by their spread, and one sample has none: give more samples, or choose one by --outputs"
+        )
     made: list[Part] = []
     notes: list[str] = []
     for place, part in enumerate(parts):

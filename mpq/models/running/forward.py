@@ -91,7 +91,7 @@ def outputs_of(result: Any, batch: Batch) -> Outputs:
     Raises:
         ModelError: if there is none.
     """
-    tensors = {name or "output": tensor for name, tensor in _tensors(result, "")}
+    tensors = _stacked(result, batch) if batch.listed else {name or "output": tensor for name, tensor in _tensors(result, "")}
     found = {name: _real(tensor) for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
     if not found:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
@@ -99,6 +99,18 @@ def outputs_of(result: Any, batch: Batch) -> Outputs:
     made.complex = tuple(name for name in found if tensors[name].is_complex())
     made.whole_numbers = tuple(name for name in tensors if name not in found)
     return made
+
+
+def _stacked(result: Any, batch: Batch) -> dict[str, Tensor]:
+    """The tensors in a list with one value for each sample, by name, each with one row per sample."""
+    values = [dict(_tensors(one, "")) for one in result] if isinstance(result, (list, tuple)) else []
+    alike = len({tuple((name, tensor.shape, tensor.dtype) for name, tensor in value.items()) for value in values}) == 1
+    if len(values) != batch.size or not alike:
+        raise ModelError(
+            f"the model returned no list with one value of the same shapes for each of {batch.size} samples: "
+            "wrap it to return one tensor for all samples, such as its scores before detections are selected"
+        )
+    return {name or "output": torch.stack([value[name] for value in values]) for name in values[0]}
 
 
 def _real(output: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ _LOOKUPS = ("embedding", "_embedding_bag", "index", "index_select", "gather", "t
 
 def operations(module: nn.Module, batch: Batch) -> float:
     """Operations of one forward pass over `batch`; a multiply-add counts as two."""
-    with OperationCounter() as counter:
+    counter = OperationCounter()
+    with counter:
         forward(module, batch)
     return counter.total
 

@@ -379,3 +379,29 @@ def test_rows_that_give_no_number_alone_are_no_samples() -> None:
     x = torch.randn(24, 6, generator=torch.Generator().manual_seed(1))
     data = fit_data([x[:8], x[8:16], x[16:]], model=from_module(Standardized().eval()), source="memory")
     assert [batch.whole for batch in data.batches] == [True] * 3
+
+
+class Detector(nn.Module):
+    """Takes a list with a dict for each image, or a tensor of all, and returns a dict for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = nn.Linear(6, 3)
+
+    def forward(self, batch: Any) -> list[dict[str, Tensor]]:
+        x = batch if isinstance(batch, Tensor) else torch.stack([each["x"] for each in batch])
+        return [{"score": row} for row in self.l(x)]
+
+
+def test_a_list_with_one_value_for_each_sample_has_one_row_for_each() -> None:
+    data = fit(Detector(), torch.randn(5, 6))
+    assert (data.samples, data.batches[0].listed, data.batches[0].whole) == (5, True, False)
+    assert data.description == "5 samples of [6]; the model returns a list with one value for each sample; its tensors are stacked"
+    assert not fit(nn.Linear(6, 3), torch.randn(5, 6)).batches[0].listed
+
+
+def test_a_list_of_dicts_may_be_one_argument_of_the_model() -> None:
+    data = fit(Detector(), [[{"x": torch.randn(6)} for _ in range(4)] for _ in range(2)])
+    assert (data.samples, len(data.batches[0].args)) == (2, 1)
+    why = "it cannot be cut along axis 0 (the model does not accept fewer than 6 entries)"
+    assert data.description == f"2 batches of 4 times [6]; one batch is one sample: {why}"

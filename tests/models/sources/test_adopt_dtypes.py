@@ -61,7 +61,7 @@ def test_a_module_keeps_its_own_fp8_float64_and_complex_tensors() -> None:
     state = {**module.state_dict(), "weight": torch.ones(2, 2).half(), "bias": torch.ones(2).half()}
     assert adopt_dtypes(state, module) == []
     assert dtypes(module) == {name: tensor.dtype for name, tensor in state.items()}
-    assert module.phases.tolist() == [1j, 1j]  # type: ignore[operator, union-attr]
+    assert module.phases.tolist() == [1j, 1j]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
