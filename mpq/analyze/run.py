@@ -23,13 +23,14 @@ from mpq.analyze.prepare import prepare
 from mpq.analyze.selfcheck import self_check
 from mpq.analyze.task import Prepared
 from mpq.analyze.together import begun
-from mpq.analyze.unseen_rows import unseen_notes, unseen_rows
+from mpq.analyze.unseen_rows import unseen_rows
 from mpq.analyze.without_data import analyze_without_data
 from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
 from mpq.choices import AnalysisChoices, spelled_out
 from mpq.config import LARGE_MEMORY, AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
 from mpq.errors import UsageError
+from mpq.evidence.rows_reached import reach_lines
 from mpq.formats.activations import CHOICES
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.memory.store import Store
@@ -184,7 +185,7 @@ def _analyze(
             return table
         context.cost["method_seconds"] = time.monotonic() - began
         unseen = unseen_rows(context) if loaded.offload is None else {}
-        context.notes += [*unseen_notes(unseen), *context.variants.notes, *store.notes]
+        context.notes += [*reach_lines({"unseen_rows": unseen}), *context.variants.notes, *store.notes]
         check = self_check(context)
         if ranks.size == 1:
             rounding = list(dict.fromkeys([*rounding, *(scheme for _, scheme in table.activations)]))

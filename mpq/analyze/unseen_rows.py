@@ -72,16 +72,3 @@ def _added(context: Context, layer: Layer, counts: RowCounts) -> Iterator[tuple[
 
     for scheme, error in zip(schemes, context.ranks.each(len(schemes), error_of, pack=float_bytes, unpack=float), strict=True):
         yield str(scheme), float(f"{max(0.0, error - share * context.table.mean(layer.name, scheme)):.6g}")
-
-
-def unseen_notes(facts: dict[str, dict[str, Any]]) -> list[str]:
-    """Notes on how much of each table the calibration data reaches."""
-    lines = []
-    for name, found in facts.items():
-        reach = (
-            f"calibration reaches {found['reached'] / found['rows']:.1%} of the rows of {name} ({found['reached']:,} of {found['rows']:,})"
-        )
-        adds = ", ".join(f"{value:.3g} at {scheme}" for scheme, value in found["adds"].items() if value > 0)
-        term = f"; about {found['share']:.1%} of new lookups hit other rows, which adds {adds}" if adds else ""
-        lines.append(reach + term)
-    return lines

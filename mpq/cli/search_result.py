@@ -78,6 +78,8 @@ def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
         held_out = figure(measured["held_out"], measured["held_out_stderr"])
         lines.append(f"{metric}: {held_out} on held-out samples, measured on the model")
     added = evidence.get("unseen_rows")
+    if evidence.get("reach"):
+        lines.append(str(evidence["reach"]))
     if added is not None:
         lines.append(f"unseen rows add {figure(added)} to the predicted {figure(evidence['predicted'])}")
     lines += _activation_lines(result, metric)

@@ -128,6 +128,7 @@ class EvidenceFacts(Struct):
     outputs: Annotated[list[OutputFacts], Meta(description="the compared outputs, unless that is the main output only")] = []
     predicted: Number | None = None
     unseen_rows: Annotated[Number | None, Meta(description="what table rows that calibration never reached add to it")] = None
+    reach: Annotated[Text, Meta(description="how many rows of tables calibration reached")] = ""
     measured: MeasuredFacts | UnsetType = UNSET
     best_uniform: UniformFacts | UnsetType = UNSET
     optimality_gap: Number | None = None

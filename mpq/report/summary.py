@@ -59,6 +59,8 @@ def warnings(subject: Subject) -> list[str]:
         found += [f"{line[0].upper()}{line[1:]}." for line in self_check_warnings(subject.table.finish, method=method)]
     data = subject.plan.data if subject.plan else subject.table.header.data if subject.table else {}
     found += [f"{str(data[name])[0].upper()}{str(data[name])[1:]}." for name in ("caution", "shift") if data.get(name)]
+    reach = str(subject.plan.evidence.get("reach", "")) if subject.plan is not None else ""
+    found += [f"{reach[0].upper()}{reach[1:]}."] if reach else []
     if subject.table is not None and subject.table.missing:
         missing, whole = len(subject.table.missing), len(subject.table.missing) + len(subject.table.errors)
         found.append(f"The analysis is unfinished: {missing:,} of {whole:,} values are missing. Run mpq analyze again; it resumes.")

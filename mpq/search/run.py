@@ -14,6 +14,7 @@ from mpq.choices import SearchChoices, spelled_out
 from mpq.config import SearchSettings, chosen_settings
 from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
+from mpq.evidence.rows_reached import reach_lines
 from mpq.progress import reported
 from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
 from mpq.records.plan import Plan, plan_for
@@ -233,9 +234,9 @@ class _Run:
         return evidence
 
     def _unseen(self, choice: tuple[int, ...]) -> dict[str, Any]:
-        """The error that unseen rows of tables add to the prediction, if there are any."""
+        """The error that unseen rows of tables add to the prediction, and what calibration reaches, if there are any."""
         added = unseen_rows(self.table, self.problem.schemes(choice))
-        return {} if added is None else {"unseen_rows": rounded(added)}
+        return {} if added is None else {"unseen_rows": rounded(added), "reach": "; ".join(reach_lines(self.table.finish))}
 
     def _proof(self) -> dict[str, Any]:
         """The proofs: the gap of the additive model, and the best plan and bound of the quadratic model if there is one."""

@@ -86,6 +86,7 @@ def test_the_term_is_printed_and_stands_beside_the_prediction_which_stays() -> N
     )
     evidence = search(table, "4bits").plan.evidence
     assert evidence["unseen_rows"] == pytest.approx(unseen_rows(table, search(table, "4bits").plan.layers), rel=1e-3)
+    assert evidence["reach"] == note
     alone = {"table": INT3, "head": INT3}
     assert unseen_rows(table, alone) == facts["adds"]["int3"]
 

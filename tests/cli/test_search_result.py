@@ -22,6 +22,7 @@ def test_what_is_known_of_a_plan_is_said(capsys: pytest.CaptureFixture[str]) -> 
     evidence = {
         "optimality_gap": 0.01,
         "unseen_rows": 0.25,
+        "reach": "calibration reaches 1% of the rows of t",
         "predicted": 0.5,
         "rest": {"dtype": "bf16", "held_out": 0.001, "held_out_stderr": 0.0002},
         "costs": {"latency_ms": {"total": 1.25, "most": 2.0}},
@@ -31,6 +32,7 @@ def test_what_is_known_of_a_plan_is_said(capsys: pytest.CaptureFixture[str]) -> 
     assert text.splitlines() == [
         "chosen: why",
         "table optimum: within 1.00% of the least predicted error; 7 plans measured",
+        "calibration reaches 1% of the rows of t",
         "unseen rows add 0.25 to the predicted 0.5",
         "unquantized tensors in bf16: alone they cost kl_divergence 0.001 ±0.0002 on held-out samples",
         "latency_ms: 1.25 of at most 2",

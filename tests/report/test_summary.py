@@ -65,6 +65,11 @@ def test_a_caution_of_the_data_is_repeated() -> None:
     assert warnings(Subject("x", plan=both)) == ["Only 3 samples.", "Easier samples."]
 
 
+def test_rows_that_calibration_does_not_reach_are_told() -> None:
+    partly = replace(plan(), evidence={**plan().evidence, "reach": "calibration reaches 6.6% of the rows of t"})
+    assert "Calibration reaches 6.6% of the rows of t." in warnings(Subject("x", plan=partly))
+
+
 def test_schemes_that_were_not_measured_are_warned_of() -> None:
     stray = "the chosen scheme was not measured, so the plan's predicted error is not known."
     assert warnings(Subject("x", table=FOUND, plan=plan(b=INT2))) == [f"b: {stray}"]
