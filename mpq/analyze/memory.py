@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mpq.analyze.task import Prepared
 from mpq.calibration.input_moments import LIMIT_BYTES
-from mpq.calibration.memory_parts import moment_bytes
+from mpq.calibration.memory_parts import moment_bytes, too_wide
 from mpq.data.batch import Batch
 from mpq.gradients import weight_changes
 from mpq.models.memory.store import MEMORY_BYTES
@@ -77,7 +77,7 @@ def expected_memory(model: LoadedModel, prepared: Prepared, *, gradients: bool, 
     codes = sum(scheme.stored_bits(layer.matrix) // 8 for layer in layers for scheme in schemes[layer.name])
     kept = min(MEMORY_BYTES, codes) + min(fake_quantized.CACHE_BYTES, 4 * sum(weights))
     kept += min(weight_changes.CACHE_BYTES, 2 * sum(weights)) if gradients else 0
-    moments = [moment_bytes(layer) for layer in layers] if statistics else [0]
+    moments = [0, *(moment_bytes(layer) for layer in layers if statistics and not too_wide(layer))]
     largest = max(layer.weights for layer in layers)
     return Expected(
         held=held_now(),

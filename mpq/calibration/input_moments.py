@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.calibration.accumulate import Moments
-from mpq.calibration.memory_parts import memory_parts
+from mpq.calibration.memory_parts import memory_parts, too_wide
 from mpq.calibration.operands import product
 from mpq.calibration.placement import Placement, place
 from mpq.calibration.statistics_entry import entry_of, from_parts, most_bytes, to_parts
@@ -178,8 +178,8 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
         super().__init__(module, [tensor_of(module, layer.parameters[0]) for layer in layers])
         self._layers = layers
         self._moments = [Moments() for _ in layers]
-        self._reasons: dict[int, str] = {}
-        self._refused: set[int] = set()
+        self._reasons = {number: reason for number, layer in enumerate(layers) if (reason := too_wide(layer))}
+        self._refused = set(self._reasons)
         self.looked_up: set[int] = set()
         self.masks: list[Tensor] = []
         self._places: dict[tuple[Any, ...], Placement | str] = {}
@@ -219,7 +219,7 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
         if not call.on_data or call.copies:
             return
         part = role(call.operation, name, dims=tensor.dim(), arguments=call.arguments)
-        if part.operator == "none":
+        if part.operator == "none" or origin.weight in self._refused:
             return
         if part.operator == "embedding" and tensor.dim() > 2:
             self._refuse(origin.weight, "its matrices are looked up by token")

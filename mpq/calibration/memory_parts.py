@@ -6,6 +6,17 @@ from collections.abc import Iterable, Iterator
 
 from mpq.records.layer import Layer
 
+MOST_BYTES = 8 << 30
+"""Of the moments of one layer; copies of them take about three times as much."""
+
+
+def too_wide(layer: Layer) -> str:
+    """Why the moments of a layer are not collected; empty if they are."""
+    size = moment_bytes(layer)
+    if size <= MOST_BYTES:
+        return ""
+    return f"rows of {layer.matrix[1]:,} weights would take {size / 1e9:.1f} GB of statistics, and {MOST_BYTES / 1e9:.1f} GB are allowed"
+
 
 def memory_parts(layers: Iterable[Layer], limit_bytes: int) -> Iterator[list[Layer]]:
     """Consecutive layers whose moments together fit `limit_bytes`; at least one layer in each part."""

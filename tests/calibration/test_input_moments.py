@@ -235,6 +235,15 @@ def chain() -> tuple[nn.Module, Data, tuple[Layer, ...]]:
     return module, data, discover(module, data.batches).layers
 
 
+def test_rows_too_wide_have_none_and_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpq.calibration.memory_parts.MOST_BYTES", 8 * 5**2)
+    module, x = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 2)).eval(), torch.randn(4, 5)
+    data = make_data([Batch((x,))], source="")
+    found = collect_statistics(module, discover(module, data.batches).layers, data)
+    assert list(found) == ["0"]
+    assert found.fallbacks == {"1": "rows of 6 weights would take 0.0 GB of statistics, and 0.0 GB are allowed"}
+
+
 def test_parts_give_the_same_as_all_at_once() -> None:
     module, data, layers = chain()
     whole = collect_statistics(module, layers, data)

@@ -1,4 +1,4 @@
-from mpq.calibration.memory_parts import experts, memory_parts
+from mpq.calibration.memory_parts import experts, memory_parts, too_wide
 from mpq.records.layer import Layer
 from tests.small import linear
 
@@ -13,3 +13,8 @@ def test_a_part_takes_as_many_consecutive_layers_as_fit_and_at_least_one() -> No
 def test_a_weight_of_three_dimensions_that_is_multiplied_holds_a_matrix_for_each_expert() -> None:
     assert experts(linear("a", 4, 10)) == 1
     assert experts(Layer("e", ("e",), (5, 4, 10), (0, 1), "float32", "matmul", ("e",))) == 5
+
+
+def test_rows_that_would_take_too_much_memory_are_refused_with_the_figures() -> None:
+    assert too_wide(linear("a", 4, 32_768)) == ""
+    assert too_wide(linear("a", 4, 65_536)) == "rows of 65,536 weights would take 34.4 GB of statistics, and 8.6 GB are allowed"
