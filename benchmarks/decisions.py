@@ -26,7 +26,7 @@ from mpq.search.run import problem_for
 from mpq.search.stages.uniform import uniform_plans
 
 BUDGETS = ("4.3bits", "4.5bits", "5bits")
-SIZES = ((96, 32), (48, 16), (24, 8))
+SIZES = ("96+32", "48+16", "24+8")
 Rule = Callable[[Sequence[Finalist], float | None], Finalist]
 
 
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--only", nargs="+", default=["digits", "chars", "resnet20"])
     parser.add_argument("--splits", type=int, default=200)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), help="calibration + held-out samples of a split")
     parser.add_argument("--samples", type=int, default=512, help="of the pool, at most")
     options = parser.parse_args()
     print(
@@ -126,12 +127,13 @@ def main() -> None:
     )
     for case in cases(options.only, options.models):
         pool = Pool(case, options.samples)
-        for sizes in SIZES:
-            if sum(sizes) > pool.samples // 2:
+        for size in options.sizes:
+            calibration, held_out = map(int, size.split("+"))
+            if calibration + held_out > pool.samples // 2:
                 continue
-            found = judge(pool, sizes, options.splits)
+            found = judge(pool, (calibration, held_out), options.splits)
             cells = (f"{name} {np.exp(np.log(v).mean()):.3f} {np.quantile(v, 0.95):.2f}" for name, v in found.items())
-            print(f"{case.name:10} {sizes[0]:3}+{sizes[1]:<3} {'  '.join(cells)}", flush=True)
+            print(f"{case.name:10} {size:7} {'  '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":
