@@ -72,6 +72,7 @@ def command(
     candidates: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="SCHEMES",
             autocompletion=complete.candidates,
             help="Bits (4,8,16), ranges (2..8), schemes (int4-g32, int4-asym, fp16), fine: least error per byte, slower once packed, "
             "or coded: smallest files, as large as int8 once loaded. "
@@ -109,8 +110,10 @@ def command(
             f"{default_of(_DEFAULTS, 'method')}",
         ),
     ] = None,
-    targets: Annotated[list[str] | None, typer.Option(help="Layers to search: exact names, globs, or re:… [default: all]")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Layers to leave unquantized.")] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Layers to search: exact names, globs, or re:… [default: all]")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave unquantized.")] = None,
     activations: Annotated[
         list[str] | None,
         typer.Option(

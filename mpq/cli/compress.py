@@ -56,7 +56,10 @@ def command(
     scope: Annotated[str | None, typer.Option(help="What the budget counts: layers (with their scales) or file. [default: layers]")] = None,
     candidates: Annotated[
         list[str] | None,
-        typer.Option(help=f"Bits, ranges (2..8), schemes, or fine, as for mpq analyze. {default_of(AnalysisSettings(), 'candidates')}"),
+        typer.Option(
+            metavar="SCHEMES",
+            help=f"Bits, ranges (2..8), schemes, or fine, as for mpq analyze. {default_of(AnalysisSettings(), 'candidates')}",
+        ),
     ] = None,
     trials: Annotated[
         int | None,

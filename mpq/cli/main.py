@@ -46,9 +46,10 @@ _COMMANDS = (
 class MpqGroup(TyperGroup):
     """Turns an MpqError into one line on stderr and its exit code."""
 
-    def __init__(self, **choices: Any) -> None:
-        super().__init__(**choices)
-        arrange("", self.params)
+    def get_params(self, ctx: Any) -> Any:
+        """Its options, with those for completion, which typer adds after the group is made."""
+        arrange("", found := super().get_params(ctx))
+        return found
 
     def get_help_option(self, ctx: Any) -> Any:
         """`--help`, which takes no value."""

@@ -28,10 +28,10 @@ TARGETS: Registry[Target] = Registry(
             "a Hugging Face folder with the packed weights, a model card, the plan and the report",
         ),
         "llama.cpp": ("mpq.export.plans.llama_cpp:LlamaCpp", "the file for llama-quantize --tensor-type-file, no weights"),
-        "onnx": ("mpq.export.weights.onnx.target:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
         "modelopt": ("mpq.export.plans.modelopt:ModelOpt", "ModelOpt's PTQ recipe, YAML, no weights"),
-        "pt2": ("mpq.export.weights.pt2:Pt2", "a torch.export archive with packed weights that needs torch alone"),
+        "onnx": ("mpq.export.weights.onnx.target:Onnx", "a graph for ONNX Runtime with int4 and int8 weights"),
         "openvino": ("mpq.export.weights.openvino:OpenVino", "an OpenVINO model, .xml and .bin"),
+        "pt2": ("mpq.export.weights.pt2:Pt2", "a torch.export archive with packed weights that needs torch alone"),
         "torchao": ("mpq.export.plans.torchao:TorchAO", "an FqnToConfig for torchao, JSON, no weights"),
     },
 )

@@ -23,6 +23,13 @@ def test_flags_show_no_word_for_a_value(command: str) -> None:
     printed = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
     assert "--help" in printed
     assert "<bool>" not in printed
+    assert "<list[str" not in printed
+
+
+def test_the_options_for_completion_show_no_word_for_a_value() -> None:
+    printed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    assert "--install-completion" in printed
+    assert "<bool>" not in printed
 
 
 def test_the_first_options_are_those_that_most_people_use() -> None:
