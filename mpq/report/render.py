@@ -135,7 +135,7 @@ def _data(subject: Subject, facts: Facts, bars: list[Any]) -> dict[str, Any]:
 
 def _point(point: Point, index: dict[Scheme, int]) -> dict[str, Any]:
     return {
-        "bits": round(point.effective_bits, 4),
+        "bits": round(point.effective_bits, 6),
         "layers": point.layer_bytes,
         "file": point.file_bytes,
         "error": _plain(point.predicted),

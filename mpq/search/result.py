@@ -53,7 +53,10 @@ class SearchResult:
 
     def rows(self) -> list[dict[str, Any]]:
         """The contents of `frame`, row by row."""
-        return [{"name": (row := each.row()).pop("name"), "uniform": each.uniform, **row} for each in self.finalists]
+        return [
+            {"name": (row := each.row()).pop("name"), "uniform": each.uniform, **row, "effective_bits": each.effective_bits}
+            for each in self.finalists
+        ]
 
 
 def finalist_cells(row: Mapping[str, Any]) -> list[str]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from mpq.search.final_decision import Finalist
@@ -34,6 +36,11 @@ def test_the_frame_has_a_row_for_each_finalist() -> None:
     ]
     assert frame["held_out_stderr"].tolist() == [0.25, 1.0]
     assert UNMEASURED.frame().empty
+
+
+def test_bits_are_rounded_once() -> None:
+    row = replace(FINALISTS[0], effective_bits=4.496452)  # 4.4965 with four places, which would round to 4.497
+    assert finalist_cells(replace(MEASURED, finalists=(row,)).rows()[0])[1] == "4.496"
 
 
 def test_a_finalist_in_texts_and_on_one_line() -> None:
