@@ -80,7 +80,7 @@ def _evidence_lines(result: SearchResult, metric: str) -> list[str]:
     added = evidence.get("unseen_rows")
     if evidence.get("reach"):
         lines.append(str(evidence["reach"]))
-    if added is not None:
+    if added:
         lines.append(f"unseen rows add {figure(added)} to the predicted {figure(evidence['predicted'])}")
     lines += _activation_lines(result, metric)
     rest = evidence.get("rest")

@@ -102,8 +102,10 @@ def _plan(file: Path) -> Shown:
     }
     if evidence and plan.evidence_is_current:
         measured = evidence.get("measured", {})
-        error = figure(measured.get("held_out"), measured.get("held_out_stderr"))
-        facts |= {"evidence": str(evidence.get("decision", "")), "error": f"{evidence.get('metric')} {error} on held-out samples"}
+        error = f"{figure(measured.get('held_out'), measured.get('held_out_stderr'))} on held-out samples"
+        if measured.get("held_out") is None:
+            error = f"{figure(evidence.get('predicted'))} predicted, not measured on held-out samples"
+        facts |= {"evidence": str(evidence.get("decision", "")), "error": f"{evidence.get('metric')} {error}"}
     elif evidence:
         facts["evidence"] = "for other schemes: the layers were edited since; run `mpq search` again, or `mpq eval`"
     data = {

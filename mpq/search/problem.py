@@ -162,9 +162,10 @@ def check_feasible(problem: Problem, *, budget: str, constant: int, weights: int
     """
     low, high = problem.smallest, problem.largest
     if problem.limit < low:
+        fixed = f", at least {constant:,} of them unquantized tensors, program and header" if constant else ""
         raise BudgetError(
             f"budget {budget} cannot be met: with these candidates a plan takes {(low + constant) * 8 / weights:.4g} to "
-            f"{(high + constant) * 8 / weights:.4g} bits per weight ({low + constant:,} to {high + constant:,} bytes)"
+            f"{(high + constant) * 8 / weights:.4g} bits per weight ({low + constant:,} to {high + constant:,} bytes{fixed})"
         )
     for limit in problem.beside:
         least, most = (limit.constant + math.fsum(edge(costs) for costs in limit.costs) for edge in (min, max))

@@ -40,6 +40,11 @@ def test_what_is_known_of_a_plan_is_said(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_unseen_rows_that_add_nothing_are_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
+    evidence = {"optimality_gap": 0.0, "unseen_rows": 0.0, "predicted": 0.5}
+    assert "unseen rows" not in said(capsys, SearchResult(replace(PLAN, evidence=evidence), (), "why", 7))
+
+
 def test_finalists_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     result = search(TABLE, "5bits", measurer=FakeMeasurer(TABLE), trials=2)
     print_result(result, TABLE, limited=False)

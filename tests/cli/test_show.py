@@ -22,6 +22,12 @@ def test_show_says_when_the_layers_were_edited_after_the_search(folder: Path) ->
     assert "evidence: for other schemes: the layers were edited since" in done("show").out
 
 
+def test_show_of_an_unmeasured_plan_names_the_predicted_error(folder: Path) -> None:
+    done("search --budget 4.5bits --trials 0 --output table.yaml")
+    predicted = read_plan("table.yaml").evidence["predicted"]
+    assert f"error: kl_divergence {predicted:.4g} predicted, not measured on held-out samples" in done("show table.yaml").out.splitlines()
+
+
 def test_json_of_a_plan_has_its_layers_and_size(folder: Path) -> None:
     found, plan = json.loads(done("show plan.yaml --json").out), read_plan("plan.yaml")
     assert (found["kind"], found["size"]["file_bytes"], found["evidence_is_current"]) == ("plan", plan.size.file_bytes, True)

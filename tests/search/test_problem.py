@@ -74,5 +74,6 @@ def test_a_limit_below_the_smallest_plan_is_refused_with_the_range() -> None:
     with pytest.raises(BudgetError) as error:
         check_feasible(Problem(groups, 451), budget="4bits (layers)", constant=1000, weights=848)
     assert str(error.value) == (
-        "budget 4bits (layers) cannot be met: with these candidates a plan takes 13.7 to 17.7 bits per weight (1,452 to 1,876 bytes)"
+        "budget 4bits (layers) cannot be met: with these candidates a plan takes 13.7 to 17.7 bits per weight (1,452 to 1,876 bytes, "
+        "at least 1,000 of them unquantized tensors, program and header)"
     )
