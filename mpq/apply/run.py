@@ -31,6 +31,7 @@ from mpq.records.plan import Plan, read_plan
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
+from mpq.recovery.samples import recovery_samples
 from mpq.tensors.fp16_range import fits_range
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -85,7 +86,9 @@ def apply(
     data: Data | Iterable[Any] | None = None,
     recovery: bool = True,
     sequential: bool = True,
+    reconstruct: bool = True,
     tune: bool = True,
+    own_text: int | None = None,
     tune_work: float = TUNE_WORK,
     tune_minutes: float = TUNE_MINUTES,
     allow_unchanged: bool = False,
@@ -104,10 +107,14 @@ def apply(
         data: all samples of the analysis, exactly as given to it. Quantizers that use statistics need them, and so does recovery.
         recovery: run the steps that recover quality at the same size; each is kept only if held-out samples agree. See `mpq/recovery`.
         sequential: False skips the step that quantizes each layer again for the inputs that it will get.
+        reconstruct: False skips the training of one block after another.
         tune: False skips the tuning of scales, codes, biases and norms.
-        tune_work: operations allowed for each of these two steps, in teraflops; if that is too little, they use fewer passes and samples.
-        tune_minutes: emergency stop for each of the two steps; if it stops a step, the result depends on the machine, and the artifact says
-            so.
+        own_text: windows that a language model writes itself, which these steps use in addition to the calibration windows. By default, as
+            many as are missing to 32,768 tokens.
+        tune_work: operations allowed for each of these three steps, in teraflops; if that is too little, they use fewer passes and
+            samples.
+        tune_minutes: emergency stop for each of the three steps; if it stops a step, the result depends on the machine, and the artifact
+            says so.
         allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
         cache: folder where the analysis kept codes and statistics; None computes them again.
         fingerprint: put digests of the weights into spare space of the header, for `mpq verify`.
@@ -116,7 +123,7 @@ def apply(
         on_recovery: gives the progress callback of each recovery step, by its name.
 
     Raises:
-        UsageError: if `tune_work` or `tune_minutes` is not positive.
+        UsageError: if `tune_work` or `tune_minutes` is not positive, or the model cannot write the text that is asked for.
         MismatchError: if the plan belongs to a different model, or its constant part does not match this one.
         ApplyError: if the plan is over its own budget, names unknown layers, gives a layer a scheme that cannot represent its weights, or
         needs data that is not given. OutputError: if the file cannot be written.
@@ -134,13 +141,17 @@ def apply(
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known)
     with _told(on_progress, on_recovery, progress=progress) as (layer_done, step_done):
         source = _Weights(variants, wanted, on_progress=layer_done)
-        off = [step.name for step in STEPS if not recovery or not {"sequential": sequential, "tuning": tune}.get(step.name, True)]
+        on = {"sequential": sequential, "reconstruction": reconstruct, "tuning": tune}
+        off = [step.name for step in STEPS if not recovery or not on.get(step.name, True)]
+        remarks = list[str]()
         hindered = hindrances(loaded.module, None if split is None else split[:2], off)
         if split is None or len(hindered) == len(STEPS):  # so that no quantized weight stays in memory
             recovered = Recovered(State({}), untried(hindered))
         else:
             metric, seed = metric_of(wanted, loaded, split), int(wanted.data["seed"])
-            task = Task(variants, split.calibration, metric, seed, limits, step_done, wanted.activations)
+            samples, remark = recovery_samples(loaded.module, layers, split.calibration, limits, windows=own_text, seed=seed)
+            remarks += [] if remark is None else [remark]
+            task = Task(variants, samples, metric, seed, limits, step_done, wanted.activations)
             rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
             recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
         contents = replace(contents_of(wanted, loaded, layers, recovered, source.one), fingerprint=fingerprint)
@@ -153,7 +164,7 @@ def apply(
         recovered.decisions,
         variants.fallbacks,
         () if allow_unchanged else tuple(source.unchanged),
-        tuple(store.notes),
+        (*store.notes, *remarks),
     )
 
 

@@ -31,22 +31,35 @@ def command(
     recovery: Annotated[
         bool,
         typer.Option(
-            help="Recover quality at the same size: sequential re-quantization, bias correction and tuning. Each is kept only if held-out "
-            "samples agree."
+            help="Recover quality at the same size: sequential re-quantization, bias correction, block reconstruction and tuning. Each is "
+            "kept only if held-out samples agree."
         ),
     ] = True,
     corrections: Annotated[bool, typer.Option(hidden=True, help="The old name of --recovery.")] = True,
     sequential: Annotated[
         bool, typer.Option(help="Quantize each layer once more, for the inputs that the quantized layers before it give.")
     ] = True,
+    reconstruct: Annotated[
+        bool, typer.Option(help="Train one block after another to give the outputs that it gives in the unquantized model.")
+    ] = True,
     tune: Annotated[bool, typer.Option(help="Tune codes, scales, biases and norms toward the unquantized model's outputs.")] = True,
+    own_text: Annotated[
+        int | None,
+        typer.Option(
+            "--own-text",
+            metavar="WINDOWS",
+            show_default=False,
+            help="Windows of text that a language model writes itself, for recovery to use in addition to the calibration data; 0 for "
+            "none. [default: what is missing to 32,768 tokens]",
+        ),
+    ] = None,
     tune_work: Annotated[
         float,
         typer.Option(
             "--tune-work",
             metavar="TERAFLOPS",
-            help="Work allowed for each of --sequential and --tune, in 10^12 floating-point operations. If that is too little, they use "
-            "fewer passes and samples. The result is the same on every machine.",
+            help="Work allowed for each of --sequential, --reconstruct and --tune, in 10^12 floating-point operations. If that is too "
+            "little, they use fewer passes and samples. The result is the same on every machine.",
         ),
     ] = TUNE_WORK,
     tune_minutes: Annotated[
@@ -54,8 +67,8 @@ def command(
         typer.Option(
             "--tune-minutes",
             metavar="MINUTES",
-            help="Emergency stop for each of --sequential and --tune. If it stops a step, the result depends on the machine, and the "
-            "artifact says so.",
+            help="Emergency stop for each of --sequential, --reconstruct and --tune. If it stops a step, the result depends on the "
+            "machine, and the artifact says so.",
         ),
     ] = TUNE_MINUTES,
     allow_unchanged: Annotated[
@@ -132,7 +145,9 @@ def command(
             data=data,
             recovery=recover,
             sequential=sequential,
+            reconstruct=reconstruct,
             tune=tune,
+            own_text=own_text,
             tune_work=tune_work,
             tune_minutes=tune_minutes,
             allow_unchanged=allow_unchanged,

@@ -20,7 +20,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Model": ("model",),
     },
     "apply": {
-        "Recovery": ("recovery", "sequential", "tune", "tune_work", "tune_minutes"),
+        "Recovery": ("recovery", "sequential", "reconstruct", "tune", "own_text", "tune_work", "tune_minutes"),
         "Model": ("model", "shards"),
     },
     "check": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -34,20 +34,25 @@ class Trainable:
         layers: the quantized layers.
         state: to begin with.
         codes: whose codes move.
+        vectors: names of the vectors that move; None moves all that no scheme changes.
 
     Attributes:
         wanted: names in the state dict whose gradients are wanted.
         codes: whether any codes move; they do not where there are too many.
     """
 
-    def __init__(self, module: nn.Module, layers: Iterable[Layer], state: State, *, codes: Codes = "integers") -> None:
+    def __init__(
+        self, module: nn.Module, layers: Iterable[Layer], state: State, *, codes: Codes = "integers", vectors: Collection[str] | None = None
+    ) -> None:
         self._layers = {layer.name: layer for layer in layers}
         self._fixed = dict(state.tensors)
         scaled = {name: w for name, w in state.weights.items() if w.scales is not None and w.scales.dtype == torch.float16}
         self._fixed |= as_parameters({name: w for name, w in state.weights.items() if name not in scaled}, self._layers.values())
         self.codes = codes != "none" and sum(weight.codes.numel() for weight in scaled.values()) <= MOST_CODES
         self._weights = {name: TunedWeight(weight, self._original(module, name), tables=codes == "all") for name, weight in scaled.items()}
-        self._first = {name: state.tensors.get(name, value).detach() for name, value in vectors_of(module, self._layers.values()).items()}
+        moving = vectors_of(module, self._layers.values())
+        moving = moving if vectors is None else {name: moving[name] for name in vectors}
+        self._first = {name: state.tensors.get(name, value).detach() for name, value in moving.items()}
         self._vectors = {name: value.float().clone() for name, value in self._first.items()}
         self._now = dict(scaled)
         self.wanted = [*(self._parameter(name) for name in scaled), *self._vectors]

@@ -19,22 +19,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mpq.data.dataset import Data
-from mpq.errors import UsageError
 from mpq.gradients.error_gradients import error_gradients
 from mpq.models.running.reference import Reference
 from mpq.recovery.base import Progress, Proposal, State, Step, Task
-from mpq.recovery.cost import LEAST_SAMPLES, forward_operations
+from mpq.recovery.passes import planned, rate
 from mpq.recovery.trainable import Trainable
 from mpq.tensors.quantized import QuantizedWeight
 
 PASSES = 16
-LEAST_PASSES = 4  # with fewer passes the rate would fall too fast; fewer samples are used instead
-ASIDE = 0.125  # of the calibration samples
 OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
-_BACKWARD = 3  # operations of a forward and a backward pass, in forward passes
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
-_STEPS = 8  # of a pass, at least, if there are that many samples
 
 
 class Tuning(Step):
@@ -98,7 +92,7 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
         UsageError: if the work allowed is too little for the least number of passes and samples.
     """
     clock, module, layers = task.limits.clock(), task.module, task.layers
-    passes, used, aside = _planned(task)
+    passes, used, aside = planned(task, PASSES)
     now = Trainable(module, layers, state)
     reference, watched = Reference(module, used, task.metric), Reference(module, aside, task.metric)
     best, least, ended = None, float(watched.errors(now.values()).mean()), ""
@@ -110,7 +104,7 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
                 break
             error, gradients = error_gradients(reference, index, now.values(), now.wanted)
             if math.isfinite(error):
-                now.step(gradients, _rate(done / (passes * count)))
+                now.step(gradients, rate(done / (passes * count)))
             done += 1
             if on_progress is not None:
                 on_progress(done, passes * count, f"pass {number} of {passes}")
@@ -121,44 +115,3 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
         if ended:
             break
     return Tuned(*(best or ({}, {})), done / count, passes, used.samples, now.codes, ended)
-
-
-def schedule(one_sample: float, samples: int, work: float) -> tuple[int, int]:
-    """Passes, and samples of each, that keep within the work allowed.
-
-    Args:
-        one_sample: operations of a forward pass for one sample.
-        samples: that there are.
-        work: operations allowed.
-
-    Raises:
-        UsageError: if that is too little.
-    """
-    one_sample *= _BACKWARD
-    passes = int(min(PASSES, work / (one_sample * samples)))
-    if passes >= LEAST_PASSES:
-        return passes, samples
-    most, least = int(work / (one_sample * LEAST_PASSES)), min(LEAST_SAMPLES, samples)
-    if most < least:
-        needed = one_sample * LEAST_PASSES * least
-        raise UsageError(
-            f"{LEAST_PASSES} passes over {least} samples take {needed:.2g} operations, and {work:.2g} are allowed (--tune-work)"
-        )
-    return LEAST_PASSES, most
-
-
-def _planned(task: Task) -> tuple[int, Data, Data]:
-    """The number of passes, the samples to tune on, in the batches of the steps, and those kept aside."""
-    calibration = task.calibration
-    used, aside = calibration.split(ASIDE, task.seed)
-    passes, samples = schedule(forward_operations(task.module, task.layers, used), used.samples, task.limits.work)
-    if samples < used.samples:
-        used, aside = calibration.first(max(2, math.ceil(samples / (1 - ASIDE)))).split(ASIDE, task.seed)
-    if not used.fixed_batch:
-        used = used.rebatch(min(max(batch.size for batch in used.batches), -(-used.samples // _STEPS)))
-    return passes, used, aside
-
-
-def _rate(share: float) -> float:
-    """A factor that falls from one to zero along a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
-    return (1 + math.cos(math.pi * min(1.0, share))) / 2

@@ -14,7 +14,8 @@ from torch import nn
 
 from mpq.data.dataset import Batch
 from mpq.errors import DataError
-from mpq.models.running.forward import accepted, call
+from mpq.models.running.decoding import decodes
+from mpq.models.running.forward import call
 
 _LEAST, _MOST = 5, 200  # rounds
 _PROMPT = 8
@@ -96,7 +97,7 @@ def tokens_per_second(
         unpacked: the packed model with ordinary weights.
     """
     prompt = torch.arange(1, _PROMPT + 1).remainder(vocabulary).unsqueeze(0)
-    if not _decodes(reference, prompt):
+    if not decodes(reference, prompt):
         return None
     models = [model for model in (reference, packed, unpacked) if model is not None]
     steps = [min(found) for found in zip(*((_step(model, prompt, tokens) for model in models) for _ in range(rounds)), strict=True)]
@@ -114,18 +115,6 @@ def fastest(calls: Sequence[Callable[[], Any]], *, seconds: float, clock: Callab
             best[number] = min(best[number], clock() - start)
         rounds += 1
     return best
-
-
-def _decodes(module: nn.Module, prompt: torch.Tensor) -> bool:
-    """Whether a model gives logits of the next token and a cache."""
-    if not {"past_key_values", "use_cache"} <= set(accepted(module)):
-        return False
-    try:
-        found = call(module, Batch((), {"input_ids": prompt, "use_cache": True}))
-    except DataError:  # it needs more than tokens
-        return False
-    logits = getattr(found, "logits", None)
-    return isinstance(logits, torch.Tensor) and logits.ndim == 3 and getattr(found, "past_key_values", None) is not None
 
 
 def _step(module: Any, prompt: torch.Tensor, tokens: int) -> float:

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import mpq
+from mpq.recovery.registry import STEPS
 from tests.cli.typed import done, refused
 
 
@@ -24,9 +25,12 @@ def test_apply_says_what_each_step_of_recovery_did(folder: Path) -> None:
     kept = r"kept for \d+ layers: KL [\d.e-]+ -> [\d.e-]+ on \d+ held-out samples"
     assert re.fullmatch(rf"Sequential re-quantization ({kept}|not kept: KL .*, no significant gain.*) \(\d+ s\)", lines[3])
     assert lines[4].startswith("Bias correction ")
-    assert lines[5] == "Tuning skipped: switched off"
+    assert re.fullmatch(
+        r"Block reconstruction skipped: the model has no blocks that are called one after another as modules \(\d+ s\)", lines[5]
+    )
+    assert lines[6] == "Tuning skipped: switched off"
     found = json.loads(done("apply plan.yaml --no-tune --json").out)["recovery"]
-    assert [step["name"] for step in found] == ["sequential", "bias_correction", "tuning"]
+    assert [step["name"] for step in found] == [step.name for step in STEPS]
     keys = {"name", "title", "kept", "reason", "metric", "before", "after", "stderr", "seconds", "stopped", "details"}
     assert all(step.keys() == keys for step in found)
     assert found[0]["stderr"].keys() == {"before", "after"}
@@ -37,7 +41,7 @@ def test_apply_says_what_each_step_of_recovery_did(folder: Path) -> None:
 @pytest.mark.parametrize("option", ["--no-recovery", "--no-corrections"])
 def test_recovery_is_switched_off_by_its_name_and_by_the_old_one(folder: Path, option: str) -> None:
     steps = json.loads(done(f"apply plan.yaml {option} --json").out)["recovery"]
-    assert [step["reason"] for step in steps] == 3 * ["skipped: switched off"]
+    assert [step["reason"] for step in steps] == len(STEPS) * ["skipped: switched off"]
     assert "--no-corrections" not in done("apply --help").out
     assert "recovery: none" in done("show model.mpq.safetensors").out
 

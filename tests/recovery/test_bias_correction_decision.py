@@ -11,6 +11,7 @@ from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import MismatchError
 from mpq.records.artifact import read_artifact_header
 from mpq.records.plan import Plan
+from mpq.recovery.registry import STEPS
 from tests.recovery.test_bias_correction import convolutional, images
 
 
@@ -75,7 +76,7 @@ def test_corrections_that_do_not_help_are_not_taken(tmp_path: Path, monkeypatch:
 def test_without_data_nothing_is_corrected(tmp_path: Path) -> None:
     module = convolutional()
     done = apply(module, planned(module), tmp_path / "a.mpq.safetensors")
-    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: no data to decide with"]
+    assert [decision.reason for decision in done.decisions] == len(STEPS) * ["skipped: no data to decide with"]
 
 
 def test_other_data_than_the_plans_is_refused(tmp_path: Path) -> None:

@@ -123,12 +123,12 @@ def test_hindered_steps_are_never_asked() -> None:
     ("given", "off", "expected"),
     [
         (None, (), "no data to decide with"),
-        ((data(24), data(24)), ("sequential", "bias_correction", "tuning"), "switched off"),
+        ((data(24), data(24)), tuple(step.name for step in STEPS), "switched off"),
         ((data(24), data(1)), (), "1 held-out sample is too few to decide with"),
     ],
 )
 def test_what_hinders_all_steps_is_known_beforehand(given: tuple[Data, Data] | None, off: tuple[str, ...], expected: str) -> None:
-    assert hindrances(mlp(), given, off) == dict.fromkeys(("sequential", "bias_correction", "tuning"), expected)
+    assert hindrances(mlp(), given, off) == dict.fromkeys((step.name for step in STEPS), expected)
 
 
 def test_a_model_without_biases_hinders_their_correction_alone() -> None:

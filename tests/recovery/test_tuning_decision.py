@@ -14,7 +14,7 @@ from mpq.data.dataset import Data
 from mpq.errors import UsageError
 from mpq.records.artifact import read_artifact_header
 from mpq.records.plan import Plan
-from mpq.recovery.tuning import schedule
+from mpq.recovery.registry import STEPS
 from tests.models.small import data, inputs, mlp
 
 
@@ -88,7 +88,7 @@ def test_what_does_not_help_is_not_taken(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_recovery_means_no_tuning_either(tmp_path: Path) -> None:
     module, plan = planned_mlp()
     done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=many(), recovery=False)
-    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: switched off"]
+    assert [decision.reason for decision in done.decisions] == len(STEPS) * ["skipped: switched off"]
 
 
 def test_without_data_nothing_is_tuned(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_single_held_out_sample_is_too_few_to_judge_by(tmp_path: Path) -> None
     module, few = mlp(), data(3)
     plan = mpq.search(mpq.analyze(module, few, candidates=("int2",), quantizer="rtn", method="weight"), "16bits").plan
     done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=few)
-    assert [decision.reason for decision in done.decisions] == 3 * ["skipped: 1 held-out sample is too few to decide with"]
+    assert [decision.reason for decision in done.decisions] == len(STEPS) * ["skipped: 1 held-out sample is too few to decide with"]
 
 
 def test_the_emergency_stop_is_printed_and_recorded(tmp_path: Path) -> None:
@@ -152,16 +152,6 @@ def test_less_work_means_fewer_passes_on_every_machine_alike(tmp_path: Path, mon
     slow = apply(module, plan, path, data=many(), sequential=False, tune_work=3e-6)
     assert (slow.decision("tuning").seconds or 0) > 100
     assert path.read_bytes() == content
-
-
-def test_work_too_little_for_all_samples_is_spent_on_some() -> None:
-    assert schedule(100.0, 168, 1e9) == (16, 168)
-    assert schedule(100.0, 168, 16 * 3 * 100.0 * 168) == (16, 168)
-    assert schedule(100.0, 168, 5 * 3 * 100.0 * 168) == (5, 168)
-    assert schedule(100.0, 168, 2 * 3 * 100.0 * 168) == (4, 84)
-    assert schedule(100.0, 4, 4 * 3 * 100.0 * 4) == (4, 4)
-    with pytest.raises(UsageError, match=r"^4 passes over 8 samples take 9\.6e\+03 operations, and 9\.5e\+03 are allowed \(--tune-work\)$"):
-        schedule(100.0, 168, 9.5e3)
 
 
 def test_no_time_at_all_is_refused(tmp_path: Path) -> None:

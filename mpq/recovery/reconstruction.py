@@ -1,0 +1,224 @@
+"""Block reconstruction: one block after another is trained to give the outputs that it gives in the unquantized model.
+
+Each block gets the inputs that the quantized blocks before it give, so that it also takes back a part of their errors. What is trained are
+its codes, its scales, and its biases and norms, as in tuning (`recovery/trainable.py`); the loss is the squared difference of the outputs,
+weighted by how much the model's own output depends on it (`recovery/output_weights.py`). BRECQ (Li et al. 2021, arXiv 2102.05426) and
+AutoRound (Cheng et al. 2023, arXiv 2309.05516) do the same for rounding alone. Unlike the error at the model's output, the outputs of a
+block give as many targets as they have values, so that few samples are enough.
+
+A block keeps what it learned only if the loss on samples that are kept aside is less than before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mpq.data.dataset import Batch, Data
+from mpq.errors import ModelError
+from mpq.gradients.error_gradients import differentiable
+from mpq.models.running.habits import habits_of
+from mpq.models.running.swap import swapped, tensor_of
+from mpq.recovery.base import OutOfTimeError, Proposal, State, Step, Task
+from mpq.recovery.blocks import Block, Call, blocks_of, call_of, output_of
+from mpq.recovery.output_weights import by_channel, output_weights
+from mpq.recovery.passes import planned, rate
+from mpq.recovery.trainable import Trainable, vectors_of
+from mpq.shown import first_line
+
+_T = TypeVar("_T")
+
+PASSES = 8
+LIMIT_BYTES = 1 << 30  # of inputs and outputs of a block in memory
+NO_BLOCKS = "the model has no blocks that are called one after another as modules"
+
+
+class Reconstruction(Step):
+    """Codes, scales and vectors of one block after another that follow the gradient of the error at the block's output."""
+
+    name = "reconstruction"
+    title = "Block reconstruction"
+    outputs_decide = True
+
+    def hindrance(self, module: nn.Module, calibration: Data) -> str | None:
+        """Blocks are called without the rest of the model, which may keep state or draw random numbers."""
+        habits = habits_of(module)
+        if habits is not None and (habits.state or habits.seed is not None):
+            return "the model keeps state between calls or draws random numbers"
+        return None
+
+    def propose(self, task: Task, state: State) -> Proposal:
+        """The state after all blocks; those whose loss did not fall on the samples kept aside are unchanged."""
+        if task.calibration.samples < 2:
+            return Proposal(f"{task.calibration.samples} sample is too few to train on")
+        blocks = blocks_of(task.module, task.layers, task.calibration.batches[0])
+        if not blocks:
+            return Proposal(NO_BLOCKS)
+        found = reconstruct(task, state, blocks)
+        details = {"blocks": len(blocks), "kept": found.kept, "passes": found.passes, "samples": found.samples}
+        how = f", {found.passes} passes over {found.samples} samples"
+        how += f", stopped by the limit of {task.limits.told}" if found.stopped else ""
+        if not found.kept:
+            return Proposal(f"no gain on the samples kept aside{how}", details=details, stopped=found.stopped)
+        about = f"for {found.kept} of {len(blocks)} blocks"
+        weights, tensors = _new(found.state.weights, state.weights), _new(found.state.tensors, state.tensors)
+        return Proposal(about, weights, tensors, details, found.stopped, remark=how)
+
+
+def _new(after: Mapping[str, _T], before: Mapping[str, _T]) -> dict[str, _T]:
+    return {name: value for name, value in after.items() if value is not before.get(name)}
+
+
+@dataclass
+class Reconstructed:
+    """The result of block reconstruction.
+
+    Args:
+        state: of the whole model.
+        passes: over the samples.
+        samples: that were trained on.
+        kept: blocks that changed.
+        stopped: whether the emergency stop ended it.
+    """
+
+    state: State
+    passes: int
+    samples: int
+    kept: int = 0
+    stopped: bool = False
+
+
+def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstructed:
+    """Train one block after another; the module is unchanged afterwards.
+
+    Args:
+        task: its calibration samples serve to train on and to choose by.
+        state: to begin with.
+        blocks: of the model, in order.
+
+    Raises:
+        DataError: if there is only one sample.
+        ModelError: if no gradient flows.
+        UsageError: if the work allowed is too little for the least number of passes and samples.
+    """
+    clock = task.limits.clock()
+    report = None if task.progress is None else task.progress(Reconstruction.name)
+    passes, used, aside = planned(task, PASSES, extra=3.0 + len(blocks))
+    used = _fitting(task.module, blocks, used)
+    weights = output_weights(task.module, blocks, used, task.metric, seed=task.seed)
+    found = Reconstructed(state, passes, used.samples)
+    for number, (block, weight) in enumerate(zip(blocks, weights, strict=True)):
+        try:
+            training = _training(task, found.state, block, used, aside, weight)
+            better = training.run(passes, task.seed + number, clock.check)
+        except OutOfTimeError:
+            found.stopped = True
+            break
+        if better is not None:
+            found.state, found.kept = better, found.kept + 1
+        if report is not None:
+            report(number + 1, len(blocks), block.name)
+    return found
+
+
+@dataclass
+class _Samples:
+    """One batch of a block: its arguments in the quantized model, and its output in the unquantized one."""
+
+    batch: Batch
+    call: Call
+    wanted: Tensor
+
+
+@dataclass
+class _Training:
+    """The training of one block.
+
+    Args:
+        module: the whole model, unquantized.
+        block: of it.
+        state: of the whole model.
+        used: samples to train on.
+        aside: samples to choose by.
+        weight: of errors at the block's output, [channels, channels]; None if all count equally.
+    """
+
+    module: nn.Module
+    block: Block
+    state: State
+    used: list[_Samples]
+    aside: list[_Samples]
+    weight: Tensor | None
+    now: Trainable = field(init=False)
+
+    def __post_init__(self) -> None:
+        layers = [layer for layer in self.block.layers if layer.name in self.state.weights]
+        own = State({layer.name: self.state.weights[layer.name] for layer in layers}, self._own(dict(self.state.tensors)))
+        vectors = [name for name in vectors_of(self.module, layers) if self.block.holds(name)]
+        self.now = Trainable(self.module, layers, own, vectors=vectors)
+
+    def run(self, passes: int, seed: int, check: Any) -> State | None:
+        """The whole model's state with the block's best one on the samples kept aside; None if that is the first."""
+        generator = torch.Generator().manual_seed(seed)
+        best, least = None, self.loss(self.aside)
+        steps, done = passes * len(self.used), 0
+        for _ in range(passes if self.now.wanted else 0):
+            for index in torch.randperm(len(self.used), generator=generator).tolist():
+                check()
+                self._step(self.used[index], rate(done / steps))
+                done += 1
+            if (loss := self.loss(self.aside)) < least:
+                best, least = self.now.snapshot(), loss
+        return None if best is None else self.state.changed(*best)
+
+    def loss(self, samples: Sequence[_Samples]) -> float:
+        """The mean loss of some batches."""
+        with swapped(self.module, self._own(self.now.values())), torch.no_grad():
+            losses = [float(self._loss(each)) * each.batch.size for each in samples]
+        mean = math.fsum(losses) / sum(each.batch.size for each in samples)
+        return mean if math.isfinite(mean) else math.inf
+
+    def _step(self, samples: _Samples, share: float) -> None:
+        tensors = {name: tensor_of(self.module, name) for name in self.now.wanted}
+        with swapped(self.module, self._own(self.now.values())), differentiable(self.block.module, tensors.values()), torch.enable_grad():
+            loss = self._loss(samples)
+            try:
+                loss.backward()  # type: ignore[no-untyped-call]
+            except RuntimeError as problem:
+                raise ModelError(f"no gradient flows through '{self.block.name}' ({first_line(problem)})") from problem
+            gradients = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
+        if bool(torch.isfinite(loss.detach())):
+            self.now.step(gradients, share)
+
+    def _loss(self, samples: _Samples) -> Tensor:
+        away = by_channel(samples.call.output(self.block.module) - samples.wanted, self.block, samples.batch)
+        weighted = away if self.weight is None else away @ self.weight
+        return (weighted * away).mean()
+
+    def _own(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in values.items() if self.block.holds(name)}
+
+
+def _training(task: Task, state: State, block: Block, used: Data, aside: Data, weight: Tensor | None) -> _Training:
+    module = task.module
+    wanted = [[output_of(module, block, batch) for batch in data.batches] for data in (used, aside)]
+    with swapped(module, state.values(task.layers)):
+        calls = [[call_of(module, block, batch) for batch in data.batches] for data in (used, aside)]
+    samples = [
+        [_Samples(*each) for each in zip(data.batches, met, goal, strict=True)]
+        for data, met, goal in zip((used, aside), calls, wanted, strict=True)
+    ]
+    return _Training(module, block, state, samples[0], samples[1], weight)
+
+
+def _fitting(module: nn.Module, blocks: Sequence[Block], data: Data) -> Data:
+    """As many of the samples as fit in memory, with the inputs and outputs of the largest block."""
+    batch = data.batches[0]
+    largest = max(call_of(module, block, batch).bytes + output_of(module, block, batch).nbytes for block in (blocks[0], blocks[-1]))
+    most = int(LIMIT_BYTES / largest * batch.size)
+    return data if most >= data.samples else data.first(max(1, most))
