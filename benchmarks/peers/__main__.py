@@ -1,0 +1,119 @@
+"""Whole products side by side: each peer's own model against mpq's artifact of no more bytes, over the linear layers of all blocks.
+
+    python -m benchmarks.peers --models DIR [--only auto_round-w4g32] [--candidates 4,8,16 8,16,fine] [--work FOLDER]
+
+DIR holds stories9m/. Everybody gets the same 32 calibration windows; the error is the KL divergence on the 30 test windows, with its
+standard error. Bytes are those of codes, scales and zero points. Seconds are of CPU time on one thread, for the whole job: for mpq,
+analyze, search without trials, and apply with all its steps. A peer that does not run is reported with its error. Everything is kept in
+FOLDER, so a second call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.peers.base import Peer, PeerError, run
+from benchmarks.quantizer_cases import Case, case
+from mpq.analyze.run import analyze
+from mpq.apply.run import apply
+from mpq.apply.train import stored_state
+from mpq.budget import Budget
+from mpq.models.running.reference import Reference
+from mpq.records.artifact_files import read_header
+from mpq.records.sensitivity import standard_error
+from mpq.search.run import search
+
+_TORCH = ("torch", "transformers", "safetensors", "numpy")
+_AUTO_ROUND = ("auto-round", *_TORCH)
+PEERS = (
+    Peer("auto_round-w4g32", "run_auto_round.py", _AUTO_ROUND, ("4", "32", "200")),
+    Peer("auto_round-w3g32", "run_auto_round.py", _AUTO_ROUND, ("3", "32", "200")),
+    Peer("rtn-w4g32", "run_auto_round.py", _AUTO_ROUND, ("4", "32", "0")),
+    Peer("hqq-w4g64", "run_hqq.py", ("hqq", *_TORCH), ("4", "64")),
+)
+_IGNORED = ("model.embed_tokens", "lm_head")
+_WINDOWS = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    bytes: int
+    bits: float
+    error: float
+    stderr: float
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """For the table."""
+        return f"{self.name:34} {self.bytes:>10,} {self.bits:6.3f}  {self.error:.4f} ±{self.stderr:.4f} {self.seconds:8.0f}"
+
+
+def main() -> None:
+    """Print the table, peer by peer."""
+    options = _options()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    options.work.mkdir(parents=True, exist_ok=True)
+    setting = case("stories9m", options.models, encoder=None, samples=_WINDOWS, tests=None)
+    folder = options.models / "stories9m"
+    windows = options.work / "calibration.pt"
+    torch.save(torch.load(folder / "calibration.pt", weights_only=True)[:_WINDOWS].clone(), windows)
+    print(f"{'':34} {'bytes':>10} {'bits':>6}  {'KL':>14} {'CPU s':>8}")
+    for peer in (peer for peer in PEERS if peer.name in options.only):
+        try:
+            found = run(peer, folder.resolve(), windows.resolve(), options.work.resolve())
+        except PeerError as problem:
+            print(f"{peer.name:34} does not run here: {problem}", flush=True)
+            continue
+        weights = sum(tensor.numel() for tensor in found.weights.values())
+        row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *_error(setting, found.weights), found.seconds)
+        print(row.line, flush=True)
+        for candidates in options.candidates:
+            print(own(setting, candidates, found.bytes, options.work).line, flush=True)
+
+
+def own(setting: Case, candidates: str, size: int, work: Path) -> Row:
+    """mpq's row at no more bytes than `size`."""
+    stem = f"{candidates.replace(',', '+')}.{size}"
+    record, artifact = work / f"{stem}.json", work / f"{stem}.mpq.safetensors"
+    if not record.exists():
+        began, table = time.process_time(), work / f"{candidates.replace(',', '+')}.jsonl"
+        found = analyze(setting.model, setting.calibration, candidates=candidates, method="fisher", ignore=_IGNORED, output=table)
+        plan = search(found, Budget(f"{size}B"), trials=0).plan
+        apply(setting.model, plan, artifact, data=setting.calibration)
+        seconds = time.process_time() - began
+        header = read_header(artifact)
+        values = stored_state(artifact, header, list(header.layers), setting.model).values(header.layers)
+        row = Row(f"  mpq {candidates}", plan.size.layer_bytes, plan.size.effective_bits, *_error(setting, values), seconds)
+        record.write_text(json.dumps(asdict(row)))
+    return Row(**json.loads(record.read_text()))
+
+
+def _error(setting: Case, weights: dict[str, Any]) -> tuple[float, float]:
+    errors = Reference(setting.model.module, setting.test, setting.metric).errors(weights).numpy()
+    return float(errors.mean()), standard_error(errors)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
+    parser.add_argument("--candidates", nargs="+", default=["4,8,16", "8,16,fine"])
+    parser.add_argument("--work", type=Path, default=Path("peers-work"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
