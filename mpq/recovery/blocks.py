@@ -163,20 +163,19 @@ def _candidates(module: nn.Module, layers: Sequence[Layer], names: Mapping[int, 
 
 
 def _inside(name: str, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers that are used only in the module called `name`."""
+    """The layers that belong only to the module called `name`; the layers of a plan do not say where they are used."""
     return tuple(
         layer
         for layer in layers
-        if layer.consumers
-        and all(f"{consumer}.".startswith(f"{name}.") for consumer in layer.consumers)
+        if all(f"{consumer}.".startswith(f"{name}.") for consumer in layer.consumers)
         and all(parameter.startswith(f"{name}.") for parameter in layer.parameters)
     )
 
 
 def _block(name: str, module: nn.Module, layers: Sequence[Layer], output: Tensor) -> Block:
     held = _inside(name, layers)
-    convolutional = any(layer.operator == "conv" for layer in held)
-    return Block(name, module, held, 1 if convolutional and output.ndim > 2 else output.ndim - 1)
+    convolutional = any(len(layer.shape) == output.ndim > 2 for layer in held)
+    return Block(name, module, held, 1 if convolutional else output.ndim - 1)
 
 
 def _copy(leaf: Any) -> Any:

@@ -196,7 +196,7 @@ class _Training:
             self.now.step(gradients, share)
 
     def _loss(self, samples: _Samples) -> Tensor:
-        away = by_channel(samples.call.output(self.block.module) - samples.wanted, self.block, samples.batch)
+        away = by_channel(samples.call.output(self.block.module).float() - samples.wanted.float(), self.block, samples.batch)
         weighted = away if self.weight is None else away @ self.weight
         return (weighted * away).mean()
 

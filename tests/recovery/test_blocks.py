@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -69,6 +70,12 @@ def test_a_pass_ends_at_the_block_and_gives_what_it_got_and_returned() -> None:
         assert torch.equal(call.output(block.module), values)  # the block overwrote a copy
     module.get_submodule("head").register_forward_pre_hook(lambda *_: pytest.fail("the pass went on"))
     call_of(module, blocks[2], batch)
+
+
+def test_layers_of_a_plan_that_do_not_say_where_they_are_used_have_the_same_blocks() -> None:
+    module, blocks, batch = stacked()
+    layers = [replace(layer, consumers=(), operator="other") for layer in discover(module, [batch]).layers]
+    assert [block.name for block in blocks_of(module, layers, batch)] == [block.name for block in blocks]
 
 
 def test_a_child_with_most_layers_is_divided() -> None:
