@@ -110,7 +110,7 @@ def apply(
         reconstruct: False skips the training of one block after another.
         tune: False skips the tuning of scales, codes, biases and norms.
         own_text: windows that a language model writes itself, which these steps use in addition to the calibration windows. By default, as
-            many as are missing to 32,768 tokens.
+            many as are missing to 32,768 tokens, at most eight times as many as given.
         tune_work: operations allowed for each of these three steps, in teraflops; if that is too little, they use fewer passes and
             samples.
         tune_minutes: emergency stop for each of the three steps; if it stops a step, the result depends on the machine, and the artifact

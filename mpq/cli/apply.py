@@ -50,7 +50,7 @@ def command(
             metavar="WINDOWS",
             show_default=False,
             help="Windows of text that a language model writes itself, for recovery to use in addition to the calibration data; 0 for "
-            "none. [default: what is missing to 32,768 tokens]",
+            "none. [default: what is missing to 32,768 tokens, at most 8 times the given]",
         ),
     ] = None,
     tune_work: Annotated[

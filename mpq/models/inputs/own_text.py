@@ -15,13 +15,17 @@ from mpq.data.dataset import Batch, Data, make_data
 from mpq.models.running.decoding import decodes
 
 TOKENS = 32_768  # calibration text of this length is enough
+_MOST = 8  # times as many windows as given
 _WRITTEN_AT_ONCE = 32  # windows
 
 
 def missing_windows(data: Data) -> int:
-    """How many windows are missing until the samples have `TOKENS` tokens; zero if they are not windows of tokens of one length."""
+    """How many windows are missing until the samples have `TOKENS` tokens, at most eight times as many as there are.
+
+    Zero if the samples are not windows of tokens of one length.
+    """
     ids = token_windows(data)
-    return 0 if ids is None else max(0, TOKENS // ids.shape[1] - len(ids))
+    return 0 if ids is None else min(_MOST * len(ids), max(0, TOKENS // ids.shape[1] - len(ids)))
 
 
 def with_own_text(module: nn.Module, data: Data, windows: int, *, seed: int) -> Data | None:

@@ -75,5 +75,6 @@ def test_other_samples_and_other_models_get_no_text() -> None:
 
 
 def test_short_text_is_filled_up() -> None:
-    assert missing_windows(windows(4, 8)) == TOKENS // 8 - 4
+    assert missing_windows(data_from_batches([torch.zeros(100, 64, dtype=torch.int64)])) == TOKENS // 64 - 100
+    assert missing_windows(windows(4, 8)) == 8 * 4
     assert missing_windows(data_from_batches([torch.zeros(1, TOKENS, dtype=torch.int64)])) == 0
