@@ -80,6 +80,7 @@ class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
 
     def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
         super().__init__(module, layers)
+        self._refused, self._reasons = set(), {}  # no statistics are collected, so that no row is too wide
         self.calls: list[tuple[int, Tensor]] = []
         self._before: Tensor | None = None  # kept alive, so that its memory is not reused
 

@@ -208,7 +208,7 @@ def test_nothing_is_written_before_everything_is_decided(tmp_path: Path) -> None
         return progress
 
     mpq.apply(mlp(), mpq.search(table, "16bits").plan, tmp_path / NAME, data=samples, on_progress=report("apply"), on_recovery=report)
-    assert list(dict.fromkeys(seen)) == ["apply", "sequential", "tuning"]
+    assert list(dict.fromkeys(seen)) == ["apply", "sequential", "reconstruction", "tuning"]
 
 
 def test_without_recovery_one_quantized_layer_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

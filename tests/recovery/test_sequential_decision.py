@@ -20,7 +20,7 @@ def planned(module: nn.Module, scheme: str = "int3") -> Plan:
 
 
 def applied(module: nn.Module, plan: Plan, folder: Path, *, sequential: bool, name: str = "a") -> Applied:
-    return apply(module, plan, folder / f"{name}.mpq.safetensors", data=data(256), sequential=sequential, tune=False)
+    return apply(module, plan, folder / f"{name}.mpq.safetensors", data=data(256), sequential=sequential, reconstruct=False, tune=False)
 
 
 def same_tensors(one: Path, other: Path) -> bool:
@@ -73,7 +73,7 @@ def test_the_emergency_stop_is_printed_and_recorded(tmp_path: Path) -> None:
     module = mlp()
     plan = planned(module)
     plain = applied(module, plan, tmp_path, sequential=False, name="b").path
-    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=data(256), tune=False, tune_minutes=1e-9)
+    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=data(256), reconstruct=False, tune=False, tune_minutes=1e-9)
     decided, header = done.decision("sequential"), read_artifact_header(done.path)
     assert (decided.kept, decided.stopped) == (False, True)
     assert decided.reason == "skipped: stopped by the limit of 1e-09 minutes (--tune-minutes), with 1 sets of layers done"
@@ -85,7 +85,7 @@ def test_the_emergency_stop_is_printed_and_recorded(tmp_path: Path) -> None:
 def test_too_little_work_is_said_before_anything_is_done(tmp_path: Path) -> None:
     module = mlp()
     plan = planned(module)
-    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=data(256), tune=False, tune_work=2e-8)
+    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=data(256), reconstruct=False, tune=False, tune_work=2e-8)
     expected = r"skipped: rows of 16 weights would take 9\.8e\+04 operations, and 2\.5e\+03 are allowed for one set of layers .*"
     assert re.fullmatch(expected, done.decision("sequential").reason)
     assert done.decision("sequential").details["left"].keys() == {"3", "5"}
@@ -126,12 +126,14 @@ def test_with_less_work_fewer_samples_are_used_and_that_is_said(tmp_path: Path) 
     table = mpq.analyze(module, samples, candidates=("int3",), quantizer="descent", method="weight", metric="relative_mse")
     plan = mpq.search(table, "16bits").plan
     found = [
-        apply(module, plan, tmp_path / name, data=samples, tune=False, tune_work=1e-6).decision("sequential").details["samples"]
+        apply(module, plan, tmp_path / name, data=samples, reconstruct=False, tune=False, tune_work=1e-6)
+        .decision("sequential")
+        .details["samples"]
         for name in "ab"
     ]
     assert 8 <= found[0] < 768
     assert found[0] == found[1]
-    reason = apply(module, plan, tmp_path / "a", data=samples, tune=False, tune_work=1e-6).decision("sequential").reason
+    reason = apply(module, plan, tmp_path / "a", data=samples, reconstruct=False, tune=False, tune_work=1e-6).decision("sequential").reason
     assert f", on the first {found[0]} of 768 samples" in reason
 
 

@@ -29,7 +29,7 @@ def planned_mlp(scheme: str = "int3") -> tuple[nn.Module, Plan]:
 
 
 def applied(module: nn.Module, plan: Plan, folder: Path, *, tune: bool = True) -> Applied:
-    return apply(module, plan, folder / "a.mpq.safetensors", data=many(), sequential=False, tune=tune)
+    return apply(module, plan, folder / "a.mpq.safetensors", data=many(), sequential=False, reconstruct=False, tune=tune)
 
 
 def fresh_error(module: nn.Module, artifact: Path) -> float:
@@ -131,7 +131,7 @@ def test_a_single_held_out_sample_is_too_few_to_judge_by(tmp_path: Path) -> None
 
 def test_the_emergency_stop_is_printed_and_recorded(tmp_path: Path) -> None:
     module, plan = planned_mlp()
-    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=many(), sequential=False, tune_minutes=1e-9)
+    done = apply(module, plan, tmp_path / "a.mpq.safetensors", data=many(), sequential=False, reconstruct=False, tune_minutes=1e-9)
     decided, header = done.decision("tuning"), read_artifact_header(done.path)
     assert (decided.kept, decided.stopped) == (False, True)
     stop = "stopped by the limit of 1e-09 minutes (--tune-minutes)"
@@ -143,13 +143,13 @@ def test_the_emergency_stop_is_printed_and_recorded(tmp_path: Path) -> None:
 def test_less_work_means_fewer_passes_on_every_machine_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, plan = planned_mlp()
     path = tmp_path / "a.mpq.safetensors"
-    found = apply(module, plan, path, data=many(), sequential=False, tune_work=3e-6)
+    found = apply(module, plan, path, data=many(), sequential=False, reconstruct=False, tune_work=3e-6)
     decided, content = found.decision("tuning"), path.read_bytes()
     assert 4 <= decided.details["passes"] == decided.details["of"] < 16
     assert not decided.stopped
     ticks = itertools.count(0.0, 3.0)  # a machine on which every look at the clock is three seconds later
     monkeypatch.setattr("mpq.recovery.base.time.monotonic", lambda: next(ticks))
-    slow = apply(module, plan, path, data=many(), sequential=False, tune_work=3e-6)
+    slow = apply(module, plan, path, data=many(), sequential=False, reconstruct=False, tune_work=3e-6)
     assert (slow.decision("tuning").seconds or 0) > 100
     assert path.read_bytes() == content
 
@@ -170,6 +170,7 @@ def test_progress_is_reported_step_by_step(tmp_path: Path) -> None:
         tmp_path / "a.mpq.safetensors",
         data=many(),
         sequential=False,
+        reconstruct=False,
         on_recovery=lambda name: lambda *call: seen.append(call),
     )
     assert [done for done, _, _ in seen] == list(range(1, len(seen) + 1))
