@@ -167,13 +167,14 @@ class Journal:
             file.close()
 
 
-def journal_lines(path: Path, *, on_note: Callable[[str], None] | None = None) -> Iterator[tuple[int, bytes]]:
+def journal_lines(path: Path, *, absent: str = "", on_note: Callable[[str], None] | None = None) -> Iterator[tuple[int, bytes]]:
     """The complete lines of a journal and their numbers from 1, one at a time, checked if they have a checksum.
 
     A last line that was cut off by a kill is skipped.
 
     Args:
         path: the journal.
+        absent: what to do if the file cannot be read, for the message.
         on_note: called with a note on what was skipped.
 
     Raises:
@@ -190,7 +191,7 @@ def journal_lines(path: Path, *, on_note: Callable[[str], None] | None = None) -
                     yield number, _checked(last, path, number)
                 last = line
     except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FormatError(f"cannot read {path}: {error.strerror or error}{absent and f'; {absent}'}") from error
     if len(line) > LINE_BYTES:
         raise FormatError(
             f"{path}, line {number + (2 if last else 1)} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again"

@@ -18,7 +18,7 @@ from mpq.files import atomic_write, journal_line, journal_lines
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.duplicates import new_figures
 from mpq.records.layer import Layer
-from mpq.records.sensitivity import NONE, Sensitivity, read_sensitivity
+from mpq.records.sensitivity import ABSENT, NONE, Sensitivity, read_sensitivity
 from mpq.records.sensitivity_file import record_line
 from mpq.shown import cut
 
@@ -87,7 +87,7 @@ def _in_order(files: Sequence[Path], wanted: Sequence[tuple[Layer, Scheme]]) -> 
     found: list[tuple[tuple[bool, int, int], Record, Path]] = []
     for path in files:
         counts: dict[tuple[str, Scheme], int] = {}
-        lines = journal_lines(path)
+        lines = journal_lines(path, absent=ABSENT)
         next(lines)
         for number, line in lines:
             record = dict(record_line(line, f"{path}, line {number}"))

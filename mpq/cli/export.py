@@ -11,7 +11,7 @@ from mpq.cli import complete
 from mpq.cli.card_inputs import HUB, with_card
 from mpq.cli.console import print_json, print_lines, print_table, say
 from mpq.cli.options import Factory, Json, Trust
-from mpq.errors import UsageError
+from mpq.errors import FormatError, UsageError
 from mpq.export.registry import TARGETS
 
 _TARGETS = "; ".join(f"{name}: {summary}" for name, summary in TARGETS.items())
@@ -73,6 +73,9 @@ def command(
 
     Example: mpq export model.mpq.safetensors --to onnx
     """
+    if not source.exists():
+        raise FormatError(f"{source} does not exist: run `mpq apply` first, or name an artifact or a plan")
+
     from mpq.export.base import Options
     from mpq.export.run import export
 

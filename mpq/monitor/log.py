@@ -76,7 +76,7 @@ def read_last(path: Path) -> Line:
         FormatError: if there is none, or it is damaged or from a newer version.
     """
     number, content = 0, b""
-    for number, content in journal_lines(path):  # noqa: B007
+    for number, content in journal_lines(path, absent="name a log of `mpq.monitor`"):  # noqa: B007
         pass
     document = json_document(content, name=f"{path}, line {number}", error=FormatError, remedy=_REMEDY)
     version = document.value.get("mpq_monitor_log") if isinstance(document.value, dict) else None

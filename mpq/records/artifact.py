@@ -249,7 +249,7 @@ def _opened(path: Path) -> tuple[Document, Tensors]:
             length = int.from_bytes(file.read(8), "little")
             raw = file.read(length) if 2 <= length <= min(size - 8, HEADER_BYTES) else b""
     except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FormatError(f"cannot read {path}: {error.strerror or error}; name an artifact, as `mpq apply` writes it") from error
     except ValueError as error:
         raise FormatError(f"cannot read {shown(str(path))}: it is not a file name") from error
     if not raw.startswith(b"{"):

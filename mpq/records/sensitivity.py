@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
 MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # the outputs that are compared by default if a model returns more
+ABSENT = "name a sensitivity file, as `mpq analyze` writes it"
 _COLUMNS = 6  # of a table in a notebook
 NONE: Errors = np.empty(0)
 
@@ -237,7 +238,7 @@ def read_sensitivity(path: Path | str) -> Sensitivity:
     """
     path = Path(path)
     notes: list[str] = []
-    lines = journal_lines(path, on_note=notes.append)
+    lines = journal_lines(path, absent=ABSENT, on_note=notes.append)
     _, first = next(lines)
     header = header_in(header_line(first, f"{path}, line 1"), path)
     table = Sensitivity(header, path=path, first_line=hashlib.sha256(first.rstrip(b"\n")).hexdigest())
@@ -281,4 +282,4 @@ def first_line_sha256(path: Path) -> str:
         with open_file(path) as file:
             return hashlib.sha256(file.readline().rstrip(b"\n")).hexdigest()
     except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror or error}") from error
+        raise FormatError(f"cannot read {path}: {error.strerror or error}; {ABSENT}") from error

@@ -10,6 +10,7 @@ from mpq.cli.main import app
 from mpq.export.registry import TARGETS, target_named
 from mpq.formats.scheme import parse_scheme
 from mpq.records.plan import plan_for, write_plan
+from tests.cli.typed import refused
 from tests.small import REST, linear
 
 
@@ -77,3 +78,9 @@ def test_a_missing_package_names_the_extra(plan: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == "this target needs onnxscript: pip install 'mpq-torch[onnx]'\n"
+
+
+def test_a_file_that_is_not_there_is_named_with_what_it_may_be(fresh: Path) -> None:
+    reason = "a.mpq.safetensors does not exist: run `mpq apply` first, or name an artifact or a plan"
+    assert refused("export a.mpq.safetensors --to onnx", 3) == reason
+    assert not (fresh / "model.onnx").exists()

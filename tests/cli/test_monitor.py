@@ -39,5 +39,8 @@ def test_a_log_like_the_calibration_data_passes_and_another_fails(watched: Path)
 
 def test_what_is_missing_or_unknown_is_one_line(watched: Path) -> None:
     assert refused("monitor watch log.jsonl --against m.mpq.safetensors", 2) == "'watch' is not an action of mpq monitor: write check"
-    assert refused(LINE.replace("log.jsonl", "none.jsonl"), 3) == "cannot read none.jsonl: No such file or directory"
+    assert (
+        refused(LINE.replace("log.jsonl", "none.jsonl"), 3)
+        == "cannot read none.jsonl: No such file or directory; name a log of `mpq.monitor`"
+    )
     assert "none.safetensors" in refused(LINE.replace("m.mpq", "none"), 3)

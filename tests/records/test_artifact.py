@@ -182,7 +182,7 @@ def test_a_header_that_claims_more_than_the_file_holds_is_not_read(tmp_path: Pat
 
 
 def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path / "a") == f"cannot read {tmp_path / 'a'}: No such file or directory"
+    assert refused(tmp_path / "a") == f"cannot read {tmp_path / 'a'}: No such file or directory; name an artifact, as `mpq apply` writes it"
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as error:
         mpq.load(tmp_path / NAME)
-    assert str(error.value) == f"cannot read {tmp_path / NAME}: No such file or directory"
+    assert str(error.value) == f"cannot read {tmp_path / NAME}: No such file or directory; name an artifact, as `mpq apply` writes it"
 
 
 def packed_weights(module: nn.Module) -> dict[str, PackedTensor]:
