@@ -33,6 +33,7 @@ from mpq.shown import first_line
 ExampleInputs = tuple[tuple[Any, ...], dict[str, Any]]
 _WEIGHTS = (torch.float32, torch.float16, torch.bfloat16)
 _XZ_MAGIC = b"\xfd7zXZ"
+_LEAST_WINDOW, _MOST_WINDOW = 1 << 12, 1 << 26
 _STORED = "the program in the artifact"
 _DAMAGED = "the program in the artifact is damaged: write the artifact again with `mpq apply`"
 
@@ -228,7 +229,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _compress(content: bytes) -> bytes:
-    candidates = (lzma.compress(content, check=lzma.CHECK_CRC32, preset=9 | lzma.PRESET_EXTREME), zlib.compress(content, 9))
+    window = max(_LEAST_WINDOW, 1 << (len(content) - 1).bit_length())  # that of the preset is 64 MiB, which takes time and memory to clear
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": min(window, _MOST_WINDOW)}]
+    candidates = (lzma.compress(content, check=lzma.CHECK_CRC32, filters=filters), zlib.compress(content, 9))
     return min(candidates, key=len)
 
 

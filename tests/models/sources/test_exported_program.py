@@ -76,6 +76,7 @@ def test_the_program_is_the_same_bytes_in_every_process_and_holds_no_weights_and
     assert other.stdout.strip() == hashlib.sha256(loaded.program).hexdigest()
     assert len(loaded.program) < archive.stat().st_size / 3
     assert Path(__file__).name.encode() not in lzma.decompress(loaded.program)
+    assert lzma.LZMADecompressor(memlimit=1 << 20).decompress(loaded.program)  # a window of its own size, not of 64 MiB
 
 
 def test_a_rebuilt_module_is_zero_contiguous_and_writable_and_computes_the_same_once_its_weights_are_in(archive: Path) -> None:
