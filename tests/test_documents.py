@@ -2,8 +2,6 @@
 
 import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from mpq.demo.session import STEPS
 from mpq.records.plan import read_plan
 from mpq.schemas import schema
 from tests import documents
+from tests.cli import warm
 from tests.cli.typed import ROOT
 
 DOCS = ROOT / "docs"
@@ -31,6 +30,14 @@ def recipe(title: str, folder: Path) -> Path:
     (section,) = [part for part in re.split(r"^## ", text, flags=re.MULTILINE) if part.startswith(f"{title}\n")]
     (folder / f"{title}.md").write_text(section)
     return folder / f"{title}.md"
+
+
+def printed_by(program: str) -> str:
+    """What a program prints in a process of its own, which must succeed."""
+    process = warm.program(program)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
 
 
 @pytest.mark.parametrize("path", documents.DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -85,9 +92,7 @@ def test_the_recipes_for_vllm_and_torchao_run(tmp_path_factory: pytest.TempPathF
         own = recipe("LLM for torchao", elsewhere)
         documents.run(own, only=("console",))
         ((_, program),) = [block for block in documents.blocks(own) if block[0] == "python"]  # alone, since torchao warns while imported
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
-        assert 0 < float(ran.stdout.removeprefix("KL divergence: ")) < 0.1
+        assert 0 < float(printed_by(program).removeprefix("KL divergence: ")) < 0.1
 
 
 def test_the_recipe_for_ternary_weights_runs_in_a_short_form(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -108,8 +113,7 @@ def test_the_recipe_for_trainer_runs(tmp_path_factory: pytest.TempPathFactory) -
     own = recipe("LLM trained with Trainer", tmp_path_factory.mktemp("recipes"))
     documents.run(own, only=("console",))
     ((_, program),) = [block for block in documents.blocks(own) if block[0] == "python"]  # alone, since Trainer warns while imported
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    printed_by(program)
     assert Path("llama.mpq.safetensors").stat().st_size == read_plan(Path("plan.yaml")).size.file_bytes
 
 

@@ -75,6 +75,11 @@ def run(line: Sequence[str], *, env: Mapping[str, str], **_: Any) -> subprocess.
     return subprocess.CompletedProcess(line, process.returncode, out, err)
 
 
+def program(text: str) -> Warm:
+    """Start a program of several lines."""
+    return Warm(_program, text)
+
+
 @functools.cache
 def context(_: str = "forkserver") -> Any:
     """The server, in place of what `multiprocessing.get_context` gives."""
@@ -111,6 +116,10 @@ def _command(*words: str) -> None:
 
     sys.argv = ["mpq", *words]
     main()
+
+
+def _program(text: str) -> None:
+    exec(compile(text, "<program>", "exec"), {"__name__": "__main__"})
 
 
 def _module(name: str, *words: str) -> None:
