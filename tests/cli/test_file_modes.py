@@ -1,4 +1,7 @@
-"""Every file that a command writes has the mode that the umask leaves, so that whoever serves the model may read it."""
+"""Every file that a command writes has the mode that the umask leaves, so that whoever serves the model may read it.
+
+Exports are tried with one umask, since the files of all come from a staged folder, which tests/export/test_output_place.py tries with both.
+"""
 
 import ast
 import os
@@ -19,7 +22,6 @@ from tests.export.artifacts import by_name, make, save_llama, tokens
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is a umask on POSIX systems")
 _FOR_LANGUAGE_MODELS = {"compressed-tensors", "gguf", "huggingface", "llama.cpp"}
-_SLOW = {"executorch", "openvino"}  # one umask does for these, whose files come from a staged folder as all others
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch.exir"}
 _WRITERS = {
     "export/output_place.py": "staged, which gives every file its mode",
@@ -82,28 +84,16 @@ def test_sensitivity_and_artifact(fresh: Path, mask: int) -> None:
     assert wrong(fresh, mask) == {}
 
 
-@pytest.mark.parametrize("target", sorted(set(TARGETS) - _FOR_LANGUAGE_MODELS - _SLOW))
+@pytest.mark.parametrize("mask", [0o027], indirect=True)
+@pytest.mark.parametrize("target", sorted(set(TARGETS) - _FOR_LANGUAGE_MODELS))
 def test_exports(made: Path, tmp_path: Path, mask: int, target: str) -> None:
-    exported(made, tmp_path, mask, target)
-
-
-@pytest.mark.parametrize("mask", [0o027])
-@pytest.mark.parametrize("target", sorted(_SLOW))
-def test_exports_that_take_longer(made: Path, tmp_path: Path, mask: int, target: str) -> None:
-    before = os.umask(mask)
-    try:
-        exported(made, tmp_path, mask, target)
-    finally:
-        os.umask(before)
-
-
-def exported(made: Path, tmp_path: Path, mask: int, target: str) -> None:
     pytest.importorskip(_PACKAGES.get(target, "torch"))
     export(made / "model.mpq.safetensors", target, tmp_path / f"out{TARGETS.kind(target).ending}", nearest=True)
     assert any(tmp_path.iterdir())
     assert wrong(tmp_path, mask) == {}
 
 
+@pytest.mark.parametrize("mask", [0o027], indirect=True)
 @pytest.mark.parametrize("target", sorted(_FOR_LANGUAGE_MODELS))
 def test_exports_of_language_models(tmp_path: Path, mask: int, target: str) -> None:
     pytest.importorskip("transformers")
