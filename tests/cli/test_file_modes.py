@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from mpq.apply.shard_job import apply_shards
 from mpq.data.dataset import Batch
@@ -44,6 +45,14 @@ _WRITERS = {
     "verify/run.py": "a temporary folder that is only read",
     "verify/worker.py": "in that temporary folder",
 }
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact of one matrix."""
+    folder, inputs = tmp_path_factory.mktemp("small"), torch.zeros(2, 64)
+    torch.export.save(torch.export.export(torch.nn.Linear(64, 32).eval(), (inputs,)), folder / "model.pt2")
+    return make(folder / "model.pt2", Batch((inputs,)), by_name({}, "int8"), folder)[1]
 
 
 @pytest.fixture(params=[0o022, 0o027], ids=["022", "027"])
@@ -86,9 +95,9 @@ def test_sensitivity_and_artifact(fresh: Path, mask: int) -> None:
 
 @pytest.mark.parametrize("mask", [0o027], indirect=True)
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - _FOR_LANGUAGE_MODELS))
-def test_exports(made: Path, tmp_path: Path, mask: int, target: str) -> None:
+def test_exports(small: Path, tmp_path: Path, mask: int, target: str) -> None:
     pytest.importorskip(_PACKAGES.get(target, "torch"))
-    export(made / "model.mpq.safetensors", target, tmp_path / f"out{TARGETS.kind(target).ending}", nearest=True)
+    export(small, target, tmp_path / f"out{TARGETS.kind(target).ending}", nearest=True)
     assert any(tmp_path.iterdir())
     assert wrong(tmp_path, mask) == {}
 

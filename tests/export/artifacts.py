@@ -4,18 +4,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from mpq.apply.plan_layers import plan_layers
 from mpq.apply.run import apply
 from mpq.data.dataset import Batch
+from mpq.export.base import Options
+from mpq.export.run import export
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
 from mpq.models.sources.load import load_model
 from mpq.records.layer import Layer
 from mpq.records.plan import plan_for, write_plan
+from tests.shared import shared
+
+NAMES = {"onnx": "m.onnx", "openvino": "m.xml", "pt2": "m.pt2", "gguf": "m.gguf", "compressed-tensors": "folder"}
 
 LLAMA = {
     "hidden_size": 64,
@@ -68,6 +74,22 @@ def make(
     write_plan(plan, folder / "plan.yaml")
     apply(loaded, plan, folder / "model.mpq.safetensors", allow_unchanged=True)
     return folder / "plan.yaml", folder / "model.mpq.safetensors"
+
+
+def llama_artifact(factory: pytest.TempPathFactory) -> Path:
+    """The artifact of a small language model with a tied head, made once per run."""
+
+    def made(folder: Path) -> None:
+        model = save_llama(folder / "llama", tie_word_embeddings=True, num_hidden_layers=1)
+        make(model, Batch((tokens(),)), by_name({"embed": "int8-g32", "v_proj": "int8-g32"}, "int4-g32"), folder)
+
+    return shared(factory, "llama", made) / "model.mpq.safetensors"
+
+
+def llama_export(factory: pytest.TempPathFactory, target: str) -> Path:
+    """What `llama_artifact` is exported to, alone in its folder, made once per run."""
+    artifact, name, options = llama_artifact(factory), NAMES[target], Options(compare=False, fused=False)
+    return shared(factory, f"llama-{target}", lambda folder: export(artifact, target, folder / name, options=options)) / name
 
 
 def kl_divergence(reference: Tensor, found: Tensor) -> float:

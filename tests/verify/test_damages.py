@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.damages import damages
-from mpq.data.dataset import Batch
-from mpq.export.base import Options
-from mpq.export.run import export
 from mpq.verify.findings import Verification
 from mpq.verify.worker import verified
-from tests.export.artifacts import by_name, make, save_llama, tokens
+from tests.export.artifacts import llama_export
 
 PROGRAMS = {"onnx": "onnxruntime", "compressed-tensors": "transformers", "openvino": "openvino", "pt2": "torch"}
 PACKAGES = {"onnx": "onnxruntime", "compressed-tensors": "compressed_tensors", "openvino": "openvino", "pt2": "torch"}
@@ -28,16 +25,9 @@ CASES = [
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small language model with a tied head, exported to every target."""
-    folder = tmp_path_factory.mktemp("llama")
-    model = save_llama(folder / "llama", tie_word_embeddings=True, num_hidden_layers=1)
-    _, artifact = make(model, Batch((tokens(),)), by_name({"embed": "int8-g32"}, "int4-g32"), folder)
-    made = {}
-    for target, package in PACKAGES.items():
+    for package in PACKAGES.values():
         pytest.importorskip(package)
-        (folder / target).mkdir()
-        ending = {"onnx": "m.onnx", "compressed-tensors": "m", "openvino": "m.xml", "pt2": "m.pt2"}[target]
-        made[target] = export(artifact, target, folder / target / ending, options=Options(compare=False)).path
-    return made
+    return {target: llama_export(tmp_path_factory, target) for target in PACKAGES}
 
 
 def found(export: Path, target: str) -> Verification:

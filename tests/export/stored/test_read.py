@@ -5,38 +5,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from mpq.data.dataset import Batch
 from mpq.errors import FormatError
 from mpq.export.base import Options
 from mpq.export.fingerprint import fingerprint_of
-from mpq.export.run import export
 from mpq.export.source import Source, open_source
 from mpq.export.stored.base import Place
 from mpq.export.stored.read import READERS, held_in
 from mpq.formats.scheme import parse_scheme
 from mpq.records.fingerprint import read_fingerprint
-from tests.export.artifacts import by_name, make, save_llama, tokens
+from tests.export.artifacts import NAMES, llama_artifact, llama_export
 
-NAMES = {"onnx": "m.onnx", "openvino": "m.xml", "pt2": "m.pt2", "gguf": "m.gguf", "compressed-tensors": "folder"}
 PACKAGES = {"onnx": "onnxscript", "openvino": "openvino", "pt2": "torch", "gguf": "gguf", "compressed-tensors": "transformers"}
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llama")
-    model = save_llama(folder / "llama", tie_word_embeddings=True, num_hidden_layers=1)
-    return make(model, Batch((tokens(),)), by_name({"embed": "int8-g32", "v_proj": "int8-g32"}, "int4-g32"), folder)[1]
-
-
-@pytest.fixture(scope="module")
-def source(artifact: Path) -> Source:
-    return open_source(artifact)
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return open_source(llama_artifact(tmp_path_factory))
 
 
 @pytest.mark.parametrize("target", list(NAMES))
-def test_a_reader_gives_the_weights_of_the_artifact(artifact: Path, source: Source, tmp_path: Path, target: str) -> None:
+def test_a_reader_gives_the_weights_of_the_artifact(source: Source, tmp_path_factory: pytest.TempPathFactory, target: str) -> None:
     pytest.importorskip(PACKAGES[target])
-    path = export(artifact, target, tmp_path / NAMES[target], options=Options(compare=False, fused=False)).path
+    path = llama_export(tmp_path_factory, target)
     facts = read_fingerprint(path)
     places = {name: Place(each.place, parse_scheme(each.scheme), (each.matrix[0], each.matrix[1])) for name, each in facts.layers.items()}
     held = held_in(target, path, places.values())
@@ -53,8 +43,8 @@ def test_a_reader_gives_the_weights_of_the_artifact(artifact: Path, source: Sour
     assert embedding.uses == uses.get(target, [])
 
 
-def test_a_fingerprint_is_the_same_again(artifact: Path, source: Source, tmp_path: Path) -> None:
-    path = export(artifact, "pt2", tmp_path / "m.pt2", options=Options(compare=False)).path
+def test_a_fingerprint_is_the_same_again(source: Source, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = llama_export(tmp_path_factory, "pt2")
     again = fingerprint_of(source, "pt2", path, Options())
     assert again == read_fingerprint(path)
     assert (again.inputs[0].shape, again.inputs[0].below, again.ties) == ([2, 6], 100, {"lm_head.weight": "model.embed_tokens.weight"})
