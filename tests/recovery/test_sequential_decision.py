@@ -126,15 +126,13 @@ def test_with_less_work_fewer_samples_are_used_and_that_is_said(tmp_path: Path) 
     table = mpq.analyze(module, samples, candidates=("int3",), quantizer="descent", method="weight", metric="relative_mse")
     plan = mpq.search(table, "16bits").plan
     found = [
-        apply(module, plan, tmp_path / name, data=samples, reconstruct=False, tune=False, tune_work=1e-6)
-        .decision("sequential")
-        .details["samples"]
+        apply(module, plan, tmp_path / name, data=samples, reconstruct=False, tune=False, tune_work=1e-6).decision("sequential")
         for name in "ab"
     ]
-    assert 8 <= found[0] < 768
-    assert found[0] == found[1]
-    reason = apply(module, plan, tmp_path / "a", data=samples, reconstruct=False, tune=False, tune_work=1e-6).decision("sequential").reason
-    assert f", on the first {found[0]} of 768 samples" in reason
+    count = found[0].details["samples"]
+    assert 8 <= count < 768
+    assert found[1].details["samples"] == count
+    assert f", on the first {count} of 768 samples" in found[0].reason
 
 
 def test_outputs_decide_where_the_metric_sees_no_difference(tmp_path: Path) -> None:
