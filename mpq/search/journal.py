@@ -3,7 +3,7 @@
 Optuna's own backend appends to a line that was cut off, which makes the file unreadable, and its lock is a link that stays when its owner
 is killed and blocks the next run. Here, a torn line is removed before appending, each line has a checksum (`writing/checksums.py`; Optuna
 ignores that key), and the lock is one of the operating system, which ends with its process. If the file system has no locks, Optuna's lock
-is used.
+is used. What is noted of a trial is written at once, where a kill cannot undo it, and synced to disk with the line that ends the trial.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import get_lock_file
+from optuna.storages.journal._storage import JournalOperation
 
 from mpq.errors import FormatError, OutputError
 from mpq.files import open_file
@@ -24,6 +25,12 @@ from mpq.writing.checksums import DamageError, cut_torn_end, sealed, unsealed
 from mpq.writing.locks import exclusive, has_locks
 
 REMEDY = "remove it, and the search starts over"
+_NOTES = (
+    JournalOperation.SET_TRIAL_PARAM,
+    JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE,
+    JournalOperation.SET_TRIAL_USER_ATTR,
+    JournalOperation.SET_TRIAL_SYSTEM_ATTR,
+)  # of a trial that has not ended, worth nothing without its end
 
 
 class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
@@ -68,7 +75,7 @@ class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
             raise FormatError(f"{self._path}, line {number + 1} has more than {LINE_BYTES:,} bytes: {REMEDY}")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append lines and sync them to disk, after removing a line that another process did not finish.
+        """Append lines, after removing one that another process did not finish, and sync them if they are more than notes of a trial.
 
         Raises:
             OutputError: if the disk is full or the file has become unwritable.
@@ -78,7 +85,8 @@ class StudyJournal(JournalFileBackend):  # type: ignore[misc,unused-ignore]
                 cut_torn_end(file)
                 file.write(b"".join(sealed(log) for log in logs))
                 file.flush()
-                os.fsync(file.fileno())
+                if not all(log.get("op_code") in _NOTES for log in logs):
+                    os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror or error}; free some space and run the command again, it resumes"

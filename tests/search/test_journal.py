@@ -98,6 +98,19 @@ def test_a_full_disk_is_one_line_and_the_journal_goes_on(tmp_path: Path, monkeyp
     assert [value for value in values(tmp_path) if value is not None] == [1.0, 2.0, 3.0]
 
 
+def test_what_is_noted_of_a_trial_is_synced_with_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = begun(tmp_path)
+    study = optuna.load_study(study_name="a", storage=journal_beside(tmp_path / "a.sensitivity.jsonl"))
+    trial, synced = study.ask(), list[bytes]()
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
+    trial.set_user_attr("error", 0.25)
+    trial.report(0.5, 1)
+    assert synced == []
+    assert b"0.25" in path.read_bytes()
+    study.tell(trial, 3.0)
+    assert synced == [path.read_bytes()]
+
+
 def test_a_journal_of_one_endless_line_or_of_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = begun(tmp_path)
     whole = path.read_bytes()
