@@ -1,11 +1,13 @@
 """An analysis by several ranks, here threads: the same figures, to the bit, as by one."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
+import torch
 
 import mpq
 from mpq.analyze.together import begun
@@ -16,6 +18,13 @@ from mpq.records.sensitivity import Sensitivity
 from tests.models.small import data, mlp
 
 CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "descent"}
+
+
+@pytest.fixture(autouse=True)
+def fast_path() -> Iterator[None]:
+    """Ranks are processes of their own; threads may put the process's fast path of attention back in the wrong order."""
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
 
 
 def analyzed(folder: Path, size: int, method: str, *, resume: bool = False) -> tuple[list[Sensitivity], list[bytes]]:
