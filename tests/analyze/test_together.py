@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import checkpoint
 
 import mpq
 from mpq.analyze.together import begun
@@ -21,10 +22,12 @@ CHOICES: dict[str, Any] = {"candidates": ("2", "4", "8"), "quantizer": "descent"
 
 
 @pytest.fixture(autouse=True)
-def fast_path() -> Iterator[None]:
-    """Ranks are processes of their own; threads may put the process's fast path of attention back in the wrong order."""
+def as_before() -> Iterator[None]:
+    """Ranks are processes of their own; threads may put back what holds for the whole process in the wrong order."""
+    held = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
     yield
     torch.backends.mha.set_fastpath_enabled(True)
+    checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = held  # type: ignore[misc]
 
 
 def analyzed(folder: Path, size: int, method: str, *, resume: bool = False) -> tuple[list[Sensitivity], list[bytes]]:
