@@ -33,8 +33,8 @@ def load_torchscript(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
         ModelError: if the archive is damaged, or could run code or reach files and `trust` is not set.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is not supported", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated", category=Warning)
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is not supported", category=Warning)
         module: nn.Module = _read(lambda: _script(path, trust=trust), path, "TorchScript archive")
     return LoadedModel(module.eval(), "torchscript", sha256, path=path)
 
