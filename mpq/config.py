@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LARGE_MEMORY = 2_000_000_000  # bytes; from here on, an analysis prints the memory that it expects and that it took
 TUNE_MINUTES = 15.0  # emergency stop for each long recovery step
+OWN_TEXT_TOKENS = 32_768  # calibration text of this length is enough; of less, a language model writes what is missing
+OWN_TEXT_TIMES = 8  # at most this many times as many windows as given
 TUNE_WORK = 10.0  # teraflops (10^12 floating-point operations) allowed for each of these steps
 Level = Literal["scales", "codes", "weights"]
 """What moves in a training: scales, biases and norms; the codes of integers, too; all codes."""

@@ -12,7 +12,7 @@ from mpq.cli.console import fallback_lines, print_json, print_lines, progress, p
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
 from mpq.cli.options import Cache, Device, Factory, Json, Trust, cache_folder
-from mpq.config import TUNE_MINUTES, TUNE_WORK
+from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 from mpq.export.registry import TARGETS
 
@@ -50,7 +50,7 @@ def command(
             metavar="WINDOWS",
             show_default=False,
             help="Windows of text that a language model writes itself, for recovery to use in addition to the calibration data; 0 for "
-            "none. [default: what is missing to 32,768 tokens, at most 8 times the given]",
+            f"none. [default: what is missing to {OWN_TEXT_TOKENS:,} tokens, at most {OWN_TEXT_TIMES} times the given]",
         ),
     ] = None,
     tune_work: Annotated[

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS
 from mpq.data.dataset import Batch, Data, make_data
+from mpq.models.memory.devices import device_of
 from mpq.models.running.decoding import decodes
 
-TOKENS = 32_768  # calibration text of this length is enough
-_MOST = 8  # times as many windows as given
 _WRITTEN_AT_ONCE = 32  # windows
 
 
 def missing_windows(data: Data) -> int:
-    """How many windows are missing until the samples have `TOKENS` tokens, at most eight times as many as there are.
+    """How many windows are missing until the samples have `OWN_TEXT_TOKENS` tokens, at most `OWN_TEXT_TIMES` times as many as there are.
 
     Zero if the samples are not windows of tokens of one length.
     """
     ids = token_windows(data)
-    return 0 if ids is None else min(_MOST * len(ids), max(0, TOKENS // ids.shape[1] - len(ids)))
+    return 0 if ids is None else min(OWN_TEXT_TIMES * len(ids), max(0, OWN_TEXT_TOKENS // ids.shape[1] - len(ids)))
 
 
 def with_own_text(module: nn.Module, data: Data, windows: int, *, seed: int) -> Data | None:
@@ -79,10 +79,10 @@ def _like(batch: Batch, tokens: Tensor) -> Batch:
 
 def _written(module: Any, first: Tensor, length: int, generator: torch.Generator) -> Tensor:
     """Windows that begin with `first` [windows, 1], [windows, length]."""
-    ids, past = [first], None
+    ids, past = [first.to(device_of(module))], None
     with torch.inference_mode():
         while len(ids) < length:
             found = module(input_ids=ids[-1], past_key_values=past, use_cache=True)
             chances, past = found.logits[:, -1].float().softmax(-1).cpu(), found.past_key_values
-            ids.append(torch.multinomial(chances, 1, generator=generator).to(first))
-    return torch.cat(ids, 1).clone()
+            ids.append(torch.multinomial(chances, 1, generator=generator).to(ids[0]))
+    return torch.cat(ids, 1).to(first.device).clone()

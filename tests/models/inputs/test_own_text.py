@@ -4,9 +4,12 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mpq.config import OWN_TEXT_TOKENS as TOKENS
 from mpq.data.batch import Batch
 from mpq.data.dataset import Data, data_from_batches, make_data
-from mpq.models.inputs.own_text import TOKENS, missing_windows, token_windows, with_own_text
+from mpq.models.inputs.own_text import missing_windows, token_windows, with_own_text
+from mpq.models.memory.devices import move
+from tests.fake_device import fake_device
 
 
 def writer() -> nn.Module:
@@ -78,3 +81,14 @@ def test_short_text_is_filled_up() -> None:
     assert missing_windows(data_from_batches([torch.zeros(100, 64, dtype=torch.int64)])) == TOKENS // 64 - 100
     assert missing_windows(windows(4, 8)) == 8 * 4
     assert missing_windows(data_from_batches([torch.zeros(1, TOKENS, dtype=torch.int64)])) == 0
+
+
+def test_a_model_on_a_device_writes_there() -> None:
+    expected = with_own_text(writer(), windows(5), 8, seed=1)
+    with fake_device() as device:
+        module = writer()
+        move(module, device)
+        found = with_own_text(module, windows(5), 8, seed=1)
+    assert expected is not None
+    assert found is not None
+    assert found.sha256 == expected.sha256
