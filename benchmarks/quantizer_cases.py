@@ -115,10 +115,19 @@ def _resnet20(folder: Path, samples: int, tests: int) -> Case:
     calibration = load_data(str(folder / "cifar10" / "calibration.pt"), model=model, num_samples=samples)
     archive = np.load(folder / "cifar10" / "cifar10.npz")
     images, labels = (next(archive[key] for key in archive.files if "test" in key and archive[key].ndim == ndim) for ndim in (4, 1))
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    inputs = (torch.from_numpy(images[:tests]).float() / 255 - mean) / deviation
-    test = fit_data((inputs, torch.from_numpy(labels[:tests]).long()), model=model, source="cifar10 test", batch_size=250)
+    test = fit_data(
+        (normalized(torch.from_numpy(images[:tests])), torch.from_numpy(labels[:tests]).long()),
+        model=model,
+        source="cifar10 test",
+        batch_size=250,
+    )
     return Case(model, calibration, test, KLDivergence(), "accuracy", right, lambda right: float(right.mean()))
+
+
+def normalized(images: Tensor) -> Tensor:
+    """What ResNet-20 takes, from bytes [images, 3, height, width]."""
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    return (images.float() / 255 - mean) / deviation
 
 
 def right(logits: Tensor, batch: Batch) -> Tensor:

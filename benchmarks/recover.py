@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quantizer_cases import Case, Judge, case, own_text
+from benchmarks.quantizer_cases import Case, Judge, case, normalized, own_text
 from mpq.analyze.run import analyze
 from mpq.apply.run import apply
 from mpq.apply.train import stored_state, train_artifact
@@ -130,10 +130,7 @@ def _training_data(name: str, setting: Case, options: argparse.Namespace) -> Dat
         path = str(options.models / name / "sampled.pt")
         return load_data(path, model=setting.model, num_samples=options.train, batch_size=options.batch_size)
     images = torch.from_numpy(np.load(options.models / "cifar10" / "cifar10.npz")["train_images"][512 : 512 + (options.train or 1488)])
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    return fit_data(
-        (images.float() / 255 - mean) / deviation, model=setting.model, source="train images", batch_size=options.batch_size or 32
-    )
+    return fit_data(normalized(images), model=setting.model, source="train images", batch_size=options.batch_size or 32)
 
 
 def _options() -> argparse.Namespace:

@@ -12,6 +12,7 @@ import torch
 
 import mpq
 from benchmarks.analyze import own_text
+from benchmarks.quantizer_cases import normalized
 from mpq.data.dataset import Data, make_data
 from mpq.demo import demo_files
 from mpq.models.inputs.fit_to_model import fit_data
@@ -47,8 +48,7 @@ def cases(only: list[str], models: Path | None) -> Iterator[Case]:
         model = mpq.load_model(models / "cifar10" / "resnet20.pt2")
         content = np.load(models / "cifar10" / "cifar10.npz")
         images = next(content[key] for key in content if "test" in key and content[key].ndim == 4)
-        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        parts = ((torch.from_numpy(part).float() / 255 - mean) / deviation for part in (images[:1024], images[2000:6000]))
+        parts = (normalized(torch.from_numpy(part)) for part in (images[:1024], images[2000:6000]))
         yield Case("resnet20", model, *(fit_data(part, model=model, source="images") for part in parts))
     if "stories15m" in only:
         model = mpq.load_model(models / "stories15m")

@@ -172,13 +172,18 @@ class InputWatch(Watch):  # type: ignore[no-untyped-call]
     Attributes:
         masks: which positions of the batch at hand are not padding; vectors at the others are left out.
         looked_up: the numbers of the layers that are tables.
+
+    Args:
+        module: the model.
+        layers: whose inputs are wanted.
+        summed: whether moments are collected; then layers whose moments would take too much memory are refused.
     """
 
-    def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
+    def __init__(self, module: nn.Module, layers: Sequence[Layer], *, summed: bool = True) -> None:
         super().__init__(module, [tensor_of(module, layer.parameters[0]) for layer in layers])
         self._layers = layers
         self._moments = [Moments() for _ in layers]
-        self._reasons = {number: reason for number, layer in enumerate(layers) if (reason := too_wide(layer))}
+        self._reasons = {number: reason for number, layer in enumerate(layers) if summed and (reason := too_wide(layer))}
         self._refused = set(self._reasons)
         self.looked_up: set[int] = set()
         self.masks: list[Tensor] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -50,14 +50,42 @@ def error_gradients(
         ModelError: if no gradient flows through the model, or the metric has none.
     """
     module, prepared = reference.module, reference.prepared(index)
-    tensors = {name: tensor_of(module, name) for name in wanted}
-    with swapped(module, values), differentiable(module, tensors.values()):
+
+    def error() -> Tensor:
         outputs = forward(module, reference.data.batches[index], gradients=True)
+        return reference.metric.errors(prepared, outputs).mean()
+
+    return loss_gradients(module, values, wanted, error, path=f"from {reference.metric.name} to the weights")
+
+
+def loss_gradients(
+    module: nn.Module,
+    values: Mapping[str, Tensor],
+    wanted: Collection[str],
+    loss: Callable[[], Tensor],
+    *,
+    path: str,
+    part: nn.Module | None = None,
+) -> tuple[float, dict[str, Tensor]]:
+    """A loss with `values` in place, and its gradient with respect to each tensor of `wanted` that it depends on.
+
+    Args:
+        module: the model, which is unchanged afterwards.
+        values: by name in the state dict.
+        wanted: names in the state dict, of different tensors.
+        loss: gives the loss, a scalar.
+        path: what the gradient flows through, for messages.
+        part: of the model, if the loss depends on no other; None for all of it.
+
+    Raises:
+        ModelError: if no gradient flows.
+    """
+    tensors = {name: tensor_of(module, name) for name in wanted}
+    with swapped(module, values), differentiable(module if part is None else part, tensors.values()):
         try:
             with torch.enable_grad():
-                error = reference.metric.errors(prepared, outputs).mean()
-                error.backward()  # type: ignore[no-untyped-call]
+                found = loss()
+                found.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as problem:
-            raise ModelError(f"no gradient flows from {reference.metric.name} to the weights ({first_line(problem)})") from problem
-        found = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
-    return error.item(), found
+            raise ModelError(f"no gradient flows {path} ({first_line(problem)})") from problem
+        return found.item(), {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}

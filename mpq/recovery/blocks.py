@@ -74,17 +74,17 @@ def blocks_of(module: nn.Module, layers: Sequence[Layer], batch: Batch) -> list[
     names = {id(child): name for name, child in module.named_modules()}
     chosen = {id(child): child for child in _candidates(module, layers, names)}
     called: list[int] = []
-    tensors: dict[int, Any] = {}
+    tensors: dict[int, Tensor | None] = {}
 
     def note(child: nn.Module, _: Any, output: Any) -> None:
         called.append(id(child))
-        tensors[id(child)] = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
+        tensors[id(child)] = _first(output)
 
     if len(chosen) > 1:
         with hooked([child.register_forward_hook(note) for child in chosen.values()]), plain_kernels(module):
             forward(module, batch)
-    once = [key for key in called if called.count(key) == 1 and tensors[key] is not None]
-    made = [_block(names[key], chosen[key], layers, tensors[key]) for key in once]
+    once = [(key, tensor) for key in called if called.count(key) == 1 and (tensor := tensors[key]) is not None]
+    made = [_block(names[key], chosen[key], layers, tensor) for key, tensor in once]
     made = [block for block in made if block.layers]
     return made if len(made) > 1 else []
 
@@ -95,10 +95,10 @@ def main_tensor(output: Any) -> Tensor:
     Raises:
         DataError: if there is none.
     """
-    for leaf in tree_leaves(output):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return leaf
-    raise DataError("a block returned no floating-point tensor")
+    found = _first(output)
+    if found is None:
+        raise DataError("a block returned no floating-point tensor")
+    return found
 
 
 def call_of(module: nn.Module, block: Block, batch: Batch) -> Call:
@@ -176,6 +176,10 @@ def _block(name: str, module: nn.Module, layers: Sequence[Layer], output: Tensor
     held = _inside(name, layers)
     convolutional = any(len(layer.shape) == output.ndim > 2 for layer in held)
     return Block(name, module, held, 1 if convolutional else output.ndim - 1)
+
+
+def _first(output: Any) -> Tensor | None:
+    return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
 
 
 def _copy(leaf: Any) -> Any:

@@ -79,8 +79,7 @@ class OrderWatch(InputWatch):  # type: ignore[no-untyped-call]
     """Keeps the input vectors of layers, call by call; a shared tensor is kept once."""
 
     def __init__(self, module: nn.Module, layers: Sequence[Layer]) -> None:
-        super().__init__(module, layers)
-        self._refused, self._reasons = set(), {}  # no statistics are collected, so that no row is too wide
+        super().__init__(module, layers, summed=False)
         self.calls: list[tuple[int, Tensor]] = []
         self._before: Tensor | None = None  # kept alive, so that its memory is not reused
 

@@ -20,16 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.dataset import Batch, Data
-from mpq.errors import ModelError
-from mpq.gradients.error_gradients import differentiable
+from mpq.gradients.error_gradients import loss_gradients
 from mpq.models.running.habits import habits_of
-from mpq.models.running.swap import swapped, tensor_of
+from mpq.models.running.swap import swapped
 from mpq.recovery.base import OutOfTimeError, Proposal, State, Step, Task
 from mpq.recovery.blocks import Block, Call, blocks_of, call_of, output_of
 from mpq.recovery.output_weights import by_channel, output_weights
 from mpq.recovery.passes import planned, rate
 from mpq.recovery.trainable import Trainable, vectors_of
-from mpq.shown import first_line
 
 _T = TypeVar("_T")
 
@@ -159,7 +157,7 @@ class _Training:
     def __post_init__(self) -> None:
         layers = [layer for layer in self.block.layers if layer.name in self.state.weights]
         own = State({layer.name: self.state.weights[layer.name] for layer in layers}, self._own(dict(self.state.tensors)))
-        vectors = [name for name in vectors_of(self.module, layers) if self.block.holds(name)]
+        vectors = self._own(vectors_of(self.module, layers))
         self.now = Trainable(self.module, layers, own, vectors=vectors)
 
     def run(self, passes: int, seed: int, check: Any) -> State | None:
@@ -184,15 +182,10 @@ class _Training:
         return mean if math.isfinite(mean) else math.inf
 
     def _step(self, samples: _Samples, share: float) -> None:
-        tensors = {name: tensor_of(self.module, name) for name in self.now.wanted}
-        with swapped(self.module, self._own(self.now.values())), differentiable(self.block.module, tensors.values()), torch.enable_grad():
-            loss = self._loss(samples)
-            try:
-                loss.backward()  # type: ignore[no-untyped-call]
-            except RuntimeError as problem:
-                raise ModelError(f"no gradient flows through '{self.block.name}' ({first_line(problem)})") from problem
-            gradients = {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
-        if bool(torch.isfinite(loss.detach())):
+        values, wanted, part = self._own(self.now.values()), self.now.wanted, self.block.module
+        path = f"through '{self.block.name}'"
+        loss, gradients = loss_gradients(self.module, values, wanted, lambda: self._loss(samples), path=path, part=part)
+        if math.isfinite(loss):
             self.now.step(gradients, share)
 
     def _loss(self, samples: _Samples) -> Tensor:
@@ -217,7 +210,7 @@ def _training(task: Task, state: State, block: Block, used: Data, aside: Data, w
 
 
 def _fitting(module: nn.Module, blocks: Sequence[Block], data: Data) -> Data:
-    """As many of the samples as fit in memory, with the inputs and outputs of the largest block."""
+    """As many of the samples as fit in memory, with the inputs and outputs of the first or the last block."""
     batch = data.batches[0]
     largest = max(call_of(module, block, batch).bytes + output_of(module, block, batch).nbytes for block in (blocks[0], blocks[-1]))
     most = int(LIMIT_BYTES / largest * batch.size)

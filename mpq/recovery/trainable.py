@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -34,7 +34,7 @@ class Trainable:
         layers: the quantized layers.
         state: to begin with.
         codes: whose codes move.
-        vectors: names of the vectors that move; None moves all that no scheme changes.
+        vectors: those that move, by name in the state dict; None moves all that no scheme changes.
 
     Attributes:
         wanted: names in the state dict whose gradients are wanted.
@@ -42,7 +42,13 @@ class Trainable:
     """
 
     def __init__(
-        self, module: nn.Module, layers: Iterable[Layer], state: State, *, codes: Codes = "integers", vectors: Collection[str] | None = None
+        self,
+        module: nn.Module,
+        layers: Iterable[Layer],
+        state: State,
+        *,
+        codes: Codes = "integers",
+        vectors: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._layers = {layer.name: layer for layer in layers}
         self._fixed = dict(state.tensors)
@@ -50,8 +56,7 @@ class Trainable:
         self._fixed |= as_parameters({name: w for name, w in state.weights.items() if name not in scaled}, self._layers.values())
         self.codes = codes != "none" and sum(weight.codes.numel() for weight in scaled.values()) <= MOST_CODES
         self._weights = {name: TunedWeight(weight, self._original(module, name), tables=codes == "all") for name, weight in scaled.items()}
-        moving = vectors_of(module, self._layers.values())
-        moving = moving if vectors is None else {name: moving[name] for name in vectors}
+        moving = vectors_of(module, self._layers.values()) if vectors is None else vectors
         self._first = {name: state.tensors.get(name, value).detach() for name, value in moving.items()}
         self._vectors = {name: value.float().clone() for name, value in self._first.items()}
         self._now = dict(scaled)
