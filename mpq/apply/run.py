@@ -107,10 +107,10 @@ def apply(
         data: all samples of the analysis, exactly as given to it. Quantizers that use statistics need them, and so does recovery.
         recovery: run the steps that recover quality at the same size; each is kept only if held-out samples agree. See `mpq/recovery`.
         sequential: False skips the step that quantizes each layer again for the inputs that it will get.
-        reconstruct: False skips the training of one block after another.
+        reconstruct: False skips the training of each block in turn.
         tune: False skips the tuning of scales, codes, biases and norms.
-        own_text: windows that a language model writes itself, which these steps use in addition to the calibration windows. By default, as
-            many as are missing to 32,768 tokens, at most eight times as many as given.
+        own_text: windows that a language model writes itself, which these steps use in addition to the calibration windows. By default,
+            enough to reach 32,768 tokens, at most eight times as many as given.
         tune_work: operations allowed for each of these three steps, in teraflops; if that is too little, they use fewer passes and
             samples.
         tune_minutes: emergency stop for each of the three steps; if it stops a step, the result depends on the machine, and the artifact

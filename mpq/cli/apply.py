@@ -40,7 +40,7 @@ def command(
         bool, typer.Option(help="Quantize each layer once more, for the inputs that the quantized layers before it give.")
     ] = True,
     reconstruct: Annotated[
-        bool, typer.Option(help="Train one block after another to give the outputs that it gives in the unquantized model.")
+        bool, typer.Option(help="Train each block in turn to reproduce the outputs that it has in the unquantized model.")
     ] = True,
     tune: Annotated[bool, typer.Option(help="Tune codes, scales, biases and norms toward the unquantized model's outputs.")] = True,
     own_text: Annotated[
@@ -50,7 +50,7 @@ def command(
             metavar="WINDOWS",
             show_default=False,
             help="Windows of text that a language model writes itself, for recovery to use in addition to the calibration data; 0 for "
-            f"none. [default: what is missing to {OWN_TEXT_TOKENS:,} tokens, at most {OWN_TEXT_TIMES} times the given]",
+            f"none. [default: enough to reach {OWN_TEXT_TOKENS:,} tokens, at most {OWN_TEXT_TIMES} times the given windows]",
         ),
     ] = None,
     tune_work: Annotated[

@@ -45,5 +45,4 @@ def recovery_samples(
         )
     if found is None:
         return calibration, None
-    more = f"in addition to {calibration.samples} of the calibration data"
-    return found, f"recovery uses {wanted} windows that the model wrote itself, {more}"
+    return found, f"recovery uses the {calibration.samples} calibration windows and {wanted} more that the model wrote itself"

@@ -15,7 +15,7 @@ def test_missing_text_is_written_within_a_quarter_of_the_work() -> None:
     work = 4 * 10.5 * forward_operations(module, layers, given)
     found, line = recovery_samples(module, layers, given, Limits(work, 1), windows=None, seed=0)
     assert found.samples == 4 + 10
-    assert line == "recovery uses 10 windows that the model wrote itself, in addition to 4 of the calibration data"
+    assert line == "recovery uses the 4 calibration windows and 10 more that the model wrote itself"
     assert recovery_samples(module, layers, given, Limits(work / 100, 1), windows=None, seed=0) == (given, None)
 
 
