@@ -1,4 +1,4 @@
-"""What every test saves: bytecode is kept, the command line is built once, no disk is waited for, and the longest files are begun first."""
+"""What every test saves: one thread is used, bytecode is kept, the command line is built once, no disk is waited for, and the longest files are begun first."""
 
 import functools
 import gc
@@ -32,6 +32,7 @@ _LONGEST = (
     "tests/cli/test_compress.py",
 )
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for each process of pytest-xdist; read when torch is imported
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the tests start hundreds of processes, and each would compile mpq anew
 sys.dont_write_bytecode = False
 vars(typer.testing)["_get_command"] = functools.cache(get_command)  # nine tenths of the time of a small command
