@@ -1,4 +1,4 @@
-"""What every test saves: one thread is used, bytecode is kept, the command line is built once, no disk is waited for, and the longest files are begun first."""
+"""What every test saves: one thread, bytecode kept, the command line built once, no wait for the disk, and the longest files first."""
 
 import functools
 import gc
