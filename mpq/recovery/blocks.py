@@ -64,7 +64,7 @@ class Call:
 
     def output(self, module: nn.Module) -> Tensor:
         """What the block makes of copies of the arguments, which it may overwrite."""
-        args, kwargs = tree_map(_copy, (self.args, dict(self.kwargs)))
+        args, kwargs = copied((self.args, dict(self.kwargs)))
         with plain_kernels(module):
             return main_tensor(module(*args, **kwargs))
 
@@ -106,7 +106,7 @@ def call_of(module: nn.Module, block: Block, batch: Batch) -> Call:
     found: list[Call] = []
 
     def take(_: nn.Module, args: Any, kwargs: Any) -> None:
-        found.append(Call(*tree_map(_copy, (args, kwargs))))
+        found.append(Call(*copied((args, kwargs))))
         raise _EnoughError("the block is reached")
 
     with hooked([block.module.register_forward_pre_hook(take, with_kwargs=True)]):
@@ -115,11 +115,16 @@ def call_of(module: nn.Module, block: Block, batch: Batch) -> Call:
 
 
 def output_of(module: nn.Module, block: Block, batch: Batch) -> Tensor:
-    """What a block returns in a forward pass, which ends there."""
-    found: list[Tensor] = []
+    """The main tensor of what a block returns in a forward pass, which ends there."""
+    return main_tensor(whole_output_of(module, block, batch))
+
+
+def whole_output_of(module: nn.Module, block: Block, batch: Batch) -> Any:
+    """What a block returns in a forward pass, which ends there; tensors are copies."""
+    found: list[Any] = []
 
     def take(_: nn.Module, __: Any, output: Any) -> None:
-        found.append(main_tensor(output).detach().clone())
+        found.append(copied(output))
         raise _EnoughError("the block is done")
 
     with hooked([block.module.register_forward_hook(take)]):
@@ -182,5 +187,6 @@ def _first(output: Any) -> Tensor | None:
     return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
 
 
-def _copy(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+def copied(tree: Any) -> Any:
+    """The same with copies of all tensors, without gradients."""
+    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, tree)

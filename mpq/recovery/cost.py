@@ -79,7 +79,9 @@ def set_cost(layers: Sequence[Layer], groups: Sequence[int], values: Sequence[in
     )
 
 
-def affordable(costs: Sequence[SetCost], one_pass: float, samples: int, work: float, *, memory: int = SET_BYTES) -> Affordable:
+def affordable(
+    costs: Sequence[SetCost], one_pass: float, samples: int, work: float, *, memory: int = SET_BYTES, blocks: int = 0
+) -> Affordable:
     """Which sets of layers to process, and on how many samples, to stay within the work allowed.
 
     Args:
@@ -88,11 +90,12 @@ def affordable(costs: Sequence[SetCost], one_pass: float, samples: int, work: fl
         samples: number available.
         work: operations allowed.
         memory: bytes allowed for one set.
+        blocks: of the model, each of which is passed once (`recovery/walk.py`); without any, each set needs a pass from the start.
     """
     left = {number: reason for number, cost in enumerate(costs) if (reason := _too_large(cost, work, memory))}
     done = [cost for number, cost in enumerate(costs) if number not in left]
     fixed, moving = sum(cost.fixed for cost in done), sum(cost.moving for cost in done)
-    moving += one_pass * (1 + len(costs) / 2)  # a pass stops as soon as the set's inputs are known
+    moving += one_pass * (1 + len(costs) / 2 / max(1, blocks) + bool(blocks))  # a pass stops as soon as the set's inputs are known
     most = int(min(samples, samples * (work - fixed) / moving)) if work > fixed else 0
     if most < min(LEAST_SAMPLES, samples):
         needed = fixed + moving * min(LEAST_SAMPLES, samples) / samples

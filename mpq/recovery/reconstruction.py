@@ -28,6 +28,7 @@ from mpq.recovery.blocks import Block, Call, blocks_of, call_of, output_of
 from mpq.recovery.output_weights import by_channel, output_weights
 from mpq.recovery.passes import planned, rate
 from mpq.recovery.trainable import Trainable, vectors_of
+from mpq.recovery.walk import Walk
 
 _T = TypeVar("_T")
 
@@ -110,9 +111,12 @@ def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstruc
     used = _fitting(task.module, blocks, used)
     weights = output_weights(task.module, blocks, used, task.metric, seed=task.seed)
     found = Reconstructed(state, passes, used.samples)
+    samples = [*used.batches, *aside.batches]
+    plain, quantized = (Walk(task.module, blocks, samples, limit_bytes=LIMIT_BYTES) for _ in range(2))
     for number, (block, weight) in enumerate(zip(blocks, weights, strict=True)):
         try:
-            training = _training(task, found.state, block, used, aside, weight)
+            met = _met(task, found.state, samples, plain, quantized)
+            training = _Training(task.module, block, found.state, met[: len(used.batches)], met[len(used.batches) :], weight)
             better = training.run(passes, task.seed + number, clock.check)
         except OutOfTimeError:
             found.stopped = True
@@ -121,6 +125,10 @@ def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstruc
             found.state, found.kept = better, found.kept + 1
         if report is not None:
             report(number + 1, len(blocks), block.name)
+        if number + 1 < len(blocks):
+            plain.advance()
+            with swapped(task.module, found.state.values(task.layers)):
+                quantized.advance()
     return found
 
 
@@ -197,16 +205,12 @@ class _Training:
         return {name: value for name, value in values.items() if self.block.holds(name)}
 
 
-def _training(task: Task, state: State, block: Block, used: Data, aside: Data, weight: Tensor | None) -> _Training:
-    module = task.module
-    wanted = [[output_of(module, block, batch) for batch in data.batches] for data in (used, aside)]
-    with swapped(module, state.values(task.layers)):
-        calls = [[call_of(module, block, batch) for batch in data.batches] for data in (used, aside)]
-    samples = [
-        [_Samples(*each) for each in zip(data.batches, met, goal, strict=True)]
-        for data, met, goal in zip((used, aside), calls, wanted, strict=True)
-    ]
-    return _Training(module, block, state, samples[0], samples[1], weight)
+def _met(task: Task, state: State, batches: Sequence[Batch], plain: Walk, quantized: Walk) -> list[_Samples]:
+    """What the present block gets in the quantized model, and what it gives in the unquantized one, batch by batch."""
+    wanted = plain.outputs()
+    with swapped(task.module, state.values(task.layers)):
+        calls = quantized.calls()
+    return [_Samples(*each) for each in zip(batches, calls, wanted, strict=True)]
 
 
 def _fitting(module: nn.Module, blocks: Sequence[Block], data: Data) -> Data:

@@ -13,7 +13,8 @@ toward the identity so that a small sample does not dominate.
 A layer that is used twice with others in between, such as a table tied to the head, or whose inputs are unknown, is not changed.
 
 Cost: one forward pass over the data with the unquantized model, or several where the inputs of all layers would take too much memory;
-and one for each set of layers with the same input, up to these layers. A matrix with c columns takes about 64 c^2 bytes and 6 c^3
+and one for each set of layers with the same input, up to these layers, from their block on where the model can be continued there
+(`recovery/walk.py`). A matrix with c columns takes about 64 c^2 bytes and 6 c^3
 operations. That is estimated first (`recovery/cost.py`): sets that are too large are not changed, and where the work allowed does not
 suffice for all samples, only the first ones are used.
 """
@@ -39,8 +40,10 @@ from mpq.models.running.forward import forward
 from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
 from mpq.recovery.base import OutOfTimeError, Progress, Proposal, State, Step, Task
+from mpq.recovery.blocks import blocks_of
 from mpq.recovery.cost import SetCost, affordable, forward_operations, set_cost
 from mpq.recovery.order import Calls, Use, recorded, stages
+from mpq.recovery.walk import Walk
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
 
@@ -136,12 +139,14 @@ def in_sequence(
     values = as_parameters({name: weight for name, weight in weights.items() if name not in ordered}, layers.values())
     first = 0 if values else 1  # the inputs of the first set are those of the unquantized model, if no other layer is quantized
     costs = [_cost(stage, layers) for stage in order[first:]]
-    allowed = affordable(costs, forward_operations(module, layers.values(), data) * data.samples, data.samples, work)
+    blocks = blocks_of(module, list(layers.values()), data.batches[0])
+    allowed = affordable(costs, forward_operations(module, layers.values(), data) * data.samples, data.samples, work, blocks=len(blocks))
     left = {use.name: reason for number, reason in allowed.left.items() for use in order[first + number]}
     if allowed.samples < data.samples:
         data = data.first(max(1, allowed.samples))
     found: dict[str, QuantizedWeight] = {}
     kept: list[Calls] = []
+    walk = Walk(module, blocks, data.batches)
     for number, (stage, after) in enumerate(pairwise([*order, []])):
         names = [use.name for use in stage]
         wanted: Mapping[str, tuple[Statistics, Tensor]] = {}
@@ -150,7 +155,9 @@ def in_sequence(
                 coming = [[use for use in each if use.name not in left] for each in order[number:]]
                 kept = recorded(module, [layers[name] for name in _fitting(coming, limit_bytes)], data, on_batch)
             watch = _PairWatch(module, [layers[name] for name in names], [layers[use.name] for use in after[:1]])
-            wanted = watch.over(values, data, kept, on_batch)
+            with swapped(module, values):
+                walk.to(names)
+                wanted = watch.over(walk, kept, on_batch)
         for name in names:
             weight = weights[name]
             if name in wanted:
@@ -188,16 +195,14 @@ class _PairWatch(InputWatch):  # type: ignore[no-untyped-call]
         self._partners: list[list[Tensor]] = []
         self._enough = False
 
-    def over(
-        self, values: Mapping[str, Tensor], data: Data, kept: Sequence[Calls], on_batch: Callable[[], None]
-    ) -> dict[str, tuple[Statistics, Tensor]]:
-        """Statistics of the layers while `values` stand in others, and the mean of x x'^T in the same shape."""
-        with plain_kernels(self._module), swapped(self._module, values):
-            for batch, calls in zip(data.batches, kept, strict=True):
+    def over(self, walk: Walk, kept: Sequence[Calls], on_batch: Callable[[], None]) -> dict[str, tuple[Statistics, Tensor]]:
+        """Statistics of the layers with the values that the model has now, and the mean of x x'^T in the same shape."""
+        with plain_kernels(self._module):
+            for number, calls in enumerate(kept):
                 on_batch()
                 self._partners, self._enough = [list(calls[layer.name]) for layer in self._stage], False
                 try:
-                    with self.active():
+                    with walk.at(number) as batch, self.active():
                         forward(self._module, batch)
                 except Exception:
                     if not self._enough:
