@@ -16,7 +16,7 @@ from mpq.data.dataset import Batch, Data, make_data
 from mpq.models.memory.devices import device_of
 from mpq.models.running.decoding import decodes
 
-_WRITTEN_AT_ONCE = 32  # windows
+_TOKENS_AT_ONCE = 1 << 15  # of the windows that are written together: few steps, and a bound on the cache
 
 
 def missing_windows(data: Data) -> int:
@@ -44,7 +44,8 @@ def with_own_text(module: nn.Module, data: Data, windows: int, *, seed: int) -> 
         return None
     generator = torch.Generator().manual_seed(seed)
     first = ids[torch.randint(len(ids), (windows,), generator=generator), :1]
-    written = torch.cat([_written(module, part, ids.shape[1], generator) for part in torch.split(first, _WRITTEN_AT_ONCE)])
+    together = max(1, _TOKENS_AT_ONCE // ids.shape[1])
+    written = torch.cat([_written(module, part, ids.shape[1], generator) for part in torch.split(first, together)])
     size = max(batch.size for batch in data.batches)
     batches = [_like(data.batches[0], part) for part in torch.split(written, size)]
     return make_data([*data.batches, *batches], source=data.source)
@@ -83,6 +84,13 @@ def _written(module: Any, first: Tensor, length: int, generator: torch.Generator
     with torch.inference_mode():
         while len(ids) < length:
             found = module(input_ids=ids[-1], past_key_values=past, use_cache=True)
-            chances, past = found.logits[:, -1].float().softmax(-1).cpu(), found.past_key_values
-            ids.append(torch.multinomial(chances, 1, generator=generator).to(ids[0]))
+            past = found.past_key_values
+            ids.append(_drawn(found.logits[:, -1].cpu(), generator).to(ids[0]))
     return torch.cat(ids, 1).to(first.device).clone()
+
+
+def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """A token for each row of logits [windows, vocabulary], drawn from its probabilities, [windows, 1]."""
+    total = logits.double().softmax(-1).cumsum(-1)
+    place = torch.rand(len(total), 1, generator=generator, dtype=torch.float64) * total[:, -1:]
+    return torch.searchsorted(total, place, right=True).clamp_(max=logits.shape[1] - 1)
