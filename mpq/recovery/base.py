@@ -109,6 +109,7 @@ class Task:
         limits: of work and time.
         progress: gives the progress callback of a step, by its name.
         activations: tensors between layers that the artifact rounds.
+        kept: names of the steps before that were kept.
     """
 
     variants: Variants
@@ -118,6 +119,7 @@ class Task:
     limits: Limits
     progress: Callable[[str], Progress] | None = None
     activations: Groups = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module:

@@ -18,12 +18,13 @@ _BACKWARD = 3  # operations of a forward and a backward pass, in forward passes
 _STEPS = 8  # of a pass, at least, if there are that many samples
 
 
-def planned(task: Task, passes: int, *, extra: float = 0.0) -> tuple[int, Data, Data]:
+def planned(task: Task, passes: int, *, least: int = LEAST_PASSES, extra: float = 0.0) -> tuple[int, Data, Data]:
     """The number of passes, the samples to train on, in the batches of the steps, and those kept aside.
 
     Args:
         task: what the step works with.
         passes: to make if the work allows.
+        least: passes; with less work, fewer samples are used.
         extra: work apart from the passes, in forward passes over the samples.
 
     Raises:
@@ -32,7 +33,7 @@ def planned(task: Task, passes: int, *, extra: float = 0.0) -> tuple[int, Data, 
     calibration = task.calibration
     used, aside = calibration.split(ASIDE, task.seed)
     one_sample = forward_operations(task.module, task.layers, used)
-    passes, samples = schedule(one_sample, used.samples, task.limits.work, passes, extra=extra)
+    passes, samples = schedule(one_sample, used.samples, task.limits.work, passes, least=least, extra=extra)
     if samples < used.samples:
         used, aside = calibration.first(max(2, math.ceil(samples / (1 - ASIDE)))).split(ASIDE, task.seed)
     if not used.fixed_batch:
@@ -40,7 +41,9 @@ def planned(task: Task, passes: int, *, extra: float = 0.0) -> tuple[int, Data, 
     return passes, used, aside
 
 
-def schedule(one_sample: float, samples: int, work: float, passes: int, *, extra: float = 0.0) -> tuple[int, int]:
+def schedule(
+    one_sample: float, samples: int, work: float, passes: int, *, least: int = LEAST_PASSES, extra: float = 0.0
+) -> tuple[int, int]:
     """Passes, and samples of each, that keep within the work allowed.
 
     Args:
@@ -48,21 +51,23 @@ def schedule(one_sample: float, samples: int, work: float, passes: int, *, extra
         samples: that there are.
         work: operations allowed.
         passes: at most.
+        least: passes.
         extra: work apart from the passes, in forward passes over the samples.
 
     Raises:
         UsageError: if that is too little.
     """
     most = int(min(passes, (work / (one_sample * samples) - extra) / _BACKWARD))
-    if most >= LEAST_PASSES:
+    if most >= least:
         return most, samples
-    one_sample *= _BACKWARD * LEAST_PASSES + extra
-    fitting, least = int(work / one_sample), min(LEAST_SAMPLES, samples)
-    if fitting < least:
+    one_sample *= _BACKWARD * least + extra
+    fitting, fewest = int(work / one_sample), min(LEAST_SAMPLES, samples)
+    if fitting < fewest:
+        made = f"{least} pass{'' if least == 1 else 'es'} over {fewest} samples"
         raise UsageError(
-            f"{LEAST_PASSES} passes over {least} samples take {one_sample * least:.2g} operations, and {work:.2g} are allowed (--tune-work)"
+            f"{made} take{'s' if least == 1 else ''} {one_sample * fewest:.2g} operations, and {work:.2g} are allowed (--tune-work)"
         )
-    return LEAST_PASSES, fitting
+    return least, fitting
 
 
 def rate(share: float) -> float:

@@ -82,6 +82,7 @@ def recover(
         if step.name in hindered:
             decisions.append(_skipped(step, hindered[step.name]))
             continue
+        task = replace(task, kept=tuple(made.name for made in decisions if made.kept))
         proposal, seconds = _proposed(step, task, state, rest_dtype)
         if not proposal.changes:
             made = _skipped(step, proposal.about + proposal.remark, seconds=seconds)

@@ -6,6 +6,8 @@ that no scheme changes, biases and the weights of norms, as in norm tweaking (Li
 straight-through gradients (see `tensors/tuned.py`). Adam makes a few passes with a rate that falls to zero. A part of the samples is
 kept aside; of the states after each pass the one with the least error there is taken. Every error is that of rounded values.
 
+After block reconstruction, which has trained the same values, one pass at a fifth of the rates is enough (`benchmarks/log.md`).
+
 How many passes are made, over how many samples, follows from the operations that one pass takes and the work allowed, so that the
 result depends on the seed, not on the machine's speed. Only where the emergency stop ends the passes does it, and then it says so.
 """
@@ -23,10 +25,12 @@ from mpq.gradients.error_gradients import error_gradients
 from mpq.models.running.reference import Reference
 from mpq.recovery.base import Progress, Proposal, State, Step, Task
 from mpq.recovery.passes import planned, rate
+from mpq.recovery.reconstruction import Reconstruction
 from mpq.recovery.trainable import Trainable
 from mpq.tensors.quantized import QuantizedWeight
 
 PASSES = 16
+AFTER_BLOCKS, GENTLE = 1, 0.2  # passes, and a share of the rates, where the blocks were reconstructed before
 OUT_OF_TIME, HOPELESS = "out of time", "hopeless"
 _PATIENCE = 0.25  # share of the passes after which the error on the samples kept aside must have been below the first
 
@@ -47,7 +51,7 @@ class Tuning(Step):
         details = {"passes": found.passes, "of": found.of, "samples": found.samples, **parts}
         stopped = found.ended == OUT_OF_TIME
         told = f"{found.passes:.3g} of {found.of}" if found.ended else f"{found.of}"
-        how = f"{told} passes over {found.samples} samples"
+        how = f"{told} pass{'' if told == '1' else 'es'} over {found.samples} samples"
         how += f", stopped by the limit of {task.limits.told}" if stopped else ""
         if not found.weights and not found.vectors:
             return Proposal(f"no gain on the samples kept aside, {how}", details=details, stopped=stopped)
@@ -92,7 +96,8 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
         UsageError: if the work allowed is too little for the least number of passes and samples.
     """
     clock, module, layers = task.limits.clock(), task.module, task.layers
-    passes, used, aside = planned(task, PASSES)
+    after = Reconstruction.name in task.kept
+    passes, used, aside = planned(task, AFTER_BLOCKS, least=AFTER_BLOCKS) if after else planned(task, PASSES)
     now = Trainable(module, layers, state)
     reference, watched = Reference(module, used, task.metric), Reference(module, aside, task.metric)
     best, least, ended = None, float(watched.errors(now.values()).mean()), ""
@@ -104,13 +109,13 @@ def tune(task: Task, state: State, *, on_progress: Progress | None = None) -> Tu
                 break
             error, gradients = error_gradients(reference, index, now.values(), now.wanted)
             if math.isfinite(error):
-                now.step(gradients, rate(done / (passes * count)))
+                now.step(gradients, (GENTLE if after else 1.0) * rate(done / (passes * count)))
             done += 1
             if on_progress is not None:
                 on_progress(done, passes * count, f"pass {number} of {passes}")
         if done > (number - 1) * count and (error := float(watched.errors(now.values()).mean())) < least:
             best, least = now.snapshot(), error
-        if best is None and number >= passes * _PATIENCE:
+        if best is None and passes > number >= passes * _PATIENCE:
             ended = ended or HOPELESS
         if ended:
             break

@@ -20,6 +20,13 @@ def test_work_too_little_for_all_samples_is_spent_on_some() -> None:
         schedule(100.0, 168, 9.5e3, 16)
 
 
+def test_fewer_passes_than_four_where_a_step_makes_fewer() -> None:
+    assert schedule(100.0, 168, 3 * 100.0 * 168, 1, least=1) == (1, 168)
+    assert schedule(100.0, 168, 3 * 100.0 * 84, 1, least=1) == (1, 84)
+    with pytest.raises(UsageError, match=r"^1 pass over 8 samples takes 2\.4e\+03 operations, and 2\.3e\+03 are allowed \(--tune-work\)$"):
+        schedule(100.0, 168, 2.3e3, 1, least=1)
+
+
 def test_other_work_leaves_fewer_passes() -> None:
     assert schedule(100.0, 168, (3 * 8 + 5) * 100.0 * 168, 8, extra=5) == (8, 168)
     assert schedule(100.0, 168, (3 * 6 + 5) * 100.0 * 168, 8, extra=5) == (6, 168)

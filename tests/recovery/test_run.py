@@ -28,9 +28,11 @@ class Shift(Step):
     def __init__(self, name: str, amount: float, raises: Exception | None = None) -> None:
         self.name, self._amount, self._raises = name, amount, raises  # type: ignore[misc]
         self.seen: list[State] = []
+        self.before: list[tuple[str, ...]] = []
 
     def propose(self, task: Task, state: State) -> Proposal:
         self.seen.append(state)
+        self.before.append(task.kept)
         if self._raises is not None:
             raise self._raises
         if not self._amount:
@@ -84,6 +86,7 @@ def test_what_helps_is_kept_and_the_next_step_begins_from_it() -> None:
     assert all(error > 0 for error in finer.stderr)
     assert {str(weight.scheme) for weight in after.seen[0].weights.values()} == {"int8"}
     assert found.state == after.seen[0]
+    assert after.before == [("finer",)]
     assert not idle.kept
 
 

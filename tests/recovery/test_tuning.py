@@ -15,8 +15,8 @@ from mpq.models.running.metrics import RelativeMSE
 from mpq.models.running.reference import Reference
 from mpq.records.layer import Layer
 from mpq.recovery.base import Limits, State, Task
-from mpq.recovery.trainable import vectors_of
-from mpq.recovery.tuning import OUT_OF_TIME, PASSES, Tuned, tune
+from mpq.recovery.trainable import SCALE_RATE, vectors_of
+from mpq.recovery.tuning import GENTLE, OUT_OF_TIME, PASSES, Tuned, tune
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import bits, data, mlp, tied
@@ -31,9 +31,18 @@ def quantized(module: nn.Module, samples: Data, *texts: str) -> tuple[tuple[Laye
     return layers, {layer.name: variants.quantized(layer.name, parse_scheme(texts[i % len(texts)])) for i, layer in enumerate(layers)}
 
 
-def tuned(module: nn.Module, samples: Data, layers: tuple[Layer, ...], weights: Quantized, *, seconds: float = 600, seed: int = 0) -> Tuned:
+def tuned(
+    module: nn.Module,
+    samples: Data,
+    layers: tuple[Layer, ...],
+    weights: Quantized,
+    *,
+    seconds: float = 600,
+    seed: int = 0,
+    kept: tuple[str, ...] = (),
+) -> Tuned:
     limits = Limits(math.inf, seconds / 60)
-    task = Task(Variants(module, layers, quantizer_named("mse")), samples, RelativeMSE(), seed, limits)
+    task = Task(Variants(module, layers, quantizer_named("mse")), samples, RelativeMSE(), seed, limits, kept=kept)
     return tune(task, State(weights))
 
 
@@ -68,6 +77,20 @@ def test_the_error_on_new_samples_falls_and_the_model_is_unchanged(kind: str) ->
     assert not found.ended
     fresh = data_from_batches([images(64, seed=9)])
     assert error(module, fresh, layers, dict(found.weights), dict(found.vectors)) < 0.8 * error(module, fresh, layers, weights, {})
+
+
+def test_after_block_reconstruction_one_gentle_pass_is_enough() -> None:
+    module, samples = mlp(), data(48)
+    layers, weights = quantized(module, samples, "int3-g8")
+    first, after = (tuned(module, samples, layers, weights, kept=kept) for kept in (("sequential",), ("sequential", "reconstruction")))
+    assert (first.of, after.of, after.passes, after.ended) == (PASSES, 1, 1, "")
+
+    def moved(found: Tuned) -> float:
+        scales = [(weights[name].scales, weight.scales) for name, weight in found.weights.items()]
+        return max(float((new.float() / old.float() - 1).abs().max()) for old, new in scales if old is not None and new is not None)
+
+    steps = 42 // 7 * 1.0  # 42 samples in batches of 7 at most
+    assert 0 < moved(after) < GENTLE * SCALE_RATE * steps < moved(first)
 
 
 def test_the_same_seed_gives_the_same_values() -> None:
