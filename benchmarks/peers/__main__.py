@@ -5,7 +5,7 @@
 DIR holds stories9m/. Everybody gets the same 32 calibration windows; the error is the KL divergence on the 30 test windows, with its
 standard error. Bytes are those of codes, scales and zero points. Seconds are of CPU time on one thread, for the whole job: for mpq,
 analyze, search without trials, and apply with all its steps. A peer that does not run is reported with its error. Everything is kept in
-FOLDER, so a second call goes on.
+FOLDER, so a second call goes on; `page.py` makes docs/peers.md of it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import argparse
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.peers.base import Peer, PeerError, run
+from benchmarks.peers.page import Row
 from benchmarks.quantizer_cases import Case, case
 from mpq.analyze.run import analyze
 from mpq.apply.run import apply
@@ -43,23 +44,6 @@ _IGNORED = ("model.embed_tokens", "lm_head")
 _WINDOWS = 32
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    name: str
-    bytes: int
-    bits: float
-    error: float
-    stderr: float
-    seconds: float
-
-    @property
-    def line(self) -> str:
-        """For the table."""
-        return f"{self.name:34} {self.bytes:>10,} {self.bits:6.3f}  {self.error:.4f} ±{self.stderr:.4f} {self.seconds:8.0f}"
-
-
 def main() -> None:
     """Print the table, peer by peer."""
     options = _options()
@@ -70,6 +54,7 @@ def main() -> None:
     folder = options.models / "stories9m"
     windows = options.work / "calibration.pt"
     torch.save(torch.load(folder / "calibration.pt", weights_only=True)[:_WINDOWS].clone(), windows)
+    rows: list[Row] = []
     print(f"{'':34} {'bytes':>10} {'bits':>6}  {'KL':>14} {'CPU s':>8}")
     for peer in (peer for peer in PEERS if peer.name in options.only):
         try:
@@ -80,8 +65,11 @@ def main() -> None:
         weights = sum(tensor.numel() for tensor in found.weights.values())
         row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *_error(setting, found.weights), found.seconds)
         print(row.line, flush=True)
+        rows.append(row)
         for candidates in options.candidates:
-            print(own(setting, candidates, found.bytes, options.work).line, flush=True)
+            rows.append(own(setting, candidates, found.bytes, options.work))
+            print(rows[-1].line, flush=True)
+        (options.work / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
 
 
 def own(setting: Case, candidates: str, size: int, work: Path) -> Row:
