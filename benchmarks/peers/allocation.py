@@ -93,13 +93,18 @@ def mean_ratio(rows: Sequence[Allocation]) -> float:
     return math.exp(sum(math.log(row.ratio) for row in rows) / len(rows))
 
 
-def compared(setting: Case, plans: list[tuple[str, Mapping[str, str]]]) -> list[Allocation]:
+def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> list[Allocation]:
     """The rows, one for each plan of bits by layer name."""
     module, wanted = setting.model.module, set(plans[0][1])
     layers = [layer for layer in discover(module, setting.calibration.batches).layers if layer.name in wanted]
     others = [layer.name for layer in discover(module, setting.calibration.batches).layers if layer.name not in wanted]
     table = analyze(
-        setting.model, setting.calibration, candidates=list(SCHEMES.values()), method="fisher", quantizer="rtn", ignore=tuple(others)
+        setting.model,
+        setting.calibration,
+        candidates=[str(scheme) for scheme in SCHEMES.values()],
+        method="fisher",
+        quantizer="rtn",
+        ignore=tuple(others),
     )
     variants = Variants(module, layers, quantizer_named("rtn"))
     reference = Reference(module, setting.test, setting.metric)

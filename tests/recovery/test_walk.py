@@ -34,7 +34,7 @@ class Chain(nn.Module):
         self.stem, self.parts, self.head, self.around = nn.Linear(3, 4), nn.ModuleList(Part() for _ in range(3)), nn.Linear(4, 2), around
 
     def forward(self, values: Tensor) -> Tensor:
-        values, first = self.stem(values), None
+        values = first = self.stem(values)
         for number, part in enumerate(self.parts):
             given = values + first if self.around and number == 2 else values.clone()
             values, _ = part(given, scale=2.0)
@@ -49,8 +49,9 @@ def chain(**options: Any) -> tuple[Chain, list[Block], list[Batch]]:
 
 
 def runs(module: Chain) -> list[int]:
-    found = [part.runs for part in module.parts]
-    for part in module.parts:
+    parts = [cast("Part", part) for part in module.parts]
+    found = [part.runs for part in parts]
+    for part in parts:
         part.runs = 0
     return found
 
