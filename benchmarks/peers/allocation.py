@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def mean_ratio(rows: Sequence[Allocation]) -> float:
     return math.exp(sum(math.log(row.ratio) for row in rows) / len(rows))
 
 
-def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> list[Allocation]:
+def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> Iterator[Allocation]:
     """The rows, one for each plan of bits by layer name."""
     module, wanted = setting.model.module, set(plans[0][1])
     layers = [layer for layer in discover(module, setting.calibration.batches).layers if layer.name in wanted]
@@ -113,7 +113,6 @@ def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> l
         weights = {name: variants.quantized(name, scheme) for name, scheme in schemes.items()}
         return reference.errors(as_parameters(weights, layers)).cpu()
 
-    found = []
     for peer, bits in plans:
         theirs = {name: SCHEMES[each] for name, each in bits.items()}
         size = sum(theirs[layer.name].stored_bits(layer.matrix) // 8 for layer in layers)
@@ -121,8 +120,7 @@ def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> l
         first, second = errors(theirs), errors(ours)
         weights = sum(layer.weights for layer in layers)
         away = standard_error((first - second).numpy())
-        found.append(Allocation(peer, 8 * size / weights, float(first.mean()), float(second.mean()), away))
-    return found
+        yield Allocation(peer, 8 * size / weights, float(first.mean()), float(second.mean()), away)
 
 
 def _least(table: Sensitivity, size: int) -> Mapping[str, Scheme]:
