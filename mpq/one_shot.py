@@ -27,6 +27,7 @@ from mpq.records.sensitivity import Sensitivity
 from mpq.search.result import SearchResult
 from mpq.search.run import problem_for, search
 from mpq.search.storage import open_storage
+from mpq.shown import bits_text
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,7 +115,7 @@ def compress(
     on_stage(f"analyze: wrote {source}: {len(table.layers):,} layers, {len(table.errors):,} values, {table.metric}")
     found = _searched(loaded, samples, table, wanted, chosen, progress=progress)
     write_plan(found.plan, plan)
-    on_stage(f"search: wrote {plan}: {found.plan.size.effective_bits:.4g} bits per weight over the layers; chosen: {found.reason}")
+    on_stage(f"search: wrote {plan}: {bits_text(found.plan.size.effective_bits)} bits per weight over the layers; chosen: {found.reason}")
     applied = apply(loaded, found.plan, artifact, data=samples, progress=progress)
     on_stage(f"apply: wrote {repr(applied)[len('<Applied: ') : -1]}")
     checks = (*own_budget(found.plan), *check_file(applied.path))

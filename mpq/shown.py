@@ -98,6 +98,19 @@ def figure(value: float | None, stderr: float | None = None) -> str:
     return text if stderr is None or stderr != stderr else f"{text} ±{stderr:.2g}"
 
 
+def bits_text(value: float) -> str:
+    """Bits per weight in a sentence: three decimals, without final zeros.
+
+    An exact value and the four decimals that files hold of it look the same.
+    """
+    return bits_cell(value).rstrip("0").rstrip(".")
+
+
+def bits_cell(value: float) -> str:
+    """`bits_text` with all three decimals, for the column of a table."""
+    return f"{round(round(10_000 * value) / 10) / 1000:.3f}"  # halves go to the even digit; in binary, 4.4965 is not a half
+
+
 def encodes(text: str) -> bool:
     """Whether a text can be encoded: it contains no unpaired surrogate."""
     try:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mpq.errors import FormatError, MpqError
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
-from mpq.shown import json_escaped, markdown, markdown_code, one_line, printable, shown, visible
+from mpq.shown import bits_cell, bits_text, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -64,3 +64,15 @@ def test_a_message_is_one_short_line() -> None:
 def test_markdown_holds_no_link_code_or_cell() -> None:
     assert markdown("[x](http://a) ![y](z) `q` a|b <b> a_b") == r"\[x\](http://a) !\[y\](z) \`q\` a\|b &lt;b> a_b"
     assert markdown_code("a`|b") == "`a'\\|b`"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(4.496452, "4.496"), (4.4965, "4.496"), (4.4975, "4.498"), (4.49651, "4.496"), (4.4966, "4.497"), (4.5, "4.500"), (16, "16.000")],
+)
+def test_bits_look_the_same_for_an_exact_value_and_for_its_four_decimals_in_a_file(value: float, expected: str) -> None:
+    assert bits_cell(value) == bits_cell(round(value, 4)) == expected
+
+
+def test_bits_in_a_sentence_have_no_final_zeros() -> None:
+    assert [bits_text(value) for value in (4.4965, 4.5, 16.0, 16.125, 0.0)] == ["4.496", "4.5", "16", "16.125", "0"]

@@ -40,6 +40,7 @@ from mpq.config import LARGE_MEMORY, AnalysisSettings, DataSettings, settings_fr
 from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
 from mpq.registry import either
+from mpq.shown import bits_cell
 from mpq.tensors.quantizers.registry import QUANTIZERS
 from mpq.writing.locks import refuse_held
 
@@ -282,7 +283,7 @@ def command(
         print_json({**facts, "coverage": (table.finish or {}).get("coverage"), "table": frame.to_dict("records")})
         return
     worst = frame.sort_values("error", ascending=False).head(_SHOWN).to_dict("records")
-    rows = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", figure(row["error"], row["stderr"])] for row in worst]
+    rows = [[row["layer"], row["scheme"], bits_cell(row["effective_bits"]), figure(row["error"], row["stderr"])] for row in worst]
     print_table(["most sensitive", "scheme", "bpw", table.metric], rows)
     say(f"wrote {target}: {len(table.layers)} layers, {len(frame)} values")
     if shared is not None and shared.is_dir():

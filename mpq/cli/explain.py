@@ -13,6 +13,7 @@ from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.cli.find_sensitivity import source_of_plan, table_beside
 from mpq.cli.options import Json
 from mpq.errors import MismatchError
+from mpq.shown import bits_text
 
 if TYPE_CHECKING:
     from mpq.records.plan import Plan
@@ -92,7 +93,9 @@ def _reasons(found: Explanation, plan: Plan) -> list[str]:
         lines.append(f"{name} is {cost['total']:.6g} of at most {cost['most']:g}; net loss prices bytes alone; {more}")
     for text, switch in (("smaller", found.smaller), ("larger", found.larger)):
         where = (
-            f"becomes {switch.scheme} at {switch.effective_bits:.4g} bits ({switch.layer_bytes:,} bytes)" if switch else f"stays {scheme}"
+            f"becomes {switch.scheme} at {bits_text(switch.effective_bits)} bits ({switch.layer_bytes:,} bytes)"
+            if switch
+            else f"stays {scheme}"
         )
         lines.append(f"with a {text} budget it {where}")
     return lines

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.errors import UsageError
+from mpq.shown import bits_text
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -60,7 +61,7 @@ def _print(state: StudyState) -> None:
     best = (
         ""
         if state.best is None
-        else f"; lowest error {figure(state.best)}" + ("" if state.bits is None else f" at {state.bits:.3f} bits per weight")
+        else f"; lowest error {figure(state.best)}" + ("" if state.bits is None else f" at {bits_text(state.bits)} bits per weight")
     )
     counts = f"{state.measured} plans measured, {state.given_up} given up early, {state.running} at work"
     others = "".join(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpq.cli.console import figure, print_table, say, warn
 from mpq.records.finalist_names import TABLE_OPTIMUM
 from mpq.records.unsearched import unsearched_line
+from mpq.shown import bits_text
 
 if TYPE_CHECKING:
     from mpq.records.sensitivity import Sensitivity
@@ -46,8 +47,8 @@ def print_result(result: SearchResult, table: Sensitivity, *, limited: bool) -> 
 def print_sizes(result: SearchResult, output: Path) -> None:
     """Print the sizes of the plan that was written."""
     size = result.plan.size
-    say(f"wrote {output}: {size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes),")
-    say(f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)")
+    say(f"wrote {output}: {bits_text(size.effective_bits)} bits per weight over the layers ({size.layer_bytes:,} bytes),")
+    say(f"{bits_text(size.file_effective_bits)} over the file ({size.file_bytes:,} bytes)")
     say(unsearched_line(size.file_bytes, size.layer_bytes, dtype=result.plan.rest.dtype))
 
 

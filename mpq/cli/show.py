@@ -13,6 +13,7 @@ import typer
 from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say
 from mpq.cli.options import Dtype, Json, dtype_of
 from mpq.errors import UsageError
+from mpq.shown import bits_cell, bits_text
 
 _BAR = "bits per weight"
 
@@ -94,8 +95,8 @@ def _plan(file: Path) -> Shown:
     facts = {
         "file": f"{file}, a plan for {plan.model.get('path') or 'a model in memory'}",
         "budget": str(plan.budget) if plan.budget else "none",
-        "size": f"{size.effective_bits:.4g} bits per weight over the layers ({size.layer_bytes:,} bytes), "
-        f"{size.file_effective_bits:.4g} over the file ({size.file_bytes:,} bytes)",
+        "size": f"{bits_text(size.effective_bits)} bits per weight over the layers ({size.layer_bytes:,} bytes), "
+        f"{bits_text(size.file_effective_bits)} over the file ({size.file_bytes:,} bytes)",
         "not searched": unsearched_line(size.file_bytes, size.layer_bytes, dtype=plan.rest.dtype).removeprefix("not searched: "),
         "quantizer": plan.quantizer,
         **({"activations": summary(plan.activations)} if plan.activations else {}),
@@ -133,7 +134,7 @@ def _artifact(file: Path) -> Shown:
     bits = 8 * total / sum(layer.weights for layer in header.layers)
     facts = {
         "file": f"{file}, an artifact of {header.model.get('path') or 'a model in memory'} ({header.model.get('kind')})",
-        "size": f"{whole:,} bytes; {bits:.4g} bits per weight over the layers ({total:,} bytes)",
+        "size": f"{whole:,} bytes; {bits_text(bits)} bits per weight over the layers ({total:,} bytes)",
         "not searched": unsearched_line(whole, total, dtype=header.rest_dtype).removeprefix("not searched: "),
         "quantizer": header.quantizer,
         "recovery": ", ".join(name.replace("_", " ") for name in header.recovery) or "none",
@@ -185,7 +186,7 @@ def _sensitivity(file: Path) -> Shown:
         lambda row: {
             "layer": row["layer"],
             "scheme": row["scheme"],
-            "bpw": f"{row['effective_bits']:.3f}",
+            "bpw": bits_cell(row["effective_bits"]),
             "error": figure(row["error"], row["stderr"]),
         },
     )
@@ -202,7 +203,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "layer": row["layer"],
         "scheme": row["scheme"] + (" (pinned)" if row.get("pinned") else ""),
-        "bpw": f"{row['effective_bits']:.3f}",
+        "bpw": bits_cell(row["effective_bits"]),
         "bytes": f"{row['bytes']:,}",
         _BAR: block * round(row["effective_bits"]),
     }

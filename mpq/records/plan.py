@@ -27,7 +27,7 @@ from mpq.records.plan_size import Size
 from mpq.records.plan_table import layer_rows, layers_page
 from mpq.records.sensitivity_header import Rest
 from mpq.records.yaml_text import yaml_key, yaml_text
-from mpq.shown import figure, shown
+from mpq.shown import bits_text, figure, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ class Plan:
 
     def __repr__(self) -> str:
         size, budget = self.size, "" if self.budget is None else f", budget {self.budget}"
-        return f"<Plan: {len(self.layers):,} layers, {size.effective_bits:.4g} bits per weight, {size.file_bytes:,} bytes{budget}>"
+        return f"<Plan: {len(self.layers):,} layers, {bits_text(size.effective_bits)} bits per weight, {size.file_bytes:,} bytes{budget}>"
 
     def _repr_html_(self) -> str:
         told = self.evidence if self.evidence_is_current else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mpq.errors import ApplyError
 from mpq.records.plan import Plan
+from mpq.shown import bits_text
 
 
 def check_plan_budget(plan: Plan) -> None:
@@ -17,6 +18,6 @@ def check_plan_budget(plan: Plan) -> None:
     taken, limit, weights = plan.counted(plan.budget)
     if taken > limit:
         raise ApplyError(
-            f"the plan takes {taken:,} bytes ({8 * taken / weights:.4g} bits per weight), {taken - limit:,} more than its budget "
+            f"the plan takes {taken:,} bytes ({bits_text(8 * taken / weights)} bits per weight), {taken - limit:,} more than its budget "
             f"{plan.budget}: lower a layer, or raise the budget in the plan"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from mpq.formats.scheme import Scheme
 from mpq.notebook import html_page, sparkline
+from mpq.shown import bits_cell
 
 
 def layer_rows(layers: Mapping[str, Scheme], shapes: Mapping[str, tuple[int, int]], pinned: Container[str]) -> list[dict[str, Any]]:
@@ -24,5 +25,5 @@ def layers_page(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """HTML: the title, the bits of all layers as bars, and the layers of most bytes."""
     bars = sparkline([row["effective_bits"] for row in rows]), "bits per weight by layer, in model order"
     largest = sorted(rows, key=lambda row: -row["bytes"])
-    cells = [[row["layer"], row["scheme"], f"{row['effective_bits']:.3f}", f"{row['bytes']:,}"] for row in largest]
+    cells = [[row["layer"], row["scheme"], bits_cell(row["effective_bits"]), f"{row['bytes']:,}"] for row in largest]
     return html_page(title, ["largest layers", "scheme", "bits per weight", "bytes"], cells, bars=bars)

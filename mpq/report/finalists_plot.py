@@ -8,6 +8,7 @@ from typing import Any
 from mpq.report.frontier_plot import Frame, finalist_kind, is_uniform
 from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, decade_ticks, log_range
+from mpq.shown import bits_text
 
 _ROW, _SERIES = 58, ("predicted", "calibration", "held_out")
 
@@ -71,4 +72,4 @@ def _lane(subject: Subject, row: dict[str, Any], scale: Scale, y: float) -> Lane
         low, high = (None, None) if not stderr else (scale(max(value - stderr, scale.low)), scale(value + stderr))
         dots.append(Dot(series, scale(value), y + 13 * (number - 1) + 6, low, high))
     name = f"uniform {row['name']}" if is_uniform(subject, row) else str(row["name"])
-    return Lane(name, finalist_kind(subject, row), f"{row['effective_bits']:.4g}", y, dots)
+    return Lane(name, finalist_kind(subject, row), bits_text(row["effective_bits"]), y, dots)

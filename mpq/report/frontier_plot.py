@@ -12,6 +12,7 @@ from mpq.records.frontier import Corner, Frontier, Point
 from mpq.report.report_input import Subject
 from mpq.report.scale import Scale, Tick, bit_ticks, decade_ticks, log_range
 from mpq.report.words import figure, noise
+from mpq.shown import bits_text
 
 _NEGLIGIBLE = 1e-3  # the plot ends where the error has fallen to this share of its maximum
 _LETTER, _LINE, _NEAR = 7.0, 14.0, 6.0
@@ -158,7 +159,7 @@ def frontier_scales(
 
 def _predicted(point: Point, kind: str, x: Scale, y: Scale) -> Mark:
     name = f"uniform {point.name}" if kind == "uniform" else point.name
-    title = f"{name}: {point.effective_bits:.4g} bits per weight, predicted {figure(point.predicted)}"
+    title = f"{name}: {bits_text(point.effective_bits)} bits per weight, predicted {figure(point.predicted)}"
     return Mark(x(point.effective_bits), y(point.predicted), kind, False, title, label=point.name)
 
 
@@ -168,7 +169,7 @@ def _measured(subject: Subject, row: Mapping[str, Any], x: Scale, y: Scale) -> M
         return None
     kind = finalist_kind(subject, row)
     label = {"chosen": "this plan", "uniform": str(row["name"])}.get(kind, "")
-    title = f"{row['name']}: {bits:.4g} bits per weight, held-out {figure(error)} {noise(stderr)}"
+    title = f"{row['name']}: {bits_text(bits)} bits per weight, held-out {figure(error)} {noise(stderr)}"
     low, high = (None, None) if not stderr else (y(max(error - stderr, y.low)), y(error + stderr))
     return Mark(x(bits), y(error), kind, True, title, low, high, label)
 
@@ -197,7 +198,7 @@ def _compared(row: Mapping[str, Any], x: Scale, y: Scale) -> list[Mark]:
     marks = [_predicted(Point(row["name"], {}, row["effective_bits"], 0, 0, row["predicted"]), "compared", x, y)]
     error, stderr = row.get("held_out"), row.get("held_out_stderr")
     if error and error > 0:
-        title = f"{row['name']}: {row['effective_bits']:.4g} bits per weight, held-out {figure(error)} {noise(stderr)}"
+        title = f"{row['name']}: {bits_text(row['effective_bits'])} bits per weight, held-out {figure(error)} {noise(stderr)}"
         low, high = (None, None) if not stderr else (y(max(error - stderr, y.low)), y(error + stderr))
         marks.append(Mark(x(row["effective_bits"]), y(error), "compared", True, title, low, high, row["name"]))
     return marks

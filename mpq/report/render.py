@@ -23,7 +23,7 @@ from mpq.report.report_input import Subject
 from mpq.report.rows import NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
 from mpq.report.training_plot import training_plot
-from mpq.shown import ZERO_MARK, ZERO_NOTE, visible
+from mpq.shown import ZERO_MARK, ZERO_NOTE, bits_cell, bits_text, visible
 
 _FRAMES = ("wide", "narrow")
 _FOOTNOTE = "<!-- footnote -->"
@@ -46,7 +46,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         name: getattr(words, name) for name in ("size", "signed_size", "figure", "short", "noise", "share", "change", "count", "either")
-    }
+    } | {"bits_text": bits_text, "bits_cell": bits_cell}
     return environment
 
 
@@ -135,7 +135,7 @@ def _data(subject: Subject, facts: Facts, bars: list[Any]) -> dict[str, Any]:
 
 def _point(point: Point, index: dict[Scheme, int]) -> dict[str, Any]:
     return {
-        "bits": round(point.effective_bits, 6),
+        "bits": bits_cell(point.effective_bits),
         "layers": point.layer_bytes,
         "file": point.file_bytes,
         "error": _plain(point.predicted),

@@ -11,7 +11,7 @@ from mpq.models.running.metric_registry import METRICS
 from mpq.report.report_input import Subject
 from mpq.report.rows import NOISE, Facts
 from mpq.report.words import TIMES, change, count, figure, noise, share, size
-from mpq.shown import printable
+from mpq.shown import bits_text, printable
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def _plan_tiles(subject: Subject) -> Iterable[Tile]:
     whole = plan.original_bytes + plan.rest.original_bytes
     yield Tile("File", size(held.file_bytes), f"{whole / held.file_bytes:.3g}{TIMES} smaller than {size(whole)}")
     limit = f"; budget {plan.budget}" if plan.budget else ""
-    yield Tile("Bits per weight", f"{held.effective_bits:.4g}", f"over the layers, {held.file_effective_bits:.4g} over the file{limit}")
+    yield Tile(
+        "Bits per weight", bits_text(held.effective_bits), f"over the layers, {bits_text(held.file_effective_bits)} over the file{limit}"
+    )
     yield _unsearched_tile(held.file_bytes, held.layer_bytes, plan.rest.dtype)
     yield from _error_tiles(subject)
 
@@ -156,7 +158,7 @@ def _error_tiles(subject: Subject) -> Iterable[Tile]:
     yield from _evaluation_tiles(subject)
     best: Mapping[str, Any] = evidence.get("best_uniform", {})
     if held is not None and best.get("held_out"):
-        text = f"{figure(best['held_out'])} of uniform {best['scheme']} at {best['effective_bits']:.4g} bits"
+        text = f"{figure(best['held_out'])} of uniform {best['scheme']} at {bits_text(best['effective_bits'])} bits"
         yield Tile("Against the best uniform", change(held, best["held_out"]), f"error, from {text}")
     gap = evidence.get("optimality_gap")
     if gap is not None and held is None:
@@ -198,6 +200,8 @@ def _table_tiles(subject: Subject, facts: Facts) -> Iterable[Tile]:
     if subject.frontier is not None:
         first, last = subject.frontier.points[0], subject.frontier.points[-1]
         yield Tile(
-            "Smallest plan", size(first.file_bytes), f"{first.effective_bits:.4g} bits per weight, predicted {figure(first.predicted)}"
+            "Smallest plan",
+            size(first.file_bytes),
+            f"{bits_text(first.effective_bits)} bits per weight, predicted {figure(first.predicted)}",
         )
-        yield Tile("Least error", figure(last.predicted), f"{metric_name(subject)} at {last.effective_bits:.4g} bits per weight")
+        yield Tile("Least error", figure(last.predicted), f"{metric_name(subject)} at {bits_text(last.effective_bits)} bits per weight")

@@ -14,7 +14,7 @@ from mpq.evidence.posterior import Evidence, posterior, samples_to_tell
 from mpq.records.finalist_names import LEAST_MEASURED
 from mpq.records.sensitivity import Errors, standard_error
 from mpq.search.stages.registry import stage_kinds
-from mpq.shown import figure
+from mpq.shown import bits_text, figure
 
 TUNED = frozenset({LEAST_MEASURED, *(kind.title or kind.name for kind in stage_kinds())})
 """Finalists that were chosen for their error on the calibration samples."""
@@ -48,7 +48,7 @@ class Finalist:
     def __repr__(self) -> str:
         row = self.row()
         held_out = figure(row["held_out"], row["held_out_stderr"])
-        return f"<Finalist {self.name}: {self.effective_bits:.4g} bits per weight, {held_out} on held-out samples>"
+        return f"<Finalist {self.name}: {bits_text(self.effective_bits)} bits per weight, {held_out} on held-out samples>"
 
     def row(self) -> dict[str, Any]:
         """The finalist's line in a plan: rounded values."""

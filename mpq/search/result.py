@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mpq.notebook import html_page
 from mpq.records.plan import Plan
 from mpq.search.final_decision import Finalist
-from mpq.shown import figure
+from mpq.shown import bits_cell, figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def finalist_cells(row: Mapping[str, Any]) -> list[str]:
     """A row of `SearchResult.frame` as strings: name, bits, predicted, calibration, held-out."""
     return [
         f"uniform {row['name']}" if row["uniform"] else str(row["name"]),
-        f"{row['effective_bits']:.3f}",
+        bits_cell(row["effective_bits"]),
         figure(row["predicted"]),
         figure(row["calibration"], row["calibration_stderr"]),
         figure(row["held_out"], row["held_out_stderr"]),

@@ -23,13 +23,13 @@ def test_there_is_no_plot_without_finalists() -> None:
 
 
 def test_a_lane_holds_predicted_calibration_and_held_out() -> None:
-    row = {"name": "exact", "effective_bits": 4.25, "predicted": 0.01, "calibration": 0.1, "held_out": 1.0, "held_out_stderr": 0.5}
+    row = {"name": "exact", "effective_bits": 4.4965, "predicted": 0.01, "calibration": 0.1, "held_out": 1.0, "held_out_stderr": 0.5}
     plot = finalists_plot(subject(row, row | {"name": "int4"}), "wide")
     assert plot is not None
     assert (plot.frame.width, plot.frame.height) == (920, 30 + 2 * 58 + 24)
     scale = Scale(0.01 / 1.25, 1.5 * 1.25, 250, 904)
     first, second = plot.lanes
-    assert (first.name, first.kind, first.bits, first.y) == ("exact", "chosen", "4.25", 8 + 29)
+    assert (first.name, first.kind, first.bits, first.y) == ("exact", "chosen", "4.496", 8 + 29)
     assert (second.name, second.kind, second.y) == ("uniform int4", "uniform", 8 + 29 + 58)
     assert [(dot.series, dot.x, dot.y) for dot in first.dots] == [
         ("predicted", scale(0.01), 30),

@@ -38,9 +38,11 @@ def test_the_frame_has_a_row_for_each_finalist() -> None:
     assert UNMEASURED.frame().empty
 
 
-def test_bits_are_rounded_once() -> None:
-    row = replace(FINALISTS[0], effective_bits=4.496452)  # 4.4965 with four places, which would round to 4.497
-    assert finalist_cells(replace(MEASURED, finalists=(row,)).rows()[0])[1] == "4.496"
+def test_bits_are_those_of_the_report_which_reads_them_from_the_plan() -> None:
+    finalist = replace(FINALISTS[0], effective_bits=4.496452)
+    exact = finalist_cells(replace(MEASURED, finalists=(finalist,)).rows()[0])
+    assert exact == finalist_cells({"uniform": False, **finalist.row()})
+    assert exact[1] == "4.496"
 
 
 def test_a_finalist_in_texts_and_on_one_line() -> None:

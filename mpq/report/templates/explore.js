@@ -65,7 +65,7 @@ if (slider) {
   const home = data.points.reduce((best, point, index) => (Math.abs(point.layers - sizeOf(data.start)) < Math.abs(data.points[best].layers - sizeOf(data.start)) ? index : best), 0);
   const say = (point) => {
     const changed = point.choice.filter((scheme, layer) => scheme !== data.start[layer]).length;
-    output.replaceChildren(bold(`${point.bits.toFixed(3)} bits`), " per weight, ", bold(`${whole(point.file)} bytes`), " as a file, predicted error ", bold(figure(point.error)),
+    output.replaceChildren(bold(`${point.bits} bits`), " per weight, ", bold(`${whole(point.file)} bytes`), " as a file, predicted error ", bold(figure(point.error)),
       changed ? `; ${changed} of ${data.start.length} layers differ from the ${back.textContent.startsWith("Back") ? "plan" : "start"}` : "; the same schemes");
     slider.setAttribute("aria-valuetext", output.textContent);
   };

@@ -13,7 +13,7 @@ from mpq.distribution import install
 from mpq.export.source import Source
 from mpq.export.weights.huggingface.results import Result, evaluated, held_out, model_index
 from mpq.records.plan import Plan
-from mpq.shown import markdown, markdown_code
+from mpq.shown import bits_cell, bits_text, markdown, markdown_code
 
 _TASKS = {
     "ForCausalLM": ("text-generation", "AutoModelForCausalLM"),
@@ -116,7 +116,7 @@ def _size(card: Card) -> str:
     weights = sum(rows * columns for rows, columns in source.matrices.values())
     layer_bytes = sum(scheme.stored_bits(source.matrices[name]) // 8 for name, scheme in source.stored.items())
     rows = [["quantized layers", f"{len(source.stored):,}"], ["their weights", f"{weights:,}"], ["their bytes", f"{layer_bytes:,}"]]
-    rows += [["bits per weight, scales included", f"{8 * layer_bytes / weights:.4g}"], ["bytes of the artifact", f"{source.bytes:,}"]]
+    rows += [["bits per weight, scales included", bits_text(8 * layer_bytes / weights)], ["bytes of the artifact", f"{source.bytes:,}"]]
     if card.plan is not None:
         before = card.plan.original_bytes + card.plan.rest.original_bytes
         rows += [["bytes of the original weights", f"{before:,}"], ["times smaller", f"{before / source.bytes:.2f}"]]
@@ -152,7 +152,7 @@ def _finalists(plan: Plan, *, recovered: bool) -> str:
     rows = [
         [
             str(row.get("name")),
-            f"{row.get('effective_bits', 0):.3f}",
+            bits_cell(row.get("effective_bits", 0)),
             _number(row.get("predicted")),
             *(_with_error(row.get(side), row.get(f"{side}_stderr")) for side in ("calibration", "held_out")),
         ]
