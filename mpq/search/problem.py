@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mpq.errors import BudgetError, UsageError
+from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity, scheme_cost
@@ -146,31 +146,6 @@ def build_groups(
         done |= {member.name for member in members}
         groups.append(Group(tuple(members), _options(table, members, scope, pinned)))
     return tuple(groups)
-
-
-def check_feasible(problem: Problem, *, budget: str, constant: int, weights: int) -> None:
-    """Refuse a limit that cannot be met even alone.
-
-    Args:
-        problem: the groups and their limits.
-        budget: the budget in the user's words.
-        constant: bytes that the budget counts in addition to the groups.
-        weights: number of weights for bits per weight.
-
-    Raises:
-        BudgetError: with the smallest and the largest total of any plan.
-    """
-    low, high = problem.smallest, problem.largest
-    if problem.limit < low:
-        fixed = f", at least {constant:,} of them unquantized tensors, program and header" if constant else ""
-        raise BudgetError(
-            f"budget {budget} cannot be met: with these candidates a plan takes {(low + constant) * 8 / weights:.4g} to "
-            f"{(high + constant) * 8 / weights:.4g} bits per weight ({low + constant:,} to {high + constant:,} bytes{fixed})"
-        )
-    for limit in problem.beside:
-        least, most = (limit.constant + math.fsum(edge(costs) for costs in limit.costs) for edge in (min, max))
-        if limit.most < least:
-            raise BudgetError(f"{limit.name} of {limit.most:g} cannot be met: with these candidates it is {least:.6g} to {most:.6g}")
 
 
 def _options(table: Sensitivity, members: Sequence[Layer], scope: str, pins: Mapping[str, Scheme]) -> tuple[Option, ...]:

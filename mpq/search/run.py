@@ -23,10 +23,11 @@ from mpq.search.activations import chosen_groups, reserved_bytes, with_groups
 from mpq.search.byte_limit import byte_limit
 from mpq.search.constraints import choice_of, groups_for, pinned_layers
 from mpq.search.costs import cost_limits
+from mpq.search.feasible import check_feasible
 from mpq.search.final_decision import Decision, Finalist, decide, rounded
 from mpq.search.measurers import Measurer, MeasurerWithSlopes, parts_of
 from mpq.search.origins import analysis_of, data_of
-from mpq.search.problem import Problem, check_feasible
+from mpq.search.problem import Problem
 from mpq.search.remarks import remarks
 from mpq.search.rest import stored_as
 from mpq.search.result import SearchResult as SearchResult
@@ -117,7 +118,7 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
     groups = groups_for(table, settings, scope=budget.scope)
     limit = byte_limit(table, budget, reserved=reserved_bytes(table, settings.activations))
     problem = Problem(groups, limit.layers, cost_limits(table, groups, settings.costs, settings.memory))
-    check_feasible(problem, budget=str(budget), constant=limit.constant, weights=limit.weights)
+    check_feasible(problem, table, budget, limit, settings)
     solution = problem.solve()
     if solution is None:
         names = ", ".join(f"{each.name} {each.most:g}" for each in problem.beside)

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from mpq.errors import BudgetError, UsageError
+from mpq.errors import UsageError
 from mpq.formats.scheme import parse_scheme
-from mpq.search.problem import Problem, build_groups, check_feasible
+from mpq.search.problem import Problem, build_groups
 from tests.small import linear, table
 
 LAYERS = [linear("a", 4, 64), linear("b", 8, 64), linear("c", 2, 40)]
@@ -66,14 +66,3 @@ def test_options_whose_outputs_are_not_finite_are_left_out() -> None:
     with pytest.raises(UsageError) as error:
         build_groups(table(LAYERS[:1], {"a": {"int4": [math.nan]}}))
     assert str(error.value) == "no measured scheme works for a: analyze more candidates"
-
-
-def test_a_limit_below_the_smallest_plan_is_refused_with_the_range() -> None:
-    groups = build_groups(TABLE)
-    check_feasible(Problem(groups, 452), budget="4bits (layers)", constant=0, weights=848)
-    with pytest.raises(BudgetError) as error:
-        check_feasible(Problem(groups, 451), budget="4bits (layers)", constant=1000, weights=848)
-    assert str(error.value) == (
-        "budget 4bits (layers) cannot be met: with these candidates a plan takes 13.7 to 17.7 bits per weight (1,452 to 1,876 bytes, "
-        "at least 1,000 of them unquantized tensors, program and header)"
-    )
