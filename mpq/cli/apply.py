@@ -12,9 +12,11 @@ from mpq.cli.console import fallback_lines, print_json, print_lines, progress, p
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
 from mpq.cli.options import Cache, Device, Factory, Json, Trust, cache_folder
+from mpq.cli.replaced import say_replaced
 from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 from mpq.export.registry import TARGETS
+from mpq.shown import bits_text
 
 if TYPE_CHECKING:
     from mpq.data.dataset import Data
@@ -134,6 +136,7 @@ def command(
 
     target = output or plan.with_name(f"{stem_of(model or located_model(wanted.model, plan))}.mpq.safetensors")
     check_output(target, inputs=(plan, model, *named_inputs(wanted.model, wanted.data, plan)))
+    say_replaced(target, wanted)
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, device=device)
     needed, recover = quantizer_named(wanted.quantizer).needs_statistics, recovery and corrections
     data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or recover) else None
@@ -170,7 +173,7 @@ def command(
         [
             f"{done.path}: {done.file_bytes:,} bytes, as predicted",
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
-            f"{size.effective_bits:.4g} bits per weight over the layers, {size.file_effective_bits:.4g} over the file",
+            f"{bits_text(size.effective_bits)} bits per weight over the layers, {bits_text(size.file_effective_bits)} over the file",
             unsearched_line(size.file_bytes, size.layer_bytes, dtype=wanted.rest.dtype),
             *(decision.line for decision in done.decisions),
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),

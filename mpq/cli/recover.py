@@ -13,6 +13,7 @@ from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
 from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
+from mpq.cli.replaced import say_replaced
 from mpq.config import EPOCHS, LEVELS, data_settings
 from mpq.errors import FormatError, MismatchError, UsageError
 from mpq.files import write_text
@@ -92,6 +93,7 @@ def command(
     check_output(target, inputs=(plan, start, model, *named_inputs(wanted.model, wanted.data, plan)))
     if not wanted.data:
         raise MismatchError(f"{plan} has no held-out samples to decide with: search with the model, then apply and recover")
+    say_replaced(target, wanted)
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
     plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
     asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}

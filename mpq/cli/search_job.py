@@ -14,11 +14,12 @@ from mpq.cli.console import figure, print_json, print_table, progress, say, sugg
 from mpq.cli.explain import print_explanation
 from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.cli.next_step import code_options
+from mpq.cli.replaced import say_replaced
 from mpq.cli.search_result import print_result, print_sizes
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
 from mpq.records.finalist_names import plain_name
-from mpq.shown import listed
+from mpq.shown import bits_cell, listed
 from mpq.writing.outputs import refuse_special
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class Job:
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"plan-{budget.limit}.yaml"
+            say_replaced(path, result.plan)
             write_plan(result.plan, path)
             size, measured = result.plan.size, result.plan.evidence.get("measured", {})
             ties = self._tie_cost(result)
@@ -196,7 +198,7 @@ class Job:
             [
                 [
                     row["budget"],
-                    f"{row['effective_bits']:.3f}",
+                    bits_cell(row["effective_bits"]),
                     *(f"{row[name]:,}" for name in ("file_bytes", "unsearched_bytes")),
                     *(figure(row[name]) for name in errors),
                 ]
@@ -211,6 +213,7 @@ class Job:
         from mpq.records.plan import write_plan
 
         check_output(output)
+        say_replaced(output, result.plan)
         write_plan(result.plan, output)
         size = result.plan.size
         ties = self._tie_cost(result)
