@@ -33,14 +33,25 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
 """Parameters by command and panel; all others are in the panel that their own file names, else in "Options"."""
 
 
+VALUES = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "FILE"}
+"""The placeholder of a value by its type, where an option does not name one."""
+
+
 def arrange(command: str, params: list[Any]) -> None:
-    """Set the panels of a command's options and remove the value placeholder of flags, in place."""
+    """Set the panels and the value placeholders of a command's options, in place. Flags and arguments have no placeholder."""
     homes = {name: panel for panel, names in PANELS.get(command, {}).items() for name in names}
     for parameter in params:
         if not isinstance(parameter, TyperOption):
+            parameter.display_type_rich = _nothing  # an argument's name and meaning say enough
             continue
         parameter.rich_help_panel = homes.get(parameter.name or "", parameter.rich_help_panel)
         without_value(parameter)
+        if parameter.metavar is None:
+            parameter.metavar = VALUES.get(parameter.bare_type())
+
+
+def _nothing(ctx: Any) -> None:
+    """In place of a type."""
 
 
 def without_value(parameter: TyperOption | None) -> TyperOption | None:

@@ -19,7 +19,6 @@ Written by `python -m mpq.cli.reference_page > docs/cli.md` from the texts of `m
 Results go to stdout, messages and errors to stderr. `mpq --install-completion` sets up completion for your shell.
 """
 _PLAIN = "Options"
-_KINDS = {"str": "TEXT", "int": "INTEGER", "float": "NUMBER", "Path": "FILE"}
 
 
 def reference() -> str:
@@ -66,8 +65,7 @@ def _panels(command: Any) -> dict[str, list[tuple[str, str]]]:
 
 
 def _option(parameter: Any) -> Iterator[str]:
-    kind = parameter.bare_type().removeprefix("list[").removesuffix("]")
-    value = "" if parameter.is_flag else f" {parameter.metavar or _KINDS[kind]}"
+    value = f" {parameter.metavar}" if parameter.metavar else ""
     yield from (f"`{text}{value if text == parameter.opts[0] else ''}`" for text in (*parameter.opts, *parameter.secondary_opts))
 
 

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -19,17 +20,22 @@ def test_every_option_that_has_a_panel_exists_and_stands_in_it(command: str) -> 
 
 
 @pytest.mark.parametrize("command", ROOT.commands)
-def test_flags_show_no_word_for_a_value(command: str) -> None:
+def test_words_and_no_types_stand_for_values(command: str) -> None:
     printed = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
     assert "--help" in printed
-    assert "<bool>" not in printed
-    assert "<list[str" not in printed
+    assert re.findall(r"<\S*>", printed) == []
+
+
+def test_options_without_a_word_of_their_own_name_the_kind_of_their_value() -> None:
+    printed = CliRunner().invoke(app, ["check", "--help"], env={"COLUMNS": "200"}).output
+    found = [" ".join(line.split()[1:4]) for line in printed.splitlines()]
+    assert {"--budget TEXT Size", "--max-error NUMBER Limit", "files... Plans, artifacts,"} <= set(found)
 
 
 def test_the_options_for_completion_show_no_word_for_a_value() -> None:
     printed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     assert "--install-completion" in printed
-    assert "<bool>" not in printed
+    assert re.findall(r"<\S*>", printed) == []
 
 
 def test_the_first_options_are_those_that_most_people_use() -> None:
