@@ -16,7 +16,7 @@ from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
 from mpq.evidence.rows_reached import reach_lines
 from mpq.progress import reported
-from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
+from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM, plain_name
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
 from mpq.search.activations import chosen_groups, reserved_bytes, with_groups
@@ -96,7 +96,7 @@ def _told(table: Sensitivity, own: Progress | None, *, progress: bool) -> Iterat
     with reported("search", wanted=progress) as advance:
 
         def tell(stage: str, done: int, total: int, best: float) -> None:
-            advance(done, total, f"{stage}, {table.metric} {figure(best)}")
+            advance(done, total, f"{plain_name(stage)}, {table.metric} {figure(best)}")
             if own is not None:
                 own(stage, done, total, best)
 

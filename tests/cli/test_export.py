@@ -58,6 +58,8 @@ def test_errors_are_one_line_and_an_exit_code(plan: Path) -> None:
     )
     unknown = CliRunner().invoke(app, ["export", str(plan), "--to", "elsewhere"])
     assert unknown.exit_code == 2
+    with_card = CliRunner().invoke(app, ["export", str(plan), "--to", "elsewhere", "--base-model", "org/name"])
+    assert (with_card.exit_code, with_card.stderr) == (2, unknown.stderr)
     assert unknown.stderr == f"mpq: 'elsewhere' is not a target: use one of {', '.join(TARGETS)}\n"
 
 

@@ -1,3 +1,5 @@
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,15 @@ def test_trials_are_split_between_the_stages_and_reported() -> None:
     measured(trials=10, on_progress=lambda stage, done, total, _: calls.append((stage, done, total)))
     for stage, total in (("knobs", 2), ("learn", 5), ("swap", trials_of("swap", 10))):
         assert [call for call in calls if call[0] == stage] == [(stage, number, total) for number in range(1, total + 1)]
+
+
+def test_progress_names_the_stages_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        sys.modules["mpq.search.run"], "reported", lambda *_, **__: nullcontext(lambda done, total, text: seen.append(text))
+    )
+    measured(trials=10)
+    assert {text.partition(",")[0] for text in seen} >= {"re-weighted table", "learned errors", "layer swaps"}
 
 
 def test_no_time_means_no_trials_but_a_plan() -> None:
