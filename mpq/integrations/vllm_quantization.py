@@ -131,8 +131,9 @@ class PackedLinearMethod(CompressedTensorsLinearMethod):  # type: ignore[misc]
             super().create_weights(layer, *sizes, params_dtype, **more)
         except ValueError:
             del layer.scheme
-            layer.quant_method = UnquantizedLinearMethod() if isinstance(layer, LinearBase) else UnquantizedEmbeddingMethod()
-            layer.quant_method.create_weights(layer, *sizes, params_dtype, **more)
+            ordinary = UnquantizedLinearMethod() if isinstance(layer, LinearBase) else UnquantizedEmbeddingMethod()
+            ordinary.create_weights(layer, *sizes, params_dtype, **more)
+            layer.quant_method = ordinary
         else:
             self.quantization_config.as_words.update(self._names)
 

@@ -53,7 +53,7 @@ def test_fused_layers_with_one_scheme_stay_packed(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("scheme", "dtype"), [("int8", torch.bfloat16), ("int4-g32", torch.float32)])
 def test_a_layer_without_a_kernel_on_this_machine_is_dequantized(scheme: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    if plugin.torch.cuda.is_available() and scheme == "int8":
+    if torch.cuda.is_available() and scheme == "int8":
         pytest.skip("a GPU has a kernel for it")
     config = made({"a.o_proj": scheme}, monkeypatch)
     assert create(config, Linear(), "a.o_proj", dtype) == "UnquantizedLinearMethod"
