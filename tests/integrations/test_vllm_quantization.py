@@ -35,28 +35,44 @@ def made(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     return config
 
 
-def create(config: Any, layer: Linear, prefix: str, dtype: torch.dtype) -> str:
-    """Create the parameters as vLLM does; the name of the method that remains."""
+class Ordinary:
+    """In place of vLLM's unquantized method, which needs its process groups."""
+
+    def create_weights(self, layer: nn.Module, *sizes: Any, **more: Any) -> None:
+        layer.sizes = sizes
+
+
+def create(config: Any, prefix: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, *, has_kernel: bool) -> Any:
+    """The layer after vLLM has created its parameters."""
+
+    def packed(self: Any, layer: nn.Module, *sizes: Any, **more: Any) -> None:
+        if not has_kernel:
+            raise ValueError("no kernel")
+
+    monkeypatch.setattr(plugin.CompressedTensorsLinearMethod, "create_weights", packed)
+    monkeypatch.setattr(plugin, "UnquantizedLinearMethod", Ordinary)
+    layer: Any = Linear()
     layer.quant_method = config.get_quant_method(layer, prefix)
-    loader = {"weight_loader": lambda *_: None}
-    layer.quant_method.create_weights(layer, 64, [32, 32, 32], 64, 96, params_dtype=dtype, **loader)
-    return type(layer.quant_method).__name__
+    layer.quant_method.create_weights(layer, 64, [32, 32, 32], 64, 96, params_dtype=dtype)
+    return layer
 
 
 def test_fused_layers_with_one_scheme_stay_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("a.q_proj", "a.k_proj", "a.v_proj")
-    config, layer = made(dict.fromkeys(names, "int4-g32"), monkeypatch), Linear()
-    assert create(config, layer, "a.qkv_proj", torch.bfloat16) == "PackedLinearMethod"
+    config = made(dict.fromkeys(names, "int4-g32"), monkeypatch)
+    layer = create(config, "a.qkv_proj", torch.bfloat16, monkeypatch, has_kernel=True)
+    assert type(layer.quant_method) is plugin.PackedLinearMethod
     assert (layer.scheme.num_bits, layer.scheme.group_size) == (4, 32)
     assert config.as_words == set(names)
 
 
-@pytest.mark.parametrize(("scheme", "dtype"), [("int8", torch.bfloat16), ("int4-g32", torch.float32)])
-def test_a_layer_without_a_kernel_on_this_machine_is_dequantized(scheme: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    if torch.cuda.is_available() and scheme == "int8":
-        pytest.skip("a GPU has a kernel for it")
-    config = made({"a.o_proj": scheme}, monkeypatch)
-    assert create(config, Linear(), "a.o_proj", dtype) == "UnquantizedLinearMethod"
+@pytest.mark.parametrize(("dtype", "has_kernel"), [(torch.bfloat16, False), (torch.float32, True)])
+def test_a_layer_without_a_kernel_is_dequantized(dtype: torch.dtype, has_kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = made({"a.o_proj": "int8"}, monkeypatch)
+    layer = create(config, "a.o_proj", dtype, monkeypatch, has_kernel=has_kernel)
+    assert type(layer.quant_method) is Ordinary
+    assert layer.sizes == (64, [32, 32, 32], 64, 96, dtype)
+    assert not hasattr(layer, "scheme")
     assert config.as_words == set()
 
 
