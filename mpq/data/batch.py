@@ -34,7 +34,7 @@ class Batch:
         axis: the axis of the tensors that counts the samples. A tensor that has the number of samples only along its rows is cut along its
             rows.
         axes: for every leaf, the axis of its samples; determined from `axis` together with `sampled`.
-        listed: whether the model returns a list with one value for each sample, whose tensors are stacked.
+        listed: paths of lists in the outputs that have one value for each sample, whose tensors are stacked; "" is the returned value.
         output_axes: the axis of the samples in outputs by name, if it cannot be determined by `axis` and the number of samples.
 
     Raises:
@@ -50,7 +50,7 @@ class Batch:
     axis: int = 0
     output_axes: Mapping[str, int] = field(default_factory=dict)
     axes: tuple[int, ...] = ()
-    listed: bool = False
+    listed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not any(tensor.ndim > (0 if self.whole else self.axis) for tensor in self.tensors):
@@ -146,11 +146,11 @@ class Batch:
 
     def as_whole(self) -> Batch:
         """The batch as one sample."""
-        return replace(self, sampled=(), axis=0, whole=True, output_axes={}, mask=None, listed=False)
+        return replace(self, sampled=(), axis=0, whole=True, output_axes={}, mask=None, listed=())
 
     def along(self, axis: int) -> Batch:
         """The batch with samples counted along `axis`."""
-        return replace(self, sampled=(), axis=axis, output_axes={}, mask=None, listed=False)
+        return replace(self, sampled=(), axis=axis, output_axes={}, mask=None, listed=())
 
     def with_states(self) -> Batch:
         """The batch, cut along the second dimension of tensors that count the samples only there, like states of recurrent layers."""

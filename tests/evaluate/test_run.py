@@ -1,5 +1,7 @@
 import copy
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -139,10 +141,18 @@ class Listed(Boxes):
         return [{"boxes": found["boxes"][row], "score": found["score"][row]} for row in range(len(x))]
 
 
+class Inner(Boxes):
+    """The same, with a list of boxes for each sample within a dict."""
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        found = super().forward(x)
+        return {"boxes": list(found["boxes"]), "score": found["score"]}
+
+
 def test_a_list_with_one_value_for_each_sample_is_compared_like_tensors_with_one_row_for_each() -> None:
     tensors = mpq.evaluate(Boxes().eval(), changed(Boxes()).eval(), [X], outputs=["boxes", "score"])
-    for data in ([X], list(torch.split(X, 3))):
-        found = mpq.evaluate(Listed().eval(), changed(Listed()).eval(), data)
+    for kind, data in itertools.product((Listed, Inner), ([X], list(torch.split(X, 3)))):
+        found = mpq.evaluate(kind().eval(), changed(kind()).eval(), data)
         for figure in found.figures:
             assert figure.quantized == pytest.approx(tensors[figure.name].quantized, rel=1e-5)
         assert "combined" in {figure.name for figure in found.figures}

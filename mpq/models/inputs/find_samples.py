@@ -22,6 +22,7 @@ from mpq.models.running.choose_comparison import compared_by_default
 from mpq.models.running.forward import accepted, forward, named
 from mpq.models.running.kept_state import changed_state, copied, kept_state, restore_state
 from mpq.models.running.positions import in_pieces
+from mpq.models.running.sample_lists import by_sample, same_shapes, sample_lists, stacked, without_place
 
 _TOLERANCE = 1e-4  # tolerance for a row's difference, relative to the rows; larger for 16-bit models
 _STEPS = 16  # multiples of the outputs' own precision
@@ -36,12 +37,14 @@ class Rows:
     Args:
         problem: why they are not; empty if they are.
         output_axes: outputs whose samples are along a different axis than in the inputs, by name.
-        listed: whether the outputs are a list with one value for each sample.
+        listed: paths of lists in the outputs that have one value for each sample.
+        unlike: whether these values differ in shape, so that only one sample can run at a time.
     """
 
     problem: str = ""
     output_axes: Mapping[str, int] = field(default_factory=dict)
-    listed: bool = False
+    listed: tuple[str, ...] = ()
+    unlike: bool = False
 
 
 def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) -> Rows:
@@ -55,12 +58,15 @@ def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) ->
     """
     (batch,), _ = with_masks([batch], mask, parameters=list(accepted(module)))
     if batch.size < 2:
-        return Rows()
+        return _lists_of_one(module, batch)
     found = _compared(module, batch.select([0, batch.size - 1]))
     if found.problem and batch.size > 2:
         step = max(1, (batch.size - 1) // (_MORE_ROWS - 1))
         found = _compared(module, batch.select(list(range(0, batch.size, step))[-_MORE_ROWS:]))
-    return found if not found.problem or _is_repeatable(module, batch) else Rows()
+    if found.listed and not found.unlike and batch.size > 2:
+        other = _of_another_shape(_raw(module, batch), found.listed)
+        found = found if other is None else _compared(module, batch.select([0, other]))
+    return found if not found.problem or _is_repeatable(module, batch) else Rows(listed=found.listed, unlike=found.unlike)
 
 
 def others_matter(module: nn.Module, batch: Batch) -> bool:
@@ -73,15 +79,59 @@ def others_matter(module: nn.Module, batch: Batch) -> bool:
     )
 
 
+def _lists_of_one(module: nn.Module, batch: Batch) -> Rows:
+    """The lists that have two entries if the only sample of `batch` runs twice in one call."""
+    if batch.whole:
+        return Rows()
+    try:
+        alone, twice = _raw(module, batch), _raw(module, batch.select([0, 0]))
+    except (DataError, ModelError):  # only one sample at a time
+        return Rows()
+    return Rows(listed=sample_lists(twice, [alone, alone]))
+
+
 def _compared(module: nn.Module, together: Batch) -> Rows:
     try:
         joint = _raw(module, together)
         alone = [_raw(module, together.narrow(place, 1)) for place in range(together.size)]
     except (DataError, ModelError) as error:
         return Rows(str(error))
-    if not together.listed and _is_listed(joint, together.size) and all(_is_listed(one, 1) for one in alone):
-        found = _compared(module, replace(together, listed=True))
-        return Rows() if "the same shapes" in found.problem else replace(found, listed=True)  # others are refused by name
+    lists = sample_lists(joint, alone)
+    return _rows_of_lists(joint, alone, lists, together) if lists else _rows(joint, alone, together)
+
+
+def _rows_of_lists(joint: dict[str, Tensor], alone: list[dict[str, Tensor]], lists: tuple[str, ...], together: Batch) -> Rows:
+    """Like `_rows`, for outputs with lists that have one value for each sample.
+
+    Values of different shapes need an input that may say so, such as lengths or a mask. From floating-point inputs of one shape alone, the
+    shape depends on computed values, as with detections, and the output is refused by name later.
+    """
+    values = by_sample(joint, lists)
+    unlike = [name for name, found in values.items() if not same_shapes(found, together.size)]
+    if unlike and all(tensor.is_floating_point() for tensor in together.tensors):
+        return Rows()
+    single = [by_sample(one, lists) for one in alone]
+    worst = max((_between(values[name], [found.get(name, [])[:1] for found in single]) for name in unlike), default=0.0)
+    if worst > 0:
+        return Rows(_influence(worst), listed=lists, unlike=True)
+
+    def others(outputs: dict[str, Tensor], samples: int) -> dict[str, Tensor]:
+        return stacked({name: one for name, one in outputs.items() if without_place(name, lists)[0] not in unlike}, lists, samples)
+
+    rest = others(joint, together.size)
+    if unlike and not any(one.ndim for one in rest.values()):
+        return Rows(listed=lists, unlike=True)
+    return replace(_rows(rest, [others(one, 1) for one in alone], together), listed=lists, unlike=bool(unlike))
+
+
+def _of_another_shape(outputs: dict[str, Tensor], lists: tuple[str, ...]) -> int | None:
+    """The first sample whose value in a list has another shape than that of the first sample; None if there is none."""
+    places = (place for values in by_sample(outputs, lists).values() for place, one in enumerate(values) if one.shape != values[0].shape)
+    return min(places, default=None)
+
+
+def _rows(joint: dict[str, Tensor], alone: list[dict[str, Tensor]], together: Batch) -> Rows:
+    """Whether outputs of a batch have a row for each sample, which is what the sample gives alone."""
     axes = {name: _sample_axes(joint[name], [one[name] for one in alone if name in one], together) for name in joint}
     heads = compared_by_default(joint)
     if any(len(axes[name]) > 1 for name in heads):
@@ -93,13 +143,12 @@ def _compared(module: nn.Module, together: Batch) -> Rows:
     other = {name: axis for name, axis in chosen.items() if axis != together.axis}
     worst = max((_apart(joint[name], alone, name, chosen[name], together.mask) for name in heads if name in chosen), default=0.0)
     if worst > 0:
-        return Rows(f"its rows influence each other (running one alone changes its outputs by {worst:.2g}, relative to their size)")
+        return Rows(_influence(worst))
     return Rows("", other)
 
 
-def _is_listed(outputs: Mapping[str, Tensor], size: int) -> bool:
-    """Whether outputs are numbered, once for each sample."""
-    return {name.partition(".")[0] for name in outputs} == set(map(str, range(size)))
+def _influence(worst: float) -> str:
+    return f"its rows influence each other (running one alone changes its outputs by {worst:.2g}, relative to their size)"
 
 
 def _sample_axes(joint: Tensor, alone: list[Tensor], batch: Batch) -> list[int]:
@@ -115,10 +164,15 @@ def _apart(joint: Tensor, alone: list[dict[str, Tensor]], name: str, axis: int, 
         _kept(row, one[name].movedim(axis, 0)[0], None if mask is None else mask[place])
         for place, (row, one) in enumerate(zip(joint.movedim(axis, 0), alone, strict=True))
     ]
-    if any(left.shape != right.shape for left, right in pairs):
+    return _between([left for left, _ in pairs], [[right] for _, right in pairs])
+
+
+def _between(rows: list[Tensor], alone: list[list[Tensor]]) -> float:
+    """How far rows are from the single value that each sample gives alone; 0 within the tolerance."""
+    if [[row.shape] for row in rows] != [[one.shape for one in values] for values in alone]:
         return 1.0
-    found = _difference([left for left, _ in pairs], [right for _, right in pairs])
-    return found if found > _tolerance(joint) else 0.0
+    found = _difference(rows, [one for (one,) in alone])
+    return found if found > _tolerance(rows[0]) else 0.0
 
 
 def _kept(row: Tensor, alone: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -159,10 +213,10 @@ def _is_repeatable(module: nn.Module, batch: Batch) -> bool:
 
 def _raw(module: nn.Module, batch: Batch) -> dict[str, Tensor]:
     """The outputs that the model returns in its current state."""
-    given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs), whole=not batch.listed, mask=None)
+    given = replace(batch, args=copied(batch.args), kwargs=copied(batch.kwargs), whole=True, mask=None, listed=())
     before = kept_state(module)
     try:
-        return {name: (output if batch.listed else output[0]).clone() for name, output in named(forward(module, given)).items()}
+        return {name: output[0].clone() for name, output in named(forward(module, given)).items()}
     finally:
         restore_state(module, changed_state(module, before))
 

@@ -92,9 +92,11 @@ def fit_samples(
 
 def _examined(batches: Sequence[Batch], fit: Fit, model: LoadedModel, how: Reading) -> Rows:
     """Whether rows are samples, unless already known."""
-    first = fit.batches[0]
-    if how.axis == 0 or how.seeded or first.whole or _is_refused_later(first, model):
+    first = next((batch for batch in fit.batches if batch.size > 1), fit.batches[0])
+    if first.whole or _is_refused_later(first, model):
         return Rows()
+    if how.axis == 0 or how.seeded:  # known: only lists are looked for
+        return replace(examine_rows(model.module, first, mask=how.mask), problem="", output_axes={})
     if fit.fixed_batch is None:
         found = examine_rows(model.module, first, mask=how.mask)
         return found if how.axis is None else replace(found, problem="")
@@ -143,8 +145,11 @@ def _as_found(fit: Fit, found: Rows) -> Fit:
     if not found.output_axes and not found.listed:
         return fit
     batches = tuple(replace(batch, output_axes=found.output_axes, listed=found.listed) for batch in fit.batches)
-    notes = ("the model returns a list with one value for each sample; its tensors are stacked",) if found.listed else ()
-    return replace(fit, batches=batches, notes=(*fit.notes, *notes))
+    if not found.listed:
+        return replace(fit, batches=batches)
+    batches = regroup(batches, 1) if found.unlike else batches
+    how = "its values differ in shape, so samples run one at a time" if found.unlike else "its tensors are stacked"
+    return replace(fit, batches=batches, notes=(*fit.notes, f"the model returns a list with one value for each sample; {how}"))
 
 
 def _fit_whole(batches: Sequence[Batch], cast: Callable[[Batch], Batch], note: str, model: LoadedModel, why: str) -> Fit:

@@ -15,6 +15,7 @@ from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, MpqError
 from mpq.models.memory.devices import device_of, moved
 from mpq.models.running.habits import minded
+from mpq.models.running.sample_lists import stacked, without_place
 from mpq.shown import first_line, listed
 
 MAIN_OUTPUTS = ("logits", "last_hidden_state")
@@ -91,26 +92,15 @@ def outputs_of(result: Any, batch: Batch) -> Outputs:
     Raises:
         ModelError: if there is none.
     """
-    tensors = _stacked(result, batch) if batch.listed else {name or "output": tensor for name, tensor in _tensors(result, "")}
-    found = {name: _real(tensor) for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
-    if not found:
+    tensors = {name or "output": tensor for name, tensor in _tensors(result, "")}
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
+    if not floats:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
-    made = Outputs.of({name: _by_sample(name, tensor, batch) for name, tensor in found.items()})
-    made.complex = tuple(name for name in found if tensors[name].is_complex())
-    made.whole_numbers = tuple(name for name in tensors if name not in found)
+    found = stacked(floats, batch.listed, batch.size) if batch.listed else floats
+    made = Outputs.of({name: _by_sample(name, _real(tensor), batch) for name, tensor in found.items()})
+    made.complex = tuple(name for name, tensor in found.items() if tensor.is_complex())
+    made.whole_numbers = tuple(dict.fromkeys(without_place(name, batch.listed)[0] for name in tensors if name not in floats))
     return made
-
-
-def _stacked(result: Any, batch: Batch) -> dict[str, Tensor]:
-    """The tensors in a list with one value for each sample, by name, each with one row per sample."""
-    values = [dict(_tensors(one, "")) for one in result] if isinstance(result, (list, tuple)) else []
-    alike = len({tuple((name, tensor.shape, tensor.dtype) for name, tensor in value.items()) for value in values}) == 1
-    if len(values) != batch.size or not alike:
-        raise ModelError(
-            f"the model returned no list with one value of the same shapes for each of {batch.size} samples: "
-            "wrap it to return one tensor for all samples, such as its scores before detections are selected"
-        )
-    return {name or "output": torch.stack([value[name] for value in values]) for name in values[0]}
 
 
 def _real(output: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 import mpq
 from mpq.data.batch import Batch
 from mpq.data.dataset import Data
-from mpq.errors import DataError, UsageError
+from mpq.errors import DataError, ModelError, UsageError
 from mpq.evaluate.run import evaluate
 from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.forward import forward, named
 from mpq.models.sources.load import from_module
 
@@ -395,9 +396,66 @@ class Detector(nn.Module):
 
 def test_a_list_with_one_value_for_each_sample_has_one_row_for_each() -> None:
     data = fit(Detector(), torch.randn(5, 6))
-    assert (data.samples, data.batches[0].listed, data.batches[0].whole) == (5, True, False)
+    assert (data.samples, data.batches[0].listed, data.batches[0].whole) == (5, ("",), False)
     assert data.description == "5 samples of [6]; the model returns a list with one value for each sample; its tensors are stacked"
     assert not fit(nn.Linear(6, 3), torch.randn(5, 6)).batches[0].listed
+
+
+class Inner(Detector):
+    """Returns a list with a value for each sample within a dict, and one tensor for all."""
+
+    def __init__(self, cut: Any = lambda row, length: row) -> None:
+        super().__init__()
+        self.cut = cut
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Any:
+        rows = self.l(x)
+        kept = [self.cut(row, rows.shape[1] if lengths is None else int(lengths[place])) for place, row in enumerate(rows)]
+        return {"found": {"parts": kept}, "logits": rows.flatten(1)}
+
+
+STACKED = "the model returns a list with one value for each sample; its tensors are stacked"
+APART = "the model returns a list with one value for each sample; its values differ in shape, so samples run one at a time"
+
+
+def test_a_list_within_a_dict_has_one_row_for_each_sample() -> None:
+    for choice in ({}, {"batch_axis": 0}, {"seed_each_forward": True}):
+        data = fit(Inner(), torch.randn(5, 6), **choice)
+        assert [batch.listed for batch in data.batches] == [("found.parts",)]
+        assert data.description.startswith(f"5 samples of [6]; {STACKED}")
+
+
+def test_lists_are_found_where_every_batch_is_one_sample() -> None:
+    data = fit(Inner(), [torch.randn(1, size, 6) for size in (3, 4, 5)])
+    assert [(batch.listed, batch.size) for batch in data.batches] == [(("found.parts",), 1)] * 3
+    assert data.description == f"3 samples of [3, 6] and 2 other shapes; {STACKED}"
+
+
+def test_values_whose_lengths_are_given_run_one_at_a_time() -> None:
+    lengths = torch.tensor([3, 3, 2, 4, 3])
+    data = fit(Inner(lambda row, length: row[:length]), {"x": torch.randn(5, 4, 6), "lengths": lengths})
+    assert [(batch.listed, batch.size, int(batch.kwargs["lengths"])) for batch in data.batches] == [
+        (("found.parts",), 1, int(length)) for length in lengths
+    ]
+    assert APART in data.description
+
+
+def test_values_whose_shape_is_computed_from_numbers_are_refused_by_name() -> None:
+    detector = Inner(lambda row, _: row[row > 0])
+    data = fit(detector, torch.randn(8, 6))
+    assert (data.batches[0].size, data.batches[0].listed) == (8, ())
+    with pytest.raises(ModelError, match=r"output 'found\.parts\.0' belongs to a list with one value for each of 8 samples"):
+        choose_comparison(detector.eval(), data.batches)
+
+
+def test_rows_of_lists_that_influence_each_other_are_no_samples() -> None:
+    class Mixed(Inner):
+        def forward(self, x: Tensor, lengths: Tensor | None = None) -> Any:
+            return super().forward(x + x.mean(0), lengths)
+
+    for cut in (lambda row, _: row, lambda row, length: row[:length]):
+        data = fit(Mixed(cut), [{"x": torch.randn(5, 1, 6), "lengths": torch.tensor([0, 1, 1, 0, 1])}] * 2)
+        assert [batch.whole for batch in data.batches] == [True, True]
 
 
 def test_a_list_of_dicts_may_be_one_argument_of_the_model() -> None:

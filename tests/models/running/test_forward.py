@@ -61,13 +61,20 @@ def test_no_gradients_are_recorded() -> None:
 
 
 def test_lists_with_one_value_for_each_sample_are_stacked() -> None:
-    batch = Batch((torch.zeros(2, 3),), listed=True)
+    batch = Batch((torch.zeros(2, 3),), listed=("",))
     found = forward(Returns([{"a": torch.ones(4), "b": torch.zeros(1, 2)}, {"a": torch.zeros(4), "b": torch.ones(1, 2)}]), batch)
     assert {name: tensor.tolist() for name, tensor in named(found).items()} == {"a": [[1] * 4, [0] * 4], "b": [[[0, 0]], [[1, 1]]]}
     assert named(forward(Returns((torch.ones(4), torch.zeros(4))), batch))["output"].shape == (2, 4)
-    for other in ([torch.ones(4)], [torch.ones(4), torch.ones(3)], torch.ones(2, 4)):
-        with pytest.raises(ModelError, match="returned no list with one value of the same shapes for each of 2 samples: wrap it"):
+    for other in ([torch.ones(4)], [torch.ones(4), torch.ones(3)]):
+        with pytest.raises(ModelError, match="output 'output' is no list with one value of the same shape for each of 2 samples"):
             forward(Returns(other), batch)
+
+
+def test_whole_numbers_in_lists_are_named_once() -> None:
+    batch = Batch((torch.zeros(2, 3),), listed=("found",))
+    one = {"box": torch.ones(4), "label": torch.tensor(1)}
+    outputs = forward(Returns({"found": [one, one], "logits": torch.ones(2, 5)}), batch)
+    assert (outputs.names, outputs.whole_numbers) == (("found.box", "logits"), ("found.label",))
 
 
 def test_a_parameter_is_an_output_without_gradients() -> None:

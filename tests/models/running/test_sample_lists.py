@@ -1,0 +1,54 @@
+"""Lists with one value for each sample: how they are found, and what their tensors become."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mpq.errors import ModelError
+from mpq.models.running.sample_lists import by_sample, same_shapes, sample_lists, stacked, without_place
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "lists"),
+    [
+        (["0.box", "0.score", "1.box", "1.score"], ["0.box", "0.score"], ("",)),
+        (["0", "1"], ["0"], ("",)),
+        (["logits", "found.0", "found.1"], ["logits", "found.0"], ("found",)),
+        (["levels.0.0", "levels.0.1", "levels.1.0", "levels.1.1"], ["levels.0.0", "levels.1.0"], ("levels.0", "levels.1")),
+        (["0", "1"], ["0", "1"], ()),  # two outputs for one sample too
+        (["0.0", "0.1", "1.0", "1.1"], ["0.0"], ("",)),  # the outer list is that of the samples
+        (["output"], ["output"], ()),
+        (["a.0", "a.1", "a.2"], ["a.0"], ()),
+    ],
+)
+def test_a_list_of_samples_has_as_many_entries_as_there_are_samples(together: list[str], alone: list[str], lists: tuple[str, ...]) -> None:
+    assert sample_lists(together, [alone, alone]) == lists
+
+
+def test_the_place_of_a_sample_leaves_the_name() -> None:
+    assert [without_place(name, ["found", "more.1"]) for name in ("found.3.box", "found.0", "foundation.0", "more.1.2.x")] == [
+        ("found.box", 3),
+        ("found", 0),
+        ("foundation.0", None),
+        ("more.1.x", 2),
+    ]
+    assert [without_place(name, [""]) for name in ("2", "2.box")] == [("output", 2), ("box", 2)]
+
+
+def test_tensors_are_stacked_in_the_order_of_the_samples() -> None:
+    outputs = {"a.10": torch.tensor(10.0), "logits": torch.ones(2), **{f"a.{place}": torch.tensor(float(place)) for place in range(10)}}
+    found = stacked(outputs, ["a"], 11)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {"a": [float(place) for place in range(11)], "logits": [1, 1]}
+    assert [float(one) for one in by_sample(outputs, ["a"])["a"]] == [float(place) for place in range(11)]
+    assert not same_shapes(by_sample(outputs, ["a"])["a"], 2)
+
+
+def test_unlike_shapes_are_refused_by_name_with_the_ways_out() -> None:
+    with pytest.raises(ModelError) as error:
+        stacked({"a.0": torch.ones(2), "a.1": torch.ones(3)}, ["a"], 2)
+    assert str(error.value) == (
+        "output 'a' is no list with one value of the same shape for each of 2 samples (it has 2 of [2], [3]): wrap the model to return one "
+        "tensor for all samples, such as its scores before detections are selected; if the shapes follow from the inputs, --batch-size 1 "
+        "compares the samples one at a time"
+    )
