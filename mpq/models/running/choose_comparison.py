@@ -20,7 +20,7 @@ from mpq.models.running.comparison import Comparison, Part, floor_of, spread
 from mpq.models.running.forward import Outputs, forward, named
 from mpq.models.running.metrics import KLDivergence, RelativeMSE
 from mpq.models.running.output_kind import COMPLEX, OutputKind, kind_of
-from mpq.models.running.positions import flat
+from mpq.models.running.positions import finite, flat
 from mpq.shown import listed
 
 INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
@@ -211,9 +211,10 @@ def _scaled(
         own, masks = [outputs[place] for outputs in seen], [batch.mask if part.mask else None for batch in used]
         if part.metric == RelativeMSE.name:
             part, note = _floored(part, own, masks)
-            notes += note
-            if len(parts) == 1 and not any(bool(output.any()) for output in own):
-                raise ModelError(f"output '{part.output}' is zero for every sample, so no error can be measured: give other data")
+            notes += [*note, *_infinite(part, own)]
+            if len(parts) == 1 and not any(bool(finite(output).any()) for output in own):
+                how = "zero or infinite" if any(bool(output.any()) for output in own) else "zero"
+                raise ModelError(f"output '{part.output}' is {how} for every sample, so no error can be measured: give other data")
         scale = spread(part.made(), own, masks) if len(parts) > 1 else 1.0
         made.append(replace(part, weight=weights[part.output] / scale if scale > 0 else 0.0))
     if len(parts) == 1:
@@ -234,11 +235,18 @@ def _shared(parts: Sequence[Part], weights: Mapping[str, float], notes: Sequence
 
 
 def _floored(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Part, list[str]]:
-    powers = torch.cat([flat(output, mask).double().square().sum(-1) for output, mask in zip(outputs, masks, strict=True)])
+    powers = torch.cat([finite(flat(output, mask)).double().square().sum(-1) for output, mask in zip(outputs, masks, strict=True)])
     floor = _rounded(floor_of(powers))
     below = int((powers < floor).sum())
     note = f"{below} of {len(powers)} samples have an output close to zero: relative errors divide by at least {floor:.3g} (squared norm)"
     return replace(part, floor=floor), [note] if below else []
+
+
+def _infinite(part: Part, outputs: Sequence[Tensor]) -> list[str]:
+    """A note on infinite values, which are compared only by being so in both models."""
+    count, total = sum(int(output.isinf().sum()) for output in outputs), sum(output.numel() for output in outputs)
+    told = "which is right for masks; if the model overflows, convert it to bf16 or fp32"
+    return [f"{count / total:.2g} of the values of output '{part.output}' are infinite and count in no error, {told}"] if count else []
 
 
 def _rounded(value: float) -> float:

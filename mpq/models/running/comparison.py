@@ -189,9 +189,9 @@ def spread(metric: Metric, outputs: Sequence[Tensor], masks: Sequence[Tensor | N
         mean = mean if metric.probabilities else torch.softmax(mean, -1)
         center = mean.mean(0) if metric.probabilities else mean.mean(0).clamp(min=1e-30).log()
     else:
-        center = mean.mean(0)
+        center = mean.masked_fill(mean.isinf(), torch.nan).nanmean(0).nan_to_num()
     errors = [
-        metric.errors(metric.prepare([output], mask), [center.expand(output.shape).to(output.dtype)])
+        metric.errors(metric.prepare([output], mask), [torch.where(output.isinf(), output, center.expand(output.shape).to(output.dtype))])
         for output, mask in zip(outputs, masks, strict=True)
     ]
     return float(torch.cat(errors).mean())

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ModelError, NumericsError
-from mpq.models.running.positions import flat, kept_values, position_weights, random_signs
+from mpq.models.running.positions import finite, flat, kept_values, position_weights, random_signs
 
 Outputs = Sequence[Tensor]
 Prepared = tuple[Any, ...]
@@ -153,8 +153,9 @@ class RelativeMSE(Metric):
         expected, mask = _split(prepared)
         shares = []
         for before, output in zip(expected, outputs, strict=True):
-            power = before.double().square().sum(-1).clamp(min=self.floor)
-            shares.append((_alike(flat(output, mask), before) - before).double().square().sum(-1) / power)
+            found, wanted = _without_infinities(_alike(flat(output, mask), before), before)
+            power = wanted.double().square().sum(-1).clamp(min=self.floor)
+            shares.append((found - wanted).double().square().sum(-1) / power)
         return torch.stack(shares).mean(0)
 
     def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
@@ -162,7 +163,7 @@ class RelativeMSE(Metric):
         _, mask = _split(prepared)
         total: Tensor = torch.zeros((), device=outputs[0].device)
         for output in outputs:
-            values = flat(output, mask)
+            values = finite(flat(output, mask))
             noise = random_signs(values.shape, generator).to(values.device) / values.detach().norm(dim=-1, keepdim=True).clamp(
                 min=self.floor**0.5
             )
@@ -212,6 +213,7 @@ class CosineDistance(Metric):
         """Cosine distance of each sample."""
         (expected,), mask = _split(prepared)
         found = _alike(torch.cat([flat(output, mask) for output in outputs], -1), expected)
+        found, expected = _without_infinities(found, expected)
         return 1 - torch.nn.functional.cosine_similarity(expected.double(), found.double(), dim=-1)
 
 
@@ -253,6 +255,12 @@ def _split(prepared: Prepared) -> tuple[Prepared, Tensor | None]:
     """The prepared outputs and the mask."""
     masked = prepared[-1].dtype == torch.bool
     return (prepared[:-1], prepared[-1]) if masked else (prepared, None)
+
+
+def _without_infinities(found: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors, with zero where they are infinite in the same way: such values are not computed, but put there, as by masks."""
+    same = expected.isinf() & (found == expected)
+    return (found.masked_fill(same, 0.0), expected.masked_fill(same, 0.0)) if bool(same.any()) else (found, expected)
 
 
 def _alike(found: Tensor, expected: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ def out_of_range(labels: Tensor, classes: int) -> Tensor:
 def _by_values(first: Tensor, name: str | None, labels: Tensor | None) -> OutputKind:
     classes = first.shape[-1]
     rows = first.reshape(-1, classes)[:_ROWS]
+    if bool((rows == torch.inf).any()):
+        return OutputKind("other", "an output with infinite values has no probabilities")
     allowed = allowed_classes(rows)
     hidden = torch.zeros_like(rows, dtype=torch.bool) if allowed is None else ~allowed & (rows < -SUPPRESSED)
     rows = rows.masked_fill(hidden, 0.0)  # suppressed classes are ignored

@@ -37,6 +37,11 @@ def flat(output: Tensor, mask: Tensor | None = None) -> Tensor:
     return values.reshape(len(output), -1)
 
 
+def finite(values: Tensor) -> Tensor:
+    """`values`, with zero in place of infinite ones; NaN stays."""
+    return kept_values(values, ~values.isinf())
+
+
 def position_weights(rows: Tensor, output: Tensor, mask: Tensor | None) -> Tensor | None:
     """The weight of each position, float64 [samples, positions], summing to one for each sample; None if all count equally.
 

@@ -193,3 +193,20 @@ def test_a_mask_holds_for_positions_if_the_output_has_fewer_for_shorter_samples(
     mask = torch.arange(6).expand(32, 6) < 4
     batch = Batch((torch.arange(192).reshape(32, 6),), mask=mask)
     assert choose_comparison(Scores().eval(), [batch], metric="relative_mse").comparison.parts[0].mask == "positions"
+
+
+def test_infinite_values_that_masks_leave_are_named_and_count_in_no_error_floor_or_spread() -> None:
+    def masked(x: Tensor) -> Any:
+        hidden = x.masked_fill(BATCH.args[0] < 0, torch.inf)
+        return {"distances": hidden.abs(), "boxes": x[:, :4] + 1}
+
+    heads = Heads(masked).eval()
+    comparison, notes = choose_comparison(heads, [BATCH])
+    told = [note for note in notes if "infinite" in note]
+    assert len(told) == 1
+    assert "of the values of output 'distances' are infinite and count in no error" in told[0]
+    assert all(0 < part.weight < 100 for part in comparison.parts)
+    prepared = comparison.prepare(forward(heads, BATCH), None)
+    assert comparison.errors(prepared, forward(heads, BATCH)).tolist() == [0.0] * BATCH.size
+    with pytest.raises(ModelError, match="output 'output' is zero or infinite for every sample"):
+        choose_comparison(Heads(lambda x: torch.full_like(x, torch.inf)).eval(), [BATCH], metric="relative_mse")

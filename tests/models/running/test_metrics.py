@@ -5,7 +5,7 @@ from torch import Tensor
 from mpq.errors import UsageError
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.metric_registry import METRICS
-from mpq.models.running.metrics import KLDivergence, Metric
+from mpq.models.running.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE
 from tests.models.small import inputs
 
 
@@ -109,3 +109,17 @@ def test_an_unknown_metric_is_refused() -> None:
     with pytest.raises(UsageError) as error:
         metric_named("bleu")
     assert str(error.value) == f"'bleu' is not a metric: use one of {', '.join(METRICS)}"
+
+
+@pytest.mark.parametrize("metric", [RelativeMSE(), CosineDistance()])
+def test_values_that_are_infinite_in_both_models_count_in_no_error(metric: RelativeMSE | CosineDistance) -> None:
+    reference, found = (
+        torch.tensor([[3.0, 4.0, torch.inf], [1.0, -torch.inf, 2.0]]),
+        torch.tensor([[3.0, 3.0, torch.inf], [1.0, -torch.inf, 2.0]]),
+    )
+    prepared = metric.prepare([reference])
+    errors = metric.errors(prepared, [found])
+    plain = metric.errors(metric.prepare([torch.tensor([[3.0, 4.0]])]), [torch.tensor([[3.0, 3.0]])])
+    torch.testing.assert_close(errors, torch.tensor([float(plain[0]), 0.0], dtype=torch.float64))
+    assert not bool(torch.isfinite(metric.errors(prepared, [torch.zeros(2, 3)])).any())  # not infinite any more
+    assert bool(torch.isnan(metric.errors(metric.prepare([reference * torch.nan]), [found])).all())
