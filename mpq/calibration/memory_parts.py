@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from mpq.records.layer import Layer
 
-MOST_BYTES = 8 << 30
+MOST_BYTES = 4 << 30
 """Of the moments of one layer; copies of them take about three times as much."""
 
 

@@ -45,9 +45,11 @@ class State:
 
     def values(self) -> Tensor:
         """The dequantized weights, [blocks, columns, rows]."""
-        columns = self.codes.shape[1]
-        scale, zero = (one.repeat_interleave(self.size, dim=1)[:, :columns] for one in (self.scale, self.zero))
-        return (self.codes - zero).mul_(scale)
+        return (self.codes - self.by_column(self.zero)).mul_(self.by_column(self.scale))
+
+    def by_column(self, values: Tensor) -> Tensor:
+        """The value of each column's group, [blocks, columns, rows], from those of the groups."""
+        return values.repeat_interleave(self.size, dim=1)[:, : self.codes.shape[1]]
 
 
 def step_bounds(zero: Tensor, scheme: Scheme) -> tuple[Any, Any]:

@@ -16,5 +16,5 @@ def test_a_weight_of_three_dimensions_that_is_multiplied_holds_a_matrix_for_each
 
 
 def test_rows_that_would_take_too_much_memory_are_refused_with_the_figures() -> None:
-    assert too_wide(linear("a", 4, 32_768)) == ""
-    assert too_wide(linear("a", 4, 65_536)) == "rows of 65,536 weights would take 34.4 GB of statistics, and 8.6 GB are allowed"
+    assert too_wide(linear("a", 4, 23_000)) == ""
+    assert too_wide(linear("a", 4, 65_536)) == "rows of 65,536 weights would take 34.4 GB of statistics, and 4.3 GB are allowed"

@@ -57,6 +57,10 @@ class Quantizer(ABC):
         """The name, and everything else that the codes depend on."""
         return self.name
 
+    def remark(self, matrix: tuple[int, int]) -> str:
+        """How a weight of these rows and columns is treated unlike others, as one line; empty if it is not."""
+        return ""
+
     def quantize(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None = None) -> QuantizedWeight:
         """Quantize a float32 matrix [rows, columns]; a floating-point scheme is a cast for every quantizer."""
         shape = (matrix.shape[0], matrix.shape[1])

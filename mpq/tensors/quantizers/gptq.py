@@ -7,6 +7,10 @@ shrunk toward its diagonal according to its uncertainty from the number of posit
 scale is fitted to the codes in the metric of H. Columns without any input keep their nearest code.
 
 "descent" continues with a few sweeps of coordinate descent over codes and scales; see `tensors/descent.py`.
+
+Factorizing H takes columns^3 operations, however few the rows. For matrices much wider than high, this would be most of the work, so the
+descent starts from the nearest codes instead, with more sweeps. With 64 rows of 2,048 correlated inputs at int4, the output error was then
+0.5% larger on the calibration inputs and 4% larger on others, while "mse" had 18 times the error, and 1.5 times on others.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from mpq.tensors.small_scales import row_exponents
 
 _ANY_CODED = Scheme("ec8")  # the rate determines the scales, not how codes are rounded to them
 _CHUNK = 1 << 22  # weights processed at a time
+_LITTLE_WORK, _MOST_WORK = 1e12, 3e13  # operations of a factorization that are always allowed, and never exceeded
+_SHARE = 4  # times the operations of the sweeps
+_SWEEPS_INSTEAD = 6  # from the nearest codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +44,12 @@ class _Basis:
     Args:
         hessian: conditioned, [groups, columns, columns].
         order: the columns of each group by decreasing energy, [groups, columns].
-        factor: upper Cholesky factor of the inverse, columns in that order.
+        factor: upper Cholesky factor of the inverse, columns in that order; None if it would take too much work.
     """
 
     hessian: Tensor
     order: Tensor
-    factor: Tensor
+    factor: Tensor | None
 
 
 class GPTQ(Quantizer):
@@ -65,6 +72,14 @@ class GPTQ(Quantizer):
         """The name and the settings."""
         return f"{self.name} {self.damp_percent} {self.sweeps}"
 
+    def remark(self, matrix: tuple[int, int]) -> str:
+        """That the weight is too wide for its statistics to be factorized; empty if it is not."""
+        rows, columns = matrix
+        if _is_factorized(rows, columns):
+            return ""
+        needed = f"{_factorizing(columns):.1g} operations, {_factorizing(columns) / _sweeping(rows, columns):.0f} times a descent's own"
+        return f"rows of {columns:,} weights: {self.name} starts from the nearest codes, because factorizing would take {needed}"
+
     def round(self, matrix: Tensor, scheme: Scheme, statistics: Statistics | None) -> QuantizedWeight:
         """Quantize to a scheme of integers or levels."""
         assert statistics is not None
@@ -84,7 +99,7 @@ class GPTQ(Quantizer):
         parts = []
         for first in range(0, groups, at_once):
             last = min(first + at_once, groups)
-            basis = self._basis(statistics, first, last)
+            basis = self._basis(statistics, first, last, factorized=_is_factorized(rows, columns))
             step = in_group if last - first > 1 else max(1, _CHUNK // columns)
             for start in range(first * in_group, last * in_group, step * (last - first)):
                 stop = min(start + step * (last - first), last * in_group)
@@ -92,23 +107,29 @@ class GPTQ(Quantizer):
                 parts.append(self._solve(matrix[start:stop], scheme, share, basis))
         return _joined(parts)
 
-    def _basis(self, statistics: Statistics, first: int, last: int) -> _Basis:
+    def _basis(self, statistics: Statistics, first: int, last: int, *, factorized: bool) -> _Basis:
         """The basis of groups `first` to `last`; that of a whole layer is cached, because the next scheme needs it again."""
         if self._last is not None and self._last[0] is statistics:
             return self._last[1]
         blocks = blocks_of(statistics.hessian)
         hessian = conditioned(blocks[first:last], statistics.count, self.damp_percent)
         order = hessian.diagonal(dim1=-2, dim2=-1).argsort(dim=-1, descending=True, stable=True)
-        basis = _Basis(hessian, order, inverse_factor(_permuted(_permuted(hessian, order).mT, order)))
+        factor = inverse_factor(_permuted(_permuted(hessian, order).mT, order)) if factorized else None
+        basis = _Basis(hessian, order, factor)
         self._last = (statistics, basis) if last - first == len(blocks) else None
         return basis
 
     def _solve(self, matrix: Tensor, scheme: Scheme, scales: Scales, basis: _Basis) -> QuantizedWeight:
         weights = to_blocks(matrix, basis.hessian.shape[0])
         state = _start(weights, scheme, scales)
-        _compensate(weights, state, basis, scheme)
-        if self.sweeps or not scheme.is_coded:
-            descend(weights, state, basis.hessian, scheme, sweeps=self.sweeps or 1, codes=self.sweeps > 0)
+        sweeps = self.sweeps
+        if basis.factor is None:
+            _round(weights, state, scheme)
+            sweeps = _SWEEPS_INSTEAD
+        else:
+            _compensate(weights, state, basis.order, basis.factor, scheme)
+        if sweeps or not scheme.is_coded:
+            descend(weights, state, basis.hessian, scheme, sweeps=sweeps or 1, codes=sweeps > 0)
         return _finish(state, scheme)
 
 
@@ -119,6 +140,21 @@ class Descent(GPTQ):
 
     def __init__(self, *, damp_percent: float = 0.01, sweeps: int = 3) -> None:
         super().__init__(damp_percent=damp_percent, sweeps=sweeps)
+
+
+def _is_factorized(rows: int, columns: int) -> bool:
+    """Whether the second moment of a matrix is factorized: the work must be small, or in proportion to that of the sweeps."""
+    work = _factorizing(columns)
+    return work <= min(_MOST_WORK, max(_LITTLE_WORK, _SHARE * _sweeping(rows, columns)))
+
+
+def _factorizing(columns: int) -> float:
+    """Operations, those in float64 counted twice."""
+    return 6.0 * columns**3
+
+
+def _sweeping(rows: int, columns: int) -> float:
+    return 24.0 * rows * columns**2
 
 
 def _start(weights: Tensor, scheme: Scheme, scales: Scales) -> State:
@@ -146,14 +182,20 @@ def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
     )
 
 
-def _compensate(weights: Tensor, state: State, basis: _Basis, scheme: Scheme) -> None:
+def _round(weights: Tensor, state: State, scheme: Scheme) -> None:
+    """Choose the nearest codes, in place."""
+    scale, zero = state.by_column(state.scale), state.by_column(state.zero)
+    state.codes.copy_(nearest_steps(weights / scale, step_bounds(zero, scheme), scheme).add_(zero))
+
+
+def _compensate(weights: Tensor, state: State, order: Tensor, factor: Tensor, scheme: Scheme) -> None:
     """Choose all codes of `state`, in place; `weights` are not changed.
 
     Each column adds the compensation for the previous columns of its block just before it is rounded.
     """
-    order, group = basis.order, basis.order // state.size
+    group = order // state.size
     rest, scale, zero = _permuted(weights, order), _permuted(state.scale, group), _permuted(state.zero, group)
-    factor = basis.factor / basis.factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    factor = factor / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
     steps, columns = torch.empty_like(rest), rest.shape[1]
     for first in range(0, columns, BLOCK):
         block = slice(first, min(first + BLOCK, columns))

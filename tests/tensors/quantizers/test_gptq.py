@@ -10,7 +10,7 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.tensors.hessian import conditioned, output_errors
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers import gptq
-from mpq.tensors.quantizers.act import energy_scales
+from mpq.tensors.quantizers.act import ActivationEnergy, energy_scales
 from mpq.tensors.quantizers.base import Statistics, nearest
 from mpq.tensors.quantizers.gptq import GPTQ, Descent
 from tests.tensors.quantizers.making import statistics_of, weights
@@ -78,3 +78,27 @@ def test_independent_inputs_leave_nothing_to_compensate() -> None:
     scheme = parse_scheme("int4-g32")
     plain = nearest(matrix, scheme, energy_scales(matrix, scheme, statistics.hessian))
     assert torch.equal(GPTQ().round(matrix, scheme, statistics).codes, plain.codes)
+
+
+def test_a_matrix_much_wider_than_high_is_not_factorized(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, statistics, scheme = weights(4, 96), statistics_of(96, count=2000), parse_scheme("int3-g32")
+    mean = {name: conditioned_error(quantizer.quantize(matrix, scheme, statistics), matrix, statistics) for name, quantizer in EACH.items()}
+    monkeypatch.setattr(gptq, "_LITTLE_WORK", 0.0)
+    assert all(quantizer.remark((24, 96)) == "" for quantizer in EACH.values())  # as much as four times the sweeps
+    monkeypatch.setattr(gptq, "inverse_factor", None)
+    for name, quantizer in EACH.items():
+        expected = "factorizing would take 5e+06 operations, 6 times a descent's own"
+        assert quantizer.remark((4, 96)) == f"rows of 96 weights: {name} starts from the nearest codes, because {expected}"
+        found = conditioned_error(type(quantizer)().quantize(matrix, scheme, statistics), matrix, statistics)
+        assert found < 1.1 * mean[name]
+        assert found < 0.7 * conditioned_error(ActivationEnergy().quantize(matrix, scheme, statistics), matrix, statistics)
+
+
+EACH: dict[str, GPTQ] = {"gptq": GPTQ(), "descent": Descent()}
+
+
+def test_the_bound_on_the_factorization_follows_from_the_size_alone() -> None:
+    for shape in ((64, 4096), (4096, 11_008), (4096, 16_384)):
+        assert Descent().remark(shape) == ""
+    for shape in ((64, 8192), (10, 16_384), (4096, 32_768)):
+        assert Descent().remark(shape).startswith(f"rows of {shape[1]:,} weights: descent starts from the nearest codes")
