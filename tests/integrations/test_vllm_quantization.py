@@ -38,7 +38,7 @@ def made(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
 class Ordinary:
     """In place of vLLM's unquantized method, which needs its process groups."""
 
-    def create_weights(self, layer: nn.Module, *sizes: Any, **more: Any) -> None:
+    def create_weights(self, layer: Any, *sizes: Any, **more: Any) -> None:
         layer.sizes = sizes
 
 
@@ -49,7 +49,7 @@ def create(config: Any, prefix: str, dtype: torch.dtype, monkeypatch: pytest.Mon
         if not has_kernel:
             raise ValueError("no kernel")
 
-    monkeypatch.setattr(plugin.CompressedTensorsLinearMethod, "create_weights", packed)
+    monkeypatch.setattr(plugin.PackedLinearMethod.__base__, "create_weights", packed)
     monkeypatch.setattr(plugin, "UnquantizedLinearMethod", Ordinary)
     layer: Any = Linear()
     layer.quant_method = config.get_quant_method(layer, prefix)
