@@ -27,6 +27,7 @@ from mpq.analyze.run import analyze
 from mpq.apply.run import apply
 from mpq.apply.train import stored_state
 from mpq.budget import Budget
+from mpq.errors import BudgetError
 from mpq.models.running.reference import Reference
 from mpq.records.artifact_files import read_header
 from mpq.records.sensitivity import standard_error
@@ -54,22 +55,31 @@ def main() -> None:
     folder = options.models / "stories9m"
     windows = options.work / "calibration.pt"
     torch.save(torch.load(folder / "calibration.pt", weights_only=True)[:_WINDOWS].clone(), windows)
-    rows: list[Row] = []
     print(f"{'':34} {'bytes':>10} {'bits':>6}  {'KL':>14} {'CPU s':>8}")
-    for peer in (peer for peer in PEERS if peer.name in options.only):
-        try:
-            found = run(peer, folder.resolve(), windows.resolve(), options.work.resolve())
-        except PeerError as problem:
-            print(f"{peer.name:34} does not run here: {problem}", flush=True)
-            continue
-        weights = sum(tensor.numel() for tensor in found.weights.values())
-        row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *_error(setting, found.weights), found.seconds)
-        print(row.line, flush=True)
-        rows.append(row)
+    peers = [row for peer in PEERS if peer.name in options.only if (row := _peer(setting, peer, folder, windows, options.work)) is not None]
+    rows: list[Row] = []
+    for size in sorted({row.bytes for row in peers}, reverse=True):
+        rows += [row for row in peers if row.bytes == size]
         for candidates in options.candidates:
-            rows.append(own(setting, candidates, found.bytes, options.work))
-            print(rows[-1].line, flush=True)
-        (options.work / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
+            try:
+                rows.append(own(setting, candidates, size, options.work))
+                print(rows[-1].line, flush=True)
+            except BudgetError as problem:
+                print(f"  mpq {candidates}: {problem}", flush=True)
+            (options.work / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
+
+
+def _peer(setting: Case, peer: Peer, folder: Path, windows: Path, work: Path) -> Row | None:
+    """The row of a peer; None, after a line with its error, if it does not run here."""
+    try:
+        found = run(peer, folder.resolve(), windows.resolve(), work.resolve())
+    except PeerError as problem:
+        print(f"{peer.name:34} does not run here: {problem}", flush=True)
+        return None
+    weights = sum(tensor.numel() for tensor in found.weights.values())
+    row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *_error(setting, found.weights), found.seconds)
+    print(row.line, flush=True)
+    return row
 
 
 def own(setting: Case, candidates: str, size: int, work: Path) -> Row:

@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _PRODUCT = """
 ## Whole product: each program's own model
 
 `python -m benchmarks.peers --models DIR`: stories9m, the linear layers of all blocks, 32 calibration windows of 256 tokens, 30 test
-windows. mpq runs analyze, search without trials, and apply with all its steps, for no more bytes than the program above it.
+windows. mpq runs analyze, search without trials, and apply with all its steps, for no more bytes than the programs above it.
 
 | program | bytes | bits per weight | KL on test data | CPU seconds |
 |---|---|---|---|---|
@@ -102,17 +103,18 @@ def page(rows: Sequence[Row], allocations: Sequence[Allocation]) -> str:
 
 
 def told(rows: Sequence[Row]) -> Iterator[str]:
-    """Sentences: by how much mpq's error is smaller than that of the program above, and how long it takes in comparison."""
-    peer: Row | None = None
-    for row in rows:
+    """Sentences: by how much mpq's error is smaller than that of the best program above it, and how long it takes in comparison."""
+    peers: list[Row] = []
+    for before, row in pairwise([None, *rows]):
+        assert row is not None
         if not row.name.startswith(" "):
-            peer = row
-        elif peer is not None:
-            away = math.hypot(row.stderr, peer.stderr)
-            sure = "" if abs(row.error - peer.error) > 2 * away else ", which is within noise"
-            times = f"{row.seconds / peer.seconds:.1f} times" if peer.seconds >= 1 else "far more than"
-            share = f"{row.error / peer.error:.2f} of the error of {peer.name}{sure}"
-            yield f"- {row.name.strip()} has {share}, and takes {times} its CPU time."
+            peers = [*(peers if before is not None and not before.name.startswith(" ") else []), row]
+            continue
+        peer = min(peers, key=lambda each: each.error)
+        away = math.hypot(row.stderr, peer.stderr)
+        sure = "" if abs(row.error - peer.error) > 2 * away else ", which is within noise"
+        share = f"{row.error / peer.error:.2f} of the error of {peer.name}{sure}"
+        yield f"- {row.name.strip()}, {row.bits:.3f} bits: {share}, in {row.seconds / peer.seconds:.1f} times its CPU time."
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ def test_every_peer_has_its_program() -> None:
 
 def test_the_page_says_who_is_ahead_and_what_is_noise() -> None:
     rows = [
+        Row("zero (1.0)", 1000, 4.5, 0.16, 0.002, 10.0),
         Row("one (1.0)", 1000, 4.5, 0.06, 0.002, 100.0),
         Row("  mpq 4,8,16", 990, 4.45, 0.03, 0.001, 150.0),
         Row("  mpq 8,16,fine", 1000, 4.5, 0.061, 0.001, 50.0),
@@ -57,8 +58,8 @@ def test_the_page_says_who_is_ahead_and_what_is_noise() -> None:
     allocations = [Allocation("two", 5.0, 0.2, 0.1, 0.02), Allocation("three", 5.0, 0.1, 0.2, 0.02)]
     text = page(rows, allocations)
     assert "| one (1.0) | 1,000 | 4.500 | 0.0600 ±0.0020 | 100 |\n| mpq 4,8,16 | 990 | 4.450 | 0.0300 ±0.0010 | 150 |\n" in text
-    assert "- mpq 4,8,16 has 0.50 of the error of one (1.0), and takes 1.5 times its CPU time.\n" in text
-    assert "- mpq 8,16,fine has 1.02 of the error of one (1.0), which is within noise, and takes 0.5 times its CPU time.\n" in text
+    assert "- mpq 4,8,16, 4.450 bits: 0.50 of the error of one (1.0), in 1.5 times its CPU time.\n" in text
+    assert "- mpq 8,16,fine, 4.500 bits: 1.02 of the error of one (1.0), which is within noise, in 0.5 times its CPU time.\n" in text
     assert "| three | 5.000 | 0.1000 | 0.2000 | 0.50 | -5.0 |\n| two | 5.000 | 0.2000 | 0.1000 | 2.00 | +5.0 |\n" in text
     assert "geometric mean of the 2 ratios is 1.00; mpq's plan is worse by more than two standard errors in 1 of them." in text
     assert "Allocation" not in page(rows, [])
