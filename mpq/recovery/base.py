@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -130,6 +131,12 @@ class Task:
     def layers(self) -> list[Layer]:
         """The quantized layers."""
         return list(self.variants.layers.values())
+
+    def on(self, module: nn.Module) -> Task:
+        """The same with another form of the model, which has the same tensors under the same names."""
+        variants = copy(self.variants)
+        variants.module = module
+        return replace(self, variants=variants)
 
 
 @dataclass(frozen=True)

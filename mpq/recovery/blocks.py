@@ -1,7 +1,8 @@
 """The blocks of a model: modules that are called one after another, each with its own layers; and running a model up to one of them.
 
 A block is a child of a `ModuleList`, `ModuleDict` or `Sequential`, such as a transformer layer or a residual block. A child that holds more
-than half of all layers is divided further. Layers that are used outside their block, such as a tied table, belong to none.
+than half of all layers is divided further. Layers that are used outside their block, such as a tied table, belong to none. The blocks of an
+exported program are found in its graph (`recovery/exported_blocks.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from mpq.data.batch import Batch
 from mpq.errors import DataError, MpqError
 from mpq.models.running.forward import forward
 from mpq.records.layer import Layer
+from mpq.recovery.exported_blocks import Divided
 
-_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+_CONTAINERS = (nn.Sequential, Divided)
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,20 @@ def hooked(handles: Sequence[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
 
 def _candidates(module: nn.Module, layers: Sequence[Layer], names: Mapping[int, str]) -> Iterator[nn.Module]:
     """Children of containers that hold layers, the outermost ones of no more than half of all layers."""
+    listing = isinstance(module, _CONTAINERS) or _is_never_called(module)
     for child in module.children():
         held = _inside(names[id(child)], layers)
         if not held:
             continue
-        if isinstance(module, _CONTAINERS) and 2 * len(held) <= len(layers) and not isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+        if listing and 2 * len(held) <= len(layers) and not _is_never_called(child):
             yield child
         else:
             yield from _candidates(child, layers, names)
+
+
+def _is_never_called(module: nn.Module) -> bool:
+    """Whether a module only holds others."""
+    return isinstance(module, (nn.ModuleList, nn.ModuleDict)) or type(module) is nn.Module
 
 
 def _inside(name: str, layers: Sequence[Layer]) -> tuple[Layer, ...]:

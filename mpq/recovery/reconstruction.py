@@ -25,6 +25,7 @@ from mpq.models.running.habits import habits_of
 from mpq.models.running.swap import swapped
 from mpq.recovery.base import OutOfTimeError, Proposal, State, Step, Task
 from mpq.recovery.blocks import Block, Call, blocks_of, call_of, output_of
+from mpq.recovery.exported_blocks import divided
 from mpq.recovery.output_weights import by_channel, output_weights
 from mpq.recovery.passes import planned, rate
 from mpq.recovery.trainable import Trainable, vectors_of
@@ -55,6 +56,8 @@ class Reconstruction(Step):
         """The state after all blocks; those whose loss did not fall on the samples kept aside are unchanged."""
         if task.calibration.samples < 2:
             return Proposal(f"{task.calibration.samples} sample is too few to train on")
+        program = divided(task.module, task.layers)
+        task = task if program is None else task.on(program)
         blocks = blocks_of(task.module, task.layers, task.calibration.batches[0])
         if not blocks:
             return Proposal(NO_BLOCKS)

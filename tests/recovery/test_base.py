@@ -57,6 +57,14 @@ def test_a_task_knows_its_model_and_layers() -> None:
     assert task.layers == list(LAYERS)
 
 
+def test_a_task_on_another_form_of_the_model_leaves_the_first_as_it_is() -> None:
+    task, other = Task(VARIANTS, SAMPLES, RelativeMSE(), 0, Limits(math.inf, 1)), mlp()
+    found = task.on(other)
+    assert found.module is other
+    assert found.layers == task.layers
+    assert task.module is MODULE
+
+
 def test_a_proposal_changes_something_where_it_names_a_weight_or_a_tensor() -> None:
     assert not Proposal("nothing to do").changes
     assert Proposal("for a layer", weights={"0": INT4}).changes

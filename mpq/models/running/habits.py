@@ -56,6 +56,12 @@ def habits_of(module: nn.Module) -> Habits | None:
     return _KNOWN.get(module)
 
 
+def share_habits(module: nn.Module, other: nn.Module) -> None:
+    """Let calls of `other`, which does the same as `module`, take the same care."""
+    if module in _KNOWN:
+        _KNOWN[other] = _KNOWN[module]
+
+
 def put_back(module: nn.Module) -> None:
     """Restore the state of `module` for the next call; the last call may have changed it."""
     habits = _KNOWN.get(module)

@@ -12,7 +12,7 @@ from mpq.errors import ModelError
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.layers.unquantized_tensors import rest_tensors
 from mpq.models.running.forward import forward
-from mpq.models.running.habits import examine, habits_of
+from mpq.models.running.habits import examine, habits_of, share_habits
 from mpq.models.running.kept_state import kept_state, state_names
 from mpq.models.sources.load import from_module
 
@@ -239,3 +239,12 @@ def test_a_model_that_draws_is_called_more_often_before_it_passes_for_repeatable
     same = Sometimes([1.0, 1.0]).eval()
     notes = examine(same, BATCHES, lambda batch: forward(same, batch))
     assert notes == ["the model draws random numbers, but its outputs were the same in 7 calls"]
+
+
+def test_habits_are_shared_with_another_form_of_the_model() -> None:
+    module, other, plain = Recurrent("buffer"), Recurrent("buffer"), nn.Linear(4, 3)
+    examine(module, BATCHES, lambda batch: forward(module, batch))
+    share_habits(module, other)
+    assert habits_of(other) is habits_of(module) is not None
+    share_habits(nn.Linear(4, 3), plain)
+    assert habits_of(plain) is None
