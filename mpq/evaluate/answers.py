@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch
-from mpq.data.masks import IGNORED_LABEL, labels_are_next_tokens
-from mpq.models.running.output_kind import labels_fit
+from mpq.models.running.targets import targets
 
 
 class Answers:
@@ -25,13 +24,13 @@ class Answers:
 
     def add(self, output: Tensor, batch: Batch) -> None:
         """Count one batch; without labels and tokens nothing is counted."""
-        logits, targets, kept = _targets(output, batch)
-        if targets is None:
+        logits, wanted, kept = targets(output, batch)
+        if wanted is None:
             return
         self.language = self.language or logits.ndim == 3
         flat, wanted, counts = (
             logits.reshape(-1, logits.shape[-1]).float(),
-            targets.reshape(-1).to(logits.device),
+            wanted.reshape(-1).to(logits.device),
             kept.reshape(-1).to(logits.device),
         )
         logs = flat.clamp(min=1e-30).log() if self._probabilities else torch.log_softmax(flat, -1)
@@ -39,27 +38,3 @@ class Answers:
         self.loss -= float(chosen[counts].double().sum())
         self.right += int((flat.argmax(-1) == wanted)[counts].sum())
         self.answers += int(counts.sum())
-
-
-def _targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The logits that have an answer, the answers, and which of them count: labels, or the next token of a language model.
-
-    Labels that repeat the token ids are those of a causal model, where the label of a position is the token at the next one.
-    """
-    shifted = labels_are_next_tokens(batch)
-    labels = batch.answers
-    if labels_fit(output, labels) and labels is not None and not shifted:
-        kept = labels != IGNORED_LABEL
-        masked = batch.mask is not None and batch.mask.shape == kept.shape
-        return output, labels, kept & batch.mask if masked and batch.mask is not None else kept
-    tokens = batch.labels if shifted else batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
-    nothing = torch.zeros(0, dtype=torch.bool)
-    if (batch.labels is not None and not shifted) or not isinstance(tokens, Tensor) or tokens.is_floating_point():
-        return output, None, nothing
-    fits = output.ndim == 3 and output.shape[:2] == tokens.shape and tokens.shape[1] > 1 and int(tokens.max()) < output.shape[-1]
-    if not fits:
-        return output, None, nothing
-    kept = tokens[:, 1:] != IGNORED_LABEL
-    if batch.mask is not None and batch.mask.shape == tokens.shape:
-        kept = kept & batch.mask[:, :-1] & (kept if shifted else batch.mask[:, 1:])
-    return output[:, :-1], tokens[:, 1:], kept
