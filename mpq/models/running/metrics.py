@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mpq.data.batch import Batch
 from mpq.errors import ModelError, NumericsError
 from mpq.models.running.positions import finite, flat, kept_values, position_weights, random_signs
 
@@ -41,6 +42,10 @@ class Metric(ABC):
     @abstractmethod
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
         """What to keep of the reference's outputs; `mask` says which positions count, bool [samples, positions]."""
+
+    def prepare_batch(self, reference: Outputs, batch: Batch) -> Prepared:
+        """Like `prepare`, for metrics that also look at the batch."""
+        return self.prepare(reference, batch.mask)
 
     @abstractmethod
     def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:

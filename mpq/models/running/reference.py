@@ -90,7 +90,7 @@ class Reference:
     def _prepare(self, batch: Batch) -> Prepared:
         outputs = forward(self.module, batch)
         self.forwards += 1
-        prepared = self.metric.prepare(outputs, batch.mask)
+        prepared = self.metric.prepare_batch(outputs, batch)
         if not bool(torch.isfinite(self.metric.errors(prepared, outputs)).all()):
             raise NumericsError(
                 "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"

@@ -43,7 +43,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._folder, self._key = folder, key
+        self.folder, self._key = folder, key
 
     def newest(self) -> Checkpoint | None:
         """The last whole checkpoint of this run; None if there is none."""
@@ -59,9 +59,9 @@ class Checkpoints:
         Raises:
             OutputError: if it cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"key": self._key, "facts": json.dumps(facts)})
-        with atomic_write(self._folder / f"step-{step}.safetensors") as file:
+        with atomic_write(self.folder / f"step-{step}.safetensors") as file:
             file.write(content)
         for _, path in sorted(self._files(), reverse=True)[_KEPT:]:
             with suppress(OSError):
@@ -69,12 +69,12 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _files(self) -> list[tuple[int, Path]]:
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return []
-        found = ((_NAME.fullmatch(path.name), path) for path in self._folder.iterdir())
+        found = ((_NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
         return [(int(match[1]), path) for match, path in found if match]
 
     def _read(self, path: Path) -> Checkpoint | None:

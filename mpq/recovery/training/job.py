@@ -24,6 +24,7 @@ class Job:
         data: to train on.
         metric: measures the error.
         settings: the rest.
+        note: what was done before, for the first line.
     """
 
     module: nn.Module
@@ -32,6 +33,7 @@ class Job:
     data: Data
     metric: Metric
     settings: TrainSettings
+    note: str = ""
 
 
 @dataclass

@@ -21,12 +21,16 @@ from torch import Tensor
 from mpq.data.dataset import Data
 from mpq.errors import DataError, NumericsError
 from mpq.gradients.error_gradients import error_gradients
+from mpq.models.running.metrics import Metric
 from mpq.models.running.reference import Reference
 from mpq.recovery.base import Progress
 from mpq.recovery.trainable import Trainable
 from mpq.recovery.training.checkpoints import Checkpoint, Checkpoints
 from mpq.recovery.training.job import Job, Line, Trained
+from mpq.recovery.training.labels import LabelMix
 from mpq.recovery.training.schedule import REMEMBERED, clipped, length_of, share_at
+from mpq.recovery.training.settings import TrainSettings
+from mpq.recovery.training.teacher import teacher_for
 
 RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
 CODE_RATES = (1.0, 3.0, 10.0)
@@ -99,8 +103,11 @@ class _Run:
         on_line: Watch | None,
     ) -> None:
         self._job, self._checkpoints, self._on_progress, self._on_line = job, checkpoints, on_progress, on_line
-        used, aside = _parts(job.data, job.settings.seed)
-        self.reference, self._aside = Reference(job.module, used, job.metric), Reference(job.module, aside, job.metric)
+        used, aside = _parts(job.data, job.settings)
+        self._teacher = teacher_for(job.module, used, job.metric, folder=None if checkpoints is None else checkpoints.folder)
+        loss = self._loss(self._teacher.metric)
+        self.reference = Reference(job.module, used, loss, cache_bytes=self._teacher.memory, offload=self._teacher.offload)
+        self._aside = Reference(job.module, aside, self._loss(job.metric))
         self._place, self._now, self.best = _Place(), self._fresh(), self._fresh()
         self._good = self._now.tensors()
         self._since = time.monotonic()
@@ -128,9 +135,10 @@ class _Run:
         place.least = first = self._error(self._now)
         place.lines.append(asdict(Line(0, place.steps, None, first, 0.0, 0.0)))
         began = time.monotonic()
-        event, steps = self._find_rates(first) if settings.rate is None else ("", self._one_step())
+        found, steps = self._find_rates(first) if settings.rate is None else ("", self._one_step())
         if settings.minutes is not None:
             place.steps = max(1, int((60 * settings.minutes - self.seconds) * steps / (time.monotonic() - began)))
+        event = "; ".join(filter(None, (self._job.note, self._note(first), found)))
         place.lines[0] |= {"of": place.steps, "rate": place.rate, "code_rate": place.code_rate, "event": event}
         place.lengths, place.losses = [], []
         self._save()
@@ -235,6 +243,17 @@ class _Run:
         error = self._error(state) if whole else math.inf
         return error if math.isfinite(error) else math.inf
 
+    def _loss(self, divergence: Metric) -> Metric:
+        return LabelMix(self._job.metric, divergence) if self._job.settings.labels else divergence
+
+    def _note(self, first: float) -> str:
+        """How the outputs are kept, and how far the loss is from that of all classes."""
+        teacher = self._teacher
+        if teacher.metric is self._job.metric:
+            return teacher.note
+        kept = Reference(self._job.module, self._aside.data, self._loss(teacher.metric)).errors(self._now.values())
+        return f"{teacher.note}; the first loss on the samples kept aside is {float(kept.mean()):.4g} in place of {first:.4g}"
+
     def _one_step(self) -> int:
         """One discarded step, to measure its time."""
         self._step(self._fresh(), 0, (0.0, 0.0))
@@ -256,7 +275,10 @@ class _Run:
             self._on_line(self.lines)
 
 
-def _parts(data: Data, seed: int) -> tuple[Data, Data]:
+def _parts(data: Data, settings: TrainSettings) -> tuple[Data, Data]:
+    """The samples to train on, in the batches of the steps, and those kept aside."""
     if data.samples < 2:
         raise DataError(f"{data.source}: {data.samples} sample is too few to train on: give more")
-    return data.split(min(ASIDE, MOST_ASIDE / data.samples), seed)
+    used, aside = data.split(min(ASIDE, MOST_ASIDE / data.samples), settings.seed)
+    size = settings.size_for(used.samples, max(batch.size for batch in used.batches))
+    return used if used.fixed_batch else used.rebatch(size), aside

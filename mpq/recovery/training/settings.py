@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpq.config import EPOCHS, LEVELS, Level
@@ -12,6 +12,8 @@ from mpq.formats.scheme import Scheme
 from mpq.recovery.trainable import Codes
 
 _CODES: dict[Level, Codes] = {"scales": "none", "codes": "integers", "weights": "all"}
+STEPS = 1000  # wanted, at least: codes move by small steps
+LEAST_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class TrainSettings:
         epochs: passes over the training samples.
         minutes: limit by the clock instead; the number of steps is set from the first ones, once.
         rate: a multiple of the usual learning rates; None finds one by short runs.
+        labels: whether the right answers are half of the loss.
+        batch_size: samples of a step; None takes small batches where there are few samples, for about `STEPS` steps.
+        blocks: whether block reconstruction on the same samples comes first.
         seed: of the order of samples and of the part that is kept aside.
     """
 
@@ -30,6 +35,9 @@ class TrainSettings:
     epochs: int = EPOCHS
     minutes: float | None = None
     rate: float | None = None
+    labels: bool = False
+    blocks: bool = True
+    batch_size: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,6 +54,24 @@ class TrainSettings:
     def codes(self) -> Codes:
         """Whose codes move."""
         return _CODES[self.level]
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether block reconstruction comes first; it moves codes, so not where only scales are wanted."""
+        return self.blocks and self.level != "scales"
+
+    def size_for(self, samples: int, largest: int) -> int:
+        """Samples of a step.
+
+        Args:
+            samples: that there are.
+            largest: that the data has in a batch.
+        """
+        return self.batch_size or max(min(largest, LEAST_BATCH), min(largest, self.epochs * samples // STEPS))
+
+    def after(self, seconds: float) -> TrainSettings:
+        """What is left of the time, at least a tenth, after these seconds."""
+        return self if self.minutes is None else replace(self, minutes=max(0.1 * self.minutes, self.minutes - seconds / 60))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -24,11 +24,13 @@ class Training(Step):
         settings: how.
         checkpoints: where a killed run resumes.
         on_line: given all lines after each evaluation.
+        note: what was done before, for the first line.
     """
 
     settings: TrainSettings
     checkpoints: Checkpoints | None = None
     on_line: Watch | None = None
+    note: str = ""
 
     name = "training"
     title = "Training"
@@ -36,7 +38,7 @@ class Training(Step):
     def propose(self, task: Task, state: State) -> Proposal:
         """The state of the least error on samples that are kept aside, if that is less than before."""
         report = None if task.progress is None else task.progress(self.name)
-        job = Job(task.module, task.layers, state, task.calibration, task.metric, replace(self.settings, seed=task.seed))
+        job = Job(task.module, task.layers, state, task.calibration, task.metric, replace(self.settings, seed=task.seed), self.note)
         try:
             found = train(job, checkpoints=self.checkpoints, on_progress=report, on_line=self.on_line)
         except ModelError as problem:

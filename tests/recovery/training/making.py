@@ -23,7 +23,7 @@ def job(*texts: str, samples: int = 160, level: Any = "weights", **others: Any) 
     variants = Variants(module, layers, quantizer_named("mse"))
     names = texts or ("int3-g8", "ternary")
     weights = {layer.name: variants.quantized(layer.name, parse_scheme(names[i % len(names)])) for i, layer in enumerate(layers)}
-    settings = TrainSettings(level, **({"epochs": 3, "rate": 3.0} | others))
+    settings = TrainSettings(level, **({"epochs": 3, "rate": 3.0, "batch_size": 8} | others))
     return Job(module, layers, State(weights), given, RelativeMSE(), settings)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,17 @@ def test_minutes_settle_the_number_of_steps_once() -> None:
 def test_one_sample_is_too_few() -> None:
     with pytest.raises(DataError, match="1 sample is too few to train on: give more"):
         train(job(samples=1))
+
+
+def test_the_first_line_says_what_was_done_before_and_how_the_outputs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpq.recovery.training.teacher.available_bytes", lambda: 2000)
+    found = train(replace(job(), note="blocks came first"), checkpoints=Checkpoints(tmp_path / "c", "key"))
+    assert found.lines[0].event.startswith("blocks came first; the original's outputs on 144 samples would take ")
+    whole = train(job())
+    assert whole.lines[0].event == ""
+    assert [line.aside for line in whole.lines] == [line.aside for line in found.lines]
+
+
+def test_batches_are_small_where_there_are_few_samples() -> None:
+    assert train(job(batch_size=None, epochs=1)).lines[0].of == 36  # 144 samples in batches of 4
+    assert train(job(epochs=1)).lines[0].of == 18
