@@ -29,8 +29,11 @@ from mpq.records.layer import Layer
 from mpq.records.open_artifact import opened, parts_in
 from mpq.records.plan import Plan
 from mpq.recovery.base import Decision, Limits, Progress, State, Task
-from mpq.recovery.run import Recovered, recover
+from mpq.recovery.run import Recovered, hindrances, recover
+from mpq.recovery.training.blocks_first import BlocksFirst
 from mpq.recovery.training.checkpoints import Checkpoints
+from mpq.recovery.training.labels import check_labels
+from mpq.recovery.training.memory import check_memory
 from mpq.recovery.training.run import Watch
 from mpq.recovery.training.settings import TrainSettings
 from mpq.recovery.training.step import Training
@@ -45,14 +48,19 @@ class Retrained:
     Args:
         path: the new artifact; None if held-out samples did not agree, and nothing was written.
         file_bytes: its size.
-        decision: whether the training is kept, and why.
+        decisions: on each step, in order, the training end to end last.
         checkpoints: of the run; `finish` removes them.
     """
 
     path: Path | None
     file_bytes: int
-    decision: Decision
+    decisions: tuple[Decision, ...]
     checkpoints: Checkpoints | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """On the training end to end."""
+        return self.decisions[-1]
 
     def finish(self) -> None:
         """Remove the checkpoints: all that follows from the run is written. Until then a killed command resumes from the last of them."""
@@ -62,16 +70,17 @@ class Retrained:
     @property
     def evidence(self) -> dict[str, Any]:
         """For the plan: the errors on held-out samples before and after, and the share of the gap to the original that was recovered."""
-        made = self.decision
-        if made.before is None or made.after is None or made.stderr is None:
+        kept = [made for made in self.decisions if made.kept]
+        if not kept or kept[0].before is None or kept[-1].after is None or kept[-1].stderr is None:
             return {}
+        before, after = kept[0].before, kept[-1].after
         return {
-            "before": made.before,
-            "after": made.after,
-            "share_of_gap": 1 - made.after / made.before if made.before > 0 else 0.0,
-            "standard_error": made.stderr[1],
-            "seconds": made.details.get("seconds", made.seconds),
-            "samples": made.details.get("samples", 0),
+            "before": before,
+            "after": after,
+            "share_of_gap": 1 - after / before if before > 0 else 0.0,
+            "standard_error": kept[-1].stderr[1],
+            "seconds": round(sum(float(made.details.get("seconds", made.seconds or 0)) for made in self.decisions), 1),
+            "samples": max(int(made.details.get("samples", 0)) for made in kept),
         }
 
 
@@ -104,29 +113,53 @@ def train_artifact(
 
     Raises:
         MismatchError: if the artifact, the plan, the model and the data do not belong together.
-        DataError: if held-out samples are among the training samples.
+        DataError: if held-out samples are among the training samples, or labels are wanted that the samples do not have, or memory is too
+            small.
         ApplyError: if training is not possible for this model; the message says why.
     """
     check_folder(output)
     header, layers = header_under(plan, artifact), checked_layers(plan, model)
     split = plan_data.split_as(plan.data)
     _check_apart(split.held_out, data)
+    metric = metric_of(plan, model, split)
+    if settings.labels:
+        check_labels(model.module, data, metric)
     state = stored_state(artifact, header, layers, model)
+    check_memory(state, settings.codes)
     variants = Variants(model.module, layers, quantizer_named(plan.quantizer), statistics=Collected(), cache_bytes=0)
-    task = Task(variants, data, metric_of(plan, model, split), int(plan.data["seed"]), Limits(float("inf"), float("inf")), on_progress)
-    checkpoints = None if folder is None else Checkpoints(folder, _key(plan, state, data, settings))
-    step = Training(settings, checkpoints, on_line)
-    found = recover(task, state, split.held_out, {}, steps=(step,), rest_dtype=plan.rest.dtype)
-    (decision,) = found.decisions
-    if decision.before is None and not decision.details:
-        raise ApplyError(decision.reason.removeprefix("skipped: "))
-    if not decision.kept:
-        return Retrained(None, 0, decision, checkpoints)
-    kept = [name for name in header.recovery if name != step.name]
-    whole = Recovered(found.state, tuple(_done(name) for name in kept) + found.decisions)
+    task = Task(variants, data, metric, int(plan.data["seed"]), Limits(float("inf"), float("inf")), on_progress)
+    found, checkpoints = _trained(task, state, split.held_out, settings, plan=plan, folder=folder, on_line=on_line)
+    last = found.decisions[-1]
+    if last.before is None and not last.details:
+        raise ApplyError(last.reason.removeprefix("skipped: "))
+    if not found.kept:
+        return Retrained(None, 0, found.decisions, checkpoints)
+    earlier = [name for name in header.recovery if name not in found.kept]
+    whole = Recovered(found.state, tuple(_done(name) for name in earlier) + found.decisions)
     contents = replace(contents_of(plan, model, layers, whole, _missing), fingerprint=bool(header.digests))
     write_artifact(output, contents)
-    return Retrained(output, contents.file_bytes, decision, checkpoints)
+    return Retrained(output, contents.file_bytes, found.decisions, checkpoints)
+
+
+def _trained(
+    task: Task, state: State, held_out: Data, settings: TrainSettings, *, plan: Plan, folder: Path | None, on_line: Watch | None
+) -> tuple[Recovered, Checkpoints | None]:
+    """What block reconstruction, if it is wanted, and then training end to end make of a state."""
+
+    def checkpoints(place: Path | None, begun: State) -> Checkpoints | None:
+        return None if place is None else Checkpoints(place, _key(plan, begun, task.calibration, settings))
+
+    first, left, note = Recovered(state, ()), settings, ""
+    if settings.by_blocks:
+        blocks = BlocksFirst(checkpoints(None if folder is None else folder / "blocks", state))
+        hindered = hindrances(task.module, (task.calibration, held_out), steps=(blocks,))
+        limited = task if settings.minutes is None else replace(task, limits=Limits(float("inf"), settings.minutes / 2))
+        first = recover(limited, state, held_out, hindered, steps=(blocks,), rest_dtype=plan.rest.dtype)
+        left, note = settings.after(first.decisions[0].details.get("seconds", 0)), first.decisions[0].line
+    made = checkpoints(folder, first.state)
+    step = Training(left, made, on_line, note)
+    last = recover(task, first.state, held_out, {}, steps=(step,), rest_dtype=plan.rest.dtype)
+    return Recovered(last.state, first.decisions + last.decisions), made
 
 
 def header_under(plan: Plan, artifact: Path) -> ArtifactHeader:

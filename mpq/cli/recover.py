@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_module
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,24 +13,41 @@ from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
 from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
+from mpq.cli.reallocated import Files, analysis_of, note, reallocated
 from mpq.cli.replaced import say_replaced
 from mpq.config import EPOCHS, LEVELS, data_settings
 from mpq.errors import FormatError, MismatchError, UsageError
-from mpq.files import write_text
 
 if TYPE_CHECKING:
     from mpq.config import Level
+    from mpq.data.dataset import Data
+    from mpq.models.sources.loaded import LoadedModel
     from mpq.records.plan import Plan
-    from mpq.recovery.training.job import Line
     from mpq.recovery.training.settings import TrainSettings
+
+_OTHER_TEXT = 1  # added to the seed
 
 
 def command(
     plan: Annotated[Path, typer.Argument(help="The plan whose artifact is trained.")] = Path("plan.yaml"),
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE", help="Samples to train on, without labels; read like the plan's own data. Required."),
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Samples to train on; they need no labels. Read like the plan's own data. Required, unless --own-text is given: then the "
+            "plan's calibration samples are the default.",
+        ),
     ] = None,
+    own_text: Annotated[
+        int,
+        typer.Option(
+            "--own-text",
+            metavar="WINDOWS",
+            show_default=False,
+            help="Windows of text that a language model writes itself, to train on in addition. [default: 0]",
+        ),
+    ] = 0,
     artifact: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The artifact to start from. [default: what `mpq apply` wrote next to the plan]")
     ] = None,
@@ -49,6 +66,30 @@ def command(
             "[default: weights at 2 bits and less, else codes]",
         ),
     ] = None,
+    blocks: Annotated[
+        bool,
+        typer.Option(
+            "--blocks/--no-blocks",
+            help="Train block by block first, then end to end. The blocks are kept only if the held-out samples agree. It moves codes, so "
+            "--level scales does without.",
+        ),
+    ] = True,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels",
+            help="Make the right answers half of the loss: labels, or the next tokens of a language model's text. The held-out "
+            "samples still decide by the distance to the original's outputs.",
+        ),
+    ] = False,
+    reallocate: Annotated[
+        bool,
+        typer.Option(
+            "--reallocate",
+            help="Afterwards, score the trained model anew, allocate its bytes again and train once more. Kept only if held-out samples "
+            "agree, as PLAN.reallocated.yaml and MODEL.reallocated.mpq.safetensors. Pins and ties stay.",
+        ),
+    ] = False,
     rate: Annotated[
         float | None, typer.Option(help="Multiplies the usual learning rates. [default: found by short runs on samples set aside]")
     ] = None,
@@ -66,14 +107,18 @@ def command(
 ) -> None:
     """Train a quantized model toward the original's outputs without changing its size.
 
-    Scales, biases, norms and codes are trained; no labels are needed. A tenth of the samples is set aside to choose the learning rate and
-    to stop early. The plan's held-out samples decide whether the result is kept, and the plan records the error before and after. A killed
-    run resumes from its last checkpoint. Judge the result with `mpq eval` on separate data.
+    Scales, biases, norms and codes are trained, block by block first and then end to end; no labels are needed. A tenth of the samples is
+    set aside to choose the learning rate and to stop early. The plan's held-out samples decide whether the result is kept, and the plan
+    records the error before and after. A killed run resumes from its last checkpoint. Judge the result with `mpq eval` on separate data.
 
     Example: mpq recover plan.yaml --data train.pt
     """
-    if data is None:
-        raise UsageError("nothing to train on: give samples with --data FILE; they need no labels")
+    if own_text < 0:
+        raise UsageError(f"{own_text} is not a number of windows: give 0 (none) or more")
+    if data is None and not own_text:
+        raise UsageError(
+            "nothing to train on: give samples with --data FILE; they need no labels. A language model can write them: --own-text 1000"
+        )
     if epochs is not None and minutes is not None:
         raise UsageError("--epochs and --minutes both say how long to train: give one of them")
     if not plan.exists():
@@ -85,12 +130,14 @@ def command(
     from mpq.records.recovery_lines import beside_artifact
 
     wanted = read_plan(plan)
-    settings = _settings(wanted, level, epochs, minutes, rate)
+    table = analysis_of(plan, wanted) if reallocate else None
+    settings = replace(_settings(wanted, level, epochs, minutes, rate), labels=labels, blocks=blocks, batch_size=batch_size)
     stem = stem_of(model or located_model(wanted.model, plan))
     start, target = artifact or plan.with_name(f"{stem}.mpq.safetensors"), output or plan.with_name(f"{stem}.recovered.mpq.safetensors")
     if not start.exists():
         raise FormatError(f"{start} does not exist: run `mpq apply {plan}` first, or name the artifact with --artifact")
-    check_output(target, inputs=(plan, start, model, *named_inputs(wanted.model, wanted.data, plan)))
+    inputs = (plan, start, model, *named_inputs(wanted.model, wanted.data, plan))
+    check_output(target, inputs=inputs)
     if not wanted.data:
         raise MismatchError(f"{plan} has no held-out samples to decide with: search with the model, then apply and recover")
     say_replaced(target, wanted)
@@ -101,41 +148,53 @@ def command(
     read = replace(data_settings(wanted.data), num_samples=num_samples, batch_size=batch_size, **chosen)
     journal, folder = beside_artifact(target, ".recover.jsonl"), beside_artifact(target, ".recover")
 
-    def note(lines: list[Line]) -> None:
-        write_text(journal, "".join(json_module.dumps(asdict(line)) + "\n" for line in lines))
+    files = Files.beside(plan, target)
+    if table is not None:
+        check_output(files.artifact, inputs=(*inputs, target))
 
     with progress_in_turn() as stage:
-        done = train_artifact(
-            loaded,
-            wanted,
-            start,
-            target,
-            data=read_data(data, loaded, read),
-            plan_data=plan_data,
-            settings=settings,
-            folder=folder,
-            on_line=note,
-            on_progress=stage,
-        )
-    found = done.evidence
-    if done.path is not None:
-        note_recovery(plan, {"artifact": done.path.name, **found})
+        samples = plan_data.split_as(wanted.data).calibration if data is None else read_data(data, loaded, read)
+        samples = _with_text(loaded, samples, own_text, seed=int(wanted.data["seed"]))
+        given: dict[str, Any] = {"data": samples, "plan_data": plan_data, "settings": settings, "on_progress": stage}
+        done = train_artifact(loaded, wanted, start, target, folder=folder, on_line=partial(note, journal), **given)
+        found = done.evidence
+        if done.path is not None:
+            note_recovery(plan, {"artifact": done.path.name, **found})
+        again = None if table is None else reallocated(files, loaded, wanted, table, done.path or start, given)
     done.finish()
     if json:
-        decided = {"decision": done.decision.to_dict(), "evidence": found or None, "lines": str(journal)}
+        decided = {"decisions": [made.to_dict() for made in done.decisions], "evidence": found or None, "lines": str(journal)}
+        decided |= {} if again is None else {"reallocation": again.facts}
         print_json({"output": None if done.path is None else str(done.path), "file_bytes": done.file_bytes or None, **decided})
         return
-    print_lines([done.decision.line])
+    print_lines([made.line for made in done.decisions])
     if done.path is None:
         print_lines([f"nothing written: {start} is unchanged"])
-        return
-    print_lines(
-        [
-            f"{done.path}: {done.file_bytes:,} bytes, the same as before",
-            f"{found['share_of_gap']:.0%} of the error is gone; recorded in {plan}, with one line per evaluation in {journal.name}",
-        ]
-    )
-    say(f"next: mpq eval {done.path} --data FILE{code_options(wanted.model, {}, trust=trust)}")
+    else:
+        print_lines(
+            [
+                f"{done.path}: {done.file_bytes:,} bytes, the same as before",
+                f"{found['share_of_gap']:.0%} of the error is gone; recorded in {plan}, with one line per evaluation in {journal.name}",
+            ]
+        )
+    print_lines([] if again is None else again.lines)
+    best = done.path if again is None or again.path is None else again.path
+    if best is not None:
+        say(f"next: mpq eval {best} --data FILE{code_options(wanted.model, {}, trust=trust)}")
+
+
+def _with_text(model: LoadedModel, data: Data, windows: int, *, seed: int) -> Data:
+    """The samples, and windows that the model writes; other ones than `mpq apply` lets it write.
+
+    Raises:
+        UsageError: if it cannot write.
+    """
+    from mpq.models.inputs.own_text import with_own_text
+
+    found = with_own_text(model.module, data, windows, seed=seed + _OTHER_TEXT) if windows else data
+    if found is None:
+        raise UsageError(f"--own-text {windows} needs a language model that decodes with a cache, and windows of one length: leave it out")
+    return found
 
 
 def _settings(plan: Plan, level: str | None, epochs: int | None, minutes: float | None, rate: float | None) -> TrainSettings:

@@ -17,9 +17,13 @@ from tests.apply.making import in_memory, layers_of, plan_of
 from tests.models.small import data
 
 
+def made(kept: bool, before: float, after: float, **details: object) -> Decision:
+    return Decision("training", "Training", kept, "", "kl", before, after, (0.02, 0.01), 9.0, details=details)
+
+
 def test_evidence_is_the_share_of_the_gap_that_came_back() -> None:
-    decision = Decision("training", "Training", True, "", "kl", 0.4, 0.1, (0.02, 0.01), 9.0, details={"seconds": 8.5, "samples": 64})
-    assert Retrained(Path("a"), 10, decision).evidence == {
+    decision = made(True, 0.4, 0.1, seconds=8.5, samples=64)
+    assert Retrained(Path("a"), 10, (decision,)).evidence == {
         "before": 0.4,
         "after": 0.1,
         "share_of_gap": pytest.approx(0.75),
@@ -27,7 +31,22 @@ def test_evidence_is_the_share_of_the_gap_that_came_back() -> None:
         "seconds": 8.5,
         "samples": 64,
     }
-    assert Retrained(None, 0, Decision("training", "Training", False, "skipped")).evidence == {}
+    skipped = Decision("training", "Training", False, "skipped")
+    assert Retrained(None, 0, (skipped,)).evidence == Retrained(None, 0, (made(False, 0.4, 0.5),)).evidence == {}
+
+
+def test_evidence_spans_all_steps_that_were_kept() -> None:
+    blocks, end = made(True, 0.5, 0.4, seconds=2.5, samples=56), made(True, 0.4, 0.2, seconds=3.0, samples=58)
+    assert Retrained(Path("a"), 10, (blocks, end)).evidence == {
+        "before": 0.5,
+        "after": 0.2,
+        "share_of_gap": pytest.approx(0.6),
+        "standard_error": 0.01,
+        "seconds": 5.5,
+        "samples": 58,
+    }
+    alone = Retrained(Path("a"), 10, (blocks, made(False, 0.4, 0.6, seconds=3.0))).evidence
+    assert (alone["before"], alone["after"], alone["seconds"]) == (0.5, 0.4, 5.5)
 
 
 def test_what_an_artifact_stores_is_read_with_the_tensors_that_differ(tmp_path: Path) -> None:
@@ -58,10 +77,10 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_checkpoints_stay_until_the_caller_has_written_everything(tmp_path: Path) -> None:
-    made = Checkpoints(tmp_path / "c", "key")
-    made.save(1, {}, {"a": torch.ones(1)})
-    retrained = Retrained(None, 0, Decision("training", "Training", False, ""), made)
-    assert made.newest() is not None
+    kept = Checkpoints(tmp_path / "c", "key")
+    kept.save(1, {}, {"a": torch.ones(1)})
+    retrained = Retrained(None, 0, (Decision("training", "Training", False, ""),), kept)
+    assert kept.newest() is not None
     retrained.finish()
     assert not (tmp_path / "c").exists()
 

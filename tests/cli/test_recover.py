@@ -7,12 +7,16 @@ import yaml
 
 import mpq
 from mpq.cli.find_inputs import read_data
+from mpq.cli.recover import _with_text
 from mpq.config import DataSettings
 from mpq.data.dataset import Data
+from mpq.models.inputs.own_text import token_windows, with_own_text
+from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from tests.cli.typed import done, typed
+from tests.models.inputs.test_own_text import windows, writer
 
-LINE = "recover plan.yaml --data more.pt --epochs 2 --level codes --rate 1"
+LINE = "recover plan.yaml --data more.pt --epochs 2 --level codes --rate 1 --no-blocks --batch-size 64"
 
 
 @pytest.fixture
@@ -32,13 +36,13 @@ def test_the_recovered_artifact_has_as_many_bytes_and_the_plan_says_what_came_ba
         assert "recovery" not in plan["evidence"]
         return
     assert (trained / "model.recovered.mpq.safetensors").stat().st_size == ran["file_bytes"] == plan["size"]["file_bytes"]
-    assert plan["evidence"]["recovery"]["after"] == ran["decision"]["after"] < ran["decision"]["before"]
+    assert plan["evidence"]["recovery"]["after"] == ran["evidence"]["after"] < ran["decisions"][0]["before"]
     images, _ = torch.load(trained / "test.pt", weights_only=True)
     assert mpq.load(trained / "model.recovered.mpq.safetensors")(images[:4]).shape == (4, 10)
     assert "training" in json.loads(done("show model.recovered.mpq.safetensors --json").out)["recovery"]
     done("report plan.yaml")
     assert 'id="training"' in (trained / "plan.report.html").read_text()
-    after = ran["decision"]["after"]
+    after = ran["evidence"]["after"]
     assert typed(f"check plan.yaml --max-error {after * 1.01}").code == 0
     assert typed(f"check plan.yaml --max-error {after * 0.99}").code == 1
 
@@ -67,7 +71,13 @@ def test_held_out_samples_among_those_to_train_on_are_refused(trained: Path) -> 
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("recover plan.yaml", 2, "nothing to train on: give samples with --data FILE"),
+        (
+            "recover plan.yaml",
+            2,
+            "nothing to train on: give samples with --data FILE; they need no labels. A language model can write them",
+        ),
+        ("recover plan.yaml --own-text -1", 2, "-1 is not a number of windows: give 0 (none) or more"),
+        ("recover plan.yaml --own-text 4", 2, "--own-text 4 needs a language model that decodes with a cache"),
         ("recover plan.yaml --data more.pt --epochs 2 --minutes 1", 2, "--epochs and --minutes both say how long to train"),
         ("recover plan.yaml --data more.pt --epochs 0", 2, "0 epochs is not a training length"),
         ("recover plan.yaml --data more.pt --level all", 2, "'all' is not a level: give one of scales, codes, weights"),
@@ -86,3 +96,28 @@ def test_bad_input_is_one_line_and_leaves_nothing(trained: Path, line: str, code
     assert message in ran.err
     assert ran.code == code
     assert {path.name for path in trained.iterdir()} == before
+
+
+def test_labels_of_the_samples_are_half_of_the_loss_and_missing_ones_are_refused(trained: Path) -> None:
+    images, labels = torch.load(trained / "test.pt", weights_only=True)
+    refused = typed(f"{LINE} --labels")
+    assert "more.pt: no labels that fit an output of [64, 10]: give pairs of inputs and labels" in refused.err
+    assert refused.code == 3
+    torch.save((images[:96].clone(), labels[:96].clone()), trained / "pairs.pt")
+    done(f"{LINE.replace('more.pt', 'pairs.pt')} --labels --json")
+    lines = [json.loads(line) for line in (trained / "model.recovered.recover.jsonl").read_text().splitlines()]
+    done(LINE.replace("more.pt", "pairs.pt") + " --json")
+    others = [json.loads(line) for line in (trained / "model.recovered.recover.jsonl").read_text().splitlines()]
+    assert lines[0]["aside"] != others[0]["aside"]
+
+
+def test_text_of_the_model_is_added_and_is_not_that_of_apply() -> None:
+    loaded, given = from_module(writer()), windows(5)
+    found, other = _with_text(loaded, given, 40, seed=0), with_own_text(loaded.module, given, 40, seed=0)
+    ids, others = token_windows(found), None if other is None else token_windows(other)
+    assert ids is not None
+    assert others is not None
+    assert torch.equal(ids[:5], others[:5])
+    assert ids.shape == (45, 6)
+    assert not torch.equal(ids[5:], others[5:])
+    assert _with_text(loaded, given, 0, seed=0) is given
