@@ -14,21 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.quantizer_cases import Case, Judge, case, normalized, own_text
+from benchmarks.quantizer_cases import Case, Judge, case, normalized
 from mpq.analyze.run import analyze
 from mpq.apply.run import apply
 from mpq.apply.train import stored_state, train_artifact
 from mpq.budget import Budget
-from mpq.data.dataset import Data, data_from_batches
+from mpq.data.dataset import Data
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.inputs.load_data import load_data
+from mpq.models.inputs.own_text import with_own_text
 from mpq.records.artifact_files import read_header
 from mpq.records.plan import Plan
 from mpq.recovery.training.settings import TrainSettings, level_for
@@ -99,8 +100,8 @@ def measured(name: str, wanted: str, options: argparse.Namespace) -> Row:
     header = read_header(artifact)
     before = judge(stored_state(artifact, header, list(header.layers), setting.model).values(header.layers))
     level = options.level or level_for(plan.layers.values())[0]
-    settings = TrainSettings(level, options.epochs, None, options.rate)
-    data = _training_data(name, setting, options)
+    settings = TrainSettings(level, options.epochs, None, options.rate, blocks=options.blocks, batch_size=options.batch_size)
+    data = training_data(name, setting, options)
     output, began = options.work / f"{name}.{wanted}.recovered.mpq.safetensors", time.process_time()
     done = train_artifact(setting.model, plan, artifact, output, data=data, plan_data=setting.calibration, settings=settings)
     seconds, after = time.process_time() - began, before
@@ -108,7 +109,8 @@ def measured(name: str, wanted: str, options: argparse.Namespace) -> Row:
         after = judge(stored_state(output, read_header(output), list(header.layers), setting.model).values(header.layers))
     chosen = settings.to_dict() | {"train": data.samples, "batch_size": data.batches[0].size}
     kept = done.path is not None
-    return Row(name, wanted, chosen, judge({})[1], before, after, setting.quality, kept, applied, seconds, done.decision.reason)
+    told = "; ".join(made.reason for made in done.decisions)
+    return Row(name, wanted, chosen, judge({})[1], before, after, setting.quality, kept, applied, seconds, told)
 
 
 def _plan(name: str, wanted: str, setting: Case, work: Path) -> Plan:
@@ -122,10 +124,12 @@ def _plan(name: str, wanted: str, setting: Case, work: Path) -> Plan:
     return search(table, Budget(f"{wanted}bits" if mixed else "100%"), trials=0, pins=pins).plan
 
 
-def _training_data(name: str, setting: Case, options: argparse.Namespace) -> Data:
+def training_data(name: str, setting: Case, options: argparse.Namespace) -> Data:
+    """The samples to train on; `options` has their number (`train`) and the size of batches (`batch_size`), each None for the default."""
     if name == "stories260k":
-        text = own_text(setting.model, options.train or 916, seed=_SEED)
-        return data_from_batches(list(torch.split(text, options.batch_size or 16)))
+        text = with_own_text(setting.model.module, setting.calibration, options.train or 916, seed=_SEED)
+        assert text is not None
+        return replace(text, batches=text.batches[len(setting.calibration.batches) :]).rebatch(options.batch_size or 16)
     if name == "stories9m":
         path = str(options.models / name / "sampled.pt")
         return load_data(path, model=setting.model, num_samples=options.train, batch_size=options.batch_size)
@@ -143,6 +147,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rate", type=float, help="[default: found by short runs]")
+    parser.add_argument("--blocks", action=argparse.BooleanOptionalAction, default=True, help="block by block first")
     parser.add_argument("--level", help="[default: by the bits of the plan]")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("recover-work"))
