@@ -29,7 +29,7 @@ from mpq.models.running.reference import Reference
 from mpq.recovery.training.run import ASIDE, MOST_ASIDE
 from mpq.recovery.training.schedule import share_at
 
-_DTYPES = {2: torch.int2, 3: torch.int3, 4: torch.int4}
+_DTYPES: dict[int, torch.dtype] = {bits: getattr(torch, f"int{bits}") for bits in (2, 3, 4)}
 
 
 def main() -> None:

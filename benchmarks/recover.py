@@ -103,7 +103,9 @@ def measured(name: str, wanted: str, options: argparse.Namespace) -> Row:
     settings = TrainSettings(level, options.epochs, None, options.rate, blocks=options.blocks, batch_size=options.batch_size)
     data = training_data(name, setting, options)
     output, began = options.work / f"{name}.{wanted}.recovered.mpq.safetensors", time.process_time()
-    done = train_artifact(setting.model, plan, artifact, output, data=data, plan_data=setting.calibration, settings=settings)
+    folder = options.work / f"{name}.{wanted}.recover"  # a killed run resumes
+    done = train_artifact(setting.model, plan, artifact, output, data=data, plan_data=setting.calibration, settings=settings, folder=folder)
+    done.finish()
     seconds, after = time.process_time() - began, before
     if done.path is not None:
         after = judge(stored_state(output, read_header(output), list(header.layers), setting.model).values(header.layers))

@@ -74,7 +74,7 @@ def test_a_bad_allocation_is_replaced_at_no_more_bytes(tmp_path: Path) -> None:
     assert found.plan is not None
     plan, decision = found.plan, found.decision
     assert decision.kept
-    assert decision.after < decision.before
+    assert (decision.after or 1.0) < (decision.before or 0.0)
     assert decision.line.startswith(f"Reallocation kept for {len(found.changed)} layers: relative MSE ")
     assert set(found.changed) == {name for name, scheme in plan.layers.items() if scheme != before.plan.layers[name]}
     path = tmp_path / "b.mpq.safetensors"

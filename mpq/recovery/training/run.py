@@ -37,6 +37,8 @@ CODE_RATES = (1.0, 3.0, 10.0)
 ASIDE, MOST_ASIDE = 0.1, 128  # of the training samples
 _EVALUATIONS = 20
 _PATIENCE = 6  # evaluations without a smaller error
+_UNSETTLED = 0.5  # of the steps: at a large rate, codes go back and forth and hide what has been learned
+_HOPELESS = 2.0  # times the first error: evaluations above it count from the beginning
 _TRIED = (24, 48)  # steps, at most, of a run that tries a rate; of codes, which take longer to show what they gain, the second
 _TRIED_SHARE = (20, 6)  # the same, as parts of all steps
 _HALVINGS = 6  # of a rate that gives errors that are not numbers
@@ -195,7 +197,7 @@ class _Run:
         if error < place.least:
             place.least, place.stale = error, 0
             self.best.restore(self._now.tensors())
-        else:
+        elif place.step > _UNSETTLED * place.steps or error > _HOPELESS * place.lines[0]["aside"]:
             place.stale += 1
         if place.stale >= _PATIENCE:
             event = f"stopped: no gain in {_PATIENCE} evaluations"

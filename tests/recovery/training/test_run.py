@@ -114,3 +114,21 @@ def test_the_first_line_says_what_was_done_before_and_how_the_outputs_are_kept(t
 def test_batches_are_small_where_there_are_few_samples() -> None:
     assert train(job(batch_size=None, epochs=1)).lines[0].of == 36  # 144 samples in batches of 4
     assert train(job(epochs=1)).lines[0].of == 18
+
+
+def test_errors_that_do_not_fall_stop_the_run_in_its_second_half_and_at_once_if_they_are_far_above_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(factor: float) -> tuple[int, str]:
+        calls = [0.0]
+
+        def rising(_: Any, __: Any) -> float:
+            calls[0] += 1
+            return 1.0 if calls[0] == 1 else factor + calls[0] / 1000
+
+        monkeypatch.setattr(run._Run, "_error", rising)
+        last = train(job(samples=160, epochs=6)).lines[-1]
+        return last.step, last.event
+
+    assert stopped(1.1) == (80, "stopped: no gain in 6 evaluations")  # of 108 steps, with an evaluation at each fifth
+    assert stopped(3.0) == (30, "stopped: no gain in 6 evaluations")

@@ -119,7 +119,7 @@ def test_a_disk_without_room_is_refused_before_training(tmp_path: Path, monkeypa
 
     module, data = wide()
     monkeypatch.setattr(teacher, "available_bytes", lambda: 100)
-    monkeypatch.setattr(teacher.shutil, "disk_usage", usage)
+    monkeypatch.setattr("mpq.recovery.training.teacher.shutil.disk_usage", usage)
     with pytest.raises(
         DataError, match=r"outputs on 16 samples take 8\.2e-06 GB on disk, and 1e-06 GB are free at .*: give fewer with --num-samples$"
     ):
