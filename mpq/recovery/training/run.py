@@ -33,7 +33,7 @@ from mpq.recovery.training.settings import TrainSettings
 from mpq.recovery.training.teacher import teacher_for
 
 RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
-CODE_RATES = (1.0, 3.0, 10.0)
+CODE_RATES = (0.3, 1.0, 3.0, 10.0)
 ASIDE, MOST_ASIDE = 0.1, 128  # of the training samples
 _EVALUATIONS = 20
 _PATIENCE = 6  # evaluations without a smaller error
