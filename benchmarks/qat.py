@@ -2,10 +2,11 @@
 
     python -m benchmarks.qat --models DIR [--bits 3] [--group 32] [--train 916] [--batch-size 4] [--epochs 6] [--rates 3e-4 1e-3 3e-3]
 
-torchao fakes the quantization of all linear layers and of the embedding, which is tied to the head (weights alone, symmetric, fp32 scales
-recomputed from the weights at each step). The loss is the KL divergence to the unquantized model. Adam, warm-up over a tenth of the steps,
-then a linear decay. The rate of the least error on the part of the samples that is kept aside counts; all rates are printed. torchao starts
-from the unquantized weights, as its documentation does; mpq starts from the artifact of `mpq apply`.
+torchao fakes the quantization of all linear layers and of the embedding, which is tied to the head: weights alone, symmetric, fp32 scales
+recomputed from the weights at each step. Rows of 172 weights have groups of 43, as torchao takes no shorter last group. The loss is the
+KL divergence to the unquantized model. Adam, warm-up over a tenth of the steps, then a linear decay. The rate of the least error on the
+samples that are kept aside counts; all are printed. torchao starts from the unquantized weights, as its documentation does; mpq starts
+from the artifact of `mpq apply`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mpq.recovery.training.run import ASIDE, MOST_ASIDE
 from mpq.recovery.training.schedule import share_at
 
 _DTYPES: dict[int, torch.dtype] = {bits: getattr(torch, f"int{bits}") for bits in (2, 3, 4)}
+_FAKED = (nn.Linear, nn.Embedding)
 
 
 def main() -> None:
@@ -56,9 +58,17 @@ def main() -> None:
 
 def _faked(module: nn.Module, bits: int, group: int) -> nn.Module:
     student = copy.deepcopy(module)
-    config = QATConfig(weight_config=IntxFakeQuantizeConfig(_DTYPES[bits], group_size=group, is_symmetric=True), step="prepare")
-    quantize_(student, config, filter_fn=lambda part, _: isinstance(part, (nn.Linear, nn.Embedding)))
+    sizes = {name: _group(part.weight.shape[1], group) for name, part in student.named_modules() if isinstance(part, _FAKED)}
+    for size in sorted(set(sizes.values())):
+        weights = IntxFakeQuantizeConfig(_DTYPES[bits], group_size=size, is_symmetric=True)
+        chosen = {name for name, own in sizes.items() if own == size}
+        quantize_(student, QATConfig(weight_config=weights, step="prepare"), filter_fn=lambda _, name, chosen=chosen: name in chosen)
     return student
+
+
+def _group(columns: int, wanted: int) -> int:
+    """The smallest group, of the wanted size or more, that divides a row, as torchao needs."""
+    return next(size for size in range(min(wanted, columns), columns + 1) if columns % size == 0)
 
 
 def _train(student: nn.Module, reference: Reference, rate: float, epochs: int) -> int:
