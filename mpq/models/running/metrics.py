@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mpq.data.batch import Batch
 from mpq.errors import ModelError, NumericsError
-from mpq.models.running.positions import finite, flat, kept_values, position_weights, random_signs
+from mpq.models.running.positions import PIECE, finite, flat, kept_values, position_weights, random_signs
 
 Outputs = Sequence[Tensor]
 Prepared = tuple[Any, ...]
@@ -87,28 +87,40 @@ class KLDivergence(Metric):
         If there is padding, also the weight of each position [samples, positions]; if classes are suppressed, also the allowed classes,
         bool [samples, positions, classes].
         """
-        first = self._logits(reference)
-        weights = position_weights(first, reference[0], mask)
-        allowed = allowed_classes(first)
+        output = _by_position(reference[0])
+        weights = position_weights(output, reference[0], mask)
+        allowed = _joined([allowed_classes(self._logits(output[:, rows])) for rows in _parts(output)], output)
         if mask is not None and self.over_positions:
             allowed = mask.unsqueeze(1) if allowed is None else allowed & mask.unsqueeze(1)
-        logits = _centred(first, allowed)
-        probabilities = torch.softmax(logits if allowed is None else logits.masked_fill(~allowed, -torch.inf), -1)
-        kept = probabilities, _cross(probabilities, logits, allowed)
+        probabilities = torch.empty(output.shape, device=output.device)
+        entropies = []
+        for rows in _parts(output):
+            own = None if allowed is None else allowed.expand(output.shape)[:, rows]
+            logits = _centred(self._logits(output[:, rows]), own)
+            found = torch.softmax(logits if own is None else logits.masked_fill(~own, -torch.inf), -1)
+            probabilities[:, rows] = found
+            entropies.append(_cross(found, logits, own))
+        kept = probabilities, torch.cat(entropies, 1)
         return (*kept, *(extra for extra in (weights, allowed) if extra is not None))
 
     def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
         """KL of each sample, averaged over the positions that count."""
         probabilities, negative_entropy = prepared[:2]
         weights, allowed = _extras(prepared[2:])
-        logits = _centred(self._logits(outputs, probabilities.shape), allowed)
-        divergence = (negative_entropy - _cross(probabilities, logits, allowed)).double()
+        output = _by_position(outputs[0])
+        if output.shape != probabilities.shape:
+            raise shape_error(outputs[0].shape, probabilities.shape)
+        crossed = []
+        for rows in _parts(output):
+            own = None if allowed is None else allowed.expand(output.shape)[:, rows]
+            crossed.append(_cross(probabilities[:, rows], _centred(self._logits(output[:, rows]), own), own))
+        divergence = (negative_entropy - torch.cat(crossed, 1)).double()
         return divergence.mean(-1) if weights is None else (kept_values(divergence, weights > 0) * weights).sum(-1)
 
     def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
         """Random signs times the square root of the Fisher information, along the logits."""
         weights, allowed = _extras(prepared[2:])
-        logits = _centred(self._logits(outputs), allowed)
+        logits = _centred(self._logits(_by_position(outputs[0])), allowed)
         if not bool(torch.isfinite(logits).all()):
             raise NumericsError(
                 "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
@@ -124,15 +136,9 @@ class KLDivergence(Metric):
         weighted: Tensor = (direction * logits * weights.float().sqrt().unsqueeze(-1)).sum() / (2 * samples) ** 0.5
         return weighted
 
-    def _logits(self, outputs: Outputs, shape: torch.Size | None = None) -> Tensor:
-        """The first output as float32 [samples, positions, classes], checked against `shape` if known."""
-        first = outputs[0].float()
-        if self.probabilities:
-            first = first.clamp(min=1e-30).log()
-        found = first.reshape(len(first), -1, first.shape[-1])
-        if shape is not None and found.shape != shape:
-            raise shape_error(outputs[0].shape, shape)
-        return found
+    def _logits(self, values: Tensor) -> Tensor:
+        """Logits in float32."""
+        return values.float().clamp(min=1e-30).log() if self.probabilities else values.float()
 
 
 class RelativeMSE(Metric):
@@ -220,6 +226,25 @@ class CosineDistance(Metric):
         found = _alike(torch.cat([flat(output, mask) for output in outputs], -1), expected)
         found, expected = _without_infinities(found, expected)
         return 1 - torch.nn.functional.cosine_similarity(expected.double(), found.double(), dim=-1)
+
+
+def _by_position(output: Tensor) -> Tensor:
+    """An output as [samples, positions, classes]."""
+    return output.reshape(len(output), -1, output.shape[-1])
+
+
+def _parts(output: Tensor) -> list[slice]:
+    """Positions of an output [samples, positions, classes] in parts of some megabytes: only they are in memory several times."""
+    step = max(1, PIECE // max(1, len(output) * output.shape[-1]))
+    return [slice(start, start + step) for start in range(0, output.shape[1], step)] or [slice(0, 0)]
+
+
+def _joined(parts: Sequence[Tensor | None], output: Tensor) -> Tensor | None:
+    """The allowed classes of all parts of an output; None if all are allowed everywhere."""
+    if all(part is None for part in parts):
+        return None
+    own = (output[:, rows] for rows in _parts(output))
+    return torch.cat([torch.ones_like(rows, dtype=torch.bool) if part is None else part for part, rows in zip(parts, own, strict=True)], 1)
 
 
 def allowed_classes(logits: Tensor) -> Tensor | None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_PIECE = 1 << 22  # values
+PIECE = 1 << 22
+"""Values that are worked on at a time."""
 
 
 def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
@@ -58,7 +59,7 @@ def position_weights(rows: Tensor, output: Tensor, mask: Tensor | None) -> Tenso
 
 def in_pieces(values: Tensor) -> tuple[Tensor, ...]:
     """The values one after the other, in parts of a few megabytes: what is computed from one part does not take the memory of all."""
-    return torch.split(values.detach().flatten(), _PIECE) if values.numel() else ()
+    return torch.split(values.detach().flatten(), PIECE) if values.numel() else ()
 
 
 def random_signs(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import UsageError
+from mpq.models.running import metrics
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE
@@ -44,6 +45,26 @@ def test_kl_divergence_of_thousands_of_classes_and_16_bits_stays_near_float64() 
     reference = (5 * inputs(4, 20_000)).bfloat16()
     output = (reference + 0.1 * inputs(4, 20_000, seed=2)).bfloat16()
     assert torch.allclose(errors(KLDivergence(), [reference], [output]), kl(reference, output), rtol=1e-3, atol=5e-6)
+
+
+@pytest.mark.parametrize("suppressed", [False, True])
+@pytest.mark.parametrize("over_positions", [False, True])
+@pytest.mark.parametrize("piece", [1, 3 * 10 * 4])
+def test_a_few_positions_at_a_time_give_the_same_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch, piece: int, over_positions: bool, suppressed: bool
+) -> None:
+    reference, output = inputs(3, 10, 10), inputs(3, 10, 10, seed=2)
+    mask = torch.arange(10).expand(3, 10) < torch.tensor([[10], [7], [2]])
+    if suppressed:
+        reference[1, 8, 3] = -torch.inf
+    metric = KLDivergence(over_positions=over_positions)
+    expected = metric.prepare([reference], mask)
+    errors = metric.errors(expected, [output])
+    monkeypatch.setattr(metrics, "PIECE", piece)
+    found = metric.prepare([reference], mask)
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert torch.equal(metric.errors(found, [output]), errors)
 
 
 def test_only_the_first_output_counts_for_logits() -> None:
