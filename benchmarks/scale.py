@@ -2,11 +2,12 @@
 
     python -m benchmarks.scale --folder DIR [--sizes 0.1,0.5,1.1] [--memory 12GB] [--samples 16] [--tokens 128] [--workers 1]
 
-DIR needs room for the models in float16 (0.2, 1.0 and 2.2 GB) and their artifacts. Each model is a Llama folder of Hugging Face with
-random weights, written a tensor at a time. Each command runs in a process of its own with a limit on its memory; seconds are wall-clock
-seconds of that process, CPU seconds those of it and of the processes that it started. The cost model is fitted on all sizes but the
-largest, and printed beside what the largest took: a stage takes a + b * work, where the work of analyze is weights times (schemes +
-samples * tokens / 1000), and that of the others is weights.
+DIR needs room for the models in float16 (0.2, 1.0 and 2.2 GB), their artifacts and the cache of codes (about as large as the models, and at
+most 10 GB). Each model is a Llama folder of Hugging Face with random weights, written a tensor at a time. Each command runs in a process
+of its own with a limit on its memory; seconds are wall-clock seconds of that process, CPU seconds those of it and of the processes that it
+started. Finished stages are kept in DIR/SIZE/took.json and not run again: delete it after other options. The cost model is fitted on all
+sizes but the largest, and printed beside what the largest took: a stage takes a + b * weights. Beside the peak memory of analyze is what
+it expected before it began.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ import torch
 from safetensors.torch import save_file
 
 from mpq.budget import size_bytes
+from mpq.records.sensitivity import read_sensitivity
 
-SCHEMES = ("3", "4", "8", "16")
+CANDIDATES = "3,4,8,16"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Shape:
 
 
 SHAPES = {
-    "0.01": Shape(128, 352, 4, 4, 2),
+    "0.02": Shape(256, 704, 6, 4, 4),
     "0.1": Shape(640, 1728, 12, 10, 10),
     "0.5": Shape(1280, 3456, 22, 20, 20),
     "1.1": Shape(2048, 5632, 22, 32, 4),
@@ -101,7 +103,7 @@ class Took:
     cpu_seconds: float
     peak_bytes: int
     read_bytes: int
-    said: str
+    expected_bytes: int = 0
 
 
 def make(folder: Path, shape: Shape, *, samples: int, tokens: int) -> Path:
@@ -152,9 +154,7 @@ def run(stage: str, command: Sequence[str], folder: Path, memory: int | None) ->
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{stage} failed with {process.returncode}: {''.join(lines[-5:])}")
-    return Took(
-        stage, time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, read, _memory_line("".join(lines))
-    )
+    return Took(stage, time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, read)
 
 
 def _read_by(process: int) -> int:
@@ -166,15 +166,17 @@ def _read_by(process: int) -> int:
     return int(found[1]) if found else 0
 
 
-def _memory_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.startswith("memory:")), "")
+def _expected(folder: Path) -> int:
+    """What the finished analysis in `folder` expected its peak memory to be."""
+    finish = read_sensitivity(folder / "model.sensitivity.jsonl").finish or {}
+    return int(finish.get("cost", {}).get("expected_memory_bytes", 0))
 
 
-def whole_way(folder: Path, options: argparse.Namespace) -> list[Took]:
-    """Analyze, search, apply, load and bench of the model in `folder`."""
+def whole_way(folder: Path, options: argparse.Namespace) -> Iterator[Took]:
+    """Analyze, search, apply, load and bench of the model in `folder`; finished stages are kept there."""
     mpq = [sys.executable, "-m", "mpq"]
     memory = None if options.memory is None else size_bytes(options.memory)
-    analyze = ["analyze", "model", "--calib", "calibration.pt", "--candidates", ",".join(SCHEMES), "--method", options.method]
+    analyze = ["analyze", "model", "--calib", "calibration.pt", "--candidates", options.candidates, "--method", options.method]
     stages = {
         "analyze": [*mpq, *analyze, "--quantizer", options.quantizer, "--workers", options.workers],
         "search": [*mpq, "search", "--budget", "4.5bits", "--trials", str(options.trials)],
@@ -182,12 +184,15 @@ def whole_way(folder: Path, options: argparse.Namespace) -> list[Took]:
         "load": [sys.executable, "-c", "import mpq; mpq.load('model.mpq.safetensors', packed=True)"],
         "bench": [*mpq, "bench", "model.mpq.safetensors", "--batch-sizes", "1", "--tokens", "8", "--seq-len", str(options.tokens)],
     }
-    return [run(stage, command, folder, memory) for stage, command in stages.items() if stage in options.stages.split(",")]
-
-
-def work_of(stage: str, shape: Shape, options: argparse.Namespace) -> float:
-    """What the seconds of a stage are taken to be proportional to, beside a constant."""
-    return shape.weights * (len(SCHEMES) + options.samples * options.tokens / 1000 if stage == "analyze" else 1.0)
+    kept = folder / "took.json"
+    done = {each["stage"]: Took(**each) for each in json.loads(kept.read_text())} if kept.exists() else {}
+    for stage in options.stages.split(","):
+        if stage not in done:
+            done[stage] = run(stage, stages[stage], folder, memory)
+            if stage == "analyze":
+                done[stage] = replace(done[stage], expected_bytes=_expected(folder))
+            kept.write_text(json.dumps([asdict(each) for each in done.values()], indent=1))
+        yield done[stage]
 
 
 def predicted(points: Sequence[tuple[float, float]], at: float) -> float:
@@ -199,32 +204,41 @@ def predicted(points: Sequence[tuple[float, float]], at: float) -> float:
     return float(constant + slope * at)
 
 
-def report(sizes: Sequence[str], found: dict[str, list[Took]], options: argparse.Namespace) -> list[str]:
+def report(sizes: Sequence[str], found: dict[str, list[Took]]) -> list[str]:
     """A line per size and stage; for the largest with what the others predict."""
     lines = [
-        "| weights | stage | seconds | CPU seconds | peak memory | read | predicted CPU seconds | predicted memory |",
-        "|" + "---|" * 8,
+        "| weights | stage | seconds | CPU seconds | peak memory | expected | read | CPU seconds by the smaller | memory by the smaller |",
+        "|" + "---|" * 9,
     ]
     for size in sizes:
         for took in found[size]:
             others = [(each, next(t for t in found[each] if t.stage == took.stage)) for each in sizes if each != sizes[-1]]
             cells = ["", ""]
             if size == sizes[-1] and others:
-                at = work_of(took.stage, SHAPES[size], options)
-                cpu = predicted([(work_of(took.stage, SHAPES[each], options), t.cpu_seconds) for each, t in others], at)
-                peak = predicted([(SHAPES[each].weights, t.peak_bytes) for each, t in others], SHAPES[size].weights)
+                at = SHAPES[size].weights
+                cpu = predicted([(SHAPES[each].weights, t.cpu_seconds) for each, t in others], at)
+                peak = predicted([(SHAPES[each].weights, t.peak_bytes) for each, t in others], at)
                 cells = [f"{cpu:.0f} ({took.cpu_seconds / cpu - 1:+.0%})", f"{peak / 1e9:.2f} GB ({took.peak_bytes / peak - 1:+.0%})"]
-            own = [f"{took.seconds:.0f}", f"{took.cpu_seconds:.0f}", f"{took.peak_bytes / 1e9:.2f} GB", f"{took.read_bytes / 1e9:.2f} GB"]
+            own = [
+                f"{took.seconds:.0f}",
+                f"{took.cpu_seconds:.0f}",
+                *(_gigabytes(each) for each in (took.peak_bytes, took.expected_bytes, took.read_bytes)),
+            ]
             lines.append(f"| {SHAPES[size].weights / 1e9:.3g} B | {took.stage} | {' | '.join(own + cells)} |")
     return lines
 
 
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size else ""
+
+
 def main() -> None:
-    """Make the models, run them, print the table, and keep the figures in DIR/scale.json."""
+    """Make the models, run them, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--sizes", default="0.1,0.5,1.1")
     parser.add_argument("--memory", default=None)
+    parser.add_argument("--candidates", default=CANDIDATES)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--method", default="fisher")
@@ -238,12 +252,11 @@ def main() -> None:
         folder = options.folder / size
         if not (folder / "calibration.pt").exists():
             make(folder, SHAPES[size], samples=options.samples, tokens=options.tokens)
-        found[size] = whole_way(folder, options)
-        print(f"{size} B: {', '.join(f'{took.stage} {took.seconds:.0f} s {took.said}' for took in found[size])}", flush=True)
-    (options.folder / "scale.json").write_text(
-        json.dumps({size: [asdict(each) for each in took] for size, took in found.items()}, indent=1)
-    )
-    print("\n".join(report(sizes, found, options)))
+        found[size] = []
+        for took in whole_way(folder, options):
+            found[size].append(took)
+            print(f"{size} B {took.stage}: {took.seconds:.0f} s, {took.cpu_seconds:.0f} of CPU, {_gigabytes(took.peak_bytes)}", flush=True)
+    print("\n".join(report(sizes, found)))
 
 
 if __name__ == "__main__":
