@@ -12,24 +12,13 @@ from mpq.analyze.methods.fisher import Fisher
 from mpq.analyze.methods.measure import Measure
 from mpq.analyze.methods.registry import method_named
 from mpq.data.dataset import Data
-from mpq.errors import UsageError
 from mpq.models.running.metrics import Metric
 from mpq.models.running.operations import operations
 
 AFFORDABLE = 5e12  # floating-point operations: about two minutes on two CPU cores
 
 
-def refuse_offloaded(name: str) -> None:
-    """Refuse a method that cannot work with weights that stay in their files.
-
-    Raises:
-        UsageError: if `name` is such a method.
-    """
-    if name == Fisher.name:
-        raise UsageError(f"--method {name} needs the gradients of all weights in memory: with --offload, use --method {Measure.name}")
-
-
-def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, pairs: int, offloaded: bool = False) -> tuple[str, str]:
+def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, pairs: int) -> tuple[str, str]:
     """The method's name and the reason for it.
 
     Args:
@@ -38,17 +27,12 @@ def choose_method(name: str, module: nn.Module, data: Data, metric: Metric, *, p
         data: calibration samples.
         metric: measures the error.
         pairs: number of (layer, scheme) pairs to measure.
-        offloaded: whether the weights stay in their files.
 
     Raises:
-        UsageError: if there is no such method, or it cannot work with weights in files.
+        UsageError: if there is no such method.
     """
-    if offloaded:
-        refuse_offloaded(name)
     if name != "auto":
         return method_named(name).name, f"method {name}: as asked"
-    if offloaded:
-        return Measure.name, f"method {Measure.name}: the weights stay in their files, and {Fisher.name} needs all gradients in memory"
     work = flops(module, data) * pairs
     if work <= AFFORDABLE:
         return (

@@ -1,32 +1,67 @@
 """The peak memory of an analysis, before it begins: what is held already, one batch, and what is kept up to a limit.
 
-The sum counts what is alive together in the step that needs most. Allocators and kernels take some more; how much was measured is in
-`benchmarks/log.md`.
+The sum counts what is alive together in the step that needs most: quantizing, backward passes, or measuring. Allocators and kernels take
+some more; how much was measured is in `benchmarks/log.md`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from torch import nn
 
 from mpq.analyze.task import Prepared
 from mpq.calibration.input_moments import LIMIT_BYTES
 from mpq.calibration.memory_parts import moment_bytes, too_wide
-from mpq.data.batch import Batch
 from mpq.gradients import weight_changes
+from mpq.gradients.saved_bytes import saved_bytes
 from mpq.models.memory.store import MEMORY_BYTES
 from mpq.models.running import fake_quantized, reference
 from mpq.models.running.forward import forward
 from mpq.models.sources.loaded import LoadedModel
+from mpq.recovery.blocks import blocks_of
 
-_COPIES = 8  # of a batch's outputs that the metric and its random projection hold at once
+RECOMPUTE_BYTES = 1 << 30
+"""Kept for the backward pass of a batch; beyond it, blocks run again in the backward pass."""
+_COPIES = 3  # of a batch's outputs in float32 that the metric and its random projection hold at once
 _LARGEST = 4  # times the largest layer in float32, while it is quantized
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What one pass over the largest batch holds.
+
+    Args:
+        saved: bytes for the backward pass.
+        outputs: bytes of the outputs in float32.
+        blocks: modules that run again in the backward pass.
+    """
+
+    saved: int
+    outputs: int
+    blocks: tuple[nn.Module, ...] = ()
+
+
+def activations_of(model: LoadedModel, prepared: Prepared, *, gradients: bool) -> Activations:
+    """What the passes of an analysis will hold, from a pass of one sample; `gradients`: whether there are backward passes."""
+    data, module = prepared.calibration, model.module
+    batch = max(data.batches, key=lambda each: each.size)
+    sample = batch if data.fixed_batch else batch.select([0])
+    times = batch.size / sample.size
+    outputs = round(4 * times * sum(output.numel() for output in forward(module, sample)))
+    if not gradients:
+        return Activations(0, outputs)
+    whole = saved_bytes(module, sample)
+    if model.offload is None and times * whole.whole <= RECOMPUTE_BYTES:
+        return Activations(round(times * whole.whole), outputs)
+    blocks = tuple(block.module for block in blocks_of(module, prepared.header.layers, sample))
+    parts = saved_bytes(module, sample, blocks)
+    if model.offload is None and parts.recomputed >= whole.whole:
+        return Activations(round(times * whole.whole), outputs)
+    return Activations(round(times * parts.recomputed), outputs, blocks)  # offloaded, a block that runs again tells which weights are used
 
 
 @dataclass(frozen=True)
@@ -60,32 +95,42 @@ class Expected:
         return f"memory: about {self.total / 1e9:.1f} GB expected at most ({named})"
 
 
-def expected_memory(model: LoadedModel, prepared: Prepared, *, gradients: bool, statistics: bool) -> Expected:
-    """What an analysis is expected to take, found by one forward pass of the largest batch.
+def expected_memory(model: LoadedModel, prepared: Prepared, activations: Activations, *, gradients: bool, statistics: bool) -> Expected:
+    """What an analysis is expected to take.
 
     Args:
         model: the model.
         prepared: the settled analysis.
+        activations: what its passes hold.
         gradients: whether its method runs backward passes.
         statistics: whether its quantizer needs statistics of the inputs.
     """
     data, layers = prepared.calibration, prepared.header.layers
     batch = max(data.batches, key=lambda each: each.size)
-    saved, outputs = _forward_bytes(model, batch, gradients=gradients)
-    schemes = prepared.header.candidates
+    schemes, largest = prepared.header.candidates, 4 * max(layer.weights for layer in layers)
     weights = [layer.weights * len(schemes[layer.name]) for layer in layers]
-    codes = sum(scheme.stored_bits(layer.matrix) // 8 for layer in layers for scheme in schemes[layer.name])
-    kept = min(MEMORY_BYTES, codes) + min(fake_quantized.CACHE_BYTES, 4 * sum(weights))
-    kept += min(weight_changes.CACHE_BYTES, 2 * sum(weights)) if gradients else 0
     moments = [0, *(moment_bytes(layer) for layer in layers if statistics and not too_wide(layer))]
-    largest = max(layer.weights for layer in layers)
-    return Expected(
-        held=held_now(),
-        batch=saved + _COPIES * outputs,
-        outputs=min(reference.CACHE_BYTES, outputs * data.samples // batch.size),
-        kept=kept + max(max(moments), min(LIMIT_BYTES, sum(moments))) * 3 // 2,
-        layer=4 * largest * _LARGEST,
+    codes = min(MEMORY_BYTES, sum(scheme.stored_bits(layer.matrix) // 8 for layer in layers for scheme in schemes[layer.name]))
+    changes = min(weight_changes.CACHE_BYTES, 2 * sum(weights)) if gradients else 0
+    outputs = min(reference.CACHE_BYTES, activations.outputs * data.samples // batch.size)
+    plan = sum(layer.original_bytes for layer in layers)  # the weights of a plan, and the model's own meanwhile
+    measured = max(plan, min(fake_quantized.CACHE_BYTES, 4 * sum(weights)))
+    if model.offload is not None:  # all that stays in files is under one limit
+        held = max(0, min(model.offload.limit, plan + 4 * sum(weights) + outputs) - model.offload.held)
+        codes, outputs, plan, measured, changes = held, 0, 0, 0, min(changes, model.offload.limit)
+    collected = max(max(moments), min(statistics_limit(model), sum(moments))) * 3 // 2
+    now, passed = held_now(), _COPIES * activations.outputs
+    steps = (
+        Expected(held=now, batch=0, outputs=0, kept=codes + collected, layer=_LARGEST * largest),
+        Expected(held=now, batch=activations.saved + passed, outputs=0, kept=codes + changes, layer=_LARGEST * largest if gradients else 0),
+        Expected(held=now, batch=passed, outputs=outputs, kept=codes + plan + measured, layer=largest),
     )
+    return max(steps, key=lambda step: step.total)
+
+
+def statistics_limit(model: LoadedModel) -> int:
+    """Bytes of statistics that are collected at once."""
+    return LIMIT_BYTES if model.offload is None else min(LIMIT_BYTES, model.offload.limit)
 
 
 def held_now() -> int:
@@ -93,33 +138,3 @@ def held_now() -> int:
     if not sys.platform.startswith("linux"):
         return 0
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _forward_bytes(model: LoadedModel, batch: Batch, *, gradients: bool) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for the backward pass, and those of its outputs."""
-    seen: dict[int, int] = {}
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.module.parameters(), *model.module.buffers())}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if tensor.layout is not torch.strided:  # sparse tensors have no single storage, and come from the data
-            return tensor
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    weights = [tensor for tensor in model.module.parameters() if tensor.is_floating_point()]
-    flags = [tensor.requires_grad for tensor in weights]
-    try:
-        for tensor in weights if gradients else ():
-            tensor.requires_grad_(True)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = forward(model.module, batch, gradients=gradients)
-    finally:
-        for tensor, flag in zip(weights, flags, strict=True):
-            tensor.requires_grad_(flag)
-    return sum(seen.values()), 4 * _values(outputs)
-
-
-def _values(outputs: Sequence[Tensor]) -> int:
-    return sum(output.numel() for output in outputs)

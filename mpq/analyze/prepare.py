@@ -74,7 +74,7 @@ def prepare(
     metric, reasons = choose_comparison(model.module, split.first.batches, metric=settings.metric, outputs=settings.outputs)
     discovery = discover(model.module, split.calibration.batches)
     layers = chosen_layers(discovery, settings)
-    unused = [] if model.offload is not None else unused_layers(model.module, layers, split.first.batches, metric)
+    unused = [] if model.offload is not None else unused_layers(model.module, layers, split.first, metric)
     layers = [layer for layer in layers if layer not in unused]
     if not layers:
         raise ModelError("no compared output depends on any layer: choose other outputs with --outputs")
@@ -85,7 +85,7 @@ def prepare(
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
-    method, why = choose_method(settings.method, model.module, split.first, metric, pairs=pairs, offloaded=offloaded)
+    method, why = choose_method(settings.method, model.module, split.first, metric, pairs=pairs)
     known = recorded_choice(earlier, model=model, data=data, parts=parts) if settings.quantizer == "auto" else None
     quantizer, choice = known or choose_quantizer(
         settings.quantizer,

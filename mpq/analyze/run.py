@@ -15,17 +15,16 @@ from torch import nn
 
 from mpq.analyze.activations import analyze_activations, refuse_activations
 from mpq.analyze.coverage import coverage_of
-from mpq.analyze.memory import Expected, expected_memory
+from mpq.analyze.memory import activations_of, expected_memory, statistics_limit
 from mpq.analyze.methods.base import Context, Progress
 from mpq.analyze.methods.registry import method_named
 from mpq.analyze.parts import layers_of_part, read_part
 from mpq.analyze.prepare import prepare
 from mpq.analyze.selfcheck import self_check
-from mpq.analyze.task import Prepared
 from mpq.analyze.together import begun
 from mpq.analyze.unseen_rows import unseen_rows
 from mpq.analyze.without_data import analyze_without_data
-from mpq.calibration.input_moments import LIMIT_BYTES, statistics_for
+from mpq.calibration.input_moments import statistics_for
 from mpq.choices import AnalysisChoices, spelled_out
 from mpq.config import LARGE_MEMORY, AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
@@ -33,6 +32,7 @@ from mpq.errors import UsageError
 from mpq.evidence.rows_reached import reach_lines
 from mpq.formats.activations import CHOICES
 from mpq.models.inputs.fit_to_model import fit_data
+from mpq.models.memory.malloc_trim import return_large_blocks
 from mpq.models.memory.store import Store
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
@@ -42,7 +42,6 @@ from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
-from mpq.tensors.quantizers.base import Quantizer
 from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.writing.locks import held
 from mpq.writing.outputs import refuse_special
@@ -86,7 +85,7 @@ def analyze(
         part: "1/2" analyzes the first of two parts of the layers, for `mpq merge`; the result is then unfinished.
         ranks: the processes that do this analysis together; each calls this function, only rank 0 gives `output`, and all use one `cache`
             folder. None: this process alone.
-        tell: called before the first measurement with the expected peak memory, in words, if that is 2 GB or more.
+        tell: called before the first measurement with the expected peak memory, in words, if that is 2 GB or more or weights stay in files.
         on_progress: called after each measurement.
         settings: one object instead of the following keywords.
         **choices: see `AnalysisSettings`.
@@ -154,7 +153,9 @@ def _analyze(
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
     known = scope_for(store, loaded.sha256, prepared.first)
     processes = workers_of(workers, sum(layer.weights * len(table.header.candidates[layer.name]) for layer in table.layers))
-    limit = LIMIT_BYTES if loaded.offload is None else min(LIMIT_BYTES, loaded.offload.limit)
+    limit = statistics_limit(loaded)
+    gradients = prepared.header.settings["method"] == "fisher"
+    passes = activations_of(loaded, prepared, gradients=gradients)
     statistics = statistics_for(quantizer, loaded.module, table.layers, prepared.first, limit_bytes=limit, known=known, together=own or ())
     context = Context(
         model=loaded,
@@ -174,10 +175,13 @@ def _analyze(
         on_progress=on_progress,
         part=own,
         ranks=ranks,
+        blocks=passes.blocks,
     )
-    expected = _expected(loaded, prepared, quantizer) if ranks.leads and loaded.offload is None else None
-    if expected is not None and expected.total >= LARGE_MEMORY:
-        tell(expected.line)
+    expected = expected_memory(loaded, prepared, passes, gradients=gradients, statistics=quantizer.needs_statistics)
+    if loaded.offload is not None or expected.total >= LARGE_MEMORY:
+        return_large_blocks()
+        if ranks.leads:
+            tell(expected.line)
     with closing(journal) if journal is not None else nullcontext():
         began = time.monotonic()
         method_named(str(prepared.header.settings["method"])).run(context)
@@ -192,8 +196,9 @@ def _analyze(
         activations = {"activations": analyze_activations(context, rounding)} if rounding else {}
         notes = {"notes": context.notes} if context.notes else {}
         context.cost |= ranks.sums({name: value for name, value in context.cost.items() if name.endswith("_passes")})
-        context.cost |= {} if expected is None else {"expected_memory_bytes": expected.total}
-        context.cost |= {"peak_memory_bytes": peak_memory()} | ({"ranks": ranks.size} if ranks.size > 1 else {})
+        context.cost |= {"expected_memory_bytes": expected.total, "peak_memory_bytes": peak_memory()} | (
+            {"ranks": ranks.size} if ranks.size > 1 else {}
+        )
         cost = {name: round(value, 2) for name, value in context.cost.items()} | {"seconds": round(time.monotonic() - began, 1)}
         without = {"fallbacks": dict(context.variants.fallbacks)} if context.variants.fallbacks else {}
         parts = {name: value for name, value in table.header.data.items() if name == "parts"}
@@ -203,11 +208,6 @@ def _analyze(
             [{"finish": {"cost": cost, "check": check, "coverage": coverage, **tables, **without, **notes, **parts, **activations}}]
         )
     return table
-
-
-def _expected(loaded: LoadedModel, prepared: Prepared, quantizer: Quantizer) -> Expected:
-    fisher = prepared.header.settings["method"] == "fisher"
-    return expected_memory(loaded, prepared, gradients=fisher, statistics=quantizer.needs_statistics)
 
 
 def peak_memory() -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.batch import Batch
+from mpq.data.dataset import Data
 from mpq.data.sparse import same_tensors
 from mpq.errors import MpqError
 from mpq.gradients.projections import gradients_of
@@ -21,17 +22,17 @@ from mpq.models.running.swap import swapped, tensor_of
 from mpq.records.layer import Layer
 
 
-def unused_layers(module: nn.Module, layers: Sequence[Layer], batches: Sequence[Batch], comparison: Comparison) -> list[Layer]:
-    """The layers whose weights do not affect the compared outputs on any of the `batches`.
+def unused_layers(module: nn.Module, layers: Sequence[Layer], data: Data, comparison: Comparison) -> list[Layer]:
+    """The layers whose weights do not affect the compared outputs on any of the samples.
 
     Args:
         module: the unquantized model; unchanged.
         layers: the layers to search.
-        batches: calibration samples. Gradients are computed on the first ones; layers without a gradient are then changed and run on all.
+        data: calibration samples. Gradients are computed on the first one; layers without a gradient are then changed and run on all.
         comparison: says which outputs are compared.
     """
-    suspects = _without_gradient(module, layers, batches[0], comparison)
-    for batch in batches if suspects else ():
+    suspects = _without_gradient(module, layers, data.first(1).batches[0], comparison)
+    for batch in data.batches if suspects else ():
         before = comparison.picked(forward(module, batch))
         suspects = [layer for layer in suspects if _changes_nothing(module, layer, batch, comparison, before)]
     return suspects

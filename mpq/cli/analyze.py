@@ -227,7 +227,6 @@ def command(
     if max_memory is not None and offload is None:
         raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
 
-    from mpq.analyze.choose_method import refuse_offloaded
     from mpq.analyze.run import analyze
     from mpq.evidence.inversions import inversion_lines
     from mpq.evidence.self_check import self_check_lines, self_check_warnings
@@ -235,8 +234,6 @@ def command(
     from mpq.records.coverage import coverage_lines
     from mpq.records.measured_activations import activation_lines
 
-    if offload is not None:
-        refuse_offloaded(settings.method)
     loaded = load_model(model, **opening.loading)
     for note in loaded.notes:
         say(note)

@@ -27,6 +27,8 @@ from mpq.calibration.operands import DEFAULTS, each
 from mpq.data.dataset import Batch
 from mpq.errors import ModelError
 from mpq.gradients.projections import gradients_of
+from mpq.gradients.recomputation import held, recomputed
+from mpq.gradients.weight_changes import Piece
 from mpq.models.running.forward import Outputs, forward
 from mpq.models.running.metrics import Metric, Prepared
 from mpq.models.running.reference import sample_of
@@ -35,8 +37,10 @@ from mpq.records.layer import Layer
 from mpq.tensors.matrix import to_matrix
 
 _GRADIENT_VALUES = 1 << 23  # of the weight gradients of some samples in memory at a time
-Pieces = Callable[[], Iterable[Tensor]]
-"""Gives the changes of one layer's matrix, some at a time, float32 [some changes, rows, columns]."""
+Pieces = Callable[[], Iterable[Piece]]
+"""Gives the changes of one layer's matrix, some rows at a time."""
+Gradients = Callable[[int, int, slice], Tensor]
+"""Gives some rows of the gradients of some samples, each laid out as the layer's matrix: [samples, some rows, columns]."""
 ReceiveRows = Callable[[Layer, Tensor], None]
 """Called once per draw with each layer and, for each of its changes, sample and row of its matrix, the inner product, float32
 [changes, samples, rows]."""
@@ -68,8 +72,9 @@ def project_batch(
     *,
     seeds: Sequence[int],
     draws: int,
-    changes: Callable[[Layer], Iterable[Tensor]],
+    changes: Callable[[Layer], Iterable[Piece]],
     receive: Callable[[int], ReceiveRows],
+    blocks: Sequence[nn.Module] = (),
 ) -> None:
     """What `project` does for each sample of `batch` alone, in one forward and `draws` backward passes over all of them.
 
@@ -80,17 +85,19 @@ def project_batch(
         metric: one that has a projection, such as KL divergence and relative MSE.
         seeds: of the random numbers, one per sample.
         draws: number of backward passes.
-        changes: gives the changes of a layer's matrix, some at a time, float32 [some changes, rows, columns].
+        changes: gives the changes of a layer's matrix, some rows at a time.
         receive: gives the callback for a draw, which is called with each layer's products.
+        blocks: modules that run again in the backward pass, to save memory.
 
     Raises:
+        NotRepeatableError: if a block gives another output when it runs again; some products may already have been received.
         NotSamplewiseError: if a weight of `layers` is used in an unknown way; some products may already have been received.
         ModelError: if the metric has no quadratic form here.
         NumericsError: if the outputs are not finite.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     seen = _Uses({id(tensor_of(module, layer.parameters[0])): layer for layer in layers}, batch.size, changes)
-    with gradients_of(module, ()), torch.enable_grad():
+    with gradients_of(module, ()), torch.enable_grad(), recomputed(blocks, seen.again):
         with seen:
             outputs = forward(module, batch, gradients=True)
         prepared = metric.prepare(outputs.detached(), batch.mask)
@@ -129,10 +136,11 @@ def _directions(outputs: Outputs, metric: Metric, prepared: Prepared, generators
 class _Uses(TorchFunctionMode):
     """Detects every use of some weights, and hooks the gradient of its output."""
 
-    def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Iterable[Tensor]]) -> None:
+    def __init__(self, layers: Mapping[int, Layer], samples: int, changes: Callable[[Layer], Iterable[Piece]]) -> None:
         super().__init__()
         self._layers, self._samples, self._changes = layers, samples, changes
         self._uses = Counter[str]()
+        self._counting = True
         self._receive: ReceiveRows = lambda *_: None
         self._open: dict[str, tuple[Layer, Tensor, int]] = {}
 
@@ -144,6 +152,16 @@ class _Uses(TorchFunctionMode):
         for layer, rows, _ in self._open.values():  # some of whose uses no gradient reached
             receive(layer, rows)
         self._open.clear()
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside the `with`, uses that were detected before are seen again."""
+        self._counting = False
+        try:
+            with self:
+                yield
+        finally:
+            self._counting = True
 
     def _found(self, layer: Layer, rows: Tensor) -> None:
         _, sum_of_others, uses = self._open.pop(layer.name, (layer, torch.zeros(()), 0))
@@ -163,7 +181,7 @@ class _Uses(TorchFunctionMode):
             raise NotSamplewiseError
         (layer,) = layers
         inner = _inner(layer, operation, arguments, self._samples)
-        self._uses[layer.name] += 1
+        self._uses[layer.name] += self._counting
         output = func(*args, **kwargs)
         if not output.requires_grad:
             output = output.requires_grad_().clone()  # nothing before it has a gradient; the clone may be changed in place
@@ -180,31 +198,40 @@ def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: 
         if given.shape[0] != samples or layer.axes != (0,) or arguments.get("max_norm") is not None or arguments.get("scale_grad_by_freq"):
             raise NotSamplewiseError
         padding = arguments.get("padding_idx")
-        return lambda gradient, changes: torch.cat([_looked_up(given, gradient, piece, padding) for piece in changes()])
+        return lambda gradient, changes: torch.cat([_looked_up(given, gradient, piece, padding) for piece in changes()], -1)
     if operation == "conv":
-        return _convolved(layer, arguments, samples)
+        return _convolved(layer, arguments, held(given), samples)
     if len(given) % samples or (given.dim() > 2 and len(given) != samples):
         raise NotSamplewiseError
-    inputs = given.float().reshape(samples, -1, given.shape[-1])
+    kept, straight = held(given), layer.axes == ((1,) if operation == "addmm" else (0,))
 
-    def gradients(gradient: Tensor, start: int, stop: int) -> Tensor:
-        outputs = gradient.reshape(samples, -1, gradient.shape[-1])[start:stop]
-        left, right = (inputs[start:stop], outputs) if operation == "addmm" else (outputs, inputs[start:stop])
-        return left.mT @ right
+    def products(gradient: Tensor, changes: Pieces) -> Tensor:
+        inputs, outputs = (part.reshape(samples, -1, part.shape[-1]) for part in (kept(), gradient))
 
-    return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
+        def gradients(start: int, stop: int, rows: slice) -> Tensor:
+            left, right = (part[start:stop].float() for part in (outputs, inputs))
+            if straight:
+                return left[..., rows].mT @ right
+            return _matrices(layer, right.mT @ left if operation == "addmm" else left.mT @ right)[:, rows]
+
+        return _by_gradients(gradients, changes, samples)
+
+    return products
 
 
-def _by_gradients(layer: Layer, gradients: Callable[[int, int], Tensor], changes: Pieces, samples: int) -> Tensor:
-    """Products by way of the gradients [some samples, *shape of the weight] of a few samples at a time."""
-    step = max(1, _GRADIENT_VALUES // layer.weights)
-    axes = (0, *(axis + 1 for axis in layer.axes))
-    parts = []
-    for start in range(0, samples, step):
-        found = gradients(start, min(start + step, samples))
-        matrices = to_matrix(found, axes).view(len(found), *layer.matrix)
-        parts.append(torch.cat([row_products(matrices, piece) for piece in changes()]))
-    return torch.cat(parts, 1)
+def _matrices(layer: Layer, gradients: Tensor) -> Tensor:
+    """Gradients [samples, *shape of the weight] as [samples, rows, columns]."""
+    return to_matrix(gradients, (0, *(axis + 1 for axis in layer.axes))).view(len(gradients), *layer.matrix)
+
+
+def _by_gradients(gradients: Gradients, changes: Pieces, samples: int) -> Tensor:
+    """Products by way of the gradients of a few samples at a time; each is made once for each piece of the changes."""
+    found = []
+    for rows, piece in changes():
+        step = max(1, _GRADIENT_VALUES // piece[0].numel())
+        parts = [row_products(gradients(start, min(start + step, samples), rows), piece) for start in range(0, samples, step)]
+        found.append(torch.cat(parts, 1))
+    return torch.cat(found, -1)
 
 
 def row_products(gradients: Tensor, changes: Tensor) -> Tensor:
@@ -216,32 +243,40 @@ def row_products(gradients: Tensor, changes: Tensor) -> Tensor:
     return (changes.transpose(0, 1) @ gradients.permute(1, 2, 0)).permute(1, 2, 0)
 
 
-def _convolved(layer: Layer, arguments: Mapping[str, Any], samples: int) -> Callable[[Tensor, Pieces], Tensor]:
+def _convolved(layer: Layer, arguments: Mapping[str, Any], kept: Callable[[], Tensor], samples: int) -> Callable[[Tensor, Pieces], Tensor]:
     """The samples side by side as groups of one convolution: then the gradient of its weight is that of each sample's own."""
-    weight, given, groups = arguments["weight"], arguments["input"].detach(), int(arguments.get("groups", 1))
-    if given.dim() != weight.dim() or len(given) != samples or isinstance(arguments.get("padding"), str) or arguments.get("transposed"):
+    weight, (count, dim), groups = arguments["weight"], (len(arguments["input"]), arguments["input"].dim()), int(arguments.get("groups", 1))
+    if dim != weight.dim() or count != samples or isinstance(arguments.get("padding"), str) or arguments.get("transposed"):
         raise NotSamplewiseError
     dims = weight.dim() - 2
+    straight = groups == 1 and layer.axes == (0,)
     stride, padding, dilation = (list(each(arguments.get(name, default), dims)) for name, default in DEFAULTS)
 
-    def gradients(gradient: Tensor, start: int, stop: int) -> Tensor:
-        count = stop - start
-        side_by_side = [part[start:stop].float().reshape(1, -1, *part.shape[2:]) for part in (gradient, given)]
-        repeated = weight.detach().float().repeat(count, *[1] * (weight.dim() - 1))
+    def gradients(given: Tensor, gradient: Tensor, start: int, stop: int, rows: slice) -> Tensor:
+        count, own = stop - start, rows if straight else slice(None)
+        side_by_side = [part.float().reshape(1, -1, *part.shape[2:]) for part in (gradient[start:stop, own], given[start:stop])]
+        repeated = weight.detach()[own].float().repeat(count, *[1] * (weight.dim() - 1))
         settings = (None, stride, padding, dilation, False, [0] * dims, count * groups, (False, True, False))
         found: Tensor = _ATEN.convolution_backward(*side_by_side, repeated, *settings)[1]
-        return found.reshape(count, *weight.shape)
+        made = found.reshape(count, -1, *weight.shape[1:])
+        return made.flatten(2) if straight else _matrices(layer, made)[:, rows]
 
-    return lambda gradient, changes: _by_gradients(layer, lambda start, stop: gradients(gradient, start, stop), changes, samples)
+    def products(gradient: Tensor, changes: Pieces) -> Tensor:
+        given = kept()
+        return _by_gradients(lambda start, stop, rows: gradients(given, gradient, start, stop, rows), changes, samples)
+
+    return products
 
 
-def _looked_up(indices: Tensor, gradient: Tensor, changes: Tensor, padding: int | None) -> Tensor:
+def _looked_up(indices: Tensor, gradient: Tensor, piece: Piece, padding: int | None) -> Tensor:
     if padding is not None and padding >= 0:
         gradient = gradient * (indices != padding).unsqueeze(-1)  # autograd gives that row no gradient either
-    samples, (_, rows, columns) = len(indices), changes.shape
-    places = indices.reshape(samples, -1)
-    values = gradient.reshape(samples, -1, columns)
-    found = torch.zeros(len(changes), samples, rows, device=changes.device)
+    rows, changes = piece
+    samples, (_, count, columns) = len(indices), changes.shape
+    places = indices.reshape(samples, -1) - rows.start
+    outside = (places < 0) | (places >= count)
+    places, values = places.clamp(0, count - 1), gradient.reshape(samples, -1, columns)
+    found = torch.zeros(len(changes), samples, count, device=changes.device)
     for change, into in zip(changes, found, strict=True):
-        into.scatter_add_(1, places, (change[places] * values).sum(-1))
+        into.scatter_add_(1, places, (change[places] * values).sum(-1).masked_fill_(outside, 0.0))
     return found

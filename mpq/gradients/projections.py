@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mpq.data.dataset import Batch
 from mpq.gradients.error_gradients import differentiable
+from mpq.gradients.recomputation import recomputed
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import Metric
 from mpq.models.running.swap import tensor_of
@@ -31,7 +32,15 @@ Receive = Callable[[Layer, Tensor], None]
 
 
 def project(
-    module: nn.Module, layers: Sequence[Layer], sample: Batch, metric: Metric, *, draws: int, seed: int, receive: Callable[[int], Receive]
+    module: nn.Module,
+    layers: Sequence[Layer],
+    sample: Batch,
+    metric: Metric,
+    *,
+    draws: int,
+    seed: int,
+    receive: Callable[[int], Receive],
+    blocks: Sequence[nn.Module] = (),
 ) -> None:
     """Backpropagate `draws` random projections of the outputs of one sample.
 
@@ -46,14 +55,16 @@ def project(
         draws: number of backward passes.
         seed: of the random numbers.
         receive: gives the callback for a draw, which is called with each layer's gradient.
+        blocks: modules that run again in the backward pass, to save memory.
 
     It is not called if the outputs have no gradient.
 
     Raises:
         ModelError: if the metric has no quadratic form here.
         NumericsError: if the outputs are not finite.
+        NotRepeatableError: if a block gives another output when it runs again; some gradients may already have been received.
     """
-    with gradients_of(module, layers) as collect, torch.enable_grad():
+    with gradients_of(module, layers) as collect, torch.enable_grad(), recomputed(blocks):
         outputs = forward(module, sample, gradients=True)
         prepared = metric.prepare(outputs.detached(), sample.mask)
         generator = torch.Generator().manual_seed(seed)

@@ -64,6 +64,12 @@ class QuantizedWeight:
         zero = middle if self.zero_points is None else spread(self.zero_points.float(), self.scheme, columns)
         return self.codes.float().sub_(zero).mul_(scale)
 
+    def rows(self, wanted: slice) -> QuantizedWeight:
+        """Some rows of it, as views."""
+        codes, scales, zero_points = (None if part is None else part[wanted] for part in (self.codes, self.scales, self.zero_points))
+        assert codes is not None
+        return replace(self, matrix=(len(codes), self.matrix[1]), codes=codes, scales=scales, zero_points=zero_points)
+
     def pack(self) -> dict[str, Tensor]:
         """The tensors to store, by the part names of `Scheme.stored`."""
         if self.scales is None:

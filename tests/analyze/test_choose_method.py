@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpq.analyze.choose_method import AFFORDABLE, choose_method, flops, refuse_offloaded
+from mpq.analyze.choose_method import AFFORDABLE, choose_method, flops
 from mpq.analyze.methods.registry import METHODS
 from mpq.data.dataset import Data, make_data
 from mpq.errors import UsageError
@@ -18,8 +18,8 @@ def metric(name: str = "relative_mse") -> Metric:
     return METRICS.kind(name)()
 
 
-def choose(name: str = "auto", *, pairs: int = 1, by: str = "relative_mse", offloaded: bool = False) -> tuple[str, str]:
-    return choose_method(name, mlp(), data(24), metric(by), pairs=pairs, offloaded=offloaded)
+def choose(name: str = "auto", *, pairs: int = 1, by: str = "relative_mse") -> tuple[str, str]:
+    return choose_method(name, mlp(), data(24), metric(by), pairs=pairs)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -60,24 +60,6 @@ def test_auto_needs_a_gradient_of_the_metric_for_the_other_way(by: str) -> None:
 
 def test_at_least_one_metric_has_a_gradient_and_one_has_none() -> None:
     assert {metric(name).has_projection for name in METRICS} == {True, False}
-
-
-def test_weights_in_files_are_measured_at_any_cost() -> None:
-    reason = "method measure: the weights stay in their files, and fisher needs all gradients in memory"
-    assert choose(pairs=10 * AFFORDED, offloaded=True) == ("measure", reason)
-    assert choose("weight", offloaded=True) == ("weight", "method weight: as asked")
-    refused = "--method fisher needs the gradients of all weights in memory: with --offload, use --method measure"
-    with pytest.raises(UsageError) as error:
-        choose("fisher", offloaded=True)
-    assert str(error.value) == refused
-    with pytest.raises(UsageError) as error:
-        refuse_offloaded("fisher")
-    assert str(error.value) == refused
-
-
-@pytest.mark.parametrize("name", ["auto", "measure", "weight"])
-def test_no_other_method_is_refused_for_weights_in_files(name: str) -> None:
-    refuse_offloaded(name)
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(24, 8), (24, 24), (7, 3), (1, 1)])

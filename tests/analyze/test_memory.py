@@ -1,11 +1,14 @@
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import mpq
-from mpq.analyze import run
-from mpq.analyze.memory import Expected, expected_memory, held_now
+from mpq.analyze import memory, run
+from mpq.analyze.memory import Expected, activations_of, expected_memory, held_now
 from mpq.analyze.prepare import prepare
 from mpq.config import AnalysisSettings
 from mpq.models.sources.load import from_module
@@ -17,29 +20,76 @@ CANDIDATES = ("2", "8")
 def expected(module: nn.Module, *, gradients: bool, statistics: bool) -> Expected:
     loaded, samples = from_module(module), data(64)
     prepared = prepare(loaded, samples, AnalysisSettings(candidates=CANDIDATES, quantizer="rtn", method="fisher"))
-    return expected_memory(loaded, prepared, gradients=gradients, statistics=statistics)
+    return expected_memory(
+        loaded, prepared, activations_of(loaded, prepared, gradients=gradients), gradients=gradients, statistics=statistics
+    )
 
 
 def test_each_part_is_counted() -> None:
-    found = expected(mlp(), gradients=True, statistics=True)
-    batch, outputs = 8, 4 * 8 * 4
-    activations = 4 * batch * (8 + 16 + 16 + 16 + 12 + 12 + 4)
-    assert 8 * outputs < found.batch <= 8 * outputs + 2 * activations
-    assert found.outputs == outputs * 48 // 8
-    assert found.layer == 4 * 4 * 16 * 12
-    weights = 2 * (8 * 16 + 16 * 12 + 12 * 4)
-    moments = 8 * (8**2 + 16**2 + 12**2)
-    assert 0 < found.kept - (4 * weights + 2 * weights + moments * 3 // 2) < weights  # the codes
+    module = mlp()
+    found = expected(module, gradients=True, statistics=False)
+    batch, outputs, weights = 8, 4 * 8 * 4, 8 * 16 + 16 * 12 + 12 * 4
+    activations = 4 * batch * (8 + 16 + 2 + 16 + 12)
+    codes = found.kept - 2 * 2 * weights
+    assert 2 * weights / 8 + weights < codes < 2 * (2 * weights / 8 + weights)  # with scales
+    assert (found.batch, found.outputs, found.layer) == (activations + 3 * outputs, 0, 4 * 4 * 16 * 12)
     assert found.total == found.held + found.batch + found.outputs + found.kept + found.layer
+
+
+def test_the_step_that_needs_most_counts() -> None:
+    module = nn.Sequential(nn.Linear(8, 200), nn.ReLU(), nn.Linear(200, 4)).eval()
+    without, moments = (expected(module, gradients=False, statistics=each) for each in (False, True))
+    weights, outputs = 8 * 200 + 200 * 4, 4 * 8 * 4
+    codes = without.kept - 4 * weights - 4 * 2 * weights
+    assert (without.batch, without.outputs, without.layer) == (3 * outputs, outputs * 48 // 8, 4 * 8 * 200)  # a plan is measured
+    assert moments.kept == codes + 8 * (8**2 + 200**2) * 3 // 2  # statistics are collected
+    assert (moments.batch, moments.outputs, moments.layer) == (0, 0, 4 * 4 * 8 * 200)
 
 
 def test_without_gradients_and_statistics_it_is_less_and_the_model_stays_as_it_was() -> None:
     module = mlp()
     before, flags = bits(module), [each.requires_grad for each in module.parameters()]
     less, more = expected(module, gradients=False, statistics=False), expected(module, gradients=True, statistics=True)
-    assert less.batch == 8 * 4 * 8 * 4
+    assert less.batch == 3 * 4 * 8 * 4
     assert less.kept < more.kept
     assert (bits(module), [each.requires_grad for each in module.parameters()]) == (before, flags)
+
+
+def blocks(seen: list[bool] | None = None) -> nn.Module:
+    """Three blocks of two layers; `seen` gets a value for each call of the first layer: whether gradients are wanted."""
+    torch.manual_seed(0)
+    layers = [(nn.Linear(8, 16), nn.Linear(16, 8)) for _ in range(3)]
+    layers[0][0].register_forward_pre_hook(lambda *_: None if seen is None else seen.append(torch.is_grad_enabled()))
+    return nn.Sequential(*(nn.Sequential(first, nn.Tanh(), second, nn.Tanh()) for first, second in layers)).eval()
+
+
+def test_beyond_a_limit_blocks_run_again_and_every_figure_is_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: Any = {"candidates": CANDIDATES, "quantizer": "rtn", "method": "fisher"}
+    once, again = list[bool](), list[bool]()
+    whole = mpq.analyze(blocks(once), data(64), **chosen)
+    monkeypatch.setattr(memory, "RECOMPUTE_BYTES", 0)
+    parts = mpq.analyze(blocks(again), data(64), **chosen)
+    assert sum(again) > sum(once) + 2 * 6  # each of six batches again for each draw
+    assert (parts.errors.keys(), parts.blend) == (whole.errors.keys(), whole.blend)
+    assert all(np.array_equal(parts.errors[pair], errors) for pair, errors in whole.errors.items())
+
+
+def test_what_is_saved_is_all_of_a_pass_or_the_inputs_of_blocks_and_the_largest_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = from_module(blocks())
+    prepared = prepare(loaded, data(64), AnalysisSettings(candidates=CANDIDATES, quantizer="rtn", method="fisher"))
+    whole = activations_of(loaded, prepared, gradients=True)
+    assert (whole.saved, whole.outputs, whole.blocks) == (4 * 8 * 3 * (8 + 16) + 4 * 8 * 8, 4 * 8 * 8, ())
+    monkeypatch.setattr(memory, "RECOMPUTE_BYTES", whole.saved - 1)
+    parts = activations_of(loaded, prepared, gradients=True)
+    assert [id(block) for block in parts.blocks] == [id(block) for block in loaded.module.children()]
+    assert parts.saved == 4 * 8 * (3 * 8 + 8 + 16 + 8)
+
+
+def test_blocks_that_would_keep_more_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "RECOMPUTE_BYTES", 0)
+    loaded = from_module(mlp())
+    prepared = prepare(loaded, data(64), AnalysisSettings(candidates=CANDIDATES, quantizer="rtn", method="fisher"))
+    assert activations_of(loaded, prepared, gradients=True).blocks == ()
 
 
 def test_the_line_names_the_parts() -> None:

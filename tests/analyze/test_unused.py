@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mpq.analyze.unused import unused_layers
 from mpq.data.batch import Batch
+from mpq.data.dataset import data_from_batches
 from mpq.models.layers.discover import discover
 from mpq.models.running.comparison import Comparison, Part
 from mpq.records.layer import Layer
@@ -34,7 +35,7 @@ class TwoHeads(nn.Module):
 def unused(module: nn.Module, *outputs: str, batches: list[Batch] | None = None) -> list[str]:
     given = batches or BATCHES
     layers = discover(module.eval(), given).layers
-    return [layer.name for layer in unused_layers(module, layers, given, compared(*outputs))]
+    return [layer.name for layer in unused_layers(module, layers, data_from_batches(given), compared(*outputs))]
 
 
 def compared(*outputs: str) -> Comparison:
@@ -93,4 +94,4 @@ def test_weights_of_half_precision_are_changed_in_their_own_dtype(dtype: torch.d
 
 def test_no_layers_are_none_unused() -> None:
     layers: list[Layer] = []
-    assert unused_layers(TwoHeads().eval(), layers, BATCHES, compared("main")) == []
+    assert unused_layers(TwoHeads().eval(), layers, data_from_batches(BATCHES), compared("main")) == []

@@ -1,6 +1,6 @@
 """What one projection gives for one sample, for all samples of a batch by one backward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from mpq.data.batch import Batch
 from mpq.gradients import per_sample
 from mpq.gradients.per_sample import NotSamplewiseError, project_batch, row_products
 from mpq.gradients.projections import project
+from mpq.gradients.weight_changes import Piece
 from mpq.models.layers.discover import discover
 from mpq.models.running.comparison import Comparison, Part
 from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
@@ -29,7 +30,12 @@ def changes_of(layer: Layer) -> Tensor:
     return inputs(2, *layer.matrix, seed=sum(map(ord, layer.name)))
 
 
-def by_batch(module: nn.Module, batch: Batch, metric: Metric, draws: int = 2) -> Products:
+def pieces(changes: Tensor) -> list[Piece]:
+    """The first row, then all others."""
+    return [(rows, changes[:, rows]) for rows in (slice(0, 1), slice(1, changes.shape[1]))]
+
+
+def by_batch(module: nn.Module, batch: Batch, metric: Metric, draws: int = 2, blocks: Sequence[nn.Module] = ()) -> Products:
     found: Products = {}
     project_batch(
         module,
@@ -38,8 +44,9 @@ def by_batch(module: nn.Module, batch: Batch, metric: Metric, draws: int = 2) ->
         metric,
         seeds=range(10, 10 + batch.size),
         draws=draws,
-        changes=lambda layer: torch.split(changes_of(layer), 1),
+        changes=lambda layer: pieces(changes_of(layer)),
         receive=lambda draw: lambda layer, rows: found.__setitem__((draw, layer.name), rows),
+        blocks=blocks,
     )
     return found
 
@@ -128,6 +135,16 @@ def test_a_few_samples_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(per_sample, "_GRADIENT_VALUES", 1)
     parts = by_batch(build(), Batch((x,)), RelativeMSE())
     assert all(torch.allclose(parts[key], rows, rtol=1e-4, atol=1e-7) for key, rows in whole.items())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_with_blocks_that_run_again_the_products_are_the_same_to_the_bit(case: str) -> None:
+    build, x = CASES[case]
+    module, batch = build(), Batch((x,))
+    whole = by_batch(module, batch, RelativeMSE())
+    parts = by_batch(module, batch, RelativeMSE(), blocks=list(module.children()))
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[key], rows) for key, rows in whole.items())
 
 
 def test_padding_and_several_outputs_count_as_in_the_metric() -> None:

@@ -10,6 +10,7 @@ from mpq.gradients.weight_changes import Changes
 from mpq.models.layers.discover import discover
 from mpq.models.running.fake_quantized import Variants
 from mpq.tensors.matrix import to_matrix
+from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import data, inputs, mlp, up_and_down
 from tests.small import schemes
@@ -73,13 +74,32 @@ def test_changes_are_kept_while_memory_allows(monkeypatch: pytest.MonkeyPatch, l
     assert all(torch.equal(changes.of(variants.layers[name]), one) for name, one in zip(("0", "3"), first, strict=True))
 
 
-@pytest.mark.parametrize(("values", "sizes"), [(1, [1, 1]), (16 * 8, [1, 1]), (2 * 16 * 8, [2])])
-def test_pieces_hold_as_many_schemes_as_fit(monkeypatch: pytest.MonkeyPatch, values: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize("limit", [0, 2 * 16 * 8, 1 << 20])
+@pytest.mark.parametrize(("values", "sizes"), [(1, [1] * 16), (2 * 7 * 8, [7, 7, 2]), (2 * 16 * 8, [16])])
+def test_pieces_hold_as_many_rows_as_fit(monkeypatch: pytest.MonkeyPatch, values: int, sizes: list[int], limit: int) -> None:
+    expected = made()[0].of(made()[1].layers["0"])
     monkeypatch.setattr(weight_changes, "_PIECE_VALUES", values)
+    monkeypatch.setattr(weight_changes, "CACHE_BYTES", limit)
     changes, variants = made()
     pieces = list(changes.pieces(variants.layers["0"]))
-    assert [len(piece) for piece in pieces] == sizes
-    assert torch.equal(torch.cat(pieces), changes.of(variants.layers["0"]))
+    assert [(rows.stop - rows.start, piece.shape) for rows, piece in pieces] == [(size, (2, size, 8)) for size in sizes]
+    assert torch.equal(torch.cat([piece for _, piece in pieces], 1), expected)
+
+
+def test_each_weight_is_made_of_its_codes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_changes, "_PIECE_VALUES", 1)
+    monkeypatch.setattr(weight_changes, "CACHE_BYTES", 2 * 16 * 8)
+    (changes, variants), asked = made(), list[Scheme]()
+    quantized = variants.quantized
+
+    def counted(name: str, scheme: Scheme) -> QuantizedWeight:
+        asked.append(scheme)
+        return quantized(name, scheme)
+
+    monkeypatch.setattr(variants, "quantized", counted)
+    for _ in range(2):
+        list(changes.pieces(variants.layers["0"]))
+    assert asked == [INT2, INT4, INT4]  # int2 is kept
 
 
 def test_changes_that_were_made_beforehand_do_not_follow_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,15 @@ def test_a_number_is_its_code_less_the_zero_point_times_its_groups_scale(scheme:
             assert found[row, column] == expected
 
 
+@settings(deadline=None)
+@given(schemes, st.integers(2, 6), st.integers(1, 90), st.integers(0, 9))
+def test_some_rows_have_the_numbers_that_they_have_in_the_whole(scheme: Scheme, rows: int, columns: int, seed: int) -> None:
+    weight = random_weight(scheme, rows, columns, seed)
+    part = weight.rows(slice(1, rows))
+    assert part.matrix == (rows - 1, columns)
+    assert torch.equal(part.dequantize(), weight.dequantize()[1:])
+
+
 def test_dequantizing_leaves_the_codes_alone() -> None:
     weight = random_weight(parse_scheme("int4-g8"), 3, 20, 0)
     before = weight.codes.clone()

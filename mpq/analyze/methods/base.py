@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpq.analyze.task import Prepared
 from mpq.models.running.fake_quantized import Variants
@@ -44,6 +44,7 @@ class Context:
         notes: what the user should know about how the values were found.
         part: names of the layers whose errors are wanted; None for all.
         ranks: the processes that do this analysis together.
+        blocks: modules that run again in the backward pass, to save memory.
     """
 
     model: LoadedModel
@@ -56,6 +57,7 @@ class Context:
     notes: list[str] = field(default_factory=list)
     part: frozenset[str] | None = None
     ranks: Ranks = field(default_factory=Alone)
+    blocks: Sequence[nn.Module] = ()
 
     @property
     def layers(self) -> tuple[Layer, ...]:

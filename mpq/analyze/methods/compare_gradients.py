@@ -27,7 +27,7 @@ def misjudged(context: Context, errors_of: Callable[[int], Mapping[tuple[str, Sc
             missing.
     """
     layers, data = context.layers, context.prepared.calibration.first(_SAMPLES)
-    if not cut_paths(context.model.module, layers, data.batches[0]):
+    if not cut_paths(context.model.module, layers, data.first(1).batches[0]):
         return []
     reference = Reference(context.model.module, data, context.prepared.metric, offload=context.model.offload)
     expected = errors_of(data.samples)

@@ -31,7 +31,8 @@ from mpq.data.dataset import Batch, Data
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.gradients.per_sample import NotSamplewiseError, ReceiveRows, project_batch, row_products
 from mpq.gradients.projections import Receive, project
-from mpq.gradients.weight_changes import Changes
+from mpq.gradients.recomputation import NotRepeatableError
+from mpq.gradients.weight_changes import CACHE_BYTES, Changes
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
@@ -39,7 +40,8 @@ from mpq.shown import listed
 from mpq.tensors.matrix import to_matrix
 
 DRAWS = 2
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-3  # of the values of a sample in a batch and alone, but at least `_ROUNDINGS` of the weights' dtype
+_ROUNDINGS = 16
 
 
 class Fisher(Method):
@@ -120,8 +122,10 @@ class _Products:
         self._context, self._layers = context, layers
         weights = {layer.name: tensor_of(context.model.module, layer.parameters[0]) for layer in layers}
         candidates = {name: context.table.header.candidates[name] for name in weights}
-        self._changes = Changes(context.variants, candidates, weights.__getitem__)
+        limit = CACHE_BYTES if context.model.offload is None else min(CACHE_BYTES, context.model.offload.limit)
+        self._changes = Changes(context.variants, candidates, weights.__getitem__, cache_bytes=limit)
         self._together: bool | None = None
+        self._blocks = context.blocks
         if context.prepared.calibration.fixed_batch or isinstance(context.model.module, torch.jit.ScriptModule):
             self._together = False
         self.cost = {"forward_passes": 0.0, "backward_passes": 0.0}
@@ -141,9 +145,12 @@ class _Products:
         if self._together is None:
             pair = next(batch for batch in self._context.prepared.calibration.batches if batch.size > 1).select([0, 1])
             found = self._batch(pair, 0)
-            alone = None if found is None else self._alone(pair.select([1]), 1)
-            self._together = found is not None and alone is not None and _alike(alone, {key: rows[1:] for key, rows in found.items()})
+            alone = {} if found is None else self._alone(pair.select([1]), 1)
+            self._together = found is not None and _alike(alone, {key: rows[1:] for key, rows in found.items()}, self._tolerance())
         return self._together
+
+    def _tolerance(self) -> float:
+        return max([_TOLERANCE, *(_ROUNDINGS * torch.finfo(getattr(torch, layer.dtype)).eps for layer in self._layers)])
 
     def _batch(self, batch: Batch, position: int) -> Products | None:
         """All samples together; None where a weight is used in a way that does not allow it."""
@@ -159,11 +166,15 @@ class _Products:
 
         seeds = [self._seed(position + index) for index in range(batch.size)]
         module, metric = self._context.model.module, self._context.prepared.metric
+        asked: Any = {"seeds": seeds, "draws": DRAWS, "changes": self._changes.pieces, "receive": receive}
         try:
-            project_batch(module, self._layers, batch, metric, seeds=seeds, draws=DRAWS, changes=self._changes.pieces, receive=receive)
+            project_batch(module, self._layers, batch, metric, blocks=self._blocks, **asked)
         except NotSamplewiseError:
             self._together = False
             return None
+        except NotRepeatableError as problem:
+            self._keep_all(problem)
+            return self._batch(batch, position)
         self._count(batch.size)
         return found
 
@@ -174,16 +185,25 @@ class _Products:
         def receive(draw: int) -> Receive:
             def take(layer: Layer, gradient: Tensor) -> None:
                 matrix = to_matrix(gradient, layer.axes, layer.groups)[None]
-                rows = torch.cat([row_products(matrix, piece) for piece in self._changes.pieces(layer)])
+                rows = torch.cat([row_products(matrix[:, own], piece) for own, piece in self._changes.pieces(layer)], -1)
                 for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
                     found.setdefault((layer.name, scheme), torch.zeros(1, DRAWS, 2, dtype=torch.float64))[:, draw] = _figures(each)
 
             return take
 
         module, metric = self._context.model.module, self._context.prepared.metric
-        project(module, self._layers, sample, metric, draws=DRAWS, seed=self._seed(position), receive=receive)
+        try:
+            project(module, self._layers, sample, metric, draws=DRAWS, seed=self._seed(position), receive=receive, blocks=self._blocks)
+        except NotRepeatableError as problem:
+            self._keep_all(problem)
+            return self._alone(sample, position)
         self._count(sample.size)
         return found
+
+    def _keep_all(self, problem: NotRepeatableError) -> None:
+        """From now on, keep what the backward passes need."""
+        self._blocks = ()
+        self._context.notes.append(f"{problem}: each batch needs the memory of a whole backward pass")
 
     def _seed(self, position: int) -> int:
         return int(self._context.prepared.header.data["seed"]) * 1_000_003 + position
@@ -199,11 +219,11 @@ def _figures(rows: Tensor) -> Tensor:
     return torch.stack([wide.sum(-1), wide.square().sum(-1)], -1)
 
 
-def _alike(expected: Products, found: Products) -> bool:
-    """Whether the values agree within float32 rounding, relative to the values of all schemes of a layer."""
+def _alike(expected: Products, found: Products, tolerance: float) -> bool:
+    """Whether the values agree, relative to the values of all schemes of a layer."""
     return expected.keys() == found.keys() and all(
         float((rows - found[key]).norm())
-        <= _TOLERANCE * max(float(other.norm()) for other_key, other in expected.items() if other_key[0] == key[0])
+        <= tolerance * max(float(other.norm()) for other_key, other in expected.items() if other_key[0] == key[0])
         for key, rows in expected.items()
     )
 

@@ -69,6 +69,11 @@ class Offload:
         _PIECES[address] = _Piece(self, gone, start, count * dtype.itemsize)
         return tensor
 
+    @property
+    def held(self) -> int:
+        """Bytes of mapped tensors that are in memory now."""
+        return self._held
+
     def keep(self, tensor: Tensor) -> Tensor:
         """The same values, on disk.
 

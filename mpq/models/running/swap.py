@@ -1,10 +1,11 @@
-"""Swaps values into a model's own tensors within a `with`."""
+"""Swaps values into a model's own tensors, or the forward pass of some of its modules, within a `with`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,21 @@ def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
                 tensor.data = old
             else:
                 _write(tensor, old)
+
+
+@contextmanager
+def forwards_replaced(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Within the `with`, each of these modules runs another forward pass; its hooks run as before."""
+    own = [module.__dict__.get("forward") for module, _ in forwards]  # some libraries wrap a module's forward in place
+    try:
+        for module, forward in forwards:
+            module.__dict__["forward"] = forward
+        yield
+    finally:
+        for (module, _), forward_of_its_own in zip(forwards, own, strict=True):
+            module.__dict__.pop("forward", None)
+            if forward_of_its_own is not None:
+                module.__dict__["forward"] = forward_of_its_own
 
 
 def _checked(module: nn.Module, name: str, value: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from mpq.data.dataset import Batch
 from mpq.models.running.forward import forward
 from mpq.models.running.operations import OperationCounter
 from mpq.models.running.replay.tape import Tape
+from mpq.models.running.swap import forwards_replaced
 from mpq.records.layer import Layer
 
 
@@ -64,7 +64,7 @@ class ModuleTape(Tape):
 
     def run(self, batch: Batch, layer: Layer) -> tuple[Tensor, ...]:
         """The outputs with `layer` changed in place by the caller."""
-        with _replaced([self._calls[index] for index in self._chosen(layer)]):
+        with forwards_replaced([(call.module, _recorded(call)) for call in map(self._calls.__getitem__, self._chosen(layer))]):
             return forward(self._module, batch)
 
     def work(self, layer: Layer) -> float:
@@ -122,21 +122,10 @@ def _tensors(value: Any) -> list[Tensor] | None:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
+def _recorded(call: _Call) -> Callable[..., Any]:
+    return lambda *_, **__: _copied(call.output)
+
+
 def _copied(output: Any) -> Any:
     """The same tensors in new containers, which nothing else modifies."""
     return tree_map(lambda leaf: leaf, output)
-
-
-@contextmanager
-def _replaced(calls: list[_Call]) -> Iterator[None]:
-    """Within the `with`, these modules return their recorded output."""
-    own = [call.module.__dict__.get("forward") for call in calls]  # some libraries wrap a module's forward in place
-    try:
-        for call in calls:
-            call.module.__dict__["forward"] = lambda *_, _output=call.output, **__: _copied(_output)
-        yield
-    finally:
-        for call, forward_of_its_own in zip(calls, own, strict=True):
-            call.module.__dict__.pop("forward", None)
-            if forward_of_its_own is not None:
-                call.module.__dict__["forward"] = forward_of_its_own

@@ -1,0 +1,85 @@
+"""How much memory a forward pass keeps for its backward pass, in all and by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves
+
+from mpq.data.batch import Batch
+from mpq.gradients.error_gradients import differentiable
+from mpq.models.running.forward import forward
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Bytes, without the model's own tensors.
+
+    Args:
+        whole: kept by a plain forward pass.
+        inside: the part of it that the blocks keep.
+        inputs: the tensors that the blocks are called with.
+        largest: kept by the block that keeps most.
+    """
+
+    whole: int
+    inside: int = 0
+    inputs: int = 0
+    largest: int = 0
+
+    @property
+    def recomputed(self) -> int:
+        """Kept where blocks run again in the backward pass, one at a time."""
+        return self.whole - self.inside + self.inputs + self.largest
+
+
+def saved_bytes(module: nn.Module, batch: Batch, blocks: Sequence[nn.Module] = ()) -> Saved:
+    """What one forward pass with gradients of all weights keeps."""
+    watch = _Watch(module)
+    weights = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
+    with differentiable(module, weights), ExitStack() as hooks:
+        for block in blocks:
+            for handle in (
+                block.register_forward_pre_hook(watch.enter, with_kwargs=True),
+                block.register_forward_hook(watch.leave),
+            ):
+                hooks.callback(handle.remove)
+        with saved_tensors_hooks(watch.pack, lambda tensor: tensor):
+            forward(module, batch, gradients=True)
+    return Saved(sum(watch.seen.values()), sum(watch.by_block), sum(watch.inputs.values()), max(watch.by_block, default=0))
+
+
+class _Watch:
+    """Counts each storage once."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+        self.seen: dict[int, int] = {}
+        self.inputs: dict[int, int] = {}
+        self.by_block: list[int] = []
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        self._count(tensor, self.seen)
+        return tensor
+
+    def enter(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self._count(leaf, self.inputs)
+        self.by_block.append(-sum(self.seen.values()))
+
+    def leave(self, *_: Any) -> None:
+        self.by_block[-1] += sum(self.seen.values())
+
+    def _count(self, tensor: Tensor, into: dict[int, int]) -> None:
+        if tensor.layout is not torch.strided:  # sparse tensors have no single storage, and come from the data
+            return
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._own:
+            into[storage.data_ptr()] = storage.nbytes()
