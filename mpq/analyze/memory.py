@@ -113,8 +113,8 @@ def expected_memory(model: LoadedModel, prepared: Prepared, activations: Activat
     codes = min(MEMORY_BYTES, sum(scheme.stored_bits(layer.matrix) // 8 for layer in layers for scheme in schemes[layer.name]))
     changes = min(weight_changes.CACHE_BYTES, 2 * sum(weights)) if gradients else 0
     outputs = min(reference.CACHE_BYTES, activations.outputs * data.samples // batch.size)
-    plan = sum(layer.original_bytes for layer in layers)  # the weights of a plan, and the model's own meanwhile
-    measured = max(plan, min(fake_quantized.CACHE_BYTES, 4 * sum(weights)))
+    plan = sum(layer.original_bytes for layer in layers)  # the model's own weights, while those of a plan are in place
+    measured = min(fake_quantized.CACHE_BYTES, 4 * sum(weights))
     if model.offload is not None:  # all that stays in files is under one limit
         held = max(0, min(model.offload.limit, plan + 4 * sum(weights) + outputs) - model.offload.held)
         codes, outputs, plan, measured, changes = held, 0, 0, 0, min(changes, model.offload.limit)

@@ -126,7 +126,7 @@ class PlanMeasurer:
             UsageError: if `own` fails, or does not return finite numbers.
         """
         try:
-            weights = self._weights(schemes) if schemes else {}
+            weights: Mapping[str, Tensor] = self._weights(schemes) if schemes else {}
             with swapped(self._module, weights), simulated(self._module, groups or {}), torch.no_grad():
                 value = own(self._module)
                 found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
@@ -142,10 +142,10 @@ class PlanMeasurer:
         found: Errors = reference.errors(self._weights(schemes)).numpy()
         return found
 
-    def _weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
+    def _weights(self, schemes: Mapping[str, Scheme]) -> Mapping[str, Tensor]:
         """All tensors that differ from the unquantized model's."""
         self._fill({name: [scheme] for name, scheme in schemes.items()})
-        return self._variants.weights(schemes) | self._rounded
+        return self._variants.weights(schemes, beside=self._rounded)
 
     def _fill(self, schemes: Mapping[str, Iterable[Scheme]]) -> None:
         self._variants.fill(schemes, self.on_progress or (lambda *_: None))

@@ -185,9 +185,33 @@ class Variants:
         self._cache.move_to_end(key)
         return found
 
-    def weights(self, schemes: Mapping[str, Scheme]) -> dict[str, Tensor]:
-        """The fake-quantized parameters of a whole plan, by canonical parameter name."""
-        return {self.layers[name].parameters[0]: self.weight(name, scheme) for name, scheme in schemes.items()}
+    def weights(self, schemes: Mapping[str, Scheme], *, beside: Mapping[str, Tensor] | None = None) -> Mapping[str, Tensor]:
+        """The fake-quantized parameters of a whole plan, by canonical parameter name; each is made of its codes when it is asked for.
+
+        `beside` has other tensors, which replace those of the same name.
+        """
+        for name, scheme in schemes.items():
+            if not scheme.is_float and (name, scheme) not in self._filled:
+                self.quantized(name, scheme)  # now, while the module has its own weights
+                self._filled.add((name, scheme))
+        return _Weights(self, schemes, beside or {})
+
+
+class _Weights(Mapping[str, Tensor]):
+    """The parameters of a plan; not all of them are in memory together."""
+
+    def __init__(self, variants: Variants, schemes: Mapping[str, Scheme], beside: Mapping[str, Tensor]) -> None:
+        self._variants, self._beside = variants, beside
+        self._schemes = {variants.layers[name].parameters[0]: (name, scheme) for name, scheme in schemes.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._beside[name] if name in self._beside else self._variants.weight(*self._schemes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._schemes, *self._beside]))
+
+    def __len__(self) -> int:
+        return len(self._schemes.keys() | self._beside.keys())
 
 
 def as_parameter(weight: QuantizedWeight, layer: Layer) -> Tensor:

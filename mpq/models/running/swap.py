@@ -43,15 +43,16 @@ def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
     Args:
         module: changed within the `with`.
-        weights: new values by name in the state dict, of the same shape and dtype as the old ones.
+        weights: new values by name in the state dict, of the same shape and dtype as the old ones; each is asked for once, one after the
+            other, so a mapping may make them meanwhile.
 
     Raises:
         ModelError: if a name is unknown, or a shape or dtype differs; nothing is changed then.
     """
-    pairs = [(_checked(module, name, value), value) for name, value in weights.items()]
     saved: list[tuple[Tensor, Tensor]] = []
     try:
-        for tensor, value in pairs:
+        for name, value in weights.items():
+            tensor = _checked(module, name, value)
             if is_mapped(tensor):
                 saved.append((tensor, tensor.data))
                 tensor.data = value

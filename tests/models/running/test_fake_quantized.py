@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpq.errors import NumericsError
-from mpq.formats.scheme import parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.memory.store import Folder, Scope, Store
 from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates, wide_lines
-from mpq.models.running.swap import tensor_of
+from mpq.models.running.swap import swapped, tensor_of
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantizers.gptq import Descent
 from mpq.tensors.quantizers.rtn import RoundToNearest
@@ -105,6 +105,28 @@ def test_weights_are_named_by_their_canonical_parameter() -> None:
     layers = discover(module, [batch_of("tied")]).layers
     found = Variants(module, layers, RoundToNearest()).weights({"embedding": INT4, "body": INT4})
     assert list(found) == ["embedding.weight", "body.weight"]
+
+
+def test_the_weights_of_a_plan_are_quantized_at_once_and_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, quantizer, made = mlp(), Counting(), list[str]()
+    variants = Variants(module, discover(module, [batch_of("mlp")]).layers, quantizer, cache_bytes=0)
+    expected, weight = {f"{name}.weight": variants.weight(name, INT4) for name in ("0", "3")}, variants.weight
+
+    def counted(name: str, scheme: Scheme) -> Tensor:
+        made.append(name)
+        return weight(name, scheme)
+
+    monkeypatch.setattr(variants, "weight", counted)
+    other = torch.ones(4, 12)
+    found = variants.weights({"0": INT4, "3": INT4}, beside={"5.weight": other})
+    assert (quantizer.count, made, len(found), list(found)) == (2, [], 3, ["0.weight", "3.weight", "5.weight"])
+    assert torch.equal(found["3.weight"], expected["3.weight"])
+    assert made == ["3"]
+    with swapped(module, found):
+        assert made == ["3", "0", "3"]
+        assert all(torch.equal(module.get_parameter(name), value) for name, value in {**expected, "5.weight": other}.items())
+    replaced = variants.weights({"5": INT4}, beside={"5.weight": other})
+    assert (len(replaced), replaced["5.weight"] is other) == (1, True)
 
 
 def test_errors_name_layer_and_scheme() -> None:
