@@ -40,7 +40,7 @@ def test_the_first_order_figures_are_the_derivatives_of_each_samples_error(metri
     slopes = measurer.slopes(PLAN)
     weights = Variants(module, table.layers, RoundToNearest())
     reference = Reference(module, samples.split(0.25, 0)[0], metric_named(metric))
-    there = weights.weights(PLAN)
+    there = dict(weights.weights(PLAN))
     for (name, scheme), found in slopes.first.items():
         toward = weights.weight(name, scheme) - there[f"{name}.weight"]
         ahead, behind = (reference.errors(there | {f"{name}.weight": there[f"{name}.weight"] + t * toward}) for t in (step, -step))
