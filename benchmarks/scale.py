@@ -5,9 +5,10 @@
 DIR needs room for the models in float16 (0.2, 1.0 and 2.2 GB), their artifacts and the cache of codes (about as large as the models, and at
 most 10 GB). Each model is a Llama folder of Hugging Face with random weights, written a tensor at a time. Each command runs in a process
 of its own with a limit on its memory; seconds are wall-clock seconds of that process, CPU seconds those of it and of the processes that it
-started. Finished stages are kept in DIR/SIZE/took.json and not run again: delete it after other options. The cost model is fitted on all
-sizes but the largest, and printed beside what the largest took: a stage takes a + b * weights. Beside the peak memory of analyze is what
-it expected before it began.
+started. Finished stages are kept in DIR/SIZE/took.json and not run again; sizes may have been run with different samples. The cost model
+is fitted on all sizes but the largest, and printed beside what the largest took: a stage takes a + b * work, where the work of analyze is
+weights times (schemes + 6 * samples * tokens / 1000), as measured at 0.1 B, and that of the others is weights. Beside the peak memory of
+analyze is what it expected before it began.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Took:
     cpu_seconds: float
     peak_bytes: int
     read_bytes: int
+    work: float
     expected_bytes: int = 0
 
 
@@ -132,7 +134,7 @@ def _flush(source: Path, part: dict[str, torch.Tensor], index: dict[str, str]) -
         part.clear()
 
 
-def run(stage: str, command: Sequence[str], folder: Path, memory: int | None) -> Took:
+def run(stage: str, command: Sequence[str], folder: Path, memory: int | None, work: float) -> Took:
     """One command in a process of its own.
 
     Raises:
@@ -154,7 +156,7 @@ def run(stage: str, command: Sequence[str], folder: Path, memory: int | None) ->
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{stage} failed with {process.returncode}: {''.join(lines[-5:])}")
-    return Took(stage, time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, read)
+    return Took(stage, time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, read, work)
 
 
 def _read_by(process: int) -> int:
@@ -172,7 +174,13 @@ def _expected(folder: Path) -> int:
     return int(finish.get("cost", {}).get("expected_memory_bytes", 0))
 
 
-def whole_way(folder: Path, options: argparse.Namespace) -> Iterator[Took]:
+def work_of(stage: str, shape: Shape, options: argparse.Namespace) -> float:
+    """What the CPU seconds of a stage are taken to be proportional to, beside a constant."""
+    schemes = len(options.candidates.split(","))
+    return shape.weights * (schemes + 6 * options.samples * options.tokens / 1000 if stage == "analyze" else 1.0)
+
+
+def whole_way(folder: Path, shape: Shape, options: argparse.Namespace) -> Iterator[Took]:
     """Analyze, search, apply, load and bench of the model in `folder`; finished stages are kept there."""
     mpq = [sys.executable, "-m", "mpq"]
     memory = None if options.memory is None else size_bytes(options.memory)
@@ -188,7 +196,7 @@ def whole_way(folder: Path, options: argparse.Namespace) -> Iterator[Took]:
     done = {each["stage"]: Took(**each) for each in json.loads(kept.read_text())} if kept.exists() else {}
     for stage in options.stages.split(","):
         if stage not in done:
-            done[stage] = run(stage, stages[stage], folder, memory)
+            done[stage] = run(stage, stages[stage], folder, memory, work_of(stage, shape, options))
             if stage == "analyze":
                 done[stage] = replace(done[stage], expected_bytes=_expected(folder))
             kept.write_text(json.dumps([asdict(each) for each in done.values()], indent=1))
@@ -215,9 +223,8 @@ def report(sizes: Sequence[str], found: dict[str, list[Took]]) -> list[str]:
             others = [(each, next(t for t in found[each] if t.stage == took.stage)) for each in sizes if each != sizes[-1]]
             cells = ["", ""]
             if size == sizes[-1] and others:
-                at = SHAPES[size].weights
-                cpu = predicted([(SHAPES[each].weights, t.cpu_seconds) for each, t in others], at)
-                peak = predicted([(SHAPES[each].weights, t.peak_bytes) for each, t in others], at)
+                cpu = predicted([(t.work, t.cpu_seconds) for _, t in others], took.work)
+                peak = predicted([(SHAPES[each].weights, t.peak_bytes) for each, t in others], SHAPES[size].weights)
                 cells = [f"{cpu:.0f} ({took.cpu_seconds / cpu - 1:+.0%})", f"{peak / 1e9:.2f} GB ({took.peak_bytes / peak - 1:+.0%})"]
             own = [
                 f"{took.seconds:.0f}",
@@ -253,7 +260,7 @@ def main() -> None:
         if not (folder / "calibration.pt").exists():
             make(folder, SHAPES[size], samples=options.samples, tokens=options.tokens)
         found[size] = []
-        for took in whole_way(folder, options):
+        for took in whole_way(folder, SHAPES[size], options):
             found[size].append(took)
             print(f"{size} B {took.stage}: {took.seconds:.0f} s, {took.cpu_seconds:.0f} of CPU, {_gigabytes(took.peak_bytes)}", flush=True)
     print("\n".join(report(sizes, found)))
