@@ -56,3 +56,18 @@ def test_what_rounding_brought_below_zero_is_zero_with_a_footnote(capsys: pytest
     assert "rounding" not in capsys.readouterr().out
     console.say(f"KL {console.figure(-3e-8)}")
     assert capsys.readouterr().err == "KL 0* (* rounding errors made it slightly negative: it is 0)\n"
+
+
+@pytest.mark.parametrize(
+    ("cost", "line"),
+    [
+        ({}, "peak memory: not available on this system"),
+        ({"peak_memory_bytes": 412_300_000}, "peak memory 412 MB, with Python and torch"),
+        (
+            {"peak_memory_bytes": 412_300_000, "expected_memory_bytes": 430_000_000},
+            "peak memory 412 MB, with Python and torch; 430 MB expected",
+        ),
+    ],
+)
+def test_the_peak_is_told_beside_what_was_expected(cost: dict[str, int], line: str) -> None:
+    assert console.peak_line({"cost": cost}) == line
