@@ -204,16 +204,14 @@ def whole_way(folder: Path, shape: Shape, options: argparse.Namespace) -> Iterat
 
 
 def predicted(points: Sequence[tuple[float, float]], at: float) -> float:
-    """The value at `at` of the line through points (through zero where there is one)."""
+    """The value at `at` of the line through points, at least two."""
     x, y = (np.array(values) for values in zip(*points, strict=True))
-    if len(points) == 1:
-        return float(y[0] / x[0] * at)
     slope, constant = np.polyfit(x, y, 1)
     return float(constant + slope * at)
 
 
 def report(sizes: Sequence[str], found: dict[str, list[Took]]) -> list[str]:
-    """A line per size and stage; for the largest with what the others predict."""
+    """A line per size and stage; for the largest with what the others predict, if there are two."""
     lines = [
         "| weights | stage | seconds | CPU seconds | peak memory | expected | read | CPU seconds by the smaller | memory by the smaller |",
         "|" + "---|" * 9,
@@ -222,7 +220,7 @@ def report(sizes: Sequence[str], found: dict[str, list[Took]]) -> list[str]:
         for took in found[size]:
             others = [(each, next(t for t in found[each] if t.stage == took.stage)) for each in sizes if each != sizes[-1]]
             cells = ["", ""]
-            if size == sizes[-1] and others:
+            if size == sizes[-1] and len(others) > 1:
                 cpu = predicted([(t.work, t.cpu_seconds) for _, t in others], took.work)
                 peak = predicted([(SHAPES[each].weights, t.peak_bytes) for each, t in others], SHAPES[size].weights)
                 cells = [f"{cpu:.0f} ({took.cpu_seconds / cpu - 1:+.0%})", f"{peak / 1e9:.2f} GB ({took.peak_bytes / peak - 1:+.0%})"]
