@@ -223,11 +223,11 @@ class _Weights:
 def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None, *, recovery: bool) -> Split | None:
     """The data that the plan was made with, if the quantizer or recovery needs it."""
     if quantizer_named(plan.quantizer).needs_statistics or (recovery and data is not None and plan.data):
-        return _split(plan, model, data)
+        return split_of(plan, model, data)
     return None
 
 
-def _split(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Split:
+def split_of(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None) -> Split:
     """The data that the plan was made with, split in the same way."""
     if data is None:
         source = plan.data.get("source", "the data of the analysis")

@@ -28,6 +28,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Many files": ("budgets", "init"),
     },
     "eval": {"Model": ("model", "plan"), "What an error is": ("outputs",)},
+    "show": {"Model": ("model",)},
     "export": {"Model": ("model",), "What is written": ("nearest", "allow_unfused", "compare")},
 }
 """Parameters by command and panel; all others are in the panel that their own file names, else in "Options"."""

@@ -42,6 +42,14 @@ def command(
             help="The output of `mpq eval --json` for the artifact. [default: *.evaluation.json next to the file, if it matches]",
         ),
     ] = None,
+    limit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The output of `mpq show --limit --json` for the plan: how far each layer is from the theoretical limit. [default: "
+            "*.limit.json next to the file, if it matches]",
+        ),
+    ] = None,
     png: Annotated[
         bool, typer.Option("--png", help=f"Also write the main plots as PNG next to the HTML; needs {requirement('png')}.")
     ] = False,
@@ -59,13 +67,13 @@ def command(
     from mpq.report.render import render
 
     shown = new or file
-    subject = _with_evaluation(subject_of(shown, sensitivity), shown, evaluation)
+    subject = _with_limits(_with_evaluation(subject_of(shown, sensitivity), shown, evaluation), shown, limit)
     if new is not None:
         subject = replace(subject, other=(file.name if file.name != new.name else str(file), _plan(file)))
         if subject.plan is None:
             raise UsageError(f"{new} is not a plan: a report compares two plans, for example mpq report old.yaml plan.yaml")
     target = output or shown.with_name(f"{stem_of(shown)}.report.html")
-    check_output(target, inputs=(file, new, evaluation, None if subject.table is None else subject.table.path))
+    check_output(target, inputs=(file, new, evaluation, limit, None if subject.table is None else subject.table.path))
     write_text(target, render(subject))
     pictures: list[Path] = []
     if png:
@@ -104,6 +112,24 @@ def _with_evaluation(subject: Subject, file: Path, given: Path | None) -> Subjec
     if assignment != own:
         raise MismatchError(f"{given} was made for other schemes than those of {file}: run `mpq eval` on its artifact again")
     return replace(subject, evaluation=found)
+
+
+def _with_limits(subject: Subject, file: Path, given: Path | None) -> Subject:
+    """The subject with the limits of its layers, if known."""
+    from mpq.records.plan import assignment_of
+    from mpq.records.rate_limits import limits_beside, read_limits
+
+    if subject.plan is None:
+        if given is not None:
+            raise UsageError(f"{given} gives limits of a plan, and {file} is not a plan: name the plan")
+        return subject
+    own = assignment_of(subject.schemes, subject.activations)
+    if given is None:
+        return replace(subject, limits=limits_beside(file.parent, own) or {})
+    assignment, found = read_limits(given)
+    if assignment != own:
+        raise MismatchError(f"{given} was made for other schemes than those of {file}: run `mpq show {file} --limit --json` again")
+    return replace(subject, limits=found)
 
 
 def subject_of(file: Path, sensitivity: Path | None) -> Subject:

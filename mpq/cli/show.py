@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say
-from mpq.cli.options import Dtype, Json, dtype_of
+from mpq.cli.options import Cache, Device, Dtype, Factory, Json, Trust, dtype_of
 from mpq.errors import UsageError
 from mpq.shown import bits_cell, bits_text
 
@@ -41,6 +41,22 @@ def command(
         bool, typer.Option("--kernels", help="For an artifact: which kernel runs each layer after mpq.load(..., packed=True), and why.")
     ] = False,
     dtype: Dtype = None,
+    limit: Annotated[
+        bool,
+        typer.Option(
+            "--limit",
+            help="For a plan: the least bits per weight at which any code could have each layer's output error. It uses the model, the "
+            "calibration data, and what the analysis kept in its cache.",
+        ),
+    ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="MODEL", help="For --limit: the model, if it is not where the plan says."),
+    ] = None,
+    cache: Cache = None,
+    device: Device = None,
+    factory: Factory = None,
+    trust: Trust = False,
     json: Json = False,
 ) -> None:
     """Show what any mpq file is and what is in it.
@@ -50,6 +66,16 @@ def command(
     from mpq.records.file_kind import kind_of
 
     kind = kind_of(file)
+    needless = {"--reference": model, "--cache": cache, "--device": device, "--builder": factory, "--trust": trust or None}
+    if not limit and (given := [name for name, value in needless.items() if value is not None]):
+        raise UsageError(f"{given[0]} only affects --limit: add --limit, or leave {given[0]} out")
+    if limit:
+        from mpq.cli.show_limit import show_limit
+
+        if kernels:
+            raise UsageError("--limit is for plans, and --kernels for artifacts: give one of them")
+        show_limit(file, kind, model=model, cache=cache, device=device, factory=factory, trust=trust, json=json)
+        return
     if kernels:
         _show_kernels(file, kind, dtype, json=json)
         return

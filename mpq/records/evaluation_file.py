@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -15,6 +16,7 @@ from mpq.reading.validate import validated
 from mpq.records.evaluation import Evaluation, Figure
 
 ENDING = ".evaluation.json"
+T = TypeVar("T")
 _REMEDY = "write it again with `mpq eval ARTIFACT --data FILE --json > NAME.evaluation.json`"
 
 
@@ -52,9 +54,14 @@ def read_evaluation(path: Path) -> tuple[str, Evaluation]:
 
 def evaluation_beside(folder: Path, assignment: str) -> Evaluation | None:
     """The evaluation of these schemes among `*.evaluation.json` in a folder, the newest; None if there is none."""
-    for path in sorted(folder.glob(f"*{ENDING}"), key=lambda each: each.stat().st_mtime, reverse=True):
+    return newest_beside(folder, ENDING, assignment, read_evaluation)
+
+
+def newest_beside(folder: Path, ending: str, assignment: str, read: Callable[[Path], tuple[str, T]]) -> T | None:
+    """What `read` gives for these schemes among the files with this ending in a folder, the newest; None if there is none."""
+    for path in sorted(folder.glob(f"*{ending}"), key=lambda each: each.stat().st_mtime, reverse=True):
         try:
-            own, found = read_evaluation(path)
+            own, found = read(path)
         except MpqError:  # of something else
             continue
         if own == assignment:

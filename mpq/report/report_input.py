@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -35,6 +35,7 @@ class Subject:
         evaluation: the results of `mpq eval` for this plan's artifact, if known.
         other: an earlier plan that this one is compared with, and its name.
         training: the evaluations of the training that `evidence.recovery` notes, where they are known.
+        limits: the least bits per weight at which any code could have a layer's output error, by layer, where known.
 
     Raises:
         UsageError: if there is nothing to report.
@@ -49,6 +50,7 @@ class Subject:
     evaluation: Evaluation | None = None
     other: tuple[str, Plan] | None = None
     training: tuple[Evaluated, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.table is None and self.plan is None and self.artifact is None:

@@ -54,6 +54,7 @@ class LayerRow:
         stderr: the standard error of that error.
         cells: one per scheme; None if it is not a candidate or not measured yet.
         pinned: whether the user fixed it.
+        limit: the least bits per weight at which any code could have its output error.
     """
 
     number: int
@@ -69,6 +70,7 @@ class LayerRow:
     stderr: float | None
     cells: tuple[Cell | None, ...]
     pinned: bool
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,15 @@ class Facts:
     blocks: tuple[Block, ...]
     least: float
     greatest: float
+
+    @property
+    def limit(self) -> tuple[float, float] | None:
+        """Bits per weight of all layers with a known limit, and their limit; None without any."""
+        known = [(row.weights, row.bits, row.limit) for row in self.rows if row.bits is not None and row.limit is not None]
+        weights = sum(count for count, _, _ in known)
+        if not known:
+            return None
+        return sum(count * bits for count, bits, _ in known) / weights, sum(count * limit for count, _, limit in known) / weights
 
     @property
     def noisy(self) -> tuple[int, int]:
@@ -149,6 +160,7 @@ def _row(subject: Subject, schemes: Sequence[Scheme], index: int, least: float, 
         stderr=None if error is None else error[1],
         cells=tuple(_cell(subject, index, each, least, greatest) for each in schemes),
         pinned=subject.plan is not None and layer.name in subject.plan.pinned,
+        limit=subject.limits.get(layer.name),
     )
 
 

@@ -69,3 +69,15 @@ def test_two_plans_are_compared_and_an_evaluation_stands_beside(folder: Path) ->
     reason = refused("report old.yaml --evaluation new.evaluation.json", 3)
     assert reason.startswith("new.evaluation.json was made for other schemes than those of old.yaml: run `mpq eval`")
     assert refused("report model.sensitivity.jsonl new.yaml", 2).startswith("model.sensitivity.jsonl is not a plan: a report compares two")
+
+
+def test_the_limits_of_a_plan_are_a_column_of_its_layers(folder: Path) -> None:
+    (folder / "plan.limit.json").write_text(done("show plan.yaml --limit --json").out)
+    done("report plan.yaml")
+    assert '<button type="button">limit</button>' in (folder / "plan.report.html").read_text()
+    done("search --budget 6bits --trials 0 -o other.yaml")
+    done("report other.yaml")
+    assert '<button type="button">limit</button>' not in (folder / "other.report.html").read_text()
+    reason = refused("report other.yaml --limit plan.limit.json", 3)
+    assert reason.startswith("plan.limit.json was made for other schemes than those of other.yaml: run `mpq show other.yaml --limit")
+    assert refused("report model.sensitivity.jsonl --limit plan.limit.json", 2).endswith("is not a plan: name the plan")

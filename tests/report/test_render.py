@@ -191,3 +191,18 @@ def test_the_heat_map_says_what_each_color_stands_for() -> None:
     legend = legend[: legend.index("</ul>")]
     assert legend.count("<li>") == LEVELS + 1
     assert "not measured" in legend
+
+
+def test_coded_layers_are_said_to_be_smaller_in_the_file_only() -> None:
+    found = table([linear("a", 64, 64)], {"a": {"ec4.5": 1.0, "int8": 0.5}})
+    sentence = "File bytes, loaded bytes and time are three budgets. Coded layers (ec) are smaller in the file only"
+    plans = [search(found, budget).plan for budget in ("5bits", "9bits")]
+    assert [sentence in Page(render(Subject("p", table=found, plan=plan))).text for plan in plans] == [True, False]
+
+
+def test_limits_are_a_column_with_their_total() -> None:
+    found = table([linear("a", 4, 64), linear("b", 2, 64)], {name: {"int4": 1.0} for name in "ab"})
+    subject = Subject("p", table=found, plan=search(found, "16bits").plan, limits={"a": 3.25})
+    page = Page(render(subject)).text
+    assert "All layers with a limit take 4.250 bits per weight; their limit is 3.250." in page
+    assert "3.250" in page.partition("their limit is 3.250.")[2]

@@ -73,3 +73,12 @@ def test_an_operator_of_no_known_kind_is_not_named() -> None:
     layer = replace(linear("a", 4, 64), operator="other")
     (row,) = facts_of(Subject("p", table=table([layer], {"a": {"int4": 1.0}}))).rows
     assert row.operator == ""
+
+
+def test_limits_are_totaled_over_the_layers_that_have_one() -> None:
+    found = table([linear("a", 4, 64), linear("b", 2, 64), linear("c", 2, 64)], {name: {"int4": 1.0} for name in "abc"})
+    plan = search(found, "16bits").plan
+    facts = facts_of(Subject("p", table=found, plan=plan, limits={"a": 3.5, "b": 2.0}))
+    assert [row.limit for row in facts.rows] == [3.5, 2.0, None]
+    assert facts.limit == (pytest.approx(4.25), pytest.approx(3.0))
+    assert facts_of(Subject("p", table=found, plan=plan)).limit is None

@@ -1,0 +1,69 @@
+"""`mpq show --limit`: how far each layer of a plan is from the theoretical limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpq.cli.console import print_json, print_lines, print_table, progress
+from mpq.cli.find_inputs import reopen_data, reopen_model
+from mpq.cli.options import cache_folder
+from mpq.errors import UsageError
+
+if TYPE_CHECKING:
+    from mpq.records.rate_limits import LayerLimit
+
+
+def show_limit(
+    file: Path, kind: str, *, model: Path | None, cache: str | None, device: str | None, factory: str | None, trust: bool, json: bool
+) -> None:
+    """Print the limit of each layer of a plan, and of all of them."""
+    if kind != "plan":
+        raise UsageError(f"{file} is a {kind}, and --limit needs a plan: run `mpq search`, then name what it wrote")
+
+    from mpq.apply.rate_limits import rate_limits
+    from mpq.records.plan import assignment_of, read_plan
+
+    plan = read_plan(file)
+    if not plan.data:
+        raise UsageError(f"{file} was made without calibration data, which --limit needs: analyze and search again with --calib FILE")
+    loaded = reopen_model(plan.model, file, given=model, factory=factory, trust=trust, device=device)
+    data = reopen_data(plan.data, file, loaded, trust=trust)
+    with progress("limit") as advance:
+        limits = rate_limits(loaded, plan, data, cache=cache_folder(cache, file), on_progress=advance)
+    if json:
+        assignment = assignment_of(plan.layers, plan.activations)
+        print_json({"file": str(file), "kind": kind, "assignment": assignment, "layers": [_row(each) for each in limits]})
+        return
+    _print(limits, {name: str(scheme) for name, scheme in plan.layers.items()})
+
+
+def _row(limit: LayerLimit) -> dict[str, object]:
+    known = {"limit_bits": limit.least, "gap_bits": limit.gap}
+    return {"layer": limit.layer, "effective_bits": limit.bits, **known, **({"reason": limit.reason} if limit.reason else {})}
+
+
+def _print(limits: list[LayerLimit], schemes: dict[str, str]) -> None:
+    from mpq.records.rate_limits import total_limit
+
+    total = total_limit(limits)
+    rows = [*limits, *([] if total is None else [total])]
+    print_table(
+        ["layer", "scheme", "bpw", "limit", "gap"],
+        [[each.layer, schemes.get(each.layer, ""), f"{each.bits:.3f}", _shown(each.least), _shown(each.gap)] for each in rows],
+    )
+    reasons = dict[str, list[str]]()
+    for each in limits:
+        if each.reason:
+            reasons.setdefault(each.reason, []).append(each.layer)
+    print_lines([f"no limit for {', '.join(names)}: {reason}" for reason, names in reasons.items()])
+    print_lines(
+        [
+            "limit: the least bits per weight at which any code could have the output error that the layer has on the calibration data, "
+            "if its weights were normally distributed"
+        ]
+    )
+
+
+def _shown(bits: float | None) -> str:
+    return "-" if bits is None else f"{bits:.3f}"
