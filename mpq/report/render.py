@@ -84,6 +84,7 @@ def _context(subject: Subject) -> dict[str, Any]:
         "finalists_plots": finalists,
         "zip_lanes": list(zip(finalists[0].lanes, subject.evidence["finalists"], strict=True)) if finalists else [],
         "bars_plots": bars,
+        "coded": any(scheme.is_coded for scheme in subject.drawn.values()),
         "training_plots": [curves for name in _FRAMES if (curves := training_plot(subject.training, name)) is not None],
         "recovery": _recovery(subject),
         "shown": subject.shown,
