@@ -17,7 +17,7 @@ from torch import Tensor
 from mpq.tensors.hessian import blocks_of
 
 _HALVINGS = 100
-_LOWEST = 2.0**-200  # relative to the largest component
+_OCTAVES = 200  # from the largest component to the lowest level
 
 
 def least_bits(error: float, variances: Tensor, hessian: Tensor) -> float:
@@ -28,21 +28,22 @@ def least_bits(error: float, variances: Tensor, hessian: Tensor) -> float:
         variances: mean squares of the weights of each row, [rows].
         hessian: second moments of the inputs, [columns, columns] or [groups, columns, columns].
     """
-    eigenvalues = torch.linalg.eigvalsh(blocks_of(hessian).double()).clamp_(min=0)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(blocks_of(hessian).double()).clamp_(min=0)
     rows = variances.double().view(len(eigenvalues), -1)
     if error <= 0:
         return math.inf
     if error >= float((rows * eigenvalues.sum(-1, keepdim=True)).sum()):
         return 0.0
     high = math.log2(float((rows * eigenvalues[:, -1:]).max()))
-    low = high + math.log2(_LOWEST)
+    low = high - _OCTAVES
     for _ in range(_HALVINGS):
         level = (low + high) / 2
-        if _at_level(2**level, rows, eigenvalues)[0] > error:
+        if _at_level(2.0**level, rows, eigenvalues)[0] > error:
             high = level
         else:
             low = level
-    return _at_level(2**low, rows, eigenvalues)[1] / (rows.numel() * eigenvalues.shape[1])
+    bits = _at_level(2.0**low, rows, eigenvalues)[1]
+    return bits / (rows.numel() * eigenvalues.shape[1])
 
 
 def _at_level(level: float, rows: Tensor, eigenvalues: Tensor) -> tuple[float, float]:
