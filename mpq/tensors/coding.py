@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from zstandard import (
@@ -130,17 +130,19 @@ def decode(stored: Tensor, matrix: tuple[int, int]) -> Coded:
     step, classes = _HEAD.unpack(reader.take(_HEAD.size))
     if not 0 < step < math.inf or not 1 <= classes <= _MOST:
         raise FormatError(f"{_DAMAGED}: a step of {step:g} and {classes} classes of rows cannot be")
-    members = _stored_members(reader, rows, classes)
-    entries = [_CLASS.unpack(reader.take(_CLASS.size)) for _ in members]
+    own = _stored_classes(reader, rows, classes)
+    entries = [_CLASS.unpack(reader.take(_CLASS.size)) for _ in range(classes)]
     if max(exponent for exponent, _ in entries) > LARGEST_EXPONENT:
         raise FormatError(f"{_DAMAGED}: an exponent is beyond {LARGEST_EXPONENT}")
-    frames, exponents = [], torch.zeros(rows, dtype=torch.uint8)
-    for own, (exponent, length) in zip(members, entries, strict=True):
-        frames.append(_decompressed(reader.take(length), len(own) * columns))
-        if exponent:
-            exponents[own] = exponent
-    codes = torch.frombuffer(bytearray().join(frames), dtype=torch.int8).view(rows, columns)
-    return Coded(codes if len(members) == 1 else codes.index_select(0, torch.cat(list(members)).argsort()), exponents, step)
+    counts, decompressor = own.bincount().tolist(), _decompressor()
+    frames = [_decompressed(decompressor, reader.take(length), count * columns) for count, (_, length) in zip(counts, entries, strict=True)]
+    exponents = torch.tensor([exponent for exponent, _ in entries], dtype=torch.uint8)[own]
+    if classes == 1:
+        return Coded(torch.frombuffer(bytearray(frames[0]), dtype=torch.int8).view(rows, columns), exponents, step)
+    codes = torch.empty(rows, columns, dtype=torch.int8)
+    for number, frame in enumerate(frames):
+        codes.numpy()[own.numpy() == number] = np.frombuffer(frame, dtype=np.int8).reshape(-1, columns)
+    return Coded(codes, exponents, step)
 
 
 class _Reader:
@@ -170,24 +172,26 @@ def _members(weight: Coded, classes: int) -> list[Tensor]:
     return [rows for rows in (*parts, *larger) if len(rows)]
 
 
-def _stored_members(reader: _Reader, rows: int, classes: int) -> Sequence[Tensor]:
+def _stored_classes(reader: _Reader, rows: int, classes: int) -> Tensor:
+    """The class of each row, int64 [rows]."""
     if classes == 1:
-        return [torch.arange(rows)]
+        return torch.zeros(rows, dtype=torch.int64)
     pairs = torch.frombuffer(bytearray(reader.take(-(-rows // 2))), dtype=torch.uint8)
-    own = torch.stack((pairs & 15, pairs >> 4), 1).view(-1)[:rows]
-    found = [(own == number).nonzero().view(-1) for number in range(classes)]
-    if any(len(each) == 0 for each in found) or int(own.max()) >= classes:
+    own = torch.stack((pairs & 15, pairs >> 4), 1).view(-1)[:rows].long()
+    if int(own.max()) >= classes or int(own.bincount(minlength=classes).min()) == 0:
         raise FormatError(f"{_DAMAGED}: a class of rows is empty, or is none of {classes}")
-    return found
+    return own
 
 
-def _decompressed(frame: memoryview, size: int) -> bytes:
+def _decompressor() -> ZstdDecompressor:
+    return ZstdDecompressor(format=FORMAT_ZSTD1_MAGICLESS, max_window_size=CODED_WINDOW)
+
+
+def _decompressed(decompressor: ZstdDecompressor, frame: memoryview, size: int) -> bytes:
     if frame[:1] != _PLAIN:  # otherwise memory would be allocated for the size that a frame states
         raise FormatError(f"{_DAMAGED}: a frame says more than it may")
     try:
-        found = ZstdDecompressor(format=FORMAT_ZSTD1_MAGICLESS, max_window_size=CODED_WINDOW).decompress(
-            frame, max_output_size=size, allow_extra_data=False
-        )
+        found = decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
     except ZstdError as error:
         raise FormatError(f"{_DAMAGED} ({error})") from error
     if len(found) != size:
