@@ -9,6 +9,7 @@ from mpq.cli.console import print_json, print_lines, print_table, progress
 from mpq.cli.find_inputs import reopen_data, reopen_model
 from mpq.cli.options import cache_folder
 from mpq.errors import UsageError
+from mpq.shown import bits_cell
 
 if TYPE_CHECKING:
     from mpq.records.rate_limits import LayerLimit
@@ -50,7 +51,7 @@ def _print(limits: list[LayerLimit], schemes: dict[str, str]) -> None:
     rows = [*limits, *([] if total is None else [total])]
     print_table(
         ["layer", "scheme", "bpw", "limit", "gap"],
-        [[each.layer, schemes.get(each.layer, ""), f"{each.bits:.3f}", _shown(each.least), _shown(each.gap)] for each in rows],
+        [[each.layer, schemes.get(each.layer, ""), bits_cell(each.bits), _shown(each.least), _shown(each.gap)] for each in rows],
     )
     reasons = dict[str, list[str]]()
     for each in limits:
@@ -66,4 +67,4 @@ def _print(limits: list[LayerLimit], schemes: dict[str, str]) -> None:
 
 
 def _shown(bits: float | None) -> str:
-    return "-" if bits is None else f"{bits:.3f}"
+    return "-" if bits is None else bits_cell(bits)
