@@ -182,7 +182,7 @@ def test_a_compared_plan_stands_on_the_plot_and_in_its_table() -> None:
     assert "old.yaml, predicted" in page
     assert "old.yaml, held-out" not in page
     assert page.count('<g class="compared predicted">') == 3  # in two frames, and in the legend
-    assert f'<th scope="row">old.yaml</th><td>{other.size.effective_bits:.4f}</td><td>{other.size.layer_bytes:,}</td>' in page
+    assert f'<th scope="row">old.yaml</th><td>{other.size.effective_bits:.3f}</td><td>{other.size.layer_bytes:,}</td>' in page
 
 
 def test_the_heat_map_says_what_each_color_stands_for() -> None:
