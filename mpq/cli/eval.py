@@ -62,6 +62,8 @@ def command(
         warn(line)
     if found.caution is not None:
         warn(found.caution)
+    for note in found.notes:
+        warn(note)
     if json:
         from mpq.records.artifact_files import read_header
         from mpq.records.plan import assignment_of

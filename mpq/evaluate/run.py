@@ -19,7 +19,7 @@ from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
 from mpq.models.running.metric_registry import COMBINED, EVALUATED
-from mpq.models.running.metrics import SUPPRESSED, CosineDistance, KLDivergence
+from mpq.models.running.metrics import SUPPRESSED, CosineDistance, KLDivergence, has_direction
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
@@ -72,7 +72,9 @@ def evaluate(
                 column.add(own, other, batch)
             certainty.add(expected, batch)
             advance(done, len(samples.batches), "evaluate")
-    return Evaluation(tuple(_figures(columns)), samples.samples, samples.source, certainty.note("evaluate on validation data"))
+    return Evaluation(
+        tuple(_figures(columns)), samples.samples, samples.source, certainty.note("evaluate on validation data"), _notes(columns)
+    )
 
 
 class _Column:
@@ -87,12 +89,12 @@ class _Column:
             for name in suited
         ]
         self.errors: dict[str, list[Tensor]] = {name: [] for name in suited}
-        self._single = True
+        self.single = True
         self.answers = tuple(Answers(probabilities=part.probabilities) for _ in range(2))
 
     def add(self, expected: Tensor, found: Tensor, batch: Batch) -> None:
         """Compare one batch."""
-        self._single = self._single and expected[0].numel() == 1
+        self.single = self.single and expected[0].numel() == 1
         mask = batch.mask.to(expected.device) if self.part.mask and batch.mask is not None else None
         for metric in self._metrics:
             before, after = (expected, found) if EVALUATED[metric.name].classes else self._visible(expected, found)
@@ -101,19 +103,28 @@ class _Column:
             if not bool(torch.isfinite(errors).all()):
                 which = "quantized" if bool(torch.isfinite(metric.errors(prepared, [before])).all()) else "reference"
                 raise NumericsError(f"the {which} model gives NaN or infinity on this data: check the data's scale")
+            if metric.name == CosineDistance.name:
+                errors = errors.where(has_direction(prepared[0]), torch.nan)
             self.errors[metric.name].append(errors.cpu())
         if self.logits:
             for answers, output in zip(self.answers, (expected, found), strict=True):
                 answers.add(output, batch)
 
     def joined(self, name: str) -> Tensor:
-        """The errors of all samples."""
+        """The errors of all samples; NaN where the reference's output has no direction, for the cosine."""
         return torch.cat(self.errors[name])
 
     @property
+    def undirected(self) -> tuple[int, int]:
+        """How many samples have an output without a direction, and of how many."""
+        values = self.joined(CosineDistance.name)
+        return int(values.isnan().sum()), len(values)
+
+    @property
     def told(self) -> list[str]:
-        """The metrics that say something: the cosine of single values is 1 or -1."""
-        return [name for name in self.errors if name != CosineDistance.name or not self._single]
+        """The metrics that say something: the cosine of single values is 1 or -1, and outputs without a direction have none."""
+        missing, samples = self.undirected
+        return [name for name in self.errors if name != CosineDistance.name or not (self.single or missing == samples)]
 
     def figures(self) -> list[Figure]:
         """One value per metric, and its quantiles; named by the metric alone if only one output has it."""
@@ -144,15 +155,26 @@ def _figures(columns: Sequence[_Column]) -> list[Figure]:
     if len(columns) > 1:
         for name in (name for name, each in EVALUATED.items() if not each.classes):
             joined = [column.joined(name) for column in counted if name in column.told]
-            figures += [_figure(name, torch.stack(joined).mean(0))] if joined else []
-        errors = torch.stack([column.part.weight * column.joined(column.part.metric) for column in counted]).sum(0)
+            figures += [_figure(name, torch.stack(joined).nanmean(0))] if joined else []
+        errors = torch.stack([column.part.weight * column.joined(column.part.metric).nan_to_num() for column in counted]).sum(0)
         figures.append(Figure(COMBINED, float(errors.mean()), stderr=standard_error(errors.numpy())))
     return figures + next((found for column in columns if (found := _compared(*column.answers))), [])
 
 
 def _figure(name: str, values: Tensor, *, prefix: str = "") -> Figure:
-    known, mean = EVALUATED[name], float(values.mean())
+    known, values = EVALUATED[name], values[~values.isnan()]
+    mean = float(values.mean())
     return Figure(prefix + known.figure, 1 - mean if known.agreement else mean, stderr=standard_error(values.numpy()))
+
+
+def _notes(columns: Sequence[_Column]) -> tuple[str, ...]:
+    """What the cosine leaves out."""
+    counts = [(column.part.output, *column.undirected) for column in columns if not column.single]
+    return tuple(
+        f"{missing} of {samples} samples have only zeros or infinities in output '{output}', so no direction: its cosine leaves them out"
+        for output, missing, samples in counts
+        if missing
+    )
 
 
 def _compared(before: Answers, after: Answers) -> list[Figure]:

@@ -44,12 +44,14 @@ class Evaluation:
         samples: number of samples.
         source: of the samples.
         caution: why errors on other data may be larger; empty if nothing suggests so.
+        notes: samples that a figure leaves out.
     """
 
     figures: tuple[Figure, ...]
     samples: int
     source: str
     caution: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Figure:
         """The metric called `name`.
@@ -78,7 +80,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object; values that are not finite are null."""
         rows = [{key: _finite(value) for key, value in row.items()} for row in self.frame().to_dict("records")]
-        said = {} if self.caution is None else {"caution": self.caution}
+        said: dict[str, Any] = {} if self.caution is None else {"caution": self.caution}
+        said |= {"notes": list(self.notes)} if self.notes else {}
         return {"samples": self.samples, "source": self.source, "figures": rows, **said}
 
 

@@ -38,6 +38,7 @@ class EvaluationFile(Struct):
     figures: list[FigureFacts]
     artifact: Text = ""
     caution: Text | None = None
+    notes: list[Text] = []
 
 
 def read_evaluation(path: Path) -> tuple[str, Evaluation]:
@@ -49,7 +50,7 @@ def read_evaluation(path: Path) -> tuple[str, Evaluation]:
     document = read_json(path, error=FormatError, absent=_REMEDY, remedy=_REMEDY)
     file = validated(document, EvaluationFile)
     figures = tuple(Figure(each.name, _number(each.quantized), each.reference, _number(each.stderr)) for each in file.figures)
-    return file.assignment, Evaluation(figures, file.samples, file.source, file.caution)
+    return file.assignment, Evaluation(figures, file.samples, file.source, file.caution, tuple(file.notes))
 
 
 def evaluation_beside(folder: Path, assignment: str) -> Evaluation | None:

@@ -158,6 +158,35 @@ def test_a_list_with_one_value_for_each_sample_is_compared_like_tensors_with_one
         assert "combined" in {figure.name for figure in found.figures}
 
 
+class Gated(nn.Module):
+    """One output is zero for samples whose first value is negative, and one has no values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        found = self.linear(x).abs()
+        return {"gated": found.where(x[:, :1] >= 0, 0.0), "plain": found, "empty": found[:, :0]}
+
+
+def test_samples_without_a_direction_are_left_out_of_the_cosine_and_counted() -> None:
+    before, after = Gated().eval(), changed(Gated()).eval()
+    found = mpq.evaluate(before, after, [X])
+    missing = int((X[:, 0] < 0).sum())
+    assert 0 < missing < 20
+    with torch.no_grad():
+        plain = torch.cosine_similarity(before(X)["plain"].double(), after(X)["plain"].double())
+    gated = plain[X[:, 0] >= 0]
+    assert found["gated.cosine_similarity"].quantized == pytest.approx(gated.mean().item(), rel=1e-6)
+    assert found["gated.cosine_similarity"].stderr == pytest.approx((gated.std() / len(gated) ** 0.5).item(), rel=1e-4)
+    assert found["cosine_similarity"].quantized == pytest.approx(plain.mean().item(), rel=1e-6)
+    told = "samples have only zeros or infinities in output 'gated', so no direction: its cosine leaves them out"
+    assert found.notes == (f"{missing} of 20 {told}",)
+    assert found.to_dict()["notes"] == list(found.notes)
+    assert not {name for name in (figure.name for figure in found.figures) if name.startswith("empty")}
+
+
 def test_batches_make_no_difference() -> None:
     whole, parts = (mpq.evaluate(mlp(), changed(mlp()), list(torch.split(X, size))) for size in (20, 3))
     for one, other in zip(whole.figures, parts.figures, strict=True):

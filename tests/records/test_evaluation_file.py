@@ -8,7 +8,7 @@ from mpq.errors import FormatError
 from mpq.records.evaluation import Evaluation, Figure
 from mpq.records.evaluation_file import evaluation_beside, read_evaluation
 
-FOUND = Evaluation((Figure("accuracy", 0.9, 0.95), Figure("kl_divergence", 0.01, stderr=0.001)), 64, "test.pt", "a caution")
+FOUND = Evaluation((Figure("accuracy", 0.9, 0.95), Figure("kl_divergence", 0.01, stderr=0.001)), 64, "test.pt", "a caution", ("a note",))
 
 
 def written(path: Path, assignment: str = "abc") -> Path:
@@ -18,7 +18,7 @@ def written(path: Path, assignment: str = "abc") -> Path:
 
 def test_what_was_printed_is_read_again(tmp_path: Path) -> None:
     assignment, found = read_evaluation(written(tmp_path / "a.evaluation.json"))
-    assert (assignment, found.samples, found.source, found.caution) == ("abc", 64, "test.pt", "a caution")
+    assert (assignment, found.samples, found.source, found.caution, found.notes) == ("abc", 64, "test.pt", "a caution", ("a note",))
     assert (found["accuracy"].quantized, found["accuracy"].reference) == (0.9, 0.95)
     assert math.isnan(found["accuracy"].stderr)
     assert found["kl_divergence"].stderr == 0.001

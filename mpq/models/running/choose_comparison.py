@@ -18,7 +18,7 @@ from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, UsageError
 from mpq.models.running.comparison import Comparison, Part, floor_of, spread
 from mpq.models.running.forward import Outputs, forward, named
-from mpq.models.running.metrics import KLDivergence, RelativeMSE
+from mpq.models.running.metrics import CosineDistance, KLDivergence, RelativeMSE, has_direction
 from mpq.models.running.output_kind import COMPLEX, OutputKind, kind_of
 from mpq.models.running.positions import finite, flat
 from mpq.shown import listed
@@ -26,6 +26,7 @@ from mpq.shown import listed
 INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
 """Outputs that heads are computed from, or that are computed from heads; also with "encoder_" or "decoder_" in front."""
 OVER_POSITIONS = ("start_logits", "end_logits")
+_BY_NORM = (RelativeMSE.name, CosineDistance.name)
 _SAMPLES = 256  # samples whose outputs give floors and spreads
 
 
@@ -52,8 +53,14 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
     batch = batches[0]
     returned = forward(module, batch)
     found = named(returned)
-    repeated = {} if outputs else _repeated(found, compared_by_default(found))
-    weights = _asked(found, outputs) if outputs else {name: 1.0 for name in compared_by_default(found) if name not in repeated}
+    empty = _empty(module, batches, found)
+    filled = {name: value for name, value in found.items() if name not in empty}
+    repeated = {} if outputs else _repeated(filled, compared_by_default(filled))
+    asked = _asked(found, outputs) if outputs else {name: 1.0 for name in compared_by_default(filled) if name not in repeated}
+    weights = {name: weight for name, weight in asked.items() if name in filled}
+    if not weights:
+        advice = f"choose others with --outputs ({', '.join(filled)})" if filled else "wrap the model to return an earlier tensor"
+        raise ModelError(f"{_emptiness(found, sorted(empty & set(asked or found)))}, so nothing can be compared: {advice}")
     _check_rows(found, weights, batch, asked=bool(outputs))
     several = len(weights) > 1
     kinds = {
@@ -63,9 +70,11 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
         for name in weights
     }
     parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
-    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(returned, {*weights, *repeated})
+    notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(
+        returned, {*weights, *repeated}, empty
+    )
     notes += [f"output '{name}' is the same tensor as '{first}', so it counts once" for name, first in repeated.items()]
-    if several or any(part.metric == RelativeMSE.name for part in parts):
+    if several or any(part.metric in _BY_NORM for part in parts):
         parts, more = _scaled(module, batches, parts, weights)
         notes += more
     return Chosen(Comparison(parts), tuple(notes))
@@ -94,6 +103,19 @@ def compared_by_default(found: Mapping[str, Tensor]) -> list[str]:
     rows = [name for name, tensor in found.items() if tensor.ndim] or list(found)
     heads = [name for name in rows if not _is_intermediate(name)]
     return heads or [name for name in rows if name == "last_hidden_state"] or rows
+
+
+def _empty(module: nn.Module, batches: Sequence[Batch], found: Mapping[str, Tensor]) -> set[str]:
+    """Outputs without values, such as [samples, 0]; one without rows, as where nothing is detected, only if it is so on other batches."""
+    empty = {name for name, tensor in found.items() if not tensor.numel()}
+    seen = batches[0].size
+    for batch in batches[1:] if any(len(found[name]) != batches[0].size for name in empty) else ():
+        if seen >= _SAMPLES:
+            break
+        others = named(forward(module, batch))
+        empty = {name for name in empty if name not in others or not others[name].numel()}
+        seen += batch.size
+    return empty
 
 
 def _repeated(found: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, str]:
@@ -179,14 +201,21 @@ def _reason(part: Part, kind: OutputKind, *, asked: bool) -> str:
     return f"metric {part.metric}{of}: {'as asked' if asked else kind.reason}"
 
 
-def _left_out(found: Outputs, names: Collection[str]) -> list[str]:
-    others = [name for name in found.names if name not in names]
+def _left_out(found: Outputs, names: Collection[str], empty: Collection[str]) -> list[str]:
+    others = [name for name in found.names if name not in names and name not in empty]
     notes = (
         [f"outputs not compared: {listed(others, 5)} (computed with the others, or no row per sample); --outputs chooses"] if others else []
     )
+    if empty:
+        notes.append(f"outputs not compared: {_emptiness(named(found), sorted(empty))}")
     if found.whole_numbers:
         notes.append(f"outputs not compared: {listed(found.whole_numbers, 5)} (whole numbers or booleans)")
     return notes
+
+
+def _emptiness(found: Mapping[str, Tensor], names: Sequence[str]) -> str:
+    """Outputs without values, with their shapes."""
+    return f"{listed([f'{name} {list(found[name].shape)}' for name in names], 5)} without values"
 
 
 def _scaled(
@@ -211,10 +240,13 @@ def _scaled(
         own, masks = [outputs[place] for outputs in seen], [batch.mask if part.mask else None for batch in used]
         if part.metric == RelativeMSE.name:
             part, note = _floored(part, own, masks)
-            notes += [*note, *_infinite(part, own)]
-            if len(parts) == 1 and not any(bool(finite(output).any()) for output in own):
-                how = "zero or infinite" if any(bool(output.any()) for output in own) else "zero"
-                raise ModelError(f"output '{part.output}' is {how} for every sample, so no error can be measured: give other data")
+            notes += note
+        elif part.metric == CosineDistance.name:
+            notes += _undirected(part, own, masks)
+        if part.metric in _BY_NORM:
+            notes += _infinite(part, own)
+            if len(parts) == 1:
+                _check_any(part, own)
         scale = spread(part.made(), own, masks) if len(parts) > 1 else 1.0
         made.append(replace(part, weight=weights[part.output] / scale if scale > 0 else 0.0))
     if len(parts) == 1:
@@ -234,12 +266,26 @@ def _shared(parts: Sequence[Part], weights: Mapping[str, float], notes: Sequence
     return made, [*notes, *more, *([f"{', '.join(silent)}: the same for all samples, so not compared"] if silent else [])]
 
 
+def _check_any(part: Part, outputs: Sequence[Tensor]) -> None:
+    if not any(bool(finite(output).any()) for output in outputs):
+        how = "zero or infinite" if any(bool(output.any()) for output in outputs) else "zero"
+        raise ModelError(f"output '{part.output}' is {how} for every sample, so no error can be measured: give other data")
+
+
 def _floored(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> tuple[Part, list[str]]:
     powers = torch.cat([finite(flat(output, mask)).double().square().sum(-1) for output, mask in zip(outputs, masks, strict=True)])
     floor = _rounded(floor_of(powers))
     below = int((powers < floor).sum())
     note = f"{below} of {len(powers)} samples have an output close to zero: relative errors divide by at least {floor:.3g} (squared norm)"
     return replace(part, floor=floor), [note] if below else []
+
+
+def _undirected(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | None]) -> list[str]:
+    """A note on samples that have no cosine."""
+    kept = torch.cat([has_direction(flat(output, mask)) for output, mask in zip(outputs, masks, strict=True)])
+    missing = int((~kept).sum())
+    told = f"{missing} of {len(kept)} samples have only zeros or infinities in output '{part.output}', so no direction"
+    return [f"{told}: their cosine distance counts as zero in every mean"] if missing else []
 
 
 def _infinite(part: Part, outputs: Sequence[Tensor]) -> list[str]:

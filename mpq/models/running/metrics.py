@@ -3,7 +3,7 @@
     kl_divergence   nats; KL(reference || quantized) over the last dimension, mean over the positions of a sample that count
     relative_mse    squared error over the reference's squared norm, per sample, mean over the outputs
     top1            share of positions whose arg max differs
-    cosine          1 - cosine similarity of a sample's outputs
+    cosine          1 - cosine similarity of a sample's outputs; zero if the reference's have no direction
 
 Metrics are prepared once per batch of the reference, so a measurement only processes its own outputs. If the batch has a mask, padding does
 not count (`data/masks.py`).
@@ -28,6 +28,7 @@ from mpq.models.running.positions import PIECE, finite, flat, kept_values, posit
 Outputs = Sequence[Tensor]
 Prepared = tuple[Any, ...]
 """Tensors with one row per sample, possibly in nested tuples."""
+_SMALLEST = 1e-150  # norm of outputs, of which float64 still holds the square
 SUPPRESSED = 1000.0  # nats below the largest logit of a row: such a class has probability zero in every dtype
 
 
@@ -211,7 +212,7 @@ class Top1Disagreement(Metric):
 
 
 class CosineDistance(Metric):
-    """1 - cosine similarity of all outputs of a sample."""
+    """1 - cosine similarity of all outputs of a sample; zero for samples whose reference is all zero or infinite, or empty."""
 
     name = "cosine"
 
@@ -225,7 +226,13 @@ class CosineDistance(Metric):
         (expected,), mask = _split(prepared)
         found = _alike(torch.cat([flat(output, mask) for output in outputs], -1), expected)
         found, expected = _without_infinities(found, expected)
-        return 1 - torch.nn.functional.cosine_similarity(expected.double(), found.double(), dim=-1)
+        distance = 1 - torch.nn.functional.cosine_similarity(expected.double(), found.double(), dim=-1, eps=_SMALLEST)
+        return torch.where(has_direction(expected) | ~distance.isfinite(), distance, 0.0)
+
+
+def has_direction(values: Tensor) -> Tensor:
+    """Whether each row of values [samples, values] has any but zeros and infinities, bool [samples]; only such rows have a cosine."""
+    return finite(values).any(-1)
 
 
 def _by_position(output: Tensor) -> Tensor:

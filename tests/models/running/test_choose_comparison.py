@@ -210,3 +210,33 @@ def test_infinite_values_that_masks_leave_are_named_and_count_in_no_error_floor_
     assert comparison.errors(prepared, forward(heads, BATCH)).tolist() == [0.0] * BATCH.size
     with pytest.raises(ModelError, match="output 'output' is zero or infinite for every sample"):
         choose_comparison(Heads(lambda x: torch.full_like(x, torch.inf)).eval(), [BATCH], metric="relative_mse")
+
+
+def test_outputs_without_values_are_left_out_and_named() -> None:
+    parts, notes = chosen(lambda x: {"aux": x[:, :0], "score": x[:, :4], "none": torch.zeros(0), "found": torch.zeros(0, 4)})
+    assert parts == [("score", "kl_divergence")]
+    assert "outputs not compared: aux [32, 0], found [0, 4], none [0] without values" in notes
+    assert "close to zero" not in notes
+    with pytest.raises(ModelError) as error:
+        chosen(lambda x: {"aux": x[:, :0], "score": x}, outputs=["aux"])
+    assert str(error.value) == "aux [32, 0] without values, so nothing can be compared: choose others with --outputs (score)"
+    with pytest.raises(ModelError, match=r"output \[32, 0\] without values, so nothing can be compared: wrap the model"):
+        chosen(lambda x: x[:, :0])
+
+
+def test_detections_that_only_the_first_batch_has_none_of_are_refused() -> None:
+    heads = Heads(lambda x: {"boxes": x[x[:, 0] > 0], "score": x}).eval()
+    with pytest.raises(ModelError, match=r"output 'boxes' has shape \[0, 6\] for 32 samples, so its rows are not samples"):
+        choose_comparison(heads, [Batch((-X.abs(),)), BATCH])
+
+
+def test_samples_without_a_direction_are_named_for_the_cosine() -> None:
+    def silent(x: Tensor) -> Tensor:
+        return x * (torch.arange(len(x)) >= 2)[:, None]
+
+    _, notes = chosen(silent, metric="cosine")
+    told = "2 of 32 samples have only zeros or infinities in output 'output', so no direction"
+    assert notes == f"metric cosine: as asked | {told}: their cosine distance counts as zero in every mean"
+    assert chosen(lambda x: x, metric="cosine")[1] == "metric cosine: as asked"
+    with pytest.raises(ModelError, match="output 'output' is zero for every sample, so no error can be measured: give other data"):
+        chosen(torch.zeros_like, metric="cosine")

@@ -6,7 +6,7 @@ from mpq.errors import UsageError
 from mpq.models.running import metrics
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.metric_registry import METRICS
-from mpq.models.running.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE
+from mpq.models.running.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE, has_direction
 from tests.models.small import inputs
 
 
@@ -98,7 +98,7 @@ def test_cosine_is_the_distance_of_all_outputs_together() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 50.0])
 def test_equal_outputs_have_no_error(name: str, scale: float) -> None:
     outputs = [scale * inputs(16, 5, 100)]
     found = errors(metric_named(name), outputs, outputs)
@@ -144,3 +144,12 @@ def test_values_that_are_infinite_in_both_models_count_in_no_error(metric: Relat
     torch.testing.assert_close(errors, torch.tensor([float(plain[0]), 0.0], dtype=torch.float64))
     assert not bool(torch.isfinite(metric.errors(prepared, [torch.zeros(2, 3)])).any())  # not infinite any more
     assert bool(torch.isnan(metric.errors(metric.prepare([reference * torch.nan]), [found])).all())
+
+
+def test_small_outputs_have_their_cosine_and_those_without_a_direction_none() -> None:
+    reference = torch.tensor([[1e-20, 0.0], [0.0, 0.0], [torch.inf, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    found = torch.tensor([[1e-20, 1e-20], [1.0, 2.0], [torch.inf, 3.0], [0.0, 0.0], [torch.inf, 0.0]])
+    expected = torch.tensor([1 - 0.5**0.5, 0.0, 0.0, 1.0, torch.nan], dtype=torch.float64)
+    torch.testing.assert_close(errors(CosineDistance(), [reference], [found]), expected, equal_nan=True, rtol=1e-12, atol=1e-15)
+    assert has_direction(reference).tolist() == [True, False, False, True, False]
+    assert errors(CosineDistance(), [torch.zeros(3, 0)], [torch.zeros(3, 0)]).tolist() == [0.0] * 3
