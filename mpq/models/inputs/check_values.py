@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch, is_integer
+from mpq.data.masks import IGNORED_LABEL
 from mpq.data.sparse import parts_of
 from mpq.errors import DataError
 from mpq.models.running.forward import forward, named
@@ -50,7 +51,10 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
     classes = fitting[0].shape[-1]
     for labels in (batch.labels for batch in batches if batch.labels is not None):
         if len(wrong := labels[out_of_range(labels, classes)]):
-            raise DataError(f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}")
+            raise DataError(
+                f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}; "
+                f"if it marks what has no label, put {IGNORED_LABEL} in its place"
+            )
 
 
 def _has_classes(name: str, output: Tensor, outputs: int) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
 from mpq.errors import ModelError, UsageError
 from mpq.models.sources.checkpoint_entries import WHOLE, Entry
+from mpq.models.sources.detect_kind import shard_remedy
 from mpq.models.sources.fit_checkpoint import Fit, fit_below, fits_of
 from mpq.shown import listed, shown, shown_bare
 
@@ -42,7 +44,8 @@ def choose_weights(
         raise ModelError(f"{what} has several sets of weights that match: {names}; choose one, for example --checkpoint-key {first}")
     complaint = f"{what} does not fit the module of {maker}"
     if not different:
-        raise ModelError(f"{complaint}: {_problem(max(found, key=lambda fit: fit.known))}; give the builder that made this checkpoint")
+        remedy = shard_remedy(Path(what)) or "give the builder that made this checkpoint"
+        raise ModelError(f"{complaint}: {_problem(max(found, key=lambda fit: fit.known))}; {remedy}")
     if different[0].left_out and not allow_unexpected:
         names = _listed(different[0].left_out, _SHOWN)
         raise ModelError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from mpq.files import PREFIX, first_bytes, open_file
 from mpq.limits import SAFETENSORS_HEADER_BYTES
 
 LOADABLE = "a torch.export archive, TorchScript, a state dict (.pt, .safetensors) or a Hugging Face directory"
+_SHARD = re.compile(r"-\d+-of-(\d+)\.(?:safetensors|bin|pt|pth)$")
 _DAMAGED = "is a truncated or damaged archive: save or download the model again"
 
 
@@ -32,7 +34,22 @@ def sniff(path: Path) -> str:
         return "torch"
     if _is_safetensors(start, path):
         return "safetensors"
+    if path.name.endswith(".index.json"):
+        raise ModelError(f"{path} lists the files of a checkpoint: {_whole_checkpoint(path)}")
     raise ModelError(f"{path} is {_foreign(start)}: mpq loads {LOADABLE}")
+
+
+def shard_remedy(path: Path) -> str | None:
+    """What to give instead of one file of a checkpoint in several, such as model-00001-of-00002.safetensors; None for other names."""
+    count = _SHARD.search(path.name)
+    return f"it is one of {int(count[1])} files of a checkpoint: {_whole_checkpoint(path)}" if count and int(count[1]) > 1 else None
+
+
+def _whole_checkpoint(path: Path) -> str:
+    folder = path.parent
+    if (folder / "config.json").is_file():
+        return f"give their folder, {folder.resolve() if folder == Path() else folder}"
+    return "join them into one .safetensors file, because their folder has no config.json"
 
 
 def _sniff_zip(path: Path) -> str:

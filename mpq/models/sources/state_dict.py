@@ -17,6 +17,7 @@ from mpq.errors import ModelError, UsageError
 from mpq.models.sources.adopt_dtypes import adopt_dtypes, refuse_lost_scales
 from mpq.models.sources.checkpoint_entries import Entry
 from mpq.models.sources.choose_weights import choose_weights, notes_on
+from mpq.models.sources.detect_kind import shard_remedy
 from mpq.models.sources.fit_checkpoint import load_fit
 from mpq.models.sources.inference_tensors import replace_inference_tensors
 
@@ -46,7 +47,8 @@ def build_module(entries: Sequence[Entry], reading: Reading, *, path: Path) -> t
         ModelError: if there is no factory, names or shapes do not match, or several sets of weights do.
     """
     if reading.factory is None:
-        raise ModelError(f"{path} holds weights without a module: add --builder package.module:callable, which builds the module")
+        remedy = shard_remedy(path) or "add --builder package.module:callable, which builds the module"
+        raise ModelError(f"{path} holds weights without a module: {remedy}")
     module = make_module(reading.factory)
     replace_inference_tensors(module)
     fit = choose_weights(entries, module, what=str(path), maker=reading.factory, key=reading.key, allow_unexpected=reading.allow_unexpected)

@@ -74,12 +74,13 @@ class Scores(nn.Module):
 X = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("wrong", [5, -1, 1000])
+@pytest.mark.parametrize("wrong", [5, -1, 255, 1000])
 def test_a_label_that_is_no_class_is_named_wherever_it_stands(wrong: int) -> None:
     batches = [Batch((X,), labels=torch.tensor([0, 1, 2, 3])), Batch((X,), labels=torch.tensor([4, -100, wrong, 0]))]
     with pytest.raises(DataError) as caught:
         check_labels(batches, model(Scores()))
-    assert str(caught.value) == f"label {wrong} is out of range: the model gives 5 classes, 0 to 4"
+    expected = f"label {wrong} is out of range: the model gives 5 classes, 0 to 4; if it marks what has no label, put -100 in its place"
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,5 +101,5 @@ def test_other_labels_are_left_alone(labels: Tensor | None, make: Any) -> None:
 
 def test_labels_of_positions_fit_the_output_of_their_shape() -> None:
     batch = Batch((X,), labels=torch.tensor([[0, 1], [2, 3], [4, 5], [-100, 0]]))
-    with pytest.raises(DataError, match=r"^label 5 is out of range: the model gives 5 classes, 0 to 4$"):
+    with pytest.raises(DataError, match=r"^label 5 is out of range: the model gives 5 classes, 0 to 4; "):
         check_labels([batch], model(Scores(lambda x: {"pooled": x[:, 0], "logits": x[:, None].expand(4, 2, 5)})))

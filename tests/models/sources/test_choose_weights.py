@@ -236,6 +236,17 @@ def test_a_real_mismatch_is_told_of_the_nearest_entry() -> None:
     assert "'3.weight' is [4, 8] in the file and [3, 8] in the module" in reason
 
 
+@pytest.mark.parametrize("factory", [PLAIN, None])
+def test_one_file_of_a_checkpoint_in_several_is_called_so(factory: str | None) -> None:
+    name = "model-00001-of-00002.pt"
+    torch.save({key: tensor for key, tensor in state().items() if not key.startswith("3.")}, name)
+    with pytest.raises(ModelError) as caught:
+        load_model(name, factory=factory)
+    problem = "holds weights without a module: " if factory is None else f"does not fit the module of {PLAIN}: missing: 3.weight, 3.bias; "
+    remedy = "join them into one .safetensors file, because their folder has no config.json"
+    assert str(caught.value) == f"{name} {problem}it is one of 2 files of a checkpoint: {remedy}"
+
+
 @pytest.mark.parametrize("options", [{"key": "model"}, {"allow_unexpected": True}])
 def test_options_of_state_dicts_are_refused_for_models_with_their_own_module(options: dict[str, Any]) -> None:
     torch.export.save(torch.export.export(plain().eval(), (torch.ones(2, 4),)), "m.pt2")

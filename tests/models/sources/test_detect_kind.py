@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mpq.errors import ModelError
-from mpq.models.sources.detect_kind import sniff
+from mpq.models.sources.detect_kind import shard_remedy, sniff
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +110,19 @@ def refusal_of_cut(name: str) -> str:
 def test_json_and_long_texts_are_texts() -> None:
     Path("a.json").write_text(json.dumps({"a": ["é"] * 5000}, ensure_ascii=False))
     assert refusal("a.json") == f"a.json is a text file and not a model: {LOADABLE}"
+
+
+def test_a_list_of_shards_and_a_shard_are_called_so_with_what_to_give_instead() -> None:
+    Path("parts").mkdir()
+    index = Path("parts/model.safetensors.index.json")
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    joined = "join them into one .safetensors file, because their folder has no config.json"
+    assert refusal(str(index)) == f"{index} lists the files of a checkpoint: {joined}"
+    shard = Path("parts/model-00001-of-00002.safetensors")
+    assert shard_remedy(shard) == f"it is one of 2 files of a checkpoint: {joined}"
+    Path("parts/config.json").write_text("{}")
+    assert refusal(str(index)) == f"{index} lists the files of a checkpoint: give their folder, parts"
+    assert shard_remedy(shard) == "it is one of 2 files of a checkpoint: give their folder, parts"
+    assert shard_remedy(Path("pytorch_model-00002-of-00003.bin")) == f"it is one of 3 files of a checkpoint: {joined}"
+    assert shard_remedy(Path("model-00001-of-00001.safetensors")) is None
+    assert shard_remedy(Path("model.safetensors")) is None
