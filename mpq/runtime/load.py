@@ -57,13 +57,16 @@ def load(
             call of the model, by fake quantization. False leaves them in floating point.
 
     Raises:
-        UsageError: if `dtype` is not a floating-point one, or the layers are to be packed in a model with integer activations.
+        UsageError: if `dtype` is not a floating-point one, `model` is no module, or the layers are to be packed in a model with integer
+            activations.
         FormatError: if the file is missing, damaged, or from a newer version.
         ModelError: if the source needs `model` and none was given.
         MismatchError: if `model` has other tensors than the artifact.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise UsageError(f"a model cannot compute in {dtype}: give a floating-point dtype, for example torch.bfloat16")
+    if model is not None and not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}, not a torch.nn.Module: give the module itself, or leave it out")
     path = Path(artifact)
     header = read_header(path)
     rounded = header.activations if activations else {}

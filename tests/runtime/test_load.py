@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mpq
-from mpq.errors import FormatError, MismatchError, ModelError
+from mpq.errors import FormatError, MismatchError, ModelError, UsageError
 from mpq.models.sources.load import load_model
 from mpq.tensors.packed import PackedTensor
 from tests.apply.making import expected_state, exported, in_memory, plan_of, same
@@ -221,3 +221,9 @@ def test_damaged_codes_are_refused_with_the_layer_and_the_file(tmp_path: Path, p
     reason = "its codes are damaged: a step of 0 and 255 classes of rows cannot be"
     layer = "0" if packed else "0.weight"
     assert str(error.value) == f"{path} is damaged (layer '{layer}': {reason}): run `mpq apply` again"
+
+
+def test_the_name_of_a_model_in_place_of_a_module_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        mpq.load(artifact(tmp_path), "model.pt")  # type: ignore[arg-type]
+    assert str(error.value) == "model is a str, not a torch.nn.Module: give the module itself, or leave it out"
