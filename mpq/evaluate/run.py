@@ -18,8 +18,9 @@ from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
+from mpq.models.running.logits import SUPPRESSED
 from mpq.models.running.metric_registry import COMBINED, EVALUATED
-from mpq.models.running.metrics import SUPPRESSED, CosineDistance, KLDivergence, has_direction
+from mpq.models.running.metrics import CosineDistance, KLDivergence, has_direction
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported

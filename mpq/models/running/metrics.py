@@ -23,13 +23,13 @@ from torch import Tensor
 
 from mpq.data.batch import Batch
 from mpq.errors import ModelError, NumericsError
-from mpq.models.running.positions import PIECE, finite, flat, kept_values, position_weights, random_signs
+from mpq.models.running.logits import allowed_classes, by_position, centred, cross, joined, parts_of
+from mpq.models.running.positions import finite, flat, kept_values, position_weights, random_signs
 
 Outputs = Sequence[Tensor]
 Prepared = tuple[Any, ...]
 """Tensors with one row per sample, possibly in nested tuples."""
 _SMALLEST = 1e-150  # norm of outputs, of which float64 still holds the square
-SUPPRESSED = 1000.0  # nats below the largest logit of a row: such a class has probability zero in every dtype
 
 
 class Metric(ABC):
@@ -88,19 +88,19 @@ class KLDivergence(Metric):
         If there is padding, also the weight of each position [samples, positions]; if classes are suppressed, also the allowed classes,
         bool [samples, positions, classes].
         """
-        output = _by_position(reference[0])
+        output = by_position(reference[0])
         weights = position_weights(output, reference[0], mask)
-        allowed = _joined([allowed_classes(self._logits(output[:, rows])) for rows in _parts(output)], output)
+        allowed = joined([allowed_classes(self._logits(output[:, rows])) for rows in parts_of(output)], output)
         if mask is not None and self.over_positions:
             allowed = mask.unsqueeze(1) if allowed is None else allowed & mask.unsqueeze(1)
         probabilities = torch.empty(output.shape, device=output.device)
         entropies = []
-        for rows in _parts(output):
+        for rows in parts_of(output):
             own = None if allowed is None else allowed.expand(output.shape)[:, rows]
-            logits = _centred(self._logits(output[:, rows]), own)
+            logits = centred(self._logits(output[:, rows]), own)
             found = torch.softmax(logits if own is None else logits.masked_fill(~own, -torch.inf), -1)
             probabilities[:, rows] = found
-            entropies.append(_cross(found, logits, own))
+            entropies.append(cross(found, logits, own))
         kept = probabilities, torch.cat(entropies, 1)
         return (*kept, *(extra for extra in (weights, allowed) if extra is not None))
 
@@ -108,20 +108,20 @@ class KLDivergence(Metric):
         """KL of each sample, averaged over the positions that count."""
         probabilities, negative_entropy = prepared[:2]
         weights, allowed = _extras(prepared[2:])
-        output = _by_position(outputs[0])
+        output = by_position(outputs[0])
         if output.shape != probabilities.shape:
             raise shape_error(outputs[0].shape, probabilities.shape)
         crossed = []
-        for rows in _parts(output):
+        for rows in parts_of(output):
             own = None if allowed is None else allowed.expand(output.shape)[:, rows]
-            crossed.append(_cross(probabilities[:, rows], _centred(self._logits(output[:, rows]), own), own))
+            crossed.append(cross(probabilities[:, rows], centred(self._logits(output[:, rows]), own), own))
         divergence = (negative_entropy - torch.cat(crossed, 1)).double()
         return divergence.mean(-1) if weights is None else (kept_values(divergence, weights > 0) * weights).sum(-1)
 
     def project(self, prepared: Prepared, outputs: Outputs, generator: torch.Generator) -> Tensor:
         """Random signs times the square root of the Fisher information, along the logits."""
         weights, allowed = _extras(prepared[2:])
-        logits = _centred(self._logits(_by_position(outputs[0])), allowed)
+        logits = centred(self._logits(by_position(outputs[0])), allowed)
         if not bool(torch.isfinite(logits).all()):
             raise NumericsError(
                 "the unquantized model gives NaN or infinity on the calibration data: check the data's scale and the weights"
@@ -235,51 +235,12 @@ def has_direction(values: Tensor) -> Tensor:
     return finite(values).any(-1)
 
 
-def _by_position(output: Tensor) -> Tensor:
-    """An output as [samples, positions, classes]."""
-    return output.reshape(len(output), -1, output.shape[-1])
-
-
-def _parts(output: Tensor) -> list[slice]:
-    """Positions of an output [samples, positions, classes] in parts of some megabytes: only they are in memory several times."""
-    step = max(1, PIECE // max(1, len(output) * output.shape[-1]))
-    return [slice(start, start + step) for start in range(0, output.shape[1], step)] or [slice(0, 0)]
-
-
-def _joined(parts: Sequence[Tensor | None], output: Tensor) -> Tensor | None:
-    """The allowed classes of all parts of an output; None if all are allowed everywhere."""
-    if all(part is None for part in parts):
-        return None
-    own = (output[:, rows] for rows in _parts(output))
-    return torch.cat([torch.ones_like(rows, dtype=torch.bool) if part is None else part for part, rows in zip(parts, own, strict=True)], 1)
-
-
-def allowed_classes(logits: Tensor) -> Tensor | None:
-    """Which classes are not suppressed, bool of the same shape; None if none is."""
-    allowed = logits > logits.amax(-1, keepdim=True) - SUPPRESSED
-    return None if bool(allowed.all()) or bool(logits.isnan().any()) else allowed
-
-
 def shape_error(found: Sequence[int], expected: Sequence[int]) -> ModelError:
     """The error for a quantized model whose output shape differs from the reference's."""
     return ModelError(
         f"an output's shape depends on its values ({list(expected)} in the reference, {list(found)} with quantized weights), so the two "
         "cannot be compared: choose outputs of fixed shape with --outputs, or give a metric of your own"
     )
-
-
-def _centred(logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """Logits minus their mean over the allowed classes, zero elsewhere: only differences matter, and the sums below lose fewer digits."""
-    if allowed is None:
-        return logits - logits.mean(-1, keepdim=True)
-    values = kept_values(logits, allowed)
-    return kept_values(values - values.sum(-1, keepdim=True) / allowed.sum(-1, keepdim=True), allowed)
-
-
-def _cross(probabilities: Tensor, logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """Expected log-probability [samples, positions]; both terms of the divergence use this, so equal outputs give exactly zero."""
-    total = torch.logsumexp(logits if allowed is None else logits.masked_fill(~allowed, -torch.inf), -1)
-    return torch.einsum("spc,spc->sp", probabilities, logits) - total
 
 
 def _extras(kept: Prepared) -> tuple[Tensor | None, Tensor | None]:

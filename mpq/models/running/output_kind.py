@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mpq.data.batch import is_integer
 from mpq.data.masks import IGNORED_LABEL
-from mpq.models.running.metrics import SUPPRESSED, allowed_classes
+from mpq.models.running.logits import SUPPRESSED, allowed_classes
 
 _TOLERANCE = 1e-3
 _ROWS = 1024  # rows, enough to decide

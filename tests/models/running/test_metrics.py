@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import UsageError
-from mpq.models.running import metrics
+from mpq.models.running import logits
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.metrics import CosineDistance, KLDivergence, Metric, RelativeMSE, has_direction
@@ -60,7 +60,7 @@ def test_a_few_positions_at_a_time_give_the_same_to_the_bit(
     metric = KLDivergence(over_positions=over_positions)
     expected = metric.prepare([reference], mask)
     errors = metric.errors(expected, [output])
-    monkeypatch.setattr(metrics, "PIECE", piece)
+    monkeypatch.setattr(logits, "PIECE", piece)
     found = metric.prepare([reference], mask)
     assert len(found) == len(expected)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
