@@ -216,9 +216,10 @@ def _make_watched() -> None:
 
     from mpq.data.dataset import data_from_batches
     from mpq.models.memory.store import Folder
-    from mpq.monitor.baseline import baseline_of, write_baseline
+    from mpq.monitor.baseline import baseline_of
     from mpq.monitor.log import append
     from mpq.monitor.watch import monitor
+    from mpq.records.baseline import write_baseline
     from mpq.recovery.training.checkpoints import Checkpoints
 
     model, samples = mlp(), torch.load("calibration.pt")

@@ -56,7 +56,8 @@ print(evaluation["accuracy"].quantized)
     "verify": 'found = mpq.verify("exported.pt2")\nprint(found.passed)',
     "monitor": """
 from pathlib import Path
-from mpq.monitor.baseline import baseline_of, write_baseline
+from mpq.monitor.baseline import baseline_of
+from mpq.records.baseline import write_baseline
 
 write_baseline(baseline_of(quantized, batches), Path("model.mpq.safetensors"))
 with mpq.monitor(quantized, "model.mpq.safetensors", sample=1.0) as watching:

@@ -33,7 +33,6 @@ _COMMANDS = (
     "export",
     "verify",
     "push",
-    "monitor",
     "show",
     "report",
     "diff",
@@ -41,9 +40,24 @@ _COMMANDS = (
     "schema",
     "demo",
 )
+_HELP = {"help_option_names": ["-h", "--help"]}
+_GROUPS = {
+    "monitor": (
+        "Watch a running model: has its data drifted from the calibration data?",
+        ("baseline", "check", "table", "dashboard"),
+    ),
+}
 
 
-class MpqGroup(TyperGroup):
+class Subcommands(TyperGroup):
+    """Commands below one name."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help`, which takes no value."""
+        return without_value(super().get_help_option(ctx))
+
+
+class MpqGroup(Subcommands):
     """Turns an MpqError into one line on stderr and its exit code."""
 
     def get_params(self, ctx: Any) -> Any:
@@ -51,9 +65,11 @@ class MpqGroup(TyperGroup):
         arrange("", found := super().get_params(ctx))
         return found
 
-    def get_help_option(self, ctx: Any) -> Any:
-        """`--help`, which takes no value."""
-        return without_value(super().get_help_option(ctx))
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names in the order of a way through; groups follow `verify`."""
+        names = [name for name in super().list_commands(ctx) if name not in _GROUPS]
+        place = names.index("verify") + 1
+        return [*names[:place], *_GROUPS, *names[place:]]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -121,7 +137,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_HELP,
 )
 
 
@@ -149,6 +165,12 @@ def root(
 for _name in _COMMANDS:
     _module = import_module(f"mpq.cli.{_name}")
     app.command(_name, cls=MpqCommand)(guarded(_module.command))
+for _group, (_help, _names) in _GROUPS.items():
+    _made = typer.Typer(cls=Subcommands, name=_group, help=_help, no_args_is_help=True, rich_markup_mode="markdown", context_settings=_HELP)
+    for _name in _names:
+        _module = import_module(f"mpq.cli.{_group}_{_name}")
+        _made.command(_name, cls=MpqCommand)(guarded(_module.command))
+    app.add_typer(_made)
 
 
 def main() -> None:

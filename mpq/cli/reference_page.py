@@ -26,8 +26,17 @@ def reference() -> str:
     root: Any = get_command(app)
     root.name = "mpq"
     parts = [_HEAD, _section("## mpq", "mpq [OPTIONS] COMMAND …", root)]
-    parts += [_section(f"## mpq {name}", _usage(name, command), command) for name, command in root.commands.items()]
+    parts += [_section(f"## mpq {name}", _usage(name, command), command) for name, command in commands_of(root)]
     return "\n".join(parts)
+
+
+def commands_of(group: Any) -> Iterator[tuple[str, Any]]:
+    """All commands with their names; those of a group within it are called "GROUP COMMAND"."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", each) for inner, each in commands_of(command))
+        else:
+            yield name, command
 
 
 def _usage(name: str, command: Any) -> str:

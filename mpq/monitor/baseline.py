@@ -1,126 +1,97 @@
-"""The sketches of calibration data that a running model is compared with, in a file next to its artifact: NAME.monitor.json."""
+"""Makes the baseline of a model: sketches of its calibration data, and how much they differ between samples."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any
 
 import torch
-from msgspec import Meta, Struct, to_builtins
 from torch import nn
 
 from mpq.data.batch import Batch
-from mpq.errors import FormatError, UsageError
-from mpq.files import check_version, write_text
+from mpq.errors import UsageError
+from mpq.evidence.drift import stability_index
 from mpq.monitor.observe import Observer
-from mpq.monitor.sketch import BINS, Sketch, sketch_in, stability_index
-from mpq.reading.documents import Document, read_json
-from mpq.reading.fields import Name, Size
-from mpq.reading.validate import validated
+from mpq.monitor.sessions import Session, as_module
+from mpq.progress import Advance
+from mpq.records.baseline import Baseline
+from mpq.records.sketch import Sketch
 
-VERSION = 1
-_ENDING = ".monitor.json"
-_REMEDY = "write it again, as docs/cookbook.md shows"
-
-
-class SketchFacts(Struct, omit_defaults=True):
-    """A sketch, see `sketch.py`."""
-
-    first: Annotated[int, Meta(ge=0, lt=BINS)]
-    counts: Annotated[list[Size], Meta(max_length=BINS)]
-    not_finite: Size
-    calls: Size
-    minimum: float | None = None
-    maximum: float | None = None
+_PARTS = 8  # of the data, each compared with all others
+_WATCHED = 8
 
 
-class BaselineFacts(Struct):
-    """The file."""
-
-    mpq_monitor: int
-    tensors: dict[Name, SketchFacts]
-    noise: dict[Name, float]
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Sketches of the calibration data.
+def baseline_of(
+    model: Any,
+    batches: Iterable[Batch],
+    layers: Iterable[str] | None = None,
+    *,
+    on_progress: Advance = lambda *_: None,
+    on_row: Callable[[dict[str, float | None]], None] = lambda _: None,
+) -> Baseline:
+    """The baseline of a model on calibration data. Data that the model was not trained on is best: on training data it is too certain.
 
     Args:
-        tensors: sketch by the name of a watched tensor.
-        noise: the stability index between two halves of the data, by name: the level without drift.
-    """
-
-    tensors: Mapping[str, Sketch]
-    noise: Mapping[str, float]
-
-
-def baseline_of(module: nn.Module, batches: Iterable[Batch], layers: Iterable[str] = ()) -> Baseline:
-    """The baseline of a model on calibration data.
-
-    Args:
-        module: the model in the form in which it will run.
+        model: the model in the form in which it will run: an `nn.Module`, or an ONNX Runtime session.
         batches: at least two.
-        layers: names of modules whose inputs are also watched.
+        layers: names of modules whose inputs are also watched; None for up to eight of those that hold weights, evenly spaced.
+        on_progress: called after each batch.
+        on_row: called with what each batch was like, see `monitor/table.py`.
 
     Raises:
         UsageError: if there are fewer than two batches.
     """
-    names = list(layers)
-    halves = (Observer(module, names), Observer(module, names))
-    number = 0
-    for batch in batches:
-        observer = halves[number % 2]
-        with torch.no_grad(), observer.hooked():
-            observer.see((batch.args, batch.kwargs), module(*batch.args, **batch.kwargs))
-        number += 1
-    if number < 2:
-        raise UsageError(f"{number} batches are too few for a baseline: give two or more, so that one half can be compared with the other")
-    first, second = (observer.sketches for observer in halves)
-    return Baseline(
-        {name: first[name].merged(second[name]) for name in first if name in second},
-        {name: stability_index(first[name], second[name]) for name in first if name in second},
-    )
+    module = as_module(model)
+    names = watchable(module) if layers is None else list(layers)
+    parts = [Observer(module, names) for _ in range(_PARTS)]
+    known = list(batches)
+    for number, batch in enumerate(known):
+        observer, inputs = parts[number % _PARTS], (batch.args, batch.kwargs)
+        with torch.no_grad(), observer.hooked(inputs):
+            observer.see(inputs, module(*batch.args, **batch.kwargs))
+        on_row(observer.row)
+        on_progress(number + 1, len(known), "")
+    return joined([observer.sketches for observer in parts[: len(known)]])
 
 
-def baseline_path(artifact: Path) -> Path:
-    """The path of the baseline of an artifact."""
-    return artifact if artifact.name.endswith(_ENDING) else artifact.with_name(artifact.name + _ENDING)
-
-
-def write_baseline(baseline: Baseline, artifact: Path) -> Path:
-    """Write a baseline next to an artifact; returns the file."""
-    tensors = {name: sketch.to_dict() for name, sketch in baseline.tensors.items()}
-    record = {"mpq_monitor": VERSION, "tensors": tensors, "noise": dict(baseline.noise)}
-    path = baseline_path(artifact)
-    write_text(path, json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n")
-    return path
-
-
-def read_baseline(artifact: Path) -> Baseline:
-    """The baseline of an artifact, or in the given file.
+def joined(parts: list[Mapping[str, Sketch]]) -> Baseline:
+    """The baseline of data of which each part was sketched.
 
     Raises:
-        FormatError: if there is none, or it is damaged or from a newer version.
+        UsageError: if there are fewer than two parts.
     """
-    path = baseline_path(artifact)
-    document = read_json(path, error=FormatError, absent="mpq.monitor.baseline writes it", remedy=_REMEDY)
-    version = document.value.get("mpq_monitor") if isinstance(document.value, dict) else None
-    check_version(version, supported=VERSION, path=path, kind="a baseline")
-    facts = validated(document, BaselineFacts)
-    check_sketches(document, facts.tensors, remedy=_REMEDY)
-    return Baseline({name: sketch_in(to_builtins(sketch)) for name, sketch in facts.tensors.items()}, facts.noise)
+    if len(parts) < 2:
+        raise UsageError(
+            f"{len(parts)} batches are too few for a baseline: give two or more, so that one part can be compared with the others"
+        )
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    found = {name: [part[name] for part in parts] for name in names}
+    return Baseline({name: reduce(Sketch.merged, found[name]) for name in names}, {name: _noise(found[name]) for name in names})
 
 
-def check_sketches(document: Document, tensors: Mapping[str, SketchFacts], *, remedy: str) -> None:
-    """Refuse sketches under the key `tensors` that have too many bins.
+def watchable(module: nn.Module) -> list[str]:
+    """Names of up to eight innermost modules that hold matrices, evenly spaced; none in programs, whose modules are not called."""
+    if isinstance(module, (torch.jit.ScriptModule, Session)) or hasattr(module, "graph"):
+        return []
+    found = [
+        name
+        for name, each in module.named_modules()
+        if name and not any(each.children()) and not isinstance(each, nn.Embedding) and _holds_matrix(each)
+    ]
+    steps = min(_WATCHED, len(found))
+    return [found[round(step * (len(found) - 1) / max(1, steps - 1))] for step in range(steps)]
 
-    Raises:
-        MpqError: of the document's error type, naming the first one.
-    """
-    for name, sketch in tensors.items():
-        if sketch.first + len(sketch.counts) > BINS:
-            raise document.refuse(f"its sketch has more than {BINS} bins; {remedy}", "tensors", name)
+
+def _holds_matrix(module: Any) -> bool:
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return any(tensor.ndim > 1 for tensor in tensors)
+
+
+def _noise(parts: list[Sketch]) -> float:
+    """The mean stability index between each part and the others, for one sample: see `Baseline.noise`."""
+    total = 0.0
+    for place, part in enumerate(parts):
+        others = reduce(Sketch.merged, [*parts[:place], *parts[place + 1 :]])
+        total += stability_index(others, part) / (1 / max(1, part.samples) + 1 / max(1, others.samples))
+    return total / len(parts)

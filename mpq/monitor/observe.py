@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from mpq.errors import UsageError
 from mpq.models.running.forward import main_output
-from mpq.monitor.sketch import Sketch
+from mpq.records.baseline import ENTROPY, INPUT, MARGIN, OUTPUT
+from mpq.records.sketch import Sketch
 
-INPUT, OUTPUT, ENTROPY, MARGIN = "input", "output", "output entropy", "output margin"
-_ROWS = 1024  # rows of an output for which entropy and margin are computed
+PREDICTION = "prediction"
+"""The column of a row with the class that the first sample's last logits choose."""
+_MOST = 4096  # values of a tensor that are examined
+_ROWS = 64  # rows of an output for which entropy and margin are computed
 
 
 class Observer:
-    """Adds observed tensors to `sketches`.
+    """Adds observed tensors to `sketches`; `row` has what one call was like.
 
     Args:
-        module: the model.
+        module: the model; None if only its inputs and outputs can be seen.
         layers: names of its modules whose inputs are watched; unknown names are ignored.
 
     Raises:
         UsageError: if there are such modules in a TorchScript program, which calls no hooks inside.
     """
 
-    def __init__(self, module: nn.Module, layers: Iterable[str] = ()) -> None:
-        known = dict(module.named_modules())
+    def __init__(self, module: nn.Module | None, layers: Iterable[str] = ()) -> None:
+        known = {} if module is None else dict(module.named_modules())
         self._watched = {name: known[name] for name in layers if name in known and name}
         if self._watched and isinstance(module, torch.jit.ScriptModule):
             raise UsageError("layers inside a TorchScript program cannot be watched: leave `layers` out, or load the model as a module")
         self.sketches: dict[str, Sketch] = {}
+        self.row: dict[str, float | None] = {}
+        self._samples = 1
 
     @contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Within the `with`, hooks on the watched modules."""
-        handles = self.attach()
+    def hooked(self, inputs: Any) -> Iterator[None]:
+        """Within the `with`, hooks on the watched modules for a call with these inputs."""
+        handles = self.attach(inputs)
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def attach(self) -> list[Any]:
-        """Attach hooks to the watched modules; the caller removes them."""
+    def attach(self, inputs: Any) -> list[Any]:
+        """Attach hooks to the watched modules for a call with these inputs; the caller removes them."""
+        self._samples, self.row = samples_in(inputs), {}
         return [
             module.register_forward_pre_hook(lambda _, args, name=name: self._add(f"{name}.input", args))
             for name, module in self._watched.items()
@@ -55,27 +63,58 @@ class Observer:
 
     def see(self, inputs: Any, result: Any) -> None:
         """Add the inputs of the model and its main output."""
+        self._samples = samples_in(inputs)
         self._add(INPUT, inputs)
-        output = _first_float(main_output(result)[1])
+        output = first_float(main_output(result)[1])
         if output is None:
             return
-        self._sketch(OUTPUT).add(output)
+        self._count(OUTPUT, output)
         if output.ndim > 1 and output.shape[-1] > 1:
-            rows = output.detach().reshape(-1, output.shape[-1])
-            rows = rows[:: -(-len(rows) // _ROWS)].float()
-            chances = rows.log_softmax(-1)
-            best = chances.exp().topk(2, dim=-1).values
-            self._sketch(ENTROPY).add(-(chances.exp() * chances.nan_to_num(neginf=0.0)).sum(-1))
-            self._sketch(MARGIN).add(best[:, 0] - best[:, 1])
+            entropy, margin = certainty(output)
+            self._count(ENTROPY, entropy)
+            self._count(MARGIN, margin)
+            self.row[PREDICTION] = int(output.detach()[0].reshape(-1, output.shape[-1])[-1].argmax())
 
     def _add(self, name: str, values: Any) -> None:
-        tensor = _first_float(values)
+        tensor = first_float(values)
         if tensor is not None:
-            self._sketch(name).add(tensor)
+            self._count(name, tensor)
 
-    def _sketch(self, name: str) -> Sketch:
-        return self.sketches.setdefault(name, Sketch())
+    def _count(self, name: str, tensor: Tensor) -> None:
+        values = some(tensor).numpy()
+        self.sketches.setdefault(name, Sketch()).add(values, samples=self._samples)
+        with np.errstate(all="ignore"):
+            facts = {"mean": float(values.mean()), "deviation": float(values.std())}
+        self.row |= {f"{name} {kind}": value if math.isfinite(value) else None for kind, value in facts.items()}
 
 
-def _first_float(values: Any) -> Tensor | None:
+def samples_in(inputs: Any) -> int:
+    """The number of samples of a call: the leading dimension of its first tensor."""
+    first = next((leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim), None)
+    return 1 if first is None else len(first)
+
+
+def some(tensor: Tensor) -> Tensor:
+    """Up to 4,096 values of a tensor as float32 on the CPU, evenly spaced by a step without a common divisor with any dimension.
+
+    So every channel has its share, whatever the shape.
+    """
+    flat = tensor.detach().reshape(-1)
+    step = -(-len(flat) // _MOST)
+    while step > 1 and math.gcd(step, len(flat)) > 1:
+        step += 1
+    return flat[:: max(1, step)].to(torch.float32).cpu()
+
+
+def certainty(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy in nats, and difference of the two largest probabilities, of up to 64 evenly spaced rows of logits [..., classes]."""
+    rows = output.detach().reshape(-1, output.shape[-1])
+    logarithms = rows[:: max(1, -(-len(rows) // _ROWS))].float().log_softmax(-1)
+    chances = logarithms.exp()
+    best = chances.topk(2, dim=-1).values
+    return -(chances * logarithms.nan_to_num(neginf=0.0)).sum(-1), best[:, 0] - best[:, 1]
+
+
+def first_float(values: Any) -> Tensor | None:
+    """The first floating-point tensor inside, None if there is none."""
     return next((leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor) and torch.is_floating_point(leaf)), None)

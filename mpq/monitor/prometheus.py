@@ -7,45 +7,36 @@ from typing import Any
 
 from mpq.distribution import install
 from mpq.errors import UsageError
-from mpq.monitor.sketch import stability_index
+from mpq.monitor.values import KINDS, values
 from mpq.monitor.watch import Monitor
 
 
 class Metrics:
     """A collector: `prometheus_client.REGISTRY.register(Metrics(monitor))`.
 
+    Args:
+        monitor: whose values are read.
+        labels: of every metric, for example {"model": "resnet20"}, so that one process can have several monitors.
+
     Raises:
         UsageError: if prometheus-client is not installed.
     """
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, labels: dict[str, str] | None = None) -> None:
         try:
             from prometheus_client import core
         except ImportError as error:
             raise UsageError(f"prometheus_client is not installed here: {install('prometheus')}") from error
-        self._core, self._monitor = core, monitor
+        self._core, self._monitor, self._labels = core, monitor, labels or {}
 
     def collect(self) -> Iterator[Any]:
         """The current metrics."""
-        monitor, core = self._monitor, self._core
-        yield core.CounterMetricFamily("mpq_calls", "Calls of the model.", value=monitor.calls)
-        yield core.CounterMetricFamily("mpq_sampled_calls", "Calls that were sketched.", value=monitor.sampled)
-        drift = core.GaugeMetricFamily("mpq_stability_index", "Population stability index against the baseline.", labels=["tensor"])
-        beyond = core.GaugeMetricFamily("mpq_beyond_range", "Share of values beyond the calibrated range.", labels=["tensor"])
-        broken = core.CounterMetricFamily("mpq_not_finite", "Values that are not finite.", labels=["tensor"])
-        for name, found in list(monitor.sketches.items()):
-            broken.add_metric([name], found.not_finite)
-            wanted = monitor.baseline.tensors.get(name)
-            if wanted is not None:
-                drift.add_metric([name], stability_index(wanted, found))
-                beyond.add_metric([name], found.beyond(wanted))
-        yield from (drift, beyond, broken)
-        yield core.GaugeMetricFamily("mpq_alarms", "Number of drift alarms.", value=len(monitor.alarms()))
-        if monitor.divergence.count:
-            yield core.CounterMetricFamily(
-                "mpq_shadowed_calls", "Calls that were also run through the reference.", value=monitor.divergence.count
-            )
-            yield core.GaugeMetricFamily(
-                "mpq_kl_divergence", "Mean KL divergence from the reference, in nats.", value=monitor.divergence.mean
-            )
-            yield core.GaugeMetricFamily("mpq_agreement", "Mean top-1 agreement with the reference.", value=monitor.agreement.mean)
+        families: dict[str, Any] = {}
+        for point in values(self._monitor):
+            labels = {**self._labels, **point.labels}
+            if point.name not in families:
+                kind, text = KINDS[point.name]
+                made = self._core.CounterMetricFamily if kind == "counter" else self._core.GaugeMetricFamily
+                families[point.name] = made(point.name, text, labels=list(labels))
+            families[point.name].add_metric(list(labels.values()), point.value)
+        yield from families.values()

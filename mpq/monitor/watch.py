@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from mpq.errors import UsageError
+from mpq.evidence.drift import Alarm, alarms, shadow_alarms
+from mpq.evidence.running_mean import RunningMean
 from mpq.models.running.forward import main_output
-from mpq.monitor.alarms import Alarm, alarms, shadow_alarms
-from mpq.monitor.baseline import Baseline, read_baseline
-from mpq.monitor.bounds import RunningMean
-from mpq.monitor.observe import Observer
+from mpq.monitor.observe import Observer, first_float
+from mpq.monitor.reservoir import Reservoir
+from mpq.monitor.sessions import Session, as_module
+from mpq.records.baseline import Baseline, read_baseline
+from mpq.records.sketch import Sketch
 
+ROWS = 256
+"""Calls whose rows are kept until the next `restart`."""
 _MOST_KL = 1.0  # nats; a larger divergence of one call counts as this
 
 
@@ -32,6 +39,7 @@ class Monitor:
         shadow: the share of calls that are also run through `reference`.
         reference: the unquantized model.
         limits: of the means over the calls that the reference runs, by name.
+        keep: number of sampled calls whose inputs are kept.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class Monitor:
         shadow: float,
         reference: nn.Module | None,
         limits: dict[str, float | None],
+        keep: int,
     ) -> None:
         self.baseline, self.limits = baseline, limits
         self._observer, self._reference, self._draw = observer, reference, draw
@@ -52,19 +61,26 @@ class Monitor:
         self._inner: list[Any] | None = None
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
-        self._hooks = [  # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
+        self.rows: Reservoir[dict[str, float | None]] = Reservoir(ROWS, draw)
+        self.kept: Reservoir[tuple[Any, Any]] = Reservoir(keep, draw)
+        self._hooks: list[Any] = [  # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
             nn.Module.register_forward_pre_hook(module, self._before, with_kwargs=True),
             nn.Module.register_forward_hook(module, self._after, with_kwargs=True, always_call=True),
         ]
+        if isinstance(module, Session):
+            module.attach()
+            self._hooks.append(module)
 
     @property
-    def sketches(self) -> dict[str, Any]:
+    def sketches(self) -> dict[str, Sketch]:
         """The sketches since the last `restart`, by the name of the tensor."""
         return self._observer.sketches
 
     def restart(self) -> None:
         """Start new sketches, so that current drift is not hidden by earlier normal values."""
         self._observer.sketches = {}
+        self.rows.clear()
+        self.kept.clear()
 
     def alarms(self) -> list[Alarm]:
         """Alarms since the last `restart`. The means are over all calls, and checking often raises no false alarms about them."""
@@ -85,7 +101,7 @@ class Monitor:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.calls += 1
         if self._inner is None and self._draw.random() < self._sample:  # another thread may be in a sampled call
-            self._inner = self._observer.attach()
+            self._inner = self._observer.attach((args, kwargs))
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         inner, self._inner = self._inner, None
@@ -96,8 +112,17 @@ class Monitor:
         if inner is not None:
             self.sampled += 1
             self._observer.see((args, kwargs), result)
+            self._keep((args, kwargs))
         if self._reference is not None and self._draw.random() < self._shadow:
             self._compare(args, kwargs, result)
+
+    def _keep(self, inputs: Any) -> None:
+        place = self.rows.next_place()
+        if place is not None:
+            self.rows.put(place, {"time": time.time(), **self._observer.row})
+        place = self.kept.next_place()
+        if place is not None:
+            self.kept.put(place, pytree.tree_map(_copy, inputs))
 
     def _compare(self, args: Any, kwargs: Any, result: Any) -> None:
         assert self._reference is not None
@@ -111,38 +136,43 @@ class Monitor:
 
 
 def monitor(
-    module: nn.Module,
+    model: Any,
     baseline: Baseline | Path | str,
     *,
     sample: float = 0.01,
     shadow: float = 0.0,
-    reference: nn.Module | None = None,
+    reference: Any = None,
     layers: Iterable[str] | None = None,
     most_kl: float | None = None,
     least_agreement: float | None = None,
+    keep: int = 0,
     seed: int = 0,
 ) -> Monitor:
     """Watch a share of the calls of a running model; the memory does not grow with the number of calls.
 
     Args:
-        module: the model; only two hooks are added.
+        model: an `nn.Module`, to which only two hooks are added, or an `onnxruntime.InferenceSession`, whose layers are not seen.
         baseline: the sketches of its calibration data, or the artifact with the baseline next to it.
         sample: the share of calls that are sketched.
         shadow: the share of calls that are also run through the reference.
-        reference: the unquantized model, needed for `shadow`.
+        reference: the unquantized model, needed for `shadow`; it is called with the same inputs.
         layers: names of modules whose inputs are also sketched; None uses those of the baseline.
         most_kl: limit for the mean KL divergence from the reference, for example twice the plan's held-out error.
         least_agreement: limit for the mean top-1 agreement with it.
+        keep: number of sampled calls whose inputs are kept in memory and written next to the log, for `mpq monitor recalibrate`.
         seed: seed of the choice of calls.
 
     Raises:
-        UsageError: if a share is not between 0 and 1, or `shadow` has no reference.
+        UsageError: if a share is not between 0 and 1, `shadow` has no reference, or the model is neither a module nor a session.
         FormatError: if the baseline is missing or damaged.
     """
     _check_share("sample", sample)
     _check_share("shadow", shadow)
     if shadow and reference is None:
         raise UsageError(f"shadow={shadow:g} needs the unquantized model: give reference=")
+    if keep < 0:
+        raise UsageError(f"keep={keep} is not a number of calls: give 0 or more")
+    module = as_module(model)
     known = baseline if isinstance(baseline, Baseline) else read_baseline(Path(baseline))
     watched = [name.removesuffix(".input") for name in known.tensors if name.endswith(".input")] if layers is None else layers
     return Monitor(
@@ -152,14 +182,19 @@ def monitor(
         random.Random(seed),
         sample=sample,
         shadow=shadow,
-        reference=reference,
+        reference=None if reference is None else as_module(reference),
         limits={"most_kl": most_kl, "least_agreement": least_agreement},
+        keep=keep,
     )
 
 
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
+
+
 def _rows(result: Any) -> Tensor | None:
-    output = main_output(result)[1]
-    return output.detach().float().reshape(-1, output.shape[-1]) if isinstance(output, Tensor) and output.ndim > 1 else None
+    output = first_float(main_output(result)[1])
+    return None if output is None or output.ndim < 2 else output.detach().float().reshape(-1, output.shape[-1])
 
 
 def _check_share(name: str, share: float) -> None:

@@ -2,8 +2,10 @@ import errno
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from mpq.cli import main
+from mpq.cli.reference_page import commands_of
 from mpq.distribution import VERSION
 from mpq.errors import MpqError, UsageError
 from tests.cli.typed import done, typed
@@ -17,7 +19,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert done("--version").out == f"mpq {VERSION}\n"
 
 
-@pytest.mark.parametrize("name", main._COMMANDS)
+@pytest.mark.parametrize("name", [name for name, _ in commands_of(get_command(main.app))])
 def test_every_command_has_help_with_an_example(name: str) -> None:
     told = done(f"{name} --help").out
     assert f"mpq {name}" in told

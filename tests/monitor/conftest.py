@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.batch import Batch
-from mpq.monitor.baseline import Baseline, baseline_of
+from mpq.monitor.baseline import baseline_of
+from mpq.records.baseline import Baseline
 
 
 def model() -> nn.Sequential:

@@ -1,28 +1,33 @@
-from pathlib import Path
-
 import pytest
 import torch
+from torch import nn
 
 from mpq.data.batch import Batch
-from mpq.errors import FormatError, UsageError
-from mpq.monitor.baseline import Baseline, baseline_of, baseline_path, read_baseline, write_baseline
-from tests.monitor.conftest import model
+from mpq.errors import UsageError
+from mpq.monitor.baseline import baseline_of, watchable
+from mpq.records.baseline import Baseline
+from tests.monitor.conftest import data, model
 
 
 def test_the_baseline_has_a_sketch_of_each_watched_tensor(baseline: Baseline) -> None:
     assert set(baseline.tensors) == {"input", "0.input", "2.input", "output", "output entropy", "output margin"}
     assert baseline.tensors["input"].values == 60 * 8 * 16
-    assert max(baseline.noise.values()) < 0.25
+    assert {sketch.samples for sketch in baseline.tensors.values()} == {60 * 8}
 
 
-def test_a_baseline_reads_back(baseline: Baseline, tmp_path: Path) -> None:
-    artifact = tmp_path / "model.mpq.safetensors"
-    path = write_baseline(baseline, artifact)
-    assert path == tmp_path / "model.mpq.safetensors.monitor.json" == baseline_path(path)
-    assert read_baseline(artifact) == baseline
-    path.write_text(path.read_text().replace('"first":', '"first":9', 1))
-    with pytest.raises(FormatError):
-        read_baseline(artifact)
+def test_the_noise_is_that_of_one_sample_whatever_the_batches() -> None:
+    """Independent values: the expected index between n and m samples is (bins - 1) / values of a sample x (1/n + 1/m)."""
+    found = [baseline_of(model(), [Batch((x,)) for x in torch.split(torch.cat(data(0)), size)]).noise["input"] for size in (1, 4, 16)]
+    assert max(found) < 1.5 * min(found)
+    bins = int((baseline_of(model(), [Batch((x,)) for x in data(0)]).tensors["input"].counts > 0).sum())
+    assert bins / 16 * 0.5 < min(found) < bins / 16 * 1.5
+
+
+def test_up_to_eight_modules_with_matrices_are_watched() -> None:
+    deep = nn.Sequential(nn.Embedding(4, 4), *(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(20)))
+    assert watchable(deep) == [f"{number}.0" for number in (1, 4, 6, 9, 12, 15, 17, 20)]
+    assert watchable(model()) == ["0", "2"]
+    assert watchable(nn.ReLU()) == []
 
 
 def test_one_batch_is_too_few() -> None:

@@ -1,13 +1,14 @@
 from pathlib import Path
 
-import pytest
+import torch
 from typer.testing import CliRunner
 
 from mpq.cli.main import app
-from mpq.errors import FormatError
-from mpq.monitor.baseline import Baseline, write_baseline
-from mpq.monitor.log import alarms_of, append, read_last
+from mpq.evidence.drift import alarms_of
+from mpq.monitor.log import append
 from mpq.monitor.watch import monitor
+from mpq.records.baseline import Baseline, write_baseline
+from mpq.records.monitor_log import read_last
 from tests.monitor.conftest import data, model, run
 
 
@@ -29,12 +30,14 @@ def test_a_log_is_judged_on_the_command_line(baseline: Baseline, tmp_path: Path)
     done = CliRunner().invoke(app, ["monitor", "check", str(log), "--against", str(artifact)])
     assert done.exit_code == 1
     assert done.stdout.startswith(f"FAIL  {log}: drift in '0.input': stability index ")
-    unknown = CliRunner().invoke(app, ["monitor", "watch", str(log), "--against", str(artifact)])
-    assert (unknown.exit_code, unknown.stderr) == (2, "mpq: 'watch' is not an action of mpq monitor: write check\n")
 
 
-def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"other": 1}\n')
-    with pytest.raises(FormatError, match="log"):
-        read_last(path)
+def test_kept_inputs_are_written_next_to_the_log(baseline: Baseline, tmp_path: Path) -> None:
+    module, inputs = model(), data(1, calls=30)
+    with monitor(module, baseline, sample=1.0, keep=4) as watching:
+        run(module, inputs)
+        append(watching, tmp_path / "log.jsonl")
+        assert watching.kept.items == []
+    kept = torch.load(tmp_path / "log.samples.pt", weights_only=True)
+    assert read_last(tmp_path / "log.jsonl").kept == len(kept) == 4
+    assert all(any(torch.equal(call[0], x) for x in inputs) for call in kept)

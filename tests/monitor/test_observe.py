@@ -1,29 +1,50 @@
+import math
+
 import pytest
 import torch
 
-from mpq.monitor.observe import Observer
+from mpq.monitor.observe import Observer, certainty, samples_in, some
 from tests.monitor.conftest import model
 
 
 def test_entropy_and_margin_are_those_of_the_answer() -> None:
+    entropy, margin = certainty(torch.tensor([[0.0, 0.0], [20.0, 0.0], [-torch.inf, 0.0]]))
+    assert entropy.tolist() == pytest.approx([math.log(2), 0.0, 0.0], abs=1e-6)
+    assert margin.tolist() == pytest.approx([0.0, 1.0, 1.0])
     observer = Observer(model())
     observer.see((torch.ones(2, 3),), torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
-    entropy, margin = observer.sketches["output entropy"], observer.sketches["output margin"]
-    assert [entropy.minimum, entropy.maximum] == pytest.approx([0.0, 0.6931472], abs=1e-6)
-    assert [margin.minimum, margin.maximum] == pytest.approx([0.0, 1.0])
+    assert observer.sketches["output entropy"].values == 2
+    assert observer.sketches["output margin"].maximum == pytest.approx(1.0)
 
 
 def test_hooks_are_there_within_the_calls_alone() -> None:
     module = model()
     observer = Observer(module, ["2", "nowhere"])
-    with observer.hooked():
-        module(torch.ones(1, 16))
-    module(torch.ones(1, 16))
+    inputs = torch.ones(3, 16)
+    with observer.hooked((inputs,)):
+        module(inputs)
+    module(inputs)
     assert list(observer.sketches) == ["2.input"]
-    assert observer.sketches["2.input"].calls == 1
+    assert (observer.sketches["2.input"].values, observer.sketches["2.input"].samples) == (48, 3)
 
 
 def test_whole_numbers_are_not_sketched() -> None:
     observer = Observer(model())
     observer.see((torch.ones(2, 3, dtype=torch.int64),), torch.ones(3))
     assert list(observer.sketches) == ["output"]
+    assert observer.sketches["output"].samples == 2
+
+
+def test_samples_are_the_rows_of_the_first_tensor() -> None:
+    assert samples_in(((), {"scale": torch.tensor(2.0), "x": torch.ones(5, 3)})) == 5
+    assert samples_in((3,)) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 288), (4, 3, 64, 64), (100_000,), (1, 4096)])
+def test_a_part_of_a_large_tensor_has_every_channel_alike(shape: tuple[int, ...]) -> None:
+    channels = torch.arange(shape[-1]).expand(shape)
+    found = some(channels)
+    assert min(4096, math.prod(shape)) * 0.4 <= len(found) <= 4096
+    if shape[-1] <= 1024:
+        counts = found.long().bincount(minlength=shape[-1])
+        assert counts.max() - counts.min() <= 1

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mpq.errors import UsageError
-from mpq.monitor.alarms import Alarm
-from mpq.monitor.baseline import Baseline
+from mpq.evidence.drift import Alarm
 from mpq.monitor.watch import monitor
+from mpq.records.baseline import Baseline
 from tests.models.small import saved_and_loaded
 from tests.monitor.conftest import data, model, run
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from mpq.data.batch import Batch
-from mpq.monitor.baseline import baseline_of, write_baseline
+from mpq.monitor.baseline import baseline_of
 from mpq.monitor.log import append
 from mpq.monitor.watch import monitor
+from mpq.records.baseline import write_baseline
 from tests.cli.typed import done, refused, typed
 from tests.monitor.conftest import data, model, run
 
@@ -38,7 +39,6 @@ def test_a_log_like_the_calibration_data_passes_and_another_fails(watched: Path)
 
 
 def test_what_is_missing_or_unknown_is_one_line(watched: Path) -> None:
-    assert refused("monitor watch log.jsonl --against m.mpq.safetensors", 2) == "'watch' is not an action of mpq monitor: write check"
     assert (
         refused(LINE.replace("log.jsonl", "none.jsonl"), 3)
         == "cannot read none.jsonl: No such file or directory; name a log of `mpq.monitor`"

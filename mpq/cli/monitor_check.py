@@ -1,4 +1,4 @@
-"""`mpq monitor`: has the data of a running model drifted from its calibration data?"""
+"""`mpq monitor check`: has the data of a running model drifted from its calibration data?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import typer
 
 from mpq.cli.console import print_json, print_lines
 from mpq.cli.options import Json
-from mpq.errors import UsageError
 
 
 def command(
-    action: Annotated[str, typer.Argument(metavar="check", help="check: judge the last line of a log.")],
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="What `mpq.monitor.log.append` wrote.")],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="What `mpq.monitor.log.append` wrote; its last line is judged.")],
     against: Annotated[
         Path, typer.Option("--against", metavar="ARTIFACT", help="The baseline, or the artifact with the baseline next to it.")
     ],
@@ -24,10 +22,9 @@ def command(
 
     Example: mpq monitor check log.jsonl --against model.mpq.safetensors
     """
-    if action != "check":
-        raise UsageError(f"'{action}' is not an action of mpq monitor: write check")
-    from mpq.monitor.baseline import read_baseline
-    from mpq.monitor.log import alarms_of, read_last
+    from mpq.evidence.drift import alarms_of
+    from mpq.records.baseline import read_baseline
+    from mpq.records.monitor_log import read_last
 
     line, baseline = read_last(log), read_baseline(against)
     found = alarms_of(line, baseline)

@@ -1,0 +1,86 @@
+"""`mpq monitor baseline`: sketches the data that a running model is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpq.cli.console import print_json, print_lines, progress, say
+from mpq.cli.find_inputs import check_output, read_data, reopen_model
+from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeqLen, TextField, Trust
+from mpq.config import DataSettings
+from mpq.errors import FormatError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What `mpq apply` wrote; the baseline is written next to it.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="FILE", help="Inputs, best of data that the model was not trained on; read like `--calib`.")
+    ],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", metavar="NAME", help="Watch the input of this module. [default: up to 8 that hold weights, evenly spaced]"),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="MODEL", help="The model that the artifact was made from, if it has moved.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="FILE", help="Also write what each sample is like as a Parquet table; see `mpq monitor table`."),
+    ] = None,
+    seq_len: SeqLen = None,
+    num_samples: NumSamples = None,
+    batch_size: BatchSize = None,
+    mask: Mask = None,
+    batch_axis: BatchAxis = None,
+    text_field: TextField = None,
+    factory: Factory = None,
+    trust: Trust = False,
+    json: Json = False,
+) -> None:
+    """Sketch the values inside a quantized model on your data, for `mpq.monitor` to compare with: less than 1 kB for each tensor.
+
+    Example: mpq monitor baseline model.mpq.safetensors --data calibration.pt
+    """
+    from mpq.monitor.baseline import baseline_of
+    from mpq.monitor.log import columns_of
+    from mpq.monitor.table import write_table
+    from mpq.records.artifact_files import read_header
+    from mpq.records.baseline import baseline_path, write_baseline
+
+    if not artifact.exists():
+        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
+    for output in (baseline_path(artifact), table):
+        if output is not None:
+            check_output(output, inputs=(artifact, reference, data))
+    settings = DataSettings(
+        seq_len=seq_len, num_samples=num_samples, batch_size=batch_size, mask=mask, batch_axis=batch_axis, text_field=text_field
+    )
+    model = reopen_model(read_header(artifact).model, artifact, given=reference, factory=factory, trust=trust)
+    samples = read_data(data, model, settings)
+    say(f"data: {samples.description}")
+    rows: list[dict[str, float | None]] = []
+    with progress("baseline") as advance:
+        batches = (samples if table is None else samples.rebatch(samples.fixed_batch or 1)).batches
+        found = baseline_of(_quantized(artifact, model.module), batches, layer, on_progress=advance, on_row=rows.append)
+    path = write_baseline(found, artifact)
+    if table is not None:
+        write_table(columns_of(rows), table)
+    if json:
+        print_json({"baseline": str(path), "bytes": path.stat().st_size, "tensors": list(found.tensors)})
+    else:
+        print_lines([f"{path}: {path.stat().st_size:,} bytes, {len(found.tensors)} tensors: {', '.join(found.tensors)}"])
+
+
+def _quantized(artifact: Path, module: nn.Module) -> nn.Module:
+    """The quantized model; the weights of `module` are overwritten if the artifact needs it."""
+    from mpq.records.artifact_files import read_header
+    from mpq.records.stands_alone import stands_alone
+    from mpq.runtime.load import load
+
+    return load(artifact) if stands_alone(read_header(artifact), artifact) else load(artifact, module)

@@ -1,0 +1,110 @@
+"""Drift alarms: compares sketches of a running model with its baseline, and the answers of a reference with the model's own.
+
+Two sketches of one tensor are compared by the population stability index, the sum over bins of (p - q) ln(p / q). Each bin is smoothed by
+half a value, so that empty bins have little weight if few values were seen. The limit has two parts: what the samples seen so far explain,
+and a share of how much single samples differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpq.evidence.running_mean import RunningMean
+from mpq.records.baseline import ENTROPY, MARGIN, Baseline
+from mpq.records.monitor_log import Line
+from mpq.records.sketch import Sketch, sketch_in
+
+DRIFTED = 0.25
+"""A stability index that counts as drift for every tensor, beyond what few samples explain."""
+BEYOND = 0.01
+"""A share of values beyond the calibrated range that is reported, beyond what few samples explain."""
+ALPHA = 0.001
+"""The chance that the bounds of a shadowed mean are ever wrong while nothing has changed."""
+FEWEST = 50
+"""Samples that a tensor is judged by."""
+_LEAST = 0.01  # smaller stability indices are never reported, however little samples differ
+_SHARE = 0.2  # of how much single samples differ
+_NOISE = 5.0  # times the expected stability index of so many samples
+_CERTAIN = 2.0  # times the limit, for the certainty of answers, which is higher on data that the model was trained on
+_STRANGE = 3.0  # samples of which every value may be beyond the calibrated range
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One alarm: its kind ("drift", "range", "not finite", "kl", "agreement"), the tensor, the value and its limit."""
+
+    kind: str
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def line(self) -> str:
+        """The alarm in one line."""
+        words = {
+            "drift": "stability index",
+            "range": "share of values beyond the calibrated range",
+            "not finite": "values that are not finite",
+            "kl": "lower bound of the KL divergence from the reference",
+            "agreement": "upper bound of the top-1 agreement with the reference",
+        }
+        return f"{self.kind} in '{self.name}': {words[self.kind]} {self.value:.3g}, limit {self.limit:.3g}"
+
+
+def alarms(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Alarm]:
+    """Alarms for tensors, in their order. With fewer than 50 samples, only values that are not finite are reported."""
+    for name, found in sketches.items():
+        wanted = baseline.tensors.get(name)
+        if found.not_finite and not (wanted and wanted.not_finite):
+            yield Alarm("not finite", name, found.not_finite, 0)
+        if wanted is None or found.samples < FEWEST:
+            continue
+        index, limit = stability_index(wanted, found), drift_limit(baseline, name, found.samples)
+        if index > limit:
+            yield Alarm("drift", name, index, limit)
+        beyond, most = found.beyond(wanted), BEYOND + _STRANGE / found.samples
+        if beyond > most and name not in (ENTROPY, MARGIN):  # no values that a range clips
+            yield Alarm("range", name, beyond, most)
+
+
+def drift_limit(baseline: Baseline, name: str, samples: int) -> float:
+    """The stability index from which on so many samples count as drifted.
+
+    A tensor that pools many values of a sample differs little between samples, so its limit is lower than the customary 0.25.
+    """
+    noise, known = baseline.noise.get(name, 0.0), max(1, baseline.tensors[name].samples)
+    limit = min(DRIFTED, max(_LEAST, _SHARE * noise)) + _NOISE * noise * (1 / samples + 1 / known)
+    return _CERTAIN * limit if name in (ENTROPY, MARGIN) else limit
+
+
+def shadow_alarms(
+    divergence: RunningMean, agreement: RunningMean, *, most_kl: float | None = None, least_agreement: float | None = None
+) -> Iterator[Alarm]:
+    """Alarms for means over shadowed calls that exceed their limits; the bounds are valid no matter how often you check."""
+    low, _ = divergence.bounds(ALPHA)
+    if most_kl is not None and low > most_kl:
+        yield Alarm("kl", "output", low, most_kl)
+    _, high = agreement.bounds(ALPHA)
+    if least_agreement is not None and high < least_agreement:
+        yield Alarm("agreement", "output", high, least_agreement)
+
+
+def alarms_of(line: Line, baseline: Baseline) -> list[Alarm]:
+    """The alarms at the time when a line of a log was written."""
+    sketches = {name: sketch_in(sketch) for name, sketch in line.tensors.items()}
+    divergence, agreement = (RunningMean(each.most, each.count, each.total, each.spread) for each in (line.divergence, line.agreement))
+    shadowed = shadow_alarms(divergence, agreement, most_kl=line.most_kl, least_agreement=line.least_agreement)
+    return [*alarms(baseline, sketches), *shadowed]
+
+
+def stability_index(wanted: Sketch, found: Sketch) -> float:
+    """The population stability index of two sketches; 0 if either is empty."""
+    if not wanted.values or not found.values:
+        return 0.0
+    used = (wanted.counts + found.counts) > 0
+    first, second = wanted.counts[used] + 0.5, found.counts[used] + 0.5
+    p, q = first / first.sum(), second / second.sum()
+    return float(((p - q) * np.log(p / q)).sum())

@@ -1,0 +1,73 @@
+"""The values of a monitor as metrics, for every exporter. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mpq.evidence.drift import ALPHA, Alarm, drift_limit, stability_index
+
+if TYPE_CHECKING:
+    from mpq.evidence.running_mean import RunningMean
+    from mpq.monitor.watch import Monitor
+
+KINDS: dict[str, tuple[Literal["counter", "gauge"], str]] = {
+    "mpq_calls": ("counter", "Calls of the model."),
+    "mpq_sampled_calls": ("counter", "Calls that were sketched."),
+    "mpq_stability_index": ("gauge", "Population stability index against the baseline, by tensor."),
+    "mpq_stability_limit": ("gauge", "The stability index from which on a tensor has drifted, for as many samples as were seen."),
+    "mpq_beyond_range": ("gauge", "Share of values beyond the calibrated range, by tensor."),
+    "mpq_not_finite": ("counter", "Values that are not finite, by tensor."),
+    "mpq_alarms": ("gauge", "Number of alarms, by kind."),
+    "mpq_shadowed_calls": ("counter", "Calls that were also run through the reference."),
+    "mpq_kl_divergence": ("gauge", "Mean KL divergence from the reference in nats, and its bounds."),
+    "mpq_agreement": ("gauge", "Mean top-1 agreement with the reference, and its bounds."),
+}
+"""Kind and meaning of each metric by name."""
+ALARMS = ("drift", "range", "not finite", "kl", "agreement")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value now.
+
+    Args:
+        name: of the metric, one of `KINDS`.
+        value: of the metric.
+        labels: what it is of, for example {"tensor": "output"}.
+    """
+
+    name: str
+    value: float
+    labels: dict[str, str]
+
+
+def values(monitor: Monitor) -> Iterator[Point]:
+    """All current values; those of shadowed calls only once there are some."""
+    yield Point("mpq_calls", monitor.calls, {})
+    yield Point("mpq_sampled_calls", monitor.sampled, {})
+    for name, found in list(monitor.sketches.items()):
+        of = {"tensor": name}
+        yield Point("mpq_not_finite", found.not_finite, of)
+        wanted = monitor.baseline.tensors.get(name)
+        if wanted is not None and found.samples:
+            yield Point("mpq_stability_index", stability_index(wanted, found), of)
+            yield Point("mpq_stability_limit", drift_limit(monitor.baseline, name, found.samples), of)
+            yield Point("mpq_beyond_range", found.beyond(wanted), of)
+    yield from _alarms(monitor.alarms())
+    if monitor.divergence.count:
+        yield Point("mpq_shadowed_calls", monitor.divergence.count, {})
+        yield from _mean("mpq_kl_divergence", monitor.divergence)
+        yield from _mean("mpq_agreement", monitor.agreement)
+
+
+def _alarms(found: list[Alarm]) -> Iterator[Point]:
+    for kind in ALARMS:
+        yield Point("mpq_alarms", sum(alarm.kind == kind for alarm in found), {"kind": kind})
+
+
+def _mean(name: str, mean: RunningMean) -> Iterator[Point]:
+    low, high = mean.bounds(ALPHA)
+    for label, value in (("lower", low), ("mean", mean.mean), ("upper", high)):
+        yield Point(name, value, {"bound": label})

@@ -1,0 +1,27 @@
+import pytest
+
+from mpq.monitor.values import KINDS
+from mpq.monitor.watch import monitor
+from mpq.records.baseline import Baseline
+from tests.monitor.conftest import data, model, run
+
+
+def test_opentelemetry_collects_the_values(baseline: Baseline) -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.metrics")
+    from mpq.monitor.opentelemetry import observe
+
+    reader = pytest.importorskip("opentelemetry.sdk.metrics.export").InMemoryMetricReader()
+    provider = sdk.MeterProvider(metric_readers=[reader])
+    module = model()
+    with monitor(module, baseline, sample=1.0, shadow=1.0, reference=model()) as watching:
+        observe(watching, provider.get_meter("test"), attributes={"model": "small"})
+        run(module, data(1))
+        collected = reader.get_metrics_data()
+    provider.shutdown()
+    found = {metric.name: metric for part in collected.resource_metrics for scope in part.scope_metrics for metric in scope.metrics}
+    assert set(found) == {name.replace("_", ".", 1) for name in KINDS}
+    (calls,) = found["mpq.calls"].data.data_points
+    assert (calls.value, dict(calls.attributes)) == (60, {"model": "small"})
+    assert found["mpq.calls"].data.is_monotonic
+    tensors = {point.attributes["tensor"] for point in found["mpq.stability_index"].data.data_points}
+    assert tensors == set(baseline.tensors)

@@ -1,0 +1,45 @@
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mpq.records.sketch import BINS, Sketch, SketchFacts, sketch_in
+
+
+def sketched(*arrays: Any) -> Sketch:
+    found = Sketch()
+    for array in arrays:
+        found.add(np.asarray(array, dtype=np.float32))
+    return found
+
+
+def normal(seed: int) -> Any:
+    return np.random.default_rng(seed).normal(size=4000)
+
+
+def test_values_are_counted_by_sign_and_half_octave() -> None:
+    found = sketched([1.0, 1.9, 2.0, -1.0, 0.0, 1e-9, 1e9, np.nan, -np.inf])
+    middle = BINS // 2
+    assert [found.counts[middle + place] for place in (-33, 0, 33, 34, 35, 64)] == [1, 2, 1, 1, 1, 1]
+    assert (found.values, found.not_finite, found.samples) == (7, 2, 1)
+    assert (found.minimum, found.maximum) == (-1.0, 1e9)
+
+
+def test_a_record_reads_back_and_takes_less_than_a_kilobyte() -> None:
+    found = sketched(*(normal(seed) for seed in range(50)))
+    text = json.dumps(found.to_dict())
+    assert sketch_in(msgspec.json.decode(text, type=SketchFacts)) == found
+    assert len(text) < 1000
+    assert sketch_in(msgspec.convert(Sketch().to_dict(), SketchFacts)) == Sketch()
+
+
+def test_values_beyond_a_range_are_a_share() -> None:
+    seen = sketched([-1.0, 0.5, 3.0])
+    assert sketched([1.0, 2.0, 8.0, -8.0]).beyond(seen) == 0.5
+    assert sketched([1.0]).beyond(Sketch()) == 0.0
+
+
+def test_two_sketches_join() -> None:
+    first, second = normal(0), 3 * normal(1)
+    assert sketched(first).merged(sketched(second)) == sketched(first, second)
