@@ -51,10 +51,11 @@ def command(
     elif markdown:
         sys.stdout.write(_markdown(found, old, str(new)))
     else:
-        _print(found, old, str(new))
+        print_diff(found, old, str(new))
 
 
-def _print(found: PlanDiff, old: str, new: str) -> None:
+def print_diff(found: PlanDiff, old: str, new: str) -> None:
+    """Print what changed between two plans of these names."""
     print_table(["", old, new, "change"], [[f.name, _number(f.before), _number(f.after), _difference(f)] for f in found.figures])
     if found.layers:
         print_lines([""])

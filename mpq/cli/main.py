@@ -44,7 +44,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 _GROUPS = {
     "monitor": (
         "Watch a running model: has its data drifted from the calibration data?",
-        ("baseline", "check", "table", "dashboard"),
+        ("baseline", "check", "recalibrate", "table", "dashboard"),
     ),
 }
 

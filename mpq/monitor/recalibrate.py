@@ -1,0 +1,119 @@
+"""Adds drifted samples to the calibration data, analyzes the model on both, and searches the budget of a plan again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpq.analyze.run import analyze
+from mpq.config import AnalysisSettings, SearchSettings
+from mpq.data.dataset import Data
+from mpq.errors import FormatError, UsageError
+from mpq.evaluate.plan_measurer import PlanMeasurer
+from mpq.files import atomic_write
+from mpq.models.running.metric_registry import METRICS
+from mpq.models.sources.loaded import LoadedModel
+from mpq.records.monitor_log import read_last, samples_path
+from mpq.records.plan import Plan
+from mpq.records.sensitivity import Sensitivity
+from mpq.records.sensitivity_header import SensitivityHeader
+from mpq.search.result import SearchResult
+from mpq.search.run import search
+from mpq.search.storage import open_storage
+
+
+def kept_samples(log: Path) -> list[Any]:
+    """The inputs of calls that the last line of a log kept.
+
+    Raises:
+        UsageError: if it kept none.
+        FormatError: if their file is missing or damaged.
+    """
+    line, path = read_last(log), samples_path(log)
+    if not line.kept:
+        raise UsageError(f"{log} has no samples: watch the model with `mpq.monitor(…, keep=64)`, then append to the log again")
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch has many
+        raise FormatError(f"cannot read {path}, the samples of {log.name}: watch the model again with keep=") from error
+    if not isinstance(found, list) or len(found) != line.kept:
+        raise FormatError(f"{path} does not have the {line.kept} samples of the last line of {log.name}: watch the model again with keep=")
+    return found
+
+
+def write_joined(data: Data, kept: list[Any], path: Path) -> None:
+    """Write the inputs of the calibration data and of the kept calls to a file for `mpq analyze --calib`; labels are left out.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save([*_contents(data), *kept], buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def recalibrate(
+    model: LoadedModel,
+    data: Data,
+    table: Sensitivity,
+    plan: Plan,
+    *,
+    output: Path,
+    reading: dict[str, object],
+    trials: int | None = None,
+    progress: bool = False,
+) -> SearchResult:
+    """The best plan within the budget of `plan` on other data, with the settings of the analysis behind it.
+
+    Args:
+        model: the unquantized model.
+        data: calibration data with drifted samples.
+        table: the analysis of the plan.
+        plan: its budget, pins and ties are kept.
+        output: path of the new analysis.
+        reading: how the data was read.
+        trials: number of plans to measure; None uses the default.
+        progress: show the progress of both stages.
+
+    Raises:
+        UsageError: if the plan has no budget.
+        MpqError: any error of the two stages.
+    """
+    if plan.budget is None:
+        raise UsageError("the plan has no budget to search again: make one with `mpq search --budget`")
+    found = analyze(model, data, settings=settings_of(table.header), output=output, reading=reading, progress=progress)
+    chosen = SearchSettings(pins={name: plan.layers[name] for name in plan.pinned}, ties=plan.ties)
+    if trials is not None:
+        chosen = replace(chosen, trials=trials)
+    if chosen.trials == 0:
+        return search(found, plan.budget, settings=chosen)
+    stored = replace(chosen, storage=open_storage(None, beside=output))
+    return search(found, plan.budget, measurer=PlanMeasurer(model, data, found), settings=stored, progress=progress)
+
+
+def settings_of(header: SensitivityHeader) -> AnalysisSettings:
+    """The settings that repeat an analysis, on its own layers, schemes, quantizer, method and outputs."""
+    schemes = dict.fromkeys(str(scheme) for each in header.candidates.values() for scheme in each)
+    metric = str(header.settings["metric"])
+    outputs = [each for each in header.settings.get("outputs") or () if each.get("weight", 1.0) > 0]
+    return AnalysisSettings(
+        candidates=tuple(schemes),
+        targets=tuple(layer.name for layer in header.layers),
+        metric=metric if metric in METRICS else "auto",
+        outputs=tuple(f"{each['output']}={each.get('weight', 1.0):g}" for each in outputs) if len(outputs) > 1 else (),
+        quantizer=str(header.settings["quantizer"]),
+        method=str(header.settings["method"]),
+        held_out=float(header.data.get("held_out", AnalysisSettings().held_out)),
+        seed=int(header.data.get("seed", 0)),
+    )
+
+
+def _contents(data: Data) -> Iterator[Any]:
+    for batch in data.batches:
+        yield batch.kwargs or (batch.args[0] if len(batch.args) == 1 else batch.args)

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from mpq.data.dataset import data_from_batches
+from mpq.errors import FormatError, UsageError
+from mpq.files import journal_line
+from mpq.monitor.recalibrate import kept_samples, write_joined
+from tests.records.test_monitor_log import LINE
+
+
+def test_samples_are_those_of_the_last_line(tmp_path: Path) -> None:
+    log, samples = tmp_path / "log.jsonl", tmp_path / "log.samples.pt"
+    log.write_bytes(journal_line({**LINE, "kept": 2}))
+    with pytest.raises(FormatError, match=r"cannot read .*log\.samples\.pt, the samples of log\.jsonl"):
+        kept_samples(log)
+    torch.save([(torch.ones(1, 3),)], samples)
+    with pytest.raises(FormatError, match=r"does not have the 2 samples of the last line of log\.jsonl"):
+        kept_samples(log)
+    torch.save([(torch.ones(1, 3),), (torch.zeros(1, 3),)], samples)
+    assert [int(call[0].sum()) for call in kept_samples(log)] == [3, 0]
+    log.write_bytes(journal_line(LINE))
+    with pytest.raises(UsageError, match="has no samples: watch the model with"):
+        kept_samples(log)
+
+
+def test_joined_data_has_the_inputs_of_both(tmp_path: Path) -> None:
+    data = data_from_batches([torch.zeros(2, 3), torch.ones(1, 3)])
+    write_joined(data, [(torch.full((1, 3), 2.0),)], tmp_path / "joined.pt")
+    found = torch.load(tmp_path / "joined.pt", weights_only=True)
+    assert [int((call[0] if isinstance(call, tuple) else call)[0, 0]) for call in found] == [0, 1, 2]
+    words = data_from_batches([{"ids": torch.ones(2, 3, dtype=torch.int64)}])
+    write_joined(words, [], tmp_path / "joined.pt")
+    assert [list(call) for call in torch.load(tmp_path / "joined.pt", weights_only=True)] == [["ids"]]
