@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A sensitivity file, a plan, or an artifact; or the earlier of two plans.")] = Path(
-        "plan.yaml"
-    ),
+    file: Annotated[
+        Path, typer.Argument(help="A sensitivity file, a plan, an artifact, or the log of a monitor; or the earlier of two plans.")
+    ] = Path("plan.yaml"),
     new: Annotated[Path | None, typer.Argument(help="The plan to report, compared with the first one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: FILE.report.html next to the file]")] = None,
     sensitivity: Annotated[
@@ -50,6 +50,13 @@ def command(
             "*.limit.json next to the file, if it matches]",
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ARTIFACT",
+            help="The baseline of a log, or the artifact with the baseline next to it. [default: the only baseline next to the log]",
+        ),
+    ] = None,
     png: Annotated[
         bool, typer.Option("--png", help=f"Also write the main plots as PNG next to the HTML; needs {requirement('png')}.")
     ] = False,
@@ -61,11 +68,21 @@ def command(
 
     With two plans, the page is about the second one and says what changed since the first.
 
+    The page of a monitor's log shows what has drifted and since when.
+
     Example: mpq report plan.yaml
     """
     from mpq.files import write_text
+    from mpq.records.monitor_log import is_monitor_log
     from mpq.report.render import render
 
+    if is_monitor_log(file):
+        if new or sensitivity or evaluation or png:
+            raise UsageError(f"{file} is the log of a monitor: give only --against, --output and --json with it")
+        _report_log(file, against, output, json=json)
+        return
+    if against is not None:
+        raise UsageError(f"--against only affects the log of a monitor, and {file} is none: leave it out")
     shown = new or file
     subject = _with_limits(_with_evaluation(subject_of(shown, sensitivity), shown, evaluation), shown, limit)
     if new is not None:
@@ -85,6 +102,22 @@ def command(
         return
     print_lines([f"{path}: {path.stat().st_size:,} bytes" for path in (target, *pictures)])
     say("open it in a browser; it loads nothing from anywhere")
+
+
+def _report_log(log: Path, against: Path | None, output: Path | None, *, json: bool) -> None:
+    from mpq.files import write_text
+    from mpq.records.baseline import baseline_beside, read_baseline
+    from mpq.records.monitor_log import read_lines
+    from mpq.report.watched import render_log
+
+    target = output or log.with_name(f"{log.stem}.report.html")
+    known = against or baseline_beside(log)
+    check_output(target, inputs=(log, known))
+    write_text(target, render_log(log.name, list(read_lines(log)), read_baseline(known)))
+    if json:
+        print_json({"output": str(target), "bytes": target.stat().st_size, "pictures": []})
+    else:
+        print_lines([f"{target}: {target.stat().st_size:,} bytes"])
 
 
 def _plan(file: Path) -> Plan:

@@ -31,11 +31,16 @@ _FOOTNOTE = "<!-- footnote -->"
 
 def render(subject: Subject) -> str:
     """The report as one HTML document."""
-    page = _environment().get_template("report.html.j2").render(_context(subject))
+    return with_footnote(environment().get_template("report.html.j2").render(_context(subject)))
+
+
+def with_footnote(page: str) -> str:
+    """The page, with the note on characters that are shown in place of others, if there are any."""
     return page.replace(_FOOTNOTE, f'<p class="footnote">{ZERO_NOTE}</p>' if ZERO_MARK in page else "")
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("mpq.report"),
         autoescape=True,

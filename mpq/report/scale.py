@@ -57,6 +57,11 @@ def decade_ticks(scale: Scale) -> list[Tick]:
     return tens + [Tick(scale(m * 10.0**e), f"{m * 10.0**e:g}" if few else "") for e, m in between]
 
 
+def path_through(points: Iterable[tuple[float, float]]) -> str:
+    """The path of a line through points."""
+    return "".join(f"{'L' if number else 'M'}{x:g} {y:g}" for number, (x, y) in enumerate(points))
+
+
 def log_range(values: Iterable[float], *, decades: float = 6, margin: float = 1.25) -> tuple[float, float]:
     """The positive range of `values`, slightly widened, limited to a number of powers of ten below its maximum."""
     positive = [value for value in values if value > 0 and math.isfinite(value)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mpq.records.recovery_lines import Evaluated
 from mpq.report.frontier_plot import NARROW, WIDE, Frame
-from mpq.report.scale import Scale, Tick, decade_ticks, log_range
+from mpq.report.scale import Scale, Tick, decade_ticks, log_range, path_through
 
 _TICKS = 5
 
@@ -50,11 +50,7 @@ def training_plot(lines: Sequence[Evaluated], name: str) -> TrainingPlot | None:
     best = min(lines, key=lambda line: line.aside)
     x_ticks = [Tick(across(step), f"{step:,}") for step in _round_steps(last)]
     place = across(best.step), scale(max(best.aside, scale.low))
-    return TrainingPlot(frame, x_ticks, decade_ticks(scale), _path(loss), _path(aside), place)
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "".join(f"{'L' if number else 'M'}{x:g} {y:g}" for number, (x, y) in enumerate(points))
+    return TrainingPlot(frame, x_ticks, decade_ticks(scale), path_through(loss), path_through(aside), place)
 
 
 def _round_steps(last: int) -> list[int]:

@@ -1,7 +1,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from mpq.data.batch import Batch
+from mpq.monitor.baseline import baseline_of
+from mpq.monitor.log import append
+from mpq.monitor.watch import monitor
+from mpq.records.baseline import write_baseline
 from tests.cli.typed import done, refused, typed
+from tests.monitor.conftest import data, model, run
 
 
 def test_a_plan_is_reported_with_the_sensitivity_file_beside_it(folder: Path) -> None:
@@ -81,3 +89,24 @@ def test_the_limits_of_a_plan_are_a_column_of_its_layers(folder: Path) -> None:
     reason = refused("report other.yaml --limit plan.limit.json", 3)
     assert reason.startswith("plan.limit.json was made for other schemes than those of other.yaml: run `mpq show other.yaml --limit")
     assert refused("report model.sensitivity.jsonl --limit plan.limit.json", 2).endswith("is not a plan: name the plan")
+
+
+def test_the_log_of_a_monitor_is_reported_against_the_baseline_next_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = model()
+    baseline = baseline_of(module, [Batch((inputs,)) for inputs in data(0)])
+    with monitor(module, baseline, sample=1.0) as watching:
+        run(module, data(1))
+        append(watching, "log.jsonl")
+    told = refused("report log.jsonl", 2)
+    assert told == "0 baselines next to log.jsonl: name one with --against ARTIFACT"
+    write_baseline(baseline, Path("m.mpq.safetensors"))
+    assert done("report log.jsonl").out.startswith("log.report.html: ")
+    assert "Nothing has drifted." in Path("log.report.html").read_text()
+    found = json.loads(done("report log.jsonl --against m.mpq.safetensors -o out.html --json").out)
+    assert found == {"output": "out.html", "bytes": Path("out.html").stat().st_size, "pictures": []}
+    assert refused("report log.jsonl --png", 2).startswith("log.jsonl is the log of a monitor: give only --against")
+
+
+def test_other_files_have_no_baseline(folder: Path) -> None:
+    assert refused("report plan.yaml --against model.mpq.safetensors", 2).startswith("--against only affects the log of a monitor")

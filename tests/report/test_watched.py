@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from mpq.records.baseline import Baseline
+from mpq.records.monitor_log import Line, MeanFacts
+from mpq.records.sketch import Sketch, SketchFacts
+from mpq.report.watched import render_log, tensor_rows
+
+NONE = MeanFacts(1.0, 0, 0.0, 0.0)
+
+
+def sketched(scale: float, samples: int = 100) -> Sketch:
+    found = Sketch()
+    found.add((scale * np.random.default_rng(0).normal(size=4000)).astype(np.float32), samples=samples)
+    return found
+
+
+def line(scale: float, *, samples: int = 100, agreement: MeanFacts = NONE) -> Line:
+    facts = sketched(scale, samples).to_dict()
+    return Line(1, 86_400.0, 1000, samples, {"<x>": SketchFacts(**facts)}, NONE, agreement)
+
+
+BASELINE = Baseline({"<x>": sketched(1.0)}, {"<x>": 0.5})
+
+
+def test_a_line_is_compared_with_the_baseline() -> None:
+    (same,), (other,), (few,) = (list(tensor_rows(each, BASELINE)) for each in (line(1.0), line(4.0), line(4.0, samples=49)))
+    assert (same.index, same.ratio, same.beyond) == (0.0, 0.0, 0.0)
+    assert same.limit == pytest.approx(0.1 + 5 * 0.5 * 0.02)
+    assert other.ratio is not None
+    assert other.ratio > 5
+    assert few.ratio is None
+
+
+def test_the_page_says_what_has_drifted_since_when() -> None:
+    page = render_log("log.jsonl", [line(1.1), line(4.0, agreement=MeanFacts(1.0, 200, 190.0, 9.0))], BASELINE)
+    assert "2 alarms in the last line; the first alarm was at 1970-01-02 00:00:00 UTC." in page
+    assert "drift in &#39;&lt;x&gt;&#39;: stability index" in page
+    assert 'id="drift"' in page
+    assert "0.95" in page
+    assert "<x>" not in page
+
+
+def test_a_short_log_without_drift_has_no_plot() -> None:
+    page = render_log("log.jsonl", [line(1.0)], BASELINE)
+    assert "Nothing has drifted." in page
+    assert 'id="drift"' not in page
+    assert "no call was shadowed" in page
