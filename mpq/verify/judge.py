@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from msgspec import structs
 
 from mpq.data.fixed_inputs import FixedInput
 from mpq.records.fingerprint import Fingerprint
@@ -51,7 +52,8 @@ def _outputs(fingerprint: Fingerprint, loaded: Loaded) -> tuple[list[OutputDiffe
     if not fingerprint.inputs:
         return [], []
     try:
-        found = list(output_differences(fingerprint, loaded.run(_inputs(fingerprint))))
+        allowed = structs.replace(fingerprint, tolerance=max(fingerprint.tolerance, loaded.tolerance))
+        found = list(output_differences(allowed, loaded.run(_inputs(fingerprint))))
     except Exception as error:  # the program has its own errors
         return [], [Finding("load", "the model", f"the program cannot run it ({first_line(error)})")]
     return [difference for difference, _ in found], [finding for _, finding in found if finding is not None]

@@ -18,6 +18,8 @@ from mpq.records.fingerprint import Fingerprint, LayerFingerprint
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.verify.findings import Finding
 
+_BLOCK = 32  # codes of a GGUF block
+
 
 def weight_findings(fingerprint: Fingerprint, held: Held) -> Iterator[Finding]:
     """The layers that differ, in model order, then the other tensors."""
@@ -84,8 +86,9 @@ def _codes(
 def _wrong_codes(
     name: str, weight: QuantizedWeight, found: LayerFingerprint, facts: LayerFingerprint, layers: Mapping[str, LayerFingerprint]
 ) -> Finding:
-    if checksum(swapped_halves(weight.codes)) == facts.codes:
-        return Finding("nibbles swapped", name, "the two codes of each byte are read in the wrong order")
+    for swapped in (swapped_halves(weight.codes), *swapped_in_blocks(weight.codes)):
+        if checksum(swapped) == facts.codes:
+            return Finding("nibbles swapped", name, "the two codes of each byte are read in the wrong order")
     if checksum(weight.codes ^ 2 ** (weight.scheme.bits - 1)) == facts.codes:
         return Finding("sign", name, "its codes are read as signed but are unsigned, or the reverse")
     other = _owner(found.codes, name, layers, "codes")
@@ -114,6 +117,12 @@ def swapped_halves(codes: Tensor) -> Tensor:
     flat, whole = codes.reshape(-1).clone(), codes.numel() // 2 * 2
     flat[:whole] = flat[:whole].view(-1, 2).flip(1).reshape(-1)
     return flat.view(codes.shape)
+
+
+def swapped_in_blocks(codes: Tensor) -> Iterator[Tensor]:
+    """The codes with the halves of each block of 32 swapped, as a GGUF file pairs them in bytes; nothing if they do not fill blocks."""
+    if codes.numel() % _BLOCK == 0:
+        yield codes.reshape(-1, 2, _BLOCK // 2).flip(1).reshape(codes.shape)
 
 
 def _tensors(wanted: Mapping[str, str], held: Mapping[str, Tensor]) -> Iterator[Finding]:

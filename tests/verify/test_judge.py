@@ -69,3 +69,10 @@ def test_other_outputs_from_right_weights_name_the_first_layer(fingerprint: Fing
 def test_a_program_that_fails_is_a_finding(fingerprint: Fingerprint) -> None:
     found = judge("m.onnx", "program 1", fingerprint, Program(error="no such operator")).findings
     assert [(each.kind, each.message) for each in found][-1] == ("load", "the program cannot run it (no such operator)")
+
+
+def test_a_program_may_compute_more_coarsely_than_the_fingerprint_says(fingerprint: Fingerprint) -> None:
+    loaded = Program(output=0.1 * fingerprint.outputs[0].largest)
+    assert kinds(fingerprint, loaded) == [("layer output", "layer"), ("outputs", "output")]
+    loaded.tolerance = 0.11
+    assert kinds(fingerprint, loaded) == []

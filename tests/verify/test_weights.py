@@ -46,6 +46,7 @@ def fingerprint() -> Fingerprint:
         (lambda w: None, "layer missing", "'second' is not in the file, or is not loaded"),
         (lambda w: values(w.dequantize()), "unquantized", "the file holds floating-point values where it should hold int4-g32"),
         (lambda w: with_codes(w, w.codes.view(-1, 2).flip(1).reshape(4, 64)), "nibbles swapped", "the two codes of each byte"),
+        (lambda w: with_codes(w, w.codes.view(-1, 2, 16).flip(1).reshape(4, 64)), "nibbles swapped", "the two codes of each byte"),
         (lambda w: with_codes(w, w.codes ^ 8), "sign", "signed but are unsigned"),
         (lambda w: with_codes(w, weight(0).codes), "codes of another layer", "its codes are those of 'first'"),
         (lambda w: with_codes(w, w.codes ^ 1), "codes", "its codes differ"),

@@ -12,9 +12,10 @@ A verification runs in this order:
 from __future__ import annotations
 
 import importlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,8 @@ class Loaded(ABC):
     """What the program itself reported while it loaded."""
     notes: Sequence[str] = ()
     """What cannot be compared, and why."""
+    tolerance: float = 0.0
+    """What its arithmetic explains, as a share of an output's largest value, if that is more than the fingerprint says."""
 
     @abstractmethod
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -65,7 +68,7 @@ class Program(ABC):
         """
         for name, install in self.packages:
             imported(name, install)
-        return version(self.packages[0][0].partition(".")[0])
+        return _version(self.packages[0][0].partition(".")[0])
 
     @abstractmethod
     def load(self, path: Path, fingerprint: Fingerprint, *, trust: bool) -> Loaded:
@@ -74,6 +77,15 @@ class Program(ABC):
         Raises:
             TrustError: if that would run code from the file and `trust` is not set.
         """
+
+
+def _version(module: str) -> str:
+    """The version of a module's package, which may have another name; empty if it says none."""
+    names = packages_distributions().get(module) or [module]
+    try:
+        return version(names[0])
+    except PackageNotFoundError:
+        return str(getattr(sys.modules.get(module), "__version__", ""))
 
 
 def imported(name: str, install: str) -> Any:

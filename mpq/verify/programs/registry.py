@@ -16,6 +16,7 @@ PROGRAMS: Registry[Program] = Registry(
         "onnxruntime": ("mpq.verify.programs.onnxruntime:OnnxRuntime", "ONNX Runtime on the CPU"),
         "openvino": ("mpq.verify.programs.openvino:OpenVino", "OpenVINO on the CPU"),
         "transformers": ("mpq.verify.programs.transformers:Transformers", "Transformers, for compressed-tensors folders"),
+        "vllm": ("mpq.verify.programs.vllm:Vllm", "vLLM, for compressed-tensors folders"),
         "llama.cpp": ("mpq.verify.programs.llama_cpp:LlamaCpp", "llama.cpp through llama-cpp-python, for GGUF files"),
         "executorch": ("mpq.verify.programs.executorch:ExecuTorch", "ExecuTorch on the CPU"),
     },
