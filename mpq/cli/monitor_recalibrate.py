@@ -66,6 +66,7 @@ def command(
         print_json({"plan": str(target), "analysis": str(analysis), "data": str(joined), "samples": len(kept), **changes.to_dict()})
     else:
         print_diff(changes, str(plan), str(target))
+        say(f"note: errors of {target.name} include the new samples, those of {plan.name} do not")
 
 
 def _table(path: Path, plan: Plan, given: Path | None) -> Sensitivity:

@@ -41,21 +41,21 @@ class Observer:
             raise UsageError("layers inside a TorchScript program cannot be watched: leave `layers` out, or load the model as a module")
         self.sketches: dict[str, Sketch] = {}
         self.row: dict[str, float | None] = {}
-        self._samples = 1
+        self._samples, self._wanted = 1, True
 
     @contextmanager
-    def hooked(self, inputs: Any) -> Iterator[None]:
+    def hooked(self, inputs: Any, *, row: bool = True) -> Iterator[None]:
         """Within the `with`, hooks on the watched modules for a call with these inputs."""
-        handles = self.attach(inputs)
+        handles = self.attach(inputs, row=row)
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def attach(self, inputs: Any) -> list[Any]:
-        """Attach hooks to the watched modules for a call with these inputs; the caller removes them."""
-        self._samples, self.row = samples_in(inputs), {}
+    def attach(self, inputs: Any, *, row: bool = True) -> list[Any]:
+        """Attach hooks to the watched modules for a call with these inputs, whose row is wanted or not; the caller removes them."""
+        self._samples, self._wanted, self.row = samples_in(inputs), row, {}
         return [
             module.register_forward_pre_hook(lambda _, args, name=name: self._add(f"{name}.input", args))
             for name, module in self._watched.items()
@@ -73,7 +73,8 @@ class Observer:
             entropy, margin = certainty(output)
             self._count(ENTROPY, entropy)
             self._count(MARGIN, margin)
-            self.row[PREDICTION] = int(output.detach()[0].reshape(-1, output.shape[-1])[-1].argmax())
+            if self._wanted:
+                self.row[PREDICTION] = int(output.detach()[0].reshape(-1, output.shape[-1])[-1].argmax())
 
     def _add(self, name: str, values: Any) -> None:
         tensor = first_float(values)
@@ -83,6 +84,8 @@ class Observer:
     def _count(self, name: str, tensor: Tensor) -> None:
         values = some(tensor).numpy()
         self.sketches.setdefault(name, Sketch()).add(values, samples=self._samples)
+        if not self._wanted:
+            return
         with np.errstate(all="ignore"):
             facts = {"mean": float(values.mean()), "deviation": float(values.std())}
         self.row |= {f"{name} {kind}": value if math.isfinite(value) else None for kind, value in facts.items()}
@@ -103,7 +106,7 @@ def some(tensor: Tensor) -> Tensor:
     step = -(-len(flat) // _MOST)
     while step > 1 and math.gcd(step, len(flat)) > 1:
         step += 1
-    return flat[:: max(1, step)].to(torch.float32).cpu()
+    return flat[:: max(1, step)].to(torch.float32).cpu().contiguous()
 
 
 def certainty(output: Tensor) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def recalibrate(
         model: the unquantized model.
         data: calibration data with drifted samples.
         table: the analysis of the plan.
-        plan: its budget, pins and ties are kept.
+        plan: its budget, pins and ties are kept, and it competes if plans are measured.
         output: path of the new analysis.
         reading: how the data was read.
         trials: number of plans to measure; None uses the default.
@@ -88,7 +88,7 @@ def recalibrate(
     if plan.budget is None:
         raise UsageError("the plan has no budget to search again: make one with `mpq search --budget`")
     found = analyze(model, data, settings=settings_of(table.header), output=output, reading=reading, progress=progress)
-    chosen = SearchSettings(pins={name: plan.layers[name] for name in plan.pinned}, ties=plan.ties)
+    chosen = SearchSettings(pins={name: plan.layers[name] for name in plan.pinned}, ties=plan.ties, start=plan.layers)
     if trials is not None:
         chosen = replace(chosen, trials=trials)
     if chosen.trials == 0:

@@ -16,14 +16,17 @@ from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm, alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
 from mpq.models.running.forward import main_output
+from mpq.models.running.metrics import KLDivergence
 from mpq.monitor.observe import Observer, first_float
 from mpq.monitor.reservoir import Reservoir
 from mpq.monitor.sessions import Session, as_module
 from mpq.records.baseline import Baseline, read_baseline
+from mpq.records.plan import Plan, read_plan
 from mpq.records.sketch import Sketch
 
 ROWS = 256
 """Calls whose rows are kept until the next `restart`."""
+_TIMES = 2.0  # the held-out error of a plan
 _MOST_KL = 1.0  # nats; a larger divergence of one call counts as this
 
 
@@ -59,6 +62,7 @@ class Monitor:
         self._observer, self._reference, self._draw = observer, reference, draw
         self._sample, self._shadow = sample, shadow
         self._inner: list[Any] | None = None
+        self._place: int | None = None  # of the sampled call's row
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
         self.rows: Reservoir[dict[str, float | None]] = Reservoir(ROWS, draw)
@@ -101,7 +105,8 @@ class Monitor:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.calls += 1
         if self._inner is None and self._draw.random() < self._sample:  # another thread may be in a sampled call
-            self._inner = self._observer.attach((args, kwargs))
+            self._place = self.rows.next_place()
+            self._inner = self._observer.attach((args, kwargs), row=self._place is not None)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         inner, self._inner = self._inner, None
@@ -117,9 +122,8 @@ class Monitor:
             self._compare(args, kwargs, result)
 
     def _keep(self, inputs: Any) -> None:
-        place = self.rows.next_place()
-        if place is not None:
-            self.rows.put(place, {"time": time.time(), **self._observer.row})
+        if self._place is not None:
+            self.rows.put(self._place, {"time": time.time(), **self._observer.row})
         place = self.kept.next_place()
         if place is not None:
             self.kept.put(place, pytree.tree_map(_copy, inputs))
@@ -145,6 +149,7 @@ def monitor(
     layers: Iterable[str] | None = None,
     most_kl: float | None = None,
     least_agreement: float | None = None,
+    plan: Plan | Path | str | None = None,
     keep: int = 0,
     seed: int = 0,
 ) -> Monitor:
@@ -157,13 +162,15 @@ def monitor(
         shadow: the share of calls that are also run through the reference.
         reference: the unquantized model, needed for `shadow`; it is called with the same inputs.
         layers: names of modules whose inputs are also sketched; None uses those of the baseline.
-        most_kl: limit for the mean KL divergence from the reference, for example twice the plan's held-out error.
+        most_kl: limit for the mean KL divergence from the reference.
         least_agreement: limit for the mean top-1 agreement with it.
+        plan: the plan of the model, or its file: unless `most_kl` is given, twice its held-out KL divergence is the limit.
         keep: number of sampled calls whose inputs are kept in memory and written next to the log, for `mpq monitor recalibrate`.
         seed: seed of the choice of calls.
 
     Raises:
-        UsageError: if a share is not between 0 and 1, `shadow` has no reference, or the model is neither a module nor a session.
+        UsageError: if a share is not between 0 and 1, `shadow` has no reference, the plan has no held-out KL divergence, or the model is
+            neither a module nor a session.
         FormatError: if the baseline is missing or damaged.
     """
     _check_share("sample", sample)
@@ -172,6 +179,8 @@ def monitor(
         raise UsageError(f"shadow={shadow:g} needs the unquantized model: give reference=")
     if keep < 0:
         raise UsageError(f"keep={keep} is not a number of calls: give 0 or more")
+    if plan is not None and most_kl is None:
+        most_kl = _TIMES * _held_out(plan if isinstance(plan, Plan) else read_plan(Path(plan)))
     module = as_module(model)
     known = baseline if isinstance(baseline, Baseline) else read_baseline(Path(baseline))
     watched = [name.removesuffix(".input") for name in known.tensors if name.endswith(".input")] if layers is None else layers
@@ -186,6 +195,13 @@ def monitor(
         limits={"most_kl": most_kl, "least_agreement": least_agreement},
         keep=keep,
     )
+
+
+def _held_out(plan: Plan) -> float:
+    error, metric = plan.held_out_error, plan.evidence.get("metric")
+    if error is None or metric != KLDivergence.name:
+        raise UsageError(f"the plan has no held-out KL divergence (its metric is {metric}): give most_kl instead of plan")
+    return error
 
 
 def _copy(leaf: Any) -> Any:

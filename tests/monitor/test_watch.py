@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm
 from mpq.monitor.watch import monitor
 from mpq.records.baseline import Baseline
+from mpq.records.plan import Plan
+from mpq.records.sensitivity_header import Rest
 from tests.models.small import saved_and_loaded
 from tests.monitor.conftest import data, model, run
 
@@ -32,7 +35,7 @@ def test_data_of_the_same_kind_raises_no_alarm_in_10000_samples(baseline: Baseli
         (lambda x: x * 3, ("drift", "input")),
         (lambda x: x * 64, ("range", "input")),
         (lambda x: x.where(x < 2, torch.nan), ("not finite", "2.input")),
-        (lambda x: x * 0.25, ("drift", "output margin")),
+        (lambda x: x * 0.1, ("drift", "output margin")),
     ],
 )
 def test_changed_data_is_found(baseline: Baseline, change: Callable[[Tensor], Tensor], alarm: tuple[str, str]) -> None:
@@ -97,3 +100,12 @@ def test_programs_of_torchscript_are_watched_from_outside(baseline: Baseline) ->
         )
     with pytest.raises(UsageError, match="layers inside a TorchScript program cannot be watched: leave `layers` out, or load the model as"):
         monitor(program, baseline, layers=["2"])
+
+
+def test_the_limit_is_twice_the_held_out_error_of_the_plan(baseline: Baseline) -> None:
+    evidence = {"metric": "kl_divergence", "measured": {"held_out": 0.02}}
+    plan = Plan({}, None, "rtn", {}, {}, 0, Rest(0, 0, 0, 0), evidence=evidence)
+    assert monitor(model(), baseline, plan=plan).limits == {"most_kl": 0.04, "least_agreement": None}
+    assert monitor(model(), baseline, plan=plan, most_kl=0.5).limits["most_kl"] == 0.5
+    with pytest.raises(UsageError, match=r"the plan has no held-out KL divergence \(its metric is relative_mse\): give most_kl instead"):
+        monitor(model(), baseline, plan=replace(plan, evidence={**evidence, "metric": "relative_mse"}))

@@ -18,12 +18,13 @@ def normal(seed: int) -> Any:
     return np.random.default_rng(seed).normal(size=4000)
 
 
-def test_values_are_counted_by_sign_and_half_octave() -> None:
-    found = sketched([1.0, 1.9, 2.0, -1.0, 0.0, 1e-9, 1e9, np.nan, -np.inf])
+def test_values_are_counted_by_sign_and_magnitude() -> None:
+    found = sketched([1.0, 1.49, 1.5, 2.0, 3.0, -1.0, -3.0, 0.0, -0.0, 1e-9, -1e-40, 1e9, 2.0**-16, np.nan, -np.nan, -np.inf, np.inf])
     middle = BINS // 2
-    assert [found.counts[middle + place] for place in (-33, 0, 33, 34, 35, 64)] == [1, 2, 1, 1, 1, 1]
-    assert (found.values, found.not_finite, found.samples) == (7, 2, 1)
-    assert (found.minimum, found.maximum) == (-1.0, 1e9)
+    counts = {place - middle: int(count) for place, count in enumerate(found.counts) if count}
+    assert counts == {-36: 1, -33: 1, 0: 4, 1: 1, 33: 2, 34: 1, 35: 1, 36: 1, 64: 1}
+    assert (found.values, found.not_finite, found.samples) == (13, 4, 1)
+    assert (found.minimum, found.maximum) == (-3.0, 1e9)
 
 
 def test_a_record_reads_back_and_takes_less_than_a_kilobyte() -> None:
