@@ -57,7 +57,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
 def damages(export: Path) -> Iterator[Damage]:
     """Every damage that the export can have; each is to be done to a fresh copy of it."""
     fingerprint = read_fingerprint(export)
-    kind = {"onnx": _Onnx, "openvino": _OpenVino, "pt2": _Pt2, "compressed-tensors": _Folder}[fingerprint.target]
+    kind = {"onnx": _Onnx, "openvino": _OpenVino, "pt2": _Pt2, "compressed-tensors": _Folder, "gguf": _Gguf}[fingerprint.target]
     yield from kind(export, fingerprint).all()
 
 
@@ -331,3 +331,32 @@ class _Folder(_Damaged):
 
     def tied_head_lost(self, layer: str) -> None:
         self._config(lambda config: config.update(tie_word_embeddings=False))
+
+
+class _Gguf(_Damaged):
+    def _blocks(self, layer: str, change: Callable[[Any, int], None]) -> None:
+        """Change the blocks of a layer, uint8 [rows, groups, bytes of a block], of which the first two bytes are the scale."""
+        import gguf
+
+        reader = gguf.GGUFReader(self.export, "r+")
+        data = next(tensor.data for tensor in reader.tensors if tensor.name == self.place(layer))
+        change(data.view(np.uint8).reshape(data.shape[0], self.layers[layer].matrix[1] // 32, -1), 2)
+        reader.data.flush()
+
+    def scales_of_other_rows(self, layer: str) -> None:
+        def edit(blocks: Any, head: int) -> None:
+            blocks[..., :head] = rolled(blocks[..., :head])
+
+        self._blocks(layer, edit)
+
+    def groups_in_another_order(self, layer: str) -> None:
+        def edit(blocks: Any, head: int) -> None:
+            blocks[..., :head] = reordered(blocks[..., :head])
+
+        self._blocks(layer, edit)
+
+    def nibbles_swapped(self, layer: str) -> None:
+        def edit(blocks: Any, head: int) -> None:
+            blocks[..., head:] = swapped_nibbles(blocks[..., head:])
+
+        self._blocks(layer, edit)

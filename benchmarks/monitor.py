@@ -102,25 +102,35 @@ def cost(models: Path) -> None:
     original, served = resnet(models), calibration_of(models)
     language = load_model(models / "stories15m").module
     tokens = [Batch((torch.randint(3, 30_000, (1, TOKENS), generator=torch.Generator().manual_seed(seed)),)) for seed in range(16)]
-    for name, module, batches, calls in (
-        ("ResNet-20, one image", original, served, 200),
-        ("stories15m, 128 tokens", language, tokens, 100),
-    ):
+    for name, module, batches, calls in (("ResNet-20, one image", original, served, 200), ("stories15m, 128 tokens", language, tokens, 8)):
         with torch.no_grad():
             found = _extra(module, baseline_of(module, batches[:64]), batches, calls)
         verdict(f"extra CPU time at sample=0.01, {name}", found, COST)
 
 
-def _extra(module: nn.Module, baseline: Baseline, batches: list[Batch], calls: int, *, rounds: int = 20) -> float:
-    """The median over rounds of the extra CPU time of blocks of calls with a monitor, as a share."""
-    ratios = []
-    for number in range(rounds):
-        with monitor(module, baseline, seed=number):
+def _extra(module: nn.Module, baseline: Baseline, batches: list[Batch], calls: int, *, rounds: int = 10) -> float:
+    """The extra CPU time of calls as a share: of the hooks in every call, and of what one in a hundred adds.
+
+    Hooks are timed on a module that does nothing, because they take less time than a model's calls differ by.
+    """
+    nothing = nn.Identity()
+    hooks = _added(nothing, baseline, batches, 5000, sample=0.0, rounds=rounds)[0]
+    sampled, plain = _added(module, baseline, batches, calls, sample=1.0, rounds=rounds)
+    each, one = hooks / plain, 0.01 * sampled / plain
+    print(f"  a call {plain * 1e6:,.0f} us, hooks {hooks * 1e6:.1f} us ({each:.2%}), sketches of one {sampled * 1e6:,.0f} us ({one:.2%})")
+    return each + one
+
+
+def _added(module: nn.Module, baseline: Baseline, batches: list[Batch], calls: int, *, sample: float, rounds: int) -> tuple[float, float]:
+    """The median CPU time that a monitor adds to a call, and that of a call; blocks of calls take turns. Seconds."""
+    with monitor(module, baseline, sample=sample):
+        _time(module, batches, calls)
+    pairs = []
+    for _ in range(rounds):
+        with monitor(module, baseline, sample=sample):
             watched = _time(module, batches, calls)
-        ratios.append(watched / _time(module, batches, calls) - 1)
-    share, spread = statistics.fmean(ratios), statistics.stdev(ratios) / rounds**0.5
-    print(f"  {rounds} rounds of {calls} calls: mean {share:.2%} ± {spread:.2%}, median {statistics.median(ratios):.2%}")
-    return share
+        pairs.append((watched, _time(module, batches, calls)))
+    return statistics.median(watched - plain for watched, plain in pairs) / calls, statistics.median(plain for _, plain in pairs) / calls
 
 
 def _time(module: nn.Module, batches: list[Batch], calls: int) -> float:

