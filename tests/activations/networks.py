@@ -36,6 +36,14 @@ def residual(*, inplace: bool = False) -> nn.Module:
     return made.eval()
 
 
+def depthwise() -> nn.Module:
+    """A depthwise convolution between two others, each with a batch norm."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.Conv2d(8, 4, 1)]
+    parts = [part for layer in layers for part in (layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU())]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+
+
 def images(count: int = 4, *, seed: int = 1) -> Tensor:
     return torch.randn(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
 

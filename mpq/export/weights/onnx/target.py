@@ -3,9 +3,9 @@
     codes, int4 or int8 [rows, columns]  ─┐
     scales, fp16 [rows, groups] ─ Cast ───┴─ DequantizeLinear (axis 1, block_size) ─ Reshape, Transpose ─ Cast ─ the weight
 
-The reshaping is only there if the weight is not a matrix [rows, columns]. Scales are stored as fp16 and cast to fp32 first, so the weights
-are exactly those of the artifact. Symmetric codes are stored around zero, asymmetric ones unchanged, with their zero points. ONNX has
-no 3, 5, 6 or 7 bits. Operators: DequantizeLinear of ONNX opset 21.
+The reshaping is only there if the weight is not a matrix [rows, columns] and has several scales per row, or rows that are not along its
+first axis. Scales are stored as fp16 and cast to fp32 first, so the weights are exactly those of the artifact. Symmetric codes are stored
+around zero, asymmetric ones unchanged, with their zero points. ONNX has no 3, 5, 6 or 7 bits. Operators: DequantizeLinear of ONNX opset 21.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ class _Weights:
         if weight.scales is None:
             nodes = [self._cast(self._constant(f"{layer.name}.values", _float_array(weight.codes)), "FLOAT")]
         else:
-            nodes = self._dequantize(layer.name, weight)
+            nodes = self._dequantize(layer, weight)
+        if _is_whole(layer, weight):
+            return self._finished(nodes, place)
         split = layer.groups > 1
         sizes, axes = (grouped_shape(layer.shape, layer.groups), grouped_axes(layer.axes)) if split else (layer.shape, layer.axes)
         rows_first = [*axes, *(axis for axis in range(len(sizes)) if axis not in axes)]
@@ -166,6 +168,10 @@ class _Weights:
             nodes.append(self._ir.node("Transpose", [nodes[-1].outputs[0]], attributes={"perm": inverse}))
         if split:
             nodes.append(self._reshape(nodes[-1], f"{layer.name}.whole", layer.shape))
+        return self._finished(nodes, place)
+
+    def _finished(self, nodes: list[Any], place: Any) -> list[Any]:
+        """The nodes with a value of the type and shape of `place` at their end."""
         if place.dtype != self._ir.DataType.FLOAT:
             nodes.append(self._cast(nodes[-1].outputs[0], place.dtype.name))
         nodes[-1].outputs[0].type = place.type
@@ -175,15 +181,18 @@ class _Weights:
     def _reshape(self, node: Any, name: str, shape: Sequence[int]) -> Any:
         return self._ir.node("Reshape", [node.outputs[0], self._constant(name, np.array(shape, dtype=np.int64))])
 
-    def _dequantize(self, name: str, weight: QuantizedWeight) -> list[Any]:
-        """Cast of the scales, then DequantizeLinear: float32 [rows, columns]."""
+    def _dequantize(self, layer: Layer, weight: QuantizedWeight) -> list[Any]:
+        """Cast of the scales, then DequantizeLinear: float32 [rows, columns], or the weight itself where it needs no reshaping."""
         assert weight.scales is not None
+        name = layer.name
         scales = weight.scales.numpy()
         attributes: dict[str, int] = {"axis": 1, "block_size": weight.scheme.group_size or 0}
         if scales.shape[1] == 1:
             scales, attributes = scales[:, 0], {"axis": 0}
         cast = self._cast(self._constant(f"{name}.scales", scales), "FLOAT")
-        inputs = [self._constant(f"{name}.codes", _codes(weight.codes, weight)), cast.outputs[0]]
+        codes = _codes(weight.codes, weight)
+        codes = codes.reshape(layer.shape) if _is_whole(layer, weight) else codes
+        inputs = [self._constant(f"{name}.codes", codes), cast.outputs[0]]
         if weight.zero_points is not None:
             zeros = _codes(weight.zero_points, weight)
             inputs.append(self._constant(f"{name}.zero_points", zeros if scales.ndim == 2 else zeros[:, 0]))
@@ -197,6 +206,11 @@ class _Weights:
         value = self._ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=self._ir.TensorType(tensor.dtype))
         self._graph.register_initializer(value)
         return value
+
+
+def _is_whole(layer: Layer, weight: QuantizedWeight) -> bool:
+    """Whether codes fit the parameter as they are: one scale per row of its first axis. OpenVINO refuses some graphs with a Reshape."""
+    return weight.scales is not None and weight.scales.shape[1] == 1 and layer.axes == (0,) and layer.groups == 1
 
 
 def _codes(codes: Tensor, weight: QuantizedWeight) -> Any:

@@ -10,7 +10,7 @@ from torch import nn
 
 import mpq
 from mpq.export.weights.onnx.integers import readers_in
-from tests.activations.networks import images, residual
+from tests.activations.networks import depthwise, images, residual
 from tests.export.weights.onnx.activations import exported, ran
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -57,6 +57,18 @@ def test_a_residual_network_is_one_island_and_gives_the_outputs_of_the_artifact(
     assert float((found - expected).abs().max()) < step
     assert float((plain - expected).abs().max()) > step / 4  # rounding does something
     assert any("steps of 8 bits" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_depthwise_layer_stays_in_floating_point_beside_integer_ones(tmp_path: Path, target: str) -> None:
+    pytest.importorskip(target)
+    _, plan, done = exported(tmp_path, depthwise(), images(16), activations="8", without="3", target=target)
+    assert len(plan.activations) == 3
+    if target == "onnx":
+        graph = graph_of(done.path)
+        weight = next(node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] == "3.codes")
+        assert any(node.op_type == "Conv" and node.input[1] == weight.output[0] for node in graph.node)
+    assert any(f"compared with the artifact by {'onnxruntime' if target == 'onnx' else 'openvino'}" in note for note in done.notes)
 
 
 def test_pooling_and_reshapes_have_one_range_on_both_sides(tmp_path: Path) -> None:
