@@ -1,13 +1,15 @@
 """The sensitivity of tensors between layers: each group of them is 8-bit integers alone, and the error at the output is measured.
 
 The range of a tensor is chosen by its effect on the output: on some samples, each tensor is rounded alone in every range that the methods
-of `activations/ranges.py` propose. Then each group is rounded on the samples that the work allows, and all groups together: the sum of
-their single errors should be near the error of all.
+of `activations/ranges.py` propose. What counts there is the squared error of the logits, not their divergence: a model is so sure of most
+calibration samples that a few of them make up nearly all of the divergence. Then each group is rounded on the samples that the work
+allows, and all groups together: the sum of their single errors should be near the error of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +21,15 @@ from mpq.analyze.methods.base import Context, finite
 from mpq.config import AnalysisSettings
 from mpq.errors import UsageError
 from mpq.formats.activations import DYNAMIC, STATIC
+from mpq.models.running.comparison import Comparison
+from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
 from mpq.models.running.operations import operations
 from mpq.models.running.reference import Reference
 from mpq.records.activations import ActivationGroup, RoundedTensor
 from mpq.records.measured_activations import MeasuredGroup
 
 AFFORDABLE = 5e12  # floating-point operations of measuring all groups
-_CHOOSING = 32  # samples that choose between ranges
+_CHOOSING = 64  # samples that choose between ranges
 _FEWEST = 16
 _BARS = 64  # of a picture
 
@@ -77,7 +81,7 @@ class _Measure:
             context.notes.append(f"activations: each group was measured on {self._data.samples} of {data.samples} calibration samples")
         self._few = self._data if data.fixed_batch else self._data.first(min(self._data.samples, _CHOOSING))
         self._reference = Reference(self._module, self._data, context.prepared.metric, offload=context.model.offload)
-        self._choosing = Reference(self._module, self._few, context.prepared.metric, offload=context.model.offload)
+        self._choosing = Reference(self._module, self._few, _of_choosing(context.prepared.metric), offload=context.model.offload)
 
     def group(self, calibrated: Calibrated, scheme: str) -> MeasuredGroup:
         """One group under one scheme."""
@@ -123,6 +127,14 @@ class _Measure:
         errors = {chosen: float(rounded_errors(self._choosing, dict.fromkeys(readers, _rounding(chosen))).mean()) for chosen in distinct}
         best = min(errors, key=lambda chosen: errors[chosen] if errors[chosen] == errors[chosen] else float("inf"))
         return distinct[best], best
+
+
+def _of_choosing(metric: Metric) -> Metric:
+    """What ranges are compared by: the squared error of logits where the metric is the divergence of one output."""
+    part = metric.parts[0] if isinstance(metric, Comparison) and len(metric.parts) == 1 else None
+    if part is None or part.metric != KLDivergence.name or part.probabilities or part.mask == "classes":
+        return metric
+    return Comparison([replace(part, metric=RelativeMSE.name)])
 
 
 def _rounding(chosen: Range) -> Change:

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -5,10 +6,14 @@ import pytest
 import torch
 
 import mpq
-from mpq.activations.rounding import simulated
+from mpq.activations.calibrate import calibrate
+from mpq.activations.errors import rounded_errors
+from mpq.activations.ranges import ranges_of
+from mpq.activations.rounding import rounded, simulated
+from mpq.analyze.activations import _of_choosing
 from mpq.errors import ConfigError, UsageError
 from mpq.models.inputs.fit_to_model import fit_data
-from mpq.models.running.comparison import metric_named
+from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.reference import Reference
 from mpq.models.sources.load import from_module
 from mpq.records.measured_activations import activation_lines
@@ -53,6 +58,35 @@ def test_a_group_rounded_alone_gives_the_error_that_was_recorded() -> None:
         found.append(reference.compared(index, (output,)))
     recorded = torch.tensor(table.activations["left", "a8"].errors, dtype=torch.float64)
     torch.testing.assert_close(torch.cat(found), recorded, rtol=1e-4, atol=0)
+
+
+def test_a_range_has_the_least_squared_error_of_the_logits_of_a_model_that_is_sure() -> None:
+    module = residual()
+    with torch.no_grad():
+        module.head.weight.mul_(1000)
+    choices = CHOICES | {"metric": "kl_divergence", "activations": "8"}
+    table = mpq.analyze(module, list(torch.split(images(16), 4)), **choices)
+    data = fit_data(list(torch.split(images(16), 4)), model=from_module(module), source="memory").split_as(table.header.data).calibration
+    reference = Reference(module, data, metric_named("relative_mse"))
+    for calibrated in calibrate(module, data.batches, table.header.layers)[0]:
+        group = table.activations[calibrated.candidate.name, "a8"].group
+        for tensor, histogram in zip(group.tensors, calibrated.histograms, strict=True):
+            errors = {
+                (each.scale, each.zero_point): float(
+                    rounded_errors(
+                        reference, {r: partial(rounded, scale=each.scale, zero_point=each.zero_point) for r in tensor.readers}
+                    ).mean()
+                )
+                for each in ranges_of(histogram).values()
+            }
+            assert errors[tensor.scale, tensor.zero_point] == min(errors.values())
+
+
+def test_probabilities_and_other_metrics_choose_ranges_by_themselves() -> None:
+    for part in (Part("0", "kl_divergence", probabilities=True), Part("0", "kl_divergence", mask="classes"), Part("0", "cosine")):
+        metric = Comparison([part])
+        assert _of_choosing(metric) is metric
+    assert _of_choosing(Comparison([Part("0", "kl_divergence")])).name == "relative_mse"
 
 
 def test_activations_are_added_to_a_finished_analysis_and_not_measured_twice(tmp_path: Path) -> None:
