@@ -63,7 +63,7 @@ def test_a_group_rounded_alone_gives_the_error_that_was_recorded() -> None:
 def test_a_range_has_the_least_squared_error_of_the_logits_of_a_model_that_is_sure() -> None:
     module = residual()
     with torch.no_grad():
-        module.head.weight.mul_(1000)
+        module.get_parameter("head.weight").mul_(1000)
     choices = CHOICES | {"metric": "kl_divergence", "activations": "8"}
     table = mpq.analyze(module, list(torch.split(images(16), 4)), **choices)
     data = fit_data(list(torch.split(images(16), 4)), model=from_module(module), source="memory").split_as(table.header.data).calibration
@@ -71,7 +71,7 @@ def test_a_range_has_the_least_squared_error_of_the_logits_of_a_model_that_is_su
     for calibrated in calibrate(module, data.batches, table.header.layers)[0]:
         group = table.activations[calibrated.candidate.name, "a8"].group
         for tensor, histogram in zip(group.tensors, calibrated.histograms, strict=True):
-            errors = {
+            errors: dict[Any, float] = {
                 (each.scale, each.zero_point): float(
                     rounded_errors(
                         reference, {r: partial(rounded, scale=each.scale, zero_point=each.zero_point) for r in tensor.readers}
