@@ -15,7 +15,7 @@ from mpq.records.plan import Plan
 
 
 def exported(
-    folder: Path, module: nn.Module, inputs: Tensor, *, activations: str, candidates: str = "8", without: str = "", target: str = "onnx"
+    folder: Path, module: nn.Module, inputs: Tensor, *, activations: str, candidates: str = "8", without: str = ""
 ) -> tuple[Path, Plan, Exported]:
     """The artifact, its plan without one group, and its export."""
     program = torch.export.export(module, (inputs[:3],), dynamic_shapes=({0: Dim("batch")},))
@@ -27,7 +27,7 @@ def exported(
     plan = replace(plan, activations={name: group for name, group in plan.activations.items() if name != without})
     artifact = folder / "m.mpq.safetensors"
     mpq.apply(loaded, plan, artifact, recovery=False, allow_unchanged=True)
-    return artifact, plan, export(artifact, target)
+    return artifact, plan, export(artifact, "onnx")
 
 
 def ran(path: Path, inputs: Tensor) -> Tensor:
