@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ _NOTE = """<!-- written by `python -m benchmarks.peers.page`; do not edit -->
 
 All figures were measured with the scripts in `benchmarks/peers`, on the same model, data and machine, with bytes counted in the same way.
 Each other program runs in an environment of its own with the version in the table. Errors are KL divergences from the unquantized model on
-test data that nothing was tuned on, with their standard errors. CPU seconds are of one thread, for the whole job.
+test data that nothing was tuned on, with their standard errors. CPU seconds are of one thread, for the whole job. Measured on {date}.
 """
 _PRODUCT = """
 ## Whole product: each program's own model
@@ -84,12 +85,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("peers-work"))
     work = parser.parse_args().work
     rows = [Row(**each) for each in _read(work / "rows.json")]
-    sys.stdout.write(page(rows, [Allocation(**each) for each in _read(work / "allocation.json")]))
+    measured = date.fromtimestamp((work / "rows.json").stat().st_mtime)
+    sys.stdout.write(page(rows, [Allocation(**each) for each in _read(work / "allocation.json")], measured))
 
 
-def page(rows: Sequence[Row], allocations: Sequence[Allocation]) -> str:
+def page(rows: Sequence[Row], allocations: Sequence[Allocation], measured: date) -> str:
     """The whole page."""
-    parts = [_NOTE, _PRODUCT, *(f"{row.markdown}\n" for row in rows), "\n", *(f"{line}\n" for line in told(rows))]
+    parts = [_NOTE.format(date=measured), _PRODUCT, *(f"{row.markdown}\n" for row in rows), "\n", *(f"{line}\n" for line in told(rows))]
     if allocations:
         lines = (
             f"| {row.peer} | {row.bits:.3f} | {row.theirs:.4f} | {row.ours:.4f} | {row.ratio:.2f} | {row.noise:+.1f} |\n"

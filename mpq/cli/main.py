@@ -43,7 +43,8 @@ _COMMANDS = (
 _HELP = {"help_option_names": ["-h", "--help"]}
 _GROUPS = {
     "monitor": (
-        "Watch a running model: has its data drifted from the calibration data?",
+        "Watch a running model: has its data drifted from the calibration data?\n\n"
+        "Example: mpq monitor check log.jsonl --against model.mpq.safetensors",
         ("baseline", "check", "recalibrate", "table", "dashboard"),
     ),
 }

@@ -1,5 +1,6 @@
 import json
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,11 @@ def test_the_page_says_who_is_ahead_and_what_is_noise() -> None:
         Row("  mpq 8,16,fine", 1000, 4.5, 0.061, 0.001, 50.0),
     ]
     allocations = [Allocation("two", 5.0, 0.2, 0.1, 0.02), Allocation("three", 5.0, 0.1, 0.2, 0.02)]
-    text = page(rows, allocations)
+    text = page(rows, allocations, date(2026, 1, 31))
     assert "| one (1.0) | 1,000 | 4.500 | 0.0600 ±0.0020 | 100 |\n| mpq 4,8,16 | 990 | 4.450 | 0.0300 ±0.0010 | 150 |\n" in text
     assert "- mpq 4,8,16, 4.450 bits: 0.50 of the error of one (1.0), in 1.5 times its CPU time.\n" in text
     assert "- mpq 8,16,fine, 4.500 bits: 1.02 of the error of one (1.0), which is within noise, in 0.5 times its CPU time.\n" in text
     assert "| three | 5.000 | 0.1000 | 0.2000 | 0.50 | -5.0 |\n| two | 5.000 | 0.2000 | 0.1000 | 2.00 | +5.0 |\n" in text
     assert "geometric mean of the 2 ratios is 1.00; mpq's plan is worse by more than two standard errors in 1 of them." in text
-    assert "Allocation" not in page(rows, [])
+    assert "Measured on 2026-01-31." in text
+    assert "Allocation" not in page(rows, [], date(2026, 1, 31))

@@ -135,4 +135,4 @@ def test_the_old_name_of_builder_works_and_is_not_shown(folder: Path) -> None:
         assert "--model" not in shown
     done("analyze plain.pt --model maker:make --calib d.pt --candidates 4,8")
     done("analyze plain.pt --model=maker:make --calib d.pt --candidates 4,8")
-    assert "No such option" in typed("show plan.yaml --model maker:make").err
+    assert "No such option" in typed("explain plan.yaml --model maker:make").err

@@ -6,6 +6,7 @@ from mpq.budget import Budget
 from mpq.errors import ApplyError
 from mpq.records.plan import Plan, plan_for
 from mpq.records.plan_budget import check_plan_budget
+from mpq.shown import bits_text
 from tests.small import REST, linear, schemes
 
 
@@ -40,7 +41,7 @@ def test_the_scope_of_the_file_counts_its_header_and_the_rest() -> None:
     whole = plan("1b", "file").size.file_bytes
     check_plan_budget(plan(f"{whole}b", "file"))
     found = refused(plan(f"{whole - 1}b", "file"))
-    assert found.startswith(f"the plan takes {whole:,} bytes ({8 * whole / 1040:.4g} bits per weight), 1 more than its budget")
+    assert found.startswith(f"the plan takes {whole:,} bytes ({bits_text(8 * whole / 1040)} bits per weight), 1 more than its budget")
 
 
 def test_a_plan_without_budget_passes() -> None:

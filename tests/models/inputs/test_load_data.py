@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,9 @@ def test_nan_is_refused_with_the_number_of_samples(images: LoadedModel) -> None:
 def test_labels_out_of_range_are_refused(images: LoadedModel, wrong: int) -> None:
     labels = LABELS.clone()
     labels[3] = wrong
-    with pytest.raises(DataError, match=rf"^calibration.pt: label {wrong} is out of range: the model gives 5 classes, 0 to 4$"):
+    told = f"calibration.pt: label {wrong} is out of range: the model gives 5 classes, 0 to 4; "
+    told += "if it marks what has no label, put -100 in its place"
+    with pytest.raises(DataError, match=f"^{re.escape(told)}$"):
         load((IMAGES, labels), images)
 
 

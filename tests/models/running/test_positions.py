@@ -99,7 +99,7 @@ def test_signs_are_fair_independent_and_follow_the_seed() -> None:
 
 
 def test_pieces_are_all_values_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(positions, "_PIECE", 4)
+    monkeypatch.setattr(positions, "PIECE", 4)
     values = torch.arange(10.0).reshape(5, 2).t()
     pieces = in_pieces(values)
     assert [len(piece) for piece in pieces] == [4, 4, 2]
