@@ -155,7 +155,8 @@ def _trained(
         hindered = hindrances(task.module, (task.calibration, held_out), steps=(blocks,))
         limited = task if settings.minutes is None else replace(task, limits=Limits(float("inf"), settings.minutes / 2))
         first = recover(limited, state, held_out, hindered, steps=(blocks,), rest_dtype=plan.rest.dtype)
-        left, note = settings.after(first.decisions[0].details.get("seconds", 0)), first.decisions[0].line
+        made_first = first.decisions[0]
+        left, note = settings.after(made_first.details.get("seconds", 0)), replace(made_first, seconds=None).line  # the same in every run
     made = checkpoints(folder, first.state)
     step = Training(left, made, on_line, note)
     last = recover(task, first.state, held_out, {}, steps=(step,), rest_dtype=plan.rest.dtype)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_the_recovered_artifact_has_as_many_bytes_and_the_plan_says_what_came_ba
     plan = yaml.safe_load((trained / "plan.yaml").read_text())
     lines = [json.loads(line) for line in (trained / "model.recovered.recover.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == lines[-1]["of"]
+    assert lines[0]["event"].startswith("Block reconstruction ")
+    assert not re.search(r"\(\d+ s\)", lines[0]["event"])  # a journal is the same in every run
     if ran["output"] is None:  # held-out samples did not agree, and nothing may be left
         assert not (trained / "model.recovered.mpq.safetensors").exists()
         assert "recovery" not in plan["evidence"]
