@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mpq.cli.console import say
 from mpq.errors import MpqError
-from mpq.records.plan import Plan
+from mpq.records.file_kind import kind_of
+from mpq.records.plan import Plan, assignment_of, read_plan
 from mpq.shown import bits_text
 
 
@@ -15,7 +16,7 @@ def say_replaced(output: Path, plan: Plan) -> None:
     if not output.exists():
         return
     try:
-        held = _plan_in(output, plan) if output.suffix == ".yaml" else _artifact_in(output, plan)
+        held = {"plan": _plan_in, "artifact": _artifact_in, "sensitivity": _sensitivity_in}[kind_of(output)](output, plan)
     except MpqError:
         held = "is not a file that mpq can read"
     if held is not None:
@@ -23,10 +24,8 @@ def say_replaced(output: Path, plan: Plan) -> None:
 
 
 def _plan_in(file: Path, plan: Plan) -> str | None:
-    from mpq.records.plan import read_plan
-
     old = read_plan(file)
-    if (old.layers, old.model.get("sha256")) == (plan.layers, plan.model.get("sha256")):
+    if (old.assignment, old.model.get("sha256")) == (plan.assignment, plan.model.get("sha256")):
         return None
     budget = "" if old.budget is None else f" for {old.budget}"
     return f"held another plan{budget}: {_size(old.size.effective_bits, old.size.file_bytes)}"
@@ -37,10 +36,17 @@ def _artifact_in(file: Path, plan: Plan) -> str | None:
     from mpq.records.sensitivity import layer_bytes
 
     old = read_header(file)
-    if (old.schemes, old.model.get("sha256")) == (plan.layers, plan.model.get("sha256")):
+    if (assignment_of(old.schemes, old.activations), old.model.get("sha256")) == (plan.assignment, plan.model.get("sha256")):
         return None
     bits = 8 * layer_bytes(old.layers, old.schemes) / sum(layer.weights for layer in old.layers)
     return f"held the artifact of another plan: {_size(bits, artifact_bytes(file))}"
+
+
+def _sensitivity_in(file: Path, plan: Plan) -> str:
+    from mpq.records.sensitivity import read_sensitivity
+
+    read_sensitivity(file)
+    return "held a sensitivity file"
 
 
 def _size(bits: float, count: int) -> str:

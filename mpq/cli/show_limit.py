@@ -23,7 +23,7 @@ def show_limit(
         raise UsageError(f"{file} is a {kind}, and --limit needs a plan: run `mpq search`, then name what it wrote")
 
     from mpq.apply.rate_limits import rate_limits
-    from mpq.records.plan import assignment_of, read_plan
+    from mpq.records.plan import read_plan
 
     plan = read_plan(file)
     if not plan.data:
@@ -33,8 +33,7 @@ def show_limit(
     with progress("limit") as advance:
         limits = rate_limits(loaded, plan, data, cache=cache_folder(cache, file), on_progress=advance)
     if json:
-        assignment = assignment_of(plan.layers, plan.activations)
-        print_json({"file": str(file), "kind": kind, "assignment": assignment, "layers": [_row(each) for each in limits]})
+        print_json({"file": str(file), "kind": kind, "assignment": plan.assignment, "layers": [_row(each) for each in limits]})
         return
     _print(limits, {name: str(scheme) for name, scheme in plan.layers.items()})
 
