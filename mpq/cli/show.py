@@ -66,9 +66,11 @@ def command(
     from mpq.records.file_kind import kind_of
 
     kind = kind_of(file)
-    needless = {"--reference": model, "--cache": cache, "--device": device, "--builder": factory, "--trust": trust or None}
-    if not limit and (given := [name for name, value in needless.items() if value is not None]):
-        raise UsageError(f"{given[0]} only affects --limit: add --limit, or leave {given[0]} out")
+    for_limit = {"--reference": model, "--cache": cache, "--device": device, "--builder": factory, "--trust": trust or None}
+    for option, on, values in (("--limit", limit, for_limit), ("--kernels", kernels, {"--dtype": dtype})):
+        given = [name for name, value in values.items() if value is not None]
+        if given and not on:
+            raise UsageError(f"{given[0]} only affects {option}: add {option}, or leave {given[0]} out")
     if limit:
         from mpq.cli.show_limit import show_limit
 
@@ -79,8 +81,6 @@ def command(
     if kernels:
         _show_kernels(file, kind, dtype, json=json)
         return
-    if dtype is not None:
-        raise UsageError("--dtype only affects --kernels: add --kernels, or leave --dtype out")
     shown = {"artifact": _artifact, "sensitivity": _sensitivity, "plan": _plan}[kind](file)
     if json:
         print_json({"file": str(file), "kind": kind, **shown.data, "layers": shown.rows})

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mpq.records.plan import assignment_of, read_plan
+from mpq.records.plan import read_plan
 from tests.cli.typed import done, refused
 
 
@@ -22,7 +22,7 @@ def test_the_limit_of_a_plan_is_below_its_bits(folder: Path) -> None:
 
 def test_json_of_the_limit_names_the_schemes_by_their_digest(folder: Path) -> None:
     found, plan = json.loads(done("show plan.yaml --limit --json").out), read_plan("plan.yaml")
-    assert found["assignment"] == assignment_of(plan.layers, plan.activations)
+    assert found["assignment"] == plan.assignment
     assert [row["layer"] for row in found["layers"]] == list(plan.layers)
     known = [row for row in found["layers"] if "reason" not in row]
     assert known
@@ -34,6 +34,7 @@ def test_json_of_the_limit_names_the_schemes_by_their_digest(folder: Path) -> No
     [
         ("model.sensitivity.jsonl --limit", "--limit needs a plan: run `mpq search`"),
         ("plan.yaml --limit --kernels", "give one of them"),
+        ("plan.yaml --limit --dtype bf16", "--dtype only affects --kernels: add --kernels, or leave --dtype out"),
         ("plan.yaml --cache off", "--cache only affects --limit: add --limit, or leave --cache out"),
     ],
 )
