@@ -119,6 +119,8 @@ def command(
         raise UsageError("--shards writes a folder of files: leave out --output and --to (--to needs the model in memory)")
     if not plan.exists():
         raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
+    if to is not None:
+        TARGETS.kind(to)
 
     from mpq.records.plan import read_plan
     from mpq.records.plan_budget import check_plan_budget

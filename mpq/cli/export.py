@@ -77,10 +77,9 @@ def command(
         raise FormatError(f"{source} does not exist: run `mpq apply` first, or name an artifact or a plan")
 
     from mpq.export.base import Options
-    from mpq.export.registry import target_named
     from mpq.export.run import export
 
-    target_named(to)
+    TARGETS.kind(to)
     options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust, compare=compare, fingerprint=fingerprint)
     if to == HUB:
         options = with_card(options, source, base_model=base_model, evaluation=evaluation)

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import mpq
+from mpq.export.registry import TARGETS
 from mpq.recovery.registry import STEPS
 from tests.cli.typed import done, refused
 
@@ -66,3 +67,9 @@ def test_the_output_is_named_after_the_model_or_as_asked(fresh: Path, made: Path
 )
 def test_what_cannot_be_applied_is_refused_and_nothing_written(folder: Path, options: str, code: int, reason: str) -> None:
     assert reason in refused(f"apply {options}", code)
+
+
+def test_an_unknown_target_is_refused_before_anything_is_written(folder: Path) -> None:
+    (folder / "model.mpq.safetensors").unlink()
+    reason = refused("apply plan.yaml --to onxx", 2)
+    assert reason == f"'onxx' is not a target: use one of {', '.join(TARGETS)}"
