@@ -8,6 +8,7 @@ Written for vLLM 0.32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +126,15 @@ class PackedLinearMethod(CompressedTensorsLinearMethod):  # type: ignore[misc]
     ) -> None:
         """Create the parameters. vLLM looks for a kernel first, and raises a ValueError if there is none."""
         sizes = (input_size_per_partition, output_partition_sizes, input_size, output_size)
-        try:
-            if params_dtype not in _KERNEL_DTYPES:
-                raise ValueError
-            super().create_weights(layer, *sizes, params_dtype, **more)
-        except ValueError:
-            del layer.scheme
-            ordinary = UnquantizedLinearMethod() if isinstance(layer, LinearBase) else UnquantizedEmbeddingMethod()
-            ordinary.create_weights(layer, *sizes, params_dtype, **more)
-            layer.quant_method = ordinary
-        else:
-            self.quantization_config.as_words.update(self._names)
+        if params_dtype in _KERNEL_DTYPES:
+            with suppress(ValueError):
+                super().create_weights(layer, *sizes, params_dtype, **more)
+                self.quantization_config.as_words.update(self._names)
+                return
+        del layer.scheme
+        ordinary = UnquantizedLinearMethod() if isinstance(layer, LinearBase) else UnquantizedEmbeddingMethod()
+        ordinary.create_weights(layer, *sizes, params_dtype, **more)
+        layer.quant_method = ordinary
 
 
 @register_model_loader(METHOD)
