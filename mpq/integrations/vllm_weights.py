@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mpq.errors import FormatError
 from mpq.formats.stored import PARTS
+from mpq.models.running.fake_quantized import as_parameter
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
 from mpq.records.open_artifact import opened, parts_in, unpacking
-from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import unpack_weight
 from mpq.tensors.words import packed
 
@@ -48,7 +47,6 @@ def weights_in(folder: Path, as_words: Collection[str]) -> Iterator[tuple[str, T
                 if layer.name in as_words:
                     yield from ((f"{layer.name}.{part}", tensor) for part, tensor in packed(weight).items())
                 else:
-                    values = from_matrix(weight.dequantize(), layer.shape, layer.axes, layer.groups)
-                    yield layer.parameters[0], values.to(getattr(torch, layer.dtype))
+                    yield layer.parameters[0], as_parameter(weight, layer)
         parts = {f"{layer.name}.{part}" for layer in header.layers for part in PARTS}
         yield from ((name, file.get_tensor(name)) for name in file.keys() if name not in parts)  # noqa: SIM118
