@@ -25,12 +25,11 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from mpq.errors import FormatError, ModelError
-from mpq.files import check_version
 from mpq.integrations.transformers_conversion import conversion_of
 from mpq.models.memory.malloc_trim import return_freed_memory
 from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.records.artifact_files import headers_as_one, is_plain_name
-from mpq.records.hub_config import METHOD, VERSION, WEIGHTS
+from mpq.records.hub_config import METHOD, VERSION, WEIGHTS, check_config_version
 from mpq.records.layer import Layer
 from mpq.runtime.packed_weight import packed_weight
 from mpq.tensors.packed import PackedTensor
@@ -52,7 +51,7 @@ class MpqConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """
 
     def __init__(self, version: int = VERSION, weights: str = WEIGHTS, **facts: Any) -> None:
-        check_version(version, supported=VERSION, path=Path("config.json"), kind="the quantization_config")
+        check_config_version(version)
         if not isinstance(weights, str) or not is_plain_name(weights) or not weights.endswith(_ENDINGS):
             raise FormatError(f"config.json names the weights {weights!r}, which is no artifact in the same folder")
         self.quant_method, self.version, self.weights = METHOD, version, weights

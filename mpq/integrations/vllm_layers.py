@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from mpq.errors import ModelError
-from mpq.files import check_version
 from mpq.formats.scheme import Scheme
-from mpq.records.hub_config import METHOD, VERSION
-
-_BITS, _GROUPS = (4, 8), (None, 32, 64, 128)
+from mpq.records.hub_config import METHOD
+from mpq.tensors.words import BITS, GROUP_SIZES
 
 
 @dataclass(frozen=True)
@@ -57,16 +53,8 @@ def fused(prefix: str, mapping: Mapping[str, Sequence[str]]) -> list[str]:
 
 def is_covered(scheme: Scheme) -> bool:
     """Whether a weight-only kernel of vLLM can have the scheme: symmetric int4 or int8, per row or in groups of 32, 64 or 128."""
-    return scheme.is_integer and scheme.symmetric and not scheme.small_scales and scheme.bits in _BITS and scheme.group_size in _GROUPS
-
-
-def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse the quantization_config of a newer mpq.
-
-    Raises:
-        FormatError: naming both versions.
-    """
-    check_version(config.get("version"), supported=VERSION, path=Path("config.json"), kind="the quantization_config")
+    is_plain = scheme.is_integer and scheme.symmetric and not scheme.small_scales
+    return is_plain and scheme.bits in BITS and scheme.group_size in (None, *GROUP_SIZES)
 
 
 def check_load_format(name: str) -> None:

@@ -25,9 +25,9 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
-from mpq.integrations.vllm_layers import NamedLayers, check_config, check_load_format, fused
+from mpq.integrations.vllm_layers import NamedLayers, check_load_format, fused
 from mpq.integrations.vllm_weights import header_in, weights_in
-from mpq.records.hub_config import METHOD
+from mpq.records.hub_config import METHOD, check_config_version
 from mpq.shown import listed
 
 _SHOWN = 3
@@ -74,7 +74,7 @@ class MpqQuantization(QuantizationConfig):  # type: ignore[misc]
         Raises:
             FormatError: if a newer mpq wrote it.
         """
-        check_config(config)
+        check_config_version(config.get("version"))
         return cls()
 
     def maybe_update_config(self, model_name: str, hf_config: Any = None, revision: str | None = None) -> None:

@@ -9,6 +9,8 @@ from mpq.tensors.packing import pack
 from mpq.tensors.quantized import QuantizedWeight
 
 WORD = 32
+BITS, GROUP_SIZES = (4, 8), (32, 64, 128)
+"""The bits and group sizes of symmetric integers that these kernels support; they also support one scale per row."""
 
 
 def packed(weight: QuantizedWeight) -> dict[str, Tensor]:

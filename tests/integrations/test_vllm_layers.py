@@ -1,10 +1,8 @@
-from typing import Any
-
 import pytest
 
-from mpq.errors import FormatError, ModelError
+from mpq.errors import ModelError
 from mpq.formats.scheme import parse_scheme
-from mpq.integrations.vllm_layers import NamedLayers, check_config, check_load_format, fused, is_covered
+from mpq.integrations.vllm_layers import NamedLayers, check_load_format, fused, is_covered
 from tests.small import schemes
 
 QKV = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
@@ -55,13 +53,6 @@ def test_names_of_vllm_lead_to_those_of_the_artifact() -> None:
     assert dict(made.schemes) == {"lm.a.q_proj": parse_scheme("int4"), "a.k_proj": parse_scheme("int8")}
     assert [made.own_name(name) for name in ("lm.a.q_proj", "a.k_proj")] == ["a.q_proj", "a.k_proj"]
     assert made.renamed(lambda name: f"x.{name}").own_name("x.lm.a.q_proj") == "a.q_proj"
-
-
-@pytest.mark.parametrize("config", [{"version": 99}, {"version": "x"}, {}])
-def test_a_folder_of_a_newer_version_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(FormatError, match=r"config\.json"):
-        check_config(config)
-    check_config({"version": 1, "quant_method": "mpq"})
 
 
 def test_another_load_format_is_refused() -> None:

@@ -29,7 +29,7 @@ from mpq.export.weights.reopen import original_path, quantized_module
 from mpq.files import OutputError, write_text
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
-from mpq.tensors.words import packed
+from mpq.tensors.words import BITS, GROUP_SIZES, packed
 
 _SCORES = ("score", "classifier")  # which vLLM builds without quantization
 
@@ -40,7 +40,7 @@ class CompressedTensors(Target):
     keeps_rest = True
     fuses = True
     ending = "-compressed-tensors"
-    abilities = Abilities(bits=(4, 8), group_sizes=(32, 64, 128))
+    abilities = Abilities(bits=BITS, group_sizes=GROUP_SIZES)
 
     def takes(self, name: str) -> bool:
         """Whether a layer is stored in its scheme; others are stored as values."""
