@@ -18,7 +18,6 @@ from mpq.cli.replaced import say_replaced
 from mpq.cli.search_result import print_result, print_sizes
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
-from mpq.records.finalist_names import plain_name
 from mpq.shown import bits_cell, listed
 from mpq.writing.outputs import refuse_special
 
@@ -240,9 +239,11 @@ class Job:
     @contextmanager
     def _progress(self, measurer: PlanMeasurer) -> Iterator[Progress]:
         """Shows plans as they are measured and weights as they are quantized; then says what the user should know of that."""
+        from mpq.search.stages.schedule import in_plain_words
+
         with progress("search") as advance:
             measurer.on_progress = advance
-            yield lambda stage, done, total, best: advance(done, total, f"{plain_name(stage)}, {self._table.metric} {figure(best)}")
+            yield in_plain_words(advance, self._table.metric)
         for note in measurer.notes:
             say(note)
 

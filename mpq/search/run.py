@@ -16,7 +16,7 @@ from mpq.errors import BudgetError, UsageError
 from mpq.evidence.prediction import interactions_help, unseen_rows
 from mpq.evidence.rows_reached import reach_lines
 from mpq.progress import reported
-from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM, plain_name
+from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
 from mpq.search.activations import chosen_groups, reserved_bytes, with_groups
@@ -33,12 +33,11 @@ from mpq.search.rest import stored_as
 from mpq.search.result import SearchResult as SearchResult
 from mpq.search.solvers.knapsack import Solution
 from mpq.search.solvers.quadratic import Quadratic, minimise
-from mpq.search.stages.schedule import Progress, Schedule
+from mpq.search.stages.schedule import Progress, Schedule, in_plain_words
 from mpq.search.stages.uniform import uniform_plans
 from mpq.search.storage import storage_failures
 from mpq.search.study import Measured, Study
 from mpq.search.study_name import study_name
-from mpq.shown import figure
 
 
 @spelled_out(SearchSettings, SearchChoices)
@@ -94,9 +93,10 @@ def search(
 def _told(table: Sensitivity, own: Progress | None, *, progress: bool) -> Iterator[Progress]:
     """The callback for each measured plan: calls `own`, and shows progress if wanted."""
     with reported("search", wanted=progress) as advance:
+        show = in_plain_words(advance, table.metric)
 
         def tell(stage: str, done: int, total: int, best: float) -> None:
-            advance(done, total, f"{plain_name(stage)}, {table.metric} {figure(best)}")
+            show(stage, done, total, best)
             if own is not None:
                 own(stage, done, total, best)
 

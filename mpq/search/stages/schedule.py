@@ -10,15 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from mpq.progress import Advance
+from mpq.records.finalist_names import plain_name
 from mpq.search.stages.base import Choice, FindSlopes, Rows, Setting, Stage, Turn
 from mpq.search.stages.local_model import SlopesStage
 from mpq.search.stages.registry import stage_kinds
 from mpq.search.study import Measured, Study
+from mpq.shown import figure
 
 _ASKED = 3  # proposals allowed per new plan of a stage; knobs often propose a plan again
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (stage, done, total, best error so far)."""
+
+
+def in_plain_words(advance: Advance, metric: str) -> Progress:
+    """A callback for each measured plan, which gives `advance` the stage in plain words and the best error so far."""
+    return lambda stage, done, total, best: advance(done, total, f"{plain_name(stage)}, {metric} {figure(best)}")
 
 
 def trials_of(name: str, trials: int, *, slopes: bool = False) -> int:

@@ -3,7 +3,7 @@ import pytest
 from mpq.evidence.paired_test import compare
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.registry import stage_kinds
-from mpq.search.stages.schedule import Schedule, trials_of
+from mpq.search.stages.schedule import Schedule, in_plain_words, trials_of
 from mpq.search.study import Measured, Study
 from tests.search.measuring import FakeMeasurer, FakeMeasurerInParts, whole
 from tests.search.stages.test_knobs import solved
@@ -48,6 +48,12 @@ def test_no_trial_is_begun_after_stop() -> None:
     start = found.fixed("exact", solved(problem))
     assert all(best is start for _, best in found.run(start))
     assert study.measurements == 1
+
+
+def test_progress_is_told_in_plain_words() -> None:
+    told: list[tuple[int, int, str]] = []
+    in_plain_words(lambda *of: told.append(of), "KL")("knobs", 2, 5, 0.12345)
+    assert told == [(2, 5, "re-weighted table, KL 0.1235")]
 
 
 @pytest.mark.parametrize("trials", [0, 1, 5, 64])
