@@ -3,8 +3,8 @@
     codes, int4 or int8 [rows, columns]  ─┐
     scales, fp16 [rows, groups] ─ Cast ───┴─ DequantizeLinear (axis 1, block_size) ─ Reshape, Transpose ─ Cast ─ the weight
 
-The reshaping is only there if the weight is not a matrix [rows, columns] and has several scales per row, or rows that are not along its
-first axis. Scales are stored as fp16 and cast to fp32 first, so the weights are exactly those of the artifact. Symmetric codes are stored
+Reshape and Transpose appear only if a weight has several scales per row and more than two dimensions, or if its rows are not its first
+axis. Scales are stored as fp16 and cast to fp32 first, so the weights are exactly those of the artifact. Symmetric codes are stored
 around zero, asymmetric ones unchanged, with their zero points. ONNX has no 3, 5, 6 or 7 bits. Operators: DequantizeLinear of ONNX opset 21.
 """
 
@@ -152,11 +152,13 @@ class _Weights:
 
     def _weight(self, layer: Layer, weight: QuantizedWeight, place: Any) -> list[Any]:
         """Nodes that compute the weight of `layer`, which is the last one's output, in the type of `place`."""
+        whole = _is_whole(layer, weight)
+        shape = layer.shape if whole else weight.matrix
         if weight.scales is None:
-            nodes = [self._cast(self._constant(f"{layer.name}.values", _float_array(weight.codes)), "FLOAT")]
+            nodes = [self._cast(self._constant(f"{layer.name}.values", _float_array(weight.codes).reshape(shape)), "FLOAT")]
         else:
-            nodes = self._dequantize(layer, weight)
-        if _is_whole(layer, weight):
+            nodes = self._dequantize(layer.name, weight, shape)
+        if whole:
             return self._finished(nodes, place)
         split = layer.groups > 1
         sizes, axes = (grouped_shape(layer.shape, layer.groups), grouped_axes(layer.axes)) if split else (layer.shape, layer.axes)
@@ -181,18 +183,15 @@ class _Weights:
     def _reshape(self, node: Any, name: str, shape: Sequence[int]) -> Any:
         return self._ir.node("Reshape", [node.outputs[0], self._constant(name, np.array(shape, dtype=np.int64))])
 
-    def _dequantize(self, layer: Layer, weight: QuantizedWeight) -> list[Any]:
-        """Cast of the scales, then DequantizeLinear: float32 [rows, columns], or the weight itself where it needs no reshaping."""
+    def _dequantize(self, name: str, weight: QuantizedWeight, shape: tuple[int, ...]) -> list[Any]:
+        """Cast of the scales, then DequantizeLinear: float32 in the shape of the codes, which is `shape`."""
         assert weight.scales is not None
-        name = layer.name
         scales = weight.scales.numpy()
         attributes: dict[str, int] = {"axis": 1, "block_size": weight.scheme.group_size or 0}
         if scales.shape[1] == 1:
             scales, attributes = scales[:, 0], {"axis": 0}
         cast = self._cast(self._constant(f"{name}.scales", scales), "FLOAT")
-        codes = _codes(weight.codes, weight)
-        codes = codes.reshape(layer.shape) if _is_whole(layer, weight) else codes
-        inputs = [self._constant(f"{name}.codes", codes), cast.outputs[0]]
+        inputs = [self._constant(f"{name}.codes", _codes(weight.codes, weight).reshape(shape)), cast.outputs[0]]
         if weight.zero_points is not None:
             zeros = _codes(weight.zero_points, weight)
             inputs.append(self._constant(f"{name}.zero_points", zeros if scales.ndim == 2 else zeros[:, 0]))
@@ -209,8 +208,11 @@ class _Weights:
 
 
 def _is_whole(layer: Layer, weight: QuantizedWeight) -> bool:
-    """Whether codes fit the parameter as they are: one scale per row of its first axis. OpenVINO refuses some graphs with a Reshape."""
-    return weight.scales is not None and weight.scales.shape[1] == 1 and layer.axes == (0,) and layer.groups == 1
+    """Whether a weight can be stored in its own shape: its rows are its first axis, and no row has several scales.
+
+    OpenVINO refuses some graphs with a Reshape.
+    """
+    return layer.axes == (0,) and layer.groups == 1 and (weight.scales is None or weight.scales.shape[1] == 1)
 
 
 def _codes(codes: Tensor, weight: QuantizedWeight) -> Any:

@@ -101,6 +101,23 @@ def test_a_language_model_takes_any_batch_and_length(tmp_path: Path) -> None:
         assert abs(kl_divergence(reference, run(done.path, inputs))) < 1e-8
 
 
+@pytest.mark.parametrize("scheme", ["int8", "fp16", "bf16"])
+def test_a_convolution_without_several_scales_per_row_is_stored_in_its_own_shape(tmp_path: Path, scheme: str) -> None:
+    import onnx
+
+    torch.manual_seed(0)
+    module, inputs = nn.Conv2d(4, 6, 3).eval(), torch.randn(2, 4, 5, 5)
+    torch.export.save(torch.export.export(module, (inputs,)), tmp_path / "model.pt2")
+    _, artifact = make(tmp_path / "model.pt2", Batch((inputs,)), by_name({}, scheme), tmp_path)
+    export(artifact, "onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert not {"Reshape", "Transpose"} & {node.op_type for node in graph.node}
+    assert [list(stored.dims) for stored in graph.initializer if stored.name.endswith((".codes", ".values"))] == [[6, 4, 3, 3]]
+    with torch.no_grad():
+        expected = mpq.load(artifact)(inputs)
+    torch.testing.assert_close(run(tmp_path / "model.onnx", inputs), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_grouped_transposed_convolution_gives_the_outputs_of_the_artifact(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, inputs = nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2).eval(), torch.randn(2, 4, 5, 5)
