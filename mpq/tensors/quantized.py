@@ -95,11 +95,7 @@ class QuantizedWeight:
 
 def coded_weight(coded: Coded, scheme: Scheme) -> QuantizedWeight:
     """The weight of a `Coded`, under a coded scheme or as int8."""
-    return _coded_weight(coded.codes.view(torch.uint8) ^ 128, coded, scheme)
-
-
-def _coded_weight(codes: Tensor, coded: Coded, scheme: Scheme) -> QuantizedWeight:
-    return QuantizedWeight(scheme, (codes.shape[0], codes.shape[1]), codes, coded.scales)
+    return QuantizedWeight(scheme, (coded.codes.shape[0], coded.codes.shape[1]), coded.codes.view(torch.uint8) ^ 128, coded.scales)
 
 
 def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> QuantizedWeight:
@@ -118,7 +114,7 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
         return QuantizedWeight(scheme, matrix, parts["values"])
     if scheme.is_coded:
         coded = decode(parts["codes"], matrix)
-        return _coded_weight(coded.codes.view(torch.uint8).bitwise_xor_(128), coded, scheme)  # in place: one copy less
+        return QuantizedWeight(scheme, matrix, coded.codes.view(torch.uint8).bitwise_xor_(128), coded.scales)  # in place: one copy less
     rows, columns = matrix
     codes = unpack_codes(parts["codes"], scheme.element, rows * columns).view(rows, columns)
     zero_points = None
