@@ -11,7 +11,7 @@ from mpq.errors import OutputError
 from mpq.models.memory.offload import Offload
 from mpq.models.memory.store import MEMORY_BYTES, Folder, Scope, Store
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Raised whenever a quantizer or the collecting of statistics gives other values than before."""
 
 

@@ -168,6 +168,7 @@ def test_coded_candidates_without_room_for_their_tables_are_left_out_with_a_line
 def test_layers_that_are_too_wide_for_the_quantizers_usual_way_are_named_together() -> None:
     layers = [linear("a", 4, 16_384), linear("b", 64, 64), linear("c", 4, 16_384)]
     (line,) = wide_lines(Descent(), layers)
-    assert line.startswith("rows of 16,384 weights: descent starts from the nearest codes, because factorizing would take 3e+13 operations")
+    reason = "factorizing their second moment would take 3e+13 operations"
+    assert line.startswith(f"rows of 16,384 weights: descent starts from the nearest codes, because {reason}")
     assert line.endswith(": a, c")
     assert wide_lines(RoundToNearest(), layers) == []

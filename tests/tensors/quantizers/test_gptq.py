@@ -87,11 +87,30 @@ def test_a_matrix_much_wider_than_high_is_not_factorized(monkeypatch: pytest.Mon
     assert all(quantizer.remark((24, 96)) == "" for quantizer in EACH.values())  # as much as four times the sweeps
     monkeypatch.setattr(gptq, "inverse_factor", None)
     for name, quantizer in EACH.items():
-        expected = "factorizing would take 5e+06 operations, 6 times a descent's own"
+        expected = "factorizing their second moment would take 5e+06 operations, 6 times as many as the descent itself"
         assert quantizer.remark((4, 96)) == f"rows of 96 weights: {name} starts from the nearest codes, because {expected}"
         found = conditioned_error(type(quantizer)().quantize(matrix, scheme, statistics), matrix, statistics)
         assert found < 1.1 * mean[name]
         assert found < 0.7 * conditioned_error(ActivationEnergy().quantize(matrix, scheme, statistics), matrix, statistics)
+
+
+def test_a_second_moment_is_factorized_according_to_the_rows_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, each, scheme = weights(24, 96), statistics_of(96, groups=8), parse_scheme("int3-g32")
+    monkeypatch.setattr(gptq, "_LITTLE_WORK", 0.0)
+    monkeypatch.setattr(gptq, "inverse_factor", None)
+    assert Descent().remark((24, 96)) == ""
+    assert Descent().remark((3, 96))
+    alone = [Descent().round(matrix[3 * at : 3 * at + 3], scheme, Statistics(each.hessian[at], each.count)).codes for at in range(8)]
+    assert torch.equal(Descent().round(matrix, scheme, each).codes, torch.cat(alone))
+
+
+def test_more_sweeps_than_those_in_place_of_a_factorization_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(gptq, "_LITTLE_WORK", 0.0)
+    monkeypatch.setattr(gptq, "descend", lambda *_, sweeps, codes: made.append(sweeps))
+    for sweeps in (0, 3, 6, 8):
+        Descent(sweeps=sweeps).round(weights(4, 96), parse_scheme("int3-g32"), statistics_of(96))
+    assert made == [6, 6, 6, 8]
 
 
 EACH: dict[str, GPTQ] = {"gptq": GPTQ(), "descent": Descent()}
