@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
 
@@ -67,6 +67,14 @@ def cut(text: str, most: int) -> str:
 def listed(texts: Sequence[str], most: int) -> str:
     """At most `most` texts, and the number of the others: "a, b and 3 more"."""
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """The names that share each reason, from the reason of each name; both in their first order."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return names
 
 
 def one_line(text: str) -> str:

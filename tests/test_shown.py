@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mpq.errors import FormatError, MpqError
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
-from mpq.shown import bits_cell, bits_text, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
+from mpq.shown import bits_cell, bits_text, by_reason, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -72,6 +72,12 @@ def test_markdown_holds_no_link_code_or_cell() -> None:
 )
 def test_bits_look_the_same_for_an_exact_value_and_for_its_four_decimals_in_a_file(value: float, expected: str) -> None:
     assert bits_cell(value) == bits_cell(round(value, 4)) == expected
+
+
+def test_names_are_grouped_by_their_reason_in_the_first_order_of_both() -> None:
+    found = by_reason({"b": "wide", "a": "unseen", "c": "wide"})
+    assert list(found.items()) == [("wide", ["b", "c"]), ("unseen", ["a"])]
+    assert by_reason({}) == {}
 
 
 def test_bits_in_a_sentence_have_no_final_zeros() -> None:

@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mpq.progress import Advance, in_turn, shown_progress
-from mpq.shown import ZERO_MARK, ZERO_NOTE, json_escaped, one_line, printable
+from mpq.shown import ZERO_MARK, ZERO_NOTE, by_reason, json_escaped, listed, one_line, printable
 from mpq.shown import figure as figure
 
+SHOWN_NAMES = 5
+"""How many of the layers with the same reason are named."""
 _UNFOLDED = 1000  # columns of a table if the output is not a terminal
 
 
@@ -133,10 +135,8 @@ def progress_in_turn() -> AbstractContextManager[Callable[[str], Advance]]:
 
 def fallback_lines(fallbacks: Mapping[str, str]) -> list[str]:
     """Which layers were quantized without input statistics, one line per reason."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in fallbacks.items():
-        by_reason.setdefault(reason, []).append(name)
-    return [f"quantized by weight error alone, without input statistics: {', '.join(n)} ({r})" for r, n in by_reason.items()]
+    start = "quantized by weight error alone, without input statistics"
+    return [f"{start}: {listed(names, SHOWN_NAMES)} ({reason})" for reason, names in by_reason(fallbacks).items()]
 
 
 def peak_line(finish: Mapping[str, Any] | None) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mpq.cli.console import print_json, print_lines, print_table, progress
+from mpq.cli.console import SHOWN_NAMES, print_json, print_lines, print_table, progress
 from mpq.cli.find_inputs import reopen_data, reopen_model
 from mpq.cli.options import cache_folder
 from mpq.errors import UsageError
-from mpq.shown import bits_cell
+from mpq.shown import bits_cell, by_reason, listed
 
 if TYPE_CHECKING:
     from mpq.records.rate_limits import LayerLimit
@@ -52,15 +52,12 @@ def _print(limits: list[LayerLimit], schemes: dict[str, str]) -> None:
         ["layer", "scheme", "bpw", "limit", "gap"],
         [[each.layer, schemes.get(each.layer, ""), bits_cell(each.bits), _shown(each.least), _shown(each.gap)] for each in rows],
     )
-    reasons = dict[str, list[str]]()
-    for each in limits:
-        if each.reason:
-            reasons.setdefault(each.reason, []).append(each.layer)
-    print_lines([f"no limit for {', '.join(names)}: {reason}" for reason, names in reasons.items()])
+    reasons = by_reason({each.layer: each.reason for each in limits if each.reason})
+    print_lines([f"no limit for {listed(names, SHOWN_NAMES)}: {reason}" for reason, names in reasons.items()])
     print_lines(
         [
-            "limit: the least bits per weight at which any code could have the output error that the layer has on the calibration data, "
-            "if its weights were normally distributed"
+            "limit: if the weights were normally distributed, no code could reach the layer's output error on the calibration data "
+            "with fewer bits per weight"
         ]
     )
 

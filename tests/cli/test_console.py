@@ -17,6 +17,12 @@ HOSTILE = "a\x1b[31m\n::error::b\u202e[red]c[/red][link=http://x]d##[error]:smil
 SAFE = "a\\x1b[31m\\n\\x3a:error::b\\u202e[red]c[/red][link=http://x]d#\\x23[error]:smile:"
 
 
+def test_layers_without_input_statistics_are_named_by_reason_and_many_are_counted() -> None:
+    lines = console.fallback_lines({**{f"a{at}": "a lookup table" for at in range(7)}, "b": "its inputs are not finite"})
+    start = "quantized by weight error alone, without input statistics"
+    assert lines == [f"{start}: a0, a1, a2, a3, a4 and 2 more (a lookup table)", f"{start}: b (its inputs are not finite)"]
+
+
 @pytest.mark.parametrize("say", [console.say, console.warn])
 def test_narration_holds_no_control_characters_commands_or_markup(say: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
     say(HOSTILE)

@@ -1,9 +1,11 @@
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from mpq.records.plan import read_plan
+from mpq.records.rate_limits import LayerLimit
 from tests.cli.typed import done, refused
 
 
@@ -18,6 +20,18 @@ def test_the_limit_of_a_plan_is_below_its_bits(folder: Path) -> None:
     for bits, least, gap in known:
         assert 0 < least < bits
         assert gap == pytest.approx(bits - least, abs=0.0011)
+
+
+def test_layers_without_a_limit_are_named_by_reason_and_many_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*(f"a{at}" for at in range(7)), "b"]
+    limits = [LayerLimit(name, 4, 4.5, None, "a lookup table" if name != "b" else "not quantized") for name in names]
+    monkeypatch.setattr(import_module("mpq.apply.rate_limits"), "rate_limits", lambda *_, **__: limits)
+    assert done("show plan.yaml --limit").out.splitlines()[-3:] == [
+        "no limit for a0, a1, a2, a3, a4 and 2 more: a lookup table",
+        "no limit for b: not quantized",
+        "limit: if the weights were normally distributed, no code could reach the layer's output error on the calibration data with fewer "
+        "bits per weight",
+    ]
 
 
 def test_json_of_the_limit_names_the_schemes_by_their_digest(folder: Path) -> None:
