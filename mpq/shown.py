@@ -109,7 +109,7 @@ def figure(value: float | None, stderr: float | None = None) -> str:
 def bits_text(value: float) -> str:
     """Bits per weight in a sentence: three decimals, without final zeros.
 
-    An exact value and the four decimals that files hold of it look the same.
+    An exact value and the same value from a file, which keeps four decimals, give the same text.
     """
     return bits_cell(value).rstrip("0").rstrip(".")
 

@@ -45,7 +45,7 @@ def command(
         bool,
         typer.Option(
             "--limit",
-            help="For a plan: the least bits per weight at which any code could have each layer's output error. It uses the model, the "
+            help="For a plan: the theoretical minimum of bits per weight for each layer's output error. It uses the model, the "
             "calibration data, and what the analysis kept in its cache.",
         ),
     ] = False,

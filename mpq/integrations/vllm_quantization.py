@@ -59,7 +59,7 @@ class MpqQuantization(QuantizationConfig):  # type: ignore[misc]
 
     @classmethod
     def get_min_capability(cls) -> int:
-        """The least CUDA capability of those kernels: Turing."""
+        """The lowest CUDA compute capability of vLLM's weight-only kernels: 7.5 (Turing)."""
         return 75
 
     @staticmethod
