@@ -11,7 +11,7 @@ from mpq.cli import complete
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, suggest, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
-from mpq.cli.options import Cache, Device, Factory, Json, Trust, cache_folder
+from mpq.cli.options import Cache, Device, Factory, Json, Reference, Trust, cache_folder
 from mpq.cli.replaced import say_replaced
 from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def command(
     plan: Annotated[Path, typer.Argument(help="The plan.")] = Path("plan.yaml"),
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
+    model: Reference = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: MODEL.mpq.safetensors next to the plan]")] = None,
     recovery: Annotated[
         bool,

@@ -11,7 +11,7 @@ from mpq.cli.console import print_json, print_lines, print_table, progress, say
 from mpq.cli.find_inputs import EXAMPLES, read_data, reopen_model
 from mpq.cli.find_latency import predicted_latency
 from mpq.cli.load_cost import loading_of
-from mpq.cli.options import Dtype, Factory, Json, SeqLen, Trust, dtype_of
+from mpq.cli.options import Dtype, Factory, Json, Reference, SeqLen, Trust, dtype_of
 from mpq.config import DataSettings
 from mpq.errors import DataError, UsageError
 
@@ -31,7 +31,7 @@ def command(
         str | None,
         typer.Option("--data", metavar="FILE", help="Inputs; one sample is enough. [default: example inputs, or tokens]"),
     ] = None,
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
+    model: Reference = None,
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", metavar="N,N,…", help="Samples per batch.")] = "1,8,32",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to decode, for language models.")] = 64,
     seq_len: SeqLen = None,

@@ -9,14 +9,27 @@ import typer
 
 from mpq.cli.console import figure, print_json, print_table, warn
 from mpq.cli.eval_artifact import evaluate_artifact
-from mpq.cli.options import BatchAxis, BatchSize, Device, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
+from mpq.cli.options import (
+    BatchAxis,
+    BatchSize,
+    Device,
+    Factory,
+    Json,
+    Mask,
+    NumSamples,
+    Reference,
+    SeedEachForward,
+    SeqLen,
+    TextField,
+    Trust,
+)
 from mpq.config import DataSettings
 
 
 def command(
     artifact: Annotated[Path, typer.Argument(help="What `mpq apply` wrote.")],
     data: Annotated[str, typer.Option("--data", metavar="FILE", help="Inputs, optionally with labels; read like `mpq analyze --calib`.")],
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.")] = None,
+    model: Reference = None,
     plan: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The artifact's plan, whose held-out error is compared. [default: the one next to the artifact]"),

@@ -10,7 +10,7 @@ import typer
 from mpq.cli import complete
 from mpq.cli.card_inputs import HUB, with_card
 from mpq.cli.console import print_json, print_lines, print_table, say
-from mpq.cli.options import Factory, Json, Trust
+from mpq.cli.options import Factory, Json, Reference, Trust
 from mpq.errors import FormatError, UsageError
 from mpq.export.registry import TARGETS
 
@@ -34,7 +34,7 @@ def command(
     data: Annotated[
         str | None, typer.Option("--data", metavar="FILE", help="Inputs; two samples are enough. Only for models without example inputs.")
     ] = None,
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The original model, if it has moved.")] = None,
+    model: Reference = None,
     allow_unfused: Annotated[
         bool, typer.Option("--allow-unfused", help="Allow different schemes for layers that vLLM fuses; other programs accept them.")
     ] = False,

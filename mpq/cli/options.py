@@ -25,6 +25,10 @@ Factory = Annotated[
         rich_help_panel="Model",
     ),
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option("--reference", metavar="MODEL", help="The unquantized model, if it has moved.", rich_help_panel="Model"),
+]
 CheckpointKey = Annotated[
     str | None,
     typer.Option(

@@ -17,19 +17,17 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "More limits": ("scope", "max_drop", "metric", "cost", "max_latency", "memory"),
         "What layers may use": ("target", "candidates", "min_bits", "tie", "uniform", "quantizer"),
         "How it is searched": ("timeout", "start", "seed", "storage", "status"),
-        "Model": ("model",),
     },
     "apply": {
         "Recovery": ("recovery", "sequential", "reconstruct", "tune", "own_text", "tune_work", "tune_minutes"),
-        "Model": ("model", "shards"),
+        "Model": ("shards",),
     },
     "check": {
         "More limits": ("scope", "max_loaded", "max_loaded_packed", "baseline", "max_growth"),
         "Many files": ("budgets", "init"),
     },
-    "eval": {"Model": ("model", "plan"), "What an error is": ("outputs",)},
-    "show": {"Model": ("model",)},
-    "export": {"Model": ("model",), "What is written": ("nearest", "allow_unfused", "compare")},
+    "eval": {"Model": ("plan",), "What an error is": ("outputs",)},
+    "export": {"What is written": ("nearest", "allow_unfused", "compare")},
 }
 """Parameters by command and panel; all others are in the panel that their own file names, else in "Options"."""
 

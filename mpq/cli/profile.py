@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, print_table, say
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis, reopen_data, reopen_model, stem_of
-from mpq.cli.options import Factory, Json, Trust
+from mpq.cli.options import Factory, Json, Reference, Trust
 from mpq.errors import UsageError
 
 _RUNTIMES = ("torch",)
@@ -21,7 +21,7 @@ def command(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at once.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time to spend on each candidate.")] = 2.0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write. [default: NAME.latency.csv]")] = None,
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
+    model: Reference = None,
     factory: Factory = None,
     trust: Trust = False,
     json: Json = False,

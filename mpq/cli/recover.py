@@ -12,7 +12,7 @@ import typer
 from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
-from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeedEachForward, SeqLen, TextField, Trust
+from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, Reference, SeedEachForward, SeqLen, TextField, Trust
 from mpq.cli.reallocated import Files, analysis_of, note, reallocated
 from mpq.cli.replaced import say_replaced
 from mpq.config import EPOCHS, LEVELS, data_settings
@@ -93,7 +93,7 @@ def command(
     rate: Annotated[
         float | None, typer.Option(help="Multiplies the usual learning rates. [default: found by short runs on samples set aside]")
     ] = None,
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it is not where the plan says.")] = None,
+    model: Reference = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,

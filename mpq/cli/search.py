@@ -12,7 +12,7 @@ from mpq.cli import complete
 from mpq.cli.console import say, warn
 from mpq.cli.find_inputs import check_output, named_inputs, only_analysis
 from mpq.cli.find_latency import latency_cost, split_costs
-from mpq.cli.options import Activations, Cache, Config, Device, Factory, Json, Trust, cache_folder, default_of, merged
+from mpq.cli.options import Activations, Cache, Config, Device, Factory, Json, Reference, Trust, cache_folder, default_of, merged
 from mpq.cli.search_fleet import print_fleet
 from mpq.cli.search_job import Job, Quality, starting_schemes
 from mpq.cli.search_texts import numbers, pairs, parts, ties
@@ -166,7 +166,7 @@ def command(
             metavar="LAYER", autocompletion=complete.layer_of_analysis, help="Explain why this layer got its scheme; may be repeated."
         ),
     ] = None,
-    model: Annotated[Path | None, typer.Option("--reference", metavar="MODEL", help="The model, if it has moved.")] = None,
+    model: Reference = None,
     factory: Factory = None,
     trust: Trust = False,
     cache: Cache = None,

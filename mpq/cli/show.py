@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mpq.cli.console import fallback_lines, figure, print_json, print_lines, print_table, say
-from mpq.cli.options import Cache, Device, Dtype, Factory, Json, Trust, dtype_of
+from mpq.cli.options import Cache, Device, Dtype, Factory, Json, Reference, Trust, dtype_of
 from mpq.errors import UsageError
 from mpq.shown import bits_cell, bits_text
 
@@ -49,10 +49,7 @@ def command(
             "calibration data, and what the analysis kept in its cache.",
         ),
     ] = False,
-    model: Annotated[
-        Path | None,
-        typer.Option("--reference", metavar="MODEL", help="For --limit: the model, if it is not where the plan says."),
-    ] = None,
+    model: Reference = None,
     cache: Cache = None,
     device: Device = None,
     factory: Factory = None,

@@ -20,6 +20,13 @@ def test_every_option_that_has_a_panel_exists_and_stands_in_it(command: str) -> 
             assert found[name].rich_help_panel == panel
 
 
+@pytest.mark.parametrize("command", ["search", "profile", "apply", "recover", "eval", "bench", "export", "show"])
+def test_the_unquantized_model_is_named_by_one_option_everywhere(command: str) -> None:
+    (found,) = [each for each in ROOT.commands[command].params if "--reference" in each.opts]
+    assert (found.name, found.help, found.metavar) == ("model", "The unquantized model, if it has moved.", "MODEL")
+    assert found.rich_help_panel == "Model"
+
+
 @pytest.mark.parametrize("command", [name for name, _ in commands_of(ROOT)])
 def test_words_and_no_types_stand_for_values(command: str) -> None:
     printed = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).output
