@@ -34,7 +34,7 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.records.layer import Layer
-from mpq.recovery.base import Limits, State, Task
+from mpq.recovery.base import UNLIMITED, State, Task
 from mpq.recovery.run import recover
 from mpq.recovery.sequential import Sequential
 from mpq.search.run import search
@@ -159,7 +159,7 @@ def _figures(
         weights = {layer: variants.quantized(layer, scheme) for layer, scheme in schemes.items()}
         seconds = time.perf_counter() - began
         error, quality = other, other_quality = judge(as_parameters(weights, known))
-        task = Task(variants, split[0], setting.metric, seed=0, limits=Limits(math.inf, math.inf))
+        task = Task(variants, split[0], setting.metric, seed=0, limits=UNLIMITED)
         recovered = recover(task, State(weights), split[1], {}, steps=(Sequential(),))
         if recovered.kept:
             other, other_quality = judge(recovered.state.values(known))

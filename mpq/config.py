@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mpq.errors import ConfigError, SchemeError
+from mpq.errors import ConfigError, SchemeError, UsageError
 from mpq.formats.activations import ALL, OFF
 from mpq.formats.activations import CHOICES as ACTIVATIONS
 from mpq.formats.floats import REST_DTYPES
@@ -264,3 +264,13 @@ def _mapping(name: str, value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is {shown(value)}: give a mapping such as conv1: 8")
     return value
+
+
+def check_windows(windows: int) -> None:
+    """Refuse a number of windows below zero.
+
+    Raises:
+        UsageError: naming it.
+    """
+    if windows < 0:
+        raise UsageError(f"{windows} is not a number of windows: give 0 (none) or more")

@@ -16,25 +16,27 @@ import numpy as np
 
 from mpq.apply.artifact_writer import write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
-from mpq.apply.train import Retrained, stored_state, train_artifact
+from mpq.apply.train import Retrained, done, stored_state, train_artifact
 from mpq.budget import Budget
 from mpq.calibration.input_moments import statistics_for
 from mpq.data.dataset import Data, Split
-from mpq.errors import UsageError
+from mpq.evidence.prediction import rank_correlation
 from mpq.formats.scheme import Scheme
 from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.models.running.reference import Reference
 from mpq.models.sources.loaded import LoadedModel
+from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import read_header
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
-from mpq.recovery.base import Decision, Limits, Progress, Proposal, State, Step, Task
+from mpq.recovery.base import UNLIMITED, Decision, Progress, Proposal, State, Step, Task, gap_evidence
 from mpq.recovery.held_out import decide
 from mpq.recovery.run import Recovered
 from mpq.recovery.training.run import Watch
 from mpq.recovery.training.settings import TrainSettings
 from mpq.search.run import search
+from mpq.shown import counted
 from mpq.tensors.quantizers.registry import quantizer_named
 
 Scores = dict[tuple[str, Scheme], float]
@@ -62,7 +64,8 @@ class Reallocated:
     @property
     def line(self) -> str:
         """How much the sensitivities changed."""
-        return f"scored anew: the rank correlation with the analysis is {self.correlation:.2f}, and {len(self.changed)} layers would change"
+        layers = counted(len(self.changed), "layer")
+        return f"sensitivities measured again: rank correlation with the analysis {self.correlation:.2f}; {layers} would get another scheme"
 
 
 class _Reallocation(Step):
@@ -107,12 +110,9 @@ def reallocate(
 
     Raises:
         MismatchError: if the artifact, the plan, the model and the data do not belong together.
-        UsageError: if tensors between layers are integers, whose ranges belong to the old plan.
     """
-    if plan.activations:
-        raise UsageError("--reallocate does not cover plans with integer activations: leave it out")
-    layers, split = checked_layers(plan, model), plan_data.split_as(plan.data)
-    state = stored_state(artifact, read_header(artifact), layers, model)
+    layers, split, header = checked_layers(plan, model), plan_data.split_as(plan.data), read_header(artifact)
+    state = stored_state(artifact, header, layers, model)
     task = _task(model, plan, layers, split)
     scores = scored(task, state, table, None if on_progress is None else on_progress("scoring"))
     new = replanned(plan, table, scores)
@@ -121,13 +121,13 @@ def reallocate(
     if not changed:
         same = Decision(_Reallocation.name, _Reallocation.title, kept=False, reason="not kept: the allocation is already the best one")
         return Reallocated(None, same, None, correlation, ())
-    start = folder / "reallocated.mpq.safetensors"
-    _write(model, new, start, task, state, changed)
+    start, trained = folder / "reallocated.mpq.safetensors", folder / "trained.mpq.safetensors"
+    _write(model, new, start, task, state, changed, header)
     made = train_artifact(
         model,
         new,
         start,
-        output,
+        trained,
         data=data,
         plan_data=plan_data,
         settings=settings,
@@ -135,17 +135,20 @@ def reallocate(
         on_line=on_line,
         on_progress=on_progress,
     )
-    if made.path is None:
-        start.replace(output)
-    after = stored_state(output, read_header(output), checked_layers(new, model), model)
-    proposal = Proposal(f"for {len(changed)} layers", after.weights, after.tensors, {"layers": list(changed), "correlation": correlation})
+    best = made.path or start
+    after = stored_state(best, read_header(best), layers, model)
+    proposal = Proposal(
+        f"for {counted(len(changed), 'layer')}", after.weights, after.tensors, {"layers": list(changed), "correlation": correlation}
+    )
     seconds = sum(each.seconds or 0 for each in made.decisions)
     decision = decide(_Reallocation(), proposal, task, state, split.held_out, seconds=seconds)
-    start.unlink(missing_ok=True)
+    if decision.kept:  # an artifact that an earlier run left at `output` stays otherwise
+        best.replace(output)
+    for left in (start, trained):
+        left.unlink(missing_ok=True)
     if not decision.kept:
-        output.unlink()
         return Reallocated(None, decision, made, correlation, changed)
-    evidence = new.evidence | {"recovery": {"artifact": output.name, **_evidence(decision)}}
+    evidence = new.evidence | {"recovery": {"artifact": output.name, **gap_evidence(decision, decision), "reallocated": len(changed)}}
     return Reallocated(replace(new, evidence=evidence), decision, made, correlation, changed)
 
 
@@ -192,36 +195,19 @@ def _task(model: LoadedModel, plan: Plan, layers: list[Layer], split: Split) -> 
     quantizer = quantizer_named(plan.quantizer)
     statistics = statistics_for(quantizer, model.module, layers, split.first)
     variants = Variants(model.module, layers, quantizer, statistics=statistics, cache_bytes=0)
-    unlimited = Limits(float("inf"), float("inf"))
-    return Task(variants, split.calibration, metric_of(plan, model, split), int(plan.data["seed"]), unlimited)
+    return Task(variants, split.calibration, metric_of(plan, model, split), int(plan.data["seed"]), UNLIMITED)
 
 
-def _write(model: LoadedModel, plan: Plan, path: Path, task: Task, state: State, changed: tuple[str, ...]) -> None:
-    """The artifact that training begins from: new codes where the scheme changes, the trained ones elsewhere."""
+def _write(model: LoadedModel, plan: Plan, path: Path, task: Task, state: State, changed: tuple[str, ...], header: ArtifactHeader) -> None:
+    """The artifact that training begins from: new codes where the scheme changes, the trained ones of the artifact elsewhere."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: task.variants.quantized(name, plan.layers[name]) for name in changed}
-    mixed = Recovered(state.changed(weights, {}), ())
-    write_artifact(path, contents_of(plan, model, checked_layers(plan, model), mixed, lambda name: state.weights[name]))
-
-
-def _evidence(decision: Decision) -> dict[str, Any]:
-    assert decision.before is not None
-    assert decision.after is not None
-    assert decision.stderr is not None
-    return {
-        "before": decision.before,
-        "after": decision.after,
-        "share_of_gap": 1 - decision.after / decision.before if decision.before > 0 else 0.0,
-        "standard_error": decision.stderr[1],
-        "reallocated": len(decision.details["layers"]),
-    }
+    mixed = Recovered(state.changed(weights, {}), tuple(done(name) for name in header.recovery))
+    contents = contents_of(plan, model, task.layers, mixed, lambda name: state.weights[name])
+    write_artifact(path, replace(contents, fingerprint=bool(header.digests)))
 
 
 def _correlation(table: Sensitivity, scores: Scores) -> float:
     """Spearman's rank correlation of the errors that layers add, over all pairs of layer and scheme that the analysis measured."""
     pairs = [pair for pair in scores if pair in table.errors]
-    before = np.array([table.mean(*pair) for pair in pairs])
-    after = np.array([scores[pair] for pair in pairs])
-    ranks = [values.argsort().argsort().astype(np.float64) for values in (before, after)]
-    spread = min(float(values.std()) for values in ranks)
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if spread > 0 else 1.0
+    return rank_correlation([table.mean(*pair) for pair in pairs], [scores[pair] for pair in pairs])

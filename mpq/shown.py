@@ -77,6 +77,11 @@ def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     return names
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun: "1 layer", "2 layers"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def one_line(text: str) -> str:
     """A message: one line, printable, of bounded length."""
     return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)

@@ -13,7 +13,6 @@ import mpq
 from mpq.apply.contents import checked_layers
 from mpq.apply.train import stored_state
 from mpq.data.dataset import Data
-from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme
 from mpq.models.running.fake_quantized import as_parameters
 from mpq.models.running.reference import Reference
@@ -89,6 +88,17 @@ def test_a_bad_allocation_is_replaced_at_no_more_bytes(tmp_path: Path) -> None:
     assert torch.isfinite(mpq.load(path, mlp())(torch.randn(2, 8))).all()
 
 
+def test_the_new_artifact_has_a_fingerprint_and_names_earlier_steps_where_the_old_one_does(tmp_path: Path) -> None:
+    before = made(tmp_path, bad=True)
+    tuned = mpq.apply(before.model, before.plan, tmp_path / "tuned.mpq.safetensors", data=before.given, reconstruct=False)
+    kept = read_header(tuned.path).recovery
+    assert kept
+    assert again(replace(before, artifact=tuned.path), tmp_path).plan is not None
+    new = read_header(tmp_path / "b.mpq.safetensors")
+    assert len(new.digests) == len(new.schemes) + 1
+    assert set(new.recovery) >= set(kept)
+
+
 def test_the_best_allocation_stays_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = made(tmp_path, bad=False)
     monkeypatch.setattr("mpq.reallocation.replanned", lambda plan, *_: plan)
@@ -101,11 +111,13 @@ def test_the_best_allocation_stays_and_leaves_nothing(tmp_path: Path, monkeypatc
 def test_a_worse_allocation_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = made(tmp_path, bad=False)
     bad = made(tmp_path, bad=True).plan
+    (tmp_path / "b.mpq.safetensors").write_bytes(b"of an earlier run")
     monkeypatch.setattr("mpq.reallocation.replanned", lambda *_: bad)
     found = again(before, tmp_path, replace(SETTINGS, rate=1e-6))
     assert found.plan is None
     assert not found.decision.kept
-    assert not (tmp_path / "b.mpq.safetensors").exists()
+    assert (tmp_path / "b.mpq.safetensors").read_bytes() == b"of an earlier run"
+    assert not list((tmp_path / "work").glob("*.mpq.safetensors"))
 
 
 def test_scores_are_errors_with_one_layer_requantized_and_the_others_as_trained(tmp_path: Path) -> None:
@@ -150,10 +162,3 @@ def test_equal_scores_have_a_rank_correlation_of_one_and_opposite_ones_of_minus_
     assert _correlation(table, {key: -value for key, value in same.items()}) == pytest.approx(-1.0)
     flat = Sensitivity(table.header, {key: np.zeros(1) for key in list(table.errors)[:1]})
     assert _correlation(flat, dict.fromkeys(flat.errors, 1.0)) == 1.0
-
-
-def test_plans_with_integer_activations_are_refused(tmp_path: Path) -> None:
-    before = made(tmp_path, bad=False)
-    rounded = replace(before, plan=replace(before.plan, activations={"x": object()}))  # type: ignore[dict-item]
-    with pytest.raises(UsageError, match=r"^--reallocate does not cover plans with integer activations: leave it out$"):
-        again(rounded, tmp_path)

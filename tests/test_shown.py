@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mpq.errors import FormatError, MpqError
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
-from mpq.shown import bits_cell, bits_text, by_reason, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
+from mpq.shown import bits_cell, bits_text, by_reason, counted, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -82,3 +82,19 @@ def test_names_are_grouped_by_their_reason_in_the_first_order_of_both() -> None:
 
 def test_bits_in_a_sentence_have_no_final_zeros() -> None:
     assert [bits_text(value) for value in (4.4965, 4.5, 16.0, 16.125, 0.0)] == ["4.496", "4.5", "16", "16.125", "0"]
+
+
+def test_a_number_has_the_noun_of_its_count() -> None:
+    assert [
+        counted(1, "layer"),
+        counted(2, "layer"),
+        counted(1, "pass", "passes"),
+        counted(0, "pass", "passes"),
+        counted(1200, "call"),
+    ] == [
+        "1 layer",
+        "2 layers",
+        "1 pass",
+        "0 passes",
+        "1,200 calls",
+    ]

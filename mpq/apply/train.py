@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from mpq.records.artifact_plans import is_plan_of
 from mpq.records.layer import Layer
 from mpq.records.open_artifact import opened, parts_in
 from mpq.records.plan import Plan
-from mpq.recovery.base import Decision, Limits, Progress, State, Task
+from mpq.recovery.base import UNLIMITED, Decision, Limits, Progress, State, Task, gap_evidence
 from mpq.recovery.run import Recovered, hindrances, recover
 from mpq.recovery.training.blocks_first import BlocksFirst
 from mpq.recovery.training.checkpoints import Checkpoints
@@ -57,11 +58,6 @@ class Retrained:
     decisions: tuple[Decision, ...]
     checkpoints: Checkpoints | None = None
 
-    @property
-    def decision(self) -> Decision:
-        """On the training end to end."""
-        return self.decisions[-1]
-
     def finish(self) -> None:
         """Remove the checkpoints: all that follows from the run is written. Until then a killed command resumes from the last of them."""
         if self.checkpoints is not None:
@@ -71,17 +67,11 @@ class Retrained:
     def evidence(self) -> dict[str, Any]:
         """For the plan: the errors on held-out samples before and after, and the share of the gap to the original that was recovered."""
         kept = [made for made in self.decisions if made.kept]
-        if not kept or kept[0].before is None or kept[-1].after is None or kept[-1].stderr is None:
+        gap = gap_evidence(kept[0], kept[-1]) if kept else {}
+        if not gap:
             return {}
-        before, after = kept[0].before, kept[-1].after
-        return {
-            "before": before,
-            "after": after,
-            "share_of_gap": 1 - after / before if before > 0 else 0.0,
-            "standard_error": kept[-1].stderr[1],
-            "seconds": round(sum(float(made.details.get("seconds", made.seconds or 0)) for made in self.decisions), 1),
-            "samples": max(int(made.details.get("samples", 0)) for made in kept),
-        }
+        seconds = round(sum(float(made.details.get("seconds", made.seconds or 0)) for made in self.decisions), 1)
+        return {**gap, "seconds": seconds, "samples": max(int(made.details.get("samples", 0)) for made in kept)}
 
 
 def train_artifact(
@@ -127,7 +117,7 @@ def train_artifact(
     state = stored_state(artifact, header, layers, model)
     check_memory(state, settings.codes)
     variants = Variants(model.module, layers, quantizer_named(plan.quantizer), statistics=Collected(), cache_bytes=0)
-    task = Task(variants, data, metric, int(plan.data["seed"]), Limits(float("inf"), float("inf")), on_progress)
+    task = Task(variants, data, metric, int(plan.data["seed"]), UNLIMITED, on_progress)
     found, checkpoints = _trained(task, state, split.held_out, settings, plan=plan, folder=folder, on_line=on_line)
     last = found.decisions[-1]
     if last.before is None and not last.details:
@@ -135,7 +125,7 @@ def train_artifact(
     if not found.kept:
         return Retrained(None, 0, found.decisions, checkpoints)
     earlier = [name for name in header.recovery if name not in found.kept]
-    whole = Recovered(found.state, tuple(_done(name) for name in earlier) + found.decisions)
+    whole = Recovered(found.state, tuple(done(name) for name in earlier) + found.decisions)
     contents = replace(contents_of(plan, model, layers, whole, _missing), fingerprint=bool(header.digests))
     write_artifact(output, contents)
     return Retrained(output, contents.file_bytes, found.decisions, checkpoints)
@@ -153,7 +143,7 @@ def _trained(
     if settings.by_blocks:
         blocks = BlocksFirst(checkpoints(None if folder is None else folder / "blocks", state))
         hindered = hindrances(task.module, (task.calibration, held_out), steps=(blocks,))
-        limited = task if settings.minutes is None else replace(task, limits=Limits(float("inf"), settings.minutes / 2))
+        limited = task if settings.minutes is None else replace(task, limits=Limits(math.inf, settings.minutes / 2, "half of --minutes"))
         first = recover(limited, state, held_out, hindered, steps=(blocks,), rest_dtype=plan.rest.dtype)
         made_first = first.decisions[0]
         left, note = settings.after(made_first.details.get("seconds", 0)), replace(made_first, seconds=None).line  # the same in every run
@@ -220,7 +210,8 @@ def _key(plan: Plan, state: State, data: Data, settings: TrainSettings) -> str:
     return digest.hexdigest()
 
 
-def _done(name: str) -> Decision:
+def done(name: str) -> Decision:
+    """A step that an artifact holds already."""
     return Decision(name, name, kept=True, reason="")
 
 

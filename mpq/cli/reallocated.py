@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpq.cli.find_sensitivity import source_of_plan, table_beside
+from mpq.cli.replaced import say_replaced
 from mpq.errors import MismatchError
 from mpq.files import write_text
 
@@ -95,6 +96,7 @@ def reallocated(files: Files, model: LoadedModel, plan: Plan, table: Sensitivity
     trained = () if found.retrained is None else found.retrained.decisions
     lines = [found.line, *(made.line for made in trained), found.decision.line]
     if found.plan is not None:
+        say_replaced(files.plan, found.plan)
         write_plan(found.plan, files.plan)
         lines.append(
             f"{files.plan} and {files.artifact}: {found.plan.size.file_bytes:,} bytes, with one line per evaluation in {journal.name}"

@@ -15,7 +15,7 @@ from mpq.cli.next_step import code_options
 from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, Reference, SeedEachForward, SeqLen, TextField, Trust
 from mpq.cli.reallocated import Files, analysis_of, note, reallocated
 from mpq.cli.replaced import say_replaced
-from mpq.config import EPOCHS, LEVELS, data_settings
+from mpq.config import EPOCHS, LEVELS, check_windows, data_settings
 from mpq.errors import FormatError, MismatchError, UsageError
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def command(
         bool,
         typer.Option(
             "--blocks/--no-blocks",
-            help="Train block by block first, then end to end. The blocks are kept only if the held-out samples agree. It moves codes, so "
-            "--level scales does without.",
+            help="Train block by block first, then end to end. The blocks are kept only if the held-out samples agree. Skipped with "
+            "--level scales, because it changes codes.",
         ),
     ] = True,
     labels: Annotated[
@@ -86,8 +86,9 @@ def command(
         bool,
         typer.Option(
             "--reallocate",
-            help="Afterwards, score the trained model anew, allocate its bytes again and train once more. Kept only if held-out samples "
-            "agree, as PLAN.reallocated.yaml and MODEL.reallocated.mpq.safetensors. Pins and ties stay.",
+            help="After training, measure the layers again on the trained model, search a new plan of at most the same size, and train "
+            "once more. Written as PLAN.reallocated.yaml and MODEL.reallocated.mpq.safetensors if held-out samples agree. Pins and ties "
+            "stay.",
         ),
     ] = False,
     rate: Annotated[
@@ -113,8 +114,7 @@ def command(
 
     Example: mpq recover plan.yaml --data train.pt
     """
-    if own_text < 0:
-        raise UsageError(f"{own_text} is not a number of windows: give 0 (none) or more")
+    check_windows(own_text)
     if data is None and not own_text:
         raise UsageError(
             "nothing to train on: give samples with --data FILE; they need no labels. A language model can write them: --own-text 1000"
@@ -130,6 +130,8 @@ def command(
     from mpq.records.recovery_lines import beside_artifact
 
     wanted = read_plan(plan)
+    if reallocate and wanted.activations:
+        raise UsageError("--reallocate does not cover plans with integer activations: leave it out")
     table = analysis_of(plan, wanted) if reallocate else None
     settings = replace(_settings(wanted, level, epochs, minutes, rate), labels=labels, blocks=blocks, batch_size=batch_size)
     stem = stem_of(model or located_model(wanted.model, plan))
@@ -149,8 +151,8 @@ def command(
     journal, folder = beside_artifact(target, ".recover.jsonl"), beside_artifact(target, ".recover")
 
     files = Files.beside(plan, target)
-    if table is not None:
-        check_output(files.artifact, inputs=(*inputs, target))
+    for path in () if table is None else (files.plan, files.artifact):
+        check_output(path, inputs=(*inputs, target))
 
     with progress_in_turn() as stage:
         samples = plan_data.split_as(wanted.data).calibration if data is None else read_data(data, loaded, read)
@@ -189,12 +191,9 @@ def _with_text(model: LoadedModel, data: Data, windows: int, *, seed: int) -> Da
     Raises:
         UsageError: if it cannot write.
     """
-    from mpq.models.inputs.own_text import with_own_text
+    from mpq.models.inputs.own_text import asked_text
 
-    found = with_own_text(model.module, data, windows, seed=seed + _OTHER_TEXT) if windows else data
-    if found is None:
-        raise UsageError(f"--own-text {windows} needs a language model that decodes with a cache, and windows of one length: leave it out")
-    return found
+    return asked_text(model.module, data, windows, seed=seed + _OTHER_TEXT)
 
 
 def _settings(plan: Plan, level: str | None, epochs: int | None, minutes: float | None, rate: float | None) -> TrainSettings:

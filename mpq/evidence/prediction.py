@@ -126,11 +126,16 @@ class Quality:
         return {name: round(value, 4) if math.isfinite(value) else None for name, value in vars(self).items()}
 
 
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's correlation of the ranks of two lists of values of one length, equal values in their order; 1 for a single pair."""
+    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if len(one) > 1 else 1.0
+
+
 def quality(predicted: Sequence[float], measured: Sequence[float]) -> Quality:
     """Compare predictions with measurements; pairs that are not positive and finite are left out."""
     pairs = [(p, m) for p, m in zip(predicted, measured, strict=True) if p > 0 and m > 0 and math.isfinite(p) and math.isfinite(m)]
     if len(pairs) < 2:
         return Quality(math.nan, math.nan, math.nan)
     ratios = np.log([p / m for p, m in pairs])
-    ranks = [np.argsort(np.argsort([pair[side] for pair in pairs])) for side in (0, 1)]
-    return Quality(float(np.corrcoef(ranks[0], ranks[1])[0, 1]), float(ratios.mean()), float(ratios.std()))
+    return Quality(rank_correlation(*zip(*pairs, strict=True)), float(ratios.mean()), float(ratios.std()))

@@ -109,6 +109,7 @@ class RecoveryFacts(Struct):
     standard_error: Annotated[Number | None, Meta(description="of `after`")] = None
     seconds: Number | None = None
     samples: Annotated[Count | None, Meta(description="that were trained on")] = None
+    reallocated: Annotated[Count | None, Meta(description="layers that got another scheme after a first training")] = None
 
 
 class RoundedFacts(Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -57,10 +58,12 @@ class Limits:
     Args:
         work: floating-point operations, as estimated before the step begins.
         minutes: of wall clock.
+        option: that sets the time, for messages.
     """
 
     work: float
     minutes: float
+    option: str = "--tune-minutes"
 
     def clock(self) -> Clock:
         """A clock that starts now."""
@@ -69,7 +72,10 @@ class Limits:
     @property
     def told(self) -> str:
         """The time limit, for messages."""
-        return f"{self.minutes:g} minutes (--tune-minutes)"
+        return f"{self.minutes:g} minutes ({self.option})"
+
+
+UNLIMITED = Limits(math.inf, math.inf)
 
 
 class Clock:
@@ -204,6 +210,15 @@ class Decision:
         """As JSON."""
         stderr = None if self.stderr is None else dict(zip(("before", "after"), self.stderr, strict=True))
         return {**vars(self), "stderr": stderr, "details": dict(self.details)}
+
+
+def gap_evidence(first: Decision, last: Decision) -> dict[str, Any]:
+    """For a plan: the held-out error before the first step and after the last, and the share of it that is gone; empty if not measured."""
+    before, after = first.before, last.after
+    if before is None or after is None or last.stderr is None:
+        return {}
+    share = 1 - after / before if before > 0 else 0.0
+    return {"before": before, "after": after, "share_of_gap": share, "standard_error": last.stderr[1]}
 
 
 class Step(ABC):

@@ -11,6 +11,7 @@ from mpq.data.dataset import Data
 from mpq.errors import UsageError
 from mpq.recovery.base import Task
 from mpq.recovery.cost import LEAST_SAMPLES, forward_operations
+from mpq.shown import counted
 
 LEAST_PASSES = 4  # with fewer passes the rate would fall too fast; fewer samples are used instead
 ASIDE = 0.125  # of the calibration samples
@@ -63,7 +64,7 @@ def schedule(
     one_sample *= _BACKWARD * least + extra
     fitting, fewest = int(work / one_sample), min(LEAST_SAMPLES, samples)
     if fitting < fewest:
-        made = f"{least} pass{'' if least == 1 else 'es'} over {fewest} samples"
+        made = f"{counted(least, 'pass', 'passes')} over {fewest} samples"
         raise UsageError(
             f"{made} take{'s' if least == 1 else ''} {one_sample * fewest:.2g} operations, and {work:.2g} are allowed (--tune-work)"
         )

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from mpq.data.dataset import Data
-from mpq.errors import UsageError
-from mpq.models.inputs.own_text import missing_windows, with_own_text
+from mpq.models.inputs.own_text import asked_text, missing_windows, with_own_text
 from mpq.records.layer import Layer
 from mpq.recovery.base import Limits
 from mpq.recovery.cost import forward_operations
@@ -32,17 +31,12 @@ def recovery_samples(
     Raises:
         UsageError: if the number is negative, or the model cannot write.
     """
-    if windows is not None and windows < 0:
-        raise UsageError(f"{windows} is not a number of windows: give 0 (none) or more")
-    wanted = missing_windows(calibration) if windows is None else windows
-    if wanted and windows is None:
-        wanted = min(wanted, int(_SHARE * limits.work / forward_operations(module, layers, calibration)))
-    found = with_own_text(module, calibration, wanted, seed=seed) if wanted else None
-    if found is None and windows:
-        raise UsageError(
-            f"--own-text {windows} needs a language model that decodes with a cache, and calibration windows of tokens of one length "
-            "without padding: leave it out"
-        )
-    if found is None:
+    if windows is not None:
+        wanted, found = windows, asked_text(module, calibration, windows, seed=seed)
+    else:
+        wanted = missing_windows(calibration)
+        wanted = min(wanted, int(_SHARE * limits.work / forward_operations(module, layers, calibration))) if wanted else 0
+        found = with_own_text(module, calibration, wanted, seed=seed) or calibration
+    if found is calibration:
         return calibration, None
     return found, f"recovery uses the {calibration.samples} calibration windows and {wanted} more that the model wrote itself"

@@ -44,6 +44,7 @@ from mpq.recovery.blocks import blocks_of
 from mpq.recovery.cost import SetCost, affordable, forward_operations, set_cost
 from mpq.recovery.order import Calls, Use, recorded, stages
 from mpq.recovery.walk import Walk
+from mpq.shown import counted
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
 
@@ -80,13 +81,9 @@ class Sequential(Step):
             reason = next(iter(found.left.values()), "no layer follows another through operations that mpq understands")
             return Proposal(reason, details=details)
         few = f", on the first {found.samples} of {task.calibration.samples} samples" if found.samples < task.calibration.samples else ""
-        left = "".join(f"; {_layers(len(names))} left unchanged: {reason}" for reason, names in found.reasons.items())
-        about = f"for {_layers(len(found.weights))}"
+        left = "".join(f"; {counted(len(names), 'layer')} left unchanged: {reason}" for reason, names in found.reasons.items())
+        about = f"for {counted(len(found.weights), 'layer')}"
         return Proposal(about, found.weights, details=details, remark=few + left)
-
-
-def _layers(count: int) -> str:
-    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)

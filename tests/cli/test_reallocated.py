@@ -1,12 +1,14 @@
 """The second half of `mpq recover --reallocate`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from mpq.cli.reallocated import Files
+from mpq.records.plan import read_plan
 from tests.cli.typed import done, typed
 
 LINE = "recover plan.yaml --data more.pt --epochs 1 --level codes --rate 1 --no-blocks --reallocate"
@@ -35,6 +37,13 @@ def test_what_a_reallocation_came_to_is_told_and_written_if_it_is_kept(trained: 
         assert (trained / "model.reallocated.mpq.safetensors").stat().st_size == ran["file_bytes"]
     else:
         assert left <= {"model.reallocated.recover.jsonl"}
+
+
+def test_plans_with_integer_activations_are_refused_before_training(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded = replace(read_plan(trained / "plan.yaml"), activations={"x": object()})  # type: ignore[dict-item]
+    monkeypatch.setattr("mpq.records.plan.read_plan", lambda _: rounded)
+    assert typed(LINE).err.strip() == "mpq: --reallocate does not cover plans with integer activations: leave it out"
+    assert not list(trained.glob("*.recover*"))
 
 
 def test_a_plan_without_its_analysis_is_refused_before_training(trained: Path) -> None:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mpq.evidence.prediction import additive, covariances, interactions, quality
+from mpq.evidence.prediction import additive, covariances, interactions, quality, rank_correlation
 from mpq.formats.scheme import parse_scheme
 from mpq.records.sensitivity import Sensitivity
 from tests.small import linear, table
@@ -60,6 +60,12 @@ def test_covariances_are_symmetric_and_zero_within_a_group() -> None:
     assert not found[0, :2].any()
     assert not found[599, 598:].any()
     assert np.all(found[0, 2:] > 0.8)
+
+
+def test_the_rank_correlation_of_one_pair_is_one() -> None:
+    assert rank_correlation([1.0, 2.0, 9.0], [0.1, 0.2, 0.3]) == pytest.approx(1.0)
+    assert rank_correlation([1.0, 2.0, 9.0], [3.0, 2.0, 1.0]) == pytest.approx(-1.0)
+    assert rank_correlation([1.0], [5.0]) == 1.0
 
 
 def test_quality_knows_a_perfect_prediction_and_a_constant_factor() -> None:

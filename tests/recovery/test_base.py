@@ -11,7 +11,7 @@ from mpq.formats.scheme import parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.metrics import RelativeMSE
-from mpq.recovery.base import Clock, Decision, Limits, OutOfTimeError, Proposal, State, Task
+from mpq.recovery.base import Clock, Decision, Limits, OutOfTimeError, Proposal, State, Task, gap_evidence
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.models.small import data, mlp
 
@@ -95,3 +95,15 @@ def test_a_decision_is_json() -> None:
         "details": {"passes": 3},
     }
     assert Decision("a", "A", False, "skipped").to_dict()["stderr"] is None
+
+
+def test_the_gap_is_from_before_the_first_step_to_after_the_last() -> None:
+    first, last = Decision("a", "A", True, "", "kl", 0.5, 0.4, (0.1, 0.2)), Decision("b", "B", True, "", "kl", 0.4, 0.1, (0.2, 0.05))
+    assert gap_evidence(first, last) == {"before": 0.5, "after": 0.1, "share_of_gap": pytest.approx(0.8), "standard_error": 0.05}
+    assert gap_evidence(Decision("a", "A", False, "skipped"), last) == {}
+    assert gap_evidence(Decision("a", "A", True, "", "kl", 0.0, 0.0, (0.0, 0.0)), last)["share_of_gap"] == 0
+
+
+def test_a_limit_of_time_names_the_option_that_sets_it() -> None:
+    assert Limits(1.0, 15).told == "15 minutes (--tune-minutes)"
+    assert Limits(1.0, 5, "half of --minutes").told == "5 minutes (half of --minutes)"

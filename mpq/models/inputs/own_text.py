@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS
+from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, check_windows
 from mpq.data.dataset import Batch, Data, make_data
+from mpq.errors import UsageError
 from mpq.models.memory.devices import device_of
 from mpq.models.running.decoding import decodes
 
@@ -49,6 +50,22 @@ def with_own_text(module: nn.Module, data: Data, windows: int, *, seed: int) -> 
     size = max(batch.size for batch in data.batches)
     batches = [_like(data.batches[0], part) for part in torch.split(written, size)]
     return make_data([*data.batches, *batches], source=data.source)
+
+
+def asked_text(module: nn.Module, data: Data, windows: int, *, seed: int) -> Data:
+    """Like `with_own_text`, for a number of windows that the user asks for.
+
+    Raises:
+        UsageError: if the number is negative, or the model cannot write.
+    """
+    check_windows(windows)
+    found = with_own_text(module, data, windows, seed=seed) if windows else data
+    if found is None:
+        raise UsageError(
+            f"--own-text {windows} needs a language model that decodes with a cache, and calibration windows of tokens of one length "
+            "without padding: leave it out"
+        )
+    return found
 
 
 def token_windows(data: Data) -> Tensor | None:

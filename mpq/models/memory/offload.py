@@ -39,13 +39,14 @@ class Offload:
     Args:
         folder: folder for the unnamed files; created if needed.
         limit: bytes of mapped tensors in memory at once; a larger tensor is in memory alone.
+        remedy: what to do where the folder cannot be written to, for messages.
 
     Raises:
         OutputError: if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, *, limit: int = LIMIT_BYTES) -> None:
-        self.folder, self.limit = folder, limit
+    def __init__(self, folder: Path, *, limit: int = LIMIT_BYTES, remedy: str = "choose another folder with --offload") -> None:
+        self.folder, self.limit, self._remedy = folder, limit, remedy
         self._used: OrderedDict[int, int] = OrderedDict()  # bytes in memory by address, least recently used first
         self._held = 0
         try:
@@ -105,7 +106,7 @@ class Offload:
         self._held -= self._used.pop(address, 0)
 
     def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write to {self.folder}: {error.strerror or error}; choose another folder with --offload")
+        return OutputError(f"cannot write to {self.folder}: {error.strerror or error}; {self._remedy}")
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def check_labels(module: nn.Module, data: Data, metric: Metric) -> None:
         raise DataError(f"{data.source}: {problem}") from problem
     without = sum(batch.size for batch in data.batches if (batch.labels is None) != (first.labels is None))
     if without:
-        raise DataError(f"{data.source}: {without} of {data.samples} samples have labels unlike the first: label all of them")
+        raise DataError(f"{data.source}: only some of the {data.samples} samples have labels: label all of them, or none")
 
 
 def _classes(metric: Metric) -> tuple[int, bool]:

@@ -121,7 +121,8 @@ def teacher_for(module: nn.Module, data: Data, metric: Metric, *, folder: Path |
     how = f"they are on disk ({needed / 1e9:.2g} GB)"
     if fewer is not None:
         how += f", the {CLASSES} likeliest of {outputs[0].shape[-1]:,} classes of each, with {fewer.kept(prepared):.2%} of the probability"
-    return Teacher(chosen, memory, Offload(folder), f"{note}: {how}")
+    offload = Offload(folder, remedy="free some space, or choose another place with --output")
+    return Teacher(chosen, memory, offload, f"{note}: {how}")
 
 
 def _likeliest(metric: Metric, outputs: Outputs, mask: Tensor | None) -> LikeliestClasses | None:
