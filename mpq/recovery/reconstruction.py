@@ -27,7 +27,7 @@ from mpq.recovery.base import OutOfTimeError, Proposal, State, Step, Task
 from mpq.recovery.blocks import Block, Call, blocks_of, call_of, output_of
 from mpq.recovery.exported_blocks import divided
 from mpq.recovery.output_weights import by_channel, output_weights
-from mpq.recovery.passes import planned, rate
+from mpq.recovery.passes import ASIDE, planned, rate
 from mpq.recovery.trainable import Trainable, vectors_of
 from mpq.recovery.walk import Walk
 
@@ -111,14 +111,14 @@ def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstruc
     clock = task.limits.clock()
     report = None if task.progress is None else task.progress(Reconstruction.name)
     passes, used, aside = planned(task, PASSES, extra=3.0 + len(blocks))
-    used = _fitting(task.module, blocks, used)
+    used, aside = _fitting(task.module, blocks, used, aside)
     weights = output_weights(task.module, blocks, used, task.metric, seed=task.seed)
     found = Reconstructed(state, passes, used.samples)
     samples = [*used.batches, *aside.batches]
     plain, quantized = (Walk(task.module, blocks, samples, limit_bytes=LIMIT_BYTES) for _ in range(2))
     for number, (block, weight) in enumerate(zip(blocks, weights, strict=True)):
         try:
-            met = _met(task, found.state, samples, plain, quantized)
+            met = _met(task, found.state, block, samples, plain, quantized)
             training = _Training(task.module, block, found.state, met[: len(used.batches)], met[len(used.batches) :], weight)
             better = training.run(passes, task.seed + number, clock.check)
         except OutOfTimeError:
@@ -128,10 +128,6 @@ def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstruc
             found.state, found.kept = better, found.kept + 1
         if report is not None:
             report(number + 1, len(blocks), block.name)
-        if number + 1 < len(blocks):
-            plain.advance()
-            with swapped(task.module, found.state.values(task.layers)):
-                quantized.advance()
     return found
 
 
@@ -208,17 +204,22 @@ class _Training:
         return {name: value for name, value in values.items() if self.block.holds(name)}
 
 
-def _met(task: Task, state: State, batches: Sequence[Batch], plain: Walk, quantized: Walk) -> list[_Samples]:
-    """What the present block gets in the quantized model, and what it gives in the unquantized one, batch by batch."""
+def _met(task: Task, state: State, block: Block, batches: Sequence[Batch], plain: Walk, quantized: Walk) -> list[_Samples]:
+    """What a block gets in the quantized model, and what it gives in the unquantized one, batch by batch."""
+    names = [layer.name for layer in block.layers]
+    plain.to(names)
     wanted = plain.outputs()
     with swapped(task.module, state.values(task.layers)):
+        quantized.to(names)
         calls = quantized.calls()
     return [_Samples(*each) for each in zip(batches, calls, wanted, strict=True)]
 
 
-def _fitting(module: nn.Module, blocks: Sequence[Block], data: Data) -> Data:
-    """As many of the samples as fit in memory, with the inputs and outputs of the first or the last block."""
-    batch = data.batches[0]
+def _fitting(module: nn.Module, blocks: Sequence[Block], used: Data, aside: Data) -> tuple[Data, Data]:
+    """As many samples, to train on and kept aside, as fit in memory with the inputs and outputs of the first or the last block."""
+    batch = used.batches[0]
     largest = max(call_of(module, block, batch).bytes + output_of(module, block, batch).nbytes for block in (blocks[0], blocks[-1]))
     most = int(LIMIT_BYTES / largest * batch.size)
-    return data if most >= data.samples else data.first(max(1, most))
+    if most >= used.samples:
+        return used, aside
+    return used.first(max(1, most)), aside.first(math.ceil(ASIDE * max(1, most)))

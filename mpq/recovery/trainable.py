@@ -52,9 +52,9 @@ class Trainable:
     ) -> None:
         self._layers = {layer.name: layer for layer in layers}
         self._fixed = dict(state.tensors)
-        scaled = {name: w for name, w in state.weights.items() if w.scales is not None and w.scales.dtype == torch.float16}
+        scaled = scaled_weights(state.weights)
         self._fixed |= as_parameters({name: w for name, w in state.weights.items() if name not in scaled}, self._layers.values())
-        self.codes = codes != "none" and sum(weight.codes.numel() for weight in scaled.values()) <= MOST_CODES
+        self.codes = may_move(scaled, codes)
         self._weights = {name: TunedWeight(weight, self._original(module, name), tables=codes == "all") for name, weight in scaled.items()}
         moving = vectors_of(module, self._layers.values()) if vectors is None else vectors
         self._first = {name: state.tensors.get(name, value).detach() for name, value in moving.items()}
@@ -141,6 +141,16 @@ class Trainable:
 
     def _matrix(self, tensor: Tensor, layer: str) -> Tensor:
         return to_matrix(tensor, self._layers[layer].axes, self._layers[layer].groups)
+
+
+def scaled_weights(weights: Mapping[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
+    """Those with fp16 scales, which alone are trained."""
+    return {name: weight for name, weight in weights.items() if weight.scales is not None and weight.scales.dtype == torch.float16}
+
+
+def may_move(scaled: Mapping[str, QuantizedWeight], codes: Codes) -> bool:
+    """Whether codes of these weights are trained; too many of them take too much memory."""
+    return codes != "none" and sum(weight.codes.numel() for weight in scaled.values()) <= MOST_CODES
 
 
 def vectors_of(module: nn.Module, layers: Iterable[Layer]) -> dict[str, Tensor]:

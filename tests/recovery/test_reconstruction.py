@@ -88,6 +88,10 @@ def test_less_work_makes_fewer_passes_and_less_memory_fewer_samples(monkeypatch:
     assert Reconstruction().propose(fewer, state).details["passes"] == 5
     monkeypatch.setattr(reconstruction, "LIMIT_BYTES", 40 * 2 * 16 * 4)
     assert Reconstruction().propose(task, state).details["samples"] <= 64
+    used, aside = task.calibration.split(0.5, 0)  # as many aside as to train on
+    monkeypatch.setattr(reconstruction, "LIMIT_BYTES", 40 * (4 + 16) * 4)
+    fitting = reconstruction._fitting(module, blocks_of(module, task.layers, used.batches[0]), used, aside)
+    assert [part.samples for part in fitting] == [40, 5]
 
 
 def test_the_emergency_stop_keeps_the_blocks_that_are_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mpq.errors import DataError
 from mpq.models.memory.available import available_bytes
 from mpq.recovery.base import State
-from mpq.recovery.trainable import MOST_CODES, Codes
+from mpq.recovery.trainable import Codes, may_move, scaled_weights
 from mpq.tensors.quantized import QuantizedWeight
 
 _FIXED = 12  # bytes for a weight: its value, the one that it replaces, and its gradient
@@ -22,8 +22,8 @@ def training_bytes(state: State, codes: Codes) -> int:
         codes: whose codes move.
     """
     counts = {name: weight.codes.numel() for name, weight in state.weights.items()}
-    moving = sum(counts[name] for name, weight in state.weights.items() if _moves(weight, codes))
-    moving = moving if moving <= MOST_CODES else 0
+    scaled = scaled_weights(state.weights)
+    moving = sum(counts[name] for name, weight in scaled.items() if _moves(weight, codes)) if may_move(scaled, codes) else 0
     return _MOVING * moving + _FIXED * (sum(counts.values()) - moving)
 
 
@@ -42,7 +42,4 @@ def check_memory(state: State, codes: Codes) -> None:
 
 
 def _moves(weight: QuantizedWeight, codes: Codes) -> bool:
-    scheme = weight.scheme
-    if codes == "none" or scheme.is_float or scheme.is_coded:
-        return False
-    return scheme.is_integer or codes == "all"
+    return not weight.scheme.is_coded and (weight.scheme.is_integer or codes == "all")

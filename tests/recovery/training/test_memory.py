@@ -17,6 +17,11 @@ def test_codes_that_move_take_more_than_those_that_stay() -> None:
         assert training_bytes(STATE, codes) == expected  # type: ignore[arg-type]
 
 
+def test_codes_behind_scales_that_are_no_fp16_stay() -> None:
+    state = job("mxfp4").state
+    assert training_bytes(state, "all") == 12 * sum(weight.codes.numel() for weight in state.weights.values())
+
+
 def test_too_little_memory_is_refused_with_what_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: training_bytes(STATE, "all"))
     check_memory(STATE, "all")
