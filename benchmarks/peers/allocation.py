@@ -26,7 +26,7 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.models.running.reference import Reference
-from mpq.records.sensitivity import Sensitivity, standard_error
+from mpq.records.sensitivity import layer_bytes, standard_error
 from mpq.search.run import search
 from mpq.tensors.quantizers.registry import quantizer_named
 
@@ -95,9 +95,9 @@ def mean_ratio(rows: Sequence[Allocation]) -> float:
 
 def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> Iterator[Allocation]:
     """The rows, one for each plan of bits by layer name."""
-    module, wanted = setting.model.module, set(plans[0][1])
-    layers = [layer for layer in discover(module, setting.calibration.batches).layers if layer.name in wanted]
-    others = [layer.name for layer in discover(module, setting.calibration.batches).layers if layer.name not in wanted]
+    module, wanted = setting.model.module, plans[0][1]
+    found = discover(module, setting.calibration.batches).layers
+    layers, others = [layer for layer in found if layer.name in wanted], [layer.name for layer in found if layer.name not in wanted]
     table = analyze(
         setting.model,
         setting.calibration,
@@ -115,16 +115,12 @@ def compared(setting: Case, plans: Sequence[tuple[str, Mapping[str, str]]]) -> I
 
     for peer, bits in plans:
         theirs = {name: SCHEMES[each] for name, each in bits.items()}
-        size = sum(theirs[layer.name].stored_bits(layer.matrix) // 8 for layer in layers)
-        ours = _least(table, size)
+        size = layer_bytes(layers, theirs)
+        ours = search(table, Budget(f"{size}B"), trials=0).plan.layers
         first, second = errors(theirs), errors(ours)
         weights = sum(layer.weights for layer in layers)
         away = standard_error((first - second).numpy())
         yield Allocation(peer, 8 * size / weights, float(first.mean()), float(second.mean()), away)
-
-
-def _least(table: Sensitivity, size: int) -> Mapping[str, Scheme]:
-    return search(table, Budget(f"{size}B"), trials=0).plan.layers
 
 
 if __name__ == "__main__":

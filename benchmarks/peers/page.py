@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +107,15 @@ def page(rows: Sequence[Row], allocations: Sequence[Allocation], measured: date)
 def told(rows: Sequence[Row]) -> Iterator[str]:
     """Sentences: by how much mpq's error is smaller than that of the best program above it, and how long it takes in comparison."""
     peers: list[Row] = []
-    for before, row in pairwise([None, *rows]):
-        assert row is not None
-        if not row.name.startswith(" "):
-            peers = [*(peers if before is not None and not before.name.startswith(" ") else []), row]
+    for own, group in groupby(rows, key=lambda row: row.name.startswith(" ")):
+        if not own:
+            peers = list(group)
             continue
         peer = min(peers, key=lambda each: each.error)
-        away = math.hypot(row.stderr, peer.stderr)
-        sure = "" if abs(row.error - peer.error) > 2 * away else ", which is within noise"
-        share = f"{row.error / peer.error:.2f} of the error of {peer.name}{sure}"
-        yield f"- {row.name.strip()}, {row.bits:.3f} bits: {share}, in {row.seconds / peer.seconds:.1f} times its CPU time."
+        for row in group:
+            sure = "" if abs(row.error - peer.error) > 2 * math.hypot(row.stderr, peer.stderr) else ", which is within noise"
+            share = f"{row.error / peer.error:.2f} of the error of {peer.name}{sure}"
+            yield f"- {row.name.strip()}, {row.bits:.3f} bits: {share}, in {row.seconds / peer.seconds:.1f} times its CPU time."
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from mpq.calibration.input_moments import plain_kernels
 from mpq.data.batch import Batch
 from mpq.errors import DataError, MpqError
 from mpq.models.running.forward import forward
+from mpq.models.running.kept_state import copied
 from mpq.records.layer import Layer
 from mpq.recovery.exported_blocks import Divided
 
@@ -193,8 +194,3 @@ def _block(name: str, module: nn.Module, layers: Sequence[Layer], output: Tensor
 
 def _first(output: Any) -> Tensor | None:
     return next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
-
-
-def copied(tree: Any) -> Any:
-    """The same with copies of all tensors, without gradients."""
-    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, tree)

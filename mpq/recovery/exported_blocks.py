@@ -7,6 +7,7 @@ graph as a module of its own, under the child's name. All tensors stay the progr
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -108,7 +109,7 @@ def _cut(module: nn.Module, graph: Graph, name: str) -> GraphModule | None:
     block = _extracted(module, own, inputs, outputs, name)
     with graph.inserting_before(user):
         called = graph.call_module(name, tuple(inputs))
-        parts = [called] if len(outputs) == 1 else [graph.call_function(_item, (called, place)) for place in range(len(outputs))]
+        parts = [called] if len(outputs) == 1 else [graph.call_function(operator.getitem, (called, index)) for index in range(len(outputs))]
     for output, part in zip(outputs, reversed(parts), strict=True):
         output.replace_all_uses_with(part, delete_user_cb=lambda user: user not in inside)
     for node in reversed(own):
@@ -127,7 +128,7 @@ def _extracted(module: nn.Module, own: Sequence[Node], inputs: Sequence[Node], o
         for one in node.all_input_nodes:
             if one not in made:
                 target = str(one.target).removeprefix(f"{name}.")
-                attributes[target] = _attribute(module, str(one.target))
+                attributes[target] = operator.attrgetter(str(one.target))(module)
                 made[one] = graph.get_attr(target)
         made[node] = graph.node_copy(node, made.__getitem__)
     results = tuple(made[node] for node in reversed(outputs))
@@ -139,23 +140,12 @@ def _is_own(module: nn.Module, node: Node, name: str) -> bool:
     """Whether a node reads a tensor of the module called `name`, or a graph that one of its operations runs."""
     if node.op != "get_attr":
         return False
-    return str(node.target).startswith(f"{name}.") or isinstance(_attribute(module, str(node.target)), nn.Module)
+    return str(node.target).startswith(f"{name}.") or isinstance(operator.attrgetter(str(node.target))(module), nn.Module)
 
 
 def _overwrites(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
-
-
-def _item(values: tuple[Any, ...], place: int) -> Any:
-    return values[place]
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    value: Any = module
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _owner(root: nn.Module, name: str) -> nn.Module:
@@ -183,4 +173,4 @@ def _share_attribute(module: nn.Module, root: nn.Module, name: str) -> None:
     """Give `root` what a node of the graph reads, if it is not a parameter or buffer."""
     owner, leaf = _owner(root, name), name.rpartition(".")[2]
     if not hasattr(owner, leaf):
-        setattr(owner, leaf, _attribute(module, name))
+        setattr(owner, leaf, operator.attrgetter(name)(module))

@@ -1,4 +1,4 @@
-"""A walk through the blocks of a model, over all samples: blocks that are passed are not run again, but give what they gave.
+"""A walk through the blocks of a model, over all samples: blocks already passed are not run again; they return their earlier outputs.
 
 Recovery goes from block to block. With whole forward passes the cost would grow with the square of the number of blocks.
 """
@@ -18,7 +18,8 @@ from mpq.calibration.input_moments import plain_kernels
 from mpq.data.batch import Batch
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import habits_of
-from mpq.recovery.blocks import Block, Call, call_of, copied, main_tensor, whole_output_of
+from mpq.models.running.kept_state import copied
+from mpq.recovery.blocks import Block, Call, call_of, main_tensor, whole_output_of
 
 _T = TypeVar("_T")
 

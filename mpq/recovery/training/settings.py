@@ -67,7 +67,7 @@ class TrainSettings:
             samples: that there are.
             largest: that the data has in a batch.
         """
-        return self.batch_size or max(min(largest, LEAST_BATCH), min(largest, self.epochs * samples // STEPS))
+        return self.batch_size or min(largest, max(LEAST_BATCH, self.epochs * samples // STEPS))
 
     def after(self, seconds: float) -> TrainSettings:
         """What is left of the time, at least a tenth, after these seconds."""
