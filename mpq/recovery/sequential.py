@@ -44,7 +44,7 @@ from mpq.recovery.blocks import blocks_of
 from mpq.recovery.cost import SetCost, affordable, forward_operations, set_cost
 from mpq.recovery.order import Calls, Use, recorded, stages
 from mpq.recovery.walk import Walk
-from mpq.shown import counted
+from mpq.shown import by_reason, counted
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.base import Statistics
 
@@ -103,10 +103,7 @@ class Sequenced:
     @property
     def reasons(self) -> dict[str, list[str]]:
         """Names of the layers that were left by reason."""
-        found: dict[str, list[str]] = {}
-        for name, reason in self.left.items():
-            found.setdefault(reason, []).append(name)
-        return found
+        return by_reason(self.left)
 
 
 def in_sequence(
