@@ -96,6 +96,8 @@ def _examined(batches: Sequence[Batch], fit: Fit, model: LoadedModel, how: Readi
     if first.whole or _is_refused_later(first, model):
         return Rows()
     if how.axis == 0 or how.seeded:  # known: only lists are looked for
+        if fit.fixed_batch is not None:  # no row runs alone
+            return Rows()
         return replace(examine_rows(model.module, first, mask=how.mask), problem="", output_axes={})
     if fit.fixed_batch is None:
         found = examine_rows(model.module, first, mask=how.mask)

@@ -267,7 +267,8 @@ def test_rows_that_do_not_mix_stay_samples(model: nn.Module, given: Any) -> None
     assert "one sample" not in data.description
 
 
-def test_a_model_of_python_code_with_one_batch_size_keeps_its_rows() -> None:
+@pytest.mark.parametrize("choice", [{}, {"batch_axis": 0}, {"seed_each_forward": True}], ids=str)
+def test_a_model_of_python_code_with_one_batch_size_keeps_its_rows(choice: dict[str, Any]) -> None:
     class Four(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -277,8 +278,8 @@ def test_a_model_of_python_code_with_one_batch_size_keeps_its_rows() -> None:
             found: Tensor = self.l(x.view(4, 6))
             return found
 
-    data = fit(Four(), [torch.randn(4, 6) for _ in range(3)])
-    assert (data.samples, data.fixed_batch) == (12, 4)
+    data = fit(Four(), [torch.randn(4, 6) for _ in range(3)], **choice)
+    assert (data.samples, data.fixed_batch, data.batches[0].whole) == (12, 4, False)
 
 
 def test_a_number_of_samples_counts_whole_batches_and_cuts_none() -> None:
