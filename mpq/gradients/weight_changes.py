@@ -27,21 +27,13 @@ class Changes:
         variants: gives the weights under schemes.
         schemes: by layer name, in the order of the rows.
         origin: gives the weight that a layer's changes are relative to, by the layer's name.
-        cache_bytes: memory limit of those that are kept; None for `CACHE_BYTES`.
     """
 
-    def __init__(
-        self,
-        variants: Variants,
-        schemes: Mapping[str, Sequence[Scheme]],
-        origin: Callable[[str], Tensor],
-        *,
-        cache_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, variants: Variants, schemes: Mapping[str, Sequence[Scheme]], origin: Callable[[str], Tensor]) -> None:
         self.schemes = schemes
         self._variants, self._origin = variants, origin
         self._kept: dict[tuple[str, Scheme], Tensor] = {}
-        self._held, self._limit = 0, CACHE_BYTES if cache_bytes is None else cache_bytes
+        self._held, self._limit = 0, CACHE_BYTES if variants.offload is None else min(CACHE_BYTES, variants.offload.limit)
 
     def fill(self) -> None:
         """Do now, while the module has its own weights, what needs these: quantize, and make the changes to 16-bit formats."""

@@ -1,5 +1,7 @@
 """By how much each scheme would move a layer's weight."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from mpq.formats.scheme import Scheme
 from mpq.gradients import weight_changes
 from mpq.gradients.weight_changes import Changes
 from mpq.models.layers.discover import discover
+from mpq.models.memory.offload import Offload
 from mpq.models.running.fake_quantized import Variants
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight
@@ -18,9 +21,9 @@ from tests.small import schemes
 INT2, INT4, INT8, FP16 = schemes("int2", "int4", "int8", "fp16")
 
 
-def made(*, zero: bool = False) -> tuple[Changes, Variants]:
+def made(*, zero: bool = False, offload: Offload | None = None) -> tuple[Changes, Variants]:
     module = mlp()
-    variants = Variants(module, discover(module, data(8).batches).layers, quantizer_named("rtn"))
+    variants = Variants(module, discover(module, data(8).batches).layers, quantizer_named("rtn"), offload=offload)
 
     def origin(name: str) -> Tensor:
         weight = module.get_parameter(variants.layers[name].parameters[0])
@@ -72,6 +75,14 @@ def test_changes_are_kept_while_memory_allows(monkeypatch: pytest.MonkeyPatch, l
     first = [changes.of(variants.layers[name]) for name in ("0", "3")]
     assert [scheme for _, scheme in changes._kept] == kept
     assert all(torch.equal(changes.of(variants.layers[name]), one) for name, one in zip(("0", "3"), first, strict=True))
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(2 * 16 * 8, [INT2]), (1 << 30, [INT2, INT4, INT8])])
+def test_offloaded_no_more_changes_are_kept_than_other_tensors(limit: int, kept: list[Scheme], tmp_path: Path) -> None:
+    changes, variants = made(offload=Offload(tmp_path, limit=limit))
+    for name in ("0", "3"):
+        changes.of(variants.layers[name])
+    assert [scheme for _, scheme in changes._kept] == kept
 
 
 @pytest.mark.parametrize("limit", [0, 2 * 16 * 8, 1 << 20])

@@ -32,7 +32,7 @@ from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.gradients.per_sample import NotSamplewiseError, ReceiveRows, project_batch, row_products
 from mpq.gradients.projections import Receive, project
 from mpq.gradients.recomputation import NotRepeatableError
-from mpq.gradients.weight_changes import CACHE_BYTES, Changes
+from mpq.gradients.weight_changes import Changes
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
@@ -122,8 +122,7 @@ class _Products:
         self._context, self._layers = context, layers
         weights = {layer.name: tensor_of(context.model.module, layer.parameters[0]) for layer in layers}
         candidates = {name: context.table.header.candidates[name] for name in weights}
-        limit = CACHE_BYTES if context.model.offload is None else min(CACHE_BYTES, context.model.offload.limit)
-        self._changes = Changes(context.variants, candidates, weights.__getitem__, cache_bytes=limit)
+        self._changes = Changes(context.variants, candidates, weights.__getitem__)
         self._together: bool | None = None
         self._blocks = context.blocks
         if context.prepared.calibration.fixed_batch or isinstance(context.model.module, torch.jit.ScriptModule):

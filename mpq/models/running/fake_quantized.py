@@ -50,6 +50,7 @@ class Variants:
         ranks: processes that `fill` shares the work with, each with variants of its own over the same folder.
 
     Attributes:
+        offload: as given.
         fallbacks: why a layer was quantized without input statistics, by its name.
         notes: what the user should know about the work.
     """
@@ -74,7 +75,7 @@ class Variants:
         self.layers = {layer.name: layer for layer in layers}
         self._statistics = {} if statistics is None else statistics  # the length of a lazy mapping would collect all of it
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
-        self._held, self._limit, self._offload = 0, cache_bytes, offload
+        self._held, self._limit, self.offload = 0, cache_bytes, offload
         self._filled: set[tuple[str, Scheme]] = set()
 
     def matrix(self, name: str) -> Tensor:
@@ -174,10 +175,10 @@ class Variants:
         if found is None:
             layer = self.layers[name]
             found = as_parameter(self.quantized(name, scheme), layer).to(device_of(self.module))
-            if self._offload is None:
+            if self.offload is None:
                 self._held += found.numel() * found.element_size()
             else:
-                found = self._offload.keep(found)
+                found = self.offload.keep(found)
             self._cache[key] = found
             while self._held > self._limit and len(self._cache) > 1:
                 _, dropped = self._cache.popitem(last=False)
