@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from torch import Tensor
 from mpq.activations.rounding import Change, changed
 from mpq.models.running.forward import forward
 from mpq.models.running.reference import Reference
-from mpq.models.running.swap import swapped
 
 
 def rounded_errors(reference: Reference, changes: Mapping[str, Change], weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -24,9 +24,10 @@ def rounded_errors(reference: Reference, changes: Mapping[str, Change], weights:
     if not changes:
         return reference.errors(weights or {})
     found: list[Tensor] = []
-    for index, batch in enumerate(reference.data.batches):
-        with swapped(reference.module, weights or {}), changed(reference.module, changes):
-            outputs = forward(reference.module, batch)
-        reference.forwards += 1
-        found.append(reference.compared(index, outputs))
+    with closing(reference.placed(weights or {})) as batches:
+        for index, prepared in batches:
+            with changed(reference.module, changes):
+                outputs = forward(reference.module, reference.data.batches[index])
+            reference.forwards += 1
+            found.append(reference.errors_of(prepared, outputs))
     return torch.cat(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from inspect import GEN_SUSPENDED, getgeneratorstate
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,7 @@ class PlanMeasurer:
         known = scope_for(self._store, loaded.sha256, split.first)
         statistics = statistics_for(chosen, loaded.module, table.layers, split.first, known=known)
         self._module, self.on_progress = loaded.module, on_progress
+        self._parts: Generator[Tensor, None, None] | None = None  # of the latest measurement in parts
         self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics, codes=known)
         self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
@@ -94,10 +97,16 @@ class PlanMeasurer:
         return self._errors(self._calibration, schemes)
 
     def calibration_parts(self, schemes: Mapping[str, Scheme]) -> Iterator[Errors]:
-        """The error on each calibration sample, batch by batch."""
-        weights = self._weights(schemes)
-        for index in range(len(self._calibration.data.batches)):
-            yield self._calibration.batch_errors(index, weights).numpy()
+        """The error on each calibration sample, batch by batch.
+
+        The model has the plan's weights until the iterator is exhausted or closed.
+
+        Raises:
+            UsageError: if another such iterator is neither.
+        """
+        with closing(self._calibration.parts(self._weights(schemes))) as self._parts:
+            for errors in self._parts:
+                yield errors.numpy()
 
     def held_out(self, schemes: Mapping[str, Scheme]) -> Errors:
         """The error on each held-out sample."""
@@ -114,6 +123,7 @@ class PlanMeasurer:
         Raises:
             ModelError: if the model or the metric gives no gradients; the message says why.
         """
+        self._check_idle()
         self._fill(self._candidates)
         return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
@@ -125,6 +135,7 @@ class PlanMeasurer:
         Raises:
             UsageError: if `own` fails, or does not return finite numbers.
         """
+        self._check_idle()
         try:
             weights: Mapping[str, Tensor] = self._weights(schemes) if schemes else {}
             with swapped(self._module, weights), simulated(self._module, groups or {}), torch.no_grad():
@@ -143,9 +154,14 @@ class PlanMeasurer:
         return found
 
     def _weights(self, schemes: Mapping[str, Scheme]) -> Mapping[str, Tensor]:
-        """All tensors that differ from the unquantized model's."""
+        """All tensors that differ from the unquantized model's, which it must have now."""
+        self._check_idle()
         self._fill({name: [scheme] for name, scheme in schemes.items()})
         return self._variants.weights(schemes, beside=self._rounded)
+
+    def _check_idle(self) -> None:
+        if self._parts is not None and getgeneratorstate(self._parts) == GEN_SUSPENDED:
+            raise UsageError("a measurement in parts has not ended: exhaust or close its iterator before the next measurement")
 
     def _fill(self, schemes: Mapping[str, Iterable[Scheme]]) -> None:
         self._variants.fill(schemes, self.on_progress or (lambda *_: None))

@@ -9,6 +9,7 @@ Schraudolph 2002), and D . H D by random projections, as in `gradients/projectio
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import Prepared
 from mpq.models.running.reference import Reference
-from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
 from mpq.records.slopes import Pair, Slopes
 from mpq.shown import first_line
@@ -49,12 +49,10 @@ def slopes_at(
     changes = Changes(variants, candidates, lambda name: variants.weight(name, schemes[name]))
     changes.fill()
     found = _Figures(changes, reference.data.samples // (reference.data.fixed_batch or 1))
-    weights = variants.weights(schemes)
     try:
-        for index in range(len(reference.data.batches)):
-            singles = reference.singles(index)
-            with swapped(reference.module, weights):
-                for sample, prepared in singles:
+        with closing(reference.placed(variants.weights(schemes))) as batches:
+            for index, whole in batches:
+                for sample, prepared in reference.singles(index, whole):
                     _add(found, reference, layers, sample, prepared)
     except MpqError:
         raise

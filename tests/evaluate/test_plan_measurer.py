@@ -1,7 +1,9 @@
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,38 @@ def test_the_model_is_unchanged_between_measurements() -> None:
     measurer.calibration(PLAN)
     measurer.held_out(PLAN)
     assert bits(module) == before
+
+
+def test_a_plan_measured_in_parts_is_made_of_its_codes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, quantized = list[str](), Variants.quantized
+    measurer = mpq.PlanMeasurer(mlp(), data(), analyzed())
+    monkeypatch.setattr(measurer._variants, "_limit", 0)
+    expected = measurer.calibration(PLAN)
+    monkeypatch.setattr(Variants, "quantized", lambda self, name, scheme: (made.append(name), quantized(self, name, scheme))[1])
+    measurer._variants._cache.clear()
+    parts = list(measurer.calibration_parts(PLAN))
+    assert len(parts) > 1
+    assert (np.concatenate(parts).tolist(), made) == (expected.tolist(), ["0", "3", "5"])
+
+
+def test_a_measurement_in_parts_ends_before_the_next_begins() -> None:
+    module = mlp()
+    before, measurer = bits(module), mpq.PlanMeasurer(module, data(), analyzed())
+    first, second = measurer.calibration_parts(PLAN), measurer.calibration_parts(PLAN)
+    assert len(next(iter(first))) == 8
+    others: list[Callable[[], object]] = [
+        lambda: next(iter(second)),
+        lambda: measurer.held_out(PLAN),
+        lambda: measurer.slopes(PLAN),
+        lambda: measurer.score(len, {}),
+    ]
+    for other in others:
+        with pytest.raises(UsageError) as error:
+            other()
+        assert str(error.value) == "a measurement in parts has not ended: exhaust or close its iterator before the next measurement"
+    del first
+    assert bits(module) == before
+    assert len(measurer.held_out(PLAN)) == 6
 
 
 def test_another_model_and_other_data_are_refused() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,30 @@ class Reference:
 
     def errors(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The error of each sample with `weights` (by canonical parameter name) swapped in, float64 [samples]; NaN if not finite."""
-        return torch.cat([self.batch_errors(index, weights) for index in range(len(self.data.batches))])
+        return torch.cat(list(self.parts(weights)))
+
+    def parts(self, weights: Mapping[str, Tensor]) -> Generator[Tensor, None, None]:
+        """Like `errors`, batch by batch; the module is unchanged again when the generator is exhausted or closed."""
+        with closing(self.placed(weights)) as batches:
+            for index, prepared in batches:
+                outputs = forward(self.module, self.data.batches[index])
+                self.forwards += 1
+                yield self.errors_of(prepared, outputs)
+
+    def placed(self, weights: Mapping[str, Tensor]) -> Generator[tuple[int, Prepared], None, None]:
+        """The number and prepared reference of each batch, with `weights` swapped in: once for all batches whose reference is kept.
+
+        Close the generator if it may not be exhausted, so that the module is unchanged again.
+        """
+        kept = sum(prepared is not None for prepared in self._cache)  # the first ones
+        if kept:
+            with swapped(self.module, weights):
+                for index in range(kept):
+                    yield index, self.prepared(index)
+        for index in range(kept, len(self._cache)):
+            prepared = self.prepared(index)
+            with swapped(self.module, weights):
+                yield index, prepared
 
     def batch_errors(self, index: int, weights: Mapping[str, Tensor]) -> Tensor:
         """Like `errors`, for the samples of one batch."""
@@ -60,30 +84,32 @@ class Reference:
         with swapped(self.module, weights):
             outputs = forward(self.module, self.data.batches[index])
         self.forwards += 1
-        return self._errors(prepared, outputs)
+        return self.errors_of(prepared, outputs)
 
     def compared(self, index: int, outputs: tuple[Tensor, ...]) -> Tensor:
         """The error of each sample of one batch, from given outputs; the module must be unchanged."""
-        return self._errors(self.prepared(index), outputs)
+        return self.errors_of(self.prepared(index), outputs)
 
-    def singles(self, index: int) -> list[tuple[Batch, Prepared]]:
-        """The samples of one batch, each with its prepared reference; the module must be unchanged.
+    def singles(self, index: int, prepared: Prepared) -> list[tuple[Batch, Prepared]]:
+        """The samples of one batch, each with its part of the batch's prepared reference.
 
         If the model accepts only one batch size, the batch stays whole.
         """
-        batch, prepared = self.data.batches[index], self.prepared(index)
+        batch = self.data.batches[index]
         if self.data.fixed_batch:
             return [(batch, prepared)]
         return [(batch.select([each]), sample_of(prepared, each)) for each in range(batch.size)]
 
     def prepared(self, index: int) -> Prepared:
         """The prepared reference for one batch; the module must be unchanged."""
-        kept = self._cache[index] or self._prepare(self.data.batches[index])
+        cached = self._cache[index]
+        kept = self._prepare(self.data.batches[index]) if cached is None else cached
         for tensor in pytree.tree_leaves(kept):
             used(tensor)
         return kept
 
-    def _errors(self, prepared: Prepared, outputs: tuple[Tensor, ...]) -> Tensor:
+    def errors_of(self, prepared: Prepared, outputs: tuple[Tensor, ...]) -> Tensor:
+        """The error of each sample, from the prepared reference of some samples and given outputs; NaN if not finite."""
         errors = self.metric.errors(prepared, outputs).cpu()
         return torch.where(torch.isfinite(errors), errors, torch.nan)
 

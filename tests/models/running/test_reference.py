@@ -5,11 +5,15 @@ import torch
 from torch import nn
 
 from mpq.errors import NumericsError
+from mpq.formats.scheme import parse_scheme
+from mpq.models.layers.discover import discover
 from mpq.models.running.comparison import metric_named
+from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.reference import Reference
+from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.models.small import bits, data, inputs, mlp
 
-METRIC = metric_named("relative_mse")
+METRIC, INT4 = metric_named("relative_mse"), parse_scheme("int4")
 
 
 def test_errors_are_those_of_a_changed_copy_sample_by_sample() -> None:
@@ -38,6 +42,30 @@ def test_the_reference_runs_once_per_batch_when_there_is_memory_and_again_when_t
     assert (rich.forwards, poor.forwards) == (3, 3)
     assert torch.equal(rich.errors(weights), poor.errors(weights))
     assert (rich.forwards, poor.forwards) == (6, 8)
+
+
+@pytest.mark.parametrize(("cache_bytes", "times"), [(1 << 20, 1), (300, 2), (0, 3)])
+def test_a_plan_is_made_of_its_codes_once_for_all_batches_whose_reference_is_kept(
+    cache_bytes: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, module, samples = list[str](), mlp(), data(24)
+    variants = Variants(module, discover(module, samples.batches).layers, RoundToNearest(), cache_bytes=0)
+    reference, quantized = Reference(module, samples, METRIC, cache_bytes=cache_bytes), variants.quantized
+    weights, before = variants.weights({"0": INT4, "5": INT4}), bits(module)
+    monkeypatch.setattr(variants, "quantized", lambda name, scheme: (made.append(name), quantized(name, scheme))[1])
+    found = reference.errors(weights)
+    assert made == ["0", "5"] * times
+    assert (found.tolist(), bits(module)) == (torch.cat([reference.batch_errors(index, weights) for index in range(3)]).tolist(), before)
+
+
+def test_the_module_is_as_it_was_when_parts_are_closed() -> None:
+    module = mlp()
+    before = bits(module)
+    parts = Reference(module, data(24), METRIC).parts({"3.weight": torch.ones(12, 16)})
+    assert len(next(parts)) == 8
+    assert bits(module) != before
+    parts.close()
+    assert bits(module) == before
 
 
 def test_an_output_that_is_not_finite_is_nan() -> None:
