@@ -9,7 +9,6 @@ allows, and all groups together: the sum of their single errors should be near t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,8 @@ from mpq.analyze.methods.base import Context, finite
 from mpq.config import AnalysisSettings
 from mpq.errors import UsageError
 from mpq.formats.activations import DYNAMIC, STATIC
-from mpq.models.running.comparison import Comparison
-from mpq.models.running.metrics import KLDivergence, Metric, RelativeMSE
+from mpq.models.running.comparison import Comparison, by_relative_error
+from mpq.models.running.metrics import KLDivergence, Metric
 from mpq.models.running.operations import operations
 from mpq.models.running.reference import Reference
 from mpq.records.activations import ActivationGroup, RoundedTensor
@@ -134,7 +133,7 @@ def _of_choosing(metric: Metric) -> Metric:
     part = metric.parts[0] if isinstance(metric, Comparison) and len(metric.parts) == 1 else None
     if part is None or part.metric != KLDivergence.name or part.probabilities or part.mask == "classes":
         return metric
-    return Comparison([replace(part, metric=RelativeMSE.name)])
+    return by_relative_error(metric)
 
 
 def _rounding(chosen: Range) -> Change:
