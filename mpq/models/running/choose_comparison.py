@@ -21,6 +21,7 @@ from mpq.models.running.forward import Outputs, forward, named
 from mpq.models.running.metrics import CosineDistance, KLDivergence, RelativeMSE, has_direction
 from mpq.models.running.output_kind import COMPLEX, OutputKind, kind_of
 from mpq.models.running.positions import finite, flat
+from mpq.models.running.sample_lists import WRAP, is_in_list
 from mpq.shown import listed
 
 INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
@@ -138,11 +139,8 @@ def _check_rows(found: Mapping[str, Tensor], names: Iterable[str], batch: Batch,
     for name in names:
         shape = list(found[name].shape)
         if not shape or shape[0] != batch.size:
-            if _one_per_sample(found, name, batch.size):
-                raise ModelError(
-                    f"output '{name}' belongs to a list with one value for each of {batch.size} samples: "
-                    "wrap the model to return one tensor for all samples, such as its scores before detections are selected"
-                )
+            if is_in_list(name, found, batch.size):
+                raise ModelError(f"output '{name}' belongs to a list with one value for each of {batch.size} samples: {WRAP}")
             others = [other for other, tensor in found.items() if tensor.ndim and len(tensor) == batch.size]
             advice = f"choose others with --outputs ({', '.join(others)})" if others else "wrap the model to return an earlier tensor"
             raise ModelError(
@@ -150,16 +148,6 @@ def _check_rows(found: Mapping[str, Tensor], names: Iterable[str], batch: Batch,
                 f"{'it cannot be compared' if asked else 'if its shape depends on values, as with detections, it cannot be compared'}: "
                 f"{advice}, or give a metric of your own"
             )
-
-
-def _one_per_sample(found: Mapping[str, Tensor], name: str, samples: int) -> bool:
-    """Whether an output's name counts samples, as "3.boxes" does in a list with a dict for each sample."""
-    path = name.split(".")
-    for depth, part in enumerate(path):
-        siblings = {other.split(".")[depth] for other in found if other.split(".")[:depth] == path[:depth] and other.count(".") >= depth}
-        if part.isdigit() and siblings == set(map(str, range(samples))):
-            return samples > 1
-    return False
 
 
 def _mask_of(module: nn.Module, batch: Batch, name: str, output: Tensor) -> str | None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mpq.errors import ModelError
 
+WRAP = "wrap the model to return one tensor for all samples, such as its scores before detections are selected"
+
 
 def sample_lists(together: Iterable[str], alone: Sequence[Iterable[str]]) -> tuple[str, ...]:
     """The paths of containers with one entry for each sample, none within another.
@@ -20,10 +22,14 @@ def sample_lists(together: Iterable[str], alone: Sequence[Iterable[str]]) -> tup
         together: names of the outputs for several samples in one call.
         alone: the same for each of these samples in a call of its own.
     """
-    joint, single = _entries(together), [_entries(names) for names in alone]
-    each = set(map(str, range(len(alone))))
-    found = [path for path, entries in joint.items() if entries == each and all(one.get(path) == {"0"} for one in single)]
+    single = [_entries(names) for names in alone]
+    found = [path for path in _counting(together, len(alone)) if all(one.get(path) == {"0"} for one in single)]
     return tuple(path for path in found if not any(_inside(path, other) for other in found))
+
+
+def is_in_list(name: str, names: Iterable[str], samples: int) -> bool:
+    """Whether an output belongs to a container with one entry for each of several samples; `names` are those of all outputs."""
+    return samples > 1 and any(_inside(name, path) for path in _counting(names, samples))
 
 
 def without_place(name: str, lists: Sequence[str]) -> tuple[str, int | None]:
@@ -72,11 +78,16 @@ def _alike(name: str, tensors: Sequence[Tensor], samples: int) -> list[Tensor]:
         shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(tensor.shape for tensor in tensors))
         raise ModelError(
             f"output '{name}' is no list with one value of the same shape for each of {samples} samples "
-            f"(it has {len(tensors)} of {shapes}): wrap the model to return one tensor for all samples, "
-            "such as its scores before detections are selected; if the shapes follow from the inputs, "
+            f"(it has {len(tensors)} of {shapes}): {WRAP}; if the shapes follow from the inputs, "
             "--batch-size 1 compares the samples one at a time"
         )
     return list(tensors)
+
+
+def _counting(names: Iterable[str], samples: int) -> list[str]:
+    """The paths of containers with as many entries as there are samples."""
+    each = set(map(str, range(samples)))
+    return [path for path, entries in _entries(names).items() if entries == each]
 
 
 def _entries(names: Iterable[str]) -> dict[str, set[str]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mpq.errors import ModelError
-from mpq.models.running.sample_lists import by_sample, same_shapes, sample_lists, stacked, without_place
+from mpq.models.running.sample_lists import by_sample, is_in_list, same_shapes, sample_lists, stacked, without_place
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,22 @@ from mpq.models.running.sample_lists import by_sample, same_shapes, sample_lists
 )
 def test_a_list_of_samples_has_as_many_entries_as_there_are_samples(together: list[str], alone: list[str], lists: tuple[str, ...]) -> None:
     assert sample_lists(together, [alone, alone]) == lists
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "samples", "expected"),
+    [
+        ("1.boxes", ["0.boxes", "1.boxes"], 2, True),
+        ("found.0", ["found.0", "found.1", "logits"], 2, True),
+        ("logits", ["found.0", "found.1", "logits"], 2, False),
+        ("found.0", ["found.0", "found.1"], 3, False),
+        ("0", ["0"], 1, False),
+        ("output", ["output"], 1, False),
+        ("a.1.x", ["a.0.x", "a.1.x", "b"], 2, True),
+    ],
+)
+def test_an_output_is_in_a_list_if_its_name_counts_several_samples(name: str, names: list[str], samples: int, *, expected: bool) -> None:
+    assert is_in_list(name, names, samples) == expected
 
 
 def test_the_place_of_a_sample_leaves_the_name() -> None:
