@@ -16,7 +16,7 @@ from mpq.analyze.methods.weight import WeightOnly
 from mpq.analyze.resume import parts_of, split_of
 from mpq.analyze.task import Prepared
 from mpq.analyze.unused import unused_layers
-from mpq.calibration.memory_parts import too_wide
+from mpq.calibration.memory_parts import wide_lines
 from mpq.config import AnalysisSettings
 from mpq.data.dataset import Data, Split
 from mpq.data.split_rule import POSITION
@@ -29,7 +29,7 @@ from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_of
 from mpq.models.running.choose_comparison import choose_comparison
-from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates, wide_lines
+from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.running.known import scope_for
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.layer import Layer
@@ -140,7 +140,7 @@ def prepare(
             *_idle(idle),
             *outside_notes(outside, rest.original_bytes + sum(layer.original_bytes for layer in layers)),
             *too_large,
-            *wide_lines(quantizer_named(quantizer), [layer for layer in layers if not too_wide(layer)]),
+            *wide_lines(quantizer_named(quantizer), layers),
         ),
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )

@@ -17,13 +17,13 @@ from torch import nn
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
 from mpq.calibration.input_moments import Collected, statistics_for
-from mpq.calibration.memory_parts import too_wide
+from mpq.calibration.memory_parts import wide_lines
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.data.dataset import Data, Split
 from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.layers.unquantized_tensors import rounded_tensors
-from mpq.models.running.fake_quantized import Variants, wide_lines
+from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
@@ -165,7 +165,7 @@ def apply(
         recovered.decisions,
         variants.fallbacks,
         () if allow_unchanged else tuple(source.unchanged),
-        (*store.notes, *wide_lines(quantizer, [layer for layer in layers if not too_wide(layer)]), *remarks),
+        (*store.notes, *wide_lines(quantizer, layers), *remarks),
     )
 
 

@@ -1,5 +1,7 @@
-from mpq.calibration.memory_parts import experts, memory_parts, too_wide
+from mpq.calibration.memory_parts import experts, memory_parts, too_wide, wide_lines
 from mpq.records.layer import Layer
+from mpq.tensors.quantizers.gptq import Descent
+from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.small import linear
 
 
@@ -18,3 +20,12 @@ def test_a_weight_of_three_dimensions_that_is_multiplied_holds_a_matrix_for_each
 def test_rows_that_would_take_too_much_memory_are_refused_with_the_figures() -> None:
     assert too_wide(linear("a", 4, 23_000)) == ""
     assert too_wide(linear("a", 4, 65_536)) == "rows of 65,536 weights would take 34.4 GB of statistics, and 4.3 GB are allowed"
+
+
+def test_layers_that_are_too_wide_for_the_quantizers_usual_way_are_named_together() -> None:
+    layers = [linear("a", 4, 16_384), linear("b", 64, 64), linear("c", 4, 16_384), linear("d", 4, 65_536)]
+    (line,) = wide_lines(Descent(), layers)
+    reason = "factorizing their second moment would take 3e+13 operations"
+    assert line.startswith(f"rows of 16,384 weights: descent starts from the nearest codes, because {reason}")
+    assert line.endswith(": a, c")
+    assert wide_lines(RoundToNearest(), layers) == []

@@ -22,7 +22,6 @@ from mpq.models.running.quantize_processes import Unit, one_thread, quantized_in
 from mpq.models.running.ranks import Alone, Ranks
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
-from mpq.shown import listed
 from mpq.tensors.fp16_range import fits_range, lost_rows
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight, are_parts, unpack_weight
@@ -249,14 +248,6 @@ def storable_candidates(
             lines.append(f"left out for '{layer.name}', whose weights are too {side} for fp16: {lost}{instead}")
         lines += _lines_of_lost_rows(layer, matrix, kept[layer.name])
     return kept, lines
-
-
-def wide_lines(quantizer: Quantizer, layers: Iterable[Layer]) -> list[str]:
-    """One line for each way in which `quantizer` treats some layers unlike others, because of their size."""
-    names: dict[str, list[str]] = {}
-    for layer in layers:
-        names.setdefault(quantizer.remark(layer.matrix), []).append(layer.name)
-    return [f"{remark}: {listed(of, 5)}" for remark, of in names.items() if remark]
 
 
 def _lines_of_lost_rows(layer: Layer, matrix: Tensor, schemes: Iterable[Scheme]) -> list[str]:

@@ -8,10 +8,9 @@ from mpq.errors import NumericsError
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.memory.store import Folder, Scope, Store
-from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates, wide_lines
+from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
 from mpq.models.running.swap import swapped, tensor_of
 from mpq.tensors.matrix import to_matrix
-from mpq.tensors.quantizers.gptq import Descent
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.models.layers.test_unquantized_tensors import batch_of
 from tests.models.small import MODELS, bits, mlp
@@ -163,12 +162,3 @@ def test_coded_candidates_without_room_for_their_tables_are_left_out_with_a_line
         "left out for '0', whose 160 weights are too few for the code tables:  ec1",
         "left out for '1', whose 384 weights are too few for the code tables:  ec1",
     ]
-
-
-def test_layers_that_are_too_wide_for_the_quantizers_usual_way_are_named_together() -> None:
-    layers = [linear("a", 4, 16_384), linear("b", 64, 64), linear("c", 4, 16_384)]
-    (line,) = wide_lines(Descent(), layers)
-    reason = "factorizing their second moment would take 3e+13 operations"
-    assert line.startswith(f"rows of 16,384 weights: descent starts from the nearest codes, because {reason}")
-    assert line.endswith(": a, c")
-    assert wide_lines(RoundToNearest(), layers) == []
