@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 import mpq
 from mpq.errors import MismatchError, UsageError
+from mpq.formats.scheme import Scheme
 from mpq.models.inputs.fit_to_model import fit_data, refit_data
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.sources.load import from_module
 from mpq.records.sensitivity import Sensitivity
+from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.models.small import bits, data, mlp
 from tests.small import schemes
@@ -59,7 +61,12 @@ def test_a_plan_measured_in_parts_is_made_of_its_codes_once(monkeypatch: pytest.
     measurer = mpq.PlanMeasurer(mlp(), data(), analyzed())
     monkeypatch.setattr(measurer._variants, "_limit", 0)
     expected = measurer.calibration(PLAN)
-    monkeypatch.setattr(Variants, "quantized", lambda self, name, scheme: (made.append(name), quantized(self, name, scheme))[1])
+
+    def counted(self: Variants, name: str, scheme: Scheme) -> QuantizedWeight:
+        made.append(name)
+        return quantized(self, name, scheme)
+
+    monkeypatch.setattr(Variants, "quantized", counted)
     measurer._variants._cache.clear()
     parts = list(measurer.calibration_parts(PLAN))
     assert len(parts) > 1
@@ -75,7 +82,7 @@ def test_a_measurement_in_parts_ends_before_the_next_begins() -> None:
         lambda: next(iter(second)),
         lambda: measurer.held_out(PLAN),
         lambda: measurer.slopes(PLAN),
-        lambda: measurer.score(len, {}),
+        lambda: measurer.score(lambda _: 0.0, {}),
     ]
     for other in others:
         with pytest.raises(UsageError) as error:

@@ -16,7 +16,8 @@ pair. The samples of a batch are processed together where possible (`gradients/p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ from mpq.analyze.methods.compare_gradients import misjudged
 from mpq.analyze.methods.measure import Measure
 from mpq.data.dataset import Batch, Data
 from mpq.formats.scheme import Scheme, parse_scheme
-from mpq.gradients.per_sample import NotSamplewiseError, ReceiveRows, project_batch, row_products
-from mpq.gradients.projections import Receive, project
+from mpq.gradients.per_sample import NotSamplewiseError, project_batch, row_products
+from mpq.gradients.projections import project
 from mpq.gradients.recomputation import NotRepeatableError
 from mpq.gradients.weight_changes import Changes
 from mpq.models.running.swap import tensor_of
@@ -42,6 +43,7 @@ from mpq.tensors.matrix import to_matrix
 DRAWS = 2
 _TOLERANCE = 1e-3  # of the values of a sample in a batch and alone, but at least `_ROUNDINGS` of the weights' dtype
 _ROUNDINGS = 16
+_WHOLE = "a block gives a different output on a second run, so no block is recomputed, and backward passes take their full memory"
 
 
 class Fisher(Method):
@@ -153,63 +155,61 @@ class _Products:
 
     def _batch(self, batch: Batch, position: int) -> Products | None:
         """All samples together; None where a weight is used in a way that does not allow it."""
-        found: Products = {}
-
-        def receive(draw: int) -> ReceiveRows:
-            def take(layer: Layer, rows: Tensor) -> None:
-                for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
-                    figures = found.setdefault((layer.name, scheme), torch.zeros(batch.size, DRAWS, 2, dtype=torch.float64))
-                    figures[:, draw] = _figures(each)
-
-            return take
-
+        given = self._context.model.module, self._layers, batch, self._context.prepared.metric
         seeds = [self._seed(position + index) for index in range(batch.size)]
-        module, metric = self._context.model.module, self._context.prepared.metric
-        asked: Any = {"seeds": seeds, "draws": DRAWS, "changes": self._changes.pieces, "receive": receive}
+
+        def passes(found: Products) -> None:
+            project_batch(
+                *given,
+                seeds=seeds,
+                draws=DRAWS,
+                changes=self._changes.pieces,
+                receive=lambda draw: partial(self._add, found, draw),
+                blocks=self._blocks,
+            )
+
         try:
-            project_batch(module, self._layers, batch, metric, blocks=self._blocks, **asked)
+            return self._run(passes, batch.size)
         except NotSamplewiseError:
             self._together = False
             return None
-        except NotRepeatableError as problem:
-            self._keep_all(problem)
-            return self._batch(batch, position)
-        self._count(batch.size)
-        return found
 
     def _alone(self, sample: Batch, position: int) -> Products:
         """One sample, or a batch that cannot be cut; then the values are for the batch's mean."""
-        found: Products = {}
+        given = self._context.model.module, self._layers, sample, self._context.prepared.metric
 
-        def receive(draw: int) -> Receive:
-            def take(layer: Layer, gradient: Tensor) -> None:
+        def passes(found: Products) -> None:
+            def take(draw: int, layer: Layer, gradient: Tensor) -> None:
                 matrix = to_matrix(gradient, layer.axes, layer.groups)[None]
                 rows = torch.cat([row_products(matrix[:, own], piece) for own, piece in self._changes.pieces(layer)], -1)
-                for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
-                    found.setdefault((layer.name, scheme), torch.zeros(1, DRAWS, 2, dtype=torch.float64))[:, draw] = _figures(each)
+                self._add(found, draw, layer, rows)
 
-            return take
+            project(*given, draws=DRAWS, seed=self._seed(position), receive=lambda draw: partial(take, draw), blocks=self._blocks)
 
-        module, metric = self._context.model.module, self._context.prepared.metric
+        return self._run(passes, sample.size)
+
+    def _add(self, found: Products, draw: int, layer: Layer, rows: Tensor) -> None:
+        """Add the products of one draw and layer, [schemes, samples, rows]."""
+        for scheme, each in zip(self._changes.schemes[layer.name], rows, strict=True):
+            figures = found.setdefault((layer.name, scheme), torch.zeros(rows.shape[1], DRAWS, 2, dtype=torch.float64))
+            figures[:, draw] = _figures(each)
+
+    def _run(self, passes: Callable[[Products], None], samples: int) -> Products:
+        """What the passes find; if a block cannot run again, they keep from now on what the backward passes need."""
+        found: Products = {}
         try:
-            project(module, self._layers, sample, metric, draws=DRAWS, seed=self._seed(position), receive=receive, blocks=self._blocks)
-        except NotRepeatableError as problem:
-            self._keep_all(problem)
-            return self._alone(sample, position)
-        self._count(sample.size)
+            passes(found)
+        except NotRepeatableError:
+            self._blocks = ()
+            self._context.notes.append(_WHOLE)
+            found.clear()
+            passes(found)
+        self.cost["forward_passes"] += samples
+        self.cost["backward_passes"] += samples * DRAWS
         return found
-
-    def _keep_all(self, problem: NotRepeatableError) -> None:
-        """From now on, keep what the backward passes need."""
-        self._blocks = ()
-        self._context.notes.append(f"{problem}: each batch needs the memory of a whole backward pass")
 
     def _seed(self, position: int) -> int:
         return int(self._context.prepared.header.data["seed"]) * 1_000_003 + position
-
-    def _count(self, samples: int) -> None:
-        self.cost["forward_passes"] += samples
-        self.cost["backward_passes"] += samples * DRAWS
 
 
 def _figures(rows: Tensor) -> Tensor:

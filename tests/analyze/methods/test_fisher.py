@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import mpq
+from mpq.analyze import memory
+from mpq.analyze.methods import fisher
 from mpq.data.dataset import Data, data_from_batches
+from mpq.gradients import recomputation
+from mpq.gradients.per_sample import NotSamplewiseError
 from mpq.records.sensitivity import Sensitivity, read_sensitivity
 from tests.models.small import Experts, Tied, UpAndDown, data, inputs, mlp
 
@@ -110,6 +115,30 @@ def test_gradients_of_a_few_samples_at_a_time_give_the_same(monkeypatch: pytest.
     monkeypatch.setattr("mpq.gradients.per_sample._GRADIENT_VALUES", 1)
     parts, _ = both(TOGETHER["conv"])
     assert all(np.allclose(parts.products[key], products, rtol=1e-3) for key, products in whole.products.items())
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_blocks_that_cannot_run_again_keep_what_the_backward_passes_need(together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def blocks() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)) for _ in range(3))).eval()
+
+    if not together:
+        monkeypatch.setattr(fisher, "project_batch", refused)
+    whole = analyzed(blocks(), data())
+    monkeypatch.setattr(memory, "RECOMPUTE_BYTES", 0)
+    sums = count()
+    monkeypatch.setattr(recomputation, "_sum_of", lambda _: float(next(sums)))
+    found = analyzed(blocks(), data())
+    assert found.finish is not None
+    assert found.finish["notes"] == [
+        "a block gives a different output on a second run, so no block is recomputed, and backward passes take their full memory"
+    ]
+    assert all(np.array_equal(found.errors[pair], errors) for pair, errors in whole.errors.items())
+
+
+def refused(*_: Any, **__: Any) -> None:
+    raise NotSamplewiseError("not here")
 
 
 def test_a_batch_that_cannot_be_cut_has_one_figure_for_all_its_samples() -> None:

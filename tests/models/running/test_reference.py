@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from mpq.errors import NumericsError
-from mpq.formats.scheme import parse_scheme
+from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.models.layers.discover import discover
 from mpq.models.running.comparison import metric_named
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.reference import Reference
+from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.models.small import bits, data, inputs, mlp
 
@@ -52,7 +53,12 @@ def test_a_plan_is_made_of_its_codes_once_for_all_batches_whose_reference_is_kep
     variants = Variants(module, discover(module, samples.batches).layers, RoundToNearest(), cache_bytes=0)
     reference, quantized = Reference(module, samples, METRIC, cache_bytes=cache_bytes), variants.quantized
     weights, before = variants.weights({"0": INT4, "5": INT4}), bits(module)
-    monkeypatch.setattr(variants, "quantized", lambda name, scheme: (made.append(name), quantized(name, scheme))[1])
+
+    def counted(name: str, scheme: Scheme) -> QuantizedWeight:
+        made.append(name)
+        return quantized(name, scheme)
+
+    monkeypatch.setattr(variants, "quantized", counted)
     found = reference.errors(weights)
     assert made == ["0", "5"] * times
     assert (found.tolist(), bits(module)) == (torch.cat([reference.batch_errors(index, weights) for index in range(3)]).tolist(), before)
