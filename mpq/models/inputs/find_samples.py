@@ -22,7 +22,7 @@ from mpq.models.running.choose_comparison import compared_by_default
 from mpq.models.running.forward import accepted, forward, named
 from mpq.models.running.kept_state import changed_state, copied, kept_state, restore_state
 from mpq.models.running.positions import in_pieces
-from mpq.models.running.sample_lists import by_sample, same_shapes, sample_lists, stacked, without_place
+from mpq.models.running.sample_lists import by_sample, may_have_lists, same_shapes, sample_lists, stacked, without_place
 
 _TOLERANCE = 1e-4  # tolerance for a row's difference, relative to the rows; larger for 16-bit models
 _STEPS = 16  # multiples of the outputs' own precision
@@ -69,6 +69,13 @@ def examine_rows(module: nn.Module, batch: Batch, *, mask: str | None = None) ->
     return found if not found.problem or _is_repeatable(module, batch) else Rows(listed=found.listed, unlike=found.unlike)
 
 
+def examine_lists(module: nn.Module, batch: Batch, *, mask: str | None = None) -> Rows:
+    """Like `examine_rows`, for rows that are certainly samples: the lists that have one value for each of them."""
+    if batch.size > 1 and not may_have_lists(_raw(module, batch.narrow(0, 1))):
+        return Rows()
+    return replace(examine_rows(module, batch, mask=mask), problem="", output_axes={})
+
+
 def others_matter(module: nn.Module, batch: Batch) -> bool:
     """Whether outputs of a batch that cannot be cut also change for other rows if only the first row changes."""
     indices = [1, *range(1, batch.size)]
@@ -84,7 +91,8 @@ def _lists_of_one(module: nn.Module, batch: Batch) -> Rows:
     if batch.whole:
         return Rows()
     try:
-        alone, twice = _raw(module, batch), _raw(module, batch.select([0, 0]))
+        alone = _raw(module, batch)
+        twice = _raw(module, batch.select([0, 0])) if may_have_lists(alone) else {}
     except (DataError, ModelError):  # only one sample at a time
         return Rows()
     return Rows(listed=sample_lists(twice, [alone, alone]))

@@ -12,7 +12,7 @@ from torch import Tensor
 from mpq.data.batch import Batch, is_integer, regroup
 from mpq.errors import DataError
 from mpq.models.inputs.check_values import check_values
-from mpq.models.inputs.find_samples import Rows, arrangements, examine_rows, others_matter
+from mpq.models.inputs.find_samples import Rows, arrangements, examine_lists, examine_rows, others_matter
 from mpq.models.running.forward import forward
 from mpq.models.running.kept_state import copied
 from mpq.models.sources.loaded import LoadedModel
@@ -98,7 +98,7 @@ def _examined(batches: Sequence[Batch], fit: Fit, model: LoadedModel, how: Readi
     if how.axis == 0 or how.seeded:  # known: only lists are looked for
         if fit.fixed_batch is not None:  # no row runs alone
             return Rows()
-        return replace(examine_rows(model.module, first, mask=how.mask), problem="", output_axes={})
+        return examine_lists(model.module, first, mask=how.mask)
     if fit.fixed_batch is None:
         found = examine_rows(model.module, first, mask=how.mask)
         return found if how.axis is None else replace(found, problem="")

@@ -27,6 +27,11 @@ def sample_lists(together: Iterable[str], alone: Sequence[Iterable[str]]) -> tup
     return tuple(path for path in found if not any(_inside(path, other) for other in found))
 
 
+def may_have_lists(alone: Iterable[str]) -> bool:
+    """Whether the outputs of a single sample, by their names, have a container with one entry."""
+    return bool(_counting(alone, 1))
+
+
 def is_in_list(name: str, names: Iterable[str], samples: int) -> bool:
     """Whether an output belongs to a container with one entry for each of several samples; `names` are those of all outputs."""
     return samples > 1 and any(_inside(name, path) for path in _counting(names, samples))

@@ -16,6 +16,7 @@ from mpq.data.batch import Batch
 from mpq.data.dataset import Data
 from mpq.errors import DataError, ModelError, UsageError
 from mpq.evaluate.run import evaluate
+from mpq.models.inputs.find_samples import Rows, examine_lists
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.forward import forward, named
@@ -430,6 +431,24 @@ def test_lists_are_found_where_every_batch_is_one_sample() -> None:
     data = fit(Inner(), [torch.randn(1, size, 6) for size in (3, 4, 5)])
     assert [(batch.listed, batch.size) for batch in data.batches] == [(("found.parts",), 1)] * 3
     assert data.description == f"3 samples of [3, 6] and 2 other shapes; {STACKED}"
+
+
+@pytest.mark.parametrize(
+    ("module", "rows", "passes", "listed"),
+    [
+        (nn.Linear(6, 3), 9, 1, ()),
+        (nn.Linear(6, 3), 1, 1, ()),
+        (Inner(), 9, 1 + 3 + 1, ("found.parts",)),
+        (Inner(), 1, 1 + 1, ("found.parts",)),
+    ],
+)
+def test_for_rows_that_are_samples_one_pass_tells_that_there_are_no_lists(
+    module: nn.Module, rows: int, passes: int, listed: tuple[str, ...]
+) -> None:
+    seen = []
+    module.register_forward_hook(lambda *_: seen.append(1))
+    assert examine_lists(module, Batch((torch.randn(rows, 6),))) == Rows(listed=listed)
+    assert len(seen) == passes
 
 
 def test_values_whose_lengths_are_given_run_one_at_a_time() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mpq.errors import ModelError
-from mpq.models.running.sample_lists import by_sample, is_in_list, same_shapes, sample_lists, stacked, without_place
+from mpq.models.running.sample_lists import by_sample, is_in_list, may_have_lists, same_shapes, sample_lists, stacked, without_place
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,11 @@ from mpq.models.running.sample_lists import by_sample, is_in_list, same_shapes, 
 )
 def test_a_list_of_samples_has_as_many_entries_as_there_are_samples(together: list[str], alone: list[str], lists: tuple[str, ...]) -> None:
     assert sample_lists(together, [alone, alone]) == lists
+
+
+def test_outputs_of_one_sample_may_have_lists_if_a_container_has_one_entry() -> None:
+    single = (["output"], ["0", "1"], ["a", "b.c"], ["0"], ["a.0.x", "a.0.y"], ["a.1"])
+    assert [may_have_lists(names) for names in single] == [False, False, False, True, True, False]
 
 
 @pytest.mark.parametrize(
