@@ -18,7 +18,7 @@ from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import Comparison, Part, metric_named
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
-from mpq.models.running.logits import SUPPRESSED
+from mpq.models.running.logits import allowed_classes
 from mpq.models.running.metric_registry import COMBINED, EVALUATED
 from mpq.models.running.metrics import CosineDistance, KLDivergence, has_direction
 from mpq.models.sources.load import from_module
@@ -142,8 +142,8 @@ class _Column:
         """Both outputs without the classes that the reference suppresses, whose huge values would hide all others."""
         if not self.logits or self.part.probabilities:
             return expected, found
-        kept = expected > expected.amax(-1, keepdim=True) - SUPPRESSED
-        return (expected, found) if bool(kept.all()) else (expected.where(kept, 0.0), found.where(kept, 0.0))
+        kept = allowed_classes(expected)
+        return (expected, found) if kept is None else (expected.where(kept, 0.0), found.where(kept, 0.0))
 
 
 def _kl_parts(comparison: Comparison) -> int:
@@ -157,7 +157,7 @@ def _figures(columns: Sequence[_Column]) -> list[Figure]:
         for name in (name for name, each in EVALUATED.items() if not each.classes):
             joined = [column.joined(name) for column in counted if name in column.told]
             figures += [_figure(name, torch.stack(joined).nanmean(0))] if joined else []
-        errors = torch.stack([column.part.weight * column.joined(column.part.metric).nan_to_num() for column in counted]).sum(0)
+        errors = torch.stack([column.part.weight * column.joined(column.part.metric) for column in counted]).sum(0)
         figures.append(Figure(COMBINED, float(errors.mean()), stderr=standard_error(errors.numpy())))
     return figures + next((found for column in columns if (found := _compared(*column.answers))), [])
 

@@ -96,7 +96,7 @@ def outputs_of(result: Any, batch: Batch) -> Outputs:
     floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() or tensor.is_complex()}
     if not floats:
         raise ModelError("the model returns no floating-point tensor, so no error can be measured: wrap it to return its scores")
-    found = stacked(floats, batch.listed, batch.size) if batch.listed else floats
+    found = stacked(floats, batch.listed, batch.size)
     made = Outputs.of({name: _by_sample(name, _real(tensor), batch) for name, tensor in found.items()})
     made.complex = tuple(name for name, tensor in found.items() if tensor.is_complex())
     made.whole_numbers = tuple(dict.fromkeys(without_place(name, batch.listed)[0] for name in tensors if name not in floats))

@@ -15,7 +15,7 @@ probability zero, so they carry no information. KL is computed over the other cl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -95,9 +95,7 @@ class KLDivergence(Metric):
             allowed = mask.unsqueeze(1) if allowed is None else allowed & mask.unsqueeze(1)
         probabilities = torch.empty(output.shape, device=output.device)
         entropies = []
-        for rows in parts_of(output):
-            own = None if allowed is None else allowed.expand(output.shape)[:, rows]
-            logits = centred(self._logits(output[:, rows]), own)
+        for rows, own, logits in self._in_parts(output, allowed):
             found = torch.softmax(logits if own is None else logits.masked_fill(~own, -torch.inf), -1)
             probabilities[:, rows] = found
             entropies.append(cross(found, logits, own))
@@ -111,10 +109,7 @@ class KLDivergence(Metric):
         output = by_position(outputs[0])
         if output.shape != probabilities.shape:
             raise shape_error(outputs[0].shape, probabilities.shape)
-        crossed = []
-        for rows in parts_of(output):
-            own = None if allowed is None else allowed.expand(output.shape)[:, rows]
-            crossed.append(cross(probabilities[:, rows], centred(self._logits(output[:, rows]), own), own))
+        crossed = [cross(probabilities[:, rows], logits, own) for rows, own, logits in self._in_parts(output, allowed)]
         divergence = (negative_entropy - torch.cat(crossed, 1)).double()
         return divergence.mean(-1) if weights is None else (kept_values(divergence, weights > 0) * weights).sum(-1)
 
@@ -136,6 +131,12 @@ class KLDivergence(Metric):
             return scalar
         weighted: Tensor = (direction * logits * weights.float().sqrt().unsqueeze(-1)).sum() / (2 * samples) ** 0.5
         return weighted
+
+    def _in_parts(self, output: Tensor, allowed: Tensor | None) -> Iterator[tuple[slice, Tensor | None, Tensor]]:
+        """Some positions at a time, with their allowed classes and their centred logits."""
+        for rows in parts_of(output):
+            own = None if allowed is None else allowed.expand(output.shape)[:, rows]
+            yield rows, own, centred(self._logits(output[:, rows]), own)
 
     def _logits(self, values: Tensor) -> Tensor:
         """Logits in float32."""
@@ -191,21 +192,18 @@ class Top1Disagreement(Metric):
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
         """Argmax [samples, positions]; then the weights of positions and the allowed classes, like for the divergence."""
         choices = self._choices(reference)
-        extras = position_weights(choices, reference[0], mask), allowed_classes(self._rows(reference))
+        extras = position_weights(choices, reference[0], mask), allowed_classes(by_position(reference[0]))
         return (choices, *(extra for extra in extras if extra is not None))
 
     def errors(self, prepared: Prepared, outputs: Outputs) -> Tensor:
         """Share of each sample's positions that changed."""
         weights, allowed = _extras(prepared[1:])
         changed = (_alike(self._choices(outputs), prepared[0]) != prepared[0]).double()
-        sound = self._rows(outputs).isfinite()
+        sound = by_position(outputs[0]).isfinite()
         sound = (sound if allowed is None else sound | ~allowed).all(-1)
         if weights is None:
             return torch.where(sound.all(-1), changed.mean(-1), torch.nan)
         return torch.where((sound | (weights == 0)).all(-1), (changed * weights).sum(-1), torch.nan)
-
-    def _rows(self, outputs: Outputs) -> Tensor:
-        return outputs[0].reshape(len(outputs[0]), -1, outputs[0].shape[-1])
 
     def _choices(self, outputs: Outputs) -> Tensor:
         return outputs[0].argmax(-1).reshape(len(outputs[0]), -1)
