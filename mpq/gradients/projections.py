@@ -24,7 +24,7 @@ from mpq.gradients.error_gradients import differentiable
 from mpq.gradients.recomputation import recomputed
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import Metric
-from mpq.models.running.swap import tensor_of
+from mpq.models.running.swap import hooked, tensor_of
 from mpq.records.layer import Layer
 
 Receive = Callable[[Layer, Tensor], None]
@@ -84,8 +84,7 @@ def gradients_of(module: nn.Module, layers: Sequence[Layer]) -> Iterator[Callabl
         yield lambda receive: _collected(layers, weights, receive)
 
 
-@contextmanager
-def _collected(layers: Sequence[Layer], weights: Mapping[str, Tensor], receive: Receive) -> Iterator[None]:
+def _collected(layers: Sequence[Layer], weights: Mapping[str, Tensor], receive: Receive) -> AbstractContextManager[None]:
     """Each gradient is passed on and freed as soon as it is complete: at most one layer's is alive."""
 
     def hand_over(layer: Layer, weight: Tensor) -> None:
@@ -93,12 +92,9 @@ def _collected(layers: Sequence[Layer], weights: Mapping[str, Tensor], receive: 
             receive(layer, weight.grad.detach().float())
             weight.grad = None
 
-    handles = [
-        weights[layer.name].register_post_accumulate_grad_hook(lambda weight, layer=layer: hand_over(layer, weight))  # type: ignore[no-untyped-call]
-        for layer in layers
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(
+        [
+            weights[layer.name].register_post_accumulate_grad_hook(lambda weight, layer=layer: hand_over(layer, weight))  # type: ignore[no-untyped-call]
+            for layer in layers
+        ]
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from mpq.data.batch import Batch
 from mpq.gradients.error_gradients import differentiable
 from mpq.models.running.forward import forward
+from mpq.models.running.swap import hooked
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,10 @@ def saved_bytes(module: nn.Module, batch: Batch, blocks: Sequence[nn.Module] = (
     """What one forward pass with gradients of all weights keeps."""
     watch = _Watch(module)
     weights = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
-    with differentiable(module, weights), ExitStack() as hooks:
-        for block in blocks:
-            for handle in (
-                block.register_forward_pre_hook(watch.enter, with_kwargs=True),
-                block.register_forward_hook(watch.leave),
-            ):
-                hooks.callback(handle.remove)
-        with saved_tensors_hooks(watch.pack, lambda tensor: tensor):
-            forward(module, batch, gradients=True)
+    handles = [block.register_forward_pre_hook(watch.enter, with_kwargs=True) for block in blocks]
+    handles += [block.register_forward_hook(watch.leave) for block in blocks]
+    with hooked(handles), differentiable(module, weights), saved_tensors_hooks(watch.pack, lambda tensor: tensor):
+        forward(module, batch, gradients=True)
     return Saved(sum(watch.seen.values()), sum(watch.by_block), sum(watch.inputs.values()), max(watch.by_block, default=0))
 
 

@@ -8,11 +8,9 @@ exported program are found in its graph (`recovery/exported_blocks.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -21,6 +19,7 @@ from mpq.data.batch import Batch
 from mpq.errors import DataError, MpqError
 from mpq.models.running.forward import forward
 from mpq.models.running.kept_state import copied
+from mpq.models.running.swap import hooked
 from mpq.records.layer import Layer
 from mpq.recovery.exported_blocks import Divided
 
@@ -146,16 +145,6 @@ def _until_enough(module: nn.Module, batch: Batch) -> None:
     except _EnoughError:
         return
     raise DataError("a block that one batch reached is not called with another")
-
-
-@contextmanager
-def hooked(handles: Sequence[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
-    """Hooks that are removed at the end."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _candidates(module: nn.Module, layers: Sequence[Layer], names: Mapping[int, str]) -> Iterator[nn.Module]:

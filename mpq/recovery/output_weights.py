@@ -17,8 +17,8 @@ from mpq.gradients.error_gradients import differentiable
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import Metric
 from mpq.models.running.positions import expanded
-from mpq.models.running.swap import tensor_of
-from mpq.recovery.blocks import Block, hooked, main_tensor
+from mpq.models.running.swap import hooked, tensor_of
+from mpq.recovery.blocks import Block, main_tensor
 
 MOST_CHANNELS = 4096  # with more, all channels count equally
 _SHRINKAGE = 1e-3  # toward equal weights, as a share of the mean of the diagonal

@@ -19,6 +19,7 @@ from mpq.data.batch import Batch
 from mpq.models.running.forward import forward
 from mpq.models.running.habits import habits_of
 from mpq.models.running.kept_state import copied
+from mpq.models.running.swap import forwards_replaced
 from mpq.recovery.blocks import Block, Call, call_of, main_tensor, whole_output_of
 
 _T = TypeVar("_T")
@@ -54,7 +55,7 @@ class Walk:
     def at(self, number: int) -> Iterator[Batch]:
         """Inside the `with`, a forward pass of batch `number`, which it gives, skips the blocks that are passed."""
         behind = zip(self._blocks, self._outputs, strict=False)
-        with _replaced([(block.module, outputs[number]) for block, outputs in behind]):
+        with forwards_replaced([(block.module, _returning(outputs[number])) for block, outputs in behind]):
             yield self._batches[number]
 
     def calls(self) -> list[Call]:
@@ -110,23 +111,8 @@ class Walk:
             return tuple(forward(self._module, batch))
 
 
-@contextmanager
-def _replaced(given: Sequence[tuple[nn.Module, Any]]) -> Iterator[None]:
-    """Inside the `with`, each module returns a copy of what is given for it, and runs nothing."""
-    own = [module.__dict__.get("forward") for module, _ in given]
-    try:
-        for module, output in given:
-            module.__dict__["forward"] = _returning(output)
-        yield
-    finally:
-        for (module, _), before in zip(given, own, strict=True):
-            if before is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.__dict__["forward"] = before
-
-
 def _returning(output: Any) -> Callable[..., Any]:
+    """A forward pass that runs nothing and gives a copy of `output`."""
     return lambda *_, **__: copied(output)
 
 

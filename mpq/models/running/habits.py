@@ -25,6 +25,7 @@ from mpq.errors import ModelError
 from mpq.models.running.kept_state import State, changed_state, copied, kept_state, restore_state, state_names
 from mpq.models.running.kept_weights import renorm_notes, weights_kept
 from mpq.models.running.positions import in_pieces
+from mpq.models.running.swap import hooked
 from mpq.shown import listed
 
 SEED = 0
@@ -227,12 +228,8 @@ def _random_places(module: nn.Module, batch: Batch, run: Callable[[Batch], Seque
     for name, child in module.named_modules():
         handles.append(child.register_forward_pre_hook(lambda *_, name=name: watch.stack.append(name)))
         handles.append(child.register_forward_hook(leave))
-    try:
-        with watch:
-            run(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(handles), watch:
+        run(batch)
     return list(watch.found)
 
 

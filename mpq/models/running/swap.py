@@ -1,4 +1,4 @@
-"""Swaps values into a model's own tensors, or the forward pass of some of its modules, within a `with`."""
+"""What changes a model within a `with`: values in its own tensors, the forward pass of some of its modules, and hooks."""
 
 from __future__ import annotations
 
@@ -81,6 +81,16 @@ def forwards_replaced(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
             module.__dict__.pop("forward", None)
             if forward_of_its_own is not None:
                 module.__dict__["forward"] = forward_of_its_own
+
+
+@contextmanager
+def hooked(handles: Sequence[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
+    """Within the `with`, these hooks are registered; they are removed at the end."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _checked(module: nn.Module, name: str, value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mpq.errors import ModelError
-from mpq.models.running.swap import swapped, tensor_of
+from mpq.models.running.swap import hooked, swapped, tensor_of
 
 X = torch.randn(3, 8)
 
@@ -137,6 +137,15 @@ def test_weights_that_do_not_fit_are_refused_before_anything_changes(weights: di
         pass
     assert str(error.value) == message
     assert bits(module) == before
+
+
+def test_hooks_are_removed_at_the_end_even_after_an_error() -> None:
+    module, seen = model(), list[nn.Module]()
+    handles = [child.register_forward_pre_hook(lambda own, _: seen.append(own)) for child in module.children()]
+    with pytest.raises(RuntimeError), hooked(handles):
+        module(torch.zeros(1, 7))  # refused by the first layer
+    module(X)
+    assert seen == [next(module.children())]
 
 
 def test_a_model_without_tensors_has_none_to_offer() -> None:

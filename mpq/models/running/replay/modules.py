@@ -13,7 +13,7 @@ from mpq.data.dataset import Batch
 from mpq.models.running.forward import forward
 from mpq.models.running.operations import OperationCounter
 from mpq.models.running.replay.tape import Tape
-from mpq.models.running.swap import forwards_replaced
+from mpq.models.running.swap import forwards_replaced, hooked
 from mpq.records.layer import Layer
 
 
@@ -107,11 +107,8 @@ class ModuleTape(Tape):
         handles = [child.register_forward_pre_hook(enter, with_kwargs=True) for child in children] + [
             child.register_forward_hook(leave, with_kwargs=True) for child in children
         ]
-        try:
+        with hooked(handles):
             forward(self._module, batch)
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _tensors(value: Any) -> list[Tensor] | None:
