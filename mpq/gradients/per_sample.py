@@ -27,7 +27,7 @@ from mpq.calibration.operands import DEFAULTS, each
 from mpq.data.dataset import Batch
 from mpq.errors import ModelError
 from mpq.gradients.projections import gradients_of
-from mpq.gradients.recomputation import held, recomputed
+from mpq.gradients.recomputation import kept_or_remade, recomputed
 from mpq.gradients.weight_changes import Piece
 from mpq.models.running.forward import Outputs, forward
 from mpq.models.running.metrics import Metric, Prepared
@@ -200,10 +200,10 @@ def _inner(layer: Layer, operation: str, arguments: Mapping[str, Any], samples: 
         padding = arguments.get("padding_idx")
         return lambda gradient, changes: torch.cat([_looked_up(given, gradient, piece, padding) for piece in changes()], -1)
     if operation == "conv":
-        return _convolved(layer, arguments, held(given), samples)
+        return _convolved(layer, arguments, kept_or_remade(given), samples)
     if len(given) % samples or (given.dim() > 2 and len(given) != samples):
         raise NotSamplewiseError
-    kept, straight = held(given), layer.axes == ((1,) if operation == "addmm" else (0,))
+    kept, straight = kept_or_remade(given), layer.axes == ((1,) if operation == "addmm" else (0,))
 
     def products(gradient: Tensor, changes: Pieces) -> Tensor:
         inputs, outputs = (part.reshape(samples, -1, part.shape[-1]) for part in (kept(), gradient))

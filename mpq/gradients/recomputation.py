@@ -6,8 +6,8 @@ checkpointing saves. This file holds torch's private names for it.
 
 `recomputed` saves that memory in another way: the graph stays that of a plain forward pass, but the tensors that a block keeps for the
 backward pass are dropped, and made again by a second run of the block when the first of them is needed. So of all blocks but one only the
-inputs are in memory. What the hooks of `gradients/per_sample.py` keep goes the same way, by `held`. The values are the same bit for bit; a
-block whose second run gives another output (random numbers, a changed input) raises `NotRepeatableError`.
+inputs are in memory. What the hooks of `gradients/per_sample.py` keep goes the same way, by `kept_or_remade`. The values are the same bit
+for bit; a block whose second run gives another output (random numbers, a changed input) raises `NotRepeatableError`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def _nothing(*_: Any, **__: Any) -> Iterator[None]:
 @contextmanager
 def without_recomputation() -> Iterator[None]:
     """Inside the `with`, checkpointed parts run as ordinary code."""
-    held = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
+    before = checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator
     checkpoint.CheckpointFunction = _Plain  # type: ignore[misc, assignment, unused-ignore]
     checkpoint._checkpoint_without_reentrant_generator = _nothing  # type: ignore[assignment, unused-ignore]
     try:
         yield
     finally:
-        checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = held  # type: ignore[misc, unused-ignore]
+        checkpoint.CheckpointFunction, checkpoint._checkpoint_without_reentrant_generator = before  # type: ignore[misc, unused-ignore]
 
 
 class NotRepeatableError(ModelError):
@@ -83,7 +83,7 @@ def recomputed(modules: Sequence[nn.Module], within: Callable[[], AbstractContex
         yield
 
 
-def held(tensor: Tensor) -> Callable[[], Tensor]:
+def kept_or_remade(tensor: Tensor) -> Callable[[], Tensor]:
     """Gives `tensor` in the backward pass: inside a recomputed block by running the block again, else because it is kept."""
     if not _RUNNING:
         return lambda: tensor

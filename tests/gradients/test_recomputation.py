@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import checkpoint as private
 from torch.utils.checkpoint import checkpoint
 
-from mpq.gradients.recomputation import NotRepeatableError, held, recomputed, without_recomputation
+from mpq.gradients.recomputation import NotRepeatableError, kept_or_remade, recomputed, without_recomputation
 from tests.models.small import inputs
 
 
@@ -161,7 +161,7 @@ def test_of_a_block_only_its_inputs_are_in_memory() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             wide = self.part(x).expand(50, 4) * 2
-            kept.append(held(wide.detach()))
+            kept.append(kept_or_remade(wide.detach()))
             made: Tensor = wide.square().sum(0)
             return made
 
@@ -192,7 +192,7 @@ def test_a_block_that_gives_another_output_the_second_time_is_refused(change: st
 
 def test_outside_of_blocks_a_held_tensor_is_kept() -> None:
     x = inputs(3)
-    assert held(x)() is x
+    assert kept_or_remade(x)() is x
 
 
 def test_hooks_and_a_forward_of_its_own_are_those_of_before() -> None:
