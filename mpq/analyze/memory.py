@@ -46,20 +46,20 @@ class Activations:
 
 
 def activations_of(model: LoadedModel, prepared: Prepared, *, gradients: bool) -> Activations:
-    """What the passes of an analysis will hold, from a pass of one sample; `gradients`: whether there are backward passes."""
+    """What the passes of an analysis will hold, from passes of one sample; `gradients`: whether there are backward passes."""
     data, module = prepared.calibration, model.module
     batch = max(data.batches, key=lambda each: each.size)
     sample = batch if data.fixed_batch else batch.select([0])
     times = batch.size / sample.size
-    outputs = round(4 * times * sum(output.numel() for output in forward(module, sample)))
     if not gradients:
-        return Activations(0, outputs)
-    whole = saved_bytes(module, sample)
-    if model.offload is None and times * whole.whole <= RECOMPUTE_BYTES:
-        return Activations(round(times * whole.whole), outputs)
+        return Activations(0, round(4 * times * sum(output.numel() for output in forward(module, sample))))
+    whole = saved_bytes(module, sample) if model.offload is None else None
+    if whole is not None and times * whole.whole <= RECOMPUTE_BYTES:
+        return Activations(round(times * whole.whole), round(4 * times * whole.outputs))
     blocks = tuple(block.module for block in blocks_of(module, prepared.header.layers, sample))
     parts = saved_bytes(module, sample, blocks)
-    if model.offload is None and parts.recomputed >= whole.whole:
+    outputs = round(4 * times * parts.outputs)
+    if whole is not None and parts.recomputed >= whole.whole:
         return Activations(round(times * whole.whole), outputs)
     return Activations(round(times * parts.recomputed), outputs, blocks)  # offloaded, a block that runs again tells which weights are used
 

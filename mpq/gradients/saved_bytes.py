@@ -26,12 +26,14 @@ class Saved:
         inside: the part of it that the blocks keep.
         inputs: the tensors that the blocks are called with.
         largest: kept by the block that keeps most.
+        outputs: values in the outputs, which are counted on the way.
     """
 
     whole: int
     inside: int = 0
     inputs: int = 0
     largest: int = 0
+    outputs: int = 0
 
     @property
     def recomputed(self) -> int:
@@ -46,8 +48,9 @@ def saved_bytes(module: nn.Module, batch: Batch, blocks: Sequence[nn.Module] = (
     handles = [block.register_forward_pre_hook(watch.enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(watch.leave) for block in blocks]
     with hooked(handles), differentiable(module, weights), saved_tensors_hooks(watch.pack, lambda tensor: tensor):
-        forward(module, batch, gradients=True)
-    return Saved(sum(watch.seen.values()), sum(watch.by_block), sum(watch.inputs.values()), max(watch.by_block, default=0))
+        outputs = sum(output.numel() for output in forward(module, batch, gradients=True))
+    seen, inputs = sum(watch.seen.values()), sum(watch.inputs.values())
+    return Saved(seen, sum(watch.by_block), inputs, max(watch.by_block, default=0), outputs)
 
 
 class _Watch:

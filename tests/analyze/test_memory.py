@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mpq.analyze import memory, run
 from mpq.analyze.memory import Expected, activations_of, expected_memory, held_now
 from mpq.analyze.prepare import prepare
 from mpq.config import AnalysisSettings
+from mpq.models.memory.offload import Offload
 from mpq.models.sources.load import from_module
 from tests.models.small import bits, data, mlp
 
@@ -83,6 +85,22 @@ def test_what_is_saved_is_all_of_a_pass_or_the_inputs_of_blocks_and_the_largest_
     parts = activations_of(loaded, prepared, gradients=True)
     assert [id(block) for block in parts.blocks] == [id(block) for block in loaded.module.children()]
     assert parts.saved == 4 * 8 * (3 * 8 + 8 + 16 + 8)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "limit", "offloaded", "passes"),
+    [(False, 1 << 30, False, 1), (True, 1 << 30, False, 1), (True, 0, False, 3), (True, 0, True, 2)],
+)
+def test_no_pass_is_run_whose_figures_are_not_used(
+    gradients: bool, limit: int, offloaded: bool, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[bool]()
+    loaded = from_module(blocks(seen))
+    prepared = prepare(loaded, data(64), AnalysisSettings(candidates=CANDIDATES, quantizer="rtn", method="fisher"))
+    monkeypatch.setattr(memory, "RECOMPUTE_BYTES", limit)
+    seen.clear()
+    found = activations_of(replace(loaded, offload=Offload(tmp_path) if offloaded else None), prepared, gradients=gradients)
+    assert (len(seen), found.outputs, len(found.blocks)) == (passes, 4 * 8 * 8, 0 if limit else 3)
 
 
 def test_blocks_that_would_keep_more_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

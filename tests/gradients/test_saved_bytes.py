@@ -28,7 +28,7 @@ class Blocks(nn.Module):
 
 
 def test_each_tensor_counts_once_and_the_models_own_do_not() -> None:
-    assert saved_bytes(mlp(), Batch((inputs(3, 8),))) == Saved(whole=4 * 3 * (8 + 16 + 2 + 16 + 12))
+    assert saved_bytes(mlp(), Batch((inputs(3, 8),))) == Saved(whole=4 * 3 * (8 + 16 + 2 + 16 + 12), outputs=3 * 4)
 
 
 def test_blocks_are_told_apart_from_the_rest() -> None:
@@ -36,7 +36,7 @@ def test_blocks_are_told_apart_from_the_rest() -> None:
     found = saved_bytes(module, Batch((inputs(1, 8),)), [module.first, module.second])
     # x; tanh, tanh and the scale in the first block; its product, tanh and tanh in the second; and the last layer's input
     assert found == Saved(
-        whole=4 * (8 + 16 + 8 + 8 + 8 + 16 + 8 + 8), inside=4 * (8 + 16 + 8 + 8 + 8 + 16 + 8), inputs=4 * 24, largest=4 * 40
+        whole=4 * (8 + 16 + 8 + 8 + 8 + 16 + 8 + 8), inside=4 * (8 + 16 + 8 + 8 + 8 + 16 + 8), inputs=4 * 24, largest=4 * 40, outputs=2
     )
     assert found.recomputed == 4 * (8 + 24 + 40)
 
