@@ -20,7 +20,7 @@ from mpq.models.running.forward import forward
 from mpq.models.running.habits import examine, habits_of
 from mpq.models.running.logits import allowed_classes
 from mpq.models.running.metric_registry import COMBINED, EVALUATED
-from mpq.models.running.metrics import CosineDistance, KLDivergence, has_direction
+from mpq.models.running.metrics import CosineDistance, KLDivergence, has_direction, undirected
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
@@ -171,11 +171,7 @@ def _figure(name: str, values: Tensor, *, prefix: str = "") -> Figure:
 def _notes(columns: Sequence[_Column]) -> tuple[str, ...]:
     """What the cosine leaves out."""
     counts = [(column.part.output, *column.undirected) for column in columns if not column.single]
-    return tuple(
-        f"{missing} of {samples} samples have only zeros or infinities in output '{output}', so no direction: its cosine leaves them out"
-        for output, missing, samples in counts
-        if missing
-    )
+    return tuple(f"{undirected(*count)}; they are left out" for count in counts if count[1])
 
 
 def _compared(before: Answers, after: Answers) -> list[Figure]:

@@ -181,8 +181,8 @@ def test_samples_without_a_direction_are_left_out_of_the_cosine_and_counted() ->
     assert found["gated.cosine_similarity"].quantized == pytest.approx(gated.mean().item(), rel=1e-6)
     assert found["gated.cosine_similarity"].stderr == pytest.approx((gated.std() / len(gated) ** 0.5).item(), rel=1e-4)
     assert found["cosine_similarity"].quantized == pytest.approx(plain.mean().item(), rel=1e-6)
-    told = "samples have only zeros or infinities in output 'gated', so no direction: its cosine leaves them out"
-    assert found.notes == (f"{missing} of 20 {told}",)
+    told = f"output 'gated' is all zeros or infinities in {missing} of 20 samples, where the cosine is undefined; they are left out"
+    assert found.notes == (told,)
     assert found.to_dict()["notes"] == list(found.notes)
     assert not {name for name in (figure.name for figure in found.figures) if name.startswith("empty")}
 

@@ -53,7 +53,7 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
         if len(wrong := labels[out_of_range(labels, classes)]):
             raise DataError(
                 f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}; "
-                f"if it marks what has no label, put {IGNORED_LABEL} in its place"
+                f"if it stands for 'no label', replace it with {IGNORED_LABEL}"
             )
 
 

@@ -18,7 +18,7 @@ from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError, UsageError
 from mpq.models.running.comparison import Comparison, Part, floor_of, spread
 from mpq.models.running.forward import Outputs, forward, named
-from mpq.models.running.metrics import CosineDistance, KLDivergence, RelativeMSE, has_direction
+from mpq.models.running.metrics import CosineDistance, KLDivergence, RelativeMSE, has_direction, undirected
 from mpq.models.running.output_kind import COMPLEX, OutputKind, kind_of
 from mpq.models.running.positions import finite, flat
 from mpq.models.running.sample_lists import WRAP, is_in_list
@@ -272,15 +272,14 @@ def _undirected(part: Part, outputs: Sequence[Tensor], masks: Sequence[Tensor | 
     """A note on samples that have no cosine."""
     kept = torch.cat([has_direction(flat(output, mask)) for output, mask in zip(outputs, masks, strict=True)])
     missing = int((~kept).sum())
-    told = f"{missing} of {len(kept)} samples have only zeros or infinities in output '{part.output}', so no direction"
-    return [f"{told}: their cosine distance counts as zero in every mean"] if missing else []
+    return [f"{undirected(part.output, missing, len(kept))}; they count as distance 0"] if missing else []
 
 
 def _infinite(part: Part, outputs: Sequence[Tensor]) -> list[str]:
     """A note on infinite values, which are compared only by being so in both models."""
     count, total = sum(int(output.isinf().sum()) for output in outputs), sum(output.numel() for output in outputs)
-    told = "which is right for masks; if the model overflows, convert it to bf16 or fp32"
-    return [f"{count / total:.2g} of the values of output '{part.output}' are infinite and count in no error, {told}"] if count else []
+    told = f"{100 * count / total:.3g}% of the values of output '{part.output}' are infinite and are left out of every error."
+    return [f"{told} That is right for masks; if the model overflows instead, convert it to bf16 or fp32."] if count else []
 
 
 def _rounded(value: float) -> float:

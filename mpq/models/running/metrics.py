@@ -233,6 +233,11 @@ def has_direction(values: Tensor) -> Tensor:
     return finite(values).any(-1)
 
 
+def undirected(output: str, samples: int, of: int) -> str:
+    """The beginning of a note on samples without a direction."""
+    return f"output '{output}' is all zeros or infinities in {samples} of {of} samples, where the cosine is undefined"
+
+
 def shape_error(found: Sequence[int], expected: Sequence[int]) -> ModelError:
     """The error for a quantized model whose output shape differs from the reference's."""
     return ModelError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mpq.errors import ModelError
+from mpq.shown import listed
 
 WRAP = "wrap the model to return one tensor for all samples, such as its scores before detections are selected"
 
@@ -80,11 +81,13 @@ def same_shapes(tensors: Sequence[Tensor], samples: int) -> bool:
 
 def _alike(name: str, tensors: Sequence[Tensor], samples: int) -> list[Tensor]:
     if not same_shapes(tensors, samples):
-        shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(tensor.shape for tensor in tensors))
+        shapes = list(dict.fromkeys(str(list(tensor.shape)) for tensor in tensors))
+        dtypes = list(dict.fromkeys(str(tensor.dtype).removeprefix("torch.") for tensor in tensors))
+        held = f"of shape{'s' if len(shapes) > 1 else ''} {listed(shapes, 5)}"
+        wanted, held = ("shape and dtype", f"{held} and dtypes {', '.join(dtypes)}") if len(dtypes) > 1 else ("shape", held)
         raise ModelError(
-            f"output '{name}' is no list with one value of the same shape for each of {samples} samples "
-            f"(it has {len(tensors)} of {shapes}): {WRAP}; if the shapes follow from the inputs, "
-            "--batch-size 1 compares the samples one at a time"
+            f"output '{name}' must have one tensor of the same {wanted} for each of {samples} samples, but it has {len(tensors)}, {held}: "
+            f"{WRAP}; if the shapes follow from the inputs, --batch-size 1 compares the samples one at a time"
         )
     return list(tensors)
 

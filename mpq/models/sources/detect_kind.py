@@ -49,7 +49,7 @@ def _whole_checkpoint(path: Path) -> str:
     folder = path.parent
     if (folder / "config.json").is_file():
         return f"give their folder, {folder.resolve() if folder == Path() else folder}"
-    return "join them into one .safetensors file, because their folder has no config.json"
+    return "their folder has no config.json, so merge them into one .safetensors file"
 
 
 def _sniff_zip(path: Path) -> str:

@@ -79,7 +79,7 @@ def test_a_label_that_is_no_class_is_named_wherever_it_stands(wrong: int) -> Non
     batches = [Batch((X,), labels=torch.tensor([0, 1, 2, 3])), Batch((X,), labels=torch.tensor([4, -100, wrong, 0]))]
     with pytest.raises(DataError) as caught:
         check_labels(batches, model(Scores()))
-    expected = f"label {wrong} is out of range: the model gives 5 classes, 0 to 4; if it marks what has no label, put -100 in its place"
+    expected = f"label {wrong} is out of range: the model gives 5 classes, 0 to 4; if it stands for 'no label', replace it with -100"
     assert str(caught.value) == expected
 
 

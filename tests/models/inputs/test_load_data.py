@@ -185,7 +185,7 @@ def test_labels_out_of_range_are_refused(images: LoadedModel, wrong: int) -> Non
     labels = LABELS.clone()
     labels[3] = wrong
     told = f"calibration.pt: label {wrong} is out of range: the model gives 5 classes, 0 to 4; "
-    told += "if it marks what has no label, put -100 in its place"
+    told += "if it stands for 'no label', replace it with -100"
     with pytest.raises(DataError, match=f"^{re.escape(told)}$"):
         load((IMAGES, labels), images)
 

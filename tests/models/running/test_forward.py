@@ -66,7 +66,7 @@ def test_lists_with_one_value_for_each_sample_are_stacked() -> None:
     assert {name: tensor.tolist() for name, tensor in named(found).items()} == {"a": [[1] * 4, [0] * 4], "b": [[[0, 0]], [[1, 1]]]}
     assert named(forward(Returns((torch.ones(4), torch.zeros(4))), batch))["output"].shape == (2, 4)
     for other in ([torch.ones(4)], [torch.ones(4), torch.ones(3)]):
-        with pytest.raises(ModelError, match="output 'output' is no list with one value of the same shape for each of 2 samples"):
+        with pytest.raises(ModelError, match="output 'output' must have one tensor of the same shape for each of 2 samples, but it has "):
             forward(Returns(other), batch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from mpq.errors import ModelError
 from mpq.models.running.sample_lists import by_sample, is_in_list, may_have_lists, same_shapes, sample_lists, stacked, without_place
@@ -65,11 +66,21 @@ def test_tensors_are_stacked_in_the_order_of_the_samples() -> None:
     assert not same_shapes(by_sample(outputs, ["a"])["a"], 2)
 
 
-def test_unlike_shapes_are_refused_by_name_with_the_ways_out() -> None:
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ([torch.ones(2), torch.ones(3)], "shape for each of 2 samples, but it has 2, of shapes [2], [3]"),
+        ([torch.ones(3, 4)] * 5, "shape for each of 2 samples, but it has 5, of shape [3, 4]"),
+        (
+            [torch.ones(2), torch.ones(2).half()],
+            "shape and dtype for each of 2 samples, but it has 2, of shape [2] and dtypes float32, float16",
+        ),
+    ],
+)
+def test_unlike_tensors_are_refused_by_name_with_the_ways_out(tensors: list[Tensor], told: str) -> None:
     with pytest.raises(ModelError) as error:
-        stacked({"a.0": torch.ones(2), "a.1": torch.ones(3)}, ["a"], 2)
+        stacked({f"a.{place}": one for place, one in enumerate(tensors)}, ["a"], 2)
     assert str(error.value) == (
-        "output 'a' is no list with one value of the same shape for each of 2 samples (it has 2 of [2], [3]): wrap the model to return one "
-        "tensor for all samples, such as its scores before detections are selected; if the shapes follow from the inputs, --batch-size 1 "
-        "compares the samples one at a time"
+        f"output 'a' must have one tensor of the same {told}: wrap the model to return one tensor for all samples, such as its scores "
+        "before detections are selected; if the shapes follow from the inputs, --batch-size 1 compares the samples one at a time"
     )

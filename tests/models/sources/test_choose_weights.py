@@ -243,7 +243,7 @@ def test_one_file_of_a_checkpoint_in_several_is_called_so(factory: str | None) -
     with pytest.raises(ModelError) as caught:
         load_model(name, factory=factory)
     problem = "holds weights without a module: " if factory is None else f"does not fit the module of {PLAIN}: missing: 3.weight, 3.bias; "
-    remedy = "join them into one .safetensors file, because their folder has no config.json"
+    remedy = "their folder has no config.json, so merge them into one .safetensors file"
     assert str(caught.value) == f"{name} {problem}it is one of 2 files of a checkpoint: {remedy}"
 
 

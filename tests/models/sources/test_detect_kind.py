@@ -116,7 +116,7 @@ def test_a_list_of_shards_and_a_shard_are_called_so_with_what_to_give_instead() 
     Path("parts").mkdir()
     index = Path("parts/model.safetensors.index.json")
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
-    joined = "join them into one .safetensors file, because their folder has no config.json"
+    joined = "their folder has no config.json, so merge them into one .safetensors file"
     assert refusal(str(index)) == f"{index} lists the files of a checkpoint: {joined}"
     shard = Path("parts/model-00001-of-00002.safetensors")
     assert shard_remedy(shard) == f"it is one of 2 files of a checkpoint: {joined}"
