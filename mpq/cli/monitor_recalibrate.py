@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,10 @@ import typer
 
 from mpq.cli.console import print_json, say, voice
 from mpq.cli.diff import print_diff
-from mpq.cli.find_inputs import check_output, how_read, read_data, reopen_data, reopen_model, stem_of
+from mpq.cli.find_inputs import check_output, how_read, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.find_sensitivity import source_of_plan, table_beside
 from mpq.cli.options import Factory, Json, Trust
-from mpq.config import DataSettings
+from mpq.config import data_settings
 from mpq.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def command(
     """
     from mpq.monitor.recalibrate import kept_samples, recalibrate, write_joined
     from mpq.records.diff import diff_plans
+    from mpq.records.monitor_log import samples_path
     from mpq.records.plan import read_plan, write_plan
 
     kept, before = kept_samples(log), read_plan(plan)
@@ -52,10 +54,11 @@ def command(
     joined, analysis = (table.path.with_name(f"{stem}.recalibrated{ending}") for ending in (".pt", ".sensitivity.jsonl"))
     target = output or plan.with_name(f"{plan.stem}.recalibrated{plan.suffix}")
     for path in (joined, analysis, target):
-        check_output(path, inputs=(log, plan, table.path, reference))
+        named = named_inputs(table.header.model, table.header.data, table.path)
+        check_output(path, inputs=(log, samples_path(log), plan, table.path, reference, *named))
     model = reopen_model(table.header.model, table.path, given=reference, factory=factory, trust=trust)
     write_joined(reopen_data(table.header.data, table.path, model, trust=trust), kept, joined)
-    settings = DataSettings()
+    settings = replace(data_settings(table.header.data), seq_len=None, num_samples=None, batch_size=None, text_field=None)
     data = read_data(str(joined), model, settings)
     say(f"data: {data.description}, {len(kept):,} calls of them from {log.name}")
     reading = how_read(str(joined), settings, analysis)

@@ -16,12 +16,12 @@ from mpq.data.dataset import Data
 from mpq.errors import FormatError, UsageError
 from mpq.evaluate.plan_measurer import PlanMeasurer
 from mpq.files import atomic_write
+from mpq.formats.activations import ALL, CHOICES, OFF
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.monitor_log import read_last, samples_path
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
-from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.search.result import SearchResult
 from mpq.search.run import search
 from mpq.search.storage import open_storage
@@ -75,7 +75,8 @@ def recalibrate(
         model: the unquantized model.
         data: calibration data with drifted samples.
         table: the analysis of the plan.
-        plan: its budget, pins and ties are kept, and it competes if plans are measured.
+        plan: its budget, pins and ties are kept, and it competes if plans are measured. Tensors between layers become integers if some are
+            in it.
         output: path of the new analysis.
         reading: how the data was read.
         trials: number of plans to measure; None uses the default.
@@ -87,8 +88,9 @@ def recalibrate(
     """
     if plan.budget is None:
         raise UsageError("the plan has no budget to search again: make one with `mpq search --budget`")
-    found = analyze(model, data, settings=settings_of(table.header), output=output, reading=reading, progress=progress)
-    chosen = SearchSettings(pins={name: plan.layers[name] for name in plan.pinned}, ties=plan.ties, start=plan.layers)
+    found = analyze(model, data, settings=settings_of(table), output=output, reading=reading, progress=progress)
+    pins, groups = {name: plan.layers[name] for name in plan.pinned}, ALL if plan.activations else OFF
+    chosen = SearchSettings(pins=pins, ties=plan.ties, start=plan.layers, activations=groups)
     if trials is not None:
         chosen = replace(chosen, trials=trials)
     if chosen.trials == 0:
@@ -97,8 +99,9 @@ def recalibrate(
     return search(found, plan.budget, measurer=PlanMeasurer(model, data, found), settings=stored, progress=progress)
 
 
-def settings_of(header: SensitivityHeader) -> AnalysisSettings:
-    """The settings that repeat an analysis, on its own layers, schemes, quantizer, method and outputs."""
+def settings_of(table: Sensitivity) -> AnalysisSettings:
+    """The settings that repeat an analysis, on its own layers, schemes, quantizer, method, outputs and formats of activations."""
+    header, rounded = table.header, (table.finish or {}).get("activations", {}).get("schemes", ())
     schemes = dict.fromkeys(str(scheme) for each in header.candidates.values() for scheme in each)
     metric = str(header.settings["metric"])
     outputs = [each for each in header.settings.get("outputs") or () if each.get("weight", 1.0) > 0]
@@ -111,6 +114,7 @@ def settings_of(header: SensitivityHeader) -> AnalysisSettings:
         method=str(header.settings["method"]),
         held_out=float(header.data.get("held_out", AnalysisSettings().held_out)),
         seed=int(header.data.get("seed", 0)),
+        activations=tuple(name for name, scheme in CHOICES.items() if scheme in rounded),
     )
 
 

@@ -42,3 +42,25 @@ def test_drifted_samples_lead_to_a_new_plan_within_the_old_budget(drifted: Path)
 def test_a_log_without_samples_is_one_line(drifted: Path) -> None:
     Path("log.samples.pt").unlink()
     assert "cannot read log.samples.pt" in refused("monitor recalibrate log.jsonl", 3)
+
+
+def test_the_new_data_is_read_like_that_of_the_analysis(drifted: Path) -> None:
+    Path("model.sensitivity.jsonl").unlink()
+    analyze = "analyze model.pt2 --calib calibration.pt --num-samples 24 --candidates 4,8 --method weight"
+    done(f"{analyze} --batch-axis 0 --seed-each-forward --split position")
+    done("search --budget 6bits --trials 0")
+    done("monitor recalibrate log.jsonl plan.yaml --trials 0")
+    facts = mpq.read_sensitivity(Path("model.recalibrated.sensitivity.jsonl")).header.data
+    assert (facts["batch_axis"], facts["seed_each_forward"], facts["split"], facts["num_samples"]) == ("0", True, "position", None)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.samples.pt", "plan.yaml"])
+def test_the_new_plan_replaces_nothing_that_is_given(drifted: Path, name: str) -> None:
+    reason = f"cannot write {name}: it is an input of this command ({name}); choose another place with --output"
+    assert refused(f"monitor recalibrate log.jsonl plan.yaml -o {name}", 3) == reason
+
+
+@pytest.mark.parametrize("name", ["model.pt2", "calibration.pt", "model.sensitivity.jsonl"])
+def test_the_new_plan_replaces_nothing_that_the_plan_names(drifted: Path, name: str) -> None:
+    reason = f"cannot write {name}: it is an input of this command ({Path.cwd() / name}); choose another place with --output"
+    assert refused(f"monitor recalibrate log.jsonl plan.yaml -o {name}", 3) == reason

@@ -3,10 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import mpq
 from mpq.data.dataset import data_from_batches
 from mpq.errors import FormatError, UsageError
 from mpq.files import journal_line
-from mpq.monitor.recalibrate import kept_samples, write_joined
+from mpq.models.sources.load import from_module
+from mpq.monitor.recalibrate import kept_samples, recalibrate, settings_of, write_joined
+from tests.activations.networks import images, residual
 from tests.records.test_monitor_log import LINE
 
 
@@ -33,3 +36,17 @@ def test_joined_data_has_the_inputs_of_both(tmp_path: Path) -> None:
     words = data_from_batches([{"ids": torch.ones(2, 3, dtype=torch.int64)}])
     write_joined(words, [], tmp_path / "joined.pt")
     assert [list(call) for call in torch.load(tmp_path / "joined.pt", weights_only=True)] == [["ids"]]
+
+
+@pytest.mark.parametrize("chosen", ["all", "off"])
+def test_integers_between_layers_stay_as_the_plan_has_them(tmp_path: Path, chosen: str) -> None:
+    module, data = residual(), data_from_batches(list(torch.split(images(16), 4)))
+    choices = {"candidates": ("8",), "quantizer": "rtn", "method": "measure", "metric": "relative_mse", "activations": ("8d", "8")}
+    table = mpq.analyze(module, data, **choices)
+    assert settings_of(table).activations == ("8", "8d")
+    plan = mpq.search(table, "10bits", trials=0, activations=chosen).plan
+    output = tmp_path / "t.sensitivity.jsonl"
+    found = recalibrate(from_module(module), data, table, plan, output=output, reading={}, trials=0).plan
+    assert found.activations == plan.activations
+    assert bool(plan.activations) == (chosen == "all")
+    assert found.assignment == plan.assignment
