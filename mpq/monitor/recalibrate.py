@@ -13,9 +13,10 @@ import torch
 from mpq.analyze.run import analyze
 from mpq.config import AnalysisSettings, SearchSettings
 from mpq.data.dataset import Data
+from mpq.data.tensors_only import HoldsCodeError, load_tensors, reason_of
 from mpq.errors import FormatError, UsageError
 from mpq.evaluate.plan_measurer import PlanMeasurer
-from mpq.files import atomic_write
+from mpq.files import atomic_write, open_file
 from mpq.formats.activations import ALL, CHOICES, OFF
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.sources.loaded import LoadedModel
@@ -26,23 +27,28 @@ from mpq.search.result import SearchResult
 from mpq.search.run import search
 from mpq.search.storage import open_storage
 
+_AGAIN = "watch the model again with keep="
+
 
 def kept_samples(log: Path) -> list[Any]:
     """The inputs of calls that the last line of a log kept.
 
     Raises:
         UsageError: if it kept none.
-        FormatError: if their file is missing or damaged.
+        FormatError: if their file is missing, damaged, or holds code.
     """
     line, path = read_last(log), samples_path(log)
     if not line.kept:
         raise UsageError(f"{log} has no samples: watch the model with `mpq.monitor(…, keep=64)`, then append to the log again")
     try:
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        with open_file(path) as file:
+            found = load_tensors(file)
+    except HoldsCodeError as error:
+        raise FormatError(f"{path} holds pickled Python objects ({error}), which run code when loaded: {_AGAIN}") from error
     except Exception as error:  # torch has many
-        raise FormatError(f"cannot read {path}, the samples of {log.name}: watch the model again with keep=") from error
+        raise FormatError(f"cannot read {path}, the samples of {log.name} ({_reason(error)}): {_AGAIN}") from error
     if not isinstance(found, list) or len(found) != line.kept:
-        raise FormatError(f"{path} does not have the {line.kept} samples of the last line of {log.name}: watch the model again with keep=")
+        raise FormatError(f"{path} does not have the {line.kept} samples of the last line of {log.name}: {_AGAIN}")
     return found
 
 
@@ -116,6 +122,10 @@ def settings_of(table: Sensitivity) -> AnalysisSettings:
         seed=int(header.data.get("seed", 0)),
         activations=tuple(name for name, scheme in CHOICES.items() if scheme in rounded),
     )
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or "" if isinstance(error, OSError) else reason_of(error)
 
 
 def _contents(data: Data) -> Iterator[Any]:

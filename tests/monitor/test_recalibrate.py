@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import mpq
 from mpq.data.dataset import data_from_batches
@@ -16,7 +17,14 @@ from tests.records.test_monitor_log import LINE
 def test_samples_are_those_of_the_last_line(tmp_path: Path) -> None:
     log, samples = tmp_path / "log.jsonl", tmp_path / "log.samples.pt"
     log.write_bytes(journal_line({**LINE, "kept": 2}))
-    with pytest.raises(FormatError, match=r"cannot read .*log\.samples\.pt, the samples of log\.jsonl"):
+    with pytest.raises(
+        FormatError, match=r"cannot read .*log\.samples\.pt, the samples of log\.jsonl \(No such file or directory\): watch"
+    ):
+        kept_samples(log)
+    torch.save([nn.Linear(1, 1), nn.Linear(1, 1)], samples)
+    with pytest.raises(
+        FormatError, match=r"samples\.pt holds pickled Python objects \(torch\.nn\.modules\.linear\.Linear\), which run code"
+    ):
         kept_samples(log)
     torch.save([(torch.ones(1, 3),)], samples)
     with pytest.raises(FormatError, match=r"does not have the 2 samples of the last line of log\.jsonl"):
