@@ -57,7 +57,7 @@ def command(
         named = named_inputs(table.header.model, table.header.data, table.path)
         check_output(path, inputs=(log, samples_path(log), plan, table.path, reference, *named))
     model = reopen_model(table.header.model, table.path, given=reference, factory=factory, trust=trust)
-    write_joined(reopen_data(table.header.data, table.path, model, trust=trust), kept, joined)
+    write_joined(model.module, reopen_data(table.header.data, table.path, model, trust=trust), kept, joined)
     settings = replace(data_settings(table.header.data), seq_len=None, num_samples=None, batch_size=None, text_field=None)
     data = read_data(str(joined), model, settings)
     say(f"data: {data.description}, {len(kept):,} calls of them from {log.name}")

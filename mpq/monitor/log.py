@@ -38,7 +38,7 @@ def append(monitor: Monitor, path: Path | str) -> None:
         "kept": len(kept),
     }
     if kept:
-        _write_samples(samples_path(Path(path)), [kwargs or args for args, kwargs in kept])
+        _write_samples(samples_path(Path(path)), kept)
     try:
         with Path(path).open("ab") as file:
             file.write(journal_line(record))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mpq.analyze.run import analyze
 from mpq.config import AnalysisSettings, SearchSettings
@@ -18,6 +19,7 @@ from mpq.errors import FormatError, UsageError
 from mpq.evaluate.plan_measurer import PlanMeasurer
 from mpq.files import atomic_write, open_file
 from mpq.formats.activations import ALL, CHOICES, OFF
+from mpq.models.running.forward import inputs_of
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.monitor_log import read_last, samples_path
@@ -52,14 +54,21 @@ def kept_samples(log: Path) -> list[Any]:
     return found
 
 
-def write_joined(data: Data, kept: list[Any], path: Path) -> None:
+def write_joined(module: nn.Module, data: Data, kept: list[Any], path: Path) -> None:
     """Write the inputs of the calibration data and of the kept calls to a file for `mpq analyze --calib`; labels are left out.
 
+    Args:
+        module: the model, which names inputs that the data only has by position, if it has others by name.
+        data: of the analysis.
+        kept: inputs of calls.
+        path: of the file.
+
     Raises:
+        UsageError: if the module does not name them.
         OutputError: if it cannot be written.
     """
     buffer = io.BytesIO()
-    torch.save([*_contents(data), *kept], buffer)
+    torch.save([*_contents(module, data), *kept], buffer)
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
 
@@ -128,6 +137,9 @@ def _reason(error: Exception) -> str:
     return error.strerror or "" if isinstance(error, OSError) else reason_of(error)
 
 
-def _contents(data: Data) -> Iterator[Any]:
+def _contents(module: nn.Module, data: Data) -> Iterator[Any]:
     for batch in data.batches:
-        yield batch.kwargs or (batch.args[0] if len(batch.args) == 1 else batch.args)
+        inputs = inputs_of(module, batch.args, batch.kwargs)
+        if inputs is None:
+            raise UsageError(f"{data.source} has inputs by position and by name, and `forward` does not name them all: give all by name")
+        yield inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm, alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
-from mpq.models.running.forward import main_output
+from mpq.models.running.forward import inputs_of, main_output
 from mpq.models.running.metrics import KLDivergence
 from mpq.monitor.observe import Observer, first_float
 from mpq.monitor.reservoir import Reservoir
@@ -66,7 +66,7 @@ class Monitor:
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
         self.rows: Reservoir[dict[str, float | None]] = Reservoir(ROWS, draw)
-        self.kept: Reservoir[tuple[Any, Any]] = Reservoir(keep, draw)
+        self.kept: Reservoir[Any] = Reservoir(keep, draw)  # as of `inputs_of`
         self._hooks: list[Any] = [  # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
             nn.Module.register_forward_pre_hook(module, self._before, with_kwargs=True),
             nn.Module.register_forward_hook(module, self._after, with_kwargs=True, always_call=True),
@@ -117,14 +117,14 @@ class Monitor:
         if inner is not None:
             self.sampled += 1
             self._observer.see((args, kwargs), result)
-            self._keep((args, kwargs))
+            self._keep(inputs_of(module, args, kwargs))
         if self._reference is not None and self._draw.random() < self._shadow:
             self._compare(args, kwargs, result)
 
     def _keep(self, inputs: Any) -> None:
         if self._place is not None:
             self.rows.put(self._place, {"time": time.time(), **self._observer.row})
-        place = self.kept.next_place()
+        place = None if inputs is None else self.kept.next_place()
         if place is not None:
             self.kept.put(place, pytree.tree_map(_copy, inputs))
 
@@ -165,7 +165,8 @@ def monitor(
         most_kl: limit for the mean KL divergence from the reference.
         least_agreement: limit for the mean top-1 agreement with it.
         plan: the plan of the model, or its file: unless `most_kl` is given, twice its held-out KL divergence is the limit.
-        keep: number of sampled calls whose inputs are kept in memory and written next to the log, for `mpq monitor recalibrate`.
+        keep: number of sampled calls whose inputs are kept in memory and written next to the log, for `mpq monitor recalibrate`. A call
+            with unnamed and named inputs is only kept if `forward` names them all.
         seed: seed of the choice of calls.
 
     Raises:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mpq.cli.main import app
@@ -41,3 +42,40 @@ def test_kept_inputs_are_written_next_to_the_log(baseline: Baseline, tmp_path: P
     kept = torch.load(tmp_path / "log.samples.pt", weights_only=True)
     assert read_last(tmp_path / "log.jsonl").kept == len(kept) == 4
     assert all(any(torch.equal(call[0], x) for x in inputs) for call in kept)
+
+
+class Scaled(nn.Module):
+    """A model with a second input."""
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return x if scale is None else x * scale
+
+
+class Unnamed(nn.Module):
+    """The same without names."""
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        return args[0]
+
+
+def test_a_kept_call_has_its_unnamed_inputs_beside_the_named(tmp_path: Path) -> None:
+    module, x, scale = Scaled(), torch.randn(2, 16), torch.full((2, 1), 3.0)
+    with monitor(module, Baseline({}, {}), sample=1.0, keep=2) as watching:
+        module(x, scale=scale)
+        module(x, scale)
+        append(watching, tmp_path / "log.jsonl")
+    named, unnamed = torch.load(tmp_path / "log.samples.pt", weights_only=True)
+    assert list(named) == ["x", "scale"]
+    assert torch.equal(named["x"], x)
+    assert torch.equal(named["scale"], scale)
+    assert [torch.equal(*pair) for pair in zip(unnamed, (x, scale), strict=True)] == [True, True]
+
+
+def test_a_call_whose_inputs_cannot_be_named_is_not_kept(tmp_path: Path) -> None:
+    module, x = Unnamed(), torch.randn(2, 16)
+    with monitor(module, Baseline({}, {}), sample=1.0, keep=2) as watching:
+        module(x, scale=x)
+        module(x)
+        append(watching, tmp_path / "log.jsonl")
+    assert read_last(tmp_path / "log.jsonl").kept == 1
+    assert [len(call) for call in torch.load(tmp_path / "log.samples.pt", weights_only=True)] == [1]

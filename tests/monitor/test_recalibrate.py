@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mpq
+from mpq.data.batch import Batch
 from mpq.data.dataset import data_from_batches
 from mpq.errors import FormatError, UsageError
 from mpq.files import journal_line
@@ -38,11 +39,11 @@ def test_samples_are_those_of_the_last_line(tmp_path: Path) -> None:
 
 def test_joined_data_has_the_inputs_of_both(tmp_path: Path) -> None:
     data = data_from_batches([torch.zeros(2, 3), torch.ones(1, 3)])
-    write_joined(data, [(torch.full((1, 3), 2.0),)], tmp_path / "joined.pt")
+    write_joined(nn.Identity(), data, [(torch.full((1, 3), 2.0),)], tmp_path / "joined.pt")
     found = torch.load(tmp_path / "joined.pt", weights_only=True)
     assert [int((call[0] if isinstance(call, tuple) else call)[0, 0]) for call in found] == [0, 1, 2]
     words = data_from_batches([{"ids": torch.ones(2, 3, dtype=torch.int64)}])
-    write_joined(words, [], tmp_path / "joined.pt")
+    write_joined(nn.Identity(), words, [], tmp_path / "joined.pt")
     assert [list(call) for call in torch.load(tmp_path / "joined.pt", weights_only=True)] == [["ids"]]
 
 
@@ -58,3 +59,29 @@ def test_integers_between_layers_stay_as_the_plan_has_them(tmp_path: Path, chose
     assert found.activations == plan.activations
     assert bool(plan.activations) == (chosen == "all")
     assert found.assignment == plan.assignment
+
+
+class Masked(nn.Module):
+    """Takes ids and a mask."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return ids * mask
+
+
+def test_joined_data_names_inputs_if_some_have_names(tmp_path: Path) -> None:
+    ids, mask = torch.full((2, 3), 5.0), torch.ones(2, 3)
+    data = data_from_batches([Batch((ids,), {"mask": mask})])
+    write_joined(Masked(), data, [], tmp_path / "joined.pt")
+    (found,) = torch.load(tmp_path / "joined.pt", weights_only=True)
+    assert list(found) == ["ids", "mask"]
+    assert torch.equal(found["ids"], ids)
+    with pytest.raises(UsageError, match="has inputs by position and by name, and `forward` does not name them all: give all by name"):
+        write_joined(Unnamed(), data, [], tmp_path / "other.pt")
+    assert not (tmp_path / "other.pt").exists()
+
+
+class Unnamed(nn.Module):
+    """Takes any inputs."""
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        return args[0]

@@ -167,6 +167,17 @@ def accepted(module: nn.Module) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
+def inputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The inputs of a call as `mpq analyze --calib` reads them: a tuple, or a dict of all by name where some were passed by name.
+
+    None if positional inputs cannot be named.
+    """
+    if not kwargs:
+        return args
+    names = [name for name, each in accepted(module).items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    return None if len(names) < len(args) else dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
 def _fields(value: Any) -> dict[str, Any] | None:
     if isinstance(value, Mapping):
         return {str(name): field for name, field in value.items()}

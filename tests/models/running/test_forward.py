@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import mpq
 from mpq.data.batch import Batch
 from mpq.errors import DataError, ModelError
-from mpq.models.running.forward import forward, named
+from mpq.models.running.forward import forward, inputs_of, named
 
 
 class Returns(nn.Module):
@@ -176,3 +176,17 @@ def test_a_padded_batch_through_a_transformer_encoder_is_analyzed() -> None:
     assert len(table.layers) == 4
     assert "70% of the positions count" in table.header.data["description"]
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Pair(nn.Module):
+    """Takes two inputs."""
+
+    def forward(self, x: Tensor, scale: Tensor, *more: Tensor) -> Tensor:
+        return x * scale
+
+
+def test_inputs_are_named_where_some_have_names() -> None:
+    assert inputs_of(Pair(), (1, 2), {}) == (1, 2)
+    assert inputs_of(Pair(), (1,), {"scale": 2}) == {"x": 1, "scale": 2}
+    assert inputs_of(Pair(), (), {"scale": 2}) == {"scale": 2}
+    assert inputs_of(Pair(), (1, 2, 3), {"other": 4}) is None
