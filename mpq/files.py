@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +15,7 @@ from mpq.errors import FormatError, MpqError
 from mpq.errors import OutputError as OutputError
 from mpq.limits import LINE_BYTES, SENSITIVITY_BYTES
 from mpq.writing.checksums import DamageError, check_seal, cut_torn_end, sealed, unsealed
+from mpq.writing.locks import exclusive
 from mpq.writing.outputs import refuse_special, sync_folder, unfinished
 
 _BLOCK = 1 << 20
@@ -127,10 +128,17 @@ def check_version(found: object, *, supported: int, path: Path | str, kind: str)
 
 
 class Journal:
-    """An append-only file of JSON lines with checksums; every line is flushed and synced, so a killed process loses at most one line."""
+    """An append-only file of JSON lines with checksums; every line is flushed and synced, so a killed process loses at most one line.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        full: what to do if it cannot be written, for the message.
+        shared: whether other processes may append to it at the same time.
+    """
+
+    def __init__(self, path: Path, *, full: str = "free some space and run the command again, it resumes", shared: bool = False) -> None:
         self.path = path
+        self._full, self._shared = full, shared
         self._file: IO[bytes] | None = None
 
     @classmethod
@@ -147,18 +155,18 @@ class Journal:
             OutputError: if the disk is full or the file has become unwritable.
         """
         try:
-            if self._file is None:
-                self._file = self.path.open("rb+")
-                cut_torn_end(self._file)
-            self._file.write(b"".join(journal_line(record) for record in records))
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            begun, file = self._file is not None, self._file or self.path.open("rb+")
+            self._file = file
+            with exclusive(file.fileno()) if self._shared else nullcontext():
+                if self._shared or not begun:
+                    cut_torn_end(file)
+                file.write(b"".join(journal_line(record) for record in records))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             with suppress(OSError):  # the failed write cannot be flushed either
                 self.close()
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror or error}; free some space and run the command again, it resumes"
-            ) from error
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}; {self._full}") from error
 
     def close(self) -> None:
         """Close the file; appending again reopens it."""
@@ -167,7 +175,14 @@ class Journal:
             file.close()
 
 
-def journal_lines(path: Path, *, absent: str = "", on_note: Callable[[str], None] | None = None) -> Iterator[tuple[int, bytes]]:
+def journal_lines(
+    path: Path,
+    *,
+    absent: str = "",
+    remedy: str = "run `mpq analyze` again",
+    smaller: str = "analyze fewer samples",
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[tuple[int, bytes]]:
     """The complete lines of a journal and their numbers from 1, one at a time, checked if they have a checksum.
 
     A last line that was cut off by a kill is skipped.
@@ -175,6 +190,8 @@ def journal_lines(path: Path, *, absent: str = "", on_note: Callable[[str], None
     Args:
         path: the journal.
         absent: what to do if the file cannot be read, for the message.
+        remedy: what to do if it is damaged or empty.
+        smaller: what to do if it is too large.
         on_note: called with a note on what was skipped.
 
     Raises:
@@ -183,19 +200,17 @@ def journal_lines(path: Path, *, absent: str = "", on_note: Callable[[str], None
     number, last = 0, b""
     try:
         if path.stat().st_size > SENSITIVITY_BYTES:
-            raise FormatError(f"{path} has more than {SENSITIVITY_BYTES:,} bytes, which is too large to be right: analyze fewer samples")
+            raise FormatError(f"{path} has more than {SENSITIVITY_BYTES:,} bytes, which is too large to be right: {smaller}")
         with open_file(path) as file:
             while (line := file.readline(LINE_BYTES + 1)).endswith(b"\n"):
                 if last:
                     number += 1
-                    yield number, _checked(last, path, number)
+                    yield number, _checked(last, path, number, remedy)
                 last = line
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror or error}{absent and f'; {absent}'}") from error
     if len(line) > LINE_BYTES:
-        raise FormatError(
-            f"{path}, line {number + (2 if last else 1)} has more than {LINE_BYTES:,} bytes: the file is damaged, run `mpq analyze` again"
-        )
+        raise FormatError(f"{path}, line {number + (2 if last else 1)} has more than {LINE_BYTES:,} bytes: the file is damaged, {remedy}")
     torn = bool(line)
     if last:
         try:
@@ -204,19 +219,19 @@ def journal_lines(path: Path, *, absent: str = "", on_note: Callable[[str], None
             yield number, last
         except DamageError as error:
             if not error.torn or torn:
-                raise FormatError(f"{path}, line {number + 1}: {error}; the file is damaged") from error
+                raise FormatError(f"{path}, line {number + 1}: {error}; the file is damaged, {remedy}") from error
             torn = True
     if not number:
-        raise FormatError(f"{path} holds no whole line: run `mpq analyze` again")
+        raise FormatError(f"{path} holds no whole line: {remedy}")
     if torn and on_note is not None:
         on_note(f"{path}, line {number + 1}: cut off while it was written, so left out")
 
 
-def _checked(line: bytes, path: Path, number: int) -> bytes:
+def _checked(line: bytes, path: Path, number: int, remedy: str) -> bytes:
     try:
         check_seal(line.rstrip(b"\n"))
     except DamageError as error:
-        raise FormatError(f"{path}, line {number}: {error}; the file is damaged") from error
+        raise FormatError(f"{path}, line {number}: {error}; the file is damaged, {remedy}") from error
     return line
 
 

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from mpq.files import (
 from mpq.limits import LINE_BYTES
 from mpq.reading.documents import read_bytes
 from mpq.writing.checksums import unsealed
+from mpq.writing.locks import exclusive
 
 LINE = len(journal_line({"n": 0}))
 
@@ -200,8 +202,42 @@ def test_every_changed_byte_of_a_record_is_noticed(tmp_path: Path) -> None:
     for place in range(whole.index(b',"crc"')):
         for other in (whole[place] ^ 1, whole[place] ^ 32):
             (tmp_path / "j").write_bytes(whole[:place] + bytes([other]) + whole[place + 1 :])
-            with pytest.raises(FormatError, match=r"/j, line 1: .*; the file is damaged$"):
+            with pytest.raises(FormatError, match=r"/j, line 1: .*; the file is damaged, run `mpq analyze` again$"):
                 lines(tmp_path / "j")
+
+
+def test_the_remedies_are_those_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, found = tmp_path / "j", list[str]()
+    for content in (b'{"n":0,"crc":"00000000"}\n{"n":1}\n', b"", b"[" * (LINE_BYTES + 1)):
+        path.write_bytes(content)
+        with pytest.raises(FormatError) as error:
+            list(journal_lines(path, remedy="begin again", smaller="write less"))
+        found.append(str(error.value))
+    monkeypatch.setattr("mpq.files.SENSITIVITY_BYTES", 1)
+    with pytest.raises(FormatError, match=r"which is too large to be right: write less$"):
+        list(journal_lines(path, remedy="begin again", smaller="write less"))
+    assert found == [
+        f"{path}, line 1: its checksum does not match; the file is damaged, begin again",
+        f"{path} holds no whole line: begin again",
+        f"{path}, line 1 has more than {LINE_BYTES:,} bytes: the file is damaged, begin again",
+    ]
+
+
+def test_a_shared_journal_waits_for_another_writer(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal(path, 1)
+    made = Journal(path, shared=True)
+    made.append({"n": 1})
+    with path.open("ab") as other, exclusive(other.fileno()):
+        thread = Thread(target=made.append, args=({"n": 3},))
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+        other.write(journal_line({"n": 2}))
+        other.flush()
+    thread.join()
+    made.close()
+    assert lines(path) == [{"n": n} for n in range(4)]
 
 
 def test_lines_of_before_there_were_checksums_are_read(tmp_path: Path) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
-import os
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mpq.errors import OutputError
-from mpq.files import atomic_write, journal_line
+from mpq.files import Journal, atomic_write
 from mpq.monitor.watch import Monitor
 from mpq.records.monitor_log import VERSION, samples_path
+
+_ELSEWHERE = "choose another place for the log"
 
 
 def append(monitor: Monitor, path: Path | str) -> None:
@@ -39,14 +41,18 @@ def append(monitor: Monitor, path: Path | str) -> None:
     }
     if kept:
         _write_samples(samples_path(Path(path)), kept)
-    try:
-        with Path(path).open("ab") as file:
-            file.write(journal_line(record))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place for the log") from error
+    _append(Path(path), record)
     monitor.restart()
+
+
+def _append(path: Path, record: dict[str, Any]) -> None:
+    """One line more, after cutting off one that a kill left unfinished; other processes may write to the same log."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; {_ELSEWHERE}") from error
+    with closing(Journal(path, full=_ELSEWHERE, shared=True)) as journal:
+        journal.append(record)
 
 
 def columns_of(rows: list[dict[str, float | None]]) -> dict[str, list[float | None]]:

@@ -17,7 +17,7 @@ from mpq.records.sketch import SketchFacts, check_sketches
 
 VERSION = 1
 _KEY = 32
-_REMEDY = "write it with mpq.monitor.log.append"
+_REMEDY = "start a new log with mpq.monitor.log.append"
 _ABSENT = "name a log of `mpq.monitor`"
 
 
@@ -66,7 +66,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     Raises:
         FormatError: if it is damaged or from a newer version.
     """
-    for number, content in journal_lines(path, absent=_ABSENT):
+    for number, content in _contents(path):
         yield _line(path, number, content)
 
 
@@ -77,9 +77,13 @@ def read_last(path: Path) -> Line:
         FormatError: if there is none, or it is damaged or from a newer version.
     """
     number, content = 0, b""
-    for number, content in journal_lines(path, absent=_ABSENT):  # noqa: B007
+    for number, content in _contents(path):  # noqa: B007
         pass
     return _line(path, number, content)
+
+
+def _contents(path: Path) -> Iterator[tuple[int, bytes]]:
+    return journal_lines(path, absent=_ABSENT, remedy=_REMEDY, smaller=_REMEDY)
 
 
 def _line(path: Path, number: int, content: bytes) -> Line:

@@ -1,15 +1,17 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from mpq.cli.main import app
+from mpq.errors import OutputError
 from mpq.evidence.drift import alarms_of
 from mpq.monitor.log import append
 from mpq.monitor.watch import monitor
 from mpq.records.baseline import Baseline, write_baseline
-from mpq.records.monitor_log import read_last
+from mpq.records.monitor_log import read_last, read_lines
 from tests.monitor.conftest import data, model, run
 
 
@@ -79,3 +81,21 @@ def test_a_call_whose_inputs_cannot_be_named_is_not_kept(tmp_path: Path) -> None
         append(watching, tmp_path / "log.jsonl")
     assert read_last(tmp_path / "log.jsonl").kept == 1
     assert [len(call) for call in torch.load(tmp_path / "log.samples.pt", weights_only=True)] == [1]
+
+
+def test_a_line_that_a_kill_cut_off_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with monitor(Scaled(), Baseline({}, {}), sample=1.0) as watching:
+        append(watching, path)
+        whole = path.read_bytes()
+        path.write_bytes(whole + whole[:40])
+        append(watching, path)
+    assert path.read_bytes().startswith(whole)
+    assert len(list(read_lines(path))) == 2
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "log.jsonl"
+    with monitor(Scaled(), Baseline({}, {})) as watching, pytest.raises(OutputError) as error:
+        append(watching, path)
+    assert str(error.value) == f"cannot write {path}: No such file or directory; choose another place for the log"

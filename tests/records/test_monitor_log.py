@@ -25,3 +25,14 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
     path.write_bytes(journal_line({**LINE, "calls": -1}))
     with pytest.raises(FormatError, match="line 1"):
         list(read_lines(path))
+
+
+def test_a_damaged_log_says_how_to_start_another(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"")
+    with pytest.raises(FormatError) as error:
+        read_last(path)
+    assert str(error.value) == f"{path} holds no whole line: start a new log with mpq.monitor.log.append"
+    path.write_bytes(journal_line(LINE).replace(b"9", b"8", 1) + journal_line(LINE))
+    with pytest.raises(FormatError, match="line 1: its checksum does not match; the file is damaged, start a new log with"):
+        read_last(path)
