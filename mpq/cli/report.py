@@ -77,7 +77,7 @@ def command(
     from mpq.report.render import render
 
     if is_monitor_log(file):
-        if new or sensitivity or evaluation or png:
+        if new or sensitivity or evaluation or limit or png:
             raise UsageError(f"{file} is the log of a monitor: give only --against, --output and --json with it")
         _report_log(file, against, output, json=json)
         return

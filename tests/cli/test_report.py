@@ -105,7 +105,9 @@ def test_the_log_of_a_monitor_is_reported_against_the_baseline_next_to_it(tmp_pa
     assert "Nothing has drifted." in Path("log.report.html").read_text()
     found = json.loads(done("report log.jsonl --against m.mpq.safetensors -o out.html --json").out)
     assert found == {"output": "out.html", "bytes": Path("out.html").stat().st_size, "pictures": []}
-    assert refused("report log.jsonl --png", 2).startswith("log.jsonl is the log of a monitor: give only --against")
+    for option in ("--png", "--limit plan.limit.json", "--evaluation model.evaluation.json", "--sensitivity model.sensitivity.jsonl"):
+        told = refused(f"report log.jsonl {option}", 2)
+        assert told == "log.jsonl is the log of a monitor: give only --against, --output and --json with it"
 
 
 def test_other_files_have_no_baseline(folder: Path) -> None:
