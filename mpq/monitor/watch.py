@@ -170,8 +170,8 @@ def monitor(
         seed: seed of the choice of calls.
 
     Raises:
-        UsageError: if a share is not between 0 and 1, `shadow` has no reference, the plan has no held-out KL divergence, or the model is
-            neither a module nor a session.
+        UsageError: if a share is not between 0 and 1, `shadow` has no reference, the plan has no held-out KL divergence or was edited after
+            it was measured, the model is neither a module nor a session, or the session is already watched.
         FormatError: if the baseline is missing or damaged.
     """
     _check_share("sample", sample)
@@ -202,6 +202,10 @@ def _held_out(plan: Plan) -> float:
     error, metric = plan.held_out_error, plan.evidence.get("metric")
     if error is None or metric != KLDivergence.name:
         raise UsageError(f"the plan has no held-out KL divergence (its metric is {metric}): give most_kl instead of plan")
+    if not plan.evidence_is_current:
+        raise UsageError(
+            "the layers of the plan were edited after they were measured: run `mpq search` again, or give most_kl instead of plan"
+        )
     return error
 
 

@@ -104,8 +104,19 @@ def test_programs_of_torchscript_are_watched_from_outside(baseline: Baseline) ->
 
 def test_the_limit_is_twice_the_held_out_error_of_the_plan(baseline: Baseline) -> None:
     evidence = {"metric": "kl_divergence", "measured": {"held_out": 0.02}}
-    plan = Plan({}, None, "rtn", {}, {}, 0, Rest(0, 0, 0, 0), evidence=evidence)
+    plan = Plan({}, None, "rtn", {}, {}, 0, Rest(0, 0, 0, 0))
+    plan = replace(plan, evidence=evidence | {"assignment": plan.assignment})
     assert monitor(model(), baseline, plan=plan).limits == {"most_kl": 0.04, "least_agreement": None}
     assert monitor(model(), baseline, plan=plan, most_kl=0.5).limits["most_kl"] == 0.5
     with pytest.raises(UsageError, match=r"the plan has no held-out KL divergence \(its metric is relative_mse\): give most_kl instead"):
         monitor(model(), baseline, plan=replace(plan, evidence={**evidence, "metric": "relative_mse"}))
+
+
+def test_the_evidence_of_a_plan_that_was_edited_is_refused(baseline: Baseline) -> None:
+    plan = Plan({}, None, "rtn", {}, {}, 0, Rest(0, 0, 0, 0))
+    edited = replace(plan, evidence={"metric": "kl_divergence", "measured": {"held_out": 0.02}, "assignment": "0" * len(plan.assignment)})
+    with pytest.raises(UsageError) as error:
+        monitor(model(), baseline, plan=edited)
+    told = "the layers of the plan were edited after they were measured: run `mpq search` again, or give most_kl instead of plan"
+    assert str(error.value) == told
+    assert monitor(model(), baseline, plan=edited, most_kl=0.5).limits["most_kl"] == 0.5
