@@ -36,7 +36,13 @@ class Session(nn.Module):
         return {name: torch.from_numpy(value) for name, value in zip(known, found, strict=True) if _is_numeric(value)}
 
     def attach(self) -> None:
-        """From now on, calls of `session.run` go through this module."""
+        """From now on, calls of `session.run` go through this module.
+
+        Raises:
+            UsageError: if they already go through another one.
+        """
+        if isinstance(getattr(vars(self._session).get("run"), "__self__", None), Session):
+            raise UsageError("this session is already watched: close its monitor first")
         self._session.run = self._through
 
     def remove(self) -> None:

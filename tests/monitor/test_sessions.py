@@ -59,6 +59,19 @@ def test_inputs_and_outputs_of_a_session_are_watched(session: Any) -> None:
     assert "run" not in vars(session)
 
 
+def test_a_session_has_one_monitor_at_a_time(session: Any) -> None:
+    baseline = baseline_of(session, [Batch((x,)) for x in data(0)])
+    x = data(1)[0].numpy()
+    with monitor(session, baseline, sample=1.0) as first:
+        with pytest.raises(UsageError, match=r"^this session is already watched: close its monitor first$"):
+            monitor(session, baseline, sample=1.0)
+        session.run(None, {"x": x})
+        assert first.calls == 1
+    with monitor(session, baseline, sample=1.0) as second:
+        session.run(None, {"x": x})
+    assert (first.calls, second.calls) == (1, 1)
+
+
 def test_a_session_and_its_module_give_the_same(session: Any) -> None:
     x = torch.randn(3, 16)
     assert torch.allclose(Session(session)(x)["logits"], model()(x), atol=1e-5)
