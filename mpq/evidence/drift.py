@@ -14,7 +14,7 @@ import numpy as np
 
 from mpq.evidence.running_mean import RunningMean
 from mpq.records.baseline import ENTROPY, MARGIN, Baseline
-from mpq.records.monitor_log import Line
+from mpq.records.monitor_log import Line, MeanFacts
 from mpq.records.sketch import Sketch, sketch_in
 
 DRIFTED = 0.25
@@ -25,6 +25,14 @@ ALPHA = 0.001
 """The chance that the bounds of a shadowed mean are ever wrong while nothing has changed."""
 FEWEST = 50
 """Samples that a tensor is judged by."""
+ALARMS = {
+    "drift": "stability index",
+    "range": "share of values beyond the calibrated range",
+    "not finite": "values that are not finite",
+    "kl": "lower bound of the KL divergence from the reference",
+    "agreement": "upper bound of the top-1 agreement with the reference",
+}
+"""What the value of an alarm is, by its kind."""
 _LEAST = 0.01  # smaller stability indices are never reported, however little samples differ
 _SHARE = 0.2  # of how much single samples differ
 _NOISE = 5.0  # times the expected stability index of so many samples
@@ -34,7 +42,7 @@ _STRANGE = 3.0  # samples of which every value may be beyond the calibrated rang
 
 @dataclass(frozen=True)
 class Alarm:
-    """One alarm: its kind ("drift", "range", "not finite", "kl", "agreement"), the tensor, the value and its limit."""
+    """One alarm: its kind, one of `ALARMS`, the tensor, the value and its limit."""
 
     kind: str
     name: str
@@ -44,30 +52,64 @@ class Alarm:
     @property
     def line(self) -> str:
         """The alarm in one line."""
-        words = {
-            "drift": "stability index",
-            "range": "share of values beyond the calibrated range",
-            "not finite": "values that are not finite",
-            "kl": "lower bound of the KL divergence from the reference",
-            "agreement": "upper bound of the top-1 agreement with the reference",
-        }
-        return f"{self.kind} in '{self.name}': {words[self.kind]} {self.value:.3g}, limit {self.limit:.3g}"
+        return f"{self.kind} in '{self.name}': {ALARMS[self.kind]} {self.value:.3g}, limit {self.limit:.3g}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A tensor beside its baseline; without one, or without samples, only `samples` and `not_finite` say something.
+
+    Args:
+        name: of the tensor.
+        samples: seen.
+        not_finite: values that are not.
+        index: the stability index; None without a baseline or samples.
+        limit: of the index, for so many samples.
+        beyond: share of values beyond the range of the baseline.
+    """
+
+    name: str
+    samples: int
+    not_finite: int
+    index: float | None = None
+    limit: float = 0.0
+    beyond: float = 0.0
+
+    @property
+    def ratio(self) -> float | None:
+        """The index over its limit; None with fewer than 50 samples, or if the baseline has no such tensor."""
+        return None if self.index is None or self.samples < FEWEST else self.index / self.limit
+
+
+def compared(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Comparison]:
+    """Each tensor beside its baseline, in their order."""
+    for name, found in list(sketches.items()):  # another thread may add one
+        wanted = baseline.tensors.get(name)
+        if wanted is None or not found.samples:
+            yield Comparison(name, found.samples, found.not_finite)
+        else:
+            limit = drift_limit(baseline, name, found.samples)
+            yield Comparison(name, found.samples, found.not_finite, stability_index(wanted, found), limit, found.beyond(wanted))
+
+
+def compared_in(line: Line, baseline: Baseline) -> list[Comparison]:
+    """The tensors of a line of a log beside their baseline."""
+    return list(compared(baseline, _sketches_in(line)))
 
 
 def alarms(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Alarm]:
     """Alarms for tensors, in their order. With fewer than 50 samples, only values that are not finite are reported."""
-    for name, found in sketches.items():
-        wanted = baseline.tensors.get(name)
-        if found.not_finite and not (wanted and wanted.not_finite):
-            yield Alarm("not finite", name, found.not_finite, 0)
-        if wanted is None or found.samples < FEWEST:
+    for each in compared(baseline, sketches):
+        wanted = baseline.tensors.get(each.name)
+        if each.not_finite and not (wanted and wanted.not_finite):
+            yield Alarm("not finite", each.name, each.not_finite, 0)
+        if each.index is None or each.samples < FEWEST:
             continue
-        index, limit = stability_index(wanted, found), drift_limit(baseline, name, found.samples)
-        if index > limit:
-            yield Alarm("drift", name, index, limit)
-        beyond, most = found.beyond(wanted), BEYOND + _STRANGE / found.samples
-        if beyond > most and name not in (ENTROPY, MARGIN):  # no values that a range clips
-            yield Alarm("range", name, beyond, most)
+        if each.index > each.limit:
+            yield Alarm("drift", each.name, each.index, each.limit)
+        most = BEYOND + _STRANGE / each.samples
+        if each.beyond > most and each.name not in (ENTROPY, MARGIN):  # no values that a range clips
+            yield Alarm("range", each.name, each.beyond, most)
 
 
 def drift_limit(baseline: Baseline, name: str, samples: int) -> float:
@@ -94,10 +136,18 @@ def shadow_alarms(
 
 def alarms_of(line: Line, baseline: Baseline) -> list[Alarm]:
     """The alarms at the time when a line of a log was written."""
-    sketches = {name: sketch_in(sketch) for name, sketch in line.tensors.items()}
-    divergence, agreement = (RunningMean(each.most, each.count, each.total, each.spread) for each in (line.divergence, line.agreement))
+    divergence, agreement = mean_in(line.divergence), mean_in(line.agreement)
     shadowed = shadow_alarms(divergence, agreement, most_kl=line.most_kl, least_agreement=line.least_agreement)
-    return [*alarms(baseline, sketches), *shadowed]
+    return [*alarms(baseline, _sketches_in(line)), *shadowed]
+
+
+def mean_in(facts: MeanFacts) -> RunningMean:
+    """A running mean as a log has it."""
+    return RunningMean(facts.most, facts.count, facts.total, facts.spread)
+
+
+def _sketches_in(line: Line) -> dict[str, Sketch]:
+    return {name: sketch_in(facts) for name, facts in line.tensors.items()}
 
 
 def stability_index(wanted: Sketch, found: Sketch) -> float:

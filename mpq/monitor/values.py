@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mpq.evidence.drift import ALPHA, Alarm, drift_limit, stability_index
+from mpq.evidence.drift import ALARMS, ALPHA, Alarm, compared
 
 if TYPE_CHECKING:
     from mpq.evidence.running_mean import RunningMean
@@ -25,7 +25,6 @@ KINDS: dict[str, tuple[Literal["counter", "gauge"], str]] = {
     "mpq_agreement": ("gauge", "Mean top-1 agreement with the reference, and its bounds."),
 }
 """Kind and meaning of each metric by name."""
-ALARMS = ("drift", "range", "not finite", "kl", "agreement")
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,13 @@ def values(monitor: Monitor) -> Iterator[Point]:
     """All current values; those of shadowed calls only once there are some."""
     yield Point("mpq_calls", monitor.calls, {})
     yield Point("mpq_sampled_calls", monitor.sampled, {})
-    for name, found in list(monitor.sketches.items()):
-        of = {"tensor": name}
-        yield Point("mpq_not_finite", found.not_finite, of)
-        wanted = monitor.baseline.tensors.get(name)
-        if wanted is not None and found.samples:
-            yield Point("mpq_stability_index", stability_index(wanted, found), of)
-            yield Point("mpq_stability_limit", drift_limit(monitor.baseline, name, found.samples), of)
-            yield Point("mpq_beyond_range", found.beyond(wanted), of)
+    for each in compared(monitor.baseline, monitor.sketches):
+        of = {"tensor": each.name}
+        yield Point("mpq_not_finite", each.not_finite, of)
+        if each.index is not None:
+            yield Point("mpq_stability_index", each.index, of)
+            yield Point("mpq_stability_limit", each.limit, of)
+            yield Point("mpq_beyond_range", each.beyond, of)
     yield from _alarms(monitor.alarms())
     if monitor.divergence.count:
         yield Point("mpq_shadowed_calls", monitor.divergence.count, {})

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpq.evidence.drift import ALPHA, FEWEST, Alarm, alarms_of, drift_limit, stability_index
-from mpq.evidence.running_mean import RunningMean
+from mpq.evidence.drift import ALPHA, FEWEST, Alarm, Comparison, alarms_of, compared_in, mean_in
 from mpq.records.baseline import Baseline
 from mpq.records.monitor_log import Line, MeanFacts
-from mpq.records.sketch import sketch_in
 from mpq.report.colors import HEAT_DARK, HEAT_LIGHT
 from mpq.report.render import environment, with_footnote
 from mpq.report.watched_plot import watched_plot
-
-
-@dataclass(frozen=True)
-class TensorRow:
-    """A tensor in a line: its samples, stability index, limit, share of values beyond the range, and values that are not finite."""
-
-    name: str
-    samples: int
-    index: float | None
-    limit: float | None
-    beyond: float | None
-    not_finite: int
-
-    @property
-    def ratio(self) -> float | None:
-        """The index over its limit; None with fewer than 50 samples, or if the baseline has no such tensor."""
-        return None if self.index is None or self.limit is None or self.samples < FEWEST else self.index / self.limit
 
 
 @dataclass(frozen=True)
@@ -41,7 +22,7 @@ class LineRow:
     time: str
     calls: int
     sampled: int
-    worst: TensorRow | None
+    worst: Comparison | None
     alarms: tuple[Alarm, ...]
     divergence: tuple[float, float, float] | None
     agreement: tuple[float, float, float] | None
@@ -61,7 +42,7 @@ def render_log(name: str, lines: Sequence[Line], baseline: Baseline) -> str:
         "title": name,
         "rows": rows,
         "last": rows[-1],
-        "tensors": list(tensor_rows(lines[-1], baseline)),
+        "tensors": compared_in(lines[-1], baseline),
         "plots": [plot for frame in ("wide", "narrow") if (plot := watched_plot(ratios, frame)) is not None],
         "first_alarm": next((row for row in rows if row.alarms), None),
         "fewest": FEWEST,
@@ -73,19 +54,8 @@ def render_log(name: str, lines: Sequence[Line], baseline: Baseline) -> str:
     return with_footnote(environment().get_template("watched.html.j2").render(context))
 
 
-def tensor_rows(line: Line, baseline: Baseline) -> Iterator[TensorRow]:
-    """The tensors of a line, in their order."""
-    for name, facts in line.tensors.items():
-        found, wanted = sketch_in(facts), baseline.tensors.get(name)
-        if wanted is None or not found.samples:
-            yield TensorRow(name, found.samples, None, None, None, found.not_finite)
-        else:
-            limit = drift_limit(baseline, name, found.samples)
-            yield TensorRow(name, found.samples, stability_index(wanted, found), limit, found.beyond(wanted), found.not_finite)
-
-
 def _row(line: Line, baseline: Baseline) -> LineRow:
-    judged = [row for row in tensor_rows(line, baseline) if row.ratio is not None]
+    judged = [row for row in compared_in(line, baseline) if row.ratio is not None]
     return LineRow(
         datetime.datetime.fromtimestamp(line.time, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"),
         line.calls,
@@ -99,5 +69,5 @@ def _row(line: Line, baseline: Baseline) -> LineRow:
 
 def _bounds(facts: MeanFacts) -> tuple[float, float, float] | None:
     """Mean, lower and upper bound; None if there is no value."""
-    mean = RunningMean(facts.most, facts.count, facts.total, facts.spread)
+    mean = mean_in(facts)
     return (mean.mean, *mean.bounds(ALPHA)) if facts.count else None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mpq.evidence.drift import alarms, drift_limit, shadow_alarms, stability_index
+from mpq.evidence.drift import Comparison, alarms, compared, drift_limit, shadow_alarms, stability_index
 from mpq.evidence.running_mean import RunningMean
 from mpq.records.baseline import Baseline
 from mpq.records.sketch import Sketch
@@ -28,6 +28,15 @@ def test_fewer_than_50_samples_say_nothing_but_what_is_not_finite() -> None:
     assert [each.kind for each in alarms(BASELINE, {"x": sketched(8.0, 50)})] == ["drift", "range"]
     (found,) = alarms(BASELINE, {"x": sketched(np.nan, 1)})
     assert found.line == "not finite in 'x': values that are not finite 10, limit 0"
+
+
+def test_a_tensor_is_compared_if_it_has_samples_and_a_baseline() -> None:
+    found = {"x": sketched(1.0, 50), "y": sketched(np.nan, 3)}
+    known, other = compared(BASELINE, found)
+    assert known == Comparison("x", 50, 0, 0.0, 0.01, 0.0)
+    assert known.ratio == 0.0
+    assert (other, other.ratio) == (Comparison("y", 3, 30), None)
+    assert list(compared(BASELINE, {"x": Sketch()})) == [Comparison("x", 0, 0)]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from mpq.evidence.drift import compared_in
 from mpq.records.baseline import Baseline
 from mpq.records.monitor_log import Line, MeanFacts
 from mpq.records.sketch import Sketch, SketchFacts
-from mpq.report.watched import render_log, tensor_rows
+from mpq.report.watched import render_log
 
 NONE = MeanFacts(1.0, 0, 0.0, 0.0)
 
@@ -24,7 +25,7 @@ BASELINE = Baseline({"<x>": sketched(1.0)}, {"<x>": 0.5})
 
 
 def test_a_line_is_compared_with_the_baseline() -> None:
-    (same,), (other,), (few,) = (list(tensor_rows(each, BASELINE)) for each in (line(1.0), line(4.0), line(4.0, samples=49)))
+    (same,), (other,), (few,) = (compared_in(each, BASELINE) for each in (line(1.0), line(4.0), line(4.0, samples=49)))
     assert (same.index, same.ratio, same.beyond) == (0.0, 0.0, 0.0)
     assert same.limit == pytest.approx(0.1 + 5 * 0.5 * 0.02)
     assert other.ratio is not None
