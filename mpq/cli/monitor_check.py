@@ -20,18 +20,23 @@ def command(
 ) -> None:
     """Check whether the data of a running model has drifted from the calibration data; exit 1 if so, for cron and CI.
 
+    With fewer than 50 samples since the line before, drift is not judged, and the check passes.
+
     Example: mpq monitor check log.jsonl --against model.mpq.safetensors
     """
-    from mpq.evidence.drift import alarms_of
+    from mpq.evidence.drift import FEWEST, alarms_of, compared_in, samples_of
     from mpq.records.baseline import read_baseline
     from mpq.records.monitor_log import read_last
 
     line, baseline = read_last(log), read_baseline(against)
-    found = alarms_of(line, baseline)
+    found, samples = alarms_of(line, baseline), samples_of(compared_in(line, baseline))
+    judged = samples >= FEWEST
     if json:
-        print_json({"passed": not found, "calls": line.calls, "sampled": line.sampled, "alarms": [vars(each) for each in found]})
+        seen = {"judged": judged, "calls": line.calls, "sampled": line.sampled}
+        print_json({"passed": not found, **seen, "alarms": [vars(each) for each in found]})
     else:
-        seen = f"{log}: {line.sampled:,} of {line.calls:,} calls seen"
-        print_lines([f"FAIL  {log}: {each.line}" for each in found] or [f"ok    {seen}, nothing has drifted"])
+        verdict = "nothing has drifted" if judged else f"too few to judge drift: {samples} samples, at least {FEWEST} are needed"
+        passed = f"ok    {log}: {line.sampled:,} of {line.calls:,} calls seen, {verdict}"
+        print_lines([f"FAIL  {log}: {each.line}" for each in found] or [passed])
     if found:
         raise typer.Exit(1)

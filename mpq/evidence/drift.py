@@ -7,7 +7,7 @@ and a share of how much single samples differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,11 @@ def compared(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Com
 def compared_in(line: Line, baseline: Baseline) -> list[Comparison]:
     """The tensors of a line of a log beside their baseline."""
     return list(compared(baseline, _sketches_in(line)))
+
+
+def samples_of(tensors: Iterable[Comparison]) -> int:
+    """The samples that the tensors with a baseline have, at most; with fewer than `FEWEST`, none of them is judged."""
+    return max((each.samples for each in tensors if each.index is not None), default=0)
 
 
 def alarms(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Alarm]:

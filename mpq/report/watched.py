@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpq.evidence.drift import ALPHA, FEWEST, Alarm, Comparison, alarms_of, compared_in, mean_in
+from mpq.evidence.drift import ALPHA, FEWEST, Alarm, Comparison, alarms_of, compared_in, mean_in, samples_of
 from mpq.records.baseline import Baseline
 from mpq.records.monitor_log import Line, MeanFacts
 from mpq.report.colors import HEAT_DARK, HEAT_LIGHT
@@ -17,12 +17,13 @@ from mpq.report.watched_plot import watched_plot
 
 @dataclass(frozen=True)
 class LineRow:
-    """A line of the log: when it was written, what it saw, and its most drifted tensor."""
+    """A line of the log: when it was written, what it saw, its most drifted tensor, and the samples that drift is judged by."""
 
     time: str
     calls: int
     sampled: int
     worst: Comparison | None
+    samples: int
     alarms: tuple[Alarm, ...]
     divergence: tuple[float, float, float] | None
     agreement: tuple[float, float, float] | None
@@ -55,12 +56,14 @@ def render_log(name: str, lines: Sequence[Line], baseline: Baseline) -> str:
 
 
 def _row(line: Line, baseline: Baseline) -> LineRow:
-    judged = [row for row in compared_in(line, baseline) if row.ratio is not None]
+    tensors = compared_in(line, baseline)
+    judged = [row for row in tensors if row.ratio is not None]
     return LineRow(
         datetime.datetime.fromtimestamp(line.time, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"),
         line.calls,
         line.sampled,
         max(judged, key=lambda row: row.ratio or 0.0, default=None),
+        samples_of(tensors),
         tuple(alarms_of(line, baseline)),
         _bounds(line.divergence),
         _bounds(line.agreement),

@@ -30,12 +30,23 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_log_like_the_calibration_data_passes_and_another_fails(watched: Path) -> None:
     found = json.loads(done(f"{LINE} --json").out)
-    assert (found["passed"], found["alarms"]) == (True, [])
+    assert (found["passed"], found["judged"], found["alarms"]) == (True, True, [])
     assert found["calls"] == found["sampled"] > 0
+    assert done(LINE).out == "ok    log.jsonl: 200 of 200 calls seen, nothing has drifted\n"
     far = typed(f"{LINE} --json".replace("log.jsonl", "far.jsonl"))
     assert far.code == 1
     assert json.loads(far.out)["passed"] is False
     assert json.loads(far.out)["alarms"]
+
+
+def test_drift_is_not_judged_by_too_few_samples(watched: Path) -> None:
+    module = model()
+    with monitor(module, "m.mpq.safetensors", sample=1.0) as watching:
+        run(module, [9 * inputs for inputs in data(1, calls=6)])
+        append(watching, "few.jsonl")
+    line = LINE.replace("log.jsonl", "few.jsonl")
+    assert done(line).out == "ok    few.jsonl: 6 of 6 calls seen, too few to judge drift: 48 samples, at least 50 are needed\n"
+    assert json.loads(done(f"{line} --json").out) == {"passed": True, "judged": False, "calls": 6, "sampled": 6, "alarms": []}
 
 
 def test_what_is_missing_or_unknown_is_one_line(watched: Path) -> None:

@@ -42,6 +42,15 @@ def test_the_page_says_what_has_drifted_since_when() -> None:
     assert "<x>" not in page
 
 
+def test_too_few_samples_are_not_called_nothing_has_drifted() -> None:
+    few = "The last line has too few samples to judge drift: 49, at least 50 are needed."
+    page = render_log("log.jsonl", [line(1.0), line(4.0, samples=49)], BASELINE)
+    assert f'<p class="verdict">{few}</p>' in page
+    assert "Nothing has drifted." not in page
+    page = render_log("log.jsonl", [line(4.0), line(4.0, samples=49)], BASELINE)
+    assert f'<p class="verdict">{few} There were alarms from 1970-01-02 00:00:00 UTC.</p>' in page
+
+
 def test_a_short_log_without_drift_has_no_plot() -> None:
     page = render_log("log.jsonl", [line(1.0)], BASELINE)
     assert "Nothing has drifted." in page
