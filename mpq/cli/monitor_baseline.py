@@ -9,7 +9,7 @@ import typer
 
 from mpq.cli.console import print_json, print_lines, progress, say
 from mpq.cli.find_inputs import check_output, read_data, reopen_model
-from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, SeqLen, TextField, Trust
+from mpq.cli.options import BatchAxis, Factory, Json, Mask, NumSamples, SeqLen, TextField, Trust
 from mpq.config import DataSettings
 from mpq.errors import FormatError
 
@@ -35,7 +35,9 @@ def command(
     ] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
-    batch_size: BatchSize = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples per call, like those of the running model. [default: 1]", rich_help_panel="Data")
+    ] = None,
     mask: Mask = None,
     batch_axis: BatchAxis = None,
     text_field: TextField = None,
@@ -66,7 +68,7 @@ def command(
     say(f"data: {samples.description}")
     rows: list[dict[str, float | None]] = []
     with progress("baseline") as advance:
-        batches = (samples if table is None else samples.rebatch(samples.fixed_batch or 1)).batches
+        batches = samples.rebatch(samples.fixed_batch or batch_size or 1).batches  # as calls come
         found = baseline_of(_quantized(artifact, model.module), batches, layer, on_progress=advance, on_row=rows.append)
     path = write_baseline(found, artifact)
     if table is not None:

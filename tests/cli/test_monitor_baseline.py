@@ -20,6 +20,12 @@ def test_the_baseline_is_written_next_to_the_artifact(folder: Path) -> None:
     table = pandas.read_parquet("reference.parquet")
     assert len(table) == 40
     assert table["output entropy mean"].between(0, 2.31).all()
+    written = path.read_bytes()
+    path.unlink()
+    done(line)
+    assert path.read_bytes() == written
+    done(f"{line} --batch-size 10 --table reference.parquet")
+    assert len(pandas.read_parquet("reference.parquet")) == 4
 
 
 def test_what_is_missing_is_one_line(folder: Path) -> None:
