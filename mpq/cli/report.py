@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mpq.records.plan import Plan
     from mpq.records.sensitivity import Sensitivity
     from mpq.report.report_input import Subject
+
+T = TypeVar("T")
 
 
 def command(
@@ -97,11 +100,7 @@ def command(
         from mpq.report.png import write_pictures
 
         pictures = write_pictures(subject, target)
-    if json:
-        print_json({"output": str(target), "bytes": target.stat().st_size, "pictures": [str(path) for path in pictures]})
-        return
-    print_lines([f"{path}: {path.stat().st_size:,} bytes" for path in (target, *pictures)])
-    say("open it in a browser; it loads nothing from anywhere")
+    _say_written(target, pictures, json=json)
 
 
 def _report_log(log: Path, against: Path | None, output: Path | None, *, json: bool) -> None:
@@ -114,10 +113,15 @@ def _report_log(log: Path, against: Path | None, output: Path | None, *, json: b
     known = against or baseline_beside(log)
     check_output(target, inputs=(log, known))
     write_text(target, render_log(log.name, list(read_lines(log)), read_baseline(known)))
+    _say_written(target, [], json=json)
+
+
+def _say_written(target: Path, pictures: list[Path], *, json: bool) -> None:
     if json:
-        print_json({"output": str(target), "bytes": target.stat().st_size, "pictures": []})
-    else:
-        print_lines([f"{target}: {target.stat().st_size:,} bytes"])
+        print_json({"output": str(target), "bytes": target.stat().st_size, "pictures": [str(path) for path in pictures]})
+        return
+    print_lines([f"{path}: {path.stat().st_size:,} bytes" for path in (target, *pictures)])
+    say("open it in a browser; it loads nothing from anywhere")
 
 
 def _plan(file: Path) -> Plan:
@@ -132,37 +136,45 @@ def _plan(file: Path) -> Plan:
 def _with_evaluation(subject: Subject, file: Path, given: Path | None) -> Subject:
     """The subject with the results of `mpq eval` for its schemes, if known."""
     from mpq.records.evaluation_file import evaluation_beside, read_evaluation
-    from mpq.records.plan import assignment_of
 
     if not subject.schemes:
         if given is not None:
             raise UsageError(f"{file} has no schemes that {given} could belong to: name a plan or an artifact")
         return subject
-    own = assignment_of(subject.schemes, subject.activations)
-    if given is None:
-        return replace(subject, evaluation=evaluation_beside(file.parent, own))
-    assignment, found = read_evaluation(given)
-    if assignment != own:
-        raise MismatchError(f"{given} was made for other schemes than those of {file}: run `mpq eval` on its artifact again")
-    return replace(subject, evaluation=found)
+    again = "`mpq eval` on its artifact"
+    return replace(subject, evaluation=_for_schemes(subject, file, given, evaluation_beside, read_evaluation, again))
 
 
 def _with_limits(subject: Subject, file: Path, given: Path | None) -> Subject:
     """The subject with the limits of its layers, if known."""
-    from mpq.records.plan import assignment_of
     from mpq.records.rate_limits import limits_beside, read_limits
 
     if subject.plan is None:
         if given is not None:
             raise UsageError(f"{given} gives limits of a plan, and {file} is not a plan: name the plan")
         return subject
+    again = f"`mpq show {file} --limit --json`"
+    return replace(subject, limits=_for_schemes(subject, file, given, limits_beside, read_limits, again) or {})
+
+
+def _for_schemes(
+    subject: Subject,
+    file: Path,
+    given: Path | None,
+    beside: Callable[[Path, str], T | None],
+    read: Callable[[Path], tuple[str, T]],
+    again: str,
+) -> T | None:
+    """What a file says about the schemes of a subject: the given one, which must be for them, or one next to `file`."""
+    from mpq.records.plan import assignment_of
+
     own = assignment_of(subject.schemes, subject.activations)
     if given is None:
-        return replace(subject, limits=limits_beside(file.parent, own) or {})
-    assignment, found = read_limits(given)
+        return beside(file.parent, own)
+    assignment, found = read(given)
     if assignment != own:
-        raise MismatchError(f"{given} was made for other schemes than those of {file}: run `mpq show {file} --limit --json` again")
-    return replace(subject, limits=found)
+        raise MismatchError(f"{given} was made for other schemes than those of {file}: run {again} again")
+    return found
 
 
 def subject_of(file: Path, sensitivity: Path | None) -> Subject:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpq.formats.scheme import Scheme
+from mpq.records.rate_limits import LayerLimit, total_limit
 from mpq.report.blocks import block_of
 from mpq.report.colors import ordered
 from mpq.report.report_input import Subject
@@ -102,11 +103,8 @@ class Facts:
     @property
     def limit(self) -> tuple[float, float] | None:
         """Bits per weight of all layers with a known limit, and their limit; None without any."""
-        known = [(row.weights, row.bits, row.limit) for row in self.rows if row.bits is not None and row.limit is not None]
-        weights = sum(count for count, _, _ in known)
-        if not known:
-            return None
-        return sum(count * bits for count, bits, _ in known) / weights, sum(count * limit for count, _, limit in known) / weights
+        total = total_limit(LayerLimit(row.name, row.weights, row.bits, row.limit) for row in self.rows if row.bits is not None)
+        return None if total is None or total.least is None else (total.bits, total.least)
 
     @property
     def noisy(self) -> tuple[int, int]:
