@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,10 @@ from mpq.config import DataSettings
 from mpq.errors import FormatError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mpq.models.sources.loaded import LoadedModel
+    from mpq.records.artifact import ArtifactHeader
     from mpq.records.evaluation import Evaluation
 
 
@@ -43,23 +46,17 @@ def evaluate_artifact(
         FormatError: if there is no artifact.
         MpqError: if the model or the data cannot be read, or do not match.
     """
-    from mpq.records.artifact_files import read_header
-
-    if not artifact.exists():
-        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
-    header = read_header(artifact)
+    header = header_of(artifact)
 
     from mpq.activations.exceeded import counted
     from mpq.evaluate.run import evaluate
     from mpq.models.memory.devices import device_of, move
-    from mpq.records.stands_alone import stands_alone
-    from mpq.runtime.load import load
 
     def reopened(*, again: bool) -> LoadedModel:
         return reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust, again=again, device=device)
 
     model = reopened(again=False)
-    quantized = load(artifact) if stands_alone(header, artifact) else load(artifact, reopened(again=True).module)
+    quantized = quantized_in(artifact, header, lambda: reopened(again=True).module)
     move(quantized, device_of(model.module))
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
@@ -68,3 +65,24 @@ def evaluate_artifact(
     for line in counts.lines(header.activations):
         warn(line)
     return found
+
+
+def header_of(artifact: Path) -> ArtifactHeader:
+    """The header of an artifact.
+
+    Raises:
+        FormatError: if there is no artifact, or it is damaged.
+    """
+    from mpq.records.artifact_files import read_header
+
+    if not artifact.exists():
+        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
+    return read_header(artifact)
+
+
+def quantized_in(artifact: Path, header: ArtifactHeader, module: Callable[[], nn.Module]) -> nn.Module:
+    """The quantized model; `module` gives the original for an artifact that needs it, whose weights are overwritten."""
+    from mpq.records.stands_alone import stands_alone
+    from mpq.runtime.load import load
+
+    return load(artifact) if stands_alone(header, artifact) else load(artifact, module())

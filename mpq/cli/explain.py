@@ -10,9 +10,8 @@ import typer
 
 from mpq.cli import complete
 from mpq.cli.console import figure, print_json, print_lines, print_table
-from mpq.cli.find_sensitivity import source_of_plan, table_beside
+from mpq.cli.find_sensitivity import analysis_of_plan
 from mpq.cli.options import Json
-from mpq.errors import MismatchError
 from mpq.shown import bits_text
 
 if TYPE_CHECKING:
@@ -37,10 +36,7 @@ def command(
     from mpq.records.plan import read_plan
 
     wanted = read_plan(plan)
-    source = source_of_plan(plan, wanted)
-    table = table_beside(source, given=sensitivity)
-    if table is None:
-        raise MismatchError(source.missing)
+    table = analysis_of_plan(plan, wanted, given=sensitivity)
     if json:
         from mpq.search.explain import explain
 

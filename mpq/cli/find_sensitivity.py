@@ -87,6 +87,19 @@ def table_beside(source: Source, *, given: Path | None = None) -> Sensitivity | 
     return _named(source) if source.analysis else _only(source)
 
 
+def analysis_of_plan(file: Path, plan: Plan, *, given: Path | None = None) -> Sensitivity:
+    """The analysis that a plan comes from, or `given`, if it matches.
+
+    Raises:
+        MismatchError: if it is not found, or does not match.
+    """
+    source = source_of_plan(file, plan)
+    table = table_beside(source, given=given)
+    if table is None:
+        raise MismatchError(source.missing)
+    return table
+
+
 def _checked(source: Source, table: Sensitivity, path: Path) -> Sensitivity:
     """The table that the user chose; refused if its metric differs."""
     if not source.fits_model(table):

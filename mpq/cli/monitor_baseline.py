@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mpq.cli.console import print_json, print_lines, progress, say
+from mpq.cli.eval_artifact import header_of, quantized_in
 from mpq.cli.find_inputs import check_output, read_data, reopen_model
 from mpq.cli.options import BatchAxis, Factory, Json, Mask, NumSamples, SeqLen, TextField, Trust
 from mpq.config import DataSettings
-from mpq.errors import FormatError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def command(
@@ -52,24 +49,23 @@ def command(
     from mpq.monitor.baseline import baseline_of
     from mpq.monitor.log import columns_of
     from mpq.monitor.table import write_table
-    from mpq.records.artifact_files import read_header
     from mpq.records.baseline import baseline_path, write_baseline
 
-    if not artifact.exists():
-        raise FormatError(f"{artifact} does not exist: run `mpq apply` first, or name the artifact")
+    header = header_of(artifact)
     for output in (baseline_path(artifact), table):
         if output is not None:
             check_output(output, inputs=(artifact, reference, data))
     settings = DataSettings(
         seq_len=seq_len, num_samples=num_samples, batch_size=batch_size, mask=mask, batch_axis=batch_axis, text_field=text_field
     )
-    model = reopen_model(read_header(artifact).model, artifact, given=reference, factory=factory, trust=trust)
+    model = reopen_model(header.model, artifact, given=reference, factory=factory, trust=trust)
     samples = read_data(data, model, settings)
     say(f"data: {samples.description}")
     rows: list[dict[str, float | None]] = []
     with progress("baseline") as advance:
         batches = samples.rebatch(samples.fixed_batch or batch_size or 1).batches  # as calls come
-        found = baseline_of(_quantized(artifact, model.module), batches, layer, on_progress=advance, on_row=rows.append)
+        quantized = quantized_in(artifact, header, lambda: model.module)
+        found = baseline_of(quantized, batches, layer, on_progress=advance, on_row=rows.append)
     path = write_baseline(found, artifact)
     if table is not None:
         write_table(columns_of(rows), table)
@@ -77,12 +73,3 @@ def command(
         print_json({"baseline": str(path), "bytes": path.stat().st_size, "tensors": list(found.tensors)})
     else:
         print_lines([f"{path}: {path.stat().st_size:,} bytes, {len(found.tensors)} tensors: {', '.join(found.tensors)}"])
-
-
-def _quantized(artifact: Path, module: nn.Module) -> nn.Module:
-    """The quantized model; the weights of `module` are overwritten if the artifact needs it."""
-    from mpq.records.artifact_files import read_header
-    from mpq.records.stands_alone import stands_alone
-    from mpq.runtime.load import load
-
-    return load(artifact) if stands_alone(read_header(artifact), artifact) else load(artifact, module)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mpq.cli.console import print_json, say, voice
 from mpq.cli.diff import print_diff
 from mpq.cli.find_inputs import check_output, how_read, named_inputs, read_data, reopen_data, reopen_model, stem_of
-from mpq.cli.find_sensitivity import source_of_plan, table_beside
+from mpq.cli.find_sensitivity import analysis_of_plan
 from mpq.cli.options import Factory, Json, Trust
 from mpq.config import data_settings
-from mpq.errors import MismatchError
-
-if TYPE_CHECKING:
-    from mpq.records.plan import Plan
-    from mpq.records.sensitivity import Sensitivity
 
 
 def command(
@@ -48,7 +43,7 @@ def command(
     from mpq.records.plan import read_plan, write_plan
 
     kept, before = kept_samples(log), read_plan(plan)
-    table = _table(plan, before, sensitivity)
+    table = analysis_of_plan(plan, before, given=sensitivity)
     assert table.path is not None
     stem = stem_of(table.path)
     joined, analysis = (table.path.with_name(f"{stem}.recalibrated{ending}") for ending in (".pt", ".sensitivity.jsonl"))
@@ -70,11 +65,3 @@ def command(
     else:
         print_diff(changes, str(plan), str(target))
         say(f"note: errors of {target.name} include the new samples, those of {plan.name} do not")
-
-
-def _table(path: Path, plan: Plan, given: Path | None) -> Sensitivity:
-    source = source_of_plan(path, plan)
-    table = table_beside(source, given=given)
-    if table is None:
-        raise MismatchError(source.missing)
-    return table
