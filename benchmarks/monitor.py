@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import resource
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ from torch.nn import functional
 
 import mpq
 from benchmarks.quantizer_cases import normalized
+from mpq.analyze.memory import held_now
 from mpq.data.batch import Batch
 from mpq.evidence.drift import ALPHA, Alarm, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
@@ -150,15 +150,9 @@ def memory(models: Path) -> None:
         for part in range(10):
             for number in range(100_000):
                 module(rows[number % 64])
-            held.append(_resident())
+            held.append(held_now() / 1e6)
             print(f"  {(part + 1) * 100_000:,} calls, {watching.sampled:,} sampled: {held[-1]:.1f} MB")
     verdict("growth of memory from 100,000 to 1,000,000 calls, MB", held[-1] - held[0], GROWTH)
-
-
-def _resident() -> float:
-    """Resident memory of this process, MB."""
-    with Path("/proc/self/statm").open() as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
 
 
 def changed(images: Tensor, kind: str, strength: float) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from mpq.errors import OutputError
 from mpq.files import Journal, atomic_write
 from mpq.monitor.watch import Monitor
-from mpq.records.monitor_log import VERSION, samples_path
+from mpq.records.monitor_log import TIME, VERSION, samples_path
 
 _ELSEWHERE = "choose another place for the log"
 
@@ -57,7 +57,7 @@ def _append(path: Path, record: dict[str, Any]) -> None:
 
 def columns_of(rows: list[dict[str, float | None]]) -> dict[str, list[float | None]]:
     """Rows as columns, in the order in which they were seen; what a row lacks is None."""
-    ordered = sorted(rows, key=lambda row: row.get("time") or 0.0)
+    ordered = sorted(rows, key=lambda row: row.get(TIME) or 0.0)
     names = dict.fromkeys(name for row in ordered for name in row)
     return {name: [row.get(name) for row in ordered] for name in names}
 

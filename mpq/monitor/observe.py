@@ -15,10 +15,9 @@ from torch.utils import _pytree as pytree
 from mpq.errors import UsageError
 from mpq.models.running.forward import main_output
 from mpq.records.baseline import ENTROPY, INPUT, MARGIN, OUTPUT
+from mpq.records.monitor_log import PREDICTION
 from mpq.records.sketch import Sketch
 
-PREDICTION = "prediction"
-"""The column of a row with the class that the first sample's last logits choose."""
 _MOST = 4096  # values of a tensor that are examined
 _ROWS = 64  # rows of an output for which entropy and margin are computed
 
@@ -44,9 +43,9 @@ class Observer:
         self._samples, self._wanted = 1, True
 
     @contextmanager
-    def hooked(self, inputs: Any, *, row: bool = True) -> Iterator[None]:
+    def hooked(self, inputs: Any) -> Iterator[None]:
         """Within the `with`, hooks on the watched modules for a call with these inputs."""
-        handles = self.attach(inputs, row=row)
+        handles = self.attach(inputs)
         try:
             yield
         finally:

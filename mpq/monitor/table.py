@@ -14,7 +14,7 @@ from typing import Any
 from mpq.distribution import install
 from mpq.errors import FormatError, UsageError
 from mpq.files import atomic_write
-from mpq.records.monitor_log import Line
+from mpq.records.monitor_log import PREDICTION, TIME, Line
 
 
 def columns_in(lines: Iterable[Line]) -> dict[str, list[Any]]:
@@ -55,8 +55,8 @@ def write_table(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
 
 
 def _typed(name: str, column: Sequence[Any]) -> list[Any]:
-    if name == "time":
+    if name == TIME:
         return [None if value is None else datetime.datetime.fromtimestamp(value, tz=datetime.UTC) for value in column]
-    if name == "prediction":
+    if name == PREDICTION:
         return [None if value is None else int(value) for value in column]
     return list(column)

@@ -21,6 +21,7 @@ from mpq.monitor.observe import Observer, first_float
 from mpq.monitor.reservoir import Reservoir
 from mpq.monitor.sessions import Session, as_module
 from mpq.records.baseline import Baseline, read_baseline
+from mpq.records.monitor_log import TIME
 from mpq.records.plan import Plan, read_plan
 from mpq.records.sketch import Sketch
 
@@ -123,7 +124,7 @@ class Monitor:
 
     def _keep(self, inputs: Any) -> None:
         if self._place is not None:
-            self.rows.put(self._place, {"time": time.time(), **self._observer.row})
+            self.rows.put(self._place, {TIME: time.time(), **self._observer.row})
         place = None if inputs is None else self.kept.next_place()
         if place is not None:
             self.kept.put(place, pytree.tree_map(_copy, inputs))

@@ -16,7 +16,8 @@ from mpq.reading.validate import validated
 from mpq.records.sketch import SketchFacts, check_sketches
 
 VERSION = 1
-_KEY = 32
+TIME, PREDICTION = "time", "prediction"
+"""Columns of `rows`: seconds since 1970, and the class that the first sample's last logits choose."""
 _REMEDY = "start a new log with mpq.monitor.log.append"
 _ABSENT = "name a log of `mpq.monitor`"
 
@@ -57,7 +58,7 @@ def samples_path(log: Path) -> Path:
 
 def is_monitor_log(path: Path) -> bool:
     """Whether a file starts like the log of a monitor."""
-    return path.is_file() and first_bytes(path, error=FormatError, remedy=_ABSENT)[:_KEY].startswith(b'{"mpq_monitor_log"')
+    return path.is_file() and first_bytes(path, error=FormatError, remedy=_ABSENT).startswith(b'{"mpq_monitor_log"')
 
 
 def read_lines(path: Path) -> Iterator[Line]:

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from mpq.data.checksums import checksum
 from mpq.export.fingerprint import layer_facts
+from mpq.export.gguf_blocks import BLOCK
 from mpq.export.stored.base import Held
 from mpq.formats.scheme import Scheme, parse_scheme
 from mpq.records.fingerprint import Fingerprint, LayerFingerprint
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.verify.findings import Finding
-
-_BLOCK = 32  # codes of a GGUF block
 
 
 def weight_findings(fingerprint: Fingerprint, held: Held) -> Iterator[Finding]:
@@ -121,8 +120,8 @@ def swapped_halves(codes: Tensor) -> Tensor:
 
 def swapped_in_blocks(codes: Tensor) -> Iterator[Tensor]:
     """The codes with the halves of each block of 32 swapped, as a GGUF file pairs them in bytes; nothing if they do not fill blocks."""
-    if codes.numel() % _BLOCK == 0:
-        yield codes.reshape(-1, 2, _BLOCK // 2).flip(1).reshape(codes.shape)
+    if codes.numel() % BLOCK == 0:
+        yield codes.reshape(-1, 2, BLOCK // 2).flip(1).reshape(codes.shape)
 
 
 def _tensors(wanted: Mapping[str, str], held: Mapping[str, Tensor]) -> Iterator[Finding]:
