@@ -15,6 +15,7 @@ import importlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,11 +82,12 @@ class Program(ABC):
 
 def _version(module: str) -> str:
     """The version of a module's package, which may have another name; empty if it says none."""
-    names = packages_distributions().get(module) or [module]
-    try:
-        return version(names[0])
-    except PackageNotFoundError:
-        return str(getattr(sys.modules.get(module), "__version__", ""))
+    with suppress(PackageNotFoundError):
+        return version(module)
+    for name in packages_distributions().get(module, ()):  # reads all packages
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return str(getattr(sys.modules.get(module), "__version__", ""))
 
 
 def imported(name: str, install: str) -> Any:

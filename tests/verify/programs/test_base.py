@@ -25,6 +25,9 @@ def test_the_version_is_that_of_the_package_that_has_the_module(monkeypatch: pyt
         packages = (("odd_module", "odd-package"),)
 
     assert Yaml().check_installed() == version("pyyaml")
+    with monkeypatch.context() as patch:
+        patch.setitem(imported.__globals__, "packages_distributions", dict)  # not needed under its own name
+        assert Torch().check_installed() == version("torch")
     module: Any = ModuleType("odd_module")
     monkeypatch.setitem(sys.modules, "odd_module", module)
     assert Odd().check_installed() == ""
