@@ -17,7 +17,10 @@ from mpq.config import DataSettings
 def command(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="What `mpq apply` wrote; the baseline is written next to it.")],
     data: Annotated[
-        str, typer.Option("--data", metavar="FILE", help="Inputs, best of data that the model was not trained on; read like `--calib`.")
+        str,
+        typer.Option(
+            "--data", metavar="FILE", help="Inputs, ideally data that the model was not trained on; read like `mpq analyze --calib`."
+        ),
     ],
     layer: Annotated[
         list[str] | None,
@@ -28,12 +31,20 @@ def command(
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option("--table", metavar="FILE", help="Also write what each sample is like as a Parquet table; see `mpq monitor table`."),
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="Also write one row per sample (means, deviations, prediction) as a Parquet table, the reference for `mpq monitor table`.",
+        ),
     ] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Samples per call, like those of the running model. [default: 1]", rich_help_panel="Data")
+        int | None,
+        typer.Option(
+            help="Samples per call, like those of the running model; a row of --table is then one call. [default: 1]",
+            rich_help_panel="Data",
+        ),
     ] = None,
     mask: Mask = None,
     batch_axis: BatchAxis = None,
@@ -42,7 +53,8 @@ def command(
     trust: Trust = False,
     json: Json = False,
 ) -> None:
-    """Sketch the values inside a quantized model on your data, for `mpq.monitor` to compare with: less than 1 kB for each tensor.
+    """Record histograms of a quantized model's tensors on your data, under 1 kB per tensor; `mpq.monitor` compares the running model with
+    them.
 
     Example: mpq monitor baseline model.mpq.safetensors --data calibration.pt
     """

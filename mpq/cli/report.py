@@ -85,7 +85,7 @@ def command(
         _report_log(file, against, output, json=json)
         return
     if against is not None:
-        raise UsageError(f"--against only affects the log of a monitor, and {file} is none: leave it out")
+        raise UsageError(f"--against applies only to a monitor's log, and {file} is not one: leave it out")
     shown = new or file
     subject = _with_limits(_with_evaluation(subject_of(shown, sensitivity), shown, evaluation), shown, limit)
     if new is not None:

@@ -118,7 +118,7 @@ def alarms(baseline: Baseline, sketches: Mapping[str, Sketch]) -> Iterator[Alarm
 
 
 def drift_limit(baseline: Baseline, name: str, samples: int) -> float:
-    """The stability index from which on so many samples count as drifted.
+    """Stability index above which a tensor counts as drifted, given the number of samples seen.
 
     A tensor that pools many values of a sample differs little between samples, so its limit is lower than the customary 0.25.
     """

@@ -16,7 +16,7 @@ KINDS: dict[str, tuple[Literal["counter", "gauge"], str]] = {
     "mpq_calls": ("counter", "Calls of the model."),
     "mpq_sampled_calls": ("counter", "Calls that were sketched."),
     "mpq_stability_index": ("gauge", "Population stability index against the baseline, by tensor."),
-    "mpq_stability_limit": ("gauge", "The stability index from which on a tensor has drifted, for as many samples as were seen."),
+    "mpq_stability_limit": ("gauge", "Stability index above which a tensor counts as drifted, given the number of samples seen."),
     "mpq_beyond_range": ("gauge", "Share of values beyond the calibrated range, by tensor."),
     "mpq_not_finite": ("counter", "Values that are not finite, by tensor."),
     "mpq_alarms": ("gauge", "Number of alarms, by kind."),

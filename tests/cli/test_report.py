@@ -111,4 +111,5 @@ def test_the_log_of_a_monitor_is_reported_against_the_baseline_next_to_it(tmp_pa
 
 
 def test_other_files_have_no_baseline(folder: Path) -> None:
-    assert refused("report plan.yaml --against model.mpq.safetensors", 2).startswith("--against only affects the log of a monitor")
+    told = "--against applies only to a monitor's log, and plan.yaml is not one: leave it out"
+    assert refused("report plan.yaml --against model.mpq.safetensors", 2) == told
