@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,13 @@ def test_joined_data_has_the_inputs_of_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chosen", ["all", "off"])
 def test_integers_between_layers_stay_as_the_plan_has_them(tmp_path: Path, chosen: str) -> None:
     module, data = residual(), data_from_batches(list(torch.split(images(16), 4)))
-    choices = {"candidates": ("8",), "quantizer": "rtn", "method": "measure", "metric": "relative_mse", "activations": ("8d", "8")}
+    choices: dict[str, Any] = {
+        "candidates": ("8",),
+        "quantizer": "rtn",
+        "method": "measure",
+        "metric": "relative_mse",
+        "activations": ("8d", "8"),
+    }
     table = mpq.analyze(module, data, **choices)
     assert settings_of(table).activations == ("8", "8d")
     plan = mpq.search(table, "10bits", trials=0, activations=chosen).plan
