@@ -1,11 +1,12 @@
-"""Whole products side by side: each peer's own model against mpq's artifact of no more bytes, over the linear layers of all blocks.
+"""Whole products side by side: each peer's own model against mpq's artifact of no more bytes, over the linear layers of all blocks, or over
+all weights where a peer writes a whole file.
 
     python -m benchmarks.peers --models DIR [--only auto_round-w4g32] [--candidates 4,8,16 8,16,fine] [--work FOLDER]
 
 DIR holds stories9m/. Everybody gets the same 32 calibration windows; the error is the KL divergence on the 30 test windows, with its
-standard error. Bytes are those of codes, scales and zero points. Seconds are of CPU time on one thread, for the whole job: for mpq,
-analyze, search without trials, and apply with all its steps. A peer that does not run is reported with its error. Everything is kept in
-FOLDER, so a second call goes on; `page.py` makes docs/peers.md of it.
+standard error. Bytes are those of codes, scales and zero points, or of the file. Seconds are of CPU time on one thread, for the whole job:
+for mpq, analyze, search without trials, and apply with all its steps. A peer that does not run is reported with its error. Everything is
+kept in FOLDER, so a second call goes on; `page.py` makes docs/peers.md of it.
 """
 
 from __future__ import annotations
@@ -35,14 +36,18 @@ from mpq.search.run import search
 
 _TORCH = ("torch", "transformers", "safetensors", "numpy")
 _AUTO_ROUND = ("auto-round", *_TORCH)
+_LLAMA_CPP = ("llama-cpp-python", "gguf", *_TORCH)
 PEERS = (
     Peer("auto_round-w4g32", "run_auto_round.py", _AUTO_ROUND, ("4", "32", "200")),
     Peer("auto_round-w3g32", "run_auto_round.py", _AUTO_ROUND, ("3", "32", "200")),
     Peer("rtn-w4g32", "run_auto_round.py", _AUTO_ROUND, ("4", "32", "0")),
     Peer("hqq-w4g64", "run_hqq.py", ("hqq", *_TORCH), ("4", "64")),
+    Peer("llama.cpp-Q4_K_M", "run_llama_cpp.py", _LLAMA_CPP, ("Q4_K_M",), whole=True),
+    Peer("llama.cpp-IQ4_NL-pure", "run_llama_cpp.py", _LLAMA_CPP, ("IQ4_NL", "pure"), whole=True),
 )
 _IGNORED = ("model.embed_tokens", "lm_head")
 _WINDOWS = 32
+CODED = "coded"
 
 
 def main() -> None:
@@ -58,11 +63,11 @@ def main() -> None:
     print(f"{'':34} {'bytes':>10} {'bits':>6}  {'KL':>14} {'CPU s':>8}")
     peers = [row for peer in PEERS if peer.name in options.only if (row := _peer(setting, peer, folder, windows, options.work)) is not None]
     rows: list[Row] = []
-    for size in sorted({row.bytes for row in peers}, reverse=True):
-        rows += [row for row in peers if row.bytes == size]
-        for candidates in options.candidates:
+    for whole, size in sorted({(row.whole, row.bytes) for row in peers}, key=lambda each: (each[0], -each[1])):
+        rows += [row for row in peers if (row.whole, row.bytes) == (whole, size)]
+        for candidates in (*options.candidates, *([CODED] if whole else ())):
             try:
-                rows.append(own(setting, candidates, size, options.work))
+                rows.append(own(setting, candidates, size, options.work, whole=whole))
                 print(rows[-1].line, flush=True)
             except BudgetError as problem:
                 print(f"  mpq {candidates}: {problem}", flush=True)
@@ -77,24 +82,30 @@ def _peer(setting: Case, peer: Peer, folder: Path, windows: Path, work: Path) ->
         print(f"{peer.name:34} does not run here: {problem}", flush=True)
         return None
     weights = sum(tensor.numel() for tensor in found.weights.values())
-    row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *_error(setting, found.weights), found.seconds)
+    error = _error(setting, found.weights)
+    row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *error, found.seconds, peer.whole)
     print(row.line, flush=True)
     return row
 
 
-def own(setting: Case, candidates: str, size: int, work: Path) -> Row:
-    """mpq's row at no more bytes than `size`."""
+def own(setting: Case, candidates: str, size: int, work: Path, *, whole: bool = False) -> Row:
+    """mpq's row at no more bytes than `size`, those of the whole file if `whole`."""
     stem = f"{candidates.replace(',', '+')}.{size}"
+    ignore, scope = ((), "file") if whole else (_IGNORED, "layers")
     record, artifact = work / f"{stem}.json", work / f"{stem}.mpq.safetensors"
     if not record.exists():
         began = time.process_time()  # for the whole job, so that no analysis of an earlier row is read
-        found = analyze(setting.model, setting.calibration, candidates=candidates, method="fisher", ignore=_IGNORED)
-        plan = search(found, Budget(f"{size}B"), trials=0).plan
+        found = analyze(setting.model, setting.calibration, candidates=candidates, method="fisher", ignore=ignore)
+        plan = search(found, Budget(f"{size}B", scope), trials=0).plan
         apply(setting.model, plan, artifact, data=setting.calibration)
         seconds = time.process_time() - began
         header = read_header(artifact)
         values = stored_state(artifact, header, list(header.layers), setting.model).values(header.layers)
-        row = Row(f"  mpq {candidates}", plan.size.layer_bytes, plan.size.effective_bits, *_error(setting, values), seconds)
+        size, bits = plan.size.layer_bytes, plan.size.effective_bits
+        if whole:
+            size = artifact.stat().st_size
+            bits = 8 * size / sum(parameter.numel() for parameter in setting.model.module.parameters())
+        row = Row(f"  mpq {candidates}", size, bits, *_error(setting, values), seconds, whole)
         record.write_text(json.dumps(asdict(row)))
     return Row(**json.loads(record.read_text()))
 

@@ -25,12 +25,14 @@ class Peer:
             OUTPUT/weights.safetensors, the dequantized weights by name in the state dict, and OUTPUT/facts.json.
         packages: what pip installs into its environment.
         options: of the program.
+        whole: it quantizes all weights, and its bytes are those of its file; else the linear layers of all blocks.
     """
 
     name: str
     worker: str
     packages: tuple[str, ...]
     options: tuple[str, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Result:
     Args:
         weights: dequantized, by name in the state dict.
         bits: of a code, by layer name.
-        bytes: of codes, scales and zero points of all these layers.
+        bytes: of codes, scales and zero points of all these layers, or of the whole file.
         seconds: of CPU time for the whole job.
         peak_bytes: largest resident memory of its process.
         version: of its package.

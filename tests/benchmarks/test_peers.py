@@ -64,4 +64,16 @@ def test_the_page_says_who_is_ahead_and_what_is_noise() -> None:
     assert "| three | 5.000 | 0.1000 | 0.2000 | 0.50 | -5.0 |\n| two | 5.000 | 0.2000 | 0.1000 | 2.00 | +5.0 |\n" in text
     assert "geometric mean of the 2 ratios is 1.00; mpq's plan is worse by more than two standard errors in 1 of them." in text
     assert "Measured on 2026-01-31." in text
-    assert "Allocation" not in page(rows, [], date(2026, 1, 31))
+    blocks = page(rows, [], date(2026, 1, 31))
+    assert "Allocation" not in blocks
+    assert "whole file\n" not in blocks
+
+
+def test_whole_files_have_a_table_of_their_own() -> None:
+    blocks = [Row("one (1.0)", 1000, 4.5, 0.06, 0.002, 100.0), Row("  mpq 4,8,16", 990, 4.45, 0.03, 0.001, 150.0)]
+    files = [Row("two (2.0)", 3000, 6.0, 0.02, 0.001, 2.0, whole=True), Row("  mpq coded", 2990, 5.98, 0.005, 0.001, 90.0, whole=True)]
+    first, second = page([*blocks, *files], [], date(2026, 1, 31)).split("## Whole product: the whole file")
+    assert "mpq 4,8,16" in first
+    assert "mpq coded" not in first
+    assert "| two (2.0) | 3,000 | 6.000 | 0.0200 ±0.0010 | 2 |\n| mpq coded | 2,990 | 5.980 | 0.0050 ±0.0010 | 90 |\n" in second
+    assert "- mpq coded, 5.980 bits: 0.25 of the error of two (2.0), in 45.0 times its CPU time.\n" in second
