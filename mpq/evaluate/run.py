@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -109,7 +108,7 @@ class _Column:
             self.errors[metric.name].append(errors.cpu())
         if self.logits:
             for answers, output in zip(self.answers, (expected, found), strict=True):
-                answers.add(output, batch)
+                answers.add(output, batch, reference=expected)
 
     def joined(self, name: str) -> Tensor:
         """The errors of all samples; NaN where the reference's output has no direction, for the cosine."""
@@ -169,20 +168,24 @@ def _figure(name: str, values: Tensor, *, prefix: str = "") -> Figure:
 
 
 def _notes(columns: Sequence[_Column]) -> tuple[str, ...]:
-    """What the cosine leaves out."""
+    """What the cosine and the loss leave out."""
     counts = [(column.part.output, *column.undirected) for column in columns if not column.single]
-    return tuple(f"{undirected(*count)}; they are left out" for count in counts if count[1])
+    notes = [f"{undirected(*count)}; they are left out" for count in counts if count[1]]
+    counted = next((column.answers[0] for column in columns if column.answers[0].answers), None)
+    if counted is not None and counted.suppressed:
+        which = f"{counted.suppressed} of {counted.answers} right answers"
+        notes.append(f"{which} are classes that the reference suppresses: they count as wrong, and the loss leaves them out")
+    return tuple(notes)
 
 
 def _compared(before: Answers, after: Answers) -> list[Figure]:
     if not after.answers:
         return []
-    losses = before.loss / before.answers, after.loss / after.answers
-    figures = [
-        Figure("accuracy", after.right / after.answers, before.right / before.answers),
-        Figure("loss", losses[1], losses[0]),
-    ]
-    return [*figures, Figure("perplexity", math.exp(losses[1]), math.exp(losses[0]))] if after.language else figures
+    figures = [Figure("accuracy", after.right / after.answers, before.right / before.answers)]
+    if after.suppressed == after.answers:
+        return figures
+    figures.append(Figure("loss", after.mean_loss, before.mean_loss))
+    return [*figures, Figure("perplexity", after.perplexity, before.perplexity)] if after.language else figures
 
 
 def _module(model: nn.Module | LoadedModel) -> nn.Module:

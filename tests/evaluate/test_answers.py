@@ -111,3 +111,25 @@ def test_half_precision_is_summed_in_double() -> None:
     output = torch.zeros(4, 3, dtype=torch.bfloat16)
     found = counted(output, Batch((X,), {}, torch.zeros(4, dtype=torch.int64)))
     assert found.loss == pytest.approx(4 * math.log(3), rel=1e-7)
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min, -1e9, -1e4])
+def test_the_loss_leaves_out_answers_that_the_reference_suppresses_and_accuracy_counts_them_as_wrong(mask: float) -> None:
+    logits, labels = seeded(4, 5), torch.tensor([1, 2, 0, 4])
+    reference = logits.index_fill(-1, torch.tensor([2]), mask)
+    answers = Answers(probabilities=False)
+    answers.add(reference, Batch((X,), {}, labels), reference=reference)
+    _, right, loss = naive(logits[:, [0, 1, 3, 4]][[0, 2, 3]].tolist(), [1, 0, 3])
+    assert (answers.answers, answers.suppressed, answers.right) == (4, 1, right)
+    assert answers.mean_loss == pytest.approx(loss / 3, rel=1e-5)
+
+
+def test_a_class_that_only_the_quantized_model_suppresses_costs_what_it_gives() -> None:
+    logits = torch.zeros(2, 3, 5)
+    output = logits.index_fill(-1, torch.tensor([1]), -1e9)
+    tokens = torch.ones(2, 3, dtype=torch.int64)
+    answers = Answers(probabilities=False)
+    answers.add(output, Batch((tokens,)), reference=logits)
+    assert (answers.answers, answers.suppressed) == (4, 0)
+    assert answers.mean_loss == pytest.approx(1e9)
+    assert answers.perplexity == math.inf

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mpq.data.batch import Batch
 from mpq.data.masks import IGNORED_LABEL, labels_are_next_tokens
+from mpq.models.running.logits import allowed_classes
 from mpq.models.running.output_kind import labels_fit
 
 
@@ -32,3 +33,11 @@ def targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor
     if batch.mask is not None and batch.mask.shape == tokens.shape:
         kept = kept & batch.mask[:, :-1] & (kept if shifted else batch.mask[:, 1:])
     return output[:, :-1], tokens[:, 1:], kept
+
+
+def possible(logits: Tensor, answers: Tensor) -> Tensor:
+    """Which answers [...] are classes that the logits [..., classes] do not suppress: the loss of a suppressed one says nothing."""
+    allowed = allowed_classes(logits)
+    if allowed is None:
+        return torch.ones(answers.shape, dtype=torch.bool, device=logits.device)
+    return allowed.gather(-1, answers.clamp(min=0).to(logits.device).unsqueeze(-1)).squeeze(-1)

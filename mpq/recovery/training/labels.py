@@ -16,7 +16,7 @@ from mpq.errors import DataError, UsageError
 from mpq.models.running.comparison import Comparison
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import KLDivergence, Metric, Outputs, Prepared
-from mpq.models.running.targets import targets
+from mpq.models.running.targets import possible, targets
 
 SHARE = 0.5  # of the loss
 
@@ -41,13 +41,15 @@ class LabelMix(Metric):
         raise DataError("labels belong to a batch")
 
     def prepare_batch(self, reference: Outputs, batch: Batch) -> Prepared:
-        """What the metric keeps, the answers, and which of them count.
+        """What the metric keeps, the answers, and which of them count: no padding, and no class that the unquantized model suppresses.
 
         Raises:
             DataError: if the batch has no answers.
         """
         output = self._picked(reference)[self._place]
-        _, wanted, kept = targets(output, batch)
+        logits, wanted, kept = targets(output, batch)
+        if wanted is not None and not self._probabilities:
+            kept = kept.to(logits.device) & possible(logits, wanted)
         if wanted is None or not bool(kept.any()):
             raise DataError(
                 f"no labels that fit an output of {list(output.shape)}: give pairs of inputs and labels (one class for each row), or train "

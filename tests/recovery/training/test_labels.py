@@ -51,6 +51,12 @@ def test_text_is_its_own_answer_and_a_sample_counts_once_however_long() -> None:
     assert float(found) == pytest.approx(0.5 * float(answers))
 
 
+def test_an_answer_that_the_unquantized_model_suppresses_counts_nothing() -> None:
+    logits, batch = LOGITS.index_fill(-1, torch.tensor([1]), -1e9), Batch((X,), {}, torch.tensor([1, 0]))
+    mixed = LabelMix(KLDivergence())
+    assert mixed.errors(mixed.prepare_batch([logits], batch), [logits]).tolist() == [0, 0]  # the second answer is certain
+
+
 def test_a_reference_hands_the_labels_on() -> None:
     module, batch = classifier(), Batch((torch.ones(2, 3),), {}, torch.tensor([1, 0]))
     reference = Reference(module, data_from_batches([batch]), LabelMix(KLDivergence()))
