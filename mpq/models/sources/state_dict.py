@@ -84,6 +84,11 @@ def named(text: str, *, option: str) -> Any:
         UsageError: if `text` does not have that form.
     """
     name, _, attribute = text.partition(":")
+    if name.endswith(".py"):
+        inside = name.removesuffix(".py").replace("/", ".")
+        raise UsageError(
+            f"'{text}' names a file: write its module, as Python imports it here, such as {option} {inside}:{attribute or 'build'}"
+        )
     if not name or not attribute:
         raise UsageError(f"'{text}' does not name a callable: write {option} package.module:callable")
     target: Any = importlib.import_module(name)

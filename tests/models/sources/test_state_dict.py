@@ -41,6 +41,11 @@ def test_a_state_dict_needs_a_factory_and_is_loaded_in_eval_mode(zipped: bool) -
     ("factory", "message"),
     [
         ("made_here", "'made_here' does not name a callable: write --builder package.module:callable"),
+        (
+            "nets/made.py:Net",
+            "'nets/made.py:Net' names a file: write its module, as Python imports it here, such as --builder nets.made:Net",
+        ),
+        ("made.py", "'made.py' names a file: write its module, as Python imports it here, such as --builder made:build"),
         (":Net", "':Net' does not name a callable: write --builder package.module:callable"),
         ("nowhere:Net", "--builder nowhere:Net failed with ModuleNotFoundError: No module named 'nowhere'"),
         ("made_here:Nets", "--builder made_here:Nets failed with AttributeError: module 'made_here' has no attribute 'Nets'"),
