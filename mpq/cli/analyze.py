@@ -62,6 +62,7 @@ def command(
         typer.Option(
             "--calib",
             "--calibration",
+            "--data",
             metavar="FILE",
             help="Inputs: .pt, .npz, .npy, .safetensors, text, JSONL (file.jsonl?split=train filters lines), JSON, CSV, Parquet or a "
             "`datasets` folder, a folder of images (photos?resize=256&crop=224), or package.module:callable. "

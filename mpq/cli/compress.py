@@ -45,6 +45,7 @@ def command(
         typer.Option(
             "--calib",
             "--calibration",
+            "--data",
             metavar="FILE",
             help="Inputs, as for mpq analyze. [default: calibration.* next to the model, else an exported program's example inputs]",
             rich_help_panel="Data",
