@@ -84,11 +84,13 @@ def compared(
 
 
 def steps_apart(expected: Mapping[str, Tensor], found: Sequence[Tensor]) -> float:
-    """The largest difference of outputs, in steps of 8 bits of the range of the expected one."""
+    """The largest difference of outputs, in steps of 8 bits of the range of the expected one, without suppressed classes."""
     most = 0.0
     for wanted, got in zip(expected.values(), found, strict=True):
-        span = float(wanted.max() - wanted.min())
-        most = max(most, float((wanted.double() - got.double()).abs().max()) / (span / LEVELS)) if span else most
+        counts = _counted(wanted)
+        own, other = wanted[counts].double(), got[counts].double()
+        span = float(own.max() - own.min()) if len(own) else 0.0
+        most = max(most, float((own - other).abs().max()) / (span / LEVELS)) if span else most
     return most
 
 
@@ -163,8 +165,12 @@ def _difference(expected: dict[str, Tensor], found: Sequence[Tensor], program: s
 
 def apart(wanted: Tensor, got: Tensor) -> float:
     """The largest difference of two outputs as a share of the largest value; infinite if a value is finite in only one of them."""
-    counts = wanted.isfinite() & (wanted > _SUPPRESSED)
-    if not torch.equal(counts, got.isfinite() & (got > _SUPPRESSED)) or not bool(counts.any()):
+    counts = _counted(wanted)
+    if not torch.equal(counts, _counted(got)) or not bool(counts.any()):
         return 0.0 if torch.equal(wanted.isfinite(), got.isfinite()) and torch.equal(wanted, got) else float("inf")
     scale = float(wanted[counts].abs().max())
     return float((wanted - got)[counts].abs().max()) / (scale or 1.0)
+
+
+def _counted(values: Tensor) -> Tensor:
+    return values.isfinite() & (values > _SUPPRESSED)

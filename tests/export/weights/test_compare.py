@@ -137,3 +137,10 @@ def test_a_difference_is_a_share_of_the_largest_value_that_counts(wanted: list[f
 def test_steps_are_those_of_the_range_of_the_expected_output() -> None:
     expected = {"a": torch.tensor([0.0, 2.55]), "b": torch.tensor([1.0, 1.0])}
     assert compare.steps_apart(expected, [torch.tensor([0.02, 2.55]), torch.tensor([1.0, 1.0])]) == pytest.approx(2.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo(torch.float32).min, -1e9])
+def test_suppressed_classes_neither_widen_the_range_nor_count_as_apart(mask: float) -> None:
+    wanted, found = torch.tensor([[0.0, 2.55, mask]]), torch.tensor([[0.02, 2.55, mask]])
+    assert compare.steps_apart({"logits": wanted}, [found]) == pytest.approx(2.0, rel=1e-5)
+    assert compare.steps_apart({"logits": torch.full((1, 2), mask)}, [torch.full((1, 2), mask)]) == 0
