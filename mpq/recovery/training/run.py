@@ -37,7 +37,7 @@ CODE_RATES = (0.3, 1.0, 3.0, 10.0)
 ASIDE, MOST_ASIDE = 0.1, 128  # of the training samples
 _EVALUATIONS = 20
 _PATIENCE = 6  # evaluations without a smaller error
-_UNSETTLED = 0.5  # of the steps: at a large rate, codes go back and forth and hide what has been learned
+_UNSETTLED = 0.5  # of the steps: at a large rate, codes go back and forth and hide what has been learned, so a run never ends at one
 _HOPELESS = 2.0  # times the first error: evaluations above it count from the beginning
 _TRIED = (24, 48)  # steps, at most, of a run that tries a rate; of codes, which take longer to show what they gain, the second
 _TRIED_SHARE = (20, 6)  # the same, as parts of all steps
@@ -112,6 +112,7 @@ class _Run:
         self._aside = Reference(job.module, aside, self._loss(job.metric))
         self._place, self._now, self.best = _Place(), self._fresh(), self._fresh()
         self._good = self._now.tensors()
+        self._tried = 0  # steps of the last short runs
         self._since = time.monotonic()
 
     @property
@@ -140,6 +141,8 @@ class _Run:
         found, steps = self._find_rates(first) if settings.rate is None else ("", self._one_step())
         if settings.minutes is not None:
             place.steps = max(1, int((60 * settings.minutes - self.seconds) * steps / (time.monotonic() - began)))
+        if settings.rate is None:
+            found += self._slow_codes()
         event = "; ".join(filter(None, (self._job.note, self._note(first), found)))
         place.lines[0] |= {"of": place.steps, "rate": place.rate, "code_rate": place.code_rate, "event": event}
         place.lengths, place.losses = [], []
@@ -161,7 +164,7 @@ class _Run:
     def go(self) -> None:
         """Make the steps that are left."""
         place = self._place
-        every = max(1, place.steps // _EVALUATIONS)
+        every = max(1, place.lines[0]["of"] // _EVALUATIONS)
         while place.step < place.steps and place.stale < _PATIENCE:
             share = share_at(place.step, place.steps)
             if not self._step(self._now, place.step, (place.rate * share, place.code_rate * share)):
@@ -200,10 +203,18 @@ class _Run:
         elif place.step > _UNSETTLED * place.steps or error > _HOPELESS * place.lines[0]["aside"]:
             place.stale += 1
         if place.stale >= _PATIENCE:
-            event = f"stopped: no gain in {_PATIENCE} evaluations"
+            event = f"no gain in {_PATIENCE} evaluations: {self._end_sooner(error)}"
         place.lines.append(asdict(Line(place.step, place.steps, loss, error, place.rate, place.code_rate, event)))
         self._good = self._now.tensors()
         self._save()
+
+    def _end_sooner(self, error: float) -> str:
+        """Stop where the error is hopeless, else let the rate fall to zero in half of the steps that are left; returns what was done."""
+        place = self._place
+        if error > _HOPELESS * place.lines[0]["aside"]:
+            return "stopped"
+        place.steps, place.stale = place.step + (place.steps - place.step) // 2, 0
+        return f"ends at step {place.steps}"
 
     def _roll_back(self, why: str) -> None:
         """Back to the last evaluation, at half the rate."""
@@ -224,7 +235,7 @@ class _Run:
         place, told, made, tried = self._place, list[str](), 0, dict[float, float]()
         for codes in (False, True) if self._now.codes else (False,):
             tried, rates = {}, (0.0, *CODE_RATES) if codes else RATES
-            steps = max(1, min(_TRIED[codes], place.steps // _TRIED_SHARE[codes]))
+            self._tried = steps = max(1, min(_TRIED[codes], place.steps // _TRIED_SHARE[codes]))
             for number, rate in enumerate(rates):
                 tried[rate] = self._try((place.rate, rate) if codes else (rate, 0.0), steps)
                 made += steps
@@ -236,6 +247,14 @@ class _Run:
             place.rate, place.code_rate = (place.rate, best) if codes else (best, 0.0)
             told.append(f"{'rates of codes' if codes else 'rates'} tried: " + ", ".join(f"{r:g} gives {e:.4g}" for r, e in tried.items()))
         return "; ".join(told), made
+
+    def _slow_codes(self) -> str:
+        """Lower the rate of codes for a run that is longer than those that tried it; returns a note."""
+        place = self._place
+        if not place.code_rate or place.steps <= self._tried:
+            return ""
+        place.code_rate *= math.sqrt(self._tried / place.steps)
+        return f"; that of codes lowered to {place.code_rate:.3g} for {place.steps} steps in place of {self._tried}"
 
     def _try(self, rates: tuple[float, float], steps: int) -> float:
         """The error on the samples kept aside after a short run."""

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ def test_rates_are_tried_in_short_runs_and_told() -> None:
     assert first.event.startswith("rates tried: 0.3 gives ")
     assert "; rates of codes tried: 0 gives " in first.event
     assert first.rate in run.RATES
-    assert first.code_rate in (0.0, *run.CODE_RATES)
+    assert first.of == 54
+    tried = first.code_rate * math.sqrt(54 / 9)  # the short runs had 9 steps, a sixth
+    assert min(abs(tried - rate) for rate in run.CODE_RATES) < 1e-9
+    assert first.event.endswith(f"; that of codes lowered to {first.code_rate:.3g} for 54 steps in place of 9")
 
 
 def test_minutes_settle_the_number_of_steps_once() -> None:
@@ -116,10 +120,10 @@ def test_batches_are_small_where_there_are_few_samples() -> None:
     assert train(job(epochs=1)).lines[0].of == 18
 
 
-def test_errors_that_do_not_fall_stop_the_run_in_its_second_half_and_at_once_if_they_are_far_above_the_first(
+def test_errors_that_do_not_fall_shorten_the_second_half_of_a_run_and_stop_it_at_once_if_they_are_far_above_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stopped(factor: float) -> tuple[int, str]:
+    def run_of(factor: float) -> list[tuple[int, str]]:
         calls = [0.0]
 
         def rising(_: Any, __: Any) -> float:
@@ -127,8 +131,8 @@ def test_errors_that_do_not_fall_stop_the_run_in_its_second_half_and_at_once_if_
             return 1.0 if calls[0] == 1 else factor + calls[0] / 1000
 
         monkeypatch.setattr(run._Run, "_error", rising)
-        last = train(job(samples=160, epochs=6)).lines[-1]
-        return last.step, last.event
+        lines = train(job(samples=160, epochs=6)).lines
+        return [(line.step, line.event) for line in lines if line.event or line is lines[-1]]
 
-    assert stopped(1.1) == (80, "stopped: no gain in 6 evaluations")  # of 108 steps, with an evaluation at each fifth
-    assert stopped(3.0) == (30, "stopped: no gain in 6 evaluations")
+    assert run_of(1.1) == [(80, "no gain in 6 evaluations: ends at step 94"), (94, "")]  # of 108 steps, with an evaluation at each fifth
+    assert run_of(3.0) == [(30, "no gain in 6 evaluations: stopped")]
