@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from mpq.errors import FormatError
 from mpq.reading.documents import Document, json_document
-from mpq.reading.fields import Count, Name, Number, Positive, RestDtype, SchemeText, Share, Size, Text
+from mpq.reading.fields import Count, Name, Number, Positive, RestDtype, SchemeText, Size, Text
 from mpq.reading.validate import validated
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
 from mpq.records.measured_activations import ActivationLine
@@ -18,6 +18,7 @@ from mpq.records.measured_activations import ActivationLine
 VERSION = 1
 _REMEDY = "the file is damaged: run `mpq analyze` again"
 _MOST = 1e150  # its square is a float, too
+Part = Annotated[float, Meta(ge=0, le=1)]
 Figure = Annotated[float, Meta(ge=-_MOST, le=_MOST)]
 
 
@@ -80,7 +81,7 @@ class TableFacts(Struct):
 
     rows: Count
     reached: Size
-    share: Share
+    share: Part
     adds: dict[SchemeText, Positive] = {}
 
 

@@ -15,6 +15,9 @@ def read(value: Any) -> dict[str, Any]:
     return dict(record_line(json.dumps(value).encode(), NAME))
 
 
+ALL_ELSEWHERE = {"finish": {"unseen_rows": {"positions": {"rows": 512, "reached": 13, "share": 1.0, "adds": {"int8": 0.0}}}}}
+
+
 def refused(line: bytes) -> str:
     with pytest.raises(FormatError) as caught:
         record_line(line, NAME)
@@ -28,7 +31,14 @@ def test_figures_come_as_they_stand_without_what_is_not_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [{"finish": {"cost": {"seconds": 1.5}, "parts": [4]}}, {"finish": {}}, {"blend": 0.25, "draws": 4}, {"blend": 1, "draws": 1}]
+    "line",
+    [
+        {"finish": {"cost": {"seconds": 1.5}, "parts": [4]}},
+        {"finish": {}},
+        ALL_ELSEWHERE,
+        {"blend": 0.25, "draws": 4},
+        {"blend": 1, "draws": 1},
+    ],
 )
 def test_the_last_lines_come_as_they_stand(line: dict[str, Any]) -> None:
     assert read(line) == line

@@ -39,6 +39,18 @@ class _Traced(nn.Module):
         return _outputs(self.traced(*args, **kwargs))
 
 
+class _TracedNames(_Traced):
+    """Takes by position what the original takes by name: torch.export refuses dynamic dimensions of inputs that a `**kwargs` collects."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__(module)
+        self._names = names
+
+    def forward(self, *args: Any) -> tuple[Tensor, ...]:
+        first = len(args) - len(self._names)
+        return super().forward(*args[:first], **dict(zip(self._names, args[first:], strict=True)))
+
+
 class _TracedTokens(_Traced):
     """A model that takes only token ids; its parameter's name becomes that of the graph's input."""
 
@@ -69,19 +81,20 @@ def _convert(source: Source, options: Options) -> Any:
     module = quantized_module(source, options)
     if options.data is None and source.kind == "hf" and "input_ids" in inspect.signature(module.forward).parameters:
         shapes: Any = ({0: Dim("batch"), 1: Dim("sequence")},)
-        return _traced(_TracedTokens(module), (torch.arange(12).reshape(2, 6),), {}, shapes, input_names=["input_ids"])
+        return _traced(_TracedTokens(module), (torch.arange(12).reshape(2, 6),), shapes, input_names=["input_ids"])
     batch = sample(module, source, options)
     rows = iter(batch.sampled)
     shapes = pytree.tree_map(lambda leaf: _dynamic(leaf, next(rows)), (batch.args, batch.kwargs))
-    named = {name: shape for name, shape in (("args", shapes[0]), ("kwargs", shapes[1])) if shape}
-    return _traced(_Traced(module), batch.args, batch.kwargs, named, input_names=None)
+    values = (*batch.args, *batch.kwargs.values())
+    plain = not batch.args and all(isinstance(value, Tensor) for value in values)
+    wrapped = _TracedNames(module, tuple(batch.kwargs))
+    return _traced(wrapped, values, {"args": (*shapes[0], *shapes[1].values())}, input_names=list(batch.kwargs) if plain else None)
 
 
-def _traced(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, *, input_names: list[str] | None) -> Any:
+def _traced(module: nn.Module, args: tuple[Any, ...], shapes: Any, *, input_names: list[str] | None) -> Any:
     return torch.onnx.export(
         module.eval(),
         args,
-        kwargs=kwargs,
         dynamic_shapes=shapes,
         input_names=input_names,
         opset_version=OPSET,

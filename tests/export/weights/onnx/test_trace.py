@@ -66,6 +66,35 @@ def test_other_models_are_traced_with_samples_of_any_number(tmp_path: Path) -> N
     assert {"0.weight", "0.bias"} <= names
 
 
+class Masked(nn.Module):
+    """Is called by names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = self.linear(x) * mask
+        return result
+
+
+def masked() -> nn.Module:
+    torch.manual_seed(0)
+    return Masked().eval()
+
+
+def test_inputs_by_name_keep_their_names_and_any_number_of_samples(tmp_path: Path) -> None:
+    builder = "tests.export.weights.onnx.test_trace:masked"
+    torch.save(masked().state_dict(), tmp_path / "w.pt")
+    torch.save({"x": inputs(4, 8), "mask": torch.ones(4, 1)}, tmp_path / "data.pt")
+    batch = Batch((), {"x": inputs(2, 8), "mask": torch.ones(2, 1)})
+    _, artifact = make(tmp_path / "w.pt", batch, by_name({}, "int8"), tmp_path, factory=builder)
+    options = Options(data=str(tmp_path / "data.pt"), model=tmp_path / "w.pt", factory=builder)
+    traced = trace(open_source(artifact), options).model
+    found = [(each.name, [dim if isinstance(dim, int) else "dynamic" for dim in each.shape]) for each in traced.graph.inputs]
+    assert found == [("x", ["dynamic", 8]), ("mask", ["dynamic", 1])]
+
+
 def test_samples_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"has no example inputs to trace it with: add --data FILE"):
         trace(state_dict(tmp_path), Options(model=tmp_path / "w.pt", factory=BUILDER))
