@@ -28,6 +28,7 @@ class AnalysisChoices(TypedDict, total=False):
     held_out: float
     seed: int
     activations: Sequence[str | int] | str | int
+    equalize: bool
 
 
 class SearchChoices(TypedDict, total=False):

@@ -76,6 +76,7 @@ class AnalysisSettings:
         seed: seed of the split.
         activations: "8" also measures tensors between layers as 8-bit integers with fixed ranges, "8d" as ones with a scale per token, for
             matrix products; empty measures none.
+        equalize: with activations, scale channels before anything is measured, if held-out samples agree (`analyze/equalize.py`).
     """
 
     candidates: tuple[str, ...] = ("4", "8", "16")
@@ -88,6 +89,7 @@ class AnalysisSettings:
     held_out: float = 0.25
     seed: int = 0
     activations: tuple[str, ...] = ()
+    equalize: bool = True
 
     def __post_init__(self) -> None:
         wrong = next((each for each in self.activations if each not in ACTIVATIONS), None)

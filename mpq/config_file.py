@@ -36,6 +36,7 @@ class AnalyzeSection(Struct, forbid_unknown_fields=True):
     activations: Annotated[
         _Some | None, Meta(description="also measure tensors between layers as integers: 8 with fixed ranges, 8d with a scale per token")
     ] = None
+    equalize: Annotated[bool | None, Meta(description="with activations: scale channels first, if held-out samples agree")] = None
     held_out: Annotated[Share | None, Meta(description="share of the samples held out for the search's decision")] = None
     seed: Annotated[Integer | None, Meta(description="seed of the split")] = None
     seq_len: _SeqLen | None = None

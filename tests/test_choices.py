@@ -25,6 +25,7 @@ def analysis(own: AnalysisSettings) -> AnalysisChoices:
         "held_out": own.held_out,
         "seed": own.seed,
         "activations": own.activations,
+        "equalize": own.equalize,
     }
 
 

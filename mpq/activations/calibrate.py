@@ -40,7 +40,7 @@ def calibrate(
         layers: the searched layers.
         fixed_batch: whether the model takes only batches of this size.
     """
-    found = candidates(_traced(module, batches[0], layers, whole=fixed_batch or batches[0].whole))
+    found = candidates(traced(module, batches, layers, whole=fixed_batch))
     histograms = {tensor: Histogram() for candidate in found for tensor in candidate.tensors}
     by_reader = {reader: histogram for tensor, histogram in histograms.items() for reader in tensor}
     unread = _observe(module, batches, by_reader)
@@ -57,9 +57,10 @@ def calibrate(
     return kept, notes
 
 
-def _traced(module: nn.Module, batch: Batch, layers: Sequence[Layer], *, whole: bool) -> Trace:
-    """The trace of one sample; of the whole batch where the model takes no single one."""
-    if not whole:
+def traced(module: nn.Module, batches: Sequence[Batch], layers: Sequence[Layer], *, whole: bool) -> Trace:
+    """The trace of one sample; of a whole batch if so wanted, or where the model takes no single one."""
+    batch = batches[0]
+    if not whole and not batch.whole:
         try:
             return trace(module, batch.select([0]), layers)
         except DataError:

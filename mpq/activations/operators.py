@@ -14,7 +14,7 @@ from torch import Tensor
 
 _PRODUCTS = {"mm": ("self", "mat2"), "addmm": ("mat1", "mat2"), "linear": ("input", "weight")}
 _CONVOLUTIONS = {"convolution", "_convolution", "conv1d", "conv2d", "conv3d", "mkldnn_convolution"}
-_AVERAGES = {"mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d"}
+AVERAGES = {"mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d"}
 
 
 class Operator(NamedTuple):
@@ -49,7 +49,7 @@ def operator_of(operation: str, arguments: Mapping[str, Any]) -> Operator | None
         return _made("add", pair) if all(isinstance(each, Tensor) and each.dim() for _, each in pair) else None
     if operation == "cat":
         return _made("cat", tuple(("tensors", each) for each in arguments["tensors"]))
-    if operation in _AVERAGES:
+    if operation in AVERAGES:
         name = "self" if "self" in arguments else "input"
         return _made("average", ((name, arguments[name]),))
     return None

@@ -56,10 +56,16 @@ def ranges_of(histogram: Histogram) -> dict[str, Range]:
     low = max(histogram.low, histogram.quantile(tail / 2 if both else tail)) if histogram.low < 0 else 0.0
     high = min(histogram.high, histogram.quantile(1 - (tail / 2 if both else tail))) if histogram.high > 0 else 0.0
     found = {"minmax": whole, "percentile": range_between(low, high)}
-    tried = list(_shrunk(histogram))
-    found["mse"] = min(tried, key=lambda each: squared_error(histogram, each))
-    found["entropy"] = min(tried, key=lambda each: _divergence(histogram, each))
+    found["mse"] = least_squares(histogram)
+    found["entropy"] = min(_shrunk(histogram), key=lambda each: _divergence(histogram, each))
     return found
+
+
+def least_squares(histogram: Histogram) -> Range:
+    """The range of least squared error."""
+    present = histogram.counts > 0
+    values, counts = histogram.centers[present], histogram.counts[present].double()
+    return min(_shrunk(histogram), key=lambda each: float((counts * (_codes(values, each) * each.scale - values).square()).sum()))
 
 
 def squared_error(histogram: Histogram, chosen: Range) -> float:

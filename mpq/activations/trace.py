@@ -7,6 +7,7 @@ that it had, so that they share one range.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mpq.activations.operators import Numbers, Operator, operation_named, operator_of
+from mpq.activations.operators import AVERAGES, Numbers, Operator, operation_named, operator_of
 from mpq.data.batch import Batch
 from mpq.models.layers.dispatch_watch import named
+from mpq.models.layers.state_tensors import state_of
 from mpq.models.memory.storage_tracker import Memory, pointer
 from mpq.models.running.forward import call
 from mpq.models.running.swap import tensor_of
@@ -27,6 +29,7 @@ _PASSES = re.compile(
     r"^(clone|_to_copy|contiguous|constant_pad_nd|max_pool\dd(_with_indices)?|mkldnn_max_pool\dd|pixel_(un)?shuffle"
     r"|native_channel_shuffle|upsample_nearest\dd|_unsafe_view|_reshape_alias|detach|alias|slice_scatter|repeat|flip|roll)$"
 )
+_HOMOGENEOUS = re.compile(r"^(relu|leaky_relu|_prelu_kernel|neg|mul|upsample_\w+)$")
 _FUSED = re.compile(r"^(relu|hardtanh|clamp_min|.*batch_norm.*)$")
 
 
@@ -42,6 +45,8 @@ class Source:
         others: operations that read it and are not integer operators.
         is_output: whether the model returns it.
         name: of the integer operator that computed it, such as "add.0".
+        tensors: the model's own tensors that it was computed from, by argument; "" for one that is not a whole tensor of the state dict.
+        homogeneous: whether it grows by a factor as its inputs do, channel by channel, for any positive factor.
     """
 
     operation: str
@@ -51,6 +56,8 @@ class Source:
     others: list[tuple[str, int]] = field(default_factory=list)
     is_output: bool = False
     name: str = ""
+    tensors: dict[str, str] = field(default_factory=dict)
+    homogeneous: bool = False
 
 
 @dataclass
@@ -62,12 +69,21 @@ class Trace:
         layers: the layer whose weight a reader multiplies with, by reader; only for "conv" and "linear".
         work: multiplications of a reader, for the whole batch.
         counts: integer operators by kind.
+        uses: how many operators read a tensor of the state dict, by name; a part of it counts twice.
     """
 
     sources: list[Source] = field(default_factory=list)
     layers: dict[str, str] = field(default_factory=dict)
     work: dict[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
+
+    def reaching(self) -> list[str]:
+        """The integer operators whose results reach an output of the model, in order; exporters drop all others."""
+        wanted = {number for number, source in enumerate(self.sources) if source.is_output}
+        for number in reversed(range(len(self.sources))):  # what is read was made before
+            wanted |= set(self.sources[number].inputs) if number in wanted else set()
+        return [source.name for number, source in enumerate(self.sources) if number in wanted and source.name]
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -78,6 +94,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace, self._numbers = Trace(), Numbers()
         self._memory = Memory([*module.parameters(), *module.buffers()])
         self._weights = {pointer(tensor_of(module, layer.parameters[0])): layer.name for layer in layers}
+        self._places = {name: (tensor.data_ptr(), tensor.numel(), tensor.nbytes) for name, tensor in reversed(state_of(module).items())}
+        self._names = {place[:2]: name for name, place in self._places.items() if place[1]}
         self._known: dict[int, int] = {}
         self._kept: list[Tensor] = []  # a freed storage's identity would be given to another tensor
 
@@ -105,6 +123,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         on_data = any(tensor.dim() and not self._memory.is_state(tensor) for tensor in read)
         sources = tuple(dict.fromkeys(self._source(each) for each in read if on_data and self._is_data(each)))
         self._memory.write(made, on_data=on_data)
+        own = {argument: self._name(value) for argument, value in arguments.items() if self._is_own(value)}
         self._kept += made
         if not on_data or not sources:
             return
@@ -112,9 +131,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._known |= {_key(each): sources[-1 if operation == "copy" else 0] for each in made}
             return
         number = len(self.trace.sources)
-        name = readers[0].rpartition(".")[0] if len(readers) > 1 else (readers or [""])[0]
+        name = ".".join(readers[0].split(".")[:2]) if readers else ""
         kind = "" if operator is None else operator.kind
-        self.trace.sources.append(Source(operation, kind or ("fused" if _FUSED.match(operation) else ""), sources, name=name))
+        self.trace.sources.append(Source(operation, kind or ("fused" if _FUSED.match(operation) else ""), sources, name=name, tensors=own))
+        self.trace.sources[number].homogeneous = is_homogeneous(operation, arguments)
         if operator is not None and self._is_integer(operator, readers, made):
             for reader, (_, tensor) in zip(readers, operator.inputs, strict=True):
                 self.trace.sources[self._source(tensor)].readers.append(reader)
@@ -141,6 +161,19 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _is_data(self, tensor: Tensor) -> bool:
         return tensor.is_floating_point() and tensor.dim() > 0 and not self._memory.is_state(tensor)
 
+    def _is_own(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.dim() > 0 and self._memory.is_state(value)
+
+    def _name(self, tensor: Tensor) -> str:
+        """The name of one of the model's own tensors, counting its use; "" for a part of one, and for what is computed from some."""
+        name = self._names.get((tensor.data_ptr(), tensor.numel()))
+        if name is not None:
+            self.trace.uses[name] += 1
+            return name
+        for other, (start, _, size) in self._places.items():
+            self.trace.uses[other] += 2 * (start <= tensor.data_ptr() < start + size)
+        return ""
+
     def _source(self, tensor: Tensor) -> int:
         key = _key(tensor)
         if key not in self._known:
@@ -148,6 +181,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.trace.sources.append(Source("input"))
             self._kept.append(tensor)
         return self._known[key]
+
+
+def is_homogeneous(operation: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call gives, channel by channel, f times its result for f times its data, for any f > 0.
+
+    A product of two tensors that both come from the data is so in each of them alone.
+    """
+    if operation == "clamp_min":
+        return arguments.get("min") == 0
+    return operation in AVERAGES or _HOMOGENEOUS.match(operation) is not None
 
 
 def _key(tensor: Tensor) -> int:

@@ -12,6 +12,7 @@ from mpq.analyze.candidates import candidates_for, expand
 from mpq.analyze.choose_layers import chosen_layers, tied_notes
 from mpq.analyze.choose_method import choose_method
 from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
+from mpq.analyze.equalize import settled_equalization
 from mpq.analyze.methods.weight import WeightOnly
 from mpq.analyze.resume import parts_of, split_of
 from mpq.analyze.task import Prepared
@@ -101,6 +102,7 @@ def prepare(
     certainty = certainty_of(model.module, split.first.batches, metric)
     caution = certainty.note("calibrate on validation data")
     shift = None if model.offload is not None else certainty.shift_note(certainty_of(model.module, split.held_out.batches, metric))
+    equalization, scaled = settled_equalization(model.module, split, layers, candidates, metric, settings, earlier)
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)
     outside = outside_weights(model.module, split.calibration.batches[0])
@@ -131,6 +133,7 @@ def prepare(
             *reasons,
             why,
             choice,
+            *scaled,
             *_split_notes(splitting, counts),
             *(note for note in (caution, shift) if note),
             *_added(parts),
@@ -142,6 +145,7 @@ def prepare(
             *too_large,
             *wide_lines(quantizer_named(quantizer), layers),
         ),
+        equalization=equalization,
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from mpq.activations.equalized import equalized
 from mpq.analyze.activations import analyze_activations, refuse_activations
 from mpq.analyze.coverage import coverage_of
 from mpq.analyze.memory import activations_of, expected_memory, statistics_limit
@@ -21,6 +22,7 @@ from mpq.analyze.methods.registry import method_named
 from mpq.analyze.parts import layers_of_part, read_part
 from mpq.analyze.prepare import prepare
 from mpq.analyze.selfcheck import self_check
+from mpq.analyze.task import Prepared
 from mpq.analyze.together import begun
 from mpq.analyze.unseen_rows import unseen_rows
 from mpq.analyze.without_data import analyze_without_data
@@ -30,6 +32,7 @@ from mpq.config import LARGE_MEMORY, AnalysisSettings, chosen_settings
 from mpq.data.dataset import Data
 from mpq.errors import UsageError
 from mpq.evidence.rows_reached import reach_lines
+from mpq.files import Journal
 from mpq.formats.activations import CHOICES
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.memory.malloc_trim import return_large_blocks
@@ -149,9 +152,27 @@ def _analyze(
     rounding = [CHOICES[each] for each in chosen.activations]
     if table.finished and set(rounding) <= set((table.finish or {}).get("activations", {}).get("schemes", ())):
         return table
+    with equalized(loaded.module, prepared.header.equalization):
+        return _measured(loaded, prepared, table, journal, rounding, store, workers, part, ranks, tell, on_progress)
+
+
+def _measured(
+    loaded: LoadedModel,
+    prepared: Prepared,
+    table: Sensitivity,
+    journal: Journal | None,
+    rounding: list[str],
+    store: Store,
+    workers: str,
+    part: tuple[int, int] | None,
+    ranks: Ranks,
+    tell: Callable[[str], None],
+    on_progress: Progress,
+) -> Sensitivity:
+    """The table with all that was missing in it."""
     own = None if part is None else frozenset(layer.name for layer in layers_of_part(table.layers, table.header.candidates, part))
     quantizer = quantizer_named(str(prepared.header.settings["quantizer"]))
-    known = scope_for(store, loaded.sha256, prepared.first)
+    known = scope_for(store, loaded.sha256, prepared.first, prepared.header.equalization)
     processes = workers_of(workers, sum(layer.weights * len(table.header.candidates[layer.name]) for layer in table.layers))
     limit = statistics_limit(loaded)
     gradients = prepared.header.settings["method"] == "fisher"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from mpq.activations.equalized import folded
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of
 from mpq.apply.run import Applied
@@ -73,6 +74,8 @@ def prepare(
     module, layers = loaded.module, checked_layers(wanted, loaded)
     _check_can_train(loaded, layers)
     codes = TrainSettings(level or level_for(wanted.layers.values())[0]).codes
+    for name, value in folded(module, wanted.equalization).items():
+        tensor_of(module, name).data.copy_(value)  # the module computes the same
     state = _first_state(loaded, wanted, layers, artifact)
     fixed: dict[str, QuantizedWeight] = {}
     for layer in layers:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mpq.activations.equalized import equalized
 from mpq.apply.plan_layers import plan_layers
 from mpq.apply.run import Progress, split_of
 from mpq.calibration.input_moments import CalibrationStatistics
@@ -58,17 +59,18 @@ def rate_limits(
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
     layers, quantizer = plan_layers(plan, loaded), quantizer_named(plan.quantizer)
     split = split_of(plan, loaded, data)
-    known = scope_for(opened(cache), loaded.sha256, split.first)
+    known = scope_for(opened(cache), loaded.sha256, split.first, plan.equalization)
     statistics = CalibrationStatistics(loaded.module, layers, split.first, known=known)
     used = statistics if quantizer.needs_statistics else None
     variants = Variants(loaded.module, layers, quantizer, statistics=used, cache_bytes=0, codes=known)
     found = []
-    for layer in layers:
-        moments = statistics.get(layer.name)
-        reason = statistics.fallbacks.get(layer.name, "its inputs are not known")
-        found.append(_limit(layer, plan, variants, moments, reason))
-        if on_progress is not None:
-            on_progress(len(found), len(layers), layer.name)
+    with equalized(loaded.module, plan.equalization):
+        for layer in layers:
+            moments = statistics.get(layer.name)
+            reason = statistics.fallbacks.get(layer.name, "its inputs are not known")
+            found.append(_limit(layer, plan, variants, moments, reason))
+            if on_progress is not None:
+                on_progress(len(found), len(layers), layer.name)
     return found
 
 

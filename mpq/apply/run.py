@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpq.activations.equalized import equalized
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
 from mpq.calibration.input_moments import Collected, statistics_for
@@ -137,10 +138,11 @@ def apply(
     split = _split_if_needed(wanted, loaded, data, recovery=recovery)
     quantizer = quantizer_named(wanted.quantizer)
     store = opened(cache)
-    known = scope_for(store, loaded.sha256, None if split is None else split.first)
+    known = scope_for(store, loaded.sha256, None if split is None else split.first, wanted.equalization)
     statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first, known=known)
     variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known)
-    with _told(on_progress, on_recovery, progress=progress) as (layer_done, step_done):
+    told = _told(on_progress, on_recovery, progress=progress)
+    with equalized(loaded.module, wanted.equalization), told as (layer_done, step_done):
         source = _Weights(variants, wanted, on_progress=layer_done)
         on = {"sequential": sequential, "reconstruction": reconstruct, "tuning": tune}
         off = [step.name for step in STEPS if not recovery or not on.get(step.name, True)]

@@ -62,6 +62,8 @@ def planned_shards(source: Path, files: Sequence[Path], plan: Plan, folder: Path
         ApplyError: if the plan names layers that the checkpoint does not have, or that are not weights.
         MismatchError: if a weight has another shape.
     """
+    if plan.equalization:
+        raise ApplyError("the plan has equalized channels: leave out --shards, or analyze again with --no-equalize")
     if plan.activations:
         raise ApplyError("the plan has integer activations: leave out --shards, or delete `activations:` from the plan")
     held = {path: tensors_of(path) for path in files}

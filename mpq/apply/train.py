@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpq.activations.equalized import equalized
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
 from mpq.calibration.input_moments import Collected
@@ -108,6 +109,22 @@ def train_artifact(
         ApplyError: if training is not possible for this model; the message says why.
     """
     check_folder(output)
+    with equalized(model.module, plan.equalization):
+        return _train(model, plan, artifact, output, data, plan_data, settings, folder, on_line, on_progress)
+
+
+def _train(
+    model: LoadedModel,
+    plan: Plan,
+    artifact: Path,
+    output: Path,
+    data: Data,
+    plan_data: Data,
+    settings: TrainSettings,
+    folder: Path | None,
+    on_line: Watch | None,
+    on_progress: Callable[[str], Progress] | None,
+) -> Retrained:
     header, layers = header_under(plan, artifact), checked_layers(plan, model)
     split = plan_data.split_as(plan.data)
     _check_apart(split.held_out, data)

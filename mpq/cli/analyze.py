@@ -124,6 +124,14 @@ def command(
             "products; may be repeated. [default: none]",
         ),
     ] = None,
+    equalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--equalize/--no-equalize",
+            help="With --activations: scale channels by powers of two in the weights before and behind a tensor, if held-out samples "
+            "agree. [default: equalize]",
+        ),
+    ] = None,
     held_out: Annotated[
         float | None,
         typer.Option(
@@ -198,6 +206,7 @@ def command(
         "targets": targets,
         "ignore": ignore,
         "activations": activations,
+        "equalize": equalize,
         "held_out": held_out,
         "seed": seed,
         "seq_len": seq_len,

@@ -130,8 +130,9 @@ def command(
     from mpq.records.recovery_lines import beside_artifact
 
     wanted = read_plan(plan)
-    if reallocate and wanted.activations:
-        raise UsageError("--reallocate does not cover plans with integer activations: leave it out")
+    if reallocate and (wanted.activations or wanted.equalization):
+        has = "integer activations" if wanted.activations else "equalized channels"
+        raise UsageError(f"--reallocate does not cover plans with {has}: leave it out")
     table = analysis_of(plan, wanted) if reallocate else None
     settings = replace(_settings(wanted, level, epochs, minutes, rate), labels=labels, blocks=blocks, batch_size=batch_size)
     stem = stem_of(model or located_model(wanted.model, plan))

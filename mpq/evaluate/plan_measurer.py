@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from inspect import GEN_SUSPENDED, getgeneratorstate
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mpq.activations.equalized import equalized
 from mpq.activations.errors import rounded_errors
 from mpq.activations.rounding import changes_of, simulated
 from mpq.calibration.input_moments import statistics_for
@@ -76,16 +77,17 @@ class PlanMeasurer:
         metric = comparison_from(settings)
         chosen = quantizer_named(quantizer or str(settings["quantizer"]))
         self._store = opened(cache)
-        known = scope_for(self._store, loaded.sha256, split.first)
+        known = scope_for(self._store, loaded.sha256, split.first, table.header.equalization)
         statistics = statistics_for(chosen, loaded.module, table.layers, split.first, known=known)
-        self._module, self.on_progress = loaded.module, on_progress
+        self._module, self.on_progress, self._equalization = loaded.module, on_progress, table.header.equalization
         self._parts: Generator[Tensor, None, None] | None = None  # of the latest measurement in parts
         self._variants = Variants(loaded.module, table.layers, chosen, statistics=statistics, codes=known)
         self._candidates = {name: table.header.candidates[name] for name in self._variants.layers}
         self._calibration = Reference(loaded.module, split.calibration, metric)
         self._held_out = Reference(loaded.module, split.held_out, metric)
         self.rest_dtype = rest_dtype or table.header.rest.dtype
-        self._rounded = rounded_tensors(loaded.module, table.layers, self.rest_dtype)
+        with self._equalized():
+            self._rounded = rounded_tensors(loaded.module, table.layers, self.rest_dtype)
 
     @property
     def notes(self) -> list[str]:
@@ -104,7 +106,7 @@ class PlanMeasurer:
         Raises:
             UsageError: if another such iterator is neither.
         """
-        with closing(self._calibration.parts(self._weights(schemes))) as self._parts:
+        with self._equalized(), closing(self._calibration.parts(self._weights(schemes))) as self._parts:
             for errors in self._parts:
                 yield errors.numpy()
 
@@ -114,7 +116,8 @@ class PlanMeasurer:
 
     def held_out_rounded(self, schemes: Mapping[str, Scheme], groups: Groups) -> Errors:
         """The error on each held-out sample with tensors between layers rounded."""
-        errors: Errors = rounded_errors(self._held_out, changes_of(groups), self._weights(schemes)).numpy()
+        with self._equalized():
+            errors: Errors = rounded_errors(self._held_out, changes_of(groups), self._weights(schemes)).numpy()
         return errors
 
     def slopes(self, schemes: Mapping[str, Scheme]) -> Slopes:
@@ -124,8 +127,9 @@ class PlanMeasurer:
             ModelError: if the model or the metric gives no gradients; the message says why.
         """
         self._check_idle()
-        self._fill(self._candidates)
-        return slopes_at(self._calibration, self._variants, schemes, self._candidates)
+        with self._equalized():
+            self._fill(self._candidates)
+            return slopes_at(self._calibration, self._variants, schemes, self._candidates)
 
     def score(self, own: Callable[[nn.Module], Any], schemes: Mapping[str, Scheme], groups: Groups | None = None) -> Errors:
         """The user's metric of the model under `schemes`: one number, or one per sample. Without schemes, of the unquantized model.
@@ -137,9 +141,10 @@ class PlanMeasurer:
         """
         self._check_idle()
         try:
-            weights: Mapping[str, Tensor] = self._weights(schemes) if schemes else {}
-            with swapped(self._module, weights), simulated(self._module, groups or {}), torch.no_grad():
-                value = own(self._module)
+            with self._equalized():
+                weights: Mapping[str, Tensor] = self._weights(schemes) if schemes else {}
+                with swapped(self._module, weights), simulated(self._module, groups or {}), torch.no_grad():
+                    value = own(self._module)
                 found = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64)
                 values: Errors = found.reshape(-1)
         except Exception as error:  # user code may raise any error
@@ -150,8 +155,13 @@ class PlanMeasurer:
         return values
 
     def _errors(self, reference: Reference, schemes: Mapping[str, Scheme]) -> Errors:
-        found: Errors = reference.errors(self._weights(schemes)).numpy()
+        with self._equalized():
+            found: Errors = reference.errors(self._weights(schemes)).numpy()
         return found
+
+    def _equalized(self) -> AbstractContextManager[None]:
+        """The model with the channels of the analysis, within a `with`."""
+        return equalized(self._module, self._equalization)
 
     def _weights(self, schemes: Mapping[str, Scheme]) -> Mapping[str, Tensor]:
         """All tensors that differ from the unquantized model's, which it must have now."""

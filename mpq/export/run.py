@@ -85,10 +85,17 @@ def export(
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
     is_proven = target in PROGRAMS and chosen.fingerprint and not wanted.activations
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if is_proven else None
-    notes = (*_unpacked(given), *_rest_notes(given, goal), *_activation_notes(given, wanted), *written.notes)
+    notes = (*_unpacked(given), *_rest_notes(given, goal), *_activation_notes(given, wanted), *_channel_notes(given), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
     return Exported(written.path, size, given.bytes, layer_bytes, goal.needs_weights, replaced, notes, beside)
+
+
+def _channel_notes(given: Source) -> list[str]:
+    """What to tell of equalized channels, which an artifact has in its weights and another quantizer does not know of."""
+    if given.plan is None or not given.plan.equalization:
+        return []
+    return ["the plan has equalized channels, and the other program quantizes the model without them: its errors will be larger"]
 
 
 def _activation_notes(given: Source, wanted: Source) -> list[str]:

@@ -19,6 +19,7 @@ from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
 from mpq.records.activations import Groups, groups_in, header_bytes, to_dict
 from mpq.records.artifact_layout import file_bytes, layer_header_bytes
+from mpq.records.equalization import Chain, chains_of
 from mpq.records.facts import scheme_in
 from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
@@ -56,6 +57,7 @@ class Plan:
         evidence: what is known about its error; see `docs/formats.md`.
         remarks: by layer name, for people: written as comments next to the layers, and never read.
         activations: groups of tensors between layers that are integers, by name; all others are floating point.
+        equalization: channels to scale before weights are quantized.
     """
 
     model: dict[str, Any]
@@ -74,6 +76,7 @@ class Plan:
     evidence: dict[str, Any] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict, compare=False)
     activations: Groups = field(default_factory=dict)
+    equalization: tuple[Chain, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -176,7 +179,7 @@ def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: d
 def plan_to_yaml(plan: Plan) -> str:
     """The text of a plan file."""
     size = plan.size
-    version = VERSION if plan.activations else ANALYSED if plan.analysis else 1
+    version = VERSION if plan.activations or plan.equalization else ANALYSED if plan.analysis else 1
     head: dict[str, Any] = {"mpq_plan": version, "model": plan.model}
     if plan.data:
         head["data"] = plan.data
@@ -204,6 +207,11 @@ def plan_to_yaml(plan: Plan) -> str:
     if plan.activations:
         text += "# Tensors between layers that are 8-bit integers, by the operators that read them; all others are floating point.\n"
         text += yaml_text({"activations": to_dict(plan.activations)})
+    if plan.equalization:
+        text += (
+            "# Channels that are scaled by powers of two before weights are quantized: the model computes the same. From the analysis.\n"
+        )
+        text += "equalization:\n" + "".join(_chain_text(chain) for chain in plan.equalization)
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
     text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
     if plan.axes:
@@ -211,6 +219,12 @@ def plan_to_yaml(plan: Plan) -> str:
     if plan.groups:
         text += yaml_text({"groups": plan.groups})
     return text + yaml_text({"original_bytes": plan.original_bytes, "rest": plan.rest.to_dict()})
+
+
+def _chain_text(chain: Chain) -> str:
+    """One line for each fact: there are as many exponents as channels."""
+    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in chain.to_dict().items())
+    return "- " + "\n  ".join(lines) + "\n"
 
 
 def _comment(plan: Plan, name: str) -> str:
@@ -272,6 +286,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
         analysis=data.get("analysis") or {},
         evidence=plain_evidence(data.get("evidence") or {}),
         activations=groups_in(document, file.activations),
+        equalization=chains_of(file.equalization),
     )
 
 

@@ -10,11 +10,12 @@ from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document
 from mpq.reading.fields import Axis, Count, Limit, Name, Number, RestDtype, SchemeText, Scope, Sha256, Size, Text
 from mpq.records.activations import GroupFacts
+from mpq.records.equalization import ChainFacts
 from mpq.records.facts import DataFacts, ModelFacts, RestFacts
 from mpq.records.sensitivity_file import OutputFacts
 from mpq.shown import shown
 
-VERSION = 3  # of a plan with activations
+VERSION = 3  # of a plan with activations or equalized channels
 ANALYSED = 2  # of one without, that names its analysis; version 1 does not
 _SHAPE = "^[0-9]{1,16}x[0-9]{1,16}$"
 _ROWS_COLUMNS = "rows x columns, for example 64x128"
@@ -175,6 +176,10 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     activations: Annotated[
         dict[Name, GroupFacts], Meta(description="tensors between layers that are 8-bit integers, in groups; all others are floating point")
     ] = {}
+    equalization: Annotated[
+        list[ChainFacts],
+        Meta(description="channels that are scaled by powers of two before weights are quantized; the model computes the same"),
+    ] = []
     groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with its own outputs")] = {}
 
 

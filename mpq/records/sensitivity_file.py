@@ -12,6 +12,7 @@ from mpq.errors import FormatError
 from mpq.reading.documents import Document, json_document
 from mpq.reading.fields import Count, Name, Number, Positive, RestDtype, SchemeText, Size, Text
 from mpq.reading.validate import validated
+from mpq.records.equalization import ChainFacts
 from mpq.records.facts import DataFacts, ModelFacts, NamedLayerFacts, RestFacts
 from mpq.records.measured_activations import ActivationLine
 
@@ -54,6 +55,7 @@ class HeaderLine(Struct):
     layers: list[NamedLayerFacts]
     notes: list[Text]
     versions: dict[Name, Text]
+    equalization: list[ChainFacts] = []
     rest_as: Annotated[
         dict[RestDtype, RestFacts | Text],
         Meta(description="the constant part with its floating-point tensors stored in another dtype, or why it cannot be"),

@@ -13,6 +13,7 @@ from mpq.files import check_version
 from mpq.formats.scheme import Scheme
 from mpq.reading.documents import Document
 from mpq.reading.validate import validated
+from mpq.records.equalization import Chain, chains_of
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_file import VERSION, HeaderLine
@@ -57,6 +58,7 @@ class SensitivityHeader:
         versions: of mpq, torch and Python.
         rest_as: the constant part with its floating-point tensors stored in each of `REST_DTYPES`, or why it cannot be; empty in files of
             earlier versions.
+        equalization: the channels that were scaled in the measured model.
     """
 
     model: dict[str, Any]
@@ -68,6 +70,7 @@ class SensitivityHeader:
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     rest_as: Mapping[str, Rest | str] = field(default_factory=dict)
+    equalization: tuple[Chain, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the first line."""
@@ -80,6 +83,7 @@ class SensitivityHeader:
             "settings": self.settings,
             "rest": self.rest.to_dict(),
             **({"rest_as": options} if options else {}),
+            **({"equalization": [chain.to_dict() for chain in self.equalization]} if self.equalization else {}),
             "notes": list(self.notes),
             "versions": self.versions,
             "layers": layers,
@@ -106,4 +110,5 @@ def header_in(document: Document, path: Path) -> SensitivityHeader:
         notes=tuple(file.notes),
         versions=file.versions,
         rest_as={name: option if isinstance(option, str) else Rest(**structs.asdict(option)) for name, option in file.rest_as.items()},
+        equalization=chains_of(file.equalization),
     )

@@ -261,6 +261,7 @@ class _Run:
         evidence = {"assignment": bare.assignment} | evidence
         if self.problem.beside:
             evidence["costs"] = {limit.name: {"total": limit.total(choice), "most": limit.most} for limit in self.problem.beside}
+        bare = replace(bare, equalization=header.equalization)
         named = replace(bare, data=data_of(self.table), analysis=analysis_of(self.table))
         return replace(named, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 

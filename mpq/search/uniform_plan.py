@@ -65,7 +65,7 @@ def _plan(table: Sensitivity, schemes: Mapping[str, Scheme], quantizer: str) -> 
     longer = len(quantizer) - len(own)  # the artifact's header names the quantizer
     rest = replace(header.rest, header_bytes=header.rest.header_bytes + longer)
     bare = plan_for(header.layers, schemes, model=header.model, quantizer=quantizer, rest=rest)
-    return replace(bare, data=data_of(table), analysis=analysis_of(table) if quantizer == own else {})
+    return replace(bare, equalization=header.equalization, data=data_of(table), analysis=analysis_of(table) if quantizer == own else {})
 
 
 def _measured(measurer: Measurer, schemes: Mapping[str, Scheme]) -> dict[str, Any]:

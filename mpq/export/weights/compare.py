@@ -8,7 +8,6 @@ as a share of the largest value of that output.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mpq.activations.rounding import Changed
+from mpq.activations.trace import trace
 from mpq.data.batch import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
@@ -94,14 +93,23 @@ def steps_apart(expected: Mapping[str, Tensor], found: Sequence[Tensor]) -> floa
     return most
 
 
-def operator_counts(source: Source, options: Options) -> Counter[str]:
-    """How many operators that runtimes compute in integers the model calls, by kind, on a small batch."""
+def operators_of(source: Source, options: Options) -> list[str]:
+    """The operators that runtimes compute in integers, in the order of their calls, as far as the main output needs them."""
     module = quantized_module(source, options)
     call = inputs_of(module, source, options)
-    seen = Changed({})
-    with seen, torch.no_grad(), quiet():
-        module(*call.args, **call.kwargs)
-    return seen.counts
+    with torch.no_grad(), quiet():
+        return trace(_Main(module), Batch(call.args, call.kwargs), ()).reaching()
+
+
+class _Main(nn.Module):
+    """Gives only the main output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return main_output(self.module(*args, **kwargs))[1]
 
 
 def half_of_the_digits(source: Source) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,14 +12,16 @@ from mpq.data.dataset import Data
 from mpq.errors import OutputError
 from mpq.models.memory.offload import Offload
 from mpq.models.memory.store import MEMORY_BYTES, Folder, Scope, Store
+from mpq.records.equalization import Chain
 
 ARITHMETIC = 3
 """Raised whenever a quantizer or the collecting of statistics gives other values than before."""
 
 
-def scope_for(store: Store, model_sha256: str, data: Data | None) -> Scope:
-    """The entries of one model, quantized with statistics of `data`; None without data."""
-    facts = {"arithmetic": ARITHMETIC, "torch": torch.__version__, "model": model_sha256}
+def scope_for(store: Store, model_sha256: str, data: Data | None, equalization: Sequence[Chain] = ()) -> Scope:
+    """The entries of one model, quantized with statistics of `data`; None without data. `equalization` is that of its channels."""
+    facts: dict[str, Any] = {"arithmetic": ARITHMETIC, "torch": torch.__version__, "model": model_sha256}
+    facts |= {"equalization": [chain.to_dict() for chain in equalization]} if equalization else {}
     return Scope(store, facts if data is None else {**facts, "data": data.sha256, "batches": [batch.size for batch in data.batches]})
 
 

@@ -127,24 +127,17 @@ class IntegerWeights:
         return parts if bias is None else _wide_enough(parts, bias, self._integers.scales[conv]), bias
 
     def _dynamic(self, user: Any, name: str, parts: Parts, *, transposed: bool) -> None:
-        """MatMulInteger of the codes of tokens, times both scales, plus the bias, in the shape of the output that `user` gave."""
+        """MatMulInteger of the codes of tokens, times both scales, plus the bias."""
         make = self._integers
-        codes, scale, _ = make.tokens.pop(user)
+        codes, scale = make.tokens.pop(user)
         turned = parts.codes.T if transposed or _is_transposed(user) else parts.codes
         weight = make.constant(f"{name}.codes", np.ascontiguousarray(turned))
         product = make.node("MatMulInteger", [codes, weight, make.constant(f"{name}.middle", np.array(128, dtype=np.uint8))])
         cast = make.node("Cast", [product.outputs[0]], to=1)
-        column = make.node("Unsqueeze", [scale, make.constant(f"{name}.column", np.array([1], dtype=np.int64))])
-        rows = make.node("Mul", [cast.outputs[0], column.outputs[0]])
-        nodes = [product, cast, column, rows, make.node("Mul", [rows.outputs[0], make.constant(f"{name}.scales", parts.scales)])]
+        rows = make.node("Mul", [cast.outputs[0], scale])  # ONNX Runtime would fuse a product of both scales, as if there were one token
+        nodes = [product, cast, rows, make.node("Mul", [rows.outputs[0], make.constant(f"{name}.scales", parts.scales)])]
         if user.op_type == "Gemm" and len(user.inputs) > 2 and user.inputs[2] is not None:
             nodes.append(make.node("Add", [nodes[-1].outputs[0], user.inputs[2]]))
-        if user.op_type == "MatMul":
-            given = user.inputs[0]
-            shape = make.node("Shape", [given], start=0, end=-1)
-            size = make.constant(f"{name}.outputs", np.array([len(parts.scales)], dtype=np.int64))
-            whole = make.node("Concat", [shape.outputs[0], size], axis=0)
-            nodes += [shape, whole, make.node("Reshape", [nodes[-1].outputs[0], whole.outputs[0]])]
         last, old = nodes[-1].outputs[0], user.outputs[0]
         last.type, last.shape = old.type, old.shape
         make.put(nodes, None, user)

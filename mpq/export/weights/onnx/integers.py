@@ -1,7 +1,7 @@
 """Integer activations in a graph: QuantizeLinear and DequantizeLinear around integer operators, and int8 weights next to them.
 
     static (a8)    x ─ QuantizeLinear ─ DequantizeLinear ─ operator          uint8, one scale and zero point
-    dynamic (a8d)  x ─ QuantizeLinear (a scale per token) ─ MatMulInteger ─ Cast ─ times both scales
+    dynamic (a8d)  x / scale of its token ─ QuantizeLinear ─ MatMulInteger ─ Cast ─ times both scales
 
 Runtimes fuse the static form into integer operators. The weight of a convolution or product has the artifact's codes as int8, one scale
 per output; its bias is int32 in steps of both scales. Batch norms behind a convolution are folded into the scales and the bias, which
@@ -39,11 +39,10 @@ _LARGEST = 127
 
 
 class Tokens(NamedTuple):
-    """uint8 codes [tokens, columns] around 128, the scale of each token [tokens], and 128 for each."""
+    """uint8 codes around 128 in the shape of the tensor, and the scale of each token [..., 1]."""
 
     codes: Any
     scales: Any
-    zeros: Any
 
 
 def readers_in(program: Any) -> tuple[dict[str, tuple[str, int]], Counter[str]]:
@@ -65,14 +64,22 @@ def _operator(target: Any, given: Mapping[str, Any]) -> Operator | None:
     return operator_of(operation_named(target), values)
 
 
-def _check_counts(groups: Groups, counts: Counter[str], converted: Counter[str]) -> None:
-    kinds = {reader.partition(".")[0] for group in groups.values() for reader in group.readers}
-    for kind in sorted(kinds):
-        if counts[kind] != converted[kind]:
+def numbered(groups: Groups, called: Sequence[str], converted: Counter[str]) -> dict[str, str]:
+    """The name of each operator in the converted graph, which numbers only those that the output needs.
+
+    Raises:
+        ExportError: if it has another number of them, so that they cannot be told by their places.
+    """
+    kinds, found = sorted({reader.partition(".")[0] for group in groups.values() for reader in group.readers}), dict[str, str]()
+    for kind in kinds:
+        names = [name for name in called if name.partition(".")[0] == kind]
+        if len(names) != converted[kind]:
             raise ExportError(
-                f"the model calls {counts[kind]} operators '{kind}' and the converted graph has {converted[kind]}, so the tensors they "
+                f"the model calls {len(names)} operators '{kind}' and the converted graph has {converted[kind]}, so the tensors they "
                 "read cannot be found: search again with --activations off, or delete their groups from the plan"
             )
+        found |= {name: f"{kind}.{number}" for number, name in enumerate(names)}
+    return found
 
 
 class Integers:
@@ -82,16 +89,16 @@ class Integers:
         model: an `onnx_ir.Model`, as it was traced.
         program: the exported program that it was made from.
         groups: what is rounded.
-        counts: operators by kind that the model calls.
+        called: the operators that the model calls, in order, as far as its output needs them.
 
     Raises:
         ExportError: if the converted graph has another number of them, so that they cannot be told by their places.
     """
 
-    def __init__(self, model: Any, program: Any, groups: Groups, counts: Counter[str]) -> None:
+    def __init__(self, model: Any, program: Any, groups: Groups, called: Sequence[str]) -> None:
         self._ir, self._graph = package("onnx_ir", extra="onnx"), model.graph
         self._places, converted = readers_in(program)
-        _check_counts(groups, counts, converted)
+        self._names = numbered(groups, called, converted)
         self._nodes: dict[tuple[str, str], Any] = {}
         for node in self._graph:
             name = node.metadata_props.get(_FX, "").partition(" ")[0].removeprefix("%")
@@ -127,8 +134,9 @@ class Integers:
 
     def node_of(self, reader: str) -> tuple[Any, int]:
         """The node of a reader, and which input of it the reader is."""
-        name, place = self._places.get(reader, ("", 0))
-        kinds = _OPERATORS[reader.partition(".")[0]]
+        kind, number, *rest = reader.split(".")
+        name, place = self._places.get(".".join([self._names.get(f"{kind}.{number}", ""), *rest]), ("", 0))
+        kinds = _OPERATORS[kind]
         node = next((self._nodes[name, kind] for kind in kinds if (name, kind) in self._nodes), None)
         if node is None:
             raise ExportError(f"the converted graph has no operator '{reader}', whose input is an integer: analyze again with this torch")
@@ -160,34 +168,33 @@ class Integers:
         """Let products whose weight stays floating point read what the codes of their tokens stand for."""
         for node, tokens in self.tokens.items():
             value = node.inputs[0]
-            back = self.node("DequantizeLinear", list(tokens), axis=0)
-            shape = self.node("Shape", [value])
-            whole = self.node("Reshape", [back.outputs[0], shape.outputs[0]])
+            back = self.node("DequantizeLinear", [tokens.codes, *self._plain(value)])
+            whole = self.node("Mul", [back.outputs[0], tokens.scales])
             whole.outputs[0].shape, whole.outputs[0].type = value.shape, value.type
-            self.put([back, shape, whole], None, node)
+            self.put([back, whole], None, node)
             node.replace_input_with(0, whole.outputs[0])
 
     def _tokens(self, value: Any, before: Any) -> Tokens:
         """The codes of the tokens of a value."""
         if value not in self._made:
-            columns = value.shape[-1]
-            if not isinstance(columns, int):
-                raise ExportError(f"'{value.name}' has no fixed number of columns in the converted graph: leave its activations out")
-            flat = self.node("Reshape", [value, self.constant(f"{value.name}.rows", np.array([-1, columns], dtype=np.int64))])
-            last = self.constant(f"{value.name}.last", np.array([1], dtype=np.int64))
-            high = self.node("ReduceMax", [flat.outputs[0], last], keepdims=0)
-            low = self.node("ReduceMin", [flat.outputs[0], last], keepdims=0)
+            last = self.constant(f"{value.name}.last", np.array([-1], dtype=np.int64))
+            high = self.node("ReduceMax", [value, last], keepdims=1)
+            low = self.node("ReduceMin", [value, last], keepdims=1)
             negative = self.node("Neg", [low.outputs[0]])
             least = self.constant(f"{value.name}.least", np.array(1e-35, dtype=np.float32))
             largest = self.node("Max", [high.outputs[0], negative.outputs[0], least])
             scale = self.node("Div", [largest.outputs[0], self.constant(f"{value.name}.levels", np.array(_LARGEST, dtype=np.float32))])
-            shape = self.node("Shape", [scale.outputs[0]])
-            zeros = self.node("Expand", [self.constant(f"{value.name}.middle", np.array(_MIDDLE, dtype=np.uint8)), shape.outputs[0]])
-            codes = self.node("QuantizeLinear", [flat.outputs[0], scale.outputs[0], zeros.outputs[0]], axis=0)
-            self.put([flat, high, low, negative, largest, scale, shape, zeros, codes], value, before)
-            self._made[value] = Tokens(codes.outputs[0], scale.outputs[0], zeros.outputs[0])
+            steps = self.node("Div", [value, scale.outputs[0]])
+            codes = self.node("QuantizeLinear", [steps.outputs[0], *self._plain(value)])
+            self.put([high, low, negative, largest, scale, steps, codes], value, before)
+            self._made[value] = Tokens(codes.outputs[0], scale.outputs[0])
         found: Tokens = self._made[value]
         return found
+
+    def _plain(self, value: Any) -> list[Any]:
+        """A scale of 1 and the code of 0."""
+        step = self.constant(f"{value.name}.step", np.array(1, dtype=np.float32))
+        return [step, self.constant(f"{value.name}.middle", np.array(_MIDDLE, dtype=np.uint8))]
 
     def node(self, kind: str, inputs: Sequence[Any], **attributes: Any) -> Any:
         """A node that is not yet in the graph."""

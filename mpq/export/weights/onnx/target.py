@@ -98,7 +98,7 @@ def quantized_graph(source: Source, options: Options) -> Any:
     Raises:
         ExportError: if the model cannot be converted, or a layer's weight is not found in the graph.
     """
-    from mpq.export.weights.compare import operator_counts
+    from mpq.export.weights.compare import operators_of
     from mpq.export.weights.onnx.integer_weights import IntegerWeights
     from mpq.export.weights.onnx.integers import Integers, pooled
     from mpq.export.weights.onnx.trace import trace
@@ -106,7 +106,7 @@ def quantized_graph(source: Source, options: Options) -> Any:
     made = trace(source, options)
     model, done, ours = made.model, set[str](), set[Any]()
     if source.activations:
-        integers = Integers(model, made.exported_program, source.activations, operator_counts(source, options))
+        integers = Integers(model, made.exported_program, source.activations, operators_of(source, options))
         integers.insert()
         done = IntegerWeights(model, integers, source).replace()
         integers.finish()

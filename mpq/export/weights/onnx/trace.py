@@ -1,7 +1,8 @@
 """A model as an ONNX graph in floating point, its weights still under their names.
 
 A torch.export source is converted directly, with its own dynamic dimensions. A language model of a Hugging Face folder is traced with
-`input_ids` of any batch size and length. All other models are traced with the user's samples, for any batch size if the model allows it.
+`input_ids` of any batch size and length. All other models are traced with the user's samples, for any batch size, and for any number of
+tokens in inputs of integers, if the model allows it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
+from mpq.data.batch import Batch
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.source import Source
@@ -83,8 +85,16 @@ def _convert(source: Source, options: Options) -> Any:
         shapes: Any = ({0: Dim("batch"), 1: Dim("sequence")},)
         return _traced(_TracedTokens(module), (torch.arange(12).reshape(2, 6),), shapes, input_names=["input_ids"])
     batch = sample(module, source, options)
+    try:
+        return _sampled(module, batch, any_length=True)
+    except torch.onnx.errors.OnnxExporterError:
+        return _sampled(module, batch, any_length=False)
+
+
+def _sampled(module: nn.Module, batch: Batch, *, any_length: bool) -> Any:
+    """The graph of a module, traced with some samples; with `any_length`, sequences of tokens may have any number of them."""
     rows = iter(batch.sampled)
-    shapes = pytree.tree_map(lambda leaf: _dynamic(leaf, next(rows)), (batch.args, batch.kwargs))
+    shapes = pytree.tree_map(lambda leaf: _dynamic(leaf, next(rows), any_length=any_length), (batch.args, batch.kwargs))
     values = (*batch.args, *batch.kwargs.values())
     plain = not batch.args and all(isinstance(value, Tensor) for value in values)
     wrapped = _TracedNames(module, tuple(batch.kwargs))
@@ -109,8 +119,11 @@ def _outputs(value: Any) -> tuple[Tensor, ...]:
     return tuple(leaf for leaf in pytree.tree_leaves(main) if isinstance(leaf, Tensor) and leaf.is_floating_point())
 
 
-def _dynamic(leaf: Any, sampled: bool) -> Any:
-    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and sampled else None
+def _dynamic(leaf: Any, sampled: bool, *, any_length: bool) -> Any:
+    if not isinstance(leaf, Tensor) or not sampled:
+        return None
+    tokens = any_length and leaf.dim() == 2 and not leaf.is_floating_point()
+    return {0: Dim.AUTO, 1: Dim.AUTO} if tokens else {0: Dim.AUTO}
 
 
 def _program(source: Source) -> ExportedProgram:

@@ -95,6 +95,34 @@ def test_inputs_by_name_keep_their_names_and_any_number_of_samples(tmp_path: Pat
     assert found == [("x", ["dynamic", 8]), ("mask", ["dynamic", 1])]
 
 
+class Counting(nn.Module):
+    """Looks up tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 8), nn.Linear(8, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        result: Tensor = self.head((self.table(ids) * mask[..., None]).sum(1))
+        return result
+
+
+def counting() -> nn.Module:
+    torch.manual_seed(0)
+    return Counting().eval()
+
+
+def test_tokens_may_be_of_any_number(tmp_path: Path) -> None:
+    builder, ids = "tests.export.weights.onnx.test_trace:counting", torch.arange(18).reshape(2, 9) % 9
+    torch.save(counting().state_dict(), tmp_path / "w.pt")
+    torch.save({"ids": ids, "mask": torch.ones_like(ids)}, tmp_path / "data.pt")
+    batch = Batch((), {"ids": ids, "mask": torch.ones_like(ids)})
+    _, artifact = make(tmp_path / "w.pt", batch, by_name({}, "int8"), tmp_path, factory=builder)
+    options = Options(data=str(tmp_path / "data.pt"), model=tmp_path / "w.pt", factory=builder)
+    graph = trace(open_source(artifact), options).model.graph
+    assert [isinstance(dim, int) for each in graph.inputs for dim in each.shape] == [False] * 4
+
+
 def test_samples_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"has no example inputs to trace it with: add --data FILE"):
         trace(state_dict(tmp_path), Options(model=tmp_path / "w.pt", factory=BUILDER))
