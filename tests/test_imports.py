@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("integrations",),
     ("analyze", "apply", "check", "demo", "evaluate", "export", "report", "search"),
     ("monitor", "verify"),
-    ("one_shot", "reallocation", "schemas"),
+    ("deployed_times", "one_shot", "reallocation", "schemas"),
     ("cli",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

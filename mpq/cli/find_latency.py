@@ -25,7 +25,7 @@ def split_costs(texts: Sequence[str] | None, *, timed: bool) -> tuple[list[str],
     return [text for text in texts or () if text not in bare], Path(bare[0]) if bare else None
 
 
-def latency_cost(wanted: str, given: Path | None, source: Path, *, model: str) -> dict[str, float]:
+def latency_cost(wanted: str, given: Path | None, source: Path, *, model: str, activations: bool) -> dict[str, float]:
     """The limit that a time stands for, in milliseconds by the file of the profile.
 
     Args:
@@ -33,9 +33,10 @@ def latency_cost(wanted: str, given: Path | None, source: Path, *, model: str) -
         given: the profile, if it is named; else the one beside `source` is taken.
         source: the sensitivity file.
         model: sha256 of the model.
+        activations: whether the plan may have integer activations.
 
     Raises:
-        UsageError: if there is no profile, or `wanted` is not a time.
+        UsageError: if there is no profile, or `wanted` is not a time, or the profile is of layers that read integers and these do not.
         MismatchError: if it was measured on another machine or model.
     """
     from mpq.records.latency import check_profile, milliseconds, profile_beside
@@ -48,6 +49,8 @@ def latency_cost(wanted: str, given: Path | None, source: Path, *, model: str) -
     if facts is None:
         raise UsageError(f"{path} was not written by mpq profile: give --cost {path}=MOST instead of --max-latency")
     check_profile(path, facts, model=model)
+    if facts.activations and not activations:
+        raise UsageError(f"{path} has the times of layers that read integers: leave out --activations off")
     return {str(path): most}
 
 
@@ -59,7 +62,7 @@ def predicted_latency(artifact: Path, schemes: Mapping[str, Scheme], *, model: s
     try:
         path = profile_beside(artifact, model=model)
         facts = None if path is None else profile_facts(path)
-        if path is None or facts is None or facts.machine != this_machine():
+        if path is None or facts is None or facts.machine != this_machine() or facts.runtime != "torch":
             return None
         _, known = read_costs(path)
     except (FormatError, UsageError):

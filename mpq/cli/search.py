@@ -19,6 +19,7 @@ from mpq.cli.search_texts import numbers, pairs, parts, ties
 from mpq.config import SearchSettings, settings_from
 from mpq.errors import UsageError
 from mpq.export.registry import TARGETS
+from mpq.formats.activations import OFF
 from mpq.formats.floats import REST_DTYPES
 from mpq.formats.scheme import parse_scheme
 from mpq.tensors.quantizers.registry import QUANTIZERS
@@ -223,7 +224,8 @@ def command(
 
     table = stored_as(read_sensitivity(source), settings_from(SearchSettings, {"rest": choices.get("rest")}).rest)
     if latency is not None:
-        given = latency_cost(str(latency), profile, source, model=str(table.header.model.get("sha256")))
+        rounded = settings_from(SearchSettings, {"activations": choices.get("activations")}).activations != OFF
+        given = latency_cost(str(latency), profile, source, model=str(table.header.model.get("sha256")), activations=rounded)
         choices["costs"] = {**choices.get("costs", {}), **given}
     for line in self_check_warnings(table.finish, method=str(table.header.settings["method"])):
         warn(line)

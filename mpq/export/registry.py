@@ -54,3 +54,7 @@ def target_named(name: str) -> Target:
         UsageError: if there is none; the message lists them.
     """
     return TARGETS.kind(name)()
+
+
+RUNTIMES = ("onnxruntime", "openvino")
+"""The programs in which `mpq profile` times exports."""

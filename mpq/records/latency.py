@@ -31,17 +31,19 @@ _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s)")
 _CPU = re.compile(r"^(?:model name|Hardware|cpu model)\s*: *(.+)$", re.MULTILINE)
 
 
-class LatencyFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LatencyFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The first line of a profile.
 
     Args:
-        runtime: what ran the layers: "torch", with mpq's packed kernels.
+        runtime: what ran the layers: "torch", with mpq's packed kernels, or the program that runs the export.
         machine: processor and number of processors.
         torch: its version.
         threads: of torch.
         model: sha256 of the model.
         batch: samples at once.
         rest_ms: milliseconds of a call outside of the layers.
+        version: of another runtime than torch.
+        activations: whether layers with integer weights read integers, too.
     """
 
     runtime: str
@@ -51,6 +53,8 @@ class LatencyFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     batch: int
     rest_ms: float
+    version: str = ""
+    activations: bool = False
 
     def to_line(self) -> str:
         """The first line of the file."""

@@ -22,8 +22,8 @@ def test_a_cost_without_a_limit_is_the_profile_of_a_limit_of_time() -> None:
 def test_a_time_is_a_limit_of_the_profile_in_its_unit(tmp_path: Path) -> None:
     path = tmp_path / "m.latency.csv"
     write_latencies(path, FACTS, TIMES)
-    assert latency_cost("0.1s", None, tmp_path / "m.sensitivity.jsonl", model="ab" * 32) == {str(path): 100.0}
-    assert latency_cost("3ms", path, Path("elsewhere"), model="ab" * 32) == {str(path): 3.0}
+    assert latency_cost("0.1s", None, tmp_path / "m.sensitivity.jsonl", model="ab" * 32, activations=True) == {str(path): 100.0}
+    assert latency_cost("3ms", path, Path("elsewhere"), model="ab" * 32, activations=True) == {str(path): 3.0}
 
 
 def test_an_artifact_has_the_time_of_its_schemes(tmp_path: Path) -> None:

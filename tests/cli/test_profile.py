@@ -1,6 +1,7 @@
 """`mpq profile`, the limit of time that it makes possible, and what `mpq bench` says of it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_profiles_of_other_machines_and_models_and_other_cost_files_are_refused(
         "own.csv was not written by mpq profile: give --cost own.csv=MOST instead of --max-latency"
     )
     assert "uses one profile" in refused("search --max-latency 1ms --cost a.csv --cost b.csv", 2)
-    assert refused("profile --runtime abacus", 2) == "--runtime 'abacus' is unknown: use torch"
+    assert refused("profile --runtime abacus", 2) == "--runtime 'abacus' is unknown: use torch, onnxruntime, openvino"
 
 
 @pytest.mark.usefixtures("quick_bench")
@@ -80,3 +81,32 @@ def test_bench_prints_the_predicted_time_next_to_the_measured_one(folder: Path) 
     )
     assert found["predicted"]["seconds"] == pytest.approx((0.5 + 1e-3 * bits) / 1e3)
     assert found["predicted"]["measured"] == found["latency"]["batch 1"]["packed"]
+
+
+def test_a_runtime_that_is_not_installed_is_refused_before_the_long_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert "this target needs openvino: " in refused("profile --runtime openvino", 3)
+    assert not list(Path().glob("*.latency.csv"))
+
+
+def test_times_of_layers_that_read_integers_do_not_limit_a_plan_without_them(folder: Path) -> None:
+    table = read_sensitivity(Path("model.sensitivity.jsonl"))
+    times = {(layer.name, scheme): 1.0 for layer in table.layers for scheme in table.header.candidates[layer.name]}
+    facts = LatencyFacts("onnxruntime", latency.this_machine(), "2", 1, str(table.header.model["sha256"]), 1, 0.0, "1.31", activations=True)
+    write_latencies(PATH, facts, times)
+    assert profile_facts(PATH) == facts
+    told = refused("search --max-latency 1s --activations off --trials 0", 2)
+    assert f"{PATH} has the times of layers that read integers: leave out --activations off" in told
+    done("search --max-latency 1s --trials 0 -o timed.yaml")
+
+
+def test_the_runtime_of_an_export_is_measured(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out = done("profile --runtime onnxruntime --seconds 0.02")
+    path = Path("model.onnxruntime.latency.csv")
+    facts = profile_facts(path)
+    assert facts is not None
+    assert (facts.runtime, facts.rest_ms, facts.activations) == ("onnxruntime", 0.0, False)
+    assert "all schemes in turn" in out.out
+    table = read_sensitivity(Path("model.sensitivity.jsonl"))
+    assert set(read_costs(path)[1]) == {(layer.name, scheme) for layer in table.layers for scheme in table.header.candidates[layer.name]}
