@@ -181,11 +181,13 @@ def subject_of(file: Path, sensitivity: Path | None) -> Subject:
     """The subject of a report on a file, with the analysis next to it or the given one."""
     from mpq.records.artifact import read_artifact_header
     from mpq.records.file_kind import kind_of
+    from mpq.records.latency import ENDING
     from mpq.records.plan import read_plan
     from mpq.records.recovery_lines import recovery_lines_of
     from mpq.records.sensitivity import read_sensitivity
     from mpq.report.report_input import Subject
     from mpq.search.frontier import frontier
+    from mpq.search.time_frontier import time_frontier
 
     kind = kind_of(file)
     given: dict[str, Any] = {"source": file.name}
@@ -206,7 +208,10 @@ def subject_of(file: Path, sensitivity: Path | None) -> Subject:
     if table is None:
         warn(f"the report has no frontier and no heat map: {source.missing}")
     complete = table is not None and not table.missing
-    return Subject(**given, table=table, frontier=frontier(table, plan) if table is not None and complete else None)
+    if table is None or not complete:
+        return Subject(**given, table=table)
+    profiles = [time_frontier(table, path, plan) for path in sorted(file.parent.glob(f"*{ENDING}"))]
+    return Subject(**given, table=table, frontier=frontier(table, plan), times=tuple(each for each in profiles if each is not None))
 
 
 def _plan_of(header: ArtifactHeader | None, table: Sensitivity | None) -> Plan | None:

@@ -48,7 +48,7 @@ def version_of(runtime: str) -> str:
         ExportError: if it is not installed.
     """
     extra = {"onnxruntime": "onnx"}.get(runtime, runtime)
-    return str(package(runtime, extra=extra).__version__)
+    return str(package(runtime, extra=extra).__version__).partition("-")[0]
 
 
 def layer_times(path: Path, layers: Sequence[str], inputs: Sequence[Any], *, runtime: str, threads: int, seconds: float) -> Times:

@@ -22,6 +22,7 @@ from mpq.report.opening import opening
 from mpq.report.report_input import Subject
 from mpq.report.rows import NOISE, Facts, facts_of
 from mpq.report.summary import details, metric_name, noise_text, settled, tiles, verdict, warnings
+from mpq.report.times_plot import timed
 from mpq.report.training_plot import training_plot
 from mpq.shown import ZERO_MARK, ZERO_NOTE, bits_cell, bits_text, visible
 
@@ -95,6 +96,7 @@ def _context(subject: Subject) -> dict[str, Any]:
         "shown": subject.shown,
         "activations": activation_rows(subject),
         "activation_lines": activation_lines_of(subject),
+        "times": timed(subject),
         "data": _data(subject, facts, bars),
     }
 

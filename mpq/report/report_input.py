@@ -17,6 +17,7 @@ from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.recovery_lines import Evaluated
 from mpq.records.sensitivity import Sensitivity
+from mpq.records.time_frontier import TimeFrontier
 
 SHOWN_BITS = 4.5
 
@@ -35,6 +36,7 @@ class Subject:
         evaluation: the results of `mpq eval` for this plan's artifact, if known.
         other: an earlier plan that this one is compared with, and its name.
         training: the evaluations of the training that `evidence.recovery` notes, where they are known.
+        times: the profiles of this model.
         limits: the least bits per weight at which any code could have a layer's output error, by layer, where known.
 
     Raises:
@@ -51,6 +53,7 @@ class Subject:
     other: tuple[str, Plan] | None = None
     training: tuple[Evaluated, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
+    times: tuple[TimeFrontier, ...] = ()
 
     def __post_init__(self) -> None:
         if self.table is None and self.plan is None and self.artifact is None:
