@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,14 @@ _CODES = ".codes"
 _SHAPERS = ("Cast", "Reshape", "Transpose", "Identity")
 PREFIX = "traced."  # prefix of every parameter of a traced module
 _BITS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+
+
+class LookedUp(NamedTuple):
+    """Rows of a table: its codes and scales, and the codes that are looked up. It has what readers want of a DequantizeLinear."""
+
+    input: list[str]
+    output: list[str]
+    attribute: tuple[Any, ...] = ()
 
 
 class Graph:
@@ -50,9 +58,14 @@ class Graph:
         return package("onnx.numpy_helper", extra="onnx").to_array(self.initializers[name])
 
     def dequantized(self) -> dict[str, Any]:
-        """The nodes that compute a layer's weight from its codes, by its place."""
+        """The nodes that compute a layer's weight from its codes, or rows of it that are looked up, by its place."""
         nodes = [node for node in self.model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in self.initializers]
-        return {node.input[0].removesuffix(_CODES): node for node in nodes}
+        return self._tables() | {node.input[0].removesuffix(_CODES): node for node in nodes}
+
+    def _tables(self) -> dict[str, LookedUp]:
+        nodes = [node for node in self.model.graph.node if node.op_type == "Gather" and node.input[0] in self.initializers]
+        found = {node.input[0].removesuffix(_CODES): node for node in nodes if node.input[0].endswith(_CODES)}
+        return {place: LookedUp([node.input[0], f"{place}.scales"], list(node.output)) for place, node in found.items()}
 
     def users_of(self, value: str) -> list[Any]:
         """The nodes that use a weight, skipping those that only reshape it."""

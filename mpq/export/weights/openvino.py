@@ -25,6 +25,7 @@ _USE = (
 class OpenVino(Onnx):
     """Codes stay int4 and int8, scales fp16; groups must divide the row."""
 
+    looks_up_codes = False  # OpenVINO does so itself
     ending = ".xml"
     suffix = ".xml"
     abilities = replace(Onnx.abilities, ragged=False)

@@ -44,7 +44,7 @@ class _Session(Loaded):
 
     def used(self, place: str) -> Tensor | None:
         name = self._values.get(place)
-        if name is None or self._graph.model.ByteSize() > _MOST:
+        if name is None or self._graph.makers[name].op_type == "Gather" or self._graph.model.ByteSize() > _MOST:
             return None
         weights = self._graph.computed(name)
         found = torch.from_numpy(session(weights).run(None, {})[0])

@@ -22,6 +22,7 @@ from mpq.export.abilities import Abilities, ExportError
 from mpq.export.base import Options, Target, Written, package
 from mpq.export.output_place import staged
 from mpq.export.source import Source
+from mpq.export.weights.onnx.tables import look_up, lookups_of
 from mpq.records.layer import Layer
 from mpq.tensors.matrix import grouped_axes, grouped_shape
 from mpq.tensors.quantized import QuantizedWeight
@@ -41,6 +42,7 @@ class Onnx(Target):
     ending = ".onnx"
     abilities = Abilities(bits=(4, 8), asymmetric_bits=(4, 8), ragged=True)
     keeps_activations = True
+    looks_up_codes = True  # of tables, instead of dequantizing them whole
 
     def check(self, source: Source, options: Options) -> None:
         """Import the converter.
@@ -57,7 +59,7 @@ class Onnx(Target):
 
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Trace, replace each weight, simplify, save."""
-        model = quantized_graph(source, options)
+        model = quantized_graph(source, options, looks_up_codes=self.looks_up_codes)
         ir = package("onnx_ir", extra="onnx")
         large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
         with staged(output.parent, last=output.name) as folder:
@@ -92,7 +94,7 @@ def tolerance(source: Source) -> float:
     return rounded_inputs(source) if source.activations else half_of_the_digits(source)
 
 
-def quantized_graph(source: Source, options: Options) -> Any:
+def quantized_graph(source: Source, options: Options, *, looks_up_codes: bool) -> Any:
     """The model of an artifact as an `onnx_ir.Model` with quantized weights.
 
     Raises:
@@ -111,7 +113,7 @@ def quantized_graph(source: Source, options: Options) -> Any:
         done = IntegerWeights(model, integers, source).replace()
         integers.finish()
         ours = integers.ours
-    ours |= _Weights(model, source, done).replace()
+    ours |= _Weights(model, source, done, looks_up_codes=looks_up_codes).replace()
     _simplify(model, ours)
     if source.activations:
         pooled(model)
@@ -121,11 +123,12 @@ def quantized_graph(source: Source, options: Options) -> Any:
 class _Weights:
     """Replaces initializers of a graph by codes and scales."""
 
-    def __init__(self, model: Any, source: Source, done: set[str]) -> None:
+    def __init__(self, model: Any, source: Source, done: set[str], *, looks_up_codes: bool) -> None:
         from mpq.export.weights.onnx.trace import PREFIX
 
         self._ir = package("onnx_ir", extra="onnx")
-        self._graph, self._source, self._done = model.graph, source, done
+        self._graph, self._source, self._done, self._looks_up_codes = model.graph, source, done, looks_up_codes
+        self._made: dict[str, Any] = {}
         canonical = source.artifact.aliases
         named = {name.removeprefix(PREFIX): value for name, value in model.graph.initializers.items()}
         self._places = {canonical.get(name, name): value for name, value in named.items()}
@@ -143,12 +146,28 @@ class _Weights:
             if name in self._done:
                 continue
             place = self._places[layers[name].parameters[0]]
+            added |= self._looked_up(layers[name], weight, place)
+            if not place.uses():
+                del self._graph.initializers[place.name]
+                continue
             nodes = self._weight(layers[name], weight, place)
             self._graph.insert_before(self._graph[0], nodes)
             added |= {value for node in nodes for value in (*node.inputs, *node.outputs)}
             place.replace_all_uses_with(nodes[-1].outputs[0], replace_graph_outputs=True)
             del self._graph.initializers[place.name]
         return added
+
+    def _looked_up(self, layer: Layer, weight: QuantizedWeight, place: Any) -> set[Any]:
+        """Let lookups of rows read codes; the new values."""
+        found = lookups_of(place, weight) if self._looks_up_codes and _is_whole(layer, weight) else []
+        if not found:
+            return set()
+        assert weight.scales is not None
+        codes = self._constant(f"{layer.name}.codes", _codes(weight.codes, weight).reshape(layer.shape))
+        scales = self._constant(f"{layer.name}.scales", weight.scales.numpy()[:, 0])
+        last = self._constant(f"{layer.name}.last", np.array([-1], dtype=np.int64))
+        nodes = [node for each in found for node in look_up(self._ir, self._graph, each, codes, scales, last)]
+        return {value for node in nodes for value in (*node.inputs, *node.outputs)}
 
     def _weight(self, layer: Layer, weight: QuantizedWeight, place: Any) -> list[Any]:
         """Nodes that compute the weight of `layer`, which is the last one's output, in the type of `place`."""
@@ -201,9 +220,12 @@ class _Weights:
         return self._ir.node("Cast", [value], attributes={"to": self._ir.DataType[dtype]})
 
     def _constant(self, name: str, array: Any) -> Any:
+        if name in self._made:  # of a table that is looked up, too
+            return self._made[name]
         tensor = self._ir.tensor(array, name=name)
         value = self._ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=self._ir.TensorType(tensor.dtype))
         self._graph.register_initializer(value)
+        self._made[name] = value
         return value
 
 
