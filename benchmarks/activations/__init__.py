@@ -1,0 +1,1 @@
+"""Integer activations beside other tools: `python -m benchmarks.activations`."""
