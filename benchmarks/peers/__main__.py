@@ -27,7 +27,7 @@ from benchmarks.quantizer_cases import Case, case
 from mpq.analyze.run import analyze
 from mpq.apply.run import apply
 from mpq.apply.train import stored_state
-from mpq.budget import Budget
+from mpq.budget import Budget, Scope
 from mpq.errors import BudgetError
 from mpq.models.running.reference import Reference
 from mpq.records.artifact_files import read_header
@@ -91,7 +91,8 @@ def _peer(setting: Case, peer: Peer, folder: Path, windows: Path, work: Path) ->
 def own(setting: Case, candidates: str, size: int, work: Path, *, whole: bool = False) -> Row:
     """mpq's row at no more bytes than `size`, those of the whole file if `whole`."""
     stem = f"{candidates.replace(',', '+')}.{size}"
-    ignore, scope = ((), "file") if whole else (_IGNORED, "layers")
+    ignore = () if whole else _IGNORED
+    scope: Scope = "file" if whole else "layers"
     record, artifact = work / f"{stem}.json", work / f"{stem}.mpq.safetensors"
     if not record.exists():
         began = time.process_time()  # for the whole job, so that no analysis of an earlier row is read

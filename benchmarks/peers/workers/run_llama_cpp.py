@@ -85,7 +85,7 @@ def column_squares(model: PreTrainedModel, windows: torch.Tensor, layers: dict[s
 
         handles.append(layer.register_forward_pre_hook(add))
     with torch.inference_mode():
-        for part in windows.split(8):
+        for part in torch.split(windows, 8):
             model(input_ids=part)
     for handle in handles:
         handle.remove()
