@@ -45,15 +45,13 @@ def load_program(path: Path, *, sha256: str, trust: bool) -> LoadedModel:
         ModelError: if the archive is damaged, could run code, or was exported in training mode.
     """
     with open_file(path) as file:
-        program, example_inputs = _read(file, str(path), trust=trust)
+        program, example_inputs, safe = _read_any(file, str(path)) if trust else (*_read(file, str(path)), True)
     with _readable(str(path)):
         _check_mode(program, path)
     lift_constants(program)
     _replace_state(program, Tensor.contiguous)  # as in a rebuilt module, so that both compute bit-identical results
     module = _module_of(program, str(path))
-    return LoadedModel(
-        module, "export", sha256, path=path, example_inputs=example_inputs, program=None if trust else strip_program(program)
-    )
+    return LoadedModel(module, "export", sha256, path=path, example_inputs=example_inputs, program=strip_program(program) if safe else None)
 
 
 def lift_constants(program: ExportedProgram) -> None:
@@ -135,20 +133,28 @@ def read_program(content: bytes, *, hollow: bool = False) -> ExportedProgram:
         FormatError: if `content` is damaged.
         ModelError: if it could run code when loaded.
     """
-    program, _ = _read(io.BytesIO(_decompress(content)), _STORED, trust=False)
+    program, _ = _read(io.BytesIO(_decompress(content)), _STORED)
     if not hollow:
         _replace_state(program, torch.zeros_like)
     return program
 
 
-def _read(file: IO[bytes], source: str, *, trust: bool) -> tuple[ExportedProgram, ExampleInputs | None]:
-    """The program of an archive, and its example inputs."""
+def _read(file: IO[bytes], source: str) -> tuple[ExportedProgram, ExampleInputs | None]:
+    """The program of an archive that cannot run code, and its example inputs."""
     with _quiet(), _readable(source):
-        if trust:
-            program = _deserialize(file)
-            return program, program.example_inputs or None
         checked = checked_archive(file, source)
         return _deserialize(cast("IO[bytes]", checked.file)), checked.example_inputs
+
+
+def _read_any(file: IO[bytes], source: str) -> tuple[ExportedProgram, ExampleInputs | None, bool]:
+    """The same of an archive that the user trusts, and whether it cannot run code: only then an artifact may hold it."""
+    try:
+        return *_read(file, source), True
+    except ModelError:
+        file.seek(0)
+    with _quiet(), _readable(source):
+        program = _deserialize(file)
+        return program, program.example_inputs or None, False
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_example_inputs_that_are_objects_are_refused_and_not_run(archive: Path, 
     expected = f"{path} holds example inputs that are Python objects, which may run code when loaded: if you trust the file, add --trust"
     assert str(caught.value) == expected
     assert not Path("ran").exists()
+
+
+def test_with_trust_an_artifact_still_holds_a_program_that_runs_no_code(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logging.raiseExceptions", False)  # a warning of torch has the wrong number of arguments
+    wanted = load_model(archive)
+    assert wanted.program is not None
+    assert load_model(archive, trust=True).program == wanted.program
+    buffer = io.BytesIO()
+    torch.save((Fraction(1, 2),), buffer)
+    unsafe = tampered(archive, tmp_path / "bad", lambda name, content: buffer.getvalue() if "sample_inputs" in name else content)
+    assert load_model(unsafe, trust=True).program is None
 
 
 @pytest.mark.parametrize("name", [name for name in hostile.PROGRAMS if name not in hostile.HARMLESS])
