@@ -47,6 +47,7 @@ class SearchChoices(TypedDict, total=False):
     storage: Any
     rest: str | None
     activations: str | float
+    sketches: bool
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -118,6 +118,7 @@ class SearchSettings:
             own.
         activations: which of the measured groups of tensors between layers become integers: "all", "off", or a number, the largest error
             that they may add by the analysis.
+        sketches: make room for sketches of the calibration data, which `apply` then puts into the artifact, for `mpq monitor`.
     """
 
     pins: Mapping[str, Scheme] = field(default_factory=dict)
@@ -133,6 +134,7 @@ class SearchSettings:
     storage: Any = None
     rest: str | None = None
     activations: str = ALL
+    sketches: bool = False
 
     def __post_init__(self) -> None:
         if self.activations not in (ALL, OFF) and not _is_limit(self.activations):

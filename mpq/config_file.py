@@ -91,6 +91,9 @@ class SearchSection(Struct, forbid_unknown_fields=True):
     activations: Annotated[
         Text | Number | None, Meta(description="measured tensors that become integers: all, off, or the largest error that they may add")
     ] = None
+    sketches: Annotated[
+        bool | None, Meta(description="make room for sketches of the calibration data in the artifact, for mpq monitor")
+    ] = None
 
 
 class CheckSection(Struct, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ import numpy as np
 
 from mpq.apply.artifact_writer import write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
+from mpq.apply.sketches import sketches_for
 from mpq.apply.train import Retrained, done, stored_state, train_artifact
 from mpq.budget import Budget
 from mpq.calibration.input_moments import statistics_for
@@ -29,6 +30,7 @@ from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import read_header
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
+from mpq.records.plan_sketches import as_in_artifact
 from mpq.records.sensitivity import Sensitivity
 from mpq.recovery.base import UNLIMITED, Decision, Progress, Proposal, State, Step, Task, gap_evidence
 from mpq.recovery.held_out import decide
@@ -111,7 +113,9 @@ def reallocate(
     Raises:
         MismatchError: if the artifact, the plan, the model and the data do not belong together.
     """
-    layers, split, header = checked_layers(plan, model), plan_data.split_as(plan.data), read_header(artifact)
+    header, split = read_header(artifact), plan_data.split_as(plan.data)
+    plan = as_in_artifact(plan, header)
+    layers = checked_layers(plan, model)
     state = stored_state(artifact, header, layers, model)
     task = _task(model, plan, layers, split)
     scores = scored(task, state, table, None if on_progress is None else on_progress("scoring"))
@@ -183,12 +187,14 @@ def replanned(plan: Plan, table: Sensitivity, scores: Scores) -> Plan:
     errors = {(name, scheme): np.array([error - least[name]]) for (name, scheme), error in scores.items()}
     anew = Sensitivity(table.header, errors, table.path, finish={"parts": table.header.data.get("parts")}, first_line=table.first_line)
     pins = {name: str(plan.layers[name]) for name in plan.pinned}
-    kept: dict[str, Any] = {"trials": 0, "pins": pins, "ties": plan.ties, "rest": plan.rest.dtype}
+    kept: dict[str, Any] = {"trials": 0, "pins": pins, "ties": plan.ties, "rest": plan.rest.dtype, "sketches": plan.sketches is not None}
     found = search(anew, Budget(f"{plan.size.layer_bytes}B"), **kept).plan
     if found.size.file_bytes > plan.size.file_bytes:  # other schemes may take a longer header
         found = search(anew, Budget(f"{plan.size.file_bytes}B", "file"), **kept).plan
     told = {key: value for key, value in found.evidence.items() if key in ("assignment", "metric", "outputs")}
-    return replace(found, budget=plan.budget, evidence=told | {"decision": "scored anew after training"}, remarks={})
+    return replace(
+        found, sketches=plan.sketches, budget=plan.budget, evidence=told | {"decision": "scored anew after training"}, remarks={}
+    )
 
 
 def _task(model: LoadedModel, plan: Plan, layers: list[Layer], split: Split) -> Task:
@@ -203,7 +209,8 @@ def _write(model: LoadedModel, plan: Plan, path: Path, task: Task, state: State,
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: task.variants.quantized(name, plan.layers[name]) for name in changed}
     mixed = Recovered(state.changed(weights, {}), tuple(done(name) for name in header.recovery))
-    contents = contents_of(plan, model, task.layers, mixed, lambda name: state.weights[name])
+    sketches = sketches_for(plan, model.module, task.layers, mixed.state.values(task.layers), task.calibration)
+    contents = contents_of(plan, model, task.layers, mixed, lambda name: state.weights[name], sketches)
     write_artifact(path, replace(contents, fingerprint=bool(header.digests)))
 
 

@@ -49,7 +49,7 @@ def made(folder: Path, *, bad: bool) -> Made:
     model, given = from_module(mlp()), data(128)
     settings = mpq.AnalysisSettings(candidates=("int2-g4", "int4-g4", "int8-g4"), quantizer="rtn", metric="relative_mse", method="measure")
     table = mpq.analyze(model, given, settings=settings, output=folder / "a.sensitivity.jsonl")
-    plan = replace(search(table, "8.2bits", trials=0, pins=BAD if bad else {}).plan, pinned=())
+    plan = replace(search(table, "8.2bits", trials=0, pins=BAD if bad else {}, sketches=bad).plan, pinned=())
     return Made(model, given, table, plan, mpq.apply(model, plan, folder / "a.mpq.safetensors", data=given, recovery=False).path)
 
 
@@ -79,6 +79,9 @@ def test_a_bad_allocation_is_replaced_at_no_more_bytes(tmp_path: Path) -> None:
     path = tmp_path / "b.mpq.safetensors"
     assert path.stat().st_size == plan.size.file_bytes <= before.plan.size.file_bytes
     assert read_header(path).schemes == plan.layers
+    sketches = read_header(path).sketches
+    assert sketches is not None
+    assert sketches.layers == plan.sketches
     assert plan.evidence_is_current
     recovery = plan.evidence["recovery"]
     assert (recovery["artifact"], recovery["before"], recovery["after"]) == (path.name, decision.before, decision.after)

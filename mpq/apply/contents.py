@@ -22,6 +22,7 @@ from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.plan_budget import check_plan_budget
+from mpq.records.stored_sketches import StoredSketches
 from mpq.recovery.run import Recovered
 from mpq.tensors.narrow import narrowed
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
@@ -45,7 +46,12 @@ def checked_layers(plan: Plan, model: LoadedModel) -> list[Layer]:
 
 
 def contents_of(
-    plan: Plan, model: LoadedModel, layers: list[Layer], recovered: Recovered, one: Callable[[str], QuantizedWeight]
+    plan: Plan,
+    model: LoadedModel,
+    layers: list[Layer],
+    recovered: Recovered,
+    one: Callable[[str], QuantizedWeight],
+    sketches: StoredSketches | None = None,
 ) -> Contents:
     """The contents to write, checked against the plan.
 
@@ -55,6 +61,7 @@ def contents_of(
         layers: its layers.
         recovered: the results of the recovery steps.
         one: gives the weight of a layer by name, if `recovered` has none.
+        sketches: of the calibration data, if the plan wants them.
 
     Raises:
         ApplyError: if the file would not have the size that the plan predicts.
@@ -75,6 +82,7 @@ def contents_of(
         plan.rest.dtype,
         0 if plan.rest.dtype is None else plan.rest.original_bytes,
         activations=plan.activations,
+        sketches=sketches,
     )
     weights = recovered.state.weights
     changed = {name: narrowed(tensor, plan.rest.dtype, name) for name, tensor in recovered.state.tensors.items()}

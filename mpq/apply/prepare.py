@@ -14,6 +14,7 @@ from mpq.activations.equalized import folded
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of
 from mpq.apply.run import Applied
+from mpq.apply.sketches import without_sketches
 from mpq.apply.train import header_under, stored_state
 from mpq.config import Level
 from mpq.errors import ApplyError, NumericsError, UsageError
@@ -119,11 +120,12 @@ def convert(model: nn.Module, output: Path | str) -> Applied:
     loaded = replace(found.model, module=module)
     layers = checked_layers(found.plan, loaded)
     decision = Decision("training", "Training", kept=True, reason="")
-    contents = contents_of(found.plan, loaded, layers, Recovered(State(weights), (decision,)), weights.__getitem__)
+    plan, remarks = without_sketches(found.plan)
+    contents = contents_of(plan, loaded, layers, Recovered(State(weights), (decision,)), weights.__getitem__)
     contents = replace(contents, fingerprint=True)
     write_artifact(Path(output), contents)
     original = found.plan.original_bytes + found.plan.rest.original_bytes
-    return Applied(Path(output), contents.file_bytes, original, (decision,), {})
+    return Applied(Path(output), contents.file_bytes, original, (decision,), {}, remarks=remarks)
 
 
 def _first_state(model: LoadedModel, plan: Plan, layers: list[Layer], artifact: Path | str | None) -> State:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpq.activations.equalized import equalized
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
+from mpq.apply.sketches import sketches_for
 from mpq.calibration.input_moments import Collected, statistics_for
 from mpq.calibration.memory_parts import wide_lines
 from mpq.config import TUNE_MINUTES, TUNE_WORK
@@ -29,7 +30,10 @@ from mpq.models.running.known import opened, scope_for
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import both, in_turn
+from mpq.records.layer import Layer
 from mpq.records.plan import Plan, read_plan
+from mpq.records.plan_sketches import with_sketches
+from mpq.records.stored_sketches import StoredSketches
 from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
@@ -96,6 +100,7 @@ def apply(
     allow_unchanged: bool = False,
     cache: Path | str | None = None,
     fingerprint: bool = True,
+    sketches: bool | None = None,
     progress: bool = False,
     on_progress: Progress | None = None,
     on_recovery: Callable[[str], Progress] | None = None,
@@ -120,6 +125,8 @@ def apply(
         allow_unchanged: do not report layers whose weights are exactly representable in their scheme.
         cache: folder where the analysis kept codes and statistics; None computes them again.
         fingerprint: put digests of the weights into spare space of the header, for `mpq verify`.
+        sketches: put sketches of the calibration data into the header, for `mpq.monitor`: 360 bytes for each of up to twelve tensors, which
+            the plan does not count unless it was searched with sketches. None does as the plan says.
         progress: show progress: a bar on a terminal, a line in a notebook.
         on_progress: called after each layer.
         on_recovery: gives the progress callback of each recovery step, by its name.
@@ -133,7 +140,7 @@ def apply(
     limits, path = _limits(tune_work, tune_minutes), Path(output)
     check_folder(path)
     loaded = model if isinstance(model, LoadedModel) else from_module(model)
-    wanted = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    wanted = with_sketches(plan if isinstance(plan, Plan) else read_plan(Path(plan)), sketches)
     layers = checked_layers(wanted, loaded)
     split = _split_if_needed(wanted, loaded, data, recovery=recovery)
     quantizer = quantizer_named(wanted.quantizer)
@@ -157,7 +164,8 @@ def apply(
             task = Task(variants, samples, metric, seed, limits, step_done, wanted.activations)
             rounded = rounded_tensors(loaded.module, layers, wanted.rest.dtype)
             recovered = recover(task, State(source.all(), rounded), split.held_out, hindered, rest_dtype=wanted.rest.dtype)
-        contents = replace(contents_of(wanted, loaded, layers, recovered, source.one), fingerprint=fingerprint)
+        stored = _sketches(wanted, loaded, layers, source, recovered.state, split)
+        contents = replace(contents_of(wanted, loaded, layers, recovered, source.one, stored), fingerprint=fingerprint)
         write_artifact(path, contents)
     original = wanted.original_bytes + wanted.rest.original_bytes
     return Applied(
@@ -213,6 +221,13 @@ class _Weights:
             self._on_progress(self._done, len(self._variants.layers), name)
         return weight
 
+    def values(self, state: State) -> Mapping[str, Tensor]:
+        """All values that differ in the quantized model, by name in the state dict; weights that no recovery step has are made again."""
+        missing = {
+            name: self._variants.quantized(name, self._plan.layers[name]) for name in self._variants.layers if name not in state.weights
+        }
+        return state.changed(missing, {}).values(self._variants.layers.values())
+
     def _check(self, name: str, weight: QuantizedWeight) -> None:
         """Refuse a weight that does not fit the range of fp16, and note one that quantization does not change."""
         matrix = self._variants.matrix(name)
@@ -222,9 +237,21 @@ class _Weights:
             self.unchanged[name] = None
 
 
+def _sketches(
+    plan: Plan, model: LoadedModel, layers: list[Layer], source: _Weights, state: State, split: Split | None
+) -> StoredSketches | None:
+    if split is None or plan.sketches is None:
+        return None
+    values = {**rounded_tensors(model.module, layers, plan.rest.dtype), **source.values(state)}
+    return sketches_for(plan, model.module, layers, values, split.calibration)
+
+
 def _split_if_needed(plan: Plan, model: LoadedModel, data: Data | Iterable[Any] | None, *, recovery: bool) -> Split | None:
     """The data that the plan was made with, if the quantizer or recovery needs it."""
-    if quantizer_named(plan.quantizer).needs_statistics or (recovery and data is not None and plan.data):
+    sketched = plan.sketches is not None
+    if sketched and (data is None or not plan.data):
+        raise ApplyError("sketches need the calibration data that the plan was made with: pass it as data, or leave sketches out")
+    if sketched or quantizer_named(plan.quantizer).needs_statistics or (recovery and data is not None and plan.data):
         return split_of(plan, model, data)
     return None
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mpq.activations.equalized import equalized
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
+from mpq.apply.sketches import sketches_for
 from mpq.calibration.input_moments import Collected
 from mpq.data.dataset import Data
 from mpq.data.hashing import tensor_bytes
@@ -30,6 +31,7 @@ from mpq.records.artifact_plans import is_plan_of
 from mpq.records.layer import Layer
 from mpq.records.open_artifact import opened, parts_in
 from mpq.records.plan import Plan
+from mpq.records.plan_sketches import as_in_artifact
 from mpq.recovery.base import UNLIMITED, Decision, Limits, Progress, State, Task, gap_evidence
 from mpq.recovery.run import Recovered, hindrances, recover
 from mpq.recovery.training.blocks_first import BlocksFirst
@@ -125,7 +127,9 @@ def _train(
     on_line: Watch | None,
     on_progress: Callable[[str], Progress] | None,
 ) -> Retrained:
-    header, layers = header_under(plan, artifact), checked_layers(plan, model)
+    header = header_under(plan, artifact)
+    plan = as_in_artifact(plan, header)
+    layers = checked_layers(plan, model)
     split = plan_data.split_as(plan.data)
     _check_apart(split.held_out, data)
     metric = metric_of(plan, model, split)
@@ -143,7 +147,8 @@ def _train(
         return Retrained(None, 0, found.decisions, checkpoints)
     earlier = [name for name in header.recovery if name not in found.kept]
     whole = Recovered(found.state, tuple(done(name) for name in earlier) + found.decisions)
-    contents = replace(contents_of(plan, model, layers, whole, _missing), fingerprint=bool(header.digests))
+    sketches = sketches_for(plan, model.module, layers, whole.state.values(layers), split.calibration)
+    contents = replace(contents_of(plan, model, layers, whole, _missing, sketches), fingerprint=bool(header.digests))
     write_artifact(output, contents)
     return Retrained(output, contents.file_bytes, found.decisions, checkpoints)
 

@@ -83,6 +83,16 @@ def command(
             help="Put a digest of each layer's weights into the header, for `mpq verify`. The size of the file stays the same.",
         ),
     ] = True,
+    sketches: Annotated[
+        bool | None,
+        typer.Option(
+            "--sketches/--no-sketches",
+            show_default=False,
+            help="Put sketches of the calibration data into the header, for `mpq monitor`: 360 bytes for each of up to 12 tensors. Unless "
+            "`mpq search --sketches` counted them, the file is larger than the plan predicts, which a budget on the file may forbid. "
+            "[default: as the plan says]",
+        ),
+    ] = None,
     shards: Annotated[
         Path | None,
         typer.Option(
@@ -124,10 +134,16 @@ def command(
 
     from mpq.records.plan import read_plan
     from mpq.records.plan_budget import check_plan_budget
+    from mpq.records.plan_sketches import with_sketches
 
-    wanted = read_plan(plan)
-    check_plan_budget(wanted)
+    searched = read_plan(plan)
+    check_plan_budget(searched)
+    wanted = with_sketches(searched, sketches)
     if shards is not None:
+        if wanted.sketches is not None:
+            raise UsageError(
+                "sketches need the whole model and its data, which --shards never loads: add --no-sketches, or leave --shards out"
+            )
         _apply_shards(wanted, plan, model, shards, json=json)
         return
 
@@ -140,7 +156,8 @@ def command(
     check_output(target, inputs=(plan, model, *named_inputs(wanted.model, wanted.data, plan)))
     say_replaced(target, wanted)
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, device=device)
-    needed, recover = quantizer_named(wanted.quantizer).needs_statistics, recovery and corrections
+    recover = recovery and corrections
+    needed = quantizer_named(wanted.quantizer).needs_statistics or wanted.sketches is not None
     data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or recover) else None
     with progress_in_turn() as stage:
         done = apply(
@@ -173,7 +190,7 @@ def command(
         say(line)
     print_lines(
         [
-            f"{done.path}: {done.file_bytes:,} bytes, as predicted",
+            f"{done.path}: {done.file_bytes:,} bytes, as predicted{_sketched(searched, wanted)}",
             f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{bits_text(size.effective_bits)} bits per weight over the layers, {bits_text(size.file_effective_bits)} over the file",
             unsearched_line(size.file_bytes, size.layer_bytes, dtype=wanted.rest.dtype),
@@ -183,6 +200,14 @@ def command(
     )
     options = code_options(wanted.model, {}, trust=trust)
     suggest(f"mpq eval {done.path} --data FILE{options}; in Python: {python_load(done.path, loaded, trust=trust)}")
+
+
+def _sketched(searched: Plan, wanted: Plan) -> str:
+    """What sketches change about the size that the plan predicts."""
+    more = wanted.size.file_bytes - searched.size.file_bytes
+    if more < 0:
+        return f", less the {-more:,} of its sketches"
+    return f", plus {more:,} of sketches, which the plan does not count" if more else ""
 
 
 def _exported(artifact: Path, target: str, options: Options) -> Exported:

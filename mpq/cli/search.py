@@ -129,6 +129,14 @@ def command(
         ),
     ] = None,
     activations: Activations = None,
+    sketches: Annotated[
+        bool,
+        typer.Option(
+            "--sketches",
+            help="Make room for sketches of the calibration data, which `mpq apply` then puts into the artifact for `mpq monitor`: 360 "
+            "bytes for each of up to 12 tensors. Off by default, because a budget on the file has to pay for them.",
+        ),
+    ] = False,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -195,7 +203,7 @@ def command(
         "costs": numbers(pairs(cost, "--cost FILE=MOST", "latency.csv=3.2")),
     }
     options |= {"max_error": max_error, "max_drop": max_drop, "metric": metric, "max_latency": max_latency}
-    options |= {"rest": rest, "memory": memory, "activations": activations}
+    options |= {"rest": rest, "memory": memory, "activations": activations, "sketches": sketches or None}
     if uniform is not None:
         _refuse_others(options | steering | {"from": start, "explain": explain, "for": target})
     elif quantizer is not None:
@@ -279,7 +287,7 @@ def _budgets(text: Any, scope: Any) -> list[Budget]:
 
 def _refuse_others(options: dict[str, Any]) -> None:
     """Refuse options that have no effect on a uniform plan."""
-    free = ("trials", "timeout", "seed", "storage", "rest", "activations")
+    free = ("trials", "timeout", "seed", "storage", "rest", "activations", "sketches")
     found = next((name for name, value in options.items() if value and name not in free), None)
     if found is not None:
         option = {"pins": "pin", "ties": "tie", "costs": "cost"}.get(found, found).replace("_", "-")

@@ -108,12 +108,13 @@ class Job:
             from mpq.tensors.quantizers.registry import quantizer_named
 
             quantizer_named(quantizer)  # refused before the model is loaded
+        sketches = self._settings.sketches
         if self._settings.trials == 0:
-            return uniform_plan(self._table, scheme, quantizer=quantizer)
+            return uniform_plan(self._table, scheme, quantizer=quantizer, sketches=sketches)
         say(f"search: {self._source.name}, uniform {scheme}; --trials 0 writes the plan without measuring it")
         measurer = self._opened(quantizer)
         with self._progress(measurer):
-            return uniform_plan(self._table, scheme, quantizer=quantizer, measurer=measurer)
+            return uniform_plan(self._table, scheme, quantizer=quantizer, measurer=measurer, sketches=sketches)
 
     def _within(self, budget: Budget | None) -> SearchResult:
         from mpq.models.sources.state_dict import working_directory_importable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,6 +111,7 @@ def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> No
 def _plan(file: Path) -> Shown:
     from mpq.records.activations import summary, to_dict
     from mpq.records.plan import read_plan
+    from mpq.records.stored_sketches import sketch_bytes
     from mpq.records.unsearched import unsearched_line
 
     plan = read_plan(file)
@@ -123,6 +124,7 @@ def _plan(file: Path) -> Shown:
         "not searched": unsearched_line(size.file_bytes, size.layer_bytes, dtype=plan.rest.dtype).removeprefix("not searched: "),
         "quantizer": plan.quantizer,
         **({"activations": summary(plan.activations)} if plan.activations else {}),
+        **_sketches(plan.sketches),
     }
     if evidence and plan.evidence_is_current:
         measured = evidence.get("measured", {})
@@ -140,9 +142,19 @@ def _plan(file: Path) -> Shown:
         "evidence": evidence,
         "evidence_is_current": plan.evidence_is_current,
         **({"activations": to_dict(plan.activations)} if plan.activations else {}),
+        **({} if plan.sketches is None else {"sketches": {"layers": list(plan.sketches), "bytes": sketch_bytes(plan.sketches)}}),
     }
     rows = [_row(name, scheme, plan.shapes[name], pinned=name in plan.pinned) for name, scheme in plan.layers.items()]
     return Shown(facts, data, rows, _cells)
+
+
+def _sketches(layers: Sequence[str] | None) -> dict[str, str]:
+    """How many tensors are sketched for `mpq monitor`, and in how many bytes."""
+    from mpq.records.stored_sketches import MODEL, sketch_bytes
+
+    if layers is None:
+        return {}
+    return {"sketches": f"{sketch_bytes(layers):,} bytes, of {len(MODEL) + len(layers)} tensors, for `mpq monitor`"}
 
 
 def _artifact(file: Path) -> Shown:
@@ -150,6 +162,7 @@ def _artifact(file: Path) -> Shown:
     from mpq.records.artifact_files import artifact_bytes, read_header
     from mpq.records.sensitivity import layer_bytes
     from mpq.records.stands_alone import stands_alone
+    from mpq.records.stored_sketches import sketch_bytes
     from mpq.records.unsearched import unsearched_line
 
     header = read_header(file)
@@ -162,13 +175,16 @@ def _artifact(file: Path) -> Shown:
         "quantizer": header.quantizer,
         "recovery": ", ".join(name.replace("_", " ") for name in header.recovery) or "none",
         **({"activations": summary(header.activations)} if header.activations else {}),
+        **_sketches(None if header.sketches is None else header.sketches.layers),
         "load": f"mpq.load('{file}')" if stands_alone(header, file) else f"mpq.load('{file}', module)",
     }
     size = {"effective_bits": bits, "layer_bytes": total, "file_bytes": whole, "unsearched_bytes": whole - total}
     rows = [_row(layer.name, header.schemes[layer.name], layer.matrix) for layer in header.layers]
     if header.stopped:
         facts["stopped"] = f"{', '.join(header.stopped)} ran out of time: the artifact may differ on another machine"
-    done = {"recovery": list(header.recovery), "stopped": list(header.stopped)}
+    done: dict[str, Any] = {"recovery": list(header.recovery), "stopped": list(header.stopped)}
+    if header.sketches is not None:
+        done["sketches"] = {"layers": list(header.sketches.layers), "bytes": sketch_bytes(header.sketches.layers)}
     return Shown(facts, {"model": header.model, "quantizer": header.quantizer, **done, "size": size}, rows, _cells)
 
 

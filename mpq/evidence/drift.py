@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpq.evidence.running_mean import RunningMean
-from mpq.records.baseline import ENTROPY, MARGIN, Baseline
+from mpq.records.baseline import Baseline
 from mpq.records.monitor_log import Line, MeanFacts
 from mpq.records.sketch import Sketch, sketch_in
+from mpq.records.stored_sketches import ENTROPY, MARGIN
 
 DRIFTED = 0.25
 """A stability index that counts as drift for every tensor, beyond what few samples explain."""

@@ -1,25 +1,15 @@
-"""Makes the baseline of a model: sketches of its calibration data, and how much they differ between samples."""
+"""Makes the baseline of any model that can be watched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-from torch import nn
-
+from mpq.calibration.baseline import sketched
 from mpq.data.batch import Batch
-from mpq.errors import UsageError
-from mpq.evidence.drift import stability_index
-from mpq.monitor.observe import Observer
-from mpq.monitor.sessions import Session, as_module
+from mpq.monitor.sessions import as_module
 from mpq.progress import Advance
 from mpq.records.baseline import Baseline
-from mpq.records.sketch import Sketch
-
-_PARTS = 8  # of the data, each compared with all others
-_WATCHED = 8
 
 
 def baseline_of(
@@ -30,7 +20,7 @@ def baseline_of(
     on_progress: Advance = lambda *_: None,
     on_row: Callable[[dict[str, float | None]], None] = lambda _: None,
 ) -> Baseline:
-    """The baseline of a model on calibration data. Data that the model was not trained on is best: on training data it is too certain.
+    """The baseline of a model on calibration data, see `calibration/baseline.py`.
 
     Args:
         model: the model in the form in which it will run: an `nn.Module`, or an ONNX Runtime session.
@@ -42,56 +32,4 @@ def baseline_of(
     Raises:
         UsageError: if there are fewer than two batches.
     """
-    module = as_module(model)
-    names = watchable(module) if layers is None else list(layers)
-    parts = [Observer(module, names) for _ in range(_PARTS)]
-    known = list(batches)
-    for number, batch in enumerate(known):
-        observer, inputs = parts[number % _PARTS], (batch.args, batch.kwargs)
-        with torch.no_grad(), observer.hooked(inputs):
-            observer.see(inputs, module(*batch.args, **batch.kwargs))
-        on_row(observer.row)
-        on_progress(number + 1, len(known), "")
-    return joined([observer.sketches for observer in parts[: len(known)]])
-
-
-def joined(parts: list[Mapping[str, Sketch]]) -> Baseline:
-    """The baseline of data of which each part was sketched.
-
-    Raises:
-        UsageError: if there are fewer than two parts.
-    """
-    if len(parts) < 2:
-        raise UsageError(
-            f"{len(parts)} batches are too few for a baseline: give two or more, so that one part can be compared with the others"
-        )
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    found = {name: [part[name] for part in parts] for name in names}
-    return Baseline({name: reduce(Sketch.merged, found[name]) for name in names}, {name: _noise(found[name]) for name in names})
-
-
-def watchable(module: nn.Module) -> list[str]:
-    """Names of up to eight innermost modules that hold matrices, evenly spaced; none in programs, whose modules are not called."""
-    if isinstance(module, (torch.jit.ScriptModule, Session)) or hasattr(module, "graph"):
-        return []
-    found = [
-        name
-        for name, each in module.named_modules()
-        if name and not any(each.children()) and not isinstance(each, nn.Embedding) and _holds_matrix(each)
-    ]
-    steps = min(_WATCHED, len(found))
-    return [found[round(step * (len(found) - 1) / max(1, steps - 1))] for step in range(steps)]
-
-
-def _holds_matrix(module: Any) -> bool:
-    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return any(tensor.ndim > 1 for tensor in tensors)
-
-
-def _noise(parts: list[Sketch]) -> float:
-    """The mean stability index between each part and the others, for one sample: see `Baseline.noise`."""
-    total = 0.0
-    for place, part in enumerate(parts):
-        others = reduce(Sketch.merged, [*parts[:place], *parts[place + 1 :]])
-        total += stability_index(others, part) / (1 / max(1, part.samples) + 1 / max(1, others.samples))
-    return total / len(parts)
+    return sketched(as_module(model), batches, layers, on_progress=on_progress, on_row=on_row)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from mpq.calibration.observe import Observer, first_float
 from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm, alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
 from mpq.models.running.forward import inputs_of, main_output
 from mpq.models.running.metrics import KLDivergence
-from mpq.monitor.observe import Observer, first_float
 from mpq.monitor.reservoir import Reservoir
 from mpq.monitor.sessions import Session, as_module
 from mpq.records.baseline import Baseline, read_baseline
@@ -158,7 +158,7 @@ def monitor(
 
     Args:
         model: an `nn.Module`, to which only two hooks are added, or an `onnxruntime.InferenceSession`, whose layers are not seen.
-        baseline: the sketches of its calibration data, or the artifact with the baseline next to it.
+        baseline: the sketches of its calibration data, or the artifact with the baseline in it or next to it.
         sample: the share of calls that are sketched.
         shadow: the share of calls that are also run through the reference.
         reference: the unquantized model, needed for `shadow`; it is called with the same inputs.

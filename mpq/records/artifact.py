@@ -21,6 +21,7 @@ from mpq.records.artifact_layout import TensorEntry, header, header_length, padd
 from mpq.records.facts import layers_in, scheme_in
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import Rest
+from mpq.records.stored_sketches import StoredSketches, stored_in
 from mpq.shown import shown
 
 PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a tensor of bytes
@@ -48,6 +49,7 @@ class ArtifactHeader:
         digests: the fingerprint: the beginning of a digest of the dequantized weights of each layer, in order, then one of all other
             tensors; of one length, in what room the header has. Empty where there is none.
         activations: groups of tensors between layers that are integers, by name.
+        sketches: of the calibration data, for `mpq monitor`; None if there are none.
     """
 
     model: dict[str, Any]
@@ -62,6 +64,7 @@ class ArtifactHeader:
     rest_bytes: int = 0
     digests: tuple[bytes, ...] = ()
     activations: Groups = field(default_factory=dict)
+    sketches: StoredSketches | None = None
 
     def to_metadata(self) -> dict[str, Any]:
         """The JSON object under the header's key "mpq"."""
@@ -77,6 +80,7 @@ class ArtifactHeader:
             rest=_rest_facts(self.rest_dtype, self.rest_bytes),
             digests=self.digests,
             activations=self.activations,
+            sketches=self.sketches,
         )
 
     def with_digests(self, digests: Sequence[bytes], entries: Iterable[TensorEntry]) -> ArtifactHeader:
@@ -150,8 +154,8 @@ def read_artifact_header(path: Path) -> ArtifactHeader:
     facts = said.value["model"], file.quantizer, layers, schemes, file.aliases, file.config
     dtype, original_bytes = (None, 0) if file.rest is None else (file.rest.dtype, file.rest.original_bytes)
     digests = _digests(file.fingerprint, len(layers) + 1)
-    activations = groups_in(said, file.activations)
-    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), dtype, original_bytes, digests, activations)
+    activations, sketches = groups_in(said, file.activations), None if file.sketches is None else stored_in(said, file.sketches, schemes)
+    return ArtifactHeader(*facts, _recovery(file), tuple(file.stopped), dtype, original_bytes, digests, activations, sketches)
 
 
 def read_rest_bytes(path: Path, header: ArtifactHeader) -> int:
@@ -189,6 +193,7 @@ def _metadata(
     rest: Mapping[str, Any] | None = None,
     digests: Sequence[bytes] = (),
     activations: Groups | None = None,
+    sketches: StoredSketches | None = None,
 ) -> dict[str, Any]:
     return {
         "version": VERSION,
@@ -199,6 +204,7 @@ def _metadata(
         **({"rest": dict(rest)} if rest else {}),
         **({"fingerprint": base64.b64encode(b"".join(digests)).decode()} if digests else {}),
         **({"activations": to_dict(activations)} if activations else {}),
+        **({"sketches": sketches.to_dict()} if sketches is not None else {}),
         "aliases": dict(aliases),
         "config": dict(config),
         "layers": dict(layers),

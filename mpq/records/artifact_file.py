@@ -14,6 +14,7 @@ from mpq.reading.documents import Document
 from mpq.reading.fields import Name, RestDtype, SchemeText, Size, Text
 from mpq.records.activations import GroupFacts
 from mpq.records.facts import LayerFacts, ModelFacts
+from mpq.records.stored_sketches import StoredFacts
 from mpq.shown import shown
 
 VERSION = 1
@@ -58,6 +59,7 @@ class MetadataFacts(Struct):
     rest: StoredRest | None = None
     fingerprint: Annotated[str, Meta(max_length=1 << 22)] = ""
     activations: dict[Name, GroupFacts] = {}
+    sketches: StoredFacts | None = None
     corrected: Annotated[int, Meta(ge=0, le=7)] | bool = 0
 
 

@@ -23,10 +23,11 @@ from mpq.records.equalization import Chain, chains_of
 from mpq.records.facts import scheme_in
 from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
-from mpq.records.plan_file import ANALYSED, VERSION, BudgetFacts, PlanFile, check_names, matrices_in
+from mpq.records.plan_file import ANALYSED, ROUNDED, VERSION, BudgetFacts, PlanFile, check_names, matrices_in
 from mpq.records.plan_size import Size
 from mpq.records.plan_table import layer_rows, layers_page
 from mpq.records.sensitivity_header import Rest
+from mpq.records.stored_sketches import sketch_bytes
 from mpq.records.yaml_text import yaml_key, yaml_text
 from mpq.shown import bits_text, figure, shown
 
@@ -58,6 +59,7 @@ class Plan:
         remarks: by layer name, for people: written as comments next to the layers, and never read.
         activations: groups of tensors between layers that are integers, by name; all others are floating point.
         equalization: channels to scale before weights are quantized.
+        sketches: layers whose inputs the artifact's sketches for `mpq monitor` watch; None if it has no sketches.
     """
 
     model: dict[str, Any]
@@ -77,13 +79,14 @@ class Plan:
     remarks: dict[str, str] = field(default_factory=dict, compare=False)
     activations: Groups = field(default_factory=dict)
     equalization: tuple[Chain, ...] = ()
+    sketches: tuple[str, ...] | None = None
 
     @property
     def size(self) -> Size:
         """The size of what `mpq apply` writes, computed from schemes and shapes, exact to the byte."""
         data = sum(scheme.stored_bits(self.shapes[name]) // 8 for name, scheme in self.layers.items())
         header = sum(layer_header_bytes(name, self.shapes[name], scheme) for name, scheme in self.layers.items())
-        header += header_bytes(self.activations)
+        header += header_bytes(self.activations) + sketch_bytes(self.sketches)
         total = file_bytes(header_bytes=self.rest.header_bytes + header, data_bytes=self.rest.data_bytes + data)
         return Size(8 * data / self.weights, data, total, 8 * total / (self.weights + self.rest.weights))
 
@@ -179,7 +182,8 @@ def plan_for(layers: Iterable[Layer], schemes: Mapping[str, Scheme], *, model: d
 def plan_to_yaml(plan: Plan) -> str:
     """The text of a plan file."""
     size = plan.size
-    version = VERSION if plan.activations or plan.equalization else ANALYSED if plan.analysis else 1
+    rounded = bool(plan.activations or plan.equalization)
+    version = VERSION if plan.sketches is not None else ROUNDED if rounded else ANALYSED if plan.analysis else 1
     head: dict[str, Any] = {"mpq_plan": version, "model": plan.model}
     if plan.data:
         head["data"] = plan.data
@@ -212,6 +216,11 @@ def plan_to_yaml(plan: Plan) -> str:
             "# Channels that are scaled by powers of two before weights are quantized: the model computes the same. From the analysis.\n"
         )
         text += "equalization:\n" + "".join(_chain_text(chain) for chain in plan.equalization)
+    if plan.sketches is not None:
+        text += (
+            "# The artifact has sketches of the calibration data: of the model's inputs and outputs, and of the inputs of these layers.\n"
+        )
+        text += yaml_text({"sketches": list(plan.sketches)})
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
     text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
     if plan.axes:
@@ -287,6 +296,7 @@ def _plan(file: PlanFile, document: Document) -> Plan:
         evidence=plain_evidence(data.get("evidence") or {}),
         activations=groups_in(document, file.activations),
         equalization=chains_of(file.equalization),
+        sketches=None if file.sketches is None else tuple(file.sketches),
     )
 
 

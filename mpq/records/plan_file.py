@@ -15,8 +15,9 @@ from mpq.records.facts import DataFacts, ModelFacts, RestFacts
 from mpq.records.sensitivity_file import OutputFacts
 from mpq.shown import shown
 
-VERSION = 3  # of a plan with activations or equalized channels
-ANALYSED = 2  # of one without, that names its analysis; version 1 does not
+VERSION = 4  # of a plan with sketches
+ROUNDED = 3  # of one without, with activations or equalized channels
+ANALYSED = 2  # of one without either, that names its analysis; version 1 does not
 _SHAPE = "^[0-9]{1,16}x[0-9]{1,16}$"
 _ROWS_COLUMNS = "rows x columns, for example 64x128"
 Shape = Annotated[str, Meta(max_length=33, extra_json_schema={"pattern": _SHAPE}, extra={"give": _ROWS_COLUMNS})]
@@ -158,7 +159,7 @@ class AnalysisFacts(Struct):
 class PlanFile(Struct, forbid_unknown_fields=True):
     """Which scheme each layer uses, why, and how big the result is."""
 
-    mpq_plan: Annotated[Literal[1, 2, 3], Meta(description="version of this format")]
+    mpq_plan: Annotated[Literal[1, 2, 3, 4], Meta(description="version of this format")]
     model: Annotated[ModelFacts, Meta(description="the model that the plan is for; its path is relative to this file")]
     quantizer: Annotated[Text, Meta(description="how codes are chosen; the quantizer that the plan was measured with")]
     layers: Annotated[dict[Name, SchemeText], Meta(min_length=1, description="the scheme of each layer: the part to edit")]
@@ -180,6 +181,9 @@ class PlanFile(Struct, forbid_unknown_fields=True):
         list[ChainFacts],
         Meta(description="channels that are scaled by powers of two before weights are quantized; the model computes the same"),
     ] = []
+    sketches: Annotated[
+        list[Name] | None, Meta(description="layers whose inputs are sketched in the artifact, for `mpq monitor`; leave it out for none")
+    ] = None
     groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with its own outputs")] = {}
 
 
@@ -204,16 +208,24 @@ def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> di
 
 
 def check_names(document: Document, file: PlanFile) -> None:
-    """Refuse pins, ties, axes and groups of layers that the plan does not have, and a layer that is tied twice.
+    """Refuse pins, ties, axes, groups and sketches of layers that the plan does not have, and a layer that is tied twice.
 
     Raises:
         MpqError: of the document's type.
     """
     tied = [name for group in file.ties for name in group]
-    for key, names in (("pinned", file.pinned), ("ties", tied), ("axes", file.axes), ("groups", file.groups)):
+    for key, names in (
+        ("pinned", file.pinned),
+        ("ties", tied),
+        ("axes", file.axes),
+        ("groups", file.groups),
+        ("sketches", file.sketches or ()),
+    ):
         stranger = next((name for name in names if name not in file.layers), None)
         if stranger is not None:
             raise document.refuse(f"{key} names {shown(stranger)}, which is not among the layers; {document.remedy}", key)
+    if len(set(file.sketches or ())) < len(file.sketches or ()):
+        raise document.refuse("sketches names a layer twice: name it once", "sketches")
     if len(set(tied)) < len(tied):
         repeated = next(name for name in tied if tied.count(name) > 1)
         raise document.refuse(f"layer {shown(repeated)} is tied twice: put each layer into one group only", "ties")

@@ -28,7 +28,7 @@ def byte_limit(table: Sensitivity, budget: Budget, *, reserved: int = 0) -> Byte
 
     In scope "file" a layer's cost includes its share of the header. The header is padded to a multiple of 8 bytes,
     and the full padding is reserved, so a plan may be up to 7 bytes below the budget. So are `reserved` bytes, for
-    activations.
+    activations and sketches.
     """
     layers, rest = table.layers, table.header.rest
     weights = sum(layer.weights for layer in layers)

@@ -18,6 +18,7 @@ from mpq.records.frontier import Corner, Frontier, Margin, Point
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity, scheme_cost
+from mpq.records.stored_sketches import sketch_bytes
 from mpq.search.problem import Problem, build_groups
 from mpq.search.solvers.relaxation import Vertex, hull_of
 from mpq.search.stages.uniform import uniform_plans
@@ -147,6 +148,7 @@ class _Solver:
         ordered = {layer.name: schemes[layer.name] for layer in layers}
         data = sum(self._cost(layer, ordered[layer.name], "layers") for layer in layers)
         header = sum(self._cost(layer, ordered[layer.name], "file") for layer in layers) - data
+        header += 0 if self.plan is None else sketch_bytes(self.plan.sketches)
         total = file_bytes(header_bytes=rest.header_bytes + header, data_bytes=rest.data_bytes + data)
         return Point(name, ordered, 8 * data / self.weights, data, total, predicted, gap)
 

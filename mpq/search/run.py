@@ -19,6 +19,7 @@ from mpq.progress import reported
 from mpq.records.finalist_names import INTERACTIONS, LEAST_MEASURED, START, TABLE_OPTIMUM
 from mpq.records.plan import Plan, plan_for
 from mpq.records.sensitivity import Errors, Sensitivity, read_sensitivity, standard_error
+from mpq.records.stored_sketches import sketch_bytes, watched_layers
 from mpq.search.activations import chosen_groups, reserved_bytes, with_groups
 from mpq.search.byte_limit import byte_limit
 from mpq.search.constraints import choice_of, groups_for, pinned_layers
@@ -116,7 +117,8 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
     budget.check_possible()
     table = stored_as(table, settings.rest)
     groups = groups_for(table, settings, scope=budget.scope)
-    limit = byte_limit(table, budget, reserved=reserved_bytes(table, settings.activations))
+    sketches = sketch_bytes(_sketched_layers(table, settings))
+    limit = byte_limit(table, budget, reserved=reserved_bytes(table, settings.activations) + sketches)
     problem = Problem(groups, limit.layers, cost_limits(table, groups, settings.costs, settings.memory))
     check_feasible(problem, table, budget, limit, settings)
     solution = problem.solve()
@@ -124,6 +126,10 @@ def problem_for(table: Sensitivity, budget: Budget, settings: SearchSettings) ->
         names = ", ".join(f"{each.name} {each.most:g}" for each in problem.beside)
         raise BudgetError(f"budget {budget} and {names} can each be met, but not together: raise one of them")
     return problem, solution
+
+
+def _sketched_layers(table: Sensitivity, settings: SearchSettings) -> tuple[str, ...] | None:
+    return watched_layers([layer.name for layer in table.layers], table.header.model.get("kind")) if settings.sketches else None
 
 
 class _Run:
@@ -263,6 +269,7 @@ class _Run:
             evidence["costs"] = {limit.name: {"total": limit.total(choice), "most": limit.most} for limit in self.problem.beside}
         bare = replace(bare, equalization=header.equalization)
         named = replace(bare, data=data_of(self.table), analysis=analysis_of(self.table))
+        named = replace(named, sketches=_sketched_layers(self.table, self.settings))
         return replace(named, budget=self.budget, pinned=pinned, ties=ties, evidence=evidence, remarks=told)
 
     def _over_time(self) -> bool:

@@ -11,6 +11,7 @@ from mpq.evidence.prediction import additive
 from mpq.formats.scheme import Scheme
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for
+from mpq.records.plan_sketches import with_sketches
 from mpq.records.sensitivity import Sensitivity, standard_error
 from mpq.search.final_decision import rounded
 from mpq.search.measurers import Measurer
@@ -19,7 +20,9 @@ from mpq.search.result import SearchResult
 from mpq.search.stages.uniform import nearest_scheme
 
 
-def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = None, measurer: Measurer | None = None) -> SearchResult:
+def uniform_plan(
+    table: Sensitivity, scheme: Scheme, *, quantizer: str | None = None, measurer: Measurer | None = None, sketches: bool = False
+) -> SearchResult:
     """The plan that gives every layer `scheme`, or the nearest scheme if a layer cannot use it.
 
     Args:
@@ -27,6 +30,7 @@ def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = 
         scheme: for all layers, measured by the analysis or not.
         quantizer: the quantizer of the plan; by default that of the analysis.
         measurer: measures the plan on the real model with this quantizer; None for a plan without measurements.
+        sketches: whether the artifact gets sketches of the calibration data.
 
     Returns:
         The result; its notes name the layers that cannot use the scheme, with what they use instead.
@@ -34,7 +38,7 @@ def uniform_plan(table: Sensitivity, scheme: Scheme, *, quantizer: str | None = 
     own = str(table.header.settings["quantizer"])
     chosen = quantizer or own
     schemes = {layer.name: uniform_scheme(table, layer, scheme) for layer in table.layers}
-    plan = _plan(table, schemes, chosen)
+    plan = with_sketches(_plan(table, schemes, chosen), sketches)
     predicted = math.nan
     if chosen == own and schemes.items() <= table.errors.keys():
         predicted = additive(table, schemes)

@@ -9,8 +9,9 @@ import yaml
 
 import mpq
 from mpq.export.registry import TARGETS
+from mpq.records.plan import read_plan
 from mpq.recovery.registry import STEPS
-from tests.cli.typed import done, refused
+from tests.cli.typed import done, refused, typed
 
 
 def test_the_artifact_has_the_size_that_the_plan_predicts_and_runs_alone(folder: Path) -> None:
@@ -37,6 +38,34 @@ def test_apply_says_what_each_step_of_recovery_did(folder: Path) -> None:
     assert found[0]["stderr"].keys() == {"before", "after"}
     kept_steps = [step["name"] for step in found if step["kept"]]
     assert json.loads(done("show model.mpq.safetensors --json").out)["recovery"] == kept_steps
+
+
+def test_sketches_are_counted_where_the_plan_knows_them_and_named_where_not(folder: Path) -> None:
+    predicted = read_plan("plan.yaml").size.file_bytes
+    line = done("apply plan.yaml --no-recovery --sketches -o a.mpq.safetensors").out.splitlines()[0]
+    size = (folder / "a.mpq.safetensors").stat().st_size
+    more = size - predicted
+    assert line == f"a.mpq.safetensors: {size:,} bytes, as predicted, plus {more:,} of sketches, which the plan does not count"
+    done("search --budget 4.5bits --trials 0 --sketches -o sketched.yaml")
+    sketched = read_plan("sketched.yaml")
+    line = done("apply sketched.yaml --no-recovery -o b.mpq.safetensors").out.splitlines()[0]
+    assert line == f"b.mpq.safetensors: {sketched.size.file_bytes:,} bytes, as predicted"
+    line = done("apply sketched.yaml --no-recovery --no-sketches -o c.mpq.safetensors").out.splitlines()[0]
+    assert line.endswith(f" bytes, as predicted, less the {more:,} of its sketches")
+    assert "sketches: 1,483 bytes, of 4 tensors, for `mpq monitor`" in done("show b.mpq.safetensors").out.splitlines()
+    assert json.loads(done("show sketched.yaml --json").out)["sketches"] == {"layers": [], "bytes": 1483}
+    assert "sketches" not in done("show plan.yaml").out
+    done(f"check b.mpq.safetensors --budget {sketched.size.file_bytes}B --scope file")
+    assert typed(f"check b.mpq.safetensors --budget {sketched.size.file_bytes - 1}B --scope file").code == 1
+
+
+def test_sketches_are_refused_without_room_or_model(folder: Path) -> None:
+    size = read_plan("plan.yaml").size.file_bytes
+    text = (folder / "plan.yaml").read_text()
+    (folder / "plan.yaml").write_text(text.replace("limit: 4.5bits", f"limit: {size}B").replace("scope: layers", "scope: file"))
+    assert f"sketches take 1,480 bytes, and the plan's budget {size}B (file) leaves 0: leave out" in refused("apply --sketches", 3)
+    (folder / "plan.yaml").write_text(text)
+    assert "add --no-sketches" in refused("apply --no-recovery --shards x --sketches", 2)
 
 
 @pytest.mark.parametrize("option", ["--no-recovery", "--no-corrections"])

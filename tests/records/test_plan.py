@@ -173,14 +173,14 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     known = "mpq_plan, model, quantizer, layers, shapes, original_bytes, rest, data, analysis, budget, size, evidence, pinned, ties, axes, "
-    known += "activations, groups"
+    known += "activations, sketches, groups"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
     assert message(path) == f", line 10: it has the unknown key 'colour': use {known}; {REMEDY}"
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 4")
-    assert message(path) == " is a plan of version 4, this mpq reads up to 3: upgrade mpq"
+    path = edited(tmp_path / "plan.yaml", "mpq_plan: 1", "mpq_plan: 5")
+    assert message(path) == " is a plan of version 5, this mpq reads up to 4: upgrade mpq"
 
 
 def test_only_a_plan_that_names_its_analysis_is_of_version_2(tmp_path: Path) -> None:

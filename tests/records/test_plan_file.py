@@ -42,7 +42,7 @@ def test_the_smallest_plan_has_nothing_beside_its_layers() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"mpq_plan": 4}, "mpq_plan is 4: give one of 1, 2, 3"),
+        ({"mpq_plan": 5}, "mpq_plan is 5: give one of 1, 2, 3, 4"),
         ({"layers": {}}, "layers is {}: give a mapping of 1 or more entries"),
         ({"layers": {"a": 4}}, "layers.a is 4: give a scheme, for example int4 or int4-g32"),
         ({"shapes": {"a": 23}}, "shapes.a is 23: give rows x columns, for example 64x128"),

@@ -47,7 +47,7 @@ def test_a_plan_as_written_is_valid() -> None:
         ("budget", {"limit": "4.5 apples", "scope": "layers"}),
         ("stranger", 1),
         ("shapes", {"a": "3"}),
-        ("mpq_plan", 4),
+        ("mpq_plan", 5),
         ("analysis", {"path": "model.sensitivity.jsonl"}),
     ],
 )

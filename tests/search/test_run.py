@@ -153,7 +153,7 @@ def test_unknown_and_repeated_layers_are_refused(choices: dict[str, Any], messag
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
         search(TABLE, "6bits", trails=4)  # type: ignore[call-arg]
-    names = "activations, candidates, costs, memory, min_bits, pins, rest, seed, start, storage, ties, timeout, trials"
+    names = "activations, candidates, costs, memory, min_bits, pins, rest, seed, sketches, start, storage, ties, timeout, trials"
     assert str(error.value) == f"'trails' is not a setting: use {names}"
 
 
@@ -192,6 +192,16 @@ def upgrades(found: Sensitivity, plan: Plan, scope: Scope) -> list[int]:
         for scheme in found.header.candidates[layer.name]
         if found.mean(layer.name, scheme) < found.mean(layer.name, plan.layers[layer.name])
     ]
+
+
+def test_a_budget_on_the_file_makes_room_for_sketches() -> None:
+    plain = search(SMALL, "1MB", pins={"a": "int4", "b": "int4"}, scope="file").plan
+    sketched = search(SMALL, "1MB", pins={"a": "int4", "b": "int4"}, scope="file", sketches=True).plan
+    assert (plain.sketches, sketched.sketches) == (None, ())  # of an exported program, inputs and outputs alone
+    more = sketched.size.file_bytes - plain.size.file_bytes
+    assert more > 4 * 360
+    with pytest.raises(BudgetError):
+        search(SMALL, f"{plain.size.file_bytes}B", scope="file", sketches=True)
 
 
 @settings(deadline=None, max_examples=60)

@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 
 from mpq.errors import UsageError
 from mpq.models.running.forward import main_output
-from mpq.records.baseline import ENTROPY, INPUT, MARGIN, OUTPUT
 from mpq.records.monitor_log import PREDICTION
 from mpq.records.sketch import Sketch
+from mpq.records.stored_sketches import ENTROPY, INPUT, MARGIN, OUTPUT
 
 _MOST = 4096  # values of a tensor that are examined
 _ROWS = 64  # rows of an output for which entropy and margin are computed

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mpq.monitor.observe import Observer, certainty, samples_in, some
+from mpq.calibration.observe import Observer, certainty, samples_in, some
 from tests.monitor.conftest import model
 
 

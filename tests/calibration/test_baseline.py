@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from mpq.calibration.baseline import sketched, watchable
 from mpq.data.batch import Batch
 from mpq.errors import UsageError
-from mpq.monitor.baseline import baseline_of, watchable
 from mpq.records.baseline import Baseline
-from tests.monitor.conftest import data, model
+from tests.monitor.conftest import baseline, data, model
+
+__all__ = ["baseline"]
 
 
 def test_the_baseline_has_a_sketch_of_each_watched_tensor(baseline: Baseline) -> None:
@@ -17,9 +19,9 @@ def test_the_baseline_has_a_sketch_of_each_watched_tensor(baseline: Baseline) ->
 
 def test_the_noise_is_that_of_one_sample_whatever_the_batches() -> None:
     """Independent values: the expected index between n and m samples is (bins - 1) / values of a sample x (1/n + 1/m)."""
-    found = [baseline_of(model(), [Batch((x,)) for x in torch.split(torch.cat(data(0)), size)]).noise["input"] for size in (1, 4, 16)]
+    found = [sketched(model(), [Batch((x,)) for x in torch.split(torch.cat(data(0)), size)]).noise["input"] for size in (1, 4, 16)]
     assert max(found) < 1.5 * min(found)
-    bins = int((baseline_of(model(), [Batch((x,)) for x in data(0)]).tensors["input"].counts > 0).sum())
+    bins = int((sketched(model(), [Batch((x,)) for x in data(0)]).tensors["input"].counts > 0).sum())
     assert bins / 16 * 0.5 < min(found) < bins / 16 * 1.5
 
 
@@ -32,4 +34,4 @@ def test_up_to_eight_modules_with_matrices_are_watched() -> None:
 
 def test_one_batch_is_too_few() -> None:
     with pytest.raises(UsageError, match="1 batches are too few for a baseline"):
-        baseline_of(model(), [Batch((torch.randn(2, 16),))])
+        sketched(model(), [Batch((torch.randn(2, 16),))])
