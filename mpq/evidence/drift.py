@@ -14,7 +14,7 @@ import numpy as np
 
 from mpq.evidence.running_mean import RunningMean
 from mpq.records.baseline import Baseline
-from mpq.records.monitor_log import Line, MeanFacts
+from mpq.records.monitor_log import Fallback, Line, MeanFacts
 from mpq.records.sketch import Sketch, sketch_in
 from mpq.records.stored_sketches import ENTROPY, MARGIN
 
@@ -32,6 +32,7 @@ ALARMS = {
     "not finite": "values that are not finite",
     "kl": "lower bound of the KL divergence from the reference",
     "agreement": "upper bound of the top-1 agreement with the reference",
+    "kernel": "runs of another kernel than expected",
 }
 """What the value of an alarm is, by its kind."""
 _LEAST = 0.01  # smaller stability indices are never reported, however little samples differ
@@ -43,16 +44,19 @@ _STRANGE = 3.0  # samples of which every value may be beyond the calibrated rang
 
 @dataclass(frozen=True)
 class Alarm:
-    """One alarm: its kind, one of `ALARMS`, the tensor, the value and its limit."""
+    """One alarm: its kind, one of `ALARMS`, the tensor or layer, the value and its limit, and the reason where these do not say it."""
 
     kind: str
     name: str
     value: float
     limit: float
+    reason: str = ""
 
     @property
     def line(self) -> str:
         """The alarm in one line."""
+        if self.reason:
+            return f"{self.kind} in '{self.name}': {self.reason}"
         return f"{self.kind} in '{self.name}': {ALARMS[self.kind]} {self.value:.3g}, limit {self.limit:.3g}"
 
 
@@ -140,11 +144,23 @@ def shadow_alarms(
         yield Alarm("agreement", "output", high, least_agreement)
 
 
+def kernel_alarms(fallbacks: Iterable[Fallback]) -> Iterator[Alarm]:
+    """An alarm for each kernel that ran in place of the expected one, under the name of the first layer."""
+    found: dict[tuple[str, str], list[Fallback]] = {}
+    for each in fallbacks:
+        found.setdefault((each.ran, each.expected), []).append(each)
+    for (ran, expected), same in found.items():
+        count, others = sum(each.count for each in same), len(same) - 1
+        elsewhere = f" there and in {others:,} other layer{'s' * (others > 1)}" if others else ""
+        reason = f"{ran} ran instead of {expected}, {'once' if count == 1 else f'{count:,} times'}{elsewhere}"
+        yield Alarm("kernel", same[0].layer, count, 0, reason)
+
+
 def alarms_of(line: Line, baseline: Baseline) -> list[Alarm]:
     """The alarms at the time when a line of a log was written."""
     divergence, agreement = mean_in(line.divergence), mean_in(line.agreement)
     shadowed = shadow_alarms(divergence, agreement, most_kl=line.most_kl, least_agreement=line.least_agreement)
-    return [*alarms(baseline, _sketches_in(line)), *shadowed]
+    return [*alarms(baseline, _sketches_in(line)), *shadowed, *kernel_alarms(line.fallbacks)]
 
 
 def mean_in(facts: MeanFacts) -> RunningMean:

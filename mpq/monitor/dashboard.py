@@ -18,6 +18,8 @@ _SERIES = (
     ("Values that are not finite", "increase(mpq_not_finite_total[$__rate_interval])", "{{tensor}}", "none"),
     ("KL divergence from the reference, in nats", "mpq_kl_divergence", "{{bound}}", "none"),
     ("Top-1 agreement with the reference", "mpq_agreement", "{{bound}}", "percentunit"),
+    ("Kernels that ran in sampled calls", "sum by (kernel) (increase(mpq_kernel_runs_total[$__rate_interval]))", "{{kernel}}", "none"),
+    ("Layers that ran through another kernel than expected", "mpq_kernel_fallbacks", "{{layer}}: {{kernel}}, not {{expected}}", "none"),
 )
 _WIDTH, _STAT_HEIGHT, _SERIES_HEIGHT = 24, 4, 8
 

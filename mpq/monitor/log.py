@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import to_builtins
 
 from mpq.errors import OutputError
 from mpq.files import Journal, atomic_write
@@ -38,6 +39,8 @@ def append(monitor: Monitor, path: Path | str) -> None:
         **monitor.limits,
         "rows": columns_of(monitor.rows.items),
         "kept": len(kept),
+        "kernels": monitor.kernels.by_layer(),
+        "fallbacks": to_builtins(monitor.kernels.fallbacks()),
     }
     if kept:
         _write_samples(samples_path(Path(path)), kept)

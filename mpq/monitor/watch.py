@@ -14,12 +14,15 @@ from torch.utils import _pytree as pytree
 
 from mpq.calibration.observe import Observer, first_float
 from mpq.errors import UsageError
-from mpq.evidence.drift import Alarm, alarms, shadow_alarms
+from mpq.evidence.drift import Alarm, alarms, kernel_alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
 from mpq.models.running.forward import inputs_of, main_output
 from mpq.models.running.metrics import KLDivergence
+from mpq.monitor.kernels import Kernels
 from mpq.monitor.reservoir import Reservoir
 from mpq.monitor.sessions import Session, as_module
+from mpq.records.artifact import ArtifactHeader, is_artifact
+from mpq.records.artifact_files import is_index, read_header
 from mpq.records.baseline import Baseline, read_baseline
 from mpq.records.monitor_log import TIME
 from mpq.records.plan import Plan, read_plan
@@ -44,6 +47,7 @@ class Monitor:
         reference: the unquantized model.
         limits: of the means over the calls that the reference runs, by name.
         keep: number of sampled calls whose inputs are kept.
+        header: of the model's artifact, which names the layers that should be packed; None if it is not known.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Monitor:
         reference: nn.Module | None,
         limits: dict[str, float | None],
         keep: int,
+        header: ArtifactHeader | None = None,
     ) -> None:
         self.baseline, self.limits = baseline, limits
         self._observer, self._reference, self._draw = observer, reference, draw
@@ -68,6 +73,7 @@ class Monitor:
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
         self.rows: Reservoir[dict[str, float | None]] = Reservoir(ROWS, draw)
         self.kept: Reservoir[Any] = Reservoir(keep, draw)  # as of `inputs_of`
+        self.kernels = Kernels(module, header)
         self._hooks: list[Any] = [  # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
             nn.Module.register_forward_pre_hook(module, self._before, with_kwargs=True),
             nn.Module.register_forward_hook(module, self._after, with_kwargs=True, always_call=True),
@@ -84,12 +90,14 @@ class Monitor:
     def restart(self) -> None:
         """Start new sketches, so that current drift is not hidden by earlier normal values."""
         self._observer.sketches = {}
+        self.kernels.restart()
         self.rows.clear()
         self.kept.clear()
 
     def alarms(self) -> list[Alarm]:
         """Alarms since the last `restart`. The means are over all calls, and checking often raises no false alarms about them."""
-        return [*alarms(self.baseline, self.sketches), *shadow_alarms(self.divergence, self.agreement, **self.limits)]
+        shadowed = shadow_alarms(self.divergence, self.agreement, **self.limits)
+        return [*alarms(self.baseline, self.sketches), *shadowed, *kernel_alarms(self.kernels.fallbacks())]
 
     def close(self) -> None:
         """Remove the hooks from the model."""
@@ -107,7 +115,7 @@ class Monitor:
         self.calls += 1
         if self._inner is None and self._draw.random() < self._sample:  # another thread may be in a sampled call
             self._place = self.rows.next_place()
-            self._inner = self._observer.attach((args, kwargs), row=self._place is not None)
+            self._inner = [*self._observer.attach((args, kwargs), row=self._place is not None), self.kernels.attach()]
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         inner, self._inner = self._inner, None
@@ -196,7 +204,13 @@ def monitor(
         reference=None if reference is None else as_module(reference),
         limits={"most_kl": most_kl, "least_agreement": least_agreement},
         keep=keep,
+        header=None if isinstance(baseline, Baseline) else _header(Path(baseline)),
     )
+
+
+def _header(artifact: Path) -> ArtifactHeader | None:
+    """The header of an artifact; None for the file of a baseline alone."""
+    return read_header(artifact) if is_artifact(artifact) or is_index(artifact) else None
 
 
 def _held_out(plan: Plan) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -31,11 +32,21 @@ class MeanFacts(Struct):
     spread: Annotated[float, Meta(ge=0)]
 
 
+class Fallback(Struct):
+    """A layer of a packed model that ran through another kernel than expected."""
+
+    layer: Name
+    ran: Name
+    expected: Name
+    count: Size
+
+
 class Line(Struct):
     """One line of a log.
 
     `rows` has columns of some of the sampled calls: when they were, means and deviations of tensors, and the prediction. `kept` is the
-    number of calls whose inputs are in the file of `samples_path`.
+    number of calls whose inputs are in the file of `samples_path`. `kernels` says how often each kernel ran in sampled calls, by layer;
+    it is None where that is not known.
     """
 
     mpq_monitor_log: int
@@ -49,6 +60,8 @@ class Line(Struct):
     least_agreement: float | None = None
     rows: dict[Name, list[float | None]] = {}
     kept: Size = 0
+    kernels: dict[Name, dict[Name, Size]] | None = None
+    fallbacks: list[Fallback] = []
 
 
 def samples_path(log: Path) -> Path:
@@ -59,6 +72,16 @@ def samples_path(log: Path) -> Path:
 def is_monitor_log(path: Path) -> bool:
     """Whether a file starts like the log of a monitor."""
     return path.is_file() and first_bytes(path, error=FormatError, remedy=_ABSENT).startswith(b'{"mpq_monitor_log"')
+
+
+def kernels_line(line: Line) -> str:
+    """Which kernels ran, for people: "kernels that ran: bags4 24 times, blocks 12 times"."""
+    if line.kernels is None:
+        return "which kernels ran is not known, because no layer is packed"
+    runs = Counter[str]()
+    for found in line.kernels.values():
+        runs.update(found)
+    return f"kernels that ran: {', '.join(f'{name} {count:,} times' for name, count in sorted(runs.items())) or 'none'}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:

@@ -44,6 +44,8 @@ def render_log(name: str, lines: Sequence[Line], baseline: Baseline) -> str:
         "rows": rows,
         "last": rows[-1],
         "tensors": compared_in(lines[-1], baseline),
+        "kernels": lines[-1].kernels,
+        "fallbacks": {each.layer: each for each in lines[-1].fallbacks},
         "plots": [plot for frame in ("wide", "narrow") if (plot := watched_plot(ratios, frame)) is not None],
         "first_alarm": next((row for row in rows if row.alarms), None),
         "fewest": FEWEST,

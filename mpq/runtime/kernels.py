@@ -10,9 +10,10 @@ from mpq.formats.scheme import Scheme
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.tensors.kernels.choose import PACKS, Kernel, is_plain, kernel_for, layout_for
+from mpq.tensors.kernels.watched import DEQUANTIZED
 
 SAMPLES = (1, 8, 128, 1024)
-_WHOLE = Kernel("dequantize", "is not a matrix, so packed kernels do not apply: dequantized for each call")
+_WHOLE = Kernel(DEQUANTIZED, "is not a matrix, so packed kernels do not apply: dequantized for each call")
 
 
 def kernels_of(header: ArtifactHeader, dtype: torch.dtype | None = None) -> list[dict[str, Any]]:
@@ -38,7 +39,7 @@ def cpu() -> str:
 
 
 def _row(layer: Layer, scheme: Scheme, dtype: torch.dtype) -> dict[str, Any]:
-    found = {str(samples): _kernel(layer, scheme, samples, dtype) for samples in SAMPLES}
+    found = {str(samples): kernel_of(layer, scheme, samples, dtype) for samples in SAMPLES}
     return {
         "layer": layer.name,
         "scheme": str(scheme),
@@ -48,7 +49,8 @@ def _row(layer: Layer, scheme: Scheme, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _kernel(layer: Layer, scheme: Scheme, samples: int, dtype: torch.dtype) -> Kernel:
+def kernel_of(layer: Layer, scheme: Scheme, samples: int, dtype: torch.dtype) -> Kernel:
+    """The kernel of a layer on the CPU for an input of `samples` rows, in a model of `dtype`."""
     scheme = scheme.in_memory
     if is_plain(scheme, dtype):
         return kernel_for(scheme, "plain", samples)

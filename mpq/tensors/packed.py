@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme, parse_scheme
-from mpq.tensors.kernels import choose, traced
+from mpq.tensors.kernels import choose, traced, watched
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.matrix import from_matrix
 
@@ -80,6 +80,8 @@ class PackedTensor(torch.Tensor):
 
     def dequantize(self) -> Tensor:
         """The weight in its own shape and dtype, contiguous; bit-identical to that of an unpacked `mpq.load`."""
+        if not torch.compiler.is_compiling() and watched.notes:
+            watched.ran(watched.DEQUANTIZED, self._packed)
         return from_matrix(choose.dequantize(self.packed), self.shape, self.axes, self.groups).to(self.weight_dtype)
 
     def with_parts(self, parts: Mapping[str, Any], *, dtype: torch.dtype | None = None) -> PackedTensor:

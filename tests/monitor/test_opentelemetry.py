@@ -5,7 +5,7 @@ import pytest
 from mpq.monitor.values import KINDS, Point, values
 from mpq.monitor.watch import Monitor, monitor
 from mpq.records.baseline import Baseline
-from tests.monitor.conftest import data, model, run
+from tests.monitor.conftest import data, packed_model, run, run_with_fallback
 
 
 def test_opentelemetry_collects_the_values(baseline: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,10 +20,10 @@ def test_opentelemetry_collects_the_values(baseline: Baseline, monkeypatch: pyte
 
     reader = pytest.importorskip("opentelemetry.sdk.metrics.export").InMemoryMetricReader()
     provider = sdk.MeterProvider(metric_readers=[reader])
-    module = model()
-    with monitor(module, baseline, sample=1.0, shadow=1.0, reference=model()) as watching:
+    module = packed_model()
+    with monitor(module, baseline, sample=1.0, shadow=1.0, reference=packed_model()) as watching:
         observe(watching, provider.get_meter("test"), attributes={"model": "small"})
-        run(module, data(1))
+        run_with_fallback(module, data(1))
         monkeypatch.setitem(observe.__globals__, "values", counted)
         collected = reader.get_metrics_data()
         assert computed == [watching]  # once for all metrics

@@ -15,7 +15,7 @@ import pytest
 from mpq.monitor.dashboard import dashboard
 from mpq.monitor.watch import Monitor, monitor
 from mpq.records.baseline import Baseline
-from tests.monitor.conftest import data, model, run
+from tests.monitor.conftest import data, packed_model, run_with_fallback
 
 CLIENT = pytest.importorskip("prometheus_client")
 PROMETHEUS = shutil.which("prometheus")
@@ -24,9 +24,9 @@ PROMETHEUS = shutil.which("prometheus")
 @pytest.fixture
 def watching(baseline: Baseline) -> Iterator[Monitor]:
     """A monitor that has seen 60 calls, all of them also run through the reference."""
-    module = model()
-    with monitor(module, baseline, sample=1.0, shadow=1.0, reference=model()) as made:
-        run(module, data(1))
+    module = packed_model()
+    with monitor(module, baseline, sample=1.0, shadow=1.0, reference=packed_model()) as made:
+        run_with_fallback(module, data(1))
         yield made
 
 
@@ -43,6 +43,8 @@ def test_prometheus_reads_the_values(watching: Monitor) -> None:
     assert 'mpq_calls_total{model="small"} 60.0\n' in text
     assert 'mpq_beyond_range{model="small",tensor="input"} 0.0\n' in text
     assert 'mpq_alarms{kind="drift",model="small"} 0.0\n' in text
+    assert 'mpq_kernel_runs_total{kernel="dequantize",model="small"} 2.0\n' in text
+    assert 'mpq_kernel_fallbacks{expected="rows",kernel="dequantize",layer="0",model="small"} 1.0\n' in text
     assert 'mpq_agreement{bound="mean",model="small"} 1.0\n' in text
 
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from msgspec import structs
 
 from mpq.evidence.drift import compared_in
 from mpq.records.baseline import Baseline
-from mpq.records.monitor_log import Line, MeanFacts
+from mpq.records.monitor_log import Fallback, Line, MeanFacts
 from mpq.records.sketch import Sketch, SketchFacts
 from mpq.report.watched import render_log
 
@@ -49,6 +50,19 @@ def test_too_few_samples_are_not_called_nothing_has_drifted() -> None:
     assert "Nothing has drifted." not in page
     page = render_log("log.jsonl", [line(4.0), line(4.0, samples=49)], BASELINE)
     assert f'<p class="verdict">{few} There were alarms from 1970-01-02 00:00:00 UTC.</p>' in page
+
+
+def test_kernels_are_listed_with_those_that_were_expected() -> None:
+    seen = structs.replace(
+        line(1.0),
+        kernels={"fc": {"bags4": 3, "dequantize": 1200}, "head": {"bags8": 1203}},
+        fallbacks=[Fallback("fc", "dequantize", "bags4", 1200)],
+    )
+    page = render_log("log.jsonl", [seen], BASELINE)
+    assert '<th scope="row">fc</th><td>bags4 3, dequantize 1,200</td><td>bags4</td>' in page
+    assert '<th scope="row">head</th><td>bags8 1,203</td><td>' in page
+    assert "kernel in &#39;fc&#39;: dequantize ran instead of bags4, 1,200 times" in page
+    assert "Which kernels ran is not known" in render_log("log.jsonl", [line(1.0)], BASELINE)
 
 
 def test_a_short_log_without_drift_has_no_plot() -> None:

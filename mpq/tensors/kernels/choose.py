@@ -6,6 +6,7 @@ one thread, on a CPU with AVX2 and on one with AVX512: `python -m benchmarks.run
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mpq.formats.packed_layout import table_bits
 from mpq.formats.scheme import Scheme
-from mpq.tensors.kernels import bags, int4pack, int8pack, stored
+from mpq.tensors.kernels import bags, int4pack, int8pack, stored, watched
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.quantized import FLOAT_DTYPES, QuantizedWeight
 
@@ -81,20 +82,38 @@ def product(x: Tensor, packed: Codes) -> Tensor:
     columns = packed.matrix[1]
     if x.ndim != 2:
         x = x.reshape(x.numel() // columns, columns)
+    name, kernel = _chosen(x, packed)
+    if watched.notes:
+        watched.ran(name, packed, x.shape[0])
+    return kernel(x, packed)
+
+
+def _chosen(x: Tensor, packed: Codes) -> tuple[str, Callable[[Tensor, Codes], Tensor]]:
+    """The kernel for x [samples, columns], and its name; "bags" is without the bits."""
     samples, layout = x.shape[0], packed.layout
     if layout == "stored":
-        return stored.product(x, packed)
+        return "rows", stored.product
     if not x.is_cpu:
-        return x @ weight_of(packed).dequantize().to(x.dtype).t()
-    pack, found = PACKS.get(layout), x
+        return watched.DEQUANTIZED, _whole
+    pack = PACKS.get(layout)
     if pack is not None and x.dtype is torch.bfloat16 and 0 < samples <= pack.FEW and pack.available():
-        return pack.few_rows(x, packed)  # type: ignore[no-any-return]
+        return layout, pack.few_rows
     if pack is None and 0 < samples <= few(packed.bits, x.dtype):
-        found = bags.few_rows(x.float(), packed)
-    elif x.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported():
-        found = _MODULES[layout].many_rows(x, packed)
-    else:  # other CPUs are faster in float32
-        found = _MODULES[layout].many_rows(x.float(), packed)
+        return layout, _few_rows
+    return "blocks", _many_rows
+
+
+def _whole(x: Tensor, packed: Codes) -> Tensor:
+    return x @ weight_of(packed).dequantize().to(x.dtype).t()
+
+
+def _few_rows(x: Tensor, packed: Codes) -> Tensor:
+    return bags.few_rows(x.float(), packed).to(x.dtype)
+
+
+def _many_rows(x: Tensor, packed: Codes) -> Tensor:
+    own = x.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()  # other CPUs are faster in float32
+    found: Tensor = _MODULES[packed.layout].many_rows(x if own else x.float(), packed)
     return found.to(x.dtype)
 
 
@@ -133,5 +152,7 @@ def in_layout(packed: Codes, layout: str) -> Codes:
 
 def rows_of(packed: Codes, wanted: Tensor) -> Tensor:
     """Rows of the weight by index [count], as float32 [count, columns]."""
+    if watched.notes:
+        watched.ran(watched.LOOKUP, packed, len(wanted))
     found: Tensor = (stored if packed.layout == "stored" else _MODULES[packed.layout]).rows_of(packed, wanted)
     return found
