@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
@@ -16,6 +17,7 @@ from mpq.evidence.drift import stability_index
 from mpq.models.running.forward import call
 from mpq.progress import Advance
 from mpq.records.baseline import Baseline
+from mpq.records.monitor_log import TIME
 from mpq.records.sketch import Sketch
 
 _PARTS = 8  # of the data, each compared with all others
@@ -49,7 +51,7 @@ def sketched(
         observer, inputs = parts[number % _PARTS], (batch.args, batch.kwargs)
         with observer.hooked(inputs):
             observer.see(inputs, call(module, batch))
-        on_row(observer.row)
+        on_row({TIME: time.time(), **observer.row})  # programs that compare tables want the same columns in both
         on_progress(number + 1, len(known), "")
     return joined([observer.sketches for observer in parts[: len(known)]])
 

@@ -24,7 +24,11 @@ def command(
     ],
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", metavar="NAME", help="Watch the input of this module. [default: up to 8 that hold weights, evenly spaced]"),
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="Watch the input of this module. [default: those of the artifact's sketches, or up to 8 that hold weights, evenly spaced]",
+        ),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option("--reference", metavar="MODEL", help="The model that the artifact was made from, if it has moved.")
@@ -61,7 +65,7 @@ def command(
     from mpq.monitor.baseline import baseline_of
     from mpq.monitor.log import columns_of
     from mpq.monitor.table import write_table
-    from mpq.records.baseline import baseline_path, write_baseline
+    from mpq.records.baseline import baseline_path, watched_names, write_baseline
 
     header = header_of(artifact)
     for output in (baseline_path(artifact), table):
@@ -77,7 +81,8 @@ def command(
     with progress("baseline") as advance:
         batches = samples.rebatch(samples.fixed_batch or batch_size or 1).batches  # as calls come
         quantized = quantized_in(artifact, header, lambda: model.module)
-        found = baseline_of(quantized, batches, layer, on_progress=advance, on_row=rows.append)
+        names = layer if layer is not None or header.sketches is None else watched_names(header, header.sketches)
+        found = baseline_of(quantized, batches, names, on_progress=advance, on_row=rows.append)
     path = write_baseline(found, artifact)
     if table is not None:
         write_table(columns_of(rows), table)

@@ -98,10 +98,15 @@ def input_name(layer: Layer) -> str:
     return f"{layer.parameters[0].rpartition('.')[0]}.input"
 
 
+def watched_names(header: ArtifactHeader, stored: StoredSketches) -> list[str]:
+    """Names of the modules whose inputs the sketches of an artifact watch."""
+    layers = {layer.name: layer for layer in header.layers}
+    return [input_name(layers[name]).removesuffix(".input") for name in stored.layers]
+
+
 def stored_baseline(header: ArtifactHeader, stored: StoredSketches) -> Baseline:
     """The baseline in the header of an artifact."""
-    layers = {layer.name: layer for layer in header.layers}
-    names = [*MODEL, *(input_name(layers[name]) for name in stored.layers)]
+    names = [*MODEL, *(f"{name}.input" for name in watched_names(header, stored))]
     seen = {name: row for name, row in zip(names, stored.rows, strict=True) if row[0].samples}
     return Baseline({name: sketch for name, (sketch, _) in seen.items()}, {name: noise for name, (_, noise) in seen.items()})
 
