@@ -2,8 +2,8 @@
 
     python -m benchmarks.monitor --models DIR [--only cost memory images text shadow]
 
-DIR holds cifar10/, stories15m/ and text/. Weights have 4 bits in groups of 32. Cost is CPU time of one thread, from blocks of calls
-that take turns with and without the monitor. Images are single calls of ResNet-20, all of them sampled, with a look at the alarms every 20
+DIR holds cifar10/, stories15m/ and text/. Weights have 4 bits in groups of 32. Cost is CPU time of one thread, of a model with a monitor
+and one without that take turns call by call. Images are single calls of ResNet-20, all of them sampled, with a look at the alarms every 20
 calls and a restart every 500, as `append` does. The baseline is of 512 training images, on which the model is more certain than on test
 images. Shifts are made here, five strengths each. Text is windows of 128 tokens.
 """
@@ -44,7 +44,7 @@ from mpq.records.plan import plan_for
 
 PARTS = ("cost", "memory", "images", "text", "shadow")
 COST, SAMPLES, WINDOWS, FALSE, GROWTH = 0.02, 500, 200, 1, 2.0
-WINDOW, LOOK, TOKENS = 500, 20, 128
+WINDOW, LOOK, TOKENS, GROUP = 500, 20, 128, 100
 STRENGTHS: dict[str, Sequence[float]] = {
     "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
     "blur": (0.4, 0.6, 0.7, 0.8, 1.0),
@@ -82,14 +82,14 @@ def resnet(models: Path) -> nn.Module:
     return module
 
 
-def quantized(model: LoadedModel, batch: Batch) -> nn.Module:
+def quantized(model: LoadedModel, batch: Batch, *, packed: bool = False) -> nn.Module:
     """The model with weights of 4 bits in groups of 32, rounded to nearest; tables have 8 bits."""
     layers = discover(model.module, [batch]).layers
     source = source_of(model, "memory")
     schemes = {layer.name: parse_scheme("int8-g32" if "embed" in layer.name else "int4-g32") for layer in layers}
     plan = plan_for(layers, schemes, model=source, quantizer="rtn", rest=inventory(model, layers, source=source, quantizer="rtn"))
     with tempfile.TemporaryDirectory() as folder:
-        return mpq.load(mpq.apply(model, plan, Path(folder) / "model.mpq.safetensors").path, copy.deepcopy(model.module))
+        return mpq.load(mpq.apply(model, plan, Path(folder) / "model.mpq.safetensors").path, copy.deepcopy(model.module), packed=packed)
 
 
 def calibration_of(models: Path) -> list[Batch]:
@@ -98,47 +98,52 @@ def calibration_of(models: Path) -> list[Batch]:
 
 
 def cost(models: Path) -> None:
-    """Extra CPU time at the default sampling."""
-    original, served = resnet(models), calibration_of(models)
-    language = load_model(models / "stories15m").module
+    """Extra CPU time at the default sampling, of whole calls."""
+    served = calibration_of(models)
+    language = load_model(models / "stories15m")
     tokens = [Batch((torch.randint(3, 30_000, (1, TOKENS), generator=torch.Generator().manual_seed(seed)),)) for seed in range(16)]
-    for name, module, batches, calls in (("ResNet-20, one image", original, served, 200), ("stories15m, 128 tokens", language, tokens, 8)):
+    cases = (
+        ("ResNet-20, one image", resnet(models), served, 80),
+        ("stories15m, 128 tokens", language.module, tokens, 14),
+        ("stories15m packed, 128 tokens", quantized(language, tokens[0], packed=True), tokens, 14),
+    )
+    for name, module, batches, groups in cases:
         with torch.no_grad():
-            found = _extra(module, baseline_of(module, batches[:64]), batches, calls)
+            found, error, sampled = _extra(module, baseline_of(module, batches[:64]), batches, groups)
+        print(f"  {name}: {groups * GROUP:,} calls each way, {sampled} of them sampled; standard error {error:.2%}")
         verdict(f"extra CPU time at sample=0.01, {name}", found, COST)
 
 
-def _extra(module: nn.Module, baseline: Baseline, batches: list[Batch], calls: int, *, rounds: int = 10) -> float:
-    """The extra CPU time of calls as a share: of the hooks in every call, and of what one in a hundred adds.
+def _extra(module: nn.Module, baseline: Baseline, batches: list[Batch], groups: int) -> tuple[float, float, int]:
+    """The extra CPU time of calls as a share, its standard error over pairs of groups of calls, and the number of sampled calls.
 
-    Hooks are timed on a module that does nothing, because they take less time than a model's calls differ by.
+    Two copies of the model take turns call by call. The monitor is on the one in half of the groups and on the other in the other half,
+    since copies alone differ by a percent; which one comes first changes with each call.
     """
-    nothing = nn.Identity()
-    hooks = _added(nothing, baseline, batches, 5000, sample=0.0, rounds=rounds)[0]
-    sampled, plain = _added(module, baseline, batches, calls, sample=1.0, rounds=rounds)
-    each, one = hooks / plain, 0.01 * sampled / plain
-    print(f"  a call {plain * 1e6:,.0f} us, hooks {hooks * 1e6:.1f} us ({each:.2%}), sketches of one {sampled * 1e6:,.0f} us ({one:.2%})")
-    return each + one
+    copies = module, copy.deepcopy(module)
+    found, sampled = [], 0
+    for group in range(-2, groups):
+        plain, watched = copies if group % 2 else copies[::-1]
+        with monitor(watched, baseline, seed=group) as watching:
+            found.append(_turns(plain, watched, batches))
+        sampled += watching.sampled if group >= 0 else 0
+    found = found[2:]  # the first ones warm up
+    without = statistics.mean(first for first, _ in found)
+    ratios = [(second - first) / without for first, second in found]
+    pairs = [(first + second) / 2 for first, second in zip(ratios[::2], ratios[1::2], strict=True)]
+    return statistics.mean(pairs), statistics.stdev(pairs) / len(pairs) ** 0.5, sampled
 
 
-def _added(module: nn.Module, baseline: Baseline, batches: list[Batch], calls: int, *, sample: float, rounds: int) -> tuple[float, float]:
-    """The median CPU time that a monitor adds to a call, and that of a call; blocks of calls take turns. Seconds."""
-    with monitor(module, baseline, sample=sample):
-        _time(module, batches, calls)
-    pairs = []
-    for _ in range(rounds):
-        with monitor(module, baseline, sample=sample):
-            watched = _time(module, batches, calls)
-        pairs.append((watched, _time(module, batches, calls)))
-    return statistics.median(watched - plain for watched, plain in pairs) / calls, statistics.median(plain for _, plain in pairs) / calls
-
-
-def _time(module: nn.Module, batches: list[Batch], calls: int) -> float:
-    start = time.process_time()
-    for number in range(calls):
+def _turns(plain: nn.Module, watched: nn.Module, batches: list[Batch]) -> tuple[float, float]:
+    """The CPU time of a group of calls of both models, in seconds."""
+    taken = {plain: 0.0, watched: 0.0}
+    for number in range(GROUP):
         batch = batches[number % len(batches)]
-        module(*batch.args)
-    return time.process_time() - start
+        for module in (plain, watched) if number % 2 else (watched, plain):
+            start = time.process_time()
+            module(*batch.args)
+            taken[module] += time.process_time() - start
+    return taken[plain], taken[watched]
 
 
 def memory(models: Path) -> None:
