@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ class Monitor:
     """Watches a share of the calls of a model until it is closed; made by `monitor`.
 
     Args:
-        module: the model, which gets two hooks.
+        module: the model, which gets one hook, and more during sampled calls.
         baseline: the sketches of its calibration data.
         observer: sketches a call.
         draw: decides which calls.
@@ -67,17 +68,17 @@ class Monitor:
         self.baseline, self.limits = baseline, limits
         self._observer, self._reference, self._draw = observer, reference, draw
         self._sample, self._shadow = sample, shadow
-        self._inner: list[Any] | None = None
+        self._inner: list[Any] | None = None  # hooks of the call that is sampled or shadowed, on the model the last one
+        self._ending: Any = None  # a hook of a call that failed
+        self._thread, self._sampled, self._shadowed = 0, False, False
         self._place: int | None = None  # of the sampled call's row
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
         self.rows: Reservoir[dict[str, float | None]] = Reservoir(ROWS, draw)
         self.kept: Reservoir[Any] = Reservoir(keep, draw)  # as of `inputs_of`
         self.kernels = Kernels(module, header)
-        self._hooks: list[Any] = [  # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
-            nn.Module.register_forward_pre_hook(module, self._before, with_kwargs=True),
-            nn.Module.register_forward_hook(module, self._after, with_kwargs=True, always_call=True),
-        ]
+        # of nn.Module, because TorchScript refuses its own methods of these names, although it calls such hooks
+        self._hooks: list[Any] = [nn.Module.register_forward_pre_hook(module, self._before, with_kwargs=True)]
         if isinstance(module, Session):
             module.attach()
             self._hooks.append(module)
@@ -101,9 +102,9 @@ class Monitor:
 
     def close(self) -> None:
         """Remove the hooks from the model."""
-        for hook in (*self._hooks, *(self._inner or ())):
+        for hook in (*self._hooks, *(self._inner or ()), *([] if self._ending is None else [self._ending])):
             hook.remove()
-        self._hooks, self._inner = [], None
+        self._hooks, self._inner, self._ending = [], None, None
 
     def __enter__(self) -> Monitor:
         return self
@@ -113,21 +114,39 @@ class Monitor:
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.calls += 1
-        if self._inner is None and self._draw.random() < self._sample:  # another thread may be in a sampled call
+        if self._inner is not None:  # another thread is in a sampled call
+            return
+        sampled = self._draw.random() < self._sample
+        shadowed = self._reference is not None and self._draw.random() < self._shadow
+        if sampled or shadowed:
+            self._begin(module, (args, kwargs), sampled=sampled, shadowed=shadowed)
+
+    def _begin(self, module: nn.Module, inputs: Any, *, sampled: bool, shadowed: bool) -> None:
+        """Attach all other hooks, for this call alone."""
+        if self._ending is not None:
+            self._ending.remove()
+        self._thread, self._sampled, self._shadowed, self._ending = threading.get_ident(), sampled, shadowed, None
+        hooks = list[Any]()
+        if sampled:
             self._place = self.rows.next_place()
-            self._inner = [*self._observer.attach((args, kwargs), row=self._place is not None), self.kernels.attach()]
+            hooks = [*self._observer.attach(inputs, row=self._place is not None), self.kernels.attach()]
+        self._inner = [*hooks, nn.Module.register_forward_hook(module, self._after, with_kwargs=True, always_call=True)]
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        inner, self._inner = self._inner, None
-        for hook in inner or ():
-            hook.remove()
-        if result is None:  # the call failed
+        if self._inner is None or threading.get_ident() != self._thread:
             return
-        if inner is not None:
+        (*hooks, ending), self._inner = self._inner, None
+        for hook in hooks:
+            hook.remove()
+        if result is None:  # the call failed, and torch still goes through the hooks of the module
+            self._ending = ending
+            return
+        ending.remove()
+        if self._sampled:
             self.sampled += 1
             self._observer.see((args, kwargs), result)
             self._keep(inputs_of(module, args, kwargs))
-        if self._reference is not None and self._draw.random() < self._shadow:
+        if self._shadowed:
             self._compare(args, kwargs, result)
 
     def _keep(self, inputs: Any) -> None:
@@ -165,7 +184,7 @@ def monitor(
     """Watch a share of the calls of a running model; the memory does not grow with the number of calls.
 
     Args:
-        model: an `nn.Module`, to which only two hooks are added, or an `onnxruntime.InferenceSession`, whose layers are not seen.
+        model: an `nn.Module`, to which one hook is added, or an `onnxruntime.InferenceSession`, whose layers are not seen.
         baseline: the sketches of its calibration data, or the artifact with the baseline in it or next to it.
         sample: the share of calls that are sketched.
         shadow: the share of calls that are also run through the reference.
