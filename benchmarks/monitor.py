@@ -27,7 +27,6 @@ from torch.nn import functional
 
 import mpq
 from benchmarks.quantizer_cases import normalized
-from mpq.analyze.memory import held_now
 from mpq.data.batch import Batch
 from mpq.evidence.drift import ALPHA, Alarm, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
@@ -35,6 +34,7 @@ from mpq.formats.scheme import parse_scheme
 from mpq.models.inputs.load_data import load_data
 from mpq.models.layers.discover import discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
+from mpq.models.memory.peak import held_now
 from mpq.models.sources.load import from_module, load_model
 from mpq.models.sources.loaded import LoadedModel
 from mpq.monitor.baseline import baseline_of
@@ -105,7 +105,7 @@ def cost(models: Path) -> None:
     cases = (
         ("ResNet-20, one image", resnet(models), served, 80),
         ("stories15m, 128 tokens", language.module, tokens, 14),
-        ("stories15m packed, 128 tokens", quantized(language, tokens[0], packed=True), tokens, 14),
+        ("stories15m packed, 128 tokens", quantized(language, tokens[0], packed=True), tokens, 6),
     )
     for name, module, batches, groups in cases:
         with torch.no_grad():

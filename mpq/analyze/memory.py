@@ -6,10 +6,7 @@ some more; how much was measured is in `benchmarks/log.md`.
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -18,6 +15,7 @@ from mpq.calibration.input_moments import LIMIT_BYTES
 from mpq.calibration.memory_parts import moment_bytes, too_wide
 from mpq.gradients import weight_changes
 from mpq.gradients.saved_bytes import saved_bytes
+from mpq.models.memory.peak import held_now
 from mpq.models.memory.store import MEMORY_BYTES
 from mpq.models.running import fake_quantized, reference
 from mpq.models.running.forward import forward
@@ -131,10 +129,3 @@ def expected_memory(model: LoadedModel, prepared: Prepared, activations: Activat
 def statistics_limit(model: LoadedModel) -> int:
     """Bytes of statistics that are collected at once."""
     return LIMIT_BYTES if model.offload is None else min(LIMIT_BYTES, model.offload.limit)
-
-
-def held_now() -> int:
-    """Bytes that this process has in memory; 0 where the system does not tell."""
-    if not sys.platform.startswith("linux"):
-        return 0
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
@@ -36,6 +35,7 @@ from mpq.files import Journal
 from mpq.formats.activations import CHOICES
 from mpq.models.inputs.fit_to_model import fit_data
 from mpq.models.memory.malloc_trim import return_large_blocks
+from mpq.models.memory.peak import peak_memory
 from mpq.models.memory.store import Store
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.known import opened, scope_for
@@ -229,16 +229,6 @@ def _measured(
             [{"finish": {"cost": cost, "check": check, "coverage": coverage, **tables, **without, **notes, **parts, **activations}}]
         )
     return table
-
-
-def peak_memory() -> int:
-    """The peak memory of this process in bytes, including model and data; 0 if not available on this system."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _place(model: LoadedModel, output: Path | None) -> str | None:

@@ -13,6 +13,7 @@ from mpq.data.dataset import Split
 from mpq.errors import ApplyError, MismatchError
 from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.layers.unquantized_tensors import inventory, rest_tensors
+from mpq.models.memory.offload import used
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.metric_registry import METRICS
@@ -95,6 +96,7 @@ def contents_of(
 
 def _packed(name: str, weight: QuantizedWeight) -> dict[str, Tensor]:
     """The packed parts of a layer, after checking that they unpack correctly."""
+    used(weight.codes)
     packed = weight.pack()
     if not torch.equal(unpack_weight(packed, weight.scheme, weight.matrix).dequantize(), weight.dequantize()):
         raise ApplyError(f"layer '{name}' at {weight.scheme} does not read back as it was packed: this is a bug in mpq, please report it")

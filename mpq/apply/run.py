@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from mpq.activations.equalized import equalized
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of, metric_of
+from mpq.apply.memory import expected_memory
 from mpq.apply.sketches import sketches_for
-from mpq.calibration.input_moments import Collected, statistics_for
+from mpq.calibration.input_moments import LIMIT_BYTES, Collected, statistics_for
 from mpq.calibration.memory_parts import wide_lines
 from mpq.config import TUNE_MINUTES, TUNE_WORK
 from mpq.data.dataset import Data, Split
 from mpq.errors import ApplyError, MismatchError, UsageError
 from mpq.models.inputs.fit_to_model import refit_data
 from mpq.models.layers.unquantized_tensors import rounded_tensors
-from mpq.models.running.fake_quantized import Variants
+from mpq.models.memory.peak import peak_memory, peak_text
+from mpq.models.running.fake_quantized import Variants, on_disk
 from mpq.models.running.known import opened, scope_for
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
@@ -38,6 +40,7 @@ from mpq.recovery.base import TERA, Decision, Limits, State, Task
 from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
 from mpq.recovery.samples import recovery_samples
+from mpq.recovery.tuning import Tuning
 from mpq.tensors.fp16_range import fits_range
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -144,17 +147,21 @@ def apply(
     layers = checked_layers(wanted, loaded)
     split = _split_if_needed(wanted, loaded, data, recovery=recovery)
     quantizer = quantizer_named(wanted.quantizer)
-    store = opened(cache)
+    store = opened(cache, loaded.offload)
     known = scope_for(store, loaded.sha256, None if split is None else split.first, wanted.equalization)
-    statistics = Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first, known=known)
-    variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known)
+    expected = 0 if split is None else expected_memory(loaded, layers, split.calibration, recovery=recovery)
+    most = LIMIT_BYTES if loaded.offload is None else min(LIMIT_BYTES, loaded.offload.limit)
+    statistics = (
+        Collected() if split is None else statistics_for(quantizer, loaded.module, layers, split.first, limit_bytes=most, known=known)
+    )
+    variants = Variants(loaded.module, layers, quantizer, statistics=statistics, cache_bytes=0, codes=known, offload=loaded.offload)
     told = _told(on_progress, on_recovery, progress=progress)
     with equalized(loaded.module, wanted.equalization), told as (layer_done, step_done):
         source = _Weights(variants, wanted, on_progress=layer_done)
         on = {"sequential": sequential, "reconstruction": reconstruct, "tuning": tune}
         off = [step.name for step in STEPS if not recovery or not on.get(step.name, True)]
         remarks = list[str]()
-        hindered = hindrances(loaded.module, None if split is None else split[:2], off)
+        hindered = hindrances(loaded.module, None if split is None else split[:2], off) | _on_disk_only(loaded, off)
         if split is None or len(hindered) == len(STEPS):  # so that no quantized weight stays in memory
             recovered = Recovered(State({}), untried(hindered))
         else:
@@ -175,7 +182,7 @@ def apply(
         recovered.decisions,
         variants.fallbacks,
         () if allow_unchanged else tuple(source.unchanged),
-        (*store.notes, *wide_lines(quantizer, layers), *remarks),
+        (*store.notes, *wide_lines(quantizer, layers), *remarks, *([peak_text(peak_memory(), expected)] if loaded.offload else [])),
     )
 
 
@@ -214,7 +221,7 @@ class _Weights:
     def one(self, name: str) -> QuantizedWeight:
         """The weight of one layer."""
         scheme = self._plan.layers[name]
-        weight = self._variants.quantized(name, scheme)
+        weight = on_disk(self._variants.quantized(name, scheme), self._variants.offload)
         self._check(name, weight)
         self._done += 1
         if self._on_progress is not None:
@@ -226,7 +233,7 @@ class _Weights:
         missing = {
             name: self._variants.quantized(name, self._plan.layers[name]) for name in self._variants.layers if name not in state.weights
         }
-        return state.changed(missing, {}).values(self._variants.layers.values())
+        return state.changed(missing, {}).values(self._variants.layers.values(), self._variants.offload)
 
     def _check(self, name: str, weight: QuantizedWeight) -> None:
         """Refuse a weight that does not fit the range of fp16, and note one that quantization does not change."""
@@ -235,6 +242,11 @@ class _Weights:
             raise ApplyError(f"layer '{name}' at {weight.scheme}: its weights are too small for fp16; use bf16 or fp32 for it")
         if not weight.scheme.is_float and torch.equal(weight.dequantize().to(matrix.device), matrix):
             self.unchanged[name] = None
+
+
+def _on_disk_only(model: LoadedModel, off: Iterable[str]) -> dict[str, str]:
+    """Why steps are not tried on a model whose weights stay in files: those that are not listed go block by block."""
+    return {} if model.offload is None or Tuning.name in off else {Tuning.name: "it needs all weights in memory: leave out --offload"}
 
 
 def _sketches(

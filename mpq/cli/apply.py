@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mpq.budget import size_bytes
 from mpq.cli import complete
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, suggest, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
@@ -111,6 +112,25 @@ def command(
             help="Also export the artifact for another program, like `mpq export`: for example pt2.",
         ),
     ] = None,
+    offload: Annotated[
+        Path | None,
+        typer.Option(
+            "--offload",
+            metavar="FOLDER",
+            help="For Hugging Face folders larger than memory: weights stay in their safetensors files, and what is made goes to unnamed "
+            "files in this folder, which needs room for about three times the model. Layers and blocks are quantized and trained one after "
+            "another; tuning, which needs all of them, is left out.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     cache: Cache = None,
     device: Device = None,
     factory: Factory = None,
@@ -127,6 +147,10 @@ def command(
         raise UsageError(f"--shards reads weights from files and quantizes them on the CPU: leave out --device {device}")
     if shards is not None and (output is not None or to is not None):
         raise UsageError("--shards writes a folder of files: leave out --output and --to (--to needs the model in memory)")
+    if max_memory is not None and offload is None:
+        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
+    if offload is not None and (shards is not None or to is not None):
+        raise UsageError("--offload is for an artifact in one file: leave out --shards and --to")
     if not plan.exists():
         raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
     if to is not None:
@@ -155,7 +179,9 @@ def command(
     target = output or plan.with_name(f"{stem_of(model or located_model(wanted.model, plan))}.mpq.safetensors")
     check_output(target, inputs=(plan, model, *named_inputs(wanted.model, wanted.data, plan)))
     say_replaced(target, wanted)
-    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, device=device)
+    limit = None if max_memory is None else size_bytes(max_memory)
+    options: dict[str, Any] = {"device": device, "offload": offload, "max_memory": limit}
+    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, **options)
     recover = recovery and corrections
     needed = quantizer_named(wanted.quantizer).needs_statistics or wanted.sketches is not None
     data = _data(wanted, plan, loaded, needed=needed, trust=trust) if wanted.data and (needed or recover) else None
@@ -198,8 +224,8 @@ def command(
             *([] if exported is None else [f"{exported.path}: {exported.bytes:,} bytes, for {to}"]),
         ]
     )
-    options = code_options(wanted.model, {}, trust=trust)
-    suggest(f"mpq eval {done.path} --data FILE{options}; in Python: {python_load(done.path, loaded, trust=trust)}")
+    code = code_options(wanted.model, {}, trust=trust)
+    suggest(f"mpq eval {done.path} --data FILE{code}; in Python: {python_load(done.path, loaded, trust=trust)}")
 
 
 def _sketched(searched: Plan, wanted: Plan) -> str:

@@ -141,7 +141,8 @@ def fallback_lines(fallbacks: Mapping[str, str]) -> list[str]:
 
 def peak_line(finish: Mapping[str, Any] | None) -> str:
     """How much memory an analysis took: "peak memory 412 MB, with Python and torch; 430 MB expected"."""
+    from mpq.models.memory.peak import peak_text
+
     cost = (finish or {}).get("cost", {})
     peak, expected = cost.get("peak_memory_bytes", 0), cost.get("expected_memory_bytes", 0)
-    before = f"; {expected / 1e6:.0f} MB expected" if expected else ""
-    return f"peak memory {peak / 1e6:.0f} MB, with Python and torch{before}" if peak else "peak memory: not available on this system"
+    return peak_text(peak, expected)

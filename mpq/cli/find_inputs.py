@@ -146,7 +146,7 @@ def reopen_model(
     factory: str | None = None,
     trust: bool = False,
     again: bool = False,
-    device: str | None = None,
+    **options: Any,
 ) -> LoadedModel:
     """The model that a file names, checked by its hash.
 
@@ -157,7 +157,7 @@ def reopen_model(
         factory: what builds the module for a state dict, if the user names it.
         trust: allow a pickled module, and the factory that the file names.
         again: do not report again how a checkpoint was read.
-        device: where it computes; see `load_model`.
+        **options: `device`, `offload` and `max_memory`; see `load_model`.
 
     Raises:
         TrustError: if the file names a factory, the user names none, and `trust` does not allow it.
@@ -166,7 +166,7 @@ def reopen_model(
     from mpq.models.sources.load import load_named
 
     path = given or located_model(facts, beside)
-    model = load_named(path, facts, beside, factory=factory, trust=trust, device=device)
+    model = load_named(path, facts, beside, factory=factory, trust=trust, **options)
     for note in () if again else model.notes:
         say(note)
     if model.sha256 != facts.get("sha256"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mpq.data.dataset import Data
 from mpq.errors import MpqError
+from mpq.models.memory.offload import Offload
 from mpq.models.running.fake_quantized import Variants, as_parameters
 from mpq.models.running.metrics import Metric
 from mpq.records.activations import Groups
@@ -42,9 +43,9 @@ class State:
     weights: Mapping[str, QuantizedWeight]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def values(self, layers: Iterable[Layer]) -> dict[str, Tensor]:
-        """All values that differ from the unquantized model's, by name in the state dict."""
-        return as_parameters(self.weights, layers) | dict(self.tensors)
+    def values(self, layers: Iterable[Layer], offload: Offload | None = None) -> dict[str, Tensor]:
+        """All values that differ from the unquantized model's, by name in the state dict; those of weights on disk with `offload`."""
+        return as_parameters(self.weights, layers, offload) | dict(self.tensors)
 
     def changed(self, weights: Mapping[str, QuantizedWeight], tensors: Mapping[str, Tensor]) -> State:
         """The same state with some weights and tensors replaced."""
@@ -137,6 +138,15 @@ class Task:
     def layers(self) -> list[Layer]:
         """The quantized layers."""
         return list(self.variants.layers.values())
+
+    @property
+    def offload(self) -> Offload | None:
+        """Where weights are while they are not used; None if they are in memory."""
+        return self.variants.offload
+
+    def values(self, state: State) -> dict[str, Tensor]:
+        """All values of a state that differ from the unquantized model's, by name in the state dict."""
+        return state.values(self.layers, self.offload)
 
     def on(self, module: nn.Module) -> Task:
         """The same with another form of the model, which has the same tensors under the same names."""

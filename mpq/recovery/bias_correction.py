@@ -52,7 +52,7 @@ class BiasCorrection(Step):
 
     def propose(self, task: Task, state: State) -> Proposal:
         """Corrected tensors."""
-        found = corrections(task.module, state.values(task.layers), task.calibration, task.activations)
+        found = corrections(task.module, task.values(state), task.calibration, task.activations)
         if not found:
             return Proposal(_NOTHING)
         about = f"for {len(found)} bias or batch-norm vector{'' if len(found) == 1 else 's'}"

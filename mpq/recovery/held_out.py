@@ -89,8 +89,8 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
 
 def _judged(task: Task, before: State, after: State, data: Data, metric: Metric) -> Verdict:
     """Errors of two states sample by sample; only one state's values are in memory at a time."""
-    reference = Reference(task.module, data, metric)
+    reference = Reference(task.module, data, metric, offload=task.offload)
     changes = changes_of(task.activations)
-    first, second = (rounded_errors(reference, changes, state.values(task.layers)).numpy() for state in (before, after))
+    first, second = (rounded_errors(reference, changes, task.values(state)).numpy() for state in (before, after))
     means, spread = (float(first.mean()), float(second.mean())), (standard_error(first), standard_error(second))
     return Verdict(metric.name, means, spread, compare(second, first))

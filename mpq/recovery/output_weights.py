@@ -7,6 +7,7 @@ projection of the model's outputs (`gradients/projections.py`), as the diagonal 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from mpq.data.dataset import Batch, Data
 from mpq.gradients.error_gradients import differentiable
+from mpq.gradients.recomputation import recomputed
+from mpq.models.memory.offload import is_mapped
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import Metric
 from mpq.models.running.positions import expanded
@@ -40,14 +43,25 @@ def output_weights(module: nn.Module, blocks: Sequence[Block], data: Data, metri
     sums: list[Tensor | None] = [None] * len(blocks)
     generator = torch.Generator().manual_seed(seed)
     parameters = [tensor_of(module, layer.parameters[0]) for block in blocks for layer in block.layers]
+    again = [block.module for block in blocks] if any(map(is_mapped, parameters)) else []  # a block that runs again tells what it uses
     for batch in data.batches if metric.has_projection else ():
         handles = [block.module.register_forward_hook(_adder(sums, number, block, batch)) for number, block in enumerate(blocks)]
-        with hooked(handles), differentiable(module, parameters), torch.enable_grad():
+        with hooked(handles), differentiable(module, parameters), _not_kept(parameters), torch.enable_grad(), recomputed(again):
             outputs = forward(module, batch, gradients=True)
             scalar = metric.project(metric.prepare(outputs.detached(), batch.mask), outputs, generator)
             if scalar.requires_grad:
                 scalar.backward()  # type: ignore[no-untyped-call]
     return [None if total is None else _normalized(total) for total in sums]
+
+
+def _not_kept(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
+    """Inside the `with`, gradients of the weights themselves are dropped as soon as there is one."""
+
+    def drop(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    leaves = {id(each): each for each in parameters if each.is_leaf}
+    return hooked([each.register_post_accumulate_grad_hook(drop) for each in leaves.values()])  # type: ignore[no-untyped-call]
 
 
 def by_channel(values: Tensor, block: Block, batch: Batch) -> Tensor:

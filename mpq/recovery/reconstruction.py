@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mpq.data.dataset import Batch, Data
 from mpq.gradients.error_gradients import loss_gradients
+from mpq.models.running.fake_quantized import as_parameters, on_disk
 from mpq.models.running.habits import habits_of
 from mpq.models.running.swap import swapped
 from mpq.recovery.base import OutOfTimeError, Proposal, State, Step, Task
@@ -116,16 +117,21 @@ def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstruc
     found = Reconstructed(state, passes, used.samples)
     samples = [*used.batches, *aside.batches]
     plain, quantized = (Walk(task.module, blocks, samples, limit_bytes=LIMIT_BYTES) for _ in range(2))
+    on_disk_values = None if task.offload is None else task.values(state)  # in memory, all values are there only while samples pass
     for number, (block, weight) in enumerate(zip(blocks, weights, strict=True)):
         try:
-            met = _met(task, found.state, block, samples, plain, quantized)
+            values = task.values(found.state) if on_disk_values is None else on_disk_values
+            met = _met(task.module, values, block, samples, plain, quantized)
+            del values
             training = _Training(task.module, block, found.state, met[: len(used.batches)], met[len(used.batches) :], weight)
             better = training.run(passes, task.seed + number, clock.check)
         except OutOfTimeError:
             found.stopped = True
             break
         if better is not None:
-            found.state, found.kept = better, found.kept + 1
+            found.state, found.kept = _on_disk(better, block, task), found.kept + 1
+            if on_disk_values is not None:
+                on_disk_values |= as_parameters(found.state.weights, block.layers, task.offload) | dict(found.state.tensors)
         if report is not None:
             report(number + 1, len(blocks), block.name)
     return found
@@ -204,12 +210,20 @@ class _Training:
         return {name: value for name, value in values.items() if self.block.holds(name)}
 
 
-def _met(task: Task, state: State, block: Block, batches: Sequence[Batch], plain: Walk, quantized: Walk) -> list[_Samples]:
+def _on_disk(state: State, block: Block, task: Task) -> State:
+    """The same state, with the codes of a block on disk where weights are kept there."""
+    own = {layer.name: on_disk(state.weights[layer.name], task.offload) for layer in block.layers if layer.name in state.weights}
+    return state if task.offload is None else state.changed(own, {})
+
+
+def _met(
+    module: nn.Module, values: Mapping[str, Tensor], block: Block, batches: Sequence[Batch], plain: Walk, quantized: Walk
+) -> list[_Samples]:
     """What a block gets in the quantized model, and what it gives in the unquantized one, batch by batch."""
     names = [layer.name for layer in block.layers]
     plain.to(names)
     wanted = plain.outputs()
-    with swapped(task.module, state.values(task.layers)):
+    with swapped(module, values):
         quantized.to(names)
         calls = quantized.calls()
     return [_Samples(*each) for each in zip(batches, calls, wanted, strict=True)]

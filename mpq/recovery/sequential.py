@@ -35,7 +35,7 @@ from mpq.calibration.input_moments import InputWatch, plain_kernels
 from mpq.calibration.placement import Placement
 from mpq.data.dataset import Data
 from mpq.errors import MpqError
-from mpq.models.running.fake_quantized import Variants, as_parameter, as_parameters
+from mpq.models.running.fake_quantized import Variants, as_parameters, on_disk
 from mpq.models.running.forward import forward
 from mpq.models.running.swap import swapped
 from mpq.records.layer import Layer
@@ -130,7 +130,9 @@ def in_sequence(
     module, layers = variants.module, variants.layers
     order = stages(module, list(layers.values()), data)
     ordered = {use.name for stage in order for use in stage}
-    values = as_parameters({name: weight for name, weight in weights.items() if name not in ordered}, layers.values())
+    offload = variants.offload
+    limit_bytes = limit_bytes if offload is None else min(limit_bytes, offload.limit)
+    values = as_parameters({name: weight for name, weight in weights.items() if name not in ordered}, layers.values(), offload)
     first = 0 if values else 1  # the inputs of the first set are those of the unquantized model, if no other layer is quantized
     costs = [_cost(stage, layers) for stage in order[first:]]
     blocks = blocks_of(module, list(layers.values()), data.batches[0])
@@ -157,8 +159,8 @@ def in_sequence(
             if name in wanted:
                 instead = _fitted(variants.matrix(name), *wanted[name]), wanted[name][0]
                 with suppress(MpqError):  # beyond the range of fp16, as the weights themselves are not
-                    weight = found[name] = variants.quantized(name, weight.scheme, instead=instead)
-            values[layers[name].parameters[0]] = as_parameter(weight, layers[name])
+                    weight = found[name] = on_disk(variants.quantized(name, weight.scheme, instead=instead), offload)
+            values |= as_parameters({name: weight}, [layers[name]], offload)
         if on_progress is not None:
             on_progress(number + 1, len(order), names[-1])
     return Sequenced(found, data.samples, left)

@@ -9,7 +9,7 @@ from torch import nn
 
 import mpq
 from mpq.analyze import memory, run
-from mpq.analyze.memory import Expected, activations_of, expected_memory, held_now
+from mpq.analyze.memory import Expected, activations_of, expected_memory
 from mpq.analyze.prepare import prepare
 from mpq.config import AnalysisSettings
 from mpq.models.memory.offload import Offload
@@ -116,10 +116,6 @@ def test_the_line_names_the_parts() -> None:
         "memory: about 3.7 GB expected at most (held now 1.0, one batch 2.0, the reference's outputs 0.3, statistics and codes 0.4, "
         "the largest layer 0.0)"
     )
-
-
-def test_what_is_held_is_what_the_system_says() -> None:
-    assert held_now() == 0 or 10**7 < held_now() < 10**11
 
 
 def test_it_is_told_before_the_first_measurement_where_it_is_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mpq.models.memory.offload import Offload
 from tests import cookbook
 from tests.cli.typed import done, refused
 
@@ -70,6 +71,54 @@ def test_auto_measures_with_a_quantizer_that_streams_and_a_plan_is_searched_and_
     done("search auto.sensitivity.jsonl --budget 5bits --trials 0 --output plan.yaml")
     done("apply plan.yaml --shards written")
     assert Path("written/model.mpq.safetensors.index.json").exists()
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of mapped tensors that were in memory after each use."""
+    found: list[int] = []
+    real = Offload.use
+
+    def noted(offload: Offload, address: int, piece: Any) -> None:
+        real(offload, address, piece)
+        found.append(offload.held)
+
+    monkeypatch.setattr(Offload, "use", noted)
+    return found
+
+
+BLOCK = 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)  # bytes of the weights of one of the two blocks, in float32
+
+
+@pytest.mark.parametrize("method", ["measure", "fisher"])
+def test_less_than_two_blocks_are_in_memory_at_once(held: list[int], method: str) -> None:
+    done(f"{ANALYZE} --method {method} --quantizer mse --offload off --max-memory {BLOCK}B --output peak.{method}.jsonl")
+    assert 0 < max(held) <= BLOCK
+    assert len(held) > 100
+
+
+def test_an_artifact_is_quantized_and_recovered_block_by_block_with_the_same_bytes(held: list[int]) -> None:
+    done(f"{ANALYZE.replace('3,8,16', '2,4')} --method weight --quantizer gptq --output apply.sensitivity.jsonl")
+    done("search apply.sensitivity.jsonl --budget 3.5bits --trials 0 --sketches --output blocks.yaml")
+    done("apply blocks.yaml --no-tune --own-text 0 --tune-work 0.0005 -o inside.mpq.safetensors")
+    assert held == []
+    ran = done(f"apply blocks.yaml --own-text 0 --tune-work 0.0005 --offload off --max-memory {BLOCK}B -o outside.mpq.safetensors")
+    assert 0 < max(held) <= BLOCK
+    assert Path("inside.mpq.safetensors").read_bytes() == Path("outside.mpq.safetensors").read_bytes()
+    assert "Tuning skipped: it needs all weights in memory: leave out --offload" in ran.out.splitlines()
+    assert re.search(r"^peak memory \d+ MB, with Python and torch; \d+ MB expected$", ran.err, re.MULTILINE)
+    assert not list(Path("off").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--max-memory 64MB", "--max-memory 64MB limits what --offload keeps in memory: name a folder with --offload"),
+        ("--offload off --shards written", "--offload is for an artifact in one file: leave out --shards and --to"),
+    ],
+)
+def test_options_of_apply_that_do_not_go_together_are_refused_at_once(options: str, message: str) -> None:
+    assert refused(f"apply none.yaml {options}", 2) == message
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from mpq.errors import MpqError, SchemeError
 from mpq.formats.scheme import Scheme
 from mpq.models.memory.devices import CPU, device_of, moved
-from mpq.models.memory.offload import Offload
+from mpq.models.memory.offload import Offload, used
 from mpq.models.memory.store import MOST_TEXT, Parts, Scope, Store, as_bytes, text_of
 from mpq.models.running.quantize_processes import Unit, one_thread, quantized_in_processes
 from mpq.models.running.ranks import Alone, Ranks
@@ -216,12 +217,19 @@ class _Weights(Mapping[str, Tensor]):
 
 def as_parameter(weight: QuantizedWeight, layer: Layer) -> Tensor:
     """The dequantized values of a weight, in the parameter's shape and dtype."""
+    used(weight.codes)
     return from_matrix(weight.dequantize(), layer.shape, layer.axes, layer.groups).to(getattr(torch, layer.dtype))
 
 
-def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer]) -> dict[str, Tensor]:
-    """The dequantized values of weights, by canonical parameter name; layers without a weight are left out."""
-    return {layer.parameters[0]: as_parameter(weights[layer.name], layer) for layer in layers if layer.name in weights}
+def as_parameters(weights: Mapping[str, QuantizedWeight], layers: Iterable[Layer], offload: Offload | None = None) -> dict[str, Tensor]:
+    """The dequantized values of weights, by canonical parameter name, on disk with `offload`; layers without a weight are left out."""
+    keep = offload.keep if offload is not None else lambda tensor: tensor
+    return {layer.parameters[0]: keep(as_parameter(weights[layer.name], layer)) for layer in layers if layer.name in weights}
+
+
+def on_disk(weight: QuantizedWeight, offload: Offload | None) -> QuantizedWeight:
+    """The same weight with its codes on disk; unchanged without `offload`."""
+    return weight if offload is None else replace(weight, codes=offload.keep(weight.codes))
 
 
 def storable_candidates(

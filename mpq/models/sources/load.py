@@ -88,9 +88,7 @@ def load_model(
     return replace(loaded, hub=str(fetched.name), notes=(*loaded.notes, f"downloaded: {fetched.name}, all files of this commit"))
 
 
-def load_named(
-    path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool, device: str | None = None
-) -> LoadedModel:
+def load_named(path: Path, facts: Mapping[str, Any], beside: Path, *, factory: str | None, trust: bool, **options: Any) -> LoadedModel:
     """Load the model that a plan, an analysis or an artifact names, read in the same way as then.
 
     Args:
@@ -99,7 +97,7 @@ def load_named(
         beside: the file, for messages.
         factory: what builds the module for a state dict, if the user names it.
         trust: allow a pickled module, and the factory that the file names.
-        device: where it computes; see `load_model`.
+        **options: `device`, `offload` and `max_memory`; see `load_model`.
 
     Raises:
         TrustError: if the file names a factory, the user names none, and `trust` does not allow it.
@@ -107,7 +105,7 @@ def load_named(
     """
     named = None if factory is not None else named_factory(facts, beside, trust=trust)
     with nullcontext() if named is None else code_named_by_file():
-        return load_model(path, factory=factory or named, trust=trust, device=device, **checkpoint_options(facts))
+        return load_model(path, factory=factory or named, trust=trust, **options, **checkpoint_options(facts))
 
 
 def from_module(module: nn.Module) -> LoadedModel:
