@@ -9,6 +9,7 @@ from mpq.formats.scheme import Scheme
 from mpq.records.activations import summary
 from mpq.records.plan import Plan
 from mpq.records.sensitivity import Sensitivity
+from mpq.records.stored_sketches import sketch_bytes
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,9 @@ def _notes(old: Plan, new: Plan) -> list[str]:
     if old.activations != new.activations:
         before, after = (summary(plan.activations) for plan in (old, new))
         notes.append(f"activations changed: {before} in the old plan, {after} in the new one" + ("" if before != after else ", others"))
+    if old.sketches != new.sketches:
+        before, after = (f"{sketch_bytes(plan.sketches):,} bytes" for plan in (old, new))
+        notes.append(f"sketches for `mpq monitor` take {before} in the old plan and {after} in the new one")
     for text, plan in (("old", old), ("new", new)):
         if plan.evidence and not plan.evidence_is_current:
             notes.append(f"the layers of the {text} plan were edited after it was measured: its measured errors are left out")

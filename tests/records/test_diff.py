@@ -71,6 +71,11 @@ def test_what_makes_errors_incomparable_is_said() -> None:
     )
 
 
+def test_sketches_that_came_are_told_with_their_bytes() -> None:
+    found = diff_plans(plan("int4", "int8", "int4"), plan("int4", "int8", "int4", sketches=()))
+    assert found.notes == ("sketches for `mpq monitor` take 0 bytes in the old plan and 1,483 bytes in the new one",)
+
+
 def test_a_diff_is_a_json_object() -> None:
     found = diff_plans(plan("int4", "int8", "int4"), plan("int8", "int8", "int4"), table=TABLE).to_dict()
     assert found["layers"] == [{"layer": "a", "before": "int4", "after": "int8", "bytes": 256, "error": -0.25}]
