@@ -1,5 +1,6 @@
 """Rows of tables that calibration never looks up."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from mpq.evidence.prediction import unseen_rows
 from mpq.formats.scheme import parse_scheme
 from mpq.models.running.comparison import comparison_from
 from mpq.models.running.reference import Reference
+from mpq.records.sensitivity import read_sensitivity
 from mpq.search.run import search
 from tests.models.small import data, mlp
 
@@ -89,6 +91,12 @@ def test_the_term_is_printed_and_stands_beside_the_prediction_which_stays() -> N
     assert evidence["reach"] == note
     alone = {"table": INT3, "head": INT3}
     assert unseen_rows(table, alone) == facts["adds"]["int3"]
+
+
+def test_rows_that_are_all_reached_by_one_sample_alone_leave_a_file_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.sensitivity.jsonl"
+    mpq.analyze(Words().eval(), data_from_batches(torch.arange(30).reshape(5, 6)), output=path, **CHOICES)
+    assert (read_sensitivity(path).finish or {})["unseen_rows"]["table"]["share"] == 1.0
 
 
 def test_models_without_tables_or_with_all_rows_reached_have_no_term() -> None:
