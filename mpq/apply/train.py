@@ -21,9 +21,9 @@ from mpq.calibration.input_moments import Collected
 from mpq.data.dataset import Data
 from mpq.data.hashing import tensor_bytes
 from mpq.data.overlap import shared_samples
-from mpq.errors import ApplyError, DataError, FormatError, MismatchError
+from mpq.errors import ApplyError, DataError, FormatError, MismatchError, UsageError
 from mpq.models.layers.unquantized_tensors import rest_tensors
-from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.fake_quantized import Variants, on_disk
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
@@ -109,8 +109,11 @@ def train_artifact(
         DataError: if held-out samples are among the training samples, or labels are wanted that the samples do not have, or memory is too
             small.
         ApplyError: if training is not possible for this model; the message says why.
+        UsageError: if its weights stay in files and it is to be trained end to end.
     """
     check_folder(output)
+    if settings.end_to_end and model.offload is not None:
+        raise UsageError("training end to end needs all weights in memory: train block by block alone, or leave out --offload")
     with equalized(model.module, plan.equalization):
         return _train(model, plan, artifact, output, data, plan_data, settings, folder, on_line, on_progress)
 
@@ -136,8 +139,10 @@ def _train(
     if settings.labels:
         check_labels(model.module, data, metric)
     state = stored_state(artifact, header, layers, model)
-    check_memory(state, settings.codes)
-    variants = Variants(model.module, layers, quantizer_named(plan.quantizer), statistics=Collected(), cache_bytes=0)
+    if settings.end_to_end:
+        check_memory(state, settings.codes)
+    quantizer, offload = quantizer_named(plan.quantizer), model.offload
+    variants = Variants(model.module, layers, quantizer, statistics=Collected(), cache_bytes=0, offload=offload)
     task = Task(variants, data, metric, int(plan.data["seed"]), UNLIMITED, on_progress)
     found, checkpoints = _trained(task, state, split.held_out, settings, plan=plan, folder=folder, on_line=on_line)
     last = found.decisions[-1]
@@ -147,7 +152,7 @@ def _train(
         return Retrained(None, 0, found.decisions, checkpoints)
     earlier = [name for name in header.recovery if name not in found.kept]
     whole = Recovered(found.state, tuple(done(name) for name in earlier) + found.decisions)
-    sketches = sketches_for(plan, model.module, layers, whole.state.values(layers), split.calibration)
+    sketches = sketches_for(plan, model.module, layers, whole.state.values(layers, offload), split.calibration)
     contents = replace(contents_of(plan, model, layers, whole, _missing, sketches), fingerprint=bool(header.digests))
     write_artifact(output, contents)
     return Retrained(output, contents.file_bytes, found.decisions, checkpoints)
@@ -163,13 +168,16 @@ def _trained(
 
     first, left, note = Recovered(state, ()), settings, ""
     if settings.by_blocks:
-        blocks = BlocksFirst(checkpoints(None if folder is None else folder / "blocks", state))
+        codes = "integers" if settings.end_to_end else settings.codes
+        blocks = BlocksFirst(checkpoints(None if folder is None else folder / "blocks", state), codes)
         hindered = hindrances(task.module, (task.calibration, held_out), steps=(blocks,))
         limited = task if settings.minutes is None else replace(task, limits=Limits(math.inf, settings.minutes / 2, "half of --minutes"))
         first = recover(limited, state, held_out, hindered, steps=(blocks,), rest_dtype=plan.rest.dtype)
         made_first = first.decisions[0]
         left, note = settings.after(made_first.details.get("seconds", 0)), replace(made_first, seconds=None).line  # the same in every run
     made = checkpoints(folder, first.state)
+    if not settings.end_to_end:
+        return first, made
     step = Training(left, made, on_line, note)
     last = recover(task, first.state, held_out, {}, steps=(step,), rest_dtype=plan.rest.dtype)
     return Recovered(last.state, first.decisions + last.decisions), made
@@ -195,8 +203,8 @@ def stored_state(artifact: Path, header: ArtifactHeader, layers: list[Layer], mo
     """
     with opened(artifact_files(artifact)) as file:
         weights = {
-            layer.name: unpack_weight(parts_in(file, layer, header.schemes[layer.name]), header.schemes[layer.name], layer.matrix)
-            for layer in layers
+            layer.name: on_disk(unpack_weight(parts_in(file, layer, scheme), scheme, layer.matrix), model.offload)
+            for layer, scheme in ((layer, header.schemes[layer.name]) for layer in layers)
         }
         tensors: dict[str, Tensor] = {}
         held = set(file.keys())

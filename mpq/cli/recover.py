@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from mpq.budget import size_bytes
 from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
@@ -95,6 +96,24 @@ def command(
         float | None, typer.Option(help="Multiplies the usual learning rates. [default: found by short runs on samples set aside]")
     ] = None,
     model: Reference = None,
+    offload: Annotated[
+        Path | None,
+        typer.Option(
+            "--offload",
+            metavar="FOLDER",
+            help="For Hugging Face folders larger than memory: weights stay in their safetensors files, and what is made goes to unnamed "
+            "files in this folder. One block after another is trained; training end to end, which needs all of them, is left out.",
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
+            rich_help_panel="Model",
+        ),
+    ] = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,
@@ -121,10 +140,17 @@ def command(
         )
     if epochs is not None and minutes is not None:
         raise UsageError("--epochs and --minutes both say how long to train: give one of them")
+    if max_memory is not None and offload is None:
+        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
+    if offload is not None and (reallocate or labels or not blocks):
+        raise UsageError("--offload trains one block after another: leave out --reallocate, --labels and --no-blocks")
     if not plan.exists():
         raise FormatError(f"{plan} does not exist: run `mpq search` first, or name the plan")
 
+    from mpq.apply.memory import expected_memory
+    from mpq.apply.plan_layers import plan_layers
     from mpq.apply.train import train_artifact
+    from mpq.models.memory.peak import peak_memory, peak_text
     from mpq.records.plan import read_plan
     from mpq.records.recovery_evidence import note_recovery
     from mpq.records.recovery_lines import beside_artifact
@@ -134,7 +160,9 @@ def command(
         has = "integer activations" if wanted.activations else "equalized channels"
         raise UsageError(f"--reallocate does not cover plans with {has}: leave it out")
     table = analysis_of(plan, wanted) if reallocate else None
-    settings = replace(_settings(wanted, level, epochs, minutes, rate), labels=labels, blocks=blocks, batch_size=batch_size)
+    settings = replace(
+        _settings(wanted, level, epochs, minutes, rate), labels=labels, blocks=blocks, end_to_end=offload is None, batch_size=batch_size
+    )
     stem = stem_of(model or located_model(wanted.model, plan))
     start, target = artifact or plan.with_name(f"{stem}.mpq.safetensors"), output or plan.with_name(f"{stem}.recovered.mpq.safetensors")
     if not start.exists():
@@ -144,7 +172,8 @@ def command(
     if not wanted.data:
         raise MismatchError(f"{plan} has no held-out samples to decide with: search with the model, then apply and recover")
     say_replaced(target, wanted)
-    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust)
+    limit = None if max_memory is None else size_bytes(max_memory)
+    loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, offload=offload, max_memory=limit)
     plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
     asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}
     chosen: dict[str, Any] = {name: value for name, value in asked.items() if value}
@@ -158,6 +187,7 @@ def command(
     with progress_in_turn() as stage:
         samples = plan_data.split_as(wanted.data).calibration if data is None else read_data(data, loaded, read)
         samples = _with_text(loaded, samples, own_text, seed=int(wanted.data["seed"]))
+        expected = 0 if offload is None else expected_memory(loaded, plan_layers(wanted, loaded), samples, recovery=True)
         given: dict[str, Any] = {"data": samples, "plan_data": plan_data, "settings": settings, "on_progress": stage}
         done = train_artifact(loaded, wanted, start, target, folder=folder, on_line=partial(note, journal), **given)
         found = done.evidence
@@ -165,6 +195,8 @@ def command(
             note_recovery(plan, {"artifact": done.path.name, **found})
         again = None if table is None else reallocated(files, loaded, wanted, table, done.path or start, given)
     done.finish()
+    if offload is not None:
+        say(peak_text(peak_memory(), expected))
     if json:
         decided = {"decisions": [made.to_dict() for made in done.decisions], "evidence": found or None, "lines": str(journal)}
         decided |= {} if again is None else {"reallocation": again.facts}

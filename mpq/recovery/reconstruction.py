@@ -29,7 +29,7 @@ from mpq.recovery.blocks import Block, Call, blocks_of, call_of, output_of
 from mpq.recovery.exported_blocks import divided
 from mpq.recovery.output_weights import by_channel, output_weights
 from mpq.recovery.passes import ASIDE, planned, rate
-from mpq.recovery.trainable import Trainable, vectors_of
+from mpq.recovery.trainable import Codes, Trainable, vectors_of
 from mpq.recovery.walk import Walk
 
 _T = TypeVar("_T")
@@ -53,6 +53,11 @@ class Reconstruction(Step):
             return "the model keeps state between calls or draws random numbers"
         return None
 
+    @property
+    def moving(self) -> Codes:
+        """Whose codes move."""
+        return "integers"
+
     def propose(self, task: Task, state: State) -> Proposal:
         """The state after all blocks; those whose loss did not fall on the samples kept aside are unchanged."""
         if task.calibration.samples < 2:
@@ -62,7 +67,7 @@ class Reconstruction(Step):
         blocks = blocks_of(task.module, task.layers, task.calibration.batches[0])
         if not blocks:
             return Proposal(NO_BLOCKS)
-        found = reconstruct(task, state, blocks)
+        found = reconstruct(task, state, blocks, codes=self.moving)
         details = {"blocks": len(blocks), "kept": found.kept, "passes": found.passes, "samples": found.samples}
         how = f", {found.passes} passes over {found.samples} samples"
         how += f", stopped by the limit of {task.limits.told}" if found.stopped else ""
@@ -96,13 +101,14 @@ class Reconstructed:
     stopped: bool = False
 
 
-def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstructed:
+def reconstruct(task: Task, state: State, blocks: Sequence[Block], *, codes: Codes = "integers") -> Reconstructed:
     """Train one block after another; the module is unchanged afterwards.
 
     Args:
         task: its calibration samples serve to train on and to choose by.
         state: to begin with.
         blocks: of the model, in order.
+        codes: whose codes move.
 
     Raises:
         DataError: if there is only one sample.
@@ -123,7 +129,7 @@ def reconstruct(task: Task, state: State, blocks: Sequence[Block]) -> Reconstruc
             values = task.values(found.state) if on_disk_values is None else on_disk_values
             met = _met(task.module, values, block, samples, plain, quantized)
             del values
-            training = _Training(task.module, block, found.state, met[: len(used.batches)], met[len(used.batches) :], weight)
+            training = _Training(task.module, block, found.state, met[: len(used.batches)], met[len(used.batches) :], weight, codes)
             better = training.run(passes, task.seed + number, clock.check)
         except OutOfTimeError:
             found.stopped = True
@@ -157,6 +163,7 @@ class _Training:
         used: samples to train on.
         aside: samples to choose by.
         weight: of errors at the block's output, [channels, channels]; None if all count equally.
+        codes: whose codes move.
     """
 
     module: nn.Module
@@ -165,13 +172,14 @@ class _Training:
     used: list[_Samples]
     aside: list[_Samples]
     weight: Tensor | None
+    codes: Codes
     now: Trainable = field(init=False)
 
     def __post_init__(self) -> None:
         layers = [layer for layer in self.block.layers if layer.name in self.state.weights]
         own = State({layer.name: self.state.weights[layer.name] for layer in layers}, self._own(dict(self.state.tensors)))
         vectors = self._own(vectors_of(self.module, layers))
-        self.now = Trainable(self.module, layers, own, vectors=vectors)
+        self.now = Trainable(self.module, layers, own, vectors=vectors, codes=self.codes)
 
     def run(self, passes: int, seed: int, check: Any) -> State | None:
         """The whole model's state with the block's best one on the samples kept aside; None if that is the first."""

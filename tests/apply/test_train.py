@@ -7,12 +7,15 @@ import pytest
 import torch
 
 import mpq
-from mpq.apply.train import Retrained, _key, stored_state
-from mpq.errors import FormatError
+from mpq.apply.train import Retrained, _key, stored_state, train_artifact
+from mpq.data.dataset import Data, data_from_batches
+from mpq.errors import FormatError, UsageError
+from mpq.models.sources.load import load_model
 from mpq.records.artifact_files import read_header
 from mpq.recovery.base import Decision, State
 from mpq.recovery.training.checkpoints import Checkpoints
 from mpq.recovery.training.settings import TrainSettings
+from mpq.search.run import search
 from tests.apply.making import in_memory, layers_of, plan_of
 from tests.models.small import data
 
@@ -104,3 +107,30 @@ def test_checkpoints_of_another_run_are_told_by_all_that_it_depends_on(tmp_path:
     key = _key(plan, state, given, settings)
     assert _key(plan, state, given, settings) == key
     assert len({key, *(_key(plan, *other) for other in others)}) == 1 + len(others)
+
+
+def test_blocks_alone_move_scales_alone_and_give_the_same_bytes_with_the_weights_in_files(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "vocab_size": 40, "num_hidden_layers": 2}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, initializer_range=0.2)).save_pretrained(tmp_path / "llama")
+    inside, outside = load_model(tmp_path / "llama"), load_model(tmp_path / "llama", offload=tmp_path / "off", max_memory=60_000)
+    known, more = (tokens(count, seed) for count, seed in ((24, 1), (32, 2)))
+    plan = search(mpq.analyze(inside, known, candidates=("3",), quantizer="rtn", method="weight"), "16bits", trials=0).plan
+    start = mpq.apply(inside, plan, tmp_path / "a", data=known, recovery=False).path
+    settings = TrainSettings("scales", end_to_end=False)
+    for name, model in (("b", inside), ("c", outside)):
+        made = train_artifact(model, plan, start, tmp_path / name, data=more, plan_data=known, settings=settings)
+        assert [(each.name, each.kept) for each in made.decisions] == [("reconstruction", True)]
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    header = read_header(start)
+    before, after = (stored_state(path, header, list(header.layers), inside).weights for path in (start, tmp_path / "b"))
+    assert all(torch.equal(weight.codes, after[name].codes) for name, weight in before.items())
+    assert any(not torch.equal(weight.dequantize(), after[name].dequantize()) for name, weight in before.items())
+    with pytest.raises(UsageError, match="training end to end needs all weights in memory"):
+        train_artifact(outside, plan, start, tmp_path / "d", data=more, plan_data=known, settings=TrainSettings("scales"))
+
+
+def tokens(count: int, seed: int) -> Data:
+    return data_from_batches(list(torch.split(torch.randint(0, 40, (count, 12), generator=torch.Generator().manual_seed(seed)), 8)))

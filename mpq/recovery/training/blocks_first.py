@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mpq.recovery.base import Proposal, State, Task
 from mpq.recovery.reconstruction import Reconstruction
+from mpq.recovery.trainable import Codes
 from mpq.recovery.training.checkpoints import Checkpoint, Checkpoints
 from mpq.tensors.quantized import QuantizedWeight, unpack_weight
 
@@ -21,9 +22,16 @@ class BlocksFirst(Reconstruction):
 
     Args:
         checkpoints: where it is kept.
+        codes: whose codes move.
     """
 
     checkpoints: Checkpoints | None = None
+    codes: Codes = "integers"
+
+    @property
+    def moving(self) -> Codes:
+        """As given."""
+        return self.codes
 
     def propose(self, task: Task, state: State) -> Proposal:
         """The proposal of block reconstruction; that of the run before if there was one."""

@@ -28,6 +28,7 @@ class TrainSettings:
         labels: whether the right answers are half of the loss.
         batch_size: samples of a step; None takes small batches where there are few samples, for about `STEPS` steps.
         blocks: whether block reconstruction on the same samples comes first.
+        end_to_end: whether training end to end follows, which needs all weights in memory.
         seed: of the order of samples and of the part that is kept aside.
     """
 
@@ -37,6 +38,7 @@ class TrainSettings:
     rate: float | None = None
     labels: bool = False
     blocks: bool = True
+    end_to_end: bool = True
     batch_size: int | None = None
     seed: int = 0
 
@@ -57,8 +59,8 @@ class TrainSettings:
 
     @property
     def by_blocks(self) -> bool:
-        """Whether block reconstruction comes first; it moves codes, so not where only scales are wanted."""
-        return self.blocks and self.level != "scales"
+        """Whether block reconstruction comes first, which moves codes; alone, it moves what the level says."""
+        return not self.end_to_end or (self.blocks and self.level != "scales")
 
     def size_for(self, samples: int, largest: int) -> int:
         """Samples of a step.
