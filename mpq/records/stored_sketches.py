@@ -1,26 +1,24 @@
 """Sketches in the header of an artifact, 360 characters each, so that their bytes are known before any data is seen. No torch.
 
-A row of 288 bytes: the range as two float32 numbers, the samples and the values that are not finite as uint64, the noise as float32, and
-the 129 counts as 16 bits, 5 of them an exponent: exact up to 2,047, else within 0.05%. Rows are in the order of `MODEL`, then of layers.
+A row of 288 bytes is a sketch (`sketch_rows.py`). Rows are in the order of `MODEL`, then of layers. This file imports no numpy, since every
+command opens headers.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
 from mpq.reading.documents import Document
 from mpq.reading.fields import Name
-from mpq.records.sketch import BINS, Sketch
+
+if TYPE_CHECKING:
+    from mpq.records.sketch import Sketch
 
 INPUT, OUTPUT, ENTROPY, MARGIN = "input", "output", "output entropy", "output margin"
 """Names of the sketches of a model; those of its layers are "LAYER.input"."""
@@ -28,11 +26,8 @@ MODEL = (INPUT, OUTPUT, ENTROPY, MARGIN)
 MOST_LAYERS = 8
 """Layers that are watched unless others are named."""
 _PROGRAMS = ("export", "torchscript")
-_FACTS = struct.Struct("<ffQQf")
-_ROW = 288
-_CHARACTERS = _ROW // 4 * 5
-_MANTISSA = 11  # bits
-_MOST = ((1 << _MANTISSA) - 1) << 31  # the largest count that 16 bits hold
+ROW_BYTES = 288
+_CHARACTERS = ROW_BYTES // 4 * 5
 
 
 class StoredFacts(Struct):
@@ -56,7 +51,9 @@ class StoredSketches:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object."""
-        data = b"".join(_row(sketch, noise) for sketch, noise in self.rows)
+        from mpq.records.sketch_rows import row_of
+
+        data = b"".join(row_of(sketch, noise, ROW_BYTES) for sketch, noise in self.rows)
         return {"layers": list(self.layers), "data": base64.b85encode(data).decode()}
 
 
@@ -81,49 +78,14 @@ def stored_in(document: Document, facts: StoredFacts, layers: Collection[str]) -
     Raises:
         MpqError: of the document's type, if they are damaged.
     """
+    from mpq.records.sketch_rows import is_row, read_row
+
     try:
         data = base64.b85decode(facts.data)
     except ValueError:
         data = b""
-    rows = [data[first : first + _ROW] for first in range(0, len(data), _ROW)]
+    rows = [data[first : first + ROW_BYTES] for first in range(0, len(data), ROW_BYTES)]
     unknown = not set(facts.layers) <= set(layers)
-    if unknown or len(data) != _ROW * (len(MODEL) + len(facts.layers)) or not all(map(_is_row, rows)):
+    if unknown or len(data) != ROW_BYTES * (len(MODEL) + len(facts.layers)) or not all(map(is_row, rows)):
         raise document.refuse(f"its sketches are damaged: {document.remedy}", "sketches")
-    return StoredSketches(tuple(facts.layers), tuple(map(_read, rows)))
-
-
-def _row(sketch: Sketch, noise: float) -> bytes:
-    seen = sketch.values > 0
-    low, high = (sketch.minimum, sketch.maximum) if seen else (0.0, 0.0)
-    facts = _FACTS.pack(low, high, sketch.samples, sketch.not_finite, noise)
-    return (facts + _short(sketch.counts).tobytes()).ljust(_ROW, b"\0")
-
-
-def _is_row(row: bytes) -> bool:
-    low, high, *_, noise = _FACTS.unpack_from(row)
-    return math.isfinite(low) and math.isfinite(high) and low <= high and math.isfinite(noise) and noise >= 0
-
-
-def _read(row: bytes) -> tuple[Sketch, float]:
-    low, high, samples, not_finite, noise = _FACTS.unpack_from(row)
-    counts = _long(np.frombuffer(row, "<u2", BINS, _FACTS.size))
-    low, high = (low, high) if counts.any() else (math.inf, -math.inf)
-    return Sketch(counts, low, high, not_finite, samples), noise
-
-
-def _short(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
-    """Each count as an exponent above a mantissa, rounded to the nearest."""
-    kept, exponent = np.minimum(counts, _MOST), np.zeros(counts.shape, np.int64)
-    while (over := _halved(kept, exponent) >= 1 << _MANTISSA).any():
-        exponent += over
-    return (exponent << _MANTISSA | _halved(kept, exponent)).astype("<u2")
-
-
-def _halved(counts: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = (counts + ((1 << times) >> 1)) >> times
-    return found
-
-
-def _long(short: NDArray[np.uint16]) -> NDArray[np.int64]:
-    wide = short.astype(np.int64)
-    return (wide & ((1 << _MANTISSA) - 1)) << (wide >> _MANTISSA)
+    return StoredSketches(tuple(facts.layers), tuple(map(read_row, rows)))
