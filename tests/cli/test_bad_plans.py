@@ -114,7 +114,7 @@ def test_a_plan_edited_over_its_budget(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "code", "reason"),
     [
-        ("mpq_plan: 2", "mpq_plan: 9", 3, "plan.yaml is a plan of version 9, this mpq reads up to 3: upgrade mpq"),
+        ("mpq_plan: 2", "mpq_plan: 9", 3, "plan.yaml is a plan of version 9, this mpq reads up to 4: upgrade mpq"),
         ("  stem.0: ", "  stem.0: int5x #", 2, "plan.yaml: 'int5x' is not a scheme: write "),
         ("quantizer: ", "quantizer: best #", 2, "'best' is not a quantizer: use one of rtn, mse"),
         ("rest:", "rast:", 3, "plan.yaml: it has the unknown key 'rast': use mpq_plan, model, "),
