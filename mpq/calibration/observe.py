@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mpq.errors import UsageError
+from mpq.data.batch import Batch
+from mpq.data.masks import padding_masks
+from mpq.errors import DataError, UsageError
 from mpq.models.running.forward import main_output
+from mpq.models.running.output_kind import are_probabilities
 from mpq.records.monitor_log import PREDICTION
 from mpq.records.sketch import Sketch
 from mpq.records.stored_sketches import ENTROPY, INPUT, MARGIN, OUTPUT
@@ -23,7 +26,7 @@ _ROWS = 64  # rows of an output for which entropy and margin are computed
 
 
 class Observer:
-    """Adds observed tensors to `sketches`; `row` has what one call was like.
+    """Adds observed tensors to `sketches`, without padding; `row` has what one call was like.
 
     Args:
         module: the model; None if only its inputs and outputs can be seen.
@@ -40,7 +43,7 @@ class Observer:
             raise UsageError("layers inside a TorchScript program cannot be watched: leave `layers` out, or load the model as a module")
         self.sketches: dict[str, Sketch] = {}
         self.row: dict[str, float | None] = {}
-        self._samples, self._wanted = 1, True
+        self._samples, self._wanted, self._masks = 1, True, list[Tensor]()
 
     @contextmanager
     def hooked(self, inputs: Any) -> Iterator[None]:
@@ -55,6 +58,7 @@ class Observer:
     def attach(self, inputs: Any, *, row: bool = True) -> list[Any]:
         """Attach hooks to the watched modules for a call with these inputs, whose row is wanted or not; the caller removes them."""
         self._samples, self._wanted, self.row = samples_in(inputs), row, {}
+        self._masks = masks_in(inputs)
         return [
             module.register_forward_pre_hook(lambda _, args, name=name: self._add(f"{name}.input", args))
             for name, module in self._watched.items()
@@ -62,18 +66,19 @@ class Observer:
 
     def see(self, inputs: Any, result: Any) -> None:
         """Add the inputs of the model and its main output."""
-        self._samples = samples_in(inputs)
+        self._samples, self._masks = samples_in(inputs), masks_in(inputs)
         self._add(INPUT, inputs)
         output = first_float(main_output(result)[1])
         if output is None:
             return
         self._count(OUTPUT, output)
         if output.ndim > 1 and output.shape[-1] > 1:
-            entropy, margin = certainty(output)
+            entropy, margin = certainty(without_padding(output, self._masks))
             self._count(ENTROPY, entropy)
             self._count(MARGIN, margin)
-            if self._wanted:
-                self.row[PREDICTION] = int(output.detach()[0].reshape(-1, output.shape[-1])[-1].argmax())
+            first = without_padding(output[:1], [mask[:1] for mask in self._masks]).reshape(-1, output.shape[-1])
+            if self._wanted and len(first):
+                self.row[PREDICTION] = int(first.detach()[-1].argmax())
 
     def _add(self, name: str, values: Any) -> None:
         tensor = first_float(values)
@@ -81,7 +86,7 @@ class Observer:
             self._count(name, tensor)
 
     def _count(self, name: str, tensor: Tensor) -> None:
-        values = some(tensor).numpy()
+        values = some(without_padding(tensor, self._masks)).numpy()
         self.sketches.setdefault(name, Sketch()).add(values, samples=self._samples)
         if not self._wanted or not len(values):
             return
@@ -98,6 +103,25 @@ def samples_in(inputs: Any) -> int:
     return 1 if first is None else len(first)
 
 
+def masks_in(inputs: Any) -> list[Tensor]:
+    """The masks of a call's positions that are not padding, bool [samples, positions]; none where all positions are data.
+
+    Args:
+        inputs: positional and named ones.
+    """
+    args, kwargs = inputs
+    try:
+        return padding_masks(Batch(tuple(args), dict(kwargs)))
+    except DataError:  # no tensors
+        return []
+
+
+def without_padding(tensor: Tensor, masks: Iterable[Tensor]) -> Tensor:
+    """A tensor [samples, positions, ...] as [positions that are data, ...], by the mask of its shape; unchanged if there is none."""
+    mask = next((mask for mask in masks if tensor.shape[:2] == mask.shape), None)
+    return tensor if mask is None else tensor[mask.to(tensor.device)]
+
+
 def some(tensor: Tensor) -> Tensor:
     """Up to 4,096 values of a tensor as float32 on the CPU, evenly spaced by a step without a common divisor with any dimension.
 
@@ -111,9 +135,13 @@ def some(tensor: Tensor) -> Tensor:
 
 
 def certainty(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropy in nats, and difference of the two largest probabilities, of up to 64 evenly spaced rows of logits [..., classes]."""
+    """Entropy in nats, and difference of the two largest probabilities, of up to 64 evenly spaced rows of an output [..., classes].
+
+    Rows that sum to one are probabilities, all others are logits.
+    """
     rows = output.detach().reshape(-1, output.shape[-1])
-    logarithms = rows[:: max(1, -(-len(rows) // _ROWS))].float().log_softmax(-1)
+    some_rows = rows[:: max(1, -(-len(rows) // _ROWS))].float()
+    logarithms = some_rows.clamp(min=1e-30).log() if are_probabilities(some_rows) else some_rows.log_softmax(-1)
     chances = logarithms.exp()
     best = chances.topk(2, dim=-1).values
     return -(chances * logarithms.nan_to_num(neginf=0.0)).sum(-1), best[:, 0] - best[:, 1]

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mpq.calibration.observe import Observer, first_float
+from mpq.calibration.observe import Observer, first_float, masks_in
 from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm, alarms, kernel_alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
 from mpq.models.running.forward import inputs_of, main_output
-from mpq.models.running.metrics import KLDivergence
+from mpq.models.running.metrics import KLDivergence, Metric, Top1Disagreement
+from mpq.models.running.output_kind import are_probabilities
 from mpq.monitor.kernels import Kernels
 from mpq.monitor.reservoir import Reservoir
 from mpq.monitor.sessions import Session, as_module
@@ -159,12 +160,16 @@ class Monitor:
     def _compare(self, args: Any, kwargs: Any, result: Any) -> None:
         assert self._reference is not None
         with torch.no_grad():
-            wanted, found = (_rows(each) for each in (self._reference(*args, **kwargs), result))
+            wanted, found = (_classes(each) for each in (self._reference(*args, **kwargs), result))
         if wanted is None or found is None or wanted.shape != found.shape:
             return
-        first, second = wanted.log_softmax(-1), found.log_softmax(-1)
-        self.divergence.add(float((first.exp() * (first - second)).sum(-1).mean()))
-        self.agreement.add(float((wanted.argmax(-1) == found.argmax(-1)).float().mean()))
+        mask = next((mask for mask in masks_in((args, kwargs)) if mask.shape == wanted.shape[:2]), None)
+        if mask is not None and not bool(mask.any(1).all()):  # a sample that is all padding
+            kept = mask.any(1)
+            wanted, found, mask = wanted[kept], found[kept], mask[kept]
+        divergence = KLDivergence(probabilities=are_probabilities(wanted.flatten(0, -2)))
+        self.divergence.add(_mean(divergence, wanted, found, mask))
+        self.agreement.add(1 - _mean(Top1Disagreement(), wanted, found, mask))
 
 
 def monitor(
@@ -247,9 +252,13 @@ def _copy(leaf: Any) -> Any:
     return leaf.detach().cpu().clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _rows(result: Any) -> Tensor | None:
+def _classes(result: Any) -> Tensor | None:
     output = first_float(main_output(result)[1])
-    return None if output is None or output.ndim < 2 else output.detach().float().reshape(-1, output.shape[-1])
+    return None if output is None or output.ndim < 2 or not output.numel() else output.detach().float()
+
+
+def _mean(metric: Metric, wanted: Tensor, found: Tensor, mask: Tensor | None) -> float:
+    return float(metric.errors(metric.prepare([wanted], mask), [found]).mean())
 
 
 def _check_share(name: str, share: float) -> None:

@@ -12,16 +12,41 @@ def test_entropy_and_margin_are_those_of_the_answer() -> None:
     assert entropy.tolist() == pytest.approx([math.log(2), 0.0, 0.0], abs=1e-6)
     assert margin.tolist() == pytest.approx([0.0, 1.0, 1.0])
     observer = Observer(model())
-    observer.see((torch.ones(2, 3),), torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
+    observer.see(((torch.ones(2, 3),), {}), torch.tensor([[0.0, 0.0], [20.0, 0.0]]))
     assert observer.sketches["output entropy"].values == 2
     assert observer.sketches["output margin"].maximum == pytest.approx(1.0)
+
+
+def test_probabilities_are_not_normalized_again() -> None:
+    entropy, margin = certainty(torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+    assert entropy.tolist() == pytest.approx([math.log(2), 0.0], abs=1e-6)
+    assert margin.tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_padding_is_in_no_sketch_and_no_prediction() -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    outputs = torch.zeros(2, 3, 4)
+    outputs[0, 1, 2] = outputs[0, 2, 3] = 50.0  # the second is padding
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    observer = Observer(module, ["0"])
+    inputs = ((), {"input_ids": torch.ones(2, 3, dtype=torch.int64), "attention_mask": mask})
+    with observer.hooked(inputs):
+        module[0](outputs)
+    observer.see(inputs, outputs)
+    assert {name: sketch.values for name, sketch in observer.sketches.items()} == {
+        "0.input": 12,
+        "output": 12,
+        "output entropy": 3,
+        "output margin": 3,
+    }
+    assert observer.row["prediction"] == 2
 
 
 def test_hooks_are_there_within_the_calls_alone() -> None:
     module = model()
     observer = Observer(module, ["2", "nowhere"])
     inputs = torch.ones(3, 16)
-    with observer.hooked((inputs,)):
+    with observer.hooked(((inputs,), {})):
         module(inputs)
     module(inputs)
     assert list(observer.sketches) == ["2.input"]
@@ -30,7 +55,7 @@ def test_hooks_are_there_within_the_calls_alone() -> None:
 
 def test_whole_numbers_are_not_sketched() -> None:
     observer = Observer(model())
-    observer.see((torch.ones(2, 3, dtype=torch.int64),), torch.ones(3))
+    observer.see(((torch.ones(2, 3, dtype=torch.int64),), {}), torch.ones(3))
     assert list(observer.sketches) == ["output"]
     assert observer.sketches["output"].samples == 2
 

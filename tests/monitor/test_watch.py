@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm
@@ -79,6 +79,36 @@ def test_a_shadow_compares_with_the_reference(baseline: Baseline) -> None:
             run(module, data(1, calls=400))
             assert found(watching.alarms()) == alarmed
             assert watching.agreement.count == 400
+
+
+class Masked(nn.Module):
+    """Logits of 4 classes per position, or their probabilities; one class is suppressed, and padding gives what it is told to."""
+
+    def __init__(self, shift: float, *, probabilities: bool = False) -> None:
+        super().__init__()
+        self.shift, self.probabilities = shift, probabilities
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = x + self.shift * torch.tensor([1.0, 0.0, 0.0, 0.0])
+        logits = logits.where(attention_mask.unsqueeze(-1) > 0, torch.tensor([9.0 * self.shift, 0.0, 5.0, 0.0]))
+        logits = logits.index_fill(-1, torch.tensor([3]), -torch.inf)
+        return logits.softmax(-1) if self.probabilities else logits
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_shadow_leaves_padding_and_suppressed_classes_out_and_takes_probabilities_as_they_are(
+    baseline: Baseline, *, probabilities: bool
+) -> None:
+    x, mask = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([[1] * 5, [1, 1, 0, 0, 0], [0] * 5])
+    before, after = (Masked(shift, probabilities=probabilities) for shift in (0.0, 0.7))
+    with monitor(after, baseline, sample=0.0, shadow=1.0, reference=before) as watching:
+        after(x, attention_mask=mask)
+    rows = x[..., :3]
+    first, second = rows.log_softmax(-1), (rows + torch.tensor([0.7, 0.0, 0.0])).log_softmax(-1)
+    errors = (first.exp() * (first - second)).sum(-1)
+    assert watching.divergence.mean == pytest.approx(float((errors[0].mean() + errors[1, :2].mean()) / 2), rel=1e-4)
+    same = (first.argmax(-1) == second.argmax(-1)).float()
+    assert watching.agreement.mean == pytest.approx(float((same[0].mean() + same[1, :2].mean()) / 2))
 
 
 def test_wrong_shares_are_refused(baseline: Baseline) -> None:

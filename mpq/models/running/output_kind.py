@@ -54,6 +54,11 @@ def kind_of(name: str, output: Tensor, labels: Tensor | None, *, alone: bool, na
     return _by_values(values, last if named else None, labels)
 
 
+def are_probabilities(rows: Tensor) -> bool:
+    """Whether every row [rows, classes] is at least zero and sums to one: the softmax has been taken."""
+    return _all_close(rows.sum(-1), 1.0) and bool((rows >= 0).all())
+
+
 def labels_fit(outputs: Tensor, labels: Tensor | None) -> bool:
     """Whether `labels` are integers that index the last dimension of `outputs`, one per row; -100 means no label."""
     if labels is None or not is_integer(labels):
@@ -74,7 +79,7 @@ def _by_values(first: Tensor, name: str | None, labels: Tensor | None) -> Output
     allowed = allowed_classes(rows)
     hidden = torch.zeros_like(rows, dtype=torch.bool) if allowed is None else ~allowed & (rows < -SUPPRESSED)
     rows = rows.masked_fill(hidden, 0.0)  # suppressed classes are ignored
-    if _all_close(rows.sum(-1), 1.0) and bool((rows >= 0).all()):
+    if are_probabilities(rows):
         return OutputKind("probabilities", f"every row of the output sums to one: probabilities of {classes} classes")
     if name is not None and name.endswith("logits"):
         return OutputKind("logits", f"the output is named {name} ({classes} classes)")
