@@ -6,6 +6,7 @@ The model computes the same, to the bit while nothing overflows; what changes is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -52,3 +53,12 @@ class Chain:
 def chains_of(facts: Iterable[ChainFacts]) -> tuple[Chain, ...]:
     """The chains that validated records describe."""
     return tuple(Chain(each.tensor, tuple(each.multiplied), tuple(each.divided), tuple(each.exponents)) for each in facts)
+
+
+def chains_text(chains: Iterable[Chain]) -> str:
+    """The block of a plan file, with one line for each fact of a chain: there are as many exponents as channels."""
+    text = "equalization:\n"
+    for chain in chains:
+        lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in chain.to_dict().items())
+        text += "- " + "\n  ".join(lines) + "\n"
+    return text

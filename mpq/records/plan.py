@@ -19,7 +19,7 @@ from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
 from mpq.records.activations import Groups, groups_in, header_bytes, to_dict
 from mpq.records.artifact_layout import file_bytes, layer_header_bytes
-from mpq.records.equalization import Chain, chains_of
+from mpq.records.equalization import Chain, chains_of, chains_text
 from mpq.records.facts import scheme_in
 from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
@@ -215,11 +215,9 @@ def plan_to_yaml(plan: Plan) -> str:
         text += (
             "# Channels that are scaled by powers of two before weights are quantized: the model computes the same. From the analysis.\n"
         )
-        text += "equalization:\n" + "".join(_chain_text(chain) for chain in plan.equalization)
+        text += chains_text(plan.equalization)
     if plan.sketches is not None:
-        text += (
-            "# The artifact has sketches of the calibration data: of the model's inputs and outputs, and of the inputs of these layers.\n"
-        )
+        text += "# The artifact has sketches of the calibration data: of the model's inputs, outputs, and the inputs of these layers.\n"
         text += yaml_text({"sketches": list(plan.sketches)})
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
     text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
@@ -228,12 +226,6 @@ def plan_to_yaml(plan: Plan) -> str:
     if plan.groups:
         text += yaml_text({"groups": plan.groups})
     return text + yaml_text({"original_bytes": plan.original_bytes, "rest": plan.rest.to_dict()})
-
-
-def _chain_text(chain: Chain) -> str:
-    """One line for each fact: there are as many exponents as channels."""
-    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in chain.to_dict().items())
-    return "- " + "\n  ".join(lines) + "\n"
 
 
 def _comment(plan: Plan, name: str) -> str:

@@ -87,12 +87,14 @@ def test_sketches_need_the_data_of_the_plan(plan: Plan, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_renews_the_sketches_of_its_artifact(plan: Plan, tmp_path: Path) -> None:
-    path, trained = applied(plan, tmp_path / "a"), tmp_path / "b"
-    settings = TrainSettings("codes", epochs=2, rate=3.0, blocks=False)
-    whole, model = data(), from_module(mlp())
+def test_training_renews_the_sketches_of_its_artifact(tmp_path: Path) -> None:
+    whole, model = data(96), from_module(mlp())
+    table = mpq.analyze(mlp(), whole, candidates=("3",), quantizer="rtn", metric="relative_mse", method="measure")
+    plan = search(table, "16bits", trials=0, sketches=True).plan
+    path, trained = mpq.apply(mlp(), plan, tmp_path / "a", data=whole, recovery=False).path, tmp_path / "b"
+    settings = TrainSettings("codes", epochs=4, rate=3.0, blocks=False)
     bare = replace(plan, sketches=None)  # the artifact decides
-    made = train_artifact(model, bare, path, trained, data=data(96, seed=5), plan_data=whole, settings=settings)
+    made = train_artifact(model, bare, path, trained, data=data(256, seed=5), plan_data=whole, settings=settings)
     assert made.path == trained
     assert trained.stat().st_size == made.file_bytes == path.stat().st_size
     before, after = read_baseline(path).tensors, read_baseline(trained).tensors

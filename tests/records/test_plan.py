@@ -173,7 +173,7 @@ def test_what_a_budget_counts_follows_its_scope() -> None:
 
 def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     known = "mpq_plan, model, quantizer, layers, shapes, original_bytes, rest, data, analysis, budget, size, evidence, pinned, ties, axes, "
-    known += "activations, sketches, groups"
+    known += "activations, equalization, sketches, groups"
     path = edited(tmp_path / "plan.yaml", "quantizer: rtn", "quantizer: rtn\ncolour: red")
     assert message(path) == f", line 10: it has the unknown key 'colour': use {known}; {REMEDY}"
 
