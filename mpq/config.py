@@ -41,13 +41,14 @@ class DataSettings:
 
     Args:
         seq_len: tokens per window, for text; None uses the model's own, at most 512.
-        num_samples: use only the first samples; None uses all.
+        num_samples: use only so many, spread evenly over the source; None uses all.
         batch_size: samples per batch; None chooses one.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds it.
         text_field: the field that holds the text; None looks for one.
         seed_each_forward: whether every call of the model starts with the same random seed.
         split: "position" or "random"; None uses position for windows of token ids, else random.
+        spread: whether `num_samples` are spread evenly over the source; False uses the first ones, as in files of earlier versions.
     """
 
     seq_len: int | None = None
@@ -58,6 +59,7 @@ class DataSettings:
     batch_axis: str | None = None
     text_field: str | None = None
     split: str | None = None
+    spread: bool = True
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def _is_limit(text: str) -> bool:
 
 def data_settings(facts: Mapping[str, Any]) -> DataSettings:
     """How the data of an analysis was read, from its facts in a plan or a sensitivity file."""
-    return DataSettings(**{each.name: facts[each.name] for each in fields(DataSettings) if facts.get(each.name) is not None})
+    known = {each.name: facts[each.name] for each in fields(DataSettings) if facts.get(each.name) is not None}
+    return DataSettings(**{"spread": False, **known})
 
 
 _Number = TypeVar("_Number", int, float)

@@ -11,7 +11,7 @@ from mpq.reading.fields import Bytes, Count, Integer, Limit, Name, Number, Posit
 _One = Text | Integer
 _Some = _One | list[_One]
 _SeqLen = Annotated[Count, Meta(description="tokens per window, for text")]
-_NumSamples = Annotated[Count, Meta(description="use only the first samples")]
+_NumSamples = Annotated[Count, Meta(description="use only so many samples, spread evenly over the source")]
 
 
 class AnalyzeSection(Struct, forbid_unknown_fields=True):

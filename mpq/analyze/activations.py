@@ -75,10 +75,11 @@ class _Measure:
         one = data.batches[0]
         each = operations(self._module, one) / one.size
         affordable = int(AFFORDABLE / max(1.0, each * max(1, groups)))
-        self._data = data if data.fixed_batch else data.first(min(data.samples, max(_FEWEST, affordable)))
+        self._data = data if data.fixed_batch else data.spread(min(data.samples, max(_FEWEST, affordable)))
         if self._data.samples < data.samples:
-            context.notes.append(f"activations: each group was measured on {self._data.samples} of {data.samples} calibration samples")
-        self._few = self._data if data.fixed_batch else self._data.first(min(self._data.samples, _CHOOSING))
+            some = f"{self._data.samples} of {data.samples} calibration samples, spread evenly over them"
+            context.notes.append(f"activations: each group was measured on {some}")
+        self._few = self._data if data.fixed_batch else self._data.spread(min(self._data.samples, _CHOOSING))
         self._reference = Reference(self._module, self._data, context.prepared.metric, offload=context.model.offload)
         self._choosing = Reference(self._module, self._few, _of_choosing(context.prepared.metric), offload=context.model.offload)
 

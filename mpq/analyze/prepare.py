@@ -14,7 +14,7 @@ from mpq.analyze.choose_method import choose_method
 from mpq.analyze.choose_quantizer import choose_quantizer, recorded_choice
 from mpq.analyze.equalize import settled_equalization
 from mpq.analyze.methods.weight import WeightOnly
-from mpq.analyze.resume import parts_of, split_of
+from mpq.analyze.resume import parts_of, split_of, spread_of
 from mpq.analyze.task import Prepared
 from mpq.analyze.unused import unused_layers
 from mpq.calibration.memory_parts import wide_lines
@@ -37,6 +37,8 @@ from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.shown import listed
 from mpq.tensors.quantizers.registry import quantizer_named
+
+_EXAMINED = 256  # samples that give floors, spreads and the certainty of the reference
 
 
 def prepare(
@@ -70,9 +72,11 @@ def prepare(
     if settings.quantizer != "auto":
         quantizer_named(settings.quantizer)  # refused before the model runs
     parts = parts_of(earlier, data)
-    splitting = {"held_out": settings.held_out, "seed": settings.seed, **split_of(earlier, data, parts), **parts}
+    spread = {"spread": spread_of(earlier, data, parts)}
+    splitting = {"held_out": settings.held_out, "seed": settings.seed, **split_of(earlier, data, parts), **spread, **parts}
     split = data.split_as(splitting)
-    metric, reasons = choose_comparison(model.module, split.first.batches, metric=settings.metric, outputs=settings.outputs)
+    some = split.first.spread(_EXAMINED)
+    metric, reasons = choose_comparison(model.module, some.batches, metric=settings.metric, outputs=settings.outputs)
     discovery = discover(model.module, split.calibration.batches)
     layers = chosen_layers(discovery, settings)
     unused = [] if model.offload is not None else unused_layers(model.module, layers, split.first, metric)
@@ -99,9 +103,10 @@ def prepare(
         data_free=offloaded or method == WeightOnly.name,
         known=None if store is None else scope_for(store, model.sha256, split.first),
     )
-    certainty = certainty_of(model.module, split.first.batches, metric)
+    certainty = certainty_of(model.module, some.batches, metric)
     caution = certainty.note("calibrate on validation data")
-    shift = None if model.offload is not None else certainty.shift_note(certainty_of(model.module, split.held_out.batches, metric))
+    held = split.held_out.spread(_EXAMINED).batches
+    shift = None if model.offload is not None else certainty.shift_note(certainty_of(model.module, held, metric))
     equalization, scaled = settled_equalization(model.module, split, layers, candidates, metric, settings, earlier)
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)

@@ -44,16 +44,27 @@ def parts_of(earlier: SensitivityHeader | None, data: Data) -> dict[str, Any]:
 
     Args:
         earlier: the header of the analysis that may be resumed.
-        data: all samples now. If they start with those of `earlier`, the others are a new part.
+        data: all samples now. If they start with those of `earlier`, or have them spread among them, the others are a new part.
     """
     if earlier is None or "samples" not in earlier.data:
         return {}
     before, sha256 = sum(earlier.data["samples"].values()), earlier.data.get("sha256")
     if data.sha256 == sha256:
         return {name: earlier.data[name] for name in ("parts", "grown_from") if name in earlier.data}
-    if data.samples <= before or data.first(before).sha256 != sha256:
+    if data.samples <= before or (data.spread if earlier.data.get("spread") else data.first)(before).sha256 != sha256:
         return {}
     return {"parts": [*earlier.data.get("parts", [before]), data.samples - before], "grown_from": sha256}
+
+
+def spread_of(earlier: SensitivityHeader | None, data: Data, parts: Mapping[str, Any]) -> bool:
+    """Whether the samples, or those of the earliest part, are spread evenly over their source, for the `data` of a header.
+
+    Args:
+        earlier: the header of the analysis that may be resumed.
+        data: all samples now.
+        parts: their `parts_of`.
+    """
+    return bool(data.ranks or (parts and earlier is not None and earlier.data.get("spread")))
 
 
 def split_of(earlier: SensitivityHeader | None, data: Data, parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _added(context: Context, layer: Layer, counts: RowCounts) -> Iterator[tuple[
     if not bool(once.any()):
         return
     share = _share(counts, once)
-    reference = Reference(context.model.module, context.prepared.first.first(_SAMPLES), context.prepared.metric)
+    reference = Reference(context.model.module, context.prepared.first.spread(_SAMPLES), context.prepared.metric)
     weight = tensor_of(context.model.module, layer.parameters[0]).detach()
     schemes = context.table.header.candidates[layer.name]
 

@@ -54,7 +54,7 @@ class Rule:
         metric: of the evaluation; None uses KL divergence if the evaluation has it, else relative MSE.
         reference: the unquantized model; None uses the one that the artifact names.
         seq_len: tokens of a window, for text.
-        num_samples: use only this many, from the start.
+        num_samples: use only this many, spread evenly over the source.
         max_growth: percent that the size may be above the baseline's.
         max_error_growth: percent that the held-out error may be above the baseline's.
         baseline: a git revision, or a file.

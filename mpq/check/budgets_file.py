@@ -59,7 +59,7 @@ class RuleFile(Struct, forbid_unknown_fields=True):
     ] = None
     reference: Annotated[Text | None, Meta(description="the unquantized model, if it is not where the artifact says")] = None
     seq_len: Annotated[Count | None, Meta(description="tokens per window, for text")] = None
-    num_samples: Annotated[Count | None, Meta(description="use only the first samples")] = None
+    num_samples: Annotated[Count | None, Meta(description="use only so many samples, spread evenly over the source")] = None
     max_growth: Annotated[Percent | None, Meta(description="how much larger than the baseline the file may be")] = None
     max_error_growth: Annotated[
         Percent | None, Meta(description="how much larger than the baseline's the held-out error may be; plans")

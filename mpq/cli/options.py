@@ -65,7 +65,9 @@ Trust = Annotated[
 SeqLen = Annotated[
     int | None, typer.Option(help="Tokens per window, for text. [default: the model's own, at most 512]", rich_help_panel="Data")
 ]
-NumSamples = Annotated[int | None, typer.Option(help="Use only the first samples. [default: all]", rich_help_panel="Data")]
+NumSamples = Annotated[
+    int | None, typer.Option(help="Use only so many samples, spread evenly over the file. [default: all]", rich_help_panel="Data")
+]
 BatchSize = Annotated[int | None, typer.Option(help="Samples per batch. [default: chosen by their size]", rich_help_panel="Data")]
 Mask = Annotated[
     str | None,

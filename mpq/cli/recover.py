@@ -177,7 +177,7 @@ def command(
     plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
     asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}
     chosen: dict[str, Any] = {name: value for name, value in asked.items() if value}
-    read = replace(data_settings(wanted.data), num_samples=num_samples, batch_size=batch_size, **chosen)
+    read = replace(data_settings(wanted.data), num_samples=num_samples, spread=True, batch_size=batch_size, **chosen)
     journal, folder = beside_artifact(target, ".recover.jsonl"), beside_artifact(target, ".recover")
 
     files = Files.beside(plan, target)

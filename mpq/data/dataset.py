@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from mpq.data.batch import regroup
 from mpq.data.hashing import sha256_of_batches
 from mpq.data.interpret import interpretations
 from mpq.data.split_rule import POSITION, SplitRule, rule_in
+from mpq.data.spread import samples_at, spread_order, spread_ranks
 from mpq.errors import DataError, UsageError
 
 
@@ -29,6 +30,7 @@ class Data:
         ordered: whether the samples are windows cut from running text.
         fixed_batch: the only batch size that the model accepts; None if it accepts any.
         rule: how it is split; None splits windows of text by position and everything else at random.
+        ranks: for samples spread evenly over a source (`data/spread.py`): when each was chosen; with a fixed batch size, each batch.
     """
 
     batches: tuple[Batch, ...]
@@ -38,6 +40,7 @@ class Data:
     ordered: bool = False
     fixed_batch: int | None = None
     rule: SplitRule | None = None
+    ranks: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Data: {self.description}, from {self.source}, in {len(self.batches):,} batches>"
@@ -62,7 +65,8 @@ class Data:
             held_out: share of the samples.
             seed: seed of the permutation.
             parts: numbers of samples in the order in which they were added; each part is split separately, so that its samples stay on
-                their side when more are added. By default, all samples are one part.
+                their side when more are added. By default, all samples are one part. If samples are spread over a source, later parts lie
+                between those of the first one: by position, they are split where the first part is.
 
         Raises:
             UsageError: if `held_out` is not between 0 and 1.
@@ -70,7 +74,7 @@ class Data:
         """
         if not 0 < held_out < 1:
             raise UsageError(f"{held_out} is not a share to hold out: give a number between 0 and 1, for example 0.2")
-        count = len(self.batches) if self.fixed_batch else self.samples
+        count = self._units
         if count < 2:
             number = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
             alone = f" (the model takes exactly {self.fixed_batch} per batch)" if self.fixed_batch else ""
@@ -80,16 +84,29 @@ class Data:
                     "give a list of batches, or --batch-axis N if axis N counts samples"
                 )
             raise DataError(f"{self.source}: {number}{alone} cannot be split into a calibration and a held-out part: give more samples")
-        sides: tuple[list[Batch], list[Batch]] = ([], [])  # batches end where parts end, so that no old sample runs together with new ones
-        rule, begin, unit = self.splitting, 0, self.fixed_batch or 1
-        gap = -(-rule.gap // unit)
-        for size in [part // unit for part in parts] or [count]:
-            indices = _by_position(size, held_out, gap, first=begin == 0) if rule.by == POSITION else _at_random(size, held_out, seed)
-            for side, found in zip(sides, indices, strict=True):
-                side += self._at([begin + index for index in found]).batches if found else ()
-            begin += size
-        kept, held = (self._made(side) for side in sides)
+        unit = self.fixed_batch or 1
+        halves = self._halves([part // unit for part in parts] or [count], held_out, seed)
+        kept, held = (
+            self._made([piece for part in side if part for piece in self._at(part).batches]) for side in zip(*halves, strict=True)
+        )
         return kept, held
+
+    def _halves(self, sizes: Sequence[int], held_out: float, seed: int) -> Iterator[tuple[list[int], list[int]]]:
+        """The positions on both sides of the split, part by part: batches end where parts end, and old samples stay before new ones."""
+        rule, begin, order = self.splitting, 0, self._added()
+        gap, first = -(-rule.gap // (self.fixed_batch or 1)), None
+        for size in sizes:
+            places = sorted(order[begin : begin + size])
+            if rule.by != POSITION:
+                found = _at_random(size, held_out, seed)
+            elif first is None or not self.ranks:
+                found = _by_position(size, held_out, gap, first=first is None)
+            else:
+                found = _as_before(places, *first)
+            kept, held = ([places[index] for index in side] for side in found)
+            first = first or (kept[-1], held[0])
+            yield kept, held
+            begin += size
 
     def split_as(self, facts: Mapping[str, Any]) -> Split:
         """The split recorded in the `data` of an analysis's header: held_out, seed, split and, if samples were added, parts.
@@ -99,8 +116,10 @@ class Data:
         """
         share, seed, parts = float(facts["held_out"]), int(facts["seed"]), [int(part) for part in facts.get("parts", ())]
         noted = replace(self, rule=rule_in(facts, text=self.ordered))
+        if parts and facts.get("spread") and not self.ranks:
+            noted = replace(noted, ranks=spread_ranks(self._units)[1])
         calibration, held_out = noted.split(share, seed, parts)
-        first = noted.first(parts[0]).split(share, seed)[0] if parts else calibration
+        first = noted._at(sorted(noted._added()[: parts[0] // (self.fixed_batch or 1)])).split(share, seed)[0] if parts else calibration
         return Split(calibration, held_out, first)
 
     def rebatch(self, batch_size: int) -> Data:
@@ -122,23 +141,39 @@ class Data:
         Raises:
             UsageError: if `n` is not positive.
         """
+        return self._at(range(self._share(n)))
+
+    def spread(self, n: int) -> Data:
+        """`n` samples spread evenly over all, in their order, or all if there are fewer; whole batches if the model accepts only one size.
+
+        Raises:
+            UsageError: if `n` is not positive.
+        """
+        share = self._share(n)
+        return self._at(sorted(self._added()[:share] if self.ranks else spread_order(self._units, share)))
+
+    def _added(self) -> list[int]:
+        """The positions of the samples in the order in which they were added."""
+        return sorted(range(self._units), key=self.ranks.__getitem__) if self.ranks else list(range(self._units))
+
+    @property
+    def _units(self) -> int:
+        """What is counted in a split: samples, or batches if the model accepts only one batch size."""
+        return len(self.batches) if self.fixed_batch else self.samples
+
+    def _share(self, n: int) -> int:
+        """How many units hold at most `n` samples, at least one."""
         if n < 1:
             raise UsageError(f"{n} is not a number of samples: give 1 or more")
-        if self.fixed_batch:
-            return self._at(range(min(max(1, n // self.fixed_batch), len(self.batches))))
-        return self._at(range(min(n, self.samples)))
+        return min(max(1, n // (self.fixed_batch or 1)), self._units)
 
     def _at(self, indices: Sequence[int]) -> Data:
         """The samples at `indices` (ascending), or the batches at `indices` if batches must stay whole."""
+        if len(indices) == self._units:
+            return replace(self, ranks=())
         if self.fixed_batch:
             return self._with([self.batches[i] for i in indices])
-        pieces, start, wanted = [], 0, torch.as_tensor(indices)
-        for batch in self.batches:
-            inside = wanted[(wanted >= start) & (wanted < start + batch.size)]
-            if len(inside):
-                pieces.append(batch.select(inside - start))
-            start += batch.size
-        return self._with(pieces)
+        return self._with(samples_at(self.batches, indices))
 
     def _with(self, pieces: Sequence[Batch]) -> Data:
         size = self.fixed_batch or max(batch.size for batch in self.batches)
@@ -171,9 +206,11 @@ def make_data(
     ordered: bool = False,
     fixed_batch: int | None = None,
     rule: SplitRule | None = None,
+    ranks: tuple[int, ...] = (),
+    there: int = 0,
     notes: Sequence[str] = (),
 ) -> Data:
-    """Data with its hash and description; `notes` are appended to the description.
+    """Data with its hash and description; `notes` are appended to the description, which says of how many `there` samples were chosen.
 
     Raises:
         DataError: if there is no sample.
@@ -185,10 +222,11 @@ def make_data(
     whole = any(batch.whole for batch in batches)
     unit = "window" if ordered else "sample"
     more = f" and {len(shapes) - 1} other shape{'s' if len(shapes) > 2 else ''}" if len(shapes) > 1 else ""
-    counted = f"{samples} batch{'es' if samples > 1 else ''}" if whole else f"{samples} {unit}{'s' if samples > 1 else ''}"
-    text = f"{counted} of {shapes[0]}{more}"
+    named = (f"batch{'es' if (there or samples) > 1 else ''}") if whole else f"{unit}{'s' if (there or samples) > 1 else ''}"
+    counted = f"{samples} of {there} {named}" if there else f"{samples} {named}"
+    text = f"{counted} of {shapes[0]}{more}{', spread evenly over all' if there else ''}"
     description = "; ".join([text, *notes])
-    return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch, rule)
+    return Data(tuple(batches), sha256_of_batches(batches), source, description, ordered, fixed_batch, rule, ranks)
 
 
 def data_from_batches(batches: Iterable[Any]) -> Data:
@@ -218,6 +256,12 @@ def _by_position(count: int, held_out: float, gap: int, *, first: bool) -> tuple
     gap = min(gap, max(count // 4, 1 if first else 0), count - held - 1)
     begin = 0 if first else min(gap, count - held - gap - 1)
     return list(range(begin, count - held - gap)), list(range(count - held, count))
+
+
+def _as_before(places: Sequence[int], last: int, begin: int) -> tuple[list[int], list[int]]:
+    """Which of these places are up to the `last` one for calibration, and which from the `begin` of the held-out ones on."""
+    numbered = list(enumerate(places))
+    return [index for index, place in numbered if place <= last], [index for index, place in numbered if place >= begin]
 
 
 def _at_random(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:

@@ -3,7 +3,7 @@
     photos/cat/1.png  photos/dog/1.jpg       labels 0 and 1
     photos/1.png  photos/2.png               no labels
 
-Images alternate between the classes, so that the first samples cover all of them. Pillow decodes only PNG and JPEG, after a check of the
+Images alternate between the classes, so that some of them cover all. Pillow decodes only PNG and JPEG, after a check of the
 size that a file claims.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.image_transform import Transform, transform_of_config, transform_of_text
+from mpq.data.spread import spread_order
 from mpq.distribution import install
 from mpq.errors import DataError
 from mpq.files import open_file
@@ -32,7 +34,7 @@ _CONFIG = "preprocessor_config.json"
 
 
 def read_images(
-    folder: Path, source: str, *, settings: str, model: Path | None, num_samples: int | None
+    folder: Path, source: str, *, settings: str, model: Path | None, num_samples: int | None, spread: bool = False
 ) -> tuple[tuple[Tensor, ...], list[str]] | None:
     """The images of a folder, float32 [N, channels, height, width], with labels [N] if it has subfolders, and notes. None without images.
 
@@ -42,14 +44,17 @@ def read_images(
         settings: the part after "?" in the source (`data/image_transform.py`).
         model: the folder of the model, which may have a preprocessor_config.json; one in `folder` takes precedence.
         num_samples: use only this many images; None uses all.
+        spread: use images spread evenly over the folder, in the order in which they are chosen; else the first ones.
 
     Raises:
         DataError: if Pillow is missing, an image is damaged or has a different size, or all together are too large.
     """
-    classes, files = _listed(folder)
+    spread = spread and num_samples is not None
+    classes, files = _listed(folder, spread_order if spread else range)
     if not files:
         return None
     transform, origin = _transform(folder, source, settings, model)
+    there = len(files)
     files = files[:num_samples]
     first = _image(files[0][0], source, transform)
     if len(files) * first.numel() * 4 > IMAGES_BYTES:
@@ -63,16 +68,23 @@ def read_images(
         images[number] = image
     labels = (torch.tensor([label for _, label in files]),) if classes else ()
     kinds = f" of {len(classes)} classes" if classes else ""
-    return (images, *labels), [f"{len(files)} images{kinds}, {transform} ({origin})"]
+    counted = (
+        f"{len(files)} images" if len(files) == there or not spread else f"{len(files)} of {there} images, spread evenly over the folder,"
+    )
+    return (images, *labels), [f"{counted}{kinds}, {transform} ({origin})"]
 
 
-def _listed(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
-    """The names of the classes, and every file with the number of its class, alternating between the classes."""
+def _listed(folder: Path, order: Callable[[int], Iterable[int]]) -> tuple[list[str], list[tuple[Path, int]]]:
+    """The names of the classes, and every file with the number of its class, alternating between the classes.
+
+    Classes, and the files of each, come in the order of the positions that `order` gives for their number.
+    """
     own = [(path, -1) for path in _files(folder)]
     if own:
-        return [], own
+        return [], [own[place] for place in order(len(own))]
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))
-    turns = zip_longest(*([(path, label) for path in _files(folder / name)] for label, name in enumerate(names)))
+    found = [[(path, label) for path in _files(folder / name)] for label, name in enumerate(names)]
+    turns = zip_longest(*([found[label][place] for place in order(len(found[label]))] for label in order(len(names))))
     return names, [entry for entry in chain.from_iterable(turns) if entry is not None]
 
 

@@ -53,6 +53,7 @@ class DataFacts(Struct):
     description: Text = ""
     seq_len: Count | None = None
     num_samples: Count | None = None
+    spread: Annotated[bool, Meta(description="num_samples are spread evenly over the source; else they are the first ones")] = False
     batch_size: Count | None = None
     mask: Text | None = None
     batch_axis: Annotated[Text | None, Meta(description="axis of the inputs that counts samples, or none: each batch is one sample")] = None

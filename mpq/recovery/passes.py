@@ -36,7 +36,7 @@ def planned(task: Task, passes: int, *, least: int = LEAST_PASSES, extra: float 
     one_sample = forward_operations(task.module, task.layers, used)
     passes, samples = schedule(one_sample, used.samples, task.limits.work, passes, least=least, extra=extra)
     if samples < used.samples:
-        used, aside = calibration.first(max(2, math.ceil(samples / (1 - ASIDE)))).split(ASIDE, task.seed)
+        used, aside = calibration.spread(max(2, math.ceil(samples / (1 - ASIDE)))).split(ASIDE, task.seed)
     if not used.fixed_batch:
         used = used.rebatch(min(max(batch.size for batch in used.batches), -(-used.samples // _STEPS)))
     return passes, used, aside

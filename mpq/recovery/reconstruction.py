@@ -244,4 +244,4 @@ def _fitting(module: nn.Module, blocks: Sequence[Block], used: Data, aside: Data
     most = int(LIMIT_BYTES / largest * batch.size)
     if most >= used.samples:
         return used, aside
-    return used.first(max(1, most)), aside.first(math.ceil(ASIDE * max(1, most)))
+    return used.spread(max(1, most)), aside.spread(math.ceil(ASIDE * max(1, most)))

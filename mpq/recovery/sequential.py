@@ -139,7 +139,7 @@ def in_sequence(
     allowed = affordable(costs, forward_operations(module, layers.values(), data) * data.samples, data.samples, work, blocks=len(blocks))
     left = {use.name: reason for number, reason in allowed.left.items() for use in order[first + number]}
     if allowed.samples < data.samples:
-        data = data.first(max(1, allowed.samples))
+        data = data.spread(max(1, allowed.samples))
     found: dict[str, QuantizedWeight] = {}
     kept: list[Calls] = []
     walk = Walk(module, blocks, data.batches)

@@ -11,6 +11,7 @@ _READING = (
     "sha256",
     "seq_len",
     "num_samples",
+    "spread",
     "batch_size",
     "mask",
     "seed_each_forward",

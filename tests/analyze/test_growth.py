@@ -103,6 +103,30 @@ def test_a_plan_of_a_grown_analysis_is_applied_with_the_same_split(tmp_path: Pat
     assert mpq.apply(mlp(), plan, tmp_path / "a.mpq.safetensors", data=samples(60)).file_bytes == plan.size.file_bytes
 
 
+def test_samples_spread_over_a_file_are_added_to_and_never_mixed_with_the_first_ones(tmp_path: Path) -> None:
+    torch.save(ALL, tmp_path / "data.pt")
+    path, model = tmp_path / "t.jsonl", mlp()
+
+    def read(count: int | None, *, spread: bool = True) -> Data:
+        return mpq.load_data(tmp_path / "data.pt", model=model, num_samples=count, spread=spread)
+
+    before = analyzed(path, read(20))
+    assert before.header.data["spread"]
+    with pytest.raises(MismatchError, match="holds an analysis with another data"):
+        analyzed(path, read(20, spread=False))
+    for count, parts in ((36, [20, 16]), (None, [20, 16, 24])):
+        after = analyzed(path, read(count))
+        assert (after.header.data["parts"], after.header.data["spread"]) == (parts, True)
+        assert all(after.errors[key][:15].tolist() == errors.tolist() for key, errors in before.errors.items())
+    plan = mpq.search(after, "4bits").plan
+    assert (plan.data["parts"], plan.data["spread"]) == ([20, 16, 24], True)
+    assert mpq.apply(model, plan, tmp_path / "a.mpq.safetensors", data=read(None)).file_bytes == plan.size.file_bytes
+    first = analyzed(tmp_path / "first.jsonl", read(20, spread=False))
+    assert not first.header.data["spread"]
+    with pytest.raises(MismatchError, match="holds an analysis with another data"):
+        analyzed(tmp_path / "first.jsonl", read(36))
+
+
 @pytest.mark.parametrize("data", [data_from_batches([inputs(36, 8, seed=5)]), samples(12)])
 def test_other_samples_and_fewer_samples_are_refused(tmp_path: Path, data: Data) -> None:
     analyzed(tmp_path / "t.jsonl", samples(20))

@@ -25,7 +25,7 @@ def test_data_without_labels_has_no_accuracy_and_is_told(folder: Path) -> None:
     names = {figure["name"] for figure in json.loads(ran.out)["figures"]}
     assert "kl_divergence" in names
     assert not names & {"accuracy", "loss", "perplexity"}
-    assert "data: 8 samples of [1, 8, 8]" in ran.err
+    assert "data: 8 of 256 samples of [1, 8, 8], spread evenly over all" in ran.err
 
 
 def test_a_reference_that_has_moved_is_named(folder: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,9 +189,12 @@ def test_data_is_read_again_as_it_was_and_only_if_it_is_the_same() -> None:
     torch.save(inputs(12, 8), "data.pt")
     settings = DataSettings(num_samples=6, batch_size=2)
     data = read_data("data.pt", model, settings)
-    facts = {**how_read("data.pt", settings, Path("runs/a.jsonl")), "sha256": data.sha256, "seed": 0}
+    facts = {**how_read("data.pt", settings, Path("runs/a.jsonl")), "sha256": data.sha256, "seed": 0, "spread": True}
     found = reopen_data(facts, Path("runs/a.jsonl"), model)
     assert (found.sha256, found.samples, found.batches[0].size) == (data.sha256, 6, 2)
+    older = {**facts, "sha256": read_data("data.pt", model, replace(settings, spread=False)).sha256, "spread": None}
+    assert older["sha256"] != data.sha256
+    assert reopen_data(older, Path("runs/a.jsonl"), model).sha256 == older["sha256"]  # the first ones, as in files of earlier versions
     torch.save(inputs(12, 8, seed=2), "data.pt")
     with pytest.raises(MismatchError, match=r"data.pt has changed since the analysis \(sha256 .*…, then .*…\): restore it, or analyze"):
         reopen_data(facts, Path("runs/a.jsonl"), model)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from mpq.data.dataset import Batch, Data, data_from_batches, make_data
+from mpq.data.spread import spread_ranks
 from mpq.errors import DataError, UsageError
 
 
@@ -117,3 +120,29 @@ def test_batches_of_a_data_loader_are_read_with_their_labels() -> None:
 def test_no_samples_are_refused(empty: object) -> None:
     with pytest.raises(DataError, match=r"holds no samples: give at least one$"):
         data_from_batches(empty)  # type: ignore[arg-type]
+
+
+def test_spread_samples_keep_their_order_and_their_sides_when_others_are_added() -> None:
+    few, more, whole = numbered(40).spread(8), numbered(40).spread(20), numbered(40)
+    assert positions(few) == [0, 3, 9, 13, 18, 24, 28, 34]
+    assert positions(numbered(10).spread(99)) == list(range(10))
+    facts = {"held_out": 0.25, "seed": 0, "split": "position", "gap": 1, "spread": True}
+    read = [replace(few, ranks=spread_ranks(40, 8)[1]), replace(more, ranks=spread_ranks(40, 20)[1]), whole]
+    assert read[1].spread(8).sha256 == whole.spread(8).sha256 == few.sha256
+    before = read[0].split_as(facts)
+    assert [positions(side) for side in before] == [[0, 3, 9, 13, 18], [28, 34], [0, 3, 9, 13, 18]]
+    for data, parts in zip(read[1:], ([8, 12], [8, 12, 20]), strict=True):
+        after = data.split_as(facts | {"parts": parts})
+        assert positions(after.first) == positions(before.calibration) == positions(after.calibration)[:5]
+        assert positions(after.held_out)[:2] == positions(before.held_out)
+        assert max(positions(after.calibration)) == 18 < 28 == min(positions(after.held_out))
+        assert len(set(positions(after.calibration) + positions(after.held_out))) == after.calibration.samples + after.held_out.samples
+
+
+def test_spread_samples_that_are_split_at_random_stay_on_their_sides() -> None:
+    facts = {"held_out": 0.25, "seed": 0, "split": "random", "spread": True}
+    before = replace(numbered(40).spread(8), ranks=spread_ranks(40, 8)[1]).split_as(facts)
+    after = numbered(40).split_as(facts | {"parts": [8, 32]})
+    assert positions(after.calibration)[:6] == positions(before.calibration)
+    assert positions(after.held_out)[:2] == positions(before.held_out)
+    assert sorted(positions(after.calibration) + positions(after.held_out)) == list(range(40))

@@ -27,7 +27,7 @@ def draw(path: Path, *, size: tuple[int, int] = (6, 4), value: int = 0) -> Path:
 
 
 def read(folder: Path, settings: str = "", **choices: Any) -> tuple[tuple[Tensor, ...], list[str]]:
-    found = read_images(folder, "d", settings=settings, model=choices.get("model"), num_samples=choices.get("num_samples"))
+    found = read_images(folder, "d", settings=settings, **{"model": None, "num_samples": None, **choices})
     assert found is not None
     return found
 
@@ -59,6 +59,18 @@ def test_folders_are_classes_that_take_turns(tmp_path: Path) -> None:
     assert (images[:, 0, 0, 0] * 255).round().tolist() == [0, 0, 1, 2]
     assert read(tmp_path, num_samples=2)[0][1].tolist() == [0, 1]
     assert notes[0].startswith("4 images of 2 classes, ")
+
+
+def test_images_spread_over_the_classes_and_over_each_of_them(tmp_path: Path) -> None:
+    for name in "abc":
+        for number in range(5):
+            draw(tmp_path / name / f"{number}.png", value=number)
+    (images, labels), notes = read(tmp_path, num_samples=8, spread=True)
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert (images[:, 0, 0, 0] * 255).round().tolist() == [0, 0, 0, 3, 3, 3, 1, 1]
+    assert notes[0].startswith("8 of 15 images, spread evenly over the folder, of 3 classes, ")
+    assert read(tmp_path, num_samples=2, spread=True)[0][1].tolist() == [0, 1]
+    assert torch.equal(read(tmp_path, spread=True)[0][0], read(tmp_path)[0][0])
 
 
 def test_resize_crop_and_normalization_are_those_of_torchvision(tmp_path: Path) -> None:

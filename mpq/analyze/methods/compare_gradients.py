@@ -23,10 +23,10 @@ def misjudged(context: Context, errors_of: Callable[[int], Mapping[tuple[str, Sc
 
     Args:
         context: the analysis; its table is not read.
-        errors_of: gives the gradient estimates of the errors on the first n samples, by layer and scheme; pairs without a gradient may be
-            missing.
+        errors_of: gives the gradient estimates of the errors on n samples spread over the data, by layer and scheme; pairs without a
+            gradient may be missing.
     """
-    layers, data = context.layers, context.prepared.calibration.first(_SAMPLES)
+    layers, data = context.layers, context.prepared.calibration.spread(_SAMPLES)
     if not cut_paths(context.model.module, layers, data.first(1).batches[0]):
         return []
     reference = Reference(context.model.module, data, context.prepared.metric, offload=context.model.offload)

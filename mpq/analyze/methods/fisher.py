@@ -238,11 +238,11 @@ def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
 
 
 def _errors(context: Context, samples: int) -> dict[tuple[str, Scheme], float]:
-    """The errors of all pairs that a gradient reaches, on the first samples."""
+    """The errors of all pairs that a gradient reaches, on some samples."""
     found = _Products(context, context.layers)
     sums: dict[tuple[str, Scheme], float] = {}
     start = 0
-    for batch in context.prepared.calibration.first(samples).batches:
+    for batch in context.prepared.calibration.spread(samples).batches:
         for pair, figures in found.of(batch, start).items():
             sums[pair] = sums.get(pair, 0.0) + float(figures[..., 1].mean(1).mean()) * batch.size
         start += batch.size

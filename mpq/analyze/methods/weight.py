@@ -70,7 +70,7 @@ def weight_error(variants: Variants, layer: Layer, scheme: Scheme) -> float:
 def _factor(context: Context) -> float:
     """The factor for weight errors: the same for all layers, so a resumed analysis finds the same factor."""
     layers, metric = _spread_out(context.table.layers), context.prepared.metric
-    reference = Reference(context.model.module, context.prepared.first.first(_SAMPLES), metric, offload=context.model.offload)
+    reference = Reference(context.model.module, context.prepared.first.spread(_SAMPLES), metric, offload=context.model.offload)
     ratios = []
     for layer in layers:
         measured = float(reference.errors(context.variants.weights({layer.name: _PROBE})).mean())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mpq.data.spread import spread_order
 from mpq.data.tables import rows_of, table_files
 from mpq.data.text_files import read_text_file
 from mpq.errors import DataError
@@ -41,16 +42,87 @@ def read_documents(
     Raises:
         DataError: if the file is none of these, a record is damaged, or there is no text.
     """
+    records, unit = _opened(path, source, only, notes)
+    if isinstance(records, str):
+        yield from _plain(records, source, only, field, by_line=by_line)
+        return
+    yield from _documents(records, Documents(tokenizer, field, source, unit=unit, notes=notes), source)
+
+
+def spread_documents(
+    path: Path,
+    source: str,
+    *,
+    enough: Callable[[int, int], bool],
+    tokenizer: Any = None,
+    only: tuple[str, str] | None = None,
+    field: str | None = None,
+    by_line: bool = False,
+    notes: list[str] | None = None,
+) -> list[tuple[int, str]]:
+    """Documents spread evenly over the file, each with its place in it, in the order in which they are chosen (`data/spread.py`).
+
+    Args:
+        path: like in `read_documents`, and so are the others.
+        source: how the user wrote it, for messages.
+        enough: whether no more are needed, from the number of documents and of their characters so far.
+        tokenizer: the tokenizer with the chat template; None if there is none.
+        only: a field and its value; other records are skipped.
+        field: the field with the text; None looks for one.
+        by_line: whether each line of plain text is a document.
+        notes: receives notes on how records were read, and how many were chosen.
+
+    Raises:
+        DataError: like `read_documents`.
+    """
+    notes = [] if notes is None else notes
+    records, unit = _opened(path, source, only, notes)
+    made = Documents(tokenizer, field, source, unit=unit, notes=notes)
+    rows: Sequence[tuple[int, Any]]
+    rows = list(enumerate(_plain(records, source, only, field, by_line=by_line))) if isinstance(records, str) else _held(records, notes)
+    found: list[tuple[int, str]] = []
+    characters = 0
+    for place in spread_order(len(rows)):
+        number, row = rows[place]
+        document = row if isinstance(row, str) else made.of(row, number)
+        if document.strip():
+            found.append((place, document))
+            characters += len(document)
+        if enough(len(found), characters):
+            break
+    if not found:
+        raise DataError(f"{source} holds no text: give at least one document")
+    if len(found) < len(rows):
+        notes.append(f"{len(found)} of {len(rows)} documents, spread evenly over the file")
+    return found
+
+
+def _opened(path: Path, source: str, only: tuple[str, str] | None, notes: list[str] | None) -> tuple[Records | str, str]:
+    """The chosen records of a table or of text, or plain text as it is; and what a record is called."""
     split = only[1] if only is not None and only[0] == "split" and path.is_dir() else None
     files = table_files(path, source, split=split)
-    text = read_text_file(path, source) if files is None else ""
-    records: Records | None = text_records(text, source, name=path.name, notes=notes) if files is None else rows_of(files, source)
-    if records is None:
-        yield from _plain(text, source, only, field, by_line=by_line)
-        return
-    records = records if only is None or split is not None else _selected(records, source, only)
-    made = Documents(tokenizer, field, source, unit="line" if files is None else "row", notes=notes)
-    yield from _documents(records, made, source)
+    if files is not None:
+        records, unit = rows_of(files, source), "row"
+    else:
+        text, unit = read_text_file(path, source), "line"
+        parsed = text_records(text, source, name=path.name, notes=notes)
+        if parsed is None:
+            return text, unit
+        records = iter(parsed)
+    return (records if only is None or split is not None else _selected(records, source, only)), unit
+
+
+def _held(records: Records, notes: list[str]) -> list[tuple[int, dict[str, Any]]]:
+    """All records, or the first ones up to the allowed number of characters."""
+    held: list[tuple[int, dict[str, Any]]] = []
+    room = TEXT_BYTES
+    for record in records:
+        room -= len(repr(record[1]))
+        if room < 0:
+            notes.append(f"only the first {len(held)} records are read, {TEXT_BYTES:,} characters")
+            break
+        held.append(record)
+    return held
 
 
 def _documents(records: Records, made: Documents, source: str) -> Iterator[str]:

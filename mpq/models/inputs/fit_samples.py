@@ -24,11 +24,13 @@ _LEADING = re.compile(r"size\(\)\[0\]|shape\[0\]")  # torch.export's name for th
 
 @dataclass(frozen=True)
 class Fit:
-    """Batches that the model accepts, and its fixed batch size, if any."""
+    """Batches that the model accepts, its fixed batch size, if any, and notes; when each sample was chosen (`Data.ranks`), of how many."""
 
     batches: tuple[Batch, ...]
     fixed_batch: int | None
     notes: tuple[str, ...]
+    ranks: tuple[int, ...] = ()
+    there: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mpq.config import data_settings
-from mpq.data.batch import Batch, is_integer
+from mpq.data.batch import Batch, is_integer, regroup
 from mpq.data.dataset import Data, make_data
 from mpq.data.interpret import interpretations
 from mpq.data.masks import with_masks
 from mpq.data.split_rule import rule_for
+from mpq.data.spread import samples_at, spread_ranks
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values
 from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples
@@ -35,6 +36,8 @@ def fit_data(
     batch_axis: int | str | None = None,
     seed_each_forward: bool = False,
     split: str | None = None,
+    spread: bool = True,
+    chosen: bool = False,
     ordered: bool = False,
     notes: Sequence[str] = (),
 ) -> Data:
@@ -44,12 +47,14 @@ def fit_data(
         content: a tensor, tuple, dict or `Batch`, or an iterable of these such as a DataLoader.
         model: decides whether the last tensor of a tuple is an input or labels.
         source: the file or callable, for messages.
-        num_samples: use only the first ones; None uses all.
+        num_samples: use only so many; None uses all.
         batch_size: None chooses one that is fast on a CPU, or keeps the batches of an iterable.
         mask: the input that says which positions are data; None looks for one.
         batch_axis: the axis of the inputs that counts samples; "none" makes each batch one sample; None finds it.
         seed_each_forward: whether every call of the model starts with the same random seed.
         split: "position" or "random"; None uses position for windows of token ids, else random (`data/split_rule.py`).
+        spread: whether `num_samples` are spread evenly over all; else they are the first ones, as always of an iterable.
+        chosen: the samples were spread over their source when they were read, and are in the order in which they were chosen.
         ordered: the samples are windows cut from running text.
         notes: notes for the description.
 
@@ -60,10 +65,13 @@ def fit_data(
     for value, option in ((num_samples, "num-samples"), (batch_size, "batch-size")):
         if value is not None and value < 1:
             raise UsageError(f"--{option} {value} is not a number of samples: give 1 or more")
+    spread = spread and not _is_stream(content)
     try:
         how = Reading(axis_of(batch_axis), mask, known_rows=ordered, seeded=seed_each_forward)
         with as_found(model.module):
-            fit = _fit(content, model, how, num_samples=num_samples, batch_size=batch_size)
+            fit = _fit(content, model, how, num_samples=num_samples, batch_size=batch_size, spread=spread)
+            rule = rule_for(fit.batches, asked=split, text=ordered)  # neighbors that overlap are seen only before some are chosen
+            fit = _some(fit, num_samples, spread=spread)
         check_values(fit.batches, model)
         check_labels(fit.batches, model)
         batches, note = with_masks(fit.batches, mask, parameters=list(accepted(model.module)))
@@ -71,8 +79,11 @@ def fit_data(
         habits = examine(model.module, batches, lambda batch: forward(model.module, batch), seed=seed_each_forward)
     except DataError as error:
         raise DataError(f"{source}: {error}") from error
-    rule, told = rule_for(batches, asked=split, text=ordered), [*notes, *fit.notes, *masked, *habits]
-    return make_data(batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, rule=rule, notes=told)
+    told = [*notes, *fit.notes, *masked, *habits]
+    ranks = tuple(range(len(batches) if fit.fixed_batch else sum(batch.size for batch in batches))) if chosen else fit.ranks
+    return make_data(
+        batches, source=source, ordered=ordered, fixed_batch=fit.fixed_batch, rule=rule, ranks=ranks, there=fit.there, notes=told
+    )
 
 
 def refit_data(data: Data | Any, *, model: LoadedModel, facts: Mapping[str, Any]) -> Data:
@@ -105,19 +116,24 @@ def axis_of(text: int | str | None) -> int | str | None:
     return int(text)
 
 
-def _fit(content: Any, model: LoadedModel, how: Reading, *, num_samples: int | None, batch_size: int | None) -> Fit:
+def _fit(content: Any, model: LoadedModel, how: Reading, *, num_samples: int | None, batch_size: int | None, spread: bool) -> Fit:
     """The first interpretation of `content` that the model accepts; if there is none, raises the error of the likeliest one."""
     failure = ""
     for read in interpretations(content, limit=num_samples):
-        batches = [_arranged(_named(batch, model), how) for batch in read if batch.size][:num_samples]
+        batches = [_arranged(_named(batch, model), how) for batch in read if batch.size][: None if spread else num_samples]
         if not batches:
             raise DataError("it holds no samples: give at least one")
         for cast, note in _casts(model, batches[0]):
             try:
-                return _first(fit_samples(batches, cast, note, model=model, how=how, batch_size=batch_size), num_samples)
+                return fit_samples(batches, cast, note, model=model, how=how, batch_size=batch_size)
             except DataError as error:
                 failure = failure or f"{error}{_hint(batches[0], model)}"
     raise DataError(failure)
+
+
+def _is_stream(content: Any) -> bool:
+    """Whether samples come one after another, so that reading on to the last ones may take long."""
+    return isinstance(content, Iterable) and not isinstance(content, (Tensor, Mapping, tuple, list, Batch))
 
 
 def _arranged(batch: Batch, how: Reading) -> Batch:
@@ -157,19 +173,18 @@ def _cast(batch: Batch, chosen: Callable[[Tensor], bool], dtype: torch.dtype) ->
     return replace(batch, args=args, kwargs=kwargs)
 
 
-def _first(fit: Fit, num_samples: int | None) -> Fit:
-    """The first samples; they can be counted only now that it is known what a sample is."""
-    if num_samples is None:
+def _some(fit: Fit, num_samples: int | None, *, spread: bool) -> Fit:
+    """Only so many samples; they can be counted only now that it is known what a sample is."""
+    unit, there = fit.fixed_batch or 1, sum(batch.size for batch in fit.batches)
+    if num_samples is None or num_samples >= there:
         return fit
-    if fit.fixed_batch is not None and num_samples < fit.fixed_batch:
+    if num_samples < unit:
         raise DataError(f"the model takes exactly {fit.fixed_batch} samples per batch: --num-samples {num_samples} is too few")
-    room = num_samples // (fit.fixed_batch or 1) * (fit.fixed_batch or 1)
-    kept: list[Batch] = []
-    for batch in fit.batches:
-        if room > 0:
-            kept.append(batch if batch.size <= room else batch.narrow(0, room))
-            room -= kept[-1].size
-    return replace(fit, batches=tuple(kept))
+    most = num_samples // unit
+    units, ranks = spread_ranks(there // unit, most) if spread else (list(range(most)), ())
+    pieces = [fit.batches[place] for place in units] if fit.fixed_batch else samples_at(fit.batches, units)
+    batches = regroup(pieces, fit.fixed_batch or max(batch.size for batch in fit.batches))
+    return replace(fit, batches=batches, ranks=ranks, there=there if spread else 0)
 
 
 def _hint(batch: Batch, model: LoadedModel) -> str:

@@ -57,6 +57,7 @@ def load_data(
     text_field: str | None = None,
     seed_each_forward: bool = False,
     split: str | None = None,
+    spread: bool = True,
     seed: int = 0,
 ) -> Data:
     """Load the data that `source` names, fitted to `model`.
@@ -66,13 +67,15 @@ def load_data(
             selects lines), or "package.module:callable".
         model: the model for the data; it decides how the data is read, and one sample of each shape is tried.
         seq_len: tokens per window of text; None means the model's positions, at most 512.
-        num_samples: use only the first samples or windows; None uses all.
+        num_samples: use only so many samples or windows; None uses all.
         batch_size: None means 64 samples, or 8 token sequences or large samples; a list of batches keeps its own size.
         mask: the input that says which positions are data; None looks for one (`data/masks.py`).
         batch_axis: axis of the inputs that counts samples; "none" makes each batch one sample; None finds out.
         text_field: the field of a record that holds the text; None looks for one.
         seed_each_forward: start every call of the model with the same random seed, for models that draw random numbers.
         split: "position" or "random"; None takes position for windows of token ids, else random (`data/split_rule.py`).
+        spread: whether `num_samples` are spread evenly over the source; False uses the first ones. What a callable yields one by one is
+            read no further than needed, so the first ones are used.
         seed: torch's random seed while a callable makes its data.
 
     Raises:
@@ -81,10 +84,10 @@ def load_data(
     """
     source, model = str(source), model if isinstance(model, LoadedModel) else from_module(model)
     path, only = _selection(source)
-    content = None if path.exists() else _called(source, num_samples, seed)
-    notes: list[str] = []
+    content, complete = (None, True) if path.exists() else _called(source, num_samples, seed)
+    chosen, notes = False, list[str]()
     if content is None and path.is_dir():
-        content, notes = _images(path, source, only, model, num_samples)
+        content, chosen, notes = _images(path, source, only, model, num_samples, spread=spread)
         only = None if content is not None else only
     elif content is None:
         content = read_arrays(path, source)
@@ -103,6 +106,8 @@ def load_data(
             batch_axis=batch_axis,
             seed_each_forward=seed_each_forward,
             split=split,
+            spread=spread and complete,
+            chosen=chosen,
             notes=notes,
         )
     if num_samples is not None and num_samples < 1:
@@ -117,6 +122,7 @@ def load_data(
             batch_size=batch_size,
             only=only,
             field=text_field,
+            spread=spread,
         )
         return fit_data(
             documents,
@@ -127,35 +133,43 @@ def load_data(
             notes=notes,
             seed_each_forward=seed_each_forward,
             split=split or "random",
+            chosen=spread and num_samples is not None,
         )
-    batch, notes = windows(path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only, field=text_field)
+    batch, notes = windows(
+        path, source=source, model=model, seq_len=seq_len, num_samples=num_samples, only=only, field=text_field, spread=spread
+    )
     return fit_data(
         batch,
         model=model,
         source=source,
+        num_samples=num_samples,
         batch_size=batch_size,
         seed_each_forward=seed_each_forward,
         split=split,
+        spread=spread,
         ordered=True,
         notes=notes,
     )
 
 
-def _images(folder: Path, source: str, only: tuple[str, str] | None, model: LoadedModel, num_samples: int | None) -> tuple[Any, list[str]]:
-    """The images of a folder, and notes; None for a folder of tables.
+def _images(
+    folder: Path, source: str, only: tuple[str, str] | None, model: LoadedModel, num_samples: int | None, *, spread: bool
+) -> tuple[Any, bool, list[str]]:
+    """The images of a folder, whether they were chosen from more, and notes; None for a folder of tables.
 
     Raises:
         DataError: if it has neither.
     """
     split = only[1] if only is not None and only[0] == "split" else None
     if table_files(folder, source, split=split) is not None:
-        return None, []
+        return None, False, []
     own = model.path if model.path is not None and model.path.is_dir() else None
-    found = read_images(folder, source, settings="" if only is None else "=".join(only), model=own, num_samples=num_samples)
+    settings = "" if only is None else "=".join(only)
+    found = read_images(folder, source, settings=settings, model=own, num_samples=num_samples, spread=spread)
     if found is None:
         raise DataError(f"{source} is a folder without Parquet or Arrow files, and without PNG or JPEG images: give a file of {READABLE}")
     images, notes = found
-    return images if len(images) > 1 else images[0], notes
+    return images if len(images) > 1 else images[0], spread and num_samples is not None, notes
 
 
 def example_data(model: LoadedModel) -> Data:
@@ -178,19 +192,24 @@ def _selection(source: str) -> tuple[Path, tuple[str, str] | None]:
     return Path(match["path"]), (match["field"], match["value"])
 
 
-def _called(source: str, num_samples: int | None, seed: int) -> Any:
-    """The result of the callable that `source` names, read to its end or up to `num_samples` batches; None if it names none."""
+def _called(source: str, num_samples: int | None, seed: int) -> tuple[Any, bool]:
+    """The result of the callable that `source` names, None if it names none, and whether it is complete.
+
+    What it yields one by one is read up to `num_samples` batches.
+    """
     if not _CALLABLE.fullmatch(source):
-        return None
+        return None, True
+    complete = True
     try:
         with working_directory_importable(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             target = named(source, option="--data")
             content = target() if callable(target) else target
             if isinstance(content, Iterable) and not isinstance(content, (Tensor, dict, tuple, list)):
-                content = content if hasattr(content, "keys") else list(islice(content, num_samples))
+                complete = hasattr(content, "keys")
+                content = content if complete else list(islice(content, num_samples))
     except Exception as error:  # the user's own code, which may fail in any way
         raise DataError(f"{source} failed with {type(error).__name__}: {first_line(error)}") from error
     if content is None:
         raise DataError(f"{source} returned None: return tensors, or an iterable of batches")
-    return content
+    return content, complete

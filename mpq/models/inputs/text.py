@@ -16,7 +16,7 @@ import torch
 from mpq.data.batch import Batch
 from mpq.distribution import install
 from mpq.errors import DataError, UsageError
-from mpq.models.inputs.documents import read_documents
+from mpq.models.inputs.documents import read_documents, spread_documents
 from mpq.models.running.forward import accepted
 from mpq.models.sources.loaded import LoadedModel
 
@@ -24,6 +24,8 @@ DEFAULT_SEQ_LEN = 512
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
 _DOCUMENTS_AT_ONCE = 64
 _BATCH = 8
+_READ = 4_000_000  # characters, if windows are spread over a text: enough for small files to be read whole
+_PER_TOKEN = 32  # at least this many characters for each token wanted
 _ENCODED = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -36,6 +38,7 @@ def windows(
     num_samples: int | None,
     only: tuple[str, str] | None,
     field: str | None = None,
+    spread: bool = False,
 ) -> tuple[Batch, list[str]]:
     """All windows of the text in `path` as one batch of "input_ids", and notes on how they were cut.
 
@@ -44,9 +47,11 @@ def windows(
         source: how the user wrote it, for messages.
         model: gives the tokenizer and the number of positions.
         seq_len: tokens per window; None means the model's positions, at most 512.
-        num_samples: use only this many windows; None uses all.
+        num_samples: cut only this many windows; None cuts all.
         only: a field and its value; other records are skipped.
         field: the field with the text; None looks for one.
+        spread: cut all windows of a text of up to 4 million characters, and of a longer one those of documents spread evenly over it, so
+            that `num_samples` of them can be chosen; else the first ones.
 
     Raises:
         DataError: if the model has no tokenizer, the file is not text, or the text is shorter than one window.
@@ -60,10 +65,16 @@ def windows(
     length = _window_length(model, seq_len)
     tokenizer = _load_tokenizer(model.tokenizer)
     how: list[str] = []
-    documents = read_documents(path, source, tokenizer=tokenizer, only=only, field=field, notes=how)
-    enough = None if num_samples is None else num_samples * length
-    tokens, used = _tokens(documents, tokenizer, enough)
-    count = len(tokens) // length if num_samples is None else min(num_samples, len(tokens) // length)
+    wanted = None if num_samples is None else num_samples * length
+    reading: dict[str, Any] = {"tokenizer": tokenizer, "only": only, "field": field, "notes": how}
+    documents: Iterable[str]
+    if spread and wanted is not None:
+        most, wanted = max(_READ, wanted * _PER_TOKEN), None
+        documents = [text for _, text in sorted(spread_documents(path, source, enough=lambda _, read: read >= most, **reading))]
+    else:
+        documents = read_documents(path, source, **reading)
+    tokens, used = _tokens(documents, tokenizer, wanted)
+    count = len(tokens) // length if wanted is None else min(wanted, len(tokens)) // length
     if count == 0:
         raise DataError(f"{source} holds {len(tokens)} tokens, fewer than one window of {length}: give more text or a smaller --seq-len")
     kept = torch.tensor(tokens[: count * length], dtype=torch.int64).reshape(count, length)
@@ -90,6 +101,7 @@ def padded_documents(
     batch_size: int | None,
     only: tuple[str, str] | None,
     field: str | None = None,
+    spread: bool = False,
 ) -> tuple[list[Batch], list[str]]:
     """One sample for each document, or each line of plain text, with its special tokens, padded to the longest of its batch; and notes.
 
@@ -102,6 +114,7 @@ def padded_documents(
         batch_size: documents per batch; None means 8.
         only: a field and its value; other records are skipped.
         field: the field with the text; None looks for one.
+        spread: use documents spread evenly over the file, in the order in which they are chosen; else the first ones.
 
     Raises:
         DataError: if the file is not text, or the tokenizer cannot be loaded.
@@ -111,8 +124,11 @@ def padded_documents(
     assert model.tokenizer is not None
     tokenizer = _load_tokenizer(model.tokenizer)
     how: list[str] = []
-    read = read_documents(path, source, tokenizer=tokenizer, only=only, field=field, by_line=True, notes=how)
-    documents = list(islice(read, num_samples))
+    reading: dict[str, Any] = {"tokenizer": tokenizer, "only": only, "field": field, "by_line": True, "notes": how}
+    if spread and num_samples is not None:
+        documents = [text for _, text in spread_documents(path, source, enough=lambda count, _: count >= num_samples, **reading)]
+    else:
+        documents = list(islice(read_documents(path, source, **reading), num_samples))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token works
     known, batches, full = accepted(model.module), [], list[str]()  # only documents that fill the window may have been cut

@@ -20,7 +20,7 @@ INT2, INT8 = Scheme("int2"), Scheme("int8")
 def test_an_error_of_more_than_three_times_what_gradients_say_is_named(times: float, names: list[str]) -> None:
     context = context_of(Halfway().eval(), data_from_batches([X]), [], metric="relative_mse")
     asked: list[int] = []
-    samples = context.prepared.calibration.first(32)
+    samples = context.prepared.calibration.spread(32)
 
     def errors_of(count: int) -> dict[tuple[str, Scheme], float]:
         asked.append(count)
@@ -35,7 +35,7 @@ def test_an_error_of_more_than_three_times_what_gradients_say_is_named(times: fl
 @pytest.mark.parametrize(("fine", "names"), [(1.0, []), (5.0, ["a", "b"])])
 def test_an_error_of_under_a_third_must_be_so_for_the_finest_scheme_too(fine: float, names: list[str]) -> None:
     context = context_of(Halfway().eval(), data_from_batches([X]), [], metric="relative_mse")
-    reference = Reference(context.model.module, context.prepared.calibration.first(32), context.prepared.metric)
+    reference = Reference(context.model.module, context.prepared.calibration.spread(32), context.prepared.metric)
 
     def error(name: str, scheme: Scheme) -> float:
         return float(reference.errors(context.variants.weights({name: scheme})).mean())

@@ -70,6 +70,14 @@ def test_lines_of_plain_text_are_documents_and_the_length_is_limited_as_asked(to
     assert batch.kwargs["input_ids"].tolist() == [[1, 3, 4, 2], [1, 6, 2, 0]]
 
 
+def test_num_samples_are_documents_spread_over_the_file(tokenizer: Path) -> None:
+    write("a", "b", "c", "d", "a b", "c d")
+    data = load_data("text.jsonl", model=encoder(tokenizer), num_samples=3)
+    assert [batch.kwargs["input_ids"].tolist() for batch in data.batches] == [[[1, 3, 2], [1, 6, 2], [1, 4, 2]]]
+    assert data.ranks == (0, 1, 2)
+    assert "3 of 6 documents, spread evenly over the file" in data.description
+
+
 def test_padding_changes_no_figure(tokenizer: Path) -> None:
     write(*("a b c d a b"[: 1 + 2 * (index % 6)] for index in range(16)))
     model = encoder(tokenizer)

@@ -126,9 +126,28 @@ def test_the_same_data_in_any_file_has_the_same_hash(images: LoadedModel) -> Non
     assert load_data("images.bin", model=images).sha256 == load(IMAGES, images).sha256
 
 
-def test_num_samples_takes_the_first_ones(images: LoadedModel) -> None:
-    data = load([(IMAGES[:4], LABELS[:4]), (IMAGES[4:], LABELS[4:])], images, num_samples=5)
-    assert labels_of(data) == LABELS[:5].tolist()
+def test_num_samples_are_spread_over_the_file(images: LoadedModel) -> None:
+    saved = [(IMAGES[:4], LABELS[:4]), (IMAGES[4:], LABELS[4:])]
+    data = load(saved, images, num_samples=3)
+    assert labels_of(data) == LABELS[[0, 1, 3]].tolist()
+    assert (data.ranks, data.description) == ((0, 2, 1), "3 of 6 samples of [3, 8, 8], spread evenly over all")
+    first = load_data("calibration.pt", model=images, num_samples=3, spread=False)
+    assert (labels_of(first), first.ranks, first.description) == (LABELS[:3].tolist(), (), "3 samples of [3, 8, 8]")
+    everything = load_data("calibration.pt", model=images, num_samples=6)
+    assert (labels_of(everything), everything.ranks, everything.description) == (LABELS.tolist(), (), "6 samples of [3, 8, 8]")
+
+
+def test_a_larger_number_keeps_the_samples_of_a_smaller_one(images: LoadedModel) -> None:
+    four, five = (load((IMAGES, LABELS), images, num_samples=number) for number in (4, 5))
+    assert five.spread(4).sha256 == four.sha256 == load((IMAGES, LABELS), images).spread(4).sha256
+
+
+def test_a_fixed_batch_size_spreads_whole_batches() -> None:
+    program = torch.export.export(convolution(), (IMAGES[:2],))
+    data = load(IMAGES, LoadedModel(program.module(), "export", "0", example_inputs=((IMAGES[:2],), {})), num_samples=5)
+    assert [torch.equal(batch.args[0], IMAGES[place : place + 2]) for batch, place in zip(data.batches, (0, 2), strict=True)] == [True] * 2
+    assert (data.samples, data.ranks) == (4, (0, 1))
+    assert data.description == "4 of 6 samples of [3, 8, 8], spread evenly over all; the model takes exactly 2 per batch"
 
 
 def test_floats_of_another_dtype_are_converted_and_it_is_said(images: LoadedModel) -> None:
@@ -255,7 +274,9 @@ def source_of_callables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_callable_of_the_current_folder_makes_the_data(images: LoadedModel, source: str) -> None:
     assert load_data(f"{source}:tensor", model=images).description == "5 samples of [3, 8, 8]"
     assert [batch.size for batch in load_data(f"{source}:loader", model=images).batches] == [4, 4, 1]
-    assert load_data(f"{source}:endless", model=images, num_samples=3).samples == 3
+    endless = load_data(f"{source}:endless", model=images, num_samples=3)
+    assert (endless.samples, endless.ranks) == (3, ())
+    assert load_data(f"{source}:tensor", model=images, num_samples=3).ranks == (0, 2, 1)
 
 
 def test_the_seed_decides_what_a_callable_makes_and_the_callers_randomness_is_left_alone(images: LoadedModel, source: str) -> None:
@@ -294,7 +315,8 @@ def test_a_folder_of_images_is_read_with_its_classes_as_labels(tmp_path: Path, m
     assert data.samples == 4
     assert torch.cat([batch.tensors[0] for batch in data.batches]).shape == (4, 3, 8, 8)
     assert torch.cat([batch.labels for batch in data.batches if batch.labels is not None]).tolist() == [0, 1, 0, 1]
-    assert "4 images of 2 classes, resized to 8 x 8, values 0 to 1 (as asked)" in data.description
+    assert data.ranks == (0, 1, 2, 3)
+    assert "4 of 6 images, spread evenly over the folder, of 2 classes, resized to 8 x 8, values 0 to 1 (as asked)" in data.description
     assert data.source == "photos?resize=8x8"
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty is a folder without Parquet or Arrow files, and without PNG or JPEG images: give a file of"):

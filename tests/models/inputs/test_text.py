@@ -76,11 +76,25 @@ def test_a_tokenizer_without_bos_adds_none(model: LoadedModel, tmp_path: Path) -
     assert data.description == "1 window of input_ids [4]; 2 documents, without BOS, because the tokenizer has none"
 
 
-def test_num_samples_takes_the_first_windows(model: LoadedModel) -> None:
+def test_num_samples_are_windows_spread_over_the_text(model: LoadedModel) -> None:
     write_lines(*[{"text": "a b c d"}] * 40)
     data = load_data("text.jsonl", model=model, num_samples=2)
-    assert ids(data) == [[BOS, 1, 2, 3], [4, BOS, 1, 2]]
-    assert data.description == "2 windows of input_ids [4]; 2 documents, each starting with BOS"
+    assert ids(data) == [[BOS, 1, 2, 3], [BOS, 1, 2, 3]]  # windows 0 and 30 of 50
+    assert data.description == "2 of 50 windows of input_ids [4], spread evenly over all; 40 documents, each starting with BOS"
+    first = load_data("text.jsonl", model=model, num_samples=2, spread=False)
+    assert ids(first) == [[BOS, 1, 2, 3], [4, BOS, 1, 2]]
+    assert first.description == "2 windows of input_ids [4]; 2 documents, each starting with BOS"
+
+
+def test_a_long_text_is_not_read_whole(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpq.models.inputs.text._READ", 1)
+    monkeypatch.setattr("mpq.models.inputs.text._PER_TOKEN", 1)
+    write_lines({"text": "a b c"}, *[{"text": "d d d"}] * 3, {"text": "b b b"}, {"other": 1}, {"text": "c c c"})
+    data = load_data("text.jsonl", model=model, num_samples=2)
+    assert ids(data) == [[BOS, 1, 2, 3], [BOS, 2, 2, 2]]  # documents 0 and 4
+    assert (
+        data.description == "2 windows of input_ids [4]; 2 of 7 documents, spread evenly over the file; 2 documents, each starting with BOS"
+    )
 
 
 def test_the_default_window_is_at_most_512_tokens(model: LoadedModel) -> None:
@@ -180,6 +194,6 @@ def test_tables_and_folders_of_tables_are_read_like_jsonl(model: LoadedModel, tm
 
 def test_reading_stops_where_there_are_enough_windows(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lines(*[{"text": "a b c"}] * 200, {"other": 1})
-    assert len(ids(load_data("text.jsonl", model=model, num_samples=2))) == 2
+    assert len(ids(load_data("text.jsonl", model=model, num_samples=2, spread=False))) == 2
     with pytest.raises(DataError, match="line 201"):
         load_data("text.jsonl", model=model)
