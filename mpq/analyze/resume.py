@@ -35,6 +35,7 @@ def open_journal(header: SensitivityHeader, path: Path | None) -> tuple[Sensitiv
     table = Sensitivity(header, {key: errors for key, errors in old.errors.items() if key in wanted}, path)
     table.products = {key: products for key, products in old.products.items() if key in wanted}
     table.rows = {key: rows for key, rows in old.rows.items() if key in wanted}
+    table.scales = {key: scale for key, scale in old.scales.items() if key in wanted}
     table.finish, table.blend, table.notes, table.activations = old.finish, old.blend, old.notes, old.activations
     return table, journal
 

@@ -15,6 +15,7 @@ from torch import nn
 from mpq.activations.equalized import equalized
 from mpq.analyze.activations import analyze_activations, refuse_activations
 from mpq.analyze.coverage import coverage_of
+from mpq.analyze.large_errors import measure_large
 from mpq.analyze.memory import activations_of, expected_memory, statistics_limit
 from mpq.analyze.methods.base import Context, Progress
 from mpq.analyze.methods.registry import method_named
@@ -208,6 +209,8 @@ def _measured(
         method_named(str(prepared.header.settings["method"])).run(context)
         if own is not None:
             return table
+        if gradients:
+            measure_large(context)
         context.cost["method_seconds"] = time.monotonic() - began
         unseen = unseen_rows(context) if loaded.offload is None else {}
         context.notes += [*reach_lines({"unseen_rows": unseen}), *context.variants.notes, *store.notes]

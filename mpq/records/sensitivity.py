@@ -10,7 +10,8 @@ File `*.sensitivity.jsonl`: a header line, then one line per measurement, in the
 
 `errors` holds one value per calibration sample, starting with sample `first`, in the unit of the metric; null for a sample whose
 output was not finite. Several lines of one (layer, scheme) are joined. Method "fisher" ends with `{"blend": share, "draws": n}`:
-that share of the errors comes from the mean squares of the signed values `products`, n per sample. Each line has a
+that share of the errors comes from the mean squares of the signed values `products`, n per sample. Then come lines `{"layer": name,
+"scheme": scheme, "scale": factor}`: the pair was measured on some samples, and its errors are multiplied by the factor. Each line has a
 checksum (`writing/checksums.py`), and each sample counts once (`duplicates.py`).
 """
 
@@ -62,6 +63,7 @@ class Sensitivity:
         finish: cost and self-check, written at the end of an analysis; None while it is unfinished.
         first_line: sha256 of the first line of its file, by which plans name their analysis; None if it was not read from a file.
         blend: method "fisher": the share and the draws that `errors` are blended with; None before that and after more values are added.
+        scales: method "fisher": measured over predicted errors by (layer, scheme), for the few that were measured; `errors` include it.
         repeated: number of values that appear twice in the file, and were dropped.
         notes: what was left out of the file, for people.
         activations: what was measured of tensors between layers, by the name of their group and scheme.
@@ -75,6 +77,7 @@ class Sensitivity:
     finish: dict[str, Any] | None = None
     first_line: str | None = None
     blend: tuple[float, int] | None = None
+    scales: dict[tuple[str, Scheme], float] = field(default_factory=dict)
     repeated: int = 0
     notes: tuple[str, ...] = ()
     activations: Measured = field(default_factory=dict)
@@ -135,6 +138,9 @@ class Sensitivity:
             self._blend(float(record["blend"]), int(record["draws"]))
             return
         layer, scheme = str(record["layer"]), parse_scheme(record["scheme"])
+        if "scale" in record:
+            self._scale((layer, scheme), float(record["scale"]))
+            return
         old, kept = self.products.get((layer, scheme), NONE), self.rows.get((layer, scheme))
         measured = self.errors.get((layer, scheme), NONE) if kept is None else kept
         errors, products = new_figures(record, measured, old)
@@ -153,7 +159,12 @@ class Sensitivity:
         for key, rows in self.rows.items():
             squares = np.square(self.products[key]).reshape(-1, draws).mean(1)
             squares = np.repeat(squares, rows.size // squares.size)  # one value for all samples of a batch that cannot be split
-            self.errors[key] = rows + share * (squares - rows)
+            self.errors[key] = (rows + share * (squares - rows)) * self.scales.get(key, 1.0)
+
+    def _scale(self, pair: tuple[str, Scheme], scale: float) -> None:
+        if pair in self.errors and self.blend is not None:
+            self.errors[pair] = self.errors[pair] * (scale / self.scales.get(pair, 1.0))
+        self.scales[pair] = scale
 
     def add(self, layer: str, scheme: Scheme, errors: Iterable[float | None]) -> None:
         """Append values for (layer, scheme), in place."""

@@ -143,6 +143,14 @@ class BlendLine(Struct):
     draws: Count
 
 
+class ScaleLine(Struct):
+    """After it, of method "fisher": the errors of a pair are multiplied by `scale`, because it was measured on some samples."""
+
+    layer: Name
+    scheme: SchemeText
+    scale: Annotated[float, Meta(ge=0, le=_MOST)]
+
+
 class FiguresLine(Struct):
     """A measurement of a layer under a scheme: one value per sample, starting with sample `first`; null where an output was not finite."""
 
@@ -179,7 +187,7 @@ def record_line(line: bytes, name: str) -> Mapping[str, Any]:
         RecursionError,
     ):  # another kind of line, or a damaged one: use the slow reader for its message
         document = _object(line, name)
-        for key, kind in (("finish", FinishLine), ("blend", BlendLine), ("activation", ActivationLine)):
+        for key, kind in (("finish", FinishLine), ("blend", BlendLine), ("scale", ScaleLine), ("activation", ActivationLine)):
             if key in document.value:
                 validated(document, kind)
                 return dict(document.value)
