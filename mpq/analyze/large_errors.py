@@ -5,7 +5,8 @@ is tied to the head, within 1% at int8, but 1.8 times too large at int4-g32 and 
 within 10%. A few such pairs of layer and scheme are most of the error of a plan, so they are measured: those with a noticeable share of the
 error of a plan like those of the self-check. Plans change with the scales, so this is repeated until no new pair is found.
 
-A scale is the measured error over the predicted one on the same samples, shrunk towards one by its standard error (James and Stein 1961).
+A scale is the measured error over the predicted one on the same samples, shrunk towards one by its standard error (James and Stein 1961),
+which is zero where all samples of the table were measured.
 The pairs depend only on the table, so a resumed analysis measures the same ones.
 """
 
@@ -30,10 +31,10 @@ from mpq.records.sensitivity import Errors, Sensitivity
 from mpq.shown import counted
 
 Pair = tuple[str, Scheme]
-MOST_PAIRS = 24
-_SAMPLES = 32
+MOST_PAIRS = 16
+_SAMPLES = 64
 _FEWEST = 4  # samples; the standard error of fewer is not to be trusted
-_SHARE = 0.03  # of a plan's error
+_SHARE = 0.04  # of a plan's error
 _ROUNDS = 4
 _SIZES = (0.03, 0.12, 0.25, 0.4)  # positions of the plans between the smallest and the largest one
 _PLANS = 12
@@ -58,7 +59,7 @@ def measure_large(context: Context) -> None:
             break
         found = context.ranks.each(len(pairs), partial(_nth, measured, pairs), pack=_packed, unpack=_unpacked)
         for pair, errors in zip(pairs, list(found), strict=True):
-            scale = scale_of(context.table.errors[pair][places], errors.numpy())
+            scale = scale_of(context.table.errors[pair][places], errors.numpy(), whole=first.samples)
             context.record([{"layer": pair[0], "scheme": str(pair[1]), "scale": scale}])
             context.on_progress(len(context.table.scales), MOST_PAIRS, "large errors")
     context.cost["scale_passes"] = reference.forwards
@@ -76,18 +77,20 @@ def large_pairs(table: Sensitivity) -> list[Pair]:
     return sorted(found, key=lambda pair: -shares[pair])[: max(0, MOST_PAIRS - len(table.scales))]
 
 
-def scale_of(predicted: Errors, measured: Errors) -> float:
+def scale_of(predicted: Errors, measured: Errors, whole: int) -> float:
     """Measured over predicted errors of the same samples, shrunk towards one by its standard error; one where it is not finite.
 
     Args:
         predicted: [samples].
         measured: [samples].
+        whole: number of samples that the scale stands for; the less these are of them, the larger its standard error.
     """
     mean = float(predicted.mean())
     if not (mean > 0 and np.isfinite(measured).all() and np.isfinite(predicted).all()):
         return 1.0
     ratio = float(measured.mean()) / mean
-    noise = float((measured - ratio * predicted).std(ddof=1)) / math.sqrt(len(measured)) / mean
+    others = math.sqrt(max(0.0, 1 / len(measured) - 1 / whole))
+    noise = float((measured - ratio * predicted).std(ddof=1)) * others / mean
     kept = max(0.0, 1 - (noise / (ratio - 1)) ** 2) if ratio != 1 else 0.0
     return float(f"{1 + (ratio - 1) * kept:.4g}")
 

@@ -47,7 +47,7 @@ def test_an_error_that_gradients_overstate_becomes_the_measured_one() -> None:
     assert set(found.scales) < set(found.errors)
     assert found.finish is not None
     assert "bent int2 times 0." in found.finish["notes"][-1]
-    assert found.finish["cost"]["scale_passes"] == 4 * (1 + len(found.scales))  # 32 samples in batches of 8, and the reference
+    assert found.finish["cost"]["scale_passes"] == 6 * (1 + len(found.scales))  # 45 samples in batches of 8, and the reference
     assert abs(found.finish["check"]["additive"]["bias"]) < 0.1
 
 
@@ -67,13 +67,14 @@ def test_scales_are_read_again_and_not_measured_twice(tmp_path: Path) -> None:
 
 def test_a_scale_is_the_ratio_of_the_means_shrunk_by_its_noise() -> None:
     predicted = np.array([1.0, 2.0, 3.0, 2.0])
-    assert scale_of(predicted, predicted / 2) == 0.5
-    assert scale_of(predicted, predicted) == 1.0
+    assert scale_of(predicted, predicted / 2, whole=99) == 0.5
+    assert scale_of(predicted, predicted, whole=99) == 1.0
     measured = np.array([1.0, 1.0, 1.0, 1.0])  # a ratio of 0.5 with residuals 0.5, 0, -0.5, 0
-    noise = np.sqrt(0.5 / 3) / 2 / 2
-    assert scale_of(predicted, measured) == pytest.approx(1 - 0.5 * (1 - (noise / 0.5) ** 2), rel=1e-3)
-    assert scale_of(np.array([1.0, 2.0, 1.0, 2.0]), np.array([0.0, 4.0, 2.0, 0.5])) == 1.0  # within its noise
-    assert scale_of(predicted, np.array([1.0, np.nan, 1.0, 1.0])) == scale_of(np.zeros(4), predicted) == 1.0
+    noise = np.sqrt(0.5 / 3) * np.sqrt(1 / 4 - 1 / 16) / 2
+    assert scale_of(predicted, measured, whole=16) == pytest.approx(1 - 0.5 * (1 - (noise / 0.5) ** 2), rel=1e-3)
+    assert scale_of(predicted, measured, whole=4) == 0.5
+    assert scale_of(np.array([1.0, 2.0, 1.0, 2.0]), np.array([0.0, 4.0, 2.0, 0.5]), whole=99) == 1.0  # within its noise
+    assert scale_of(predicted, np.array([1.0, np.nan, 1.0, 1.0]), whole=9) == scale_of(np.zeros(4), predicted, whole=9) == 1.0
 
 
 def test_pairs_of_a_small_share_and_measured_ones_are_left_alone() -> None:
