@@ -25,6 +25,7 @@ from mpq.distribution import VERSION
 from mpq.errors import ModelError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.outside_state import outside_notes, outside_weights
+from mpq.models.layers.shared_rows import with_shared_rows
 from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
 from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
@@ -87,6 +88,7 @@ def prepare(
     layers = [layer for layer in layers if layer not in idle]
     if not layers:
         raise ModelError(f"no layers left to search: {_idle(idle)[0]}")
+    layers, shared = with_shared_rows(model.module, layers) if model.offload is None else (layers, [])
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -127,6 +129,7 @@ def prepare(
             **metric.settings(),
             "method": method,
             "quantizer": quantizer,
+            **({"alike": {layer.name: layer.alike for layer in layers if layer.alike}} if shared else {}),
             **({"weight_errors": "scaled"} if method == WeightOnly.name else {}),  # an analysis without them is a different one
         },
         layers=tuple(layers),
@@ -135,6 +138,7 @@ def prepare(
         rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
         notes=(
             *model.notes,
+            *shared,
             *reasons,
             why,
             choice,

@@ -21,6 +21,7 @@ from mpq.config import AnalysisSettings
 from mpq.distribution import VERSION
 from mpq.errors import UsageError
 from mpq.models.layers.assume import assume
+from mpq.models.layers.shared_rows import with_shared_rows
 from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
 from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
@@ -70,19 +71,22 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
     wanted = expand(settings.candidates)
     quantizer = _quantizer(settings)
     discovery = assume(model.module)
-    layers = chosen_layers(discovery, settings)
+    layers, shared = chosen_layers(discovery, settings), list[str]()
+    if model.offload is None:
+        layers, shared = with_shared_rows(model.module, layers)
     offered = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, offered)
     source = source_of(model, path)
     return SensitivityHeader(
         model=source,
         data={},
-        settings={"metric": METRIC, "probabilities": False, "method": WeightOnly.name, "quantizer": quantizer},
+        settings={"metric": METRIC, "probabilities": False, "method": WeightOnly.name, "quantizer": quantizer}
+        | ({"alike": {layer.name: layer.alike for layer in layers if layer.alike}} if shared else {}),
         layers=tuple(layers),
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
         rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
-        notes=(_ASSUMED, _MEANING, *tied_notes(discovery, settings), *too_large),
+        notes=(_ASSUMED, _MEANING, *shared, *tied_notes(discovery, settings), *too_large),
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
 

@@ -20,8 +20,10 @@ from mpq.data.hashing import tensor_bytes
 from mpq.errors import ApplyError
 from mpq.files import atomic_write
 from mpq.formats.scheme import Scheme
+from mpq.formats.stored import COMMON_ROWS
 from mpq.models.sources.checkpoint_files import StoredTensor, read_into
 from mpq.records.layer import Layer
+from mpq.tensors.common_rows import common_rows, merged, to_bits
 from mpq.tensors.dtypes import TORCH_DTYPES
 from mpq.tensors.kernels.stored import row_step
 from mpq.tensors.matrix import to_matrix
@@ -84,7 +86,7 @@ def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantiz
     places = {part.part: shard.places[f"{layer.name}.{part.part}"] for part in scheme.stored(layer.matrix)}
     step = row_step(scheme)
     size = rows if scheme.is_coded else max(step, _WEIGHTS // columns // step * step)  # a coded layer has one step
-    if layer.axes != (0,) or layer.groups > 1:
+    if layer.alike or layer.axes != (0,) or layer.groups > 1:
         yield partial(_quantize_whole, tensor, layer, scheme, quantizer, source, target, places, size)
         return
     for first in range(0, rows, size):
@@ -94,8 +96,14 @@ def _pieces(tensor: StoredTensor, layer: Layer, shard: Shard, quantizer: Quantiz
 def _quantize_whole(
     tensor: StoredTensor, layer: Layer, scheme: Scheme, quantizer: Quantizer, source: int, target: int, places: dict[str, int], size: int
 ) -> None:
-    """A tensor whose output rows are not contiguous is kept in memory as a whole."""
+    """A tensor whose output rows are not contiguous, or partly alike, is kept in memory as a whole."""
     matrix = to_matrix(tensor.rows(source, 0, tensor.shape[0]), layer.axes, layer.groups)
+    if layer.alike:
+        common = common_rows(matrix)
+        if common is None or int(common.sum()) != layer.alike:
+            raise ApplyError(f"'{layer.name}' has not the {layer.alike:,} rows alike that the plan says: analyze the model again")
+        _put(target, tensor_bytes(to_bits(common)), places[COMMON_ROWS])
+        matrix = merged(matrix, common)
     for first in range(0, len(matrix), size):
         _store(matrix[first : first + size], scheme, quantizer, target, places, first)
 

@@ -11,6 +11,7 @@ from mpq.export.base import Options, Target
 from mpq.export.nearest_scheme import without_idle_group
 from mpq.export.registry import PROGRAMS, target_named
 from mpq.export.source import Source, open_source
+from mpq.formats.matrix import alike_rows
 from mpq.formats.scheme import Scheme
 from mpq.records.activations import summary
 from mpq.records.artifact_files import artifact_files
@@ -85,7 +86,8 @@ def export(
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
     is_proven = target in PROGRAMS and chosen.fingerprint and not wanted.activations
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if is_proven else None
-    notes = (*_unpacked(given), *_rest_notes(given, goal), *_activation_notes(given, wanted), *_channel_notes(given), *written.notes)
+    notes = (*_unpacked(given), *_repeated(given), *_rest_notes(given, goal), *_activation_notes(given, wanted))
+    notes = (*notes, *_channel_notes(given), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
     return Exported(written.path, size, given.bytes, layer_bytes, goal.needs_weights, replaced, notes, beside)
@@ -138,6 +140,14 @@ def _unpacked(source: Source) -> list[str]:
     )
     layers = f"{len(source.coded)} coded layer{'' if len(source.coded) == 1 else 's'}"
     return [f"{layers} as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"]
+
+
+def _repeated(source: Source) -> list[str]:
+    """A note on tables whose common row is stored once: other programs get each row."""
+    return [
+        f"{alike_rows(matrix):,} rows of {name} are one common row, which only mpq stores once: each of them is written"
+        for name, matrix in source.shared.items()
+    ]
 
 
 def _inputs(source: Source, options: Options) -> list[Path | None]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpq.errors import FormatError
 from mpq.export.abilities import ExportError
+from mpq.formats.matrix import alike_rows, all_rows
 from mpq.formats.scheme import Scheme
+from mpq.formats.stored import PARTS
 from mpq.records.activations import Groups
 from mpq.records.artifact import PROGRAM, ArtifactHeader, is_artifact
 from mpq.records.artifact_files import artifact_bytes, artifact_files, is_index, read_header
@@ -37,6 +39,7 @@ class Source:
         stored: the schemes in the artifact, before any replacement; in `schemes`, coded ones are int8, because no other program reads them.
         plan: the plan, if that is the source.
         activations: tensors between layers that the target computes as integers.
+        shared: the layers of which the artifact or plan stores a common row once, by name; everywhere else in a source, each row is stored.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class Source:
     stored: dict[str, Scheme] = field(default_factory=dict)
     plan: Plan | None = None
     activations: Groups = field(default_factory=dict)
+    shared: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -91,15 +95,16 @@ class Source:
         with self.opened() as file:
             for layer in self.artifact.layers:
                 scheme = self.stored[layer.name]
-                parts = parts_in(file, layer, scheme)
+                held = replace(layer, alike=alike_rows(self.shared.get(layer.name)))
+                parts = parts_in(file, held, scheme)
                 with unpacking(self.path, layer.name):
-                    weight = unpack_weight(parts, scheme, layer.matrix)
+                    weight = unpack_weight(parts, scheme, held.matrix).all_rows()
                 yield layer.name, widen(weight, self.schemes[layer.name])
 
     def rest(self) -> dict[str, Tensor]:
         """The unquantized tensors by state-dict name."""
         with self.opened() as file:
-            parts = {f"{layer.name}.{part}" for layer in self.artifact.layers for part in ("codes", "scales", "zero_points", "values")}
+            parts = {f"{layer.name}.{part}" for layer in self.artifact.layers for part in PARTS}
             return {name: file.get_tensor(name) for name in file.keys() if name not in parts and name != PROGRAM}  # noqa: SIM118
 
     @contextmanager
@@ -129,17 +134,28 @@ def open_source(path: Path) -> Source:
             path,
             plan.model,
             schemes,
-            dict(plan.shapes),
+            {name: all_rows(matrix) for name, matrix in plan.shapes.items()},
             plan.size.file_bytes,
             stored=dict(plan.layers),
             plan=plan,
             activations=plan.activations,
+            shared={name: matrix for name, matrix in plan.shapes.items() if alike_rows(matrix)},
         )
     header = read_header(path)
+    shared = {layer.name: layer.matrix for layer in header.layers if layer.alike}
+    header = replace(header, layers=tuple(replace(layer, alike=0) for layer in header.layers))
     schemes = _in_memory(header.schemes)
     matrices = {layer.name: layer.matrix for layer in header.layers}
     source = Source(
-        path, header.model, schemes, matrices, artifact_bytes(path), header, stored=dict(header.schemes), activations=header.activations
+        path,
+        header.model,
+        schemes,
+        matrices,
+        artifact_bytes(path),
+        header,
+        stored=dict(header.schemes),
+        activations=header.activations,
+        shared=shared,
     )
     others = [name for name, tensor in source.rest().items() if tensor.is_floating_point() and tensor.ndim > 1]
     return replace(source, others=tuple(others))

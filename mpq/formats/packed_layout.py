@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
+from mpq.formats.matrix import all_rows
 from mpq.formats.scheme import Scheme
 
 _LINE_ENDS = {2: 4, 4: 4, 8: 8}  # bits of a code in memory: bytes of slope and offset that the kernel needs in each line
@@ -44,7 +45,7 @@ def packed_bytes(scheme: Scheme, matrix: tuple[int, int]) -> int:
 
     Codes that are linear in their values are in a table; all others keep their stored form, with 8-bit scales converted to fp16.
     """
-    scheme = scheme.in_memory
+    scheme, matrix = scheme.in_memory, all_rows(matrix)
     if scheme.element.linear is None:
         return replace(scheme, small_scales=False).stored_bits(matrix) // 8
     rows, columns = matrix

@@ -25,8 +25,9 @@ from functools import lru_cache
 from mpq.errors import SchemeError
 from mpq.formats.base import Format
 from mpq.formats.coded import CODED
+from mpq.formats.matrix import Matrix
 from mpq.formats.registry import format_named, formats
-from mpq.formats.stored import Stored
+from mpq.formats.stored import COMMON_ROWS, Stored
 from mpq.shown import shown
 
 _UNKNOWN = r"[a-z]+[0-9]+(?:-e[0-9]+m[0-9]+)?"  # looks like a format
@@ -117,7 +118,9 @@ class Scheme:
         return Scheme(self.format, None, self.symmetric)
 
     def stored(self, matrix: tuple[int, int]) -> tuple[Stored, ...]:
-        """The tensors that store a weight of shape (rows, columns), exactly as written."""
+        """The tensors that store a weight of shape (rows, columns), exactly as written; a row that many share is stored once."""
+        if isinstance(matrix, Matrix):
+            return (*self.stored(matrix.stored), Stored(COMMON_ROWS, "U8", (math.ceil(matrix[0] / 8),)))
         (rows, columns), element = matrix, self.element
         if element.storage is not None:
             return (Stored("values", element.storage.dtype, (rows, columns)),)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-PARTS = ("values", "codes", "scales", "zero_points")  # dtypes that `Scheme.stored` may use
+COMMON_ROWS = "common_rows"  # a bit for each row: whether it is the common one
+PARTS = ("values", "codes", "scales", "zero_points", COMMON_ROWS)  # that `Scheme.stored` may name
 DTYPE_BYTES = {
     "U8": 1,
     "I8": 1,

@@ -43,7 +43,7 @@ def weights_in(folder: Path, as_words: Collection[str]) -> Iterator[tuple[str, T
         for layer in header.layers:
             scheme = header.schemes[layer.name]
             with unpacking(folder, layer.name):
-                weight = unpack_weight(parts_in(file, layer, scheme), scheme, layer.matrix)
+                weight = unpack_weight(parts_in(file, layer, scheme), scheme, layer.matrix).all_rows()
                 if layer.name in as_words:
                     yield from ((f"{layer.name}.{part}", tensor) for part, tensor in packed(weight).items())
                 else:

@@ -28,7 +28,7 @@ PROGRAM = "mpq.program"  # the compressed program of a torch.export source, as a
 _DIGITS = {"sequential": 4, "bias_correction": 1, "tuning": 2}  # earlier versions wrote their sum as "corrected"
 _REMEDY = "run `mpq apply` again"
 _LEAST_DIGEST = 2  # bytes; fewer are equal too often by chance
-_STORED_FACTS = ("parameters", "shape", "axes", "dtype", "groups")
+_STORED_FACTS = ("parameters", "shape", "axes", "dtype", "groups", "alike")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def chains_of(facts: Iterable[ChainFacts]) -> tuple[Chain, ...]:
 
 def chains_text(chains: Iterable[Chain]) -> str:
     """The block of a plan file, with one line for each fact of a chain: there are as many exponents as channels."""
-    text = "equalization:\n"
+    text = "# Channels that are scaled by powers of two before weights are quantized: the model computes the same. From the analysis.\n"
+    text += "equalization:\n"
     for chain in chains:
         lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in chain.to_dict().items())
         text += "- " + "\n  ".join(lines) + "\n"

@@ -89,6 +89,7 @@ class LayerFacts(Struct):
     axes: Annotated[list[Axis], Meta(max_length=32)]
     dtype: Dtype
     groups: Annotated[Count, Meta(description="parts of the first axis, each with its own outputs")] = 1
+    alike: Annotated[Size, Meta(description="rows that are one common row, which is stored once")] = 0
 
 
 class NamedLayerFacts(LayerFacts, kw_only=True):
@@ -115,7 +116,12 @@ def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[s
             raise document.refuse(f"the axes of layer {shown(name)} are {facts.axes} of {len(facts.shape)}; {document.remedy}", *at)
         if facts.groups > 1 and (len(facts.shape) < 3 or 0 in facts.axes or facts.shape[0] % facts.groups):
             raise document.refuse(f"layer {shown(name)} of shape {facts.shape} cannot have {facts.groups} groups; {document.remedy}", *at)
-        layer = Layer(name, tuple(facts.parameters), tuple(facts.shape), tuple(facts.axes), facts.dtype, groups=facts.groups)
+        if facts.alike and not _may_share(facts):
+            raise document.refuse(
+                f"layer {shown(name)} of shape {facts.shape} cannot have {facts.alike} rows alike; {document.remedy}", *at
+            )
+        names, shape, axes = tuple(facts.parameters), tuple(facts.shape), tuple(facts.axes)
+        layer = Layer(name, names, shape, axes, facts.dtype, groups=facts.groups, alike=facts.alike)
         if isinstance(facts, NamedLayerFacts):
             layer = replace(layer, operator=facts.operator, consumers=tuple(facts.consumers))
         weights += layer.weights
@@ -123,6 +129,11 @@ def layers_in(document: Document, found: Iterable[tuple[str, LayerFacts, tuple[s
             raise document.refuse(f"with layer {shown(name)} the layers have more than {LAYER_WEIGHTS:,} weights; {document.remedy}", *at)
         layers[name] = layer
     return tuple(layers.values())
+
+
+def _may_share(facts: LayerFacts) -> bool:
+    """Whether so many rows of a layer can be one common row."""
+    return facts.groups == 1 and facts.axes == [0] and len(facts.shape) == 2 and 2 <= facts.alike <= facts.shape[0]
 
 
 def scheme_in(document: Document, text: str, *at: str | int, error: type[MpqError] | None = None) -> Scheme:

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mpq.formats.matrix import matrix_of
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -20,6 +22,7 @@ class Layer:
         operator: what consumes it: "linear", "conv", "embedding", "recurrent", "matmul" or "other".
         consumers: names of the modules in which it is consumed (empty for a module that is a single graph).
         groups: equal parts of axis 0, each with its own outputs (grouped transposed convolutions); multiplies the number of rows.
+        alike: rows of a table that are one common row, which files hold once (`tensors/common_rows.py`); zero if there are none.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Layer:
     operator: str = "other"
     consumers: tuple[str, ...] = ()
     groups: int = 1
+    alike: int = 0
 
     @property
     def weights(self) -> int:
@@ -40,7 +44,7 @@ class Layer:
     def matrix(self) -> tuple[int, int]:
         """Rows (output channels) and columns (what one output sums over)."""
         rows = self.groups * math.prod(self.shape[axis] for axis in self.axes)
-        return rows, self.weights // rows
+        return matrix_of(rows, self.weights // rows, self.alike)
 
     @property
     def original_bytes(self) -> int:
@@ -48,6 +52,7 @@ class Layer:
         return self.weights * (4 if self.dtype == "float32" else 2)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object of its facts; the groups only where there are several."""
+        """A JSON object of its facts; the groups only where there are several, the number of rows alike only where there are some."""
         facts = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return facts if self.groups > 1 else {key: value for key, value in facts.items() if key != "groups"}
+        left_out = {*(() if self.groups > 1 else ("groups",)), *(() if self.alike else ("alike",))}
+        return {key: value for key, value in facts.items() if key not in left_out}

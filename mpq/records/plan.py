@@ -14,6 +14,7 @@ from msgspec import structs
 from mpq.budget import Budget
 from mpq.errors import BudgetError, FormatError, MismatchError, SchemeError
 from mpq.files import check_version, write_text
+from mpq.formats.matrix import alike_rows
 from mpq.formats.scheme import Scheme
 from mpq.reading.documents import Document, read_yaml
 from mpq.reading.validate import validated
@@ -23,7 +24,7 @@ from mpq.records.equalization import Chain, chains_of, chains_text
 from mpq.records.facts import scheme_in
 from mpq.records.finalist_names import plain_evidence
 from mpq.records.layer import Layer
-from mpq.records.plan_file import ANALYSED, ROUNDED, VERSION, BudgetFacts, PlanFile, check_names, matrices_in
+from mpq.records.plan_file import ANALYSED, ROUNDED, VERSION, BudgetFacts, PlanFile, check_names, matrices_in, shape_text
 from mpq.records.plan_size import Size
 from mpq.records.plan_table import layer_rows, layers_page
 from mpq.records.sensitivity_header import Rest
@@ -135,13 +136,13 @@ class Plan:
         Raises:
             MismatchError: if it has another shape than the plan says.
         """
-        layer = Layer(name, parameters, shape, self.axes.get(name, (0,)), dtype, groups=self.groups.get(name, 1))
         rows, columns = self.shapes[name]
+        layer = Layer(name, parameters, shape, self.axes.get(name, (0,)), dtype, groups=self.groups.get(name, 1))
         fits = max(layer.axes) < len(shape) and (layer.groups == 1 or (len(shape) > 2 and not shape[0] % layer.groups))
         if not fits or layer.matrix != (rows, columns):
             found = "x".join(map(str, layer.matrix if fits else shape))
             raise MismatchError(f"'{name}' is {rows}x{columns} in the plan and {found} in {source}: analyze it again")
-        return layer
+        return replace(layer, alike=alike_rows(self.shapes[name]))
 
     @property
     def held_out_error(self) -> float | None:
@@ -212,15 +213,12 @@ def plan_to_yaml(plan: Plan) -> str:
         text += "# Tensors between layers that are 8-bit integers, by the operators that read them; all others are floating point.\n"
         text += yaml_text({"activations": to_dict(plan.activations)})
     if plan.equalization:
-        text += (
-            "# Channels that are scaled by powers of two before weights are quantized: the model computes the same. From the analysis.\n"
-        )
         text += chains_text(plan.equalization)
     if plan.sketches is not None:
         text += "# The artifact has sketches of the calibration data: of the model's inputs, outputs, and the inputs of these layers.\n"
         text += yaml_text({"sketches": list(plan.sketches)})
     text += "# What follows is for computing sizes without the model: rows x columns of each layer, and the part that no scheme changes.\n"
-    text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {rows}x{columns}\n" for name, (rows, columns) in plan.shapes.items())
+    text += "shapes:\n" + "".join(f"  {yaml_key(name)}: {shape_text(matrix)}\n" for name, matrix in plan.shapes.items())
     if plan.axes:
         text += yaml_text({"axes": {name: list(axes) for name, axes in plan.axes.items()}})
     if plan.groups:

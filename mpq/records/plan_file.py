@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from mpq.formats.matrix import alike_rows, matrix_of
 from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document
 from mpq.reading.fields import Axis, Count, Limit, Name, Number, RestDtype, SchemeText, Scope, Sha256, Size, Text
@@ -18,9 +19,9 @@ from mpq.shown import shown
 VERSION = 4  # of a plan with sketches
 ROUNDED = 3  # of one without, with activations or equalized channels
 ANALYSED = 2  # of one without either, that names its analysis; version 1 does not
-_SHAPE = "^[0-9]{1,16}x[0-9]{1,16}$"
+_SHAPE = "^[0-9]{1,16}x[0-9]{1,16}(/[0-9]{1,16})?$"
 _ROWS_COLUMNS = "rows x columns, for example 64x128"
-Shape = Annotated[str, Meta(max_length=33, extra_json_schema={"pattern": _SHAPE}, extra={"give": _ROWS_COLUMNS})]
+Shape = Annotated[str, Meta(max_length=49, extra_json_schema={"pattern": _SHAPE}, extra={"give": _ROWS_COLUMNS})]
 
 
 class BudgetFacts(Struct, forbid_unknown_fields=True):
@@ -187,6 +188,12 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with its own outputs")] = {}
 
 
+def shape_text(matrix: tuple[int, int]) -> str:
+    """How a plan states a shape, with a comment on its common rows."""
+    alike, text = alike_rows(matrix), f"{matrix[0]}x{matrix[1]}"
+    return f"{text}/{alike}  # {alike:,} of the {matrix[0]:,} rows are one common row, stored once" if alike else text
+
+
 def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, tuple[int, int]]:
     """Rows and columns by layer name.
 
@@ -195,10 +202,12 @@ def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> di
     """
     found: dict[str, tuple[int, int]] = {}
     for name, text in texts.items():
-        rows, _, columns = text.partition("x")
-        if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        size, mark, alike = text.partition("/")
+        rows, _, columns = size.partition("x")
+        sound = rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)
+        if not sound or (mark and not (alike.isdecimal() and 2 <= int(alike) <= int(rows))):
             raise document.refuse(f"the shape of {shown(name)} is {shown(text)}: give {_ROWS_COLUMNS}; {document.remedy}", *at, name)
-        found[name] = int(rows), int(columns)
+        found[name] = matrix_of(int(rows), int(columns), int(alike or 0))
     if sum(rows * columns for rows, columns in found.values()) > LAYER_WEIGHTS:
         largest = max(found, key=lambda name: found[name][0] * found[name][1])
         raise document.refuse(

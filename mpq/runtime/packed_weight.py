@@ -13,6 +13,7 @@ from mpq.tensors.kernels.choose import best_layout, is_plain
 from mpq.tensors.kernels.stored import stored_codes
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.packed import PackedTensor
+from mpq.tensors.quantized import unpack_weight
 
 
 def packed_weight(parts: Mapping[str, Tensor], layer: Layer, scheme: Scheme, dtype: torch.dtype) -> Tensor:
@@ -25,7 +26,7 @@ def packed_weight(parts: Mapping[str, Tensor], layer: Layer, scheme: Scheme, dty
         dtype: that the model computes in.
     """
     if is_plain(scheme, dtype):
-        return from_matrix(parts["values"].to(dtype), layer.shape, layer.axes, layer.groups)
+        return from_matrix(unpack_weight(parts, scheme, layer.matrix).codes.to(dtype), layer.shape, layer.axes, layer.groups)
     codes = stored_codes(parts, scheme, layer.matrix)
     if codes.codes.is_cpu:
         codes = best_layout(codes, len(layer.shape), dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -125,7 +125,8 @@ def _packed(module: nn.Module, layers: Sequence[Layer], schemes: Mapping[str, Sc
         for layer in layers:
             weight, scheme = tensor_of(module, layer.parameters[0]), schemes[layer.name]
             parts = quantizer.quantize(to_matrix(weight.detach(), layer.axes, layer.groups), scheme).pack()
-            found[layer.name] = made = nn.Parameter(packed_weight(parts, layer, scheme, weight.dtype), requires_grad=False)
+            made = nn.Parameter(packed_weight(parts, replace(layer, alike=0), scheme, weight.dtype), requires_grad=False)
+            found[layer.name] = made
             for name in layer.parameters:
                 own[name] = tensor_of(module, name)
                 replace_tensor(module, name, made)

@@ -19,9 +19,12 @@ import torch
 from torch import Tensor
 
 from mpq.errors import FormatError
+from mpq.formats.matrix import Matrix, all_rows, matrix_of
 from mpq.formats.registry import formats
 from mpq.formats.scheme import Scheme
+from mpq.formats.stored import COMMON_ROWS
 from mpq.tensors.coding import Coded, decode, encode
+from mpq.tensors.common_rows import from_bits, places_of, stored_places, to_bits
 from mpq.tensors.dtypes import TORCH_DTYPES
 from mpq.tensors.levels import from_codes, from_exponents
 from mpq.tensors.packing import pack_codes, unpack_codes
@@ -43,6 +46,7 @@ class QuantizedWeight:
         codes: uint8 [rows, columns] for integers and levels; the values in the scheme's dtype for floating-point schemes.
         scales: fp16 [rows, groups], uint8 exponents where scales are powers of two, or None.
         zero_points: uint8 [rows, groups], or None if symmetric.
+        common: bool [rows], which rows are one common row; they have the same codes and scales, and are stored once. None if none are.
     """
 
     scheme: Scheme
@@ -50,6 +54,7 @@ class QuantizedWeight:
     codes: Tensor
     scales: Tensor | None = None
     zero_points: Tensor | None = None
+    common: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """The weights as float32 [rows, columns]."""
@@ -64,14 +69,25 @@ class QuantizedWeight:
         zero = middle if self.zero_points is None else spread(self.zero_points.float(), self.scheme, columns)
         return self.codes.float().sub_(zero).mul_(scale)
 
-    def rows(self, wanted: slice) -> QuantizedWeight:
-        """Some rows of it, as views."""
+    def rows(self, wanted: slice | Tensor) -> QuantizedWeight:
+        """Some rows of it, by position or as views, each by itself."""
         codes, scales, zero_points = (None if part is None else part[wanted] for part in (self.codes, self.scales, self.zero_points))
         assert codes is not None
-        return replace(self, matrix=(len(codes), self.matrix[1]), codes=codes, scales=scales, zero_points=zero_points)
+        return QuantizedWeight(self.scheme, (len(codes), self.matrix[1]), codes, scales, zero_points)
+
+    def all_rows(self) -> QuantizedWeight:
+        """The same with every row stored by itself."""
+        return replace(self, matrix=all_rows(self.matrix), common=None)
+
+    def shared(self, common: Tensor) -> QuantizedWeight:
+        """The weight whose stored rows these are: `common` [rows] tells which ones are the last of them (`tensors/common_rows.py`)."""
+        made, common = self.rows(places_of(common.to(self.codes.device))), common.to(self.codes.device)
+        return replace(made, matrix=matrix_of(*made.matrix, int(common.sum())), common=common)
 
     def pack(self) -> dict[str, Tensor]:
         """The tensors to store, by the part names of `Scheme.stored`."""
+        if self.common is not None:
+            return self.rows(stored_places(self.common)).pack() | {COMMON_ROWS: to_bits(self.common)}
         if self.scales is None:
             return {"values": self.codes}
         element = self.scheme.element
@@ -83,8 +99,8 @@ class QuantizedWeight:
         return parts
 
     def in_memory(self) -> QuantizedWeight:
-        """The same codes and scales under their in-memory scheme."""
-        return replace(self, scheme=self.scheme.in_memory)
+        """The same codes and scales under their in-memory scheme, every row by itself."""
+        return replace(self.all_rows(), scheme=self.scheme.in_memory)
 
     @property
     def coded(self) -> Coded:
@@ -110,6 +126,11 @@ def unpack_weight(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int
             raise FormatError(
                 f"part '{stored.part}' should have shape {list(stored.shape)}, found {None if found is None else list(found.shape)}"
             )
+    if isinstance(matrix, Matrix):
+        common = from_bits(parts[COMMON_ROWS], matrix[0])
+        if int(common.sum()) != matrix.alike:
+            raise FormatError(f"part '{COMMON_ROWS}' marks {int(common.sum())} rows, and {matrix.alike} are alike")
+        return unpack_weight(parts, scheme, matrix.stored).shared(common)
     if scheme.is_float:
         return QuantizedWeight(scheme, matrix, parts["values"])
     if scheme.is_coded:
@@ -130,9 +151,11 @@ def are_parts(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, in
     found = {name: (tuple(part.shape), part.dtype) for name, part in parts.items()}
     if found != expected or not bool(parts.get("scales", torch.zeros(())).float().isfinite().all()):
         return False
+    if isinstance(matrix, Matrix) and int(from_bits(parts[COMMON_ROWS], matrix[0]).sum()) != matrix.alike:
+        return False
     if scheme.is_coded:
         with suppress(FormatError):
-            return bool(decode(parts["codes"], matrix).step)
+            return bool(decode(parts["codes"], matrix.stored if isinstance(matrix, Matrix) else matrix).step)
     return not scheme.is_coded
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mpq.tensors.common_rows import with_common_mean
 from mpq.tensors.levels import from_codes, levels_of, to_codes
 from mpq.tensors.quantized import QuantizedWeight, spread
 from mpq.tensors.scales import LARGEST_SCALE, grouped, storable
@@ -34,6 +35,8 @@ class TunedWeight:
 
     def __init__(self, weight: QuantizedWeight, original: Tensor | None, *, tables: bool = False) -> None:
         assert weight.scales is not None
+        if original is not None and weight.common is not None:
+            original = with_common_mean(original, weight.common)  # rows that are alike begin alike
         self._weight, self._first = weight, weight.scales.float()
         self.change = torch.zeros(1, 1) if weight.scheme.is_coded else torch.zeros_like(self._first)
         self.positions: Tensor | None = None
@@ -62,7 +65,8 @@ class TunedWeight:
         """Move all tensors to a device."""
         weight = self._weight
         scales, zero_points = (None if part is None else part.to(device) for part in (weight.scales, weight.zero_points))
-        self._weight = replace(weight, codes=weight.codes.to(device), scales=scales, zero_points=zero_points)
+        common = None if weight.common is None else weight.common.to(device)
+        self._weight = replace(weight, codes=weight.codes.to(device), scales=scales, zero_points=zero_points, common=common)
         self._first = self._first.to(device)
         self.change = self.change.to(device)
         self.positions = None if self.positions is None else self.positions.to(device)
@@ -81,6 +85,8 @@ class TunedWeight:
             now: the result of `quantized` when the gradient was measured.
         """
         assert now.scales is not None
+        if now.common is not None:
+            gradient = with_common_mean(gradient, now.common)  # and move alike
         steps = replace(now, scales=torch.ones_like(now.scales)).dequantize()
         own = grouped(steps.mul_(gradient), now.scheme).sum(-1).mul_(self._first)
         moved = None if self.positions is None else gradient.mul_(self._spread(now.scales.float()))

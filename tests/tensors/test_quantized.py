@@ -4,8 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpq.errors import FormatError
+from mpq.formats.matrix import Matrix
 from mpq.formats.scheme import Scheme, parse_scheme
-from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
+from mpq.tensors.common_rows import to_bits
+from mpq.tensors.quantized import QuantizedWeight, are_parts, spread, unpack_weight
+from mpq.tensors.quantizers.registry import quantizer_named
 from mpq.tensors.quantizers.rtn import RoundToNearest
 from tests.formats.test_scheme import schemes
 
@@ -72,3 +75,35 @@ def test_parts_that_do_not_fit_are_refused(parts: dict[str, torch.Tensor], messa
     with pytest.raises(FormatError) as error:
         unpack_weight(parts, parse_scheme("int4"), (2, 4))
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("text", ["int4", "int3-asym-g8", "int4-g8-s8", "ternary", "nf4-g8", "mxfp4", "fp16", "bf16", "ec4"])
+def test_a_common_row_is_stored_once_and_every_row_is_read_back(text: str) -> None:
+    scheme = parse_scheme(text)
+    stored = quantizer_named("rtn").quantize(torch.randn(41, 24, generator=torch.Generator().manual_seed(0)), scheme)
+    common = torch.zeros(60, dtype=torch.bool)
+    common[10:30] = True
+    weight = stored.shared(common)
+    assert weight.matrix == Matrix(60, 24, 20)
+    whole = weight.dequantize()
+    assert torch.equal(whole[10:30], stored.dequantize()[-1:].expand(20, -1))
+    assert torch.equal(torch.cat([whole[:10], whole[30:]]), stored.dequantize()[:-1])
+    parts = weight.pack()
+    assert {name: tuple(part.shape) for name, part in parts.items()} == {each.part: each.shape for each in scheme.stored(weight.matrix)}
+    assert are_parts(parts, scheme, weight.matrix)
+    again = unpack_weight(parts, scheme, weight.matrix)
+    assert torch.equal(again.dequantize(), whole)
+    assert again.common is not None
+    assert torch.equal(again.common, common)
+    apart = weight.all_rows()
+    assert (apart.matrix, apart.common) == ((60, 24), None)
+    assert torch.equal(unpack_weight(apart.pack(), scheme, (60, 24)).dequantize(), whole)
+
+
+def test_bits_that_mark_another_number_of_rows_are_refused() -> None:
+    scheme, matrix = parse_scheme("int4"), Matrix(60, 24, 20)
+    weight = quantizer_named("rtn").quantize(torch.randn(41, 24), scheme).shared(torch.arange(60) < 20)
+    parts = weight.pack() | {"common_rows": to_bits(torch.arange(60) < 21)}
+    assert not are_parts(parts, scheme, matrix)
+    with pytest.raises(FormatError, match=r"^part 'common_rows' marks 21 rows, and 20 are alike$"):
+        unpack_weight(parts, scheme, matrix)

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from mpq.formats.scheme import parse_scheme
+from mpq.tensors.common_rows import merged
 from mpq.tensors.levels import to_codes
 from mpq.tensors.quantized import QuantizedWeight, spread, unpack_weight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -128,4 +129,20 @@ def test_the_step_of_a_coded_weight_moves_for_all_rows_and_its_codes_stay() -> N
     now = tuned.quantized()
     assert torch.equal(now.codes, weight.codes)
     torch.testing.assert_close(now.dequantize(), 1.25 * weight.dequantize(), rtol=2e-3, atol=0)
+    assert torch.equal(unpack_weight(now.pack(), now.scheme, now.matrix).dequantize(), now.dequantize())
+
+
+@pytest.mark.parametrize("text", ["int4", "int4-g8", "int3-asym-g8", "nf4-g8", "ec4"])
+def test_rows_that_are_alike_stay_alike(text: str) -> None:
+    original = torch.cat([matrix(), matrix()[:1] + 0.01 * torch.randn(6, 21, generator=torch.Generator().manual_seed(1))])
+    common = torch.arange(12) >= 6
+    weight = quantizer_named("rtn").quantize(merged(original, common), parse_scheme(text)).shared(common)
+    tuned = TunedWeight(weight, original, tables=True)
+    optimizer = torch.optim.Adam([each for each in (tuned.change, tuned.positions) if each is not None], lr=0.05)
+    for step in range(5):
+        tuned.take(torch.randn(12, 21, generator=torch.Generator().manual_seed(step)), tuned.quantized())
+        optimizer.step()
+    now = tuned.quantized()
+    assert not torch.equal(now.dequantize(), weight.dequantize())
+    assert len(now.dequantize()[6:].unique(dim=0)) == 1
     assert torch.equal(unpack_weight(now.pack(), now.scheme, now.matrix).dequantize(), now.dequantize())

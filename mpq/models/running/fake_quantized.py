@@ -14,8 +14,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from mpq.errors import MpqError, SchemeError
+from mpq.errors import MismatchError, MpqError, SchemeError
 from mpq.formats.scheme import Scheme
+from mpq.formats.stored import COMMON_ROWS
 from mpq.models.memory.devices import CPU, device_of, moved
 from mpq.models.memory.offload import Offload, used
 from mpq.models.memory.store import MOST_TEXT, Parts, Scope, Store, as_bytes, text_of
@@ -23,6 +24,7 @@ from mpq.models.running.quantize_processes import Unit, one_thread, quantized_in
 from mpq.models.running.ranks import Alone, Ranks
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
+from mpq.tensors.common_rows import common_rows, merged, to_bits
 from mpq.tensors.fp16_range import fits_range, lost_rows
 from mpq.tensors.matrix import from_matrix, to_matrix
 from mpq.tensors.quantized import QuantizedWeight, are_parts, unpack_weight
@@ -77,11 +79,27 @@ class Variants:
         self._cache: OrderedDict[tuple[str, Scheme], Tensor] = OrderedDict()
         self._held, self._limit, self.offload = 0, cache_bytes, offload
         self._filled: set[tuple[str, Scheme]] = set()
+        self._common: dict[str, Tensor] = {}
 
     def matrix(self, name: str) -> Tensor:
         """The unquantized weight of one layer as a float32 matrix."""
         layer = self.layers[name]
         return to_matrix(tensor_of(self.module, layer.parameters[0]).detach(), layer.axes, layer.groups)
+
+    def common(self, name: str) -> Tensor | None:
+        """Which rows of a layer are one common row, bool [rows]; None if none are.
+
+        Raises:
+            MismatchError: if they are not as many as the layer says.
+        """
+        alike = self.layers[name].alike
+        if alike and name not in self._common:
+            found = common_rows(self.matrix(name))
+            if found is None or int(found.sum()) != alike:
+                there = 0 if found is None else int(found.sum())
+                raise MismatchError(f"'{name}' has {there:,} rows alike, and {alike:,} are expected: analyze the model again")
+            self._common[name] = found
+        return self._common[name] if alike else None
 
     def quantized(self, name: str, scheme: Scheme, *, instead: tuple[Tensor, Statistics] | None = None) -> QuantizedWeight:
         """The codes of one layer under one scheme; `instead` replaces its matrix and statistics."""
@@ -105,8 +123,9 @@ class Variants:
         done = len(pairs) - len(missing)
         if self._workers > 1:
             for name, made in quantized_in_processes(self._units(missing), self.quantizer, self._workers):
+                common = self.common(name)
                 for scheme, parts in made:
-                    self._keep(name, scheme, parts)
+                    self._keep(name, scheme, parts if common is None else {**parts, COMMON_ROWS: to_bits(common)})
                     missing.remove((name, scheme))
                     done += 1
                 on_progress(done, len(pairs), f"quantizing {name}")
@@ -134,13 +153,17 @@ class Variants:
 
     def _units(self, pairs: Sequence[tuple[str, Scheme]]) -> Iterator[Unit]:
         for name, group in groupby(list(pairs), key=lambda pair: pair[0]):
-            yield Unit(name, [scheme for _, scheme in group], self.matrix(name).cpu(), self._statistics.get(name))
+            matrix, common = self.matrix(name).cpu(), self.common(name)
+            matrix = matrix if common is None else merged(matrix, common)
+            yield Unit(name, [scheme for _, scheme in group], matrix, self._statistics.get(name))
 
     def _made(self, name: str, scheme: Scheme, matrix: Tensor, statistics: Statistics | None) -> QuantizedWeight:
         try:
             with one_thread():
-                place = CPU if scheme.is_coded else matrix.device  # coding goes byte by byte
-                return self.quantizer.quantize(matrix.to(place), scheme, statistics_on(place, statistics))
+                place, common = CPU if scheme.is_coded else matrix.device, self.common(name)  # coding goes byte by byte
+                matrix = matrix if common is None else merged(matrix, common)
+                made = self.quantizer.quantize(matrix.to(place), scheme, statistics_on(place, statistics))
+                return made if common is None else made.shared(common)
         except MpqError as error:
             raise type(error)(f"layer '{name}' at {scheme}: {error}") from error
 
@@ -166,6 +189,7 @@ class Variants:
     def _entry(self, name: str, scheme: Scheme) -> str:
         device = device_of(self.module)
         own = "" if device == CPU or scheme.is_coded else f" {device.type}"  # another device may round another way
+        own += f" {self.layers[name].alike} alike" if self.layers[name].alike else ""
         return f"{name} {self.layers[name].axes} {scheme} {self.quantizer.identity}{own}"
 
     def weight(self, name: str, scheme: Scheme) -> Tensor:

@@ -17,6 +17,7 @@ from mpq.errors import ModelError
 from mpq.models.running.fake_quantized import as_parameter
 from mpq.records.layer import Layer
 from mpq.recovery.trainable import CODE_RATE, SCALE_RATE, Codes
+from mpq.tensors.common_rows import merged
 from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -90,7 +91,7 @@ class RoundedWeight(nn.Module):
 
     def __init__(self, weight: QuantizedWeight, layer: Layer) -> None:
         super().__init__()
-        self._scheme, self._layer = weight.scheme, layer
+        self._scheme, self._layer, self._common = weight.scheme, layer, weight.common
 
     def forward(self, weight: Tensor) -> Tensor:
         """The parameter of the layer, rounded."""
@@ -98,7 +99,10 @@ class RoundedWeight(nn.Module):
 
     def quantized(self, weight: Tensor) -> QuantizedWeight:
         """The weight as it would be stored now."""
-        return quantizer_named("rtn").quantize(to_matrix(weight.detach(), self._layer.axes, self._layer.groups), self._scheme, None)
+        matrix = to_matrix(weight.detach(), self._layer.axes, self._layer.groups)
+        if self._common is None:
+            return quantizer_named("rtn").quantize(matrix, self._scheme, None)
+        return quantizer_named("rtn").quantize(merged(matrix, self._common), self._scheme, None).shared(self._common)
 
 
 class _Rounding(torch.autograd.Function):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from mpq.formats.matrix import alike_rows, all_rows
 from mpq.formats.scheme import Scheme
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.packing import codes_at, codes_from, unpack_codes
@@ -19,10 +20,10 @@ _STEP = 40  # rows that fill whole bytes in most formats
 
 def stored_codes(parts: Mapping[str, Tensor], scheme: Scheme, matrix: tuple[int, int]) -> Codes:
     """The parts from `QuantizedWeight.pack` as codes; 8-bit scales become fp16, and coded weights int8."""
+    if scheme.is_coded or alike_rows(matrix):
+        parts, scheme, matrix = unpack_weight(parts, scheme, matrix).in_memory().pack(), scheme.in_memory, all_rows(matrix)
     if scheme.is_float:
         return Codes("stored", scheme, matrix, parts["values"])
-    if scheme.is_coded:
-        parts, scheme = unpack_weight(parts, scheme, matrix).in_memory().pack(), scheme.in_memory
     return Codes("stored", scheme, matrix, parts["codes"], scales_of(parts, scheme), parts.get("zero_points"))
 
 
