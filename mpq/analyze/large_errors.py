@@ -58,7 +58,7 @@ def measure_large(context: Context) -> None:
         if not (pairs := large_pairs(context.table)):
             break
         found = context.ranks.each(len(pairs), partial(_nth, measured, pairs), pack=_packed, unpack=_unpacked)
-        for pair, errors in zip(pairs, list(found), strict=True):
+        for pair, errors in zip(pairs, found, strict=True):
             scale = scale_of(context.table.errors[pair][places], errors.numpy(), whole=first.samples)
             context.record([{"layer": pair[0], "scheme": str(pair[1]), "scale": scale}])
             context.on_progress(len(context.table.scales), MOST_PAIRS, "large errors")

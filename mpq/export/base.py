@@ -91,6 +91,8 @@ class Target(ABC):
     abilities: ClassVar[Abilities]
     keeps_rest: ClassVar[bool] = False
     """Whether unquantized tensors are written in the dtype that the artifact stores them in, where `--rest` chose one."""
+    keeps_artifact: ClassVar[bool] = False
+    """Whether the artifact itself is written."""
     fuses: ClassVar[bool] = False
     """Whether what loads the export computes q/k/v or gate/up in one product, and so needs one scheme for them."""
     keeps_activations: ClassVar[bool] = False

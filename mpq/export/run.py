@@ -86,7 +86,7 @@ def export(
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
     is_proven = target in PROGRAMS and chosen.fingerprint and not wanted.activations
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if is_proven else None
-    notes = (*_unpacked(given), *_repeated(given), *_rest_notes(given, goal), *_activation_notes(given, wanted))
+    notes = (*_unpacked(given), *_repeated(given, goal), *_rest_notes(given, goal), *_activation_notes(given, wanted))
     notes = (*notes, *_channel_notes(given), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
@@ -142,8 +142,10 @@ def _unpacked(source: Source) -> list[str]:
     return [f"{layers} as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"]
 
 
-def _repeated(source: Source) -> list[str]:
+def _repeated(source: Source, goal: Target) -> list[str]:
     """A note on tables whose common row is stored once: other programs get each row."""
+    if goal.keeps_artifact or not goal.needs_weights:
+        return []
     return [
         f"{alike_rows(matrix):,} rows of {name} are one common row, which only mpq stores once: each of them is written"
         for name, matrix in source.shared.items()

@@ -21,6 +21,7 @@ from mpq.records.plan import Plan, read_plan
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from mpq.records.layer import Layer
     from mpq.tensors.quantized import QuantizedWeight
 
 
@@ -76,6 +77,10 @@ class Source:
         """The same source, giving its weights in other schemes."""
         return replace(self, schemes=dict(schemes))
 
+    def held(self, name: str) -> tuple[int, int]:
+        """The shape of a layer as the artifact or plan stores it, with the rows that are alike."""
+        return self.shared.get(name, self.matrices[name])
+
     @property
     def layer_bytes(self) -> int:
         """Bytes of the layers under these schemes, in mpq's own storage."""
@@ -89,17 +94,23 @@ class Source:
     def weights(self) -> Iterator[tuple[str, QuantizedWeight]]:
         """Each layer's name and weight, one at a time, in its scheme."""
         from mpq.export.nearest_scheme import widen
-        from mpq.records.open_artifact import parts_in, unpacking
+        from mpq.records.open_artifact import unpacking
         from mpq.tensors.quantized import unpack_weight
 
         with self.opened() as file:
             for layer in self.artifact.layers:
-                scheme = self.stored[layer.name]
-                held = replace(layer, alike=alike_rows(self.shared.get(layer.name)))
-                parts = parts_in(file, held, scheme)
                 with unpacking(self.path, layer.name):
-                    weight = unpack_weight(parts, scheme, held.matrix).all_rows()
+                    weight = unpack_weight(self.parts(layer, file), self.stored[layer.name], layer.matrix)
                 yield layer.name, widen(weight, self.schemes[layer.name])
+
+    def parts(self, layer: Layer, file: Any) -> dict[str, Tensor]:
+        """The stored parts of a layer in an open artifact, with every row by itself."""
+        from mpq.records.open_artifact import parts_in
+        from mpq.tensors.quantized import unpack_weight
+
+        held, scheme = replace(layer, alike=alike_rows(self.shared.get(layer.name))), self.stored[layer.name]
+        found: dict[str, Tensor] = parts_in(file, held, scheme)
+        return unpack_weight(found, scheme, held.matrix).all_rows().pack() if held.alike else found
 
     def rest(self) -> dict[str, Tensor]:
         """The unquantized tensors by state-dict name."""

@@ -21,6 +21,8 @@ from mpq.models.sources.checkpoint_files import checkpoint_files
 from mpq.records.artifact import read_artifact_header
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan, plan_for, read_plan
+from mpq.tensors.quantized import unpack_weight
+from mpq.tensors.quantizers.registry import quantizer_named
 from tests.cli.typed import done, refused
 from tests.export.artifacts import by_name, make, save_llama, tokens
 from tests.small import REST
@@ -232,6 +234,28 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
         apply_shards(source, plan(), tmp_path / "small")
     with pytest.raises(FormatError, match="holds 0 indexes of artifacts"):
         mpq.load(tmp_path / "small")
+
+
+@pytest.mark.parametrize("text", ["int4-g8", "int3-asym-g16-s8", "fp16", "ec5"])
+def test_a_common_row_is_written_once(tmp_path: Path, text: str) -> None:
+    weight = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    weight[:250] = weight[0]
+    (tmp_path / "model").mkdir()
+    save_file({"t.weight": weight}, tmp_path / "model" / "a.safetensors")
+    layer = Layer("t", ("t.weight",), (300, 24), (0,), "float32", alike=250)
+
+    def wanted(layer: Layer) -> Plan:
+        model = {"kind": "memory", "sha256": "0" * 64}
+        return plan_for([layer], {"t": parse_scheme(text)}, model=model, quantizer="rtn", rest=REST)
+
+    apply_shards(tmp_path / "model", wanted(layer), tmp_path / "small")
+    file = next((tmp_path / "small").glob("*.safetensors"))
+    parts = {name.removeprefix("t."): tensor for name, tensor in load_file(file).items()}
+    stored = quantizer_named("rtn").quantize(torch.cat([weight[250:], weight[:1]]), parse_scheme(text)).dequantize()
+    found = unpack_weight(parts, parse_scheme(text), layer.matrix).dequantize()
+    assert torch.equal(found, torch.cat([stored[-1:].expand(250, -1), stored[:-1]]))
+    with pytest.raises(ApplyError, match=r"^'t' has not the 251 rows alike that the plan says: analyze the model again$"):
+        apply_shards(tmp_path / "model", wanted(replace(layer, alike=251)), tmp_path / "other")
 
 
 @pytest.mark.parametrize("tied", [True, False])

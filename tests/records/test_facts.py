@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from mpq.errors import ConfigError, FormatError, SchemeError
+from mpq.formats.matrix import Matrix
 from mpq.formats.scheme import parse_scheme
 from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document, yaml_document
@@ -55,6 +56,17 @@ def test_layers_keep_their_groups() -> None:
 def test_groups_that_a_shape_cannot_have_are_refused(shape: list[int], axes: list[int], groups: int) -> None:
     made = LayerFacts(["a.weight"], shape, axes, "float16", groups)
     assert refused(("a", made)) == f"t.jsonl, line 1: layer 'a' of shape {shape} cannot have {groups} groups; run `mpq analyze` again"
+
+
+def test_rows_alike_are_those_of_a_table() -> None:
+    (layer,) = layers_in(DOCUMENT, [("a", LayerFacts(["a.weight"], [9, 4], [0], "float16", alike=5), ())])
+    assert layer == Layer("a", ("a.weight",), (9, 4), (0,), "float16", alike=5)
+    assert (layer.matrix, layer.to_dict()["alike"]) == (Matrix(9, 4, 5), 5)
+    for shape, axes, alike in (([9, 4], [0], 1), ([9, 4], [0], 10), ([9, 4], [1], 3), ([9, 4, 2], [0], 3)):
+        made = LayerFacts(["a.weight"], shape, axes, "float16", alike=alike)
+        assert (
+            refused(("a", made)) == f"t.jsonl, line 1: layer 'a' of shape {shape} cannot have {alike} rows alike; run `mpq analyze` again"
+        )
 
 
 def test_more_weights_than_any_model_has_are_refused_where_they_come_to_be_too_many() -> None:

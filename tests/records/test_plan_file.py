@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from mpq.errors import FormatError
+from mpq.formats.matrix import Matrix
 from mpq.limits import LAYER_WEIGHTS
 from mpq.reading.documents import Document, yaml_document
 from mpq.reading.validate import validated
@@ -68,6 +69,13 @@ def test_a_shape_that_is_no_matrix_is_refused_with_its_line(text: str) -> None:
     plan = yaml_document(TEXT, name="plan.yaml", error=FormatError, remedy="edit it")
     found = refused(matrices_in, plan, {"a": "2x3", "b c": text}, "shapes")
     assert found == f"plan.yaml, line 3: the shape of 'b c' is {text!r}: give rows x columns, for example 64x128; edit it"
+
+
+def test_a_shape_says_how_many_rows_are_one() -> None:
+    plan = yaml_document(TEXT, name="plan.yaml", error=FormatError, remedy="edit it")
+    assert matrices_in(plan, {"a": "9x4/5", "b": "9x4"}) == {"a": Matrix(9, 4, 5), "b": (9, 4)}
+    for text in ("9x4/1", "9x4/10", "9x4/", "9x4/x", "9/5"):
+        assert "give rows x columns" in refused(matrices_in, plan, {"a": "2x3", "b c": text}, "shapes")
 
 
 def test_more_weights_than_any_model_has_are_refused_with_the_largest_layer() -> None:

@@ -144,5 +144,5 @@ def test_rows_that_are_alike_stay_alike(text: str) -> None:
         optimizer.step()
     now = tuned.quantized()
     assert not torch.equal(now.dequantize(), weight.dequantize())
-    assert len(now.dequantize()[6:].unique(dim=0)) == 1
+    assert bool((now.dequantize()[6:] == now.dequantize()[6]).all())
     assert torch.equal(unpack_weight(now.pack(), now.scheme, now.matrix).dequantize(), now.dequantize())

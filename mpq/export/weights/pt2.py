@@ -29,7 +29,6 @@ from mpq.formats.scheme import Scheme
 from mpq.models.running.forward import outputs_of
 from mpq.models.sources.exported_program import drop_traces
 from mpq.records.layer import Layer
-from mpq.records.open_artifact import parts_in
 from mpq.shown import first_line
 from mpq.tensors.kernels.codes import Codes
 from mpq.tensors.kernels.graph import dequantize, padded
@@ -133,7 +132,7 @@ class _Packed(nn.Module):
 def _parts(layer: Layer, source: Source, file: Any) -> dict[str, Tensor]:
     """The stored tensors of a layer; those of a coded one as int8."""
     scheme = source.stored[layer.name]
-    parts = {name: part.clone() for name, part in parts_in(file, layer, scheme).items()}
+    parts = {name: part.clone() for name, part in source.parts(layer, file).items()}
     return unpack_weight(parts, scheme, layer.matrix).in_memory().pack() if scheme.is_coded else parts
 
 

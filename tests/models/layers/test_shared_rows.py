@@ -8,10 +8,11 @@ from mpq.records.layer import Layer
 
 
 def test_a_table_with_a_common_row_is_marked_and_named() -> None:
-    module = nn.ModuleDict({"table": nn.Embedding(300, 16), "line": nn.Linear(16, 300), "conv": nn.Conv2d(4, 300, 2)})
+    table, conv = nn.Embedding(300, 16), nn.Conv2d(4, 300, 2)
+    module = nn.ModuleDict({"table": table, "line": nn.Linear(16, 300), "conv": conv})
     with torch.no_grad():
-        module["table"].weight[100:] = torch.arange(16.0)
-        module["conv"].weight.fill_(1.0)
+        table.weight[100:] = torch.arange(16.0)
+        conv.weight.fill_(1.0)
     layers = [
         Layer("table", ("table.weight",), (300, 16), (0,), "float32"),
         Layer("line", ("line.weight",), (300, 16), (0,), "float32"),
@@ -23,7 +24,7 @@ def test_a_table_with_a_common_row_is_marked_and_named() -> None:
     assert found[1:] == layers[1:]
     assert notes == ["200 of 300 rows of table are one common row: stored once"]
     with torch.no_grad():
-        module["table"].weight[100, 0] += 0.1
+        table.weight[100, 0] += 0.1
     assert with_shared_rows(module, layers[:1])[1] == [
         "200 of 300 rows of table are one common row (within 0.0028% on average): stored once"
     ]

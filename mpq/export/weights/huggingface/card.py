@@ -114,7 +114,7 @@ Without mpq, Transformers does not find the weights and stops."""
 def _size(card: Card) -> str:
     source = card.source
     weights = sum(rows * columns for rows, columns in source.matrices.values())
-    layer_bytes = sum(scheme.stored_bits(source.matrices[name]) // 8 for name, scheme in source.stored.items())
+    layer_bytes = sum(scheme.stored_bits(source.held(name)) // 8 for name, scheme in source.stored.items())
     rows = [["quantized layers", f"{len(source.stored):,}"], ["their weights", f"{weights:,}"], ["their bytes", f"{layer_bytes:,}"]]
     rows += [["bits per weight, scales included", bits_text(8 * layer_bytes / weights)], ["bytes of the artifact", f"{source.bytes:,}"]]
     if card.plan is not None:
@@ -167,7 +167,7 @@ def _layers(card: Card) -> str:
     rows = []
     for layer in source.artifact.layers:
         scheme = source.stored[layer.name]
-        stored = scheme.stored_bits(layer.matrix)
+        stored = scheme.stored_bits(source.held(layer.name))
         shape = " x ".join(map(str, layer.shape))
         rows.append([markdown_code(layer.name), shape, str(scheme), f"{stored / layer.weights:.3f}", f"{stored // 8:,}"])
     others = f"\n\nAll other tensors are stored as they were: {source.bytes - sum_of(rows):,} bytes, the header included."

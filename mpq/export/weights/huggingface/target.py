@@ -42,6 +42,7 @@ class HuggingFace(Target):
     ending = "-huggingface"
     abilities = Abilities(bits=())
     keeps_rest = True
+    keeps_artifact = True
 
     def closest(self, name: str, scheme: Scheme, matrix: tuple[int, int]) -> Scheme | None:
         """The scheme itself."""
@@ -142,7 +143,7 @@ def _quantization(source: Source, plan: Plan | None, weights: str) -> dict[str, 
 
 
 def _layer_bytes(source: Source) -> int:
-    return sum(scheme.stored_bits(source.matrices[name]) // 8 for name, scheme in source.stored.items())
+    return sum(scheme.stored_bits(source.held(name)) // 8 for name, scheme in source.stored.items())
 
 
 def _title(source: Source) -> str:
