@@ -88,7 +88,7 @@ def prepare(
     layers = [layer for layer in layers if layer not in idle]
     if not layers:
         raise ModelError(f"no layers left to search: {_idle(idle)[0]}")
-    layers, shared = with_shared_rows(model.module, layers) if model.offload is None else (layers, [])
+    layers, shared = with_shared_rows(model.module, layers)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None

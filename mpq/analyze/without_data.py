@@ -71,9 +71,7 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
     wanted = expand(settings.candidates)
     quantizer = _quantizer(settings)
     discovery = assume(model.module)
-    layers, shared = chosen_layers(discovery, settings), list[str]()
-    if model.offload is None:
-        layers, shared = with_shared_rows(model.module, layers)
+    layers, shared = with_shared_rows(model.module, chosen_layers(discovery, settings))
     offered = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, offered)
     source = source_of(model, path)
