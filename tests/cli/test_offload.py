@@ -55,8 +55,10 @@ def test_gradients_with_the_weights_in_files_are_those_in_memory_within_rounding
     done(f"{asked} {OFFLOAD} --output {quantizer}.b.jsonl")
     inside, outside = lines(f"{quantizer}.a.jsonl"), lines(f"{quantizer}.b.jsonl")
     assert inside[0] == outside[0]
-    assert [(one["layer"], one["scheme"]) for one in inside[1:-2]] == [(one["layer"], one["scheme"]) for one in outside[1:-2]]
-    for one, other in zip(inside[1:-2], outside[1:-2], strict=True):
+    inside, outside = ([line for line in each if "products" in line] for each in (inside, outside))
+    assert inside
+    assert [(one["layer"], one["scheme"]) for one in inside] == [(one["layer"], one["scheme"]) for one in outside]
+    for one, other in zip(inside, outside, strict=True):
         largest = max(map(abs, one["products"]))
         assert other["products"] == pytest.approx(one["products"], abs=1e-4 * largest)
     assert not list(Path("off").iterdir())
