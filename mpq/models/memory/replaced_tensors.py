@@ -48,21 +48,24 @@ def hollow_parameters(*, most: int | None = None, keep: bool = False) -> Iterato
     """Within the `with`, parameters of new modules get shapes and dtypes, but no memory; buffers are created as usual.
 
     Args:
-        most: total number of parameters allowed, including those that are replaced or tied later; None for any number.
+        most: total number of parameters allowed, including those that are replaced later; None for any number.
         keep: leave parameters as they are, and count only those without memory.
 
     Raises:
         ModelError: if there are more, or a single tensor is larger, before it takes memory.
     """
     register, made = nn.Module.register_parameter, 0
+    seen: dict[int, nn.Parameter] = {}  # kept alive, or an id could be given again
 
     def hollow(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
         nonlocal made
-        made += 0 if param is None or (keep and not param.is_meta) else param.numel()
+        made += 0 if param is None or id(param) in seen or (keep and not param.is_meta) else param.numel()
         if most is not None and made > most:
             raise ModelError(f"its configuration makes more than {most:,} parameters, which the file does not have")
         if param is not None and not param.is_meta and not keep:  # a tied one stays the same object
             param = nn.Parameter(param.to("meta"), param.requires_grad)
+        if param is not None and param.is_meta:
+            seen[id(param)] = param
         register(self, name, param)
 
     patched: Any = nn.Module

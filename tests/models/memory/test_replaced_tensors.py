@@ -83,6 +83,14 @@ def test_a_module_of_more_parameters_than_allowed_is_stopped_while_it_is_made() 
     assert not nn.Linear(2, 2).weight.is_meta
 
 
+def test_a_tied_parameter_counts_once() -> None:
+    with hollow_parameters(most=12):
+        one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        for _ in range(3):
+            other.weight = one.weight
+    assert other.weight is one.weight
+
+
 def test_a_parameter_that_is_none_is_none() -> None:
     with hollow_parameters():
         assert nn.Linear(2, 2, bias=False).bias is None
