@@ -88,7 +88,6 @@ def prepare(
     layers = [layer for layer in layers if layer not in idle]
     if not layers:
         raise ModelError(f"no layers left to search: {_idle(idle)[0]}")
-    layers, shared = with_shared_rows(model.module, layers)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -110,6 +109,8 @@ def prepare(
     held = split.held_out.spread(_EXAMINED).batches
     shift = None if model.offload is not None else certainty.shift_note(certainty_of(model.module, held, metric))
     equalization, scaled = settled_equalization(model.module, split, layers, candidates, metric, settings, earlier)
+    moved = {name for chain in equalization for name in (*chain.multiplied, *chain.divided)}
+    layers, shared = with_shared_rows(model.module, layers, left_out=moved)
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)
     outside = outside_weights(model.module, split.calibration.batches[0])

@@ -216,6 +216,12 @@ def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> di
     return found
 
 
+def shape_text(matrix: tuple[int, int]) -> str:
+    """The line of a shape, as `matrices_in` reads it."""
+    alike, text = alike_rows(matrix), f"{matrix[0]}x{matrix[1]}"
+    return f"{text}/{alike}  # {alike:,} of the {matrix[0]:,} rows are one common row, stored once" if alike else text
+
+
 def check_names(document: Document, file: PlanFile) -> None:
     """Refuse pins, ties, axes, groups and sketches of layers that the plan does not have, and a layer that is tied twice.
 
