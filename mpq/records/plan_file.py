@@ -188,12 +188,6 @@ class PlanFile(Struct, forbid_unknown_fields=True):
     groups: Annotated[dict[Name, Count], Meta(description="groups of transposed convolutions, each with its own outputs")] = {}
 
 
-def shape_text(matrix: tuple[int, int]) -> str:
-    """How a plan states a shape, with a comment on its common rows."""
-    alike, text = alike_rows(matrix), f"{matrix[0]}x{matrix[1]}"
-    return f"{text}/{alike}  # {alike:,} of the {matrix[0]:,} rows are one common row, stored once" if alike else text
-
-
 def matrices_in(document: Document, texts: dict[str, str], *at: str | int) -> dict[str, tuple[int, int]]:
     """Rows and columns by layer name.
 
