@@ -27,8 +27,8 @@ from mpq.data.dataset import Data
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import KLDivergence
 from mpq.models.running.reference import Reference
-from mpq.recovery.training.run import ASIDE, MOST_ASIDE
 from mpq.recovery.training.schedule import share_at
+from mpq.recovery.training.settings import ASIDE, MOST_ASIDE
 
 _DTYPES: dict[int, torch.dtype] = {bits: getattr(torch, f"int{bits}") for bits in (2, 3, 4)}
 _FAKED = (nn.Linear, nn.Embedding)

@@ -44,6 +44,7 @@ def search(own: SearchSettings) -> SearchChoices:
         "storage": own.storage,
         "rest": own.rest,
         "activations": own.activations,
+        "sketches": own.sketches,
     }
 
 

@@ -27,6 +27,7 @@ NAMES = (
 ELSEWHERE = {  # what reads model files and data, and what reads what mpq itself has just written
     "mpq/models",
     "mpq/records/latency.py",  # the name of the processor
+    "mpq/export/timing.py",  # the profile that a runtime has just written
     "mpq/runtime/load_cost.py",
     "mpq/cli/load_cost.py",
     "mpq/schemas/__init__.py",

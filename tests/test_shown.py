@@ -33,6 +33,11 @@ def test_text_is_shown_on_one_line_without_control_characters_and_commands(text:
     assert printable(expected) == expected
 
 
+def test_every_character_that_formats_is_escaped() -> None:
+    everything = "".join(map(chr, range(0x110000)))
+    assert not [each for each in visible(everything) if unicodedata.category(each) in UNSEEN and each != "\n"]
+
+
 @given(st.text(st.characters()))
 def test_nothing_unseen_is_left_of_any_text(text: str) -> None:
     for made in (printable(text), shown(text), one_line(text), markdown(text), markdown_code(text), str(MpqError(text))):

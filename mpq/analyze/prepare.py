@@ -31,8 +31,8 @@ from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_of
 from mpq.models.running.choose_comparison import choose_comparison
-from mpq.models.running.fake_quantized import sixteen_bits, storable_candidates
 from mpq.models.running.known import scope_for
+from mpq.models.running.storable import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import SensitivityHeader

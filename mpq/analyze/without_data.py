@@ -23,7 +23,8 @@ from mpq.errors import UsageError
 from mpq.models.layers.assume import assume
 from mpq.models.layers.shared_rows import with_shared_rows
 from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
-from mpq.models.running.fake_quantized import Variants, sixteen_bits, storable_candidates
+from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.storable import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.sensitivity import Sensitivity
 from mpq.records.sensitivity_header import SensitivityHeader

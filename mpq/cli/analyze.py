@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from mpq.analyze.methods.registry import METHODS
-from mpq.budget import size_bytes
 from mpq.cli import complete
 from mpq.cli.analyze_ranks import Opening, follow_torchrun, followed, ranks_for, report_part
 from mpq.cli.console import fallback_lines, figure, peak_line, print_json, print_table, progress, say, suggest, warn
@@ -34,10 +33,10 @@ from mpq.cli.options import (
     Trust,
     cache_folder,
     default_of,
+    memory_limit,
     merged,
 )
 from mpq.config import LARGE_MEMORY, AnalysisSettings, DataSettings, settings_from
-from mpq.errors import UsageError
 from mpq.models.running.metric_registry import METRICS
 from mpq.registry import either
 from mpq.shown import bits_cell
@@ -225,7 +224,7 @@ def command(
 
     target = output or Path(f"{stem_of(model)}.sensitivity.jsonl")
     shared = cache_folder(cache, target)
-    limit = None if max_memory is None else size_bytes(max_memory)
+    limit = memory_limit(max_memory, offload)
     loading = {"factory": factory, "trust": trust, "offload": offload, "max_memory": limit, "key": checkpoint_key, "device": device}
     opening = Opening(model, {**loading, "allow_unexpected": allow_unexpected}, given, reading, settings.seed, shared, part)
     if followed():
@@ -233,10 +232,6 @@ def command(
         return
     check_output(target, inputs=(model, given, config))
     refuse_held(target, work="analysis")
-
-    if max_memory is not None and offload is None:
-        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
-
     from mpq.analyze.run import analyze
     from mpq.evidence.inversions import inversion_lines
     from mpq.evidence.self_check import self_check_lines, self_check_warnings

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpq.budget import size_bytes
 from mpq.cli import complete
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, suggest, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
-from mpq.cli.options import Cache, Device, Factory, Json, Reference, Trust, cache_folder
+from mpq.cli.options import Cache, Device, Factory, Json, Reference, Trust, cache_folder, memory_limit
 from mpq.cli.replaced import say_replaced
 from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
@@ -147,8 +146,7 @@ def command(
         raise UsageError(f"--shards reads weights from files and quantizes them on the CPU: leave out --device {device}")
     if shards is not None and (output is not None or to is not None):
         raise UsageError("--shards writes a folder of files: leave out --output and --to (--to needs the model in memory)")
-    if max_memory is not None and offload is None:
-        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
+    limit = memory_limit(max_memory, offload)
     if offload is not None and (shards is not None or to is not None):
         raise UsageError("--offload is for an artifact in one file: leave out --shards and --to")
     if not plan.exists():
@@ -179,7 +177,6 @@ def command(
     target = output or plan.with_name(f"{stem_of(model or located_model(wanted.model, plan))}.mpq.safetensors")
     check_output(target, inputs=(plan, model, *named_inputs(wanted.model, wanted.data, plan)))
     say_replaced(target, wanted)
-    limit = None if max_memory is None else size_bytes(max_memory)
     options: dict[str, Any] = {"device": device, "offload": offload, "max_memory": limit}
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, **options)
     recover = recovery and corrections

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mpq.budget import size_bytes
 from mpq.config import AnalysisSettings, DataSettings, SearchSettings, read_config
 from mpq.errors import UsageError
 from mpq.formats.registry import names
@@ -177,3 +178,15 @@ def default_of(settings: AnalysisSettings | DataSettings | SearchSettings, name:
     """The default of a setting, for a help text."""
     value = getattr(settings, name)
     return f"[default: {','.join(value) if isinstance(value, tuple) else value}]"
+
+
+def memory_limit(max_memory: str | None, offload: Path | None) -> int | None:
+    """The bytes of `--max-memory`; None without it.
+
+    Raises:
+        UsageError: if there is no `--offload`, whose memory it limits.
+        BudgetError: if it is no size.
+    """
+    if max_memory is not None and offload is None:
+        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
+    return None if max_memory is None else size_bytes(max_memory)

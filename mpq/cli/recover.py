@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from mpq.budget import size_bytes
 from mpq.cli.console import print_json, print_lines, progress_in_turn, say
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, read_data, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options
-from mpq.cli.options import BatchAxis, BatchSize, Factory, Json, Mask, NumSamples, Reference, SeedEachForward, SeqLen, TextField, Trust
+from mpq.cli.options import (
+    BatchAxis,
+    BatchSize,
+    Factory,
+    Json,
+    Mask,
+    NumSamples,
+    Reference,
+    SeedEachForward,
+    SeqLen,
+    TextField,
+    Trust,
+    memory_limit,
+)
 from mpq.cli.reallocated import Files, analysis_of, note, reallocated
 from mpq.cli.replaced import say_replaced
 from mpq.config import EPOCHS, LEVELS, check_windows, data_settings
@@ -140,8 +152,7 @@ def command(
         )
     if epochs is not None and minutes is not None:
         raise UsageError("--epochs and --minutes both say how long to train: give one of them")
-    if max_memory is not None and offload is None:
-        raise UsageError(f"--max-memory {max_memory} limits what --offload keeps in memory: name a folder with --offload")
+    limit = memory_limit(max_memory, offload)
     if offload is not None and (reallocate or labels or not blocks):
         raise UsageError("--offload trains one block after another: leave out --reallocate, --labels and --no-blocks")
     if not plan.exists():
@@ -172,7 +183,6 @@ def command(
     if not wanted.data:
         raise MismatchError(f"{plan} has no held-out samples to decide with: search with the model, then apply and recover")
     say_replaced(target, wanted)
-    limit = None if max_memory is None else size_bytes(max_memory)
     loaded = reopen_model(wanted.model, plan, given=model, factory=factory, trust=trust, offload=offload, max_memory=limit)
     plan_data = reopen_data(wanted.data, plan, loaded, trust=trust)
     asked = {"seq_len": seq_len, "mask": mask, "batch_axis": batch_axis, "text_field": text_field, "seed_each_forward": seed_each_forward}

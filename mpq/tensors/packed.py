@@ -1,9 +1,8 @@
 """The packed tensor: a `torch.Tensor` that stores codes and scales, in place of a module's parameter.
 
-It has the shape and the dtype of the weight that it represents. Linear layers, matrix products and embeddings use kernels for codes
-(`kernels/`). Any other function gets the dequantized weight while it runs. Torch functions called from Python arrive through
-`__torch_function__`, before they are decomposed, and operators called from compiled code through `__torch_dispatch__`. It has no gradients
-and cannot be written to, except with another one of the same scheme and shape.
+It has the shape and dtype of its weight. Linear layers, matrix products and embeddings use kernels for codes (`kernels/`). Any other
+function gets the dequantized weight while it runs. Functions called from Python arrive through `__torch_function__`, and operators called
+from compiled code through `__torch_dispatch__`. It has no gradients and can only be replaced by one of the same scheme and shape.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from mpq.errors import UsageError
 from mpq.formats.scheme import Scheme, parse_scheme
@@ -44,7 +43,6 @@ class PackedTensor(torch.Tensor):
     """
 
     groups = 1  # also if an older file does not say
-
     packed_codes: Tensor
     packed_scales: Tensor | None
     packed_zero_points: Tensor | None
@@ -56,8 +54,8 @@ class PackedTensor(torch.Tensor):
 
     def __init__(self, packed: Codes, shape: Sequence[int], axes: Sequence[int], dtype: torch.dtype, groups: int = 1) -> None:
         self._packed, self.scheme_name = packed, str(packed.scheme)
-        self.groups = groups
-        self.axes, self.weight_dtype = tuple(axes), dtype  # the tensor's own attribute would recurse through __torch_function__
+        # the tensor's own dtype would recurse through __torch_function__
+        self.axes, self.weight_dtype, self.groups = tuple(axes), dtype, groups
         self.output_axis = self.axes[0] if len(shape) == 2 and len(self.axes) == 1 else None
         self.packed_codes, self.packed_scales, self.packed_zero_points = packed.codes, packed.scales, packed.zero_points
 
@@ -94,8 +92,8 @@ class PackedTensor(torch.Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         """Scheme, shape and size."""
-        shape = list(self.shape)
-        return f"PackedTensor({self.scheme_name}, shape={shape}, dtype={self.dtype}, device={self.device}, {self.packed_bytes:,} bytes)"
+        where = f"dtype={self.dtype}, device={self.device}"
+        return f"PackedTensor({self.scheme_name}, shape={list(self.shape)}, {where}, {self.packed_bytes:,} bytes)"
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         """The names of its tensors, and everything else, for tracers."""

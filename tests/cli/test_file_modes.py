@@ -42,6 +42,8 @@ _WRITERS = {
     "export/weights/huggingface/target.py": "in a staged folder",
     "export/weights/hf_folder.py": "in a staged folder",
     "models/memory/store.py": "a file without a name",
+    "deployed_times.py": "a temporary folder that is only read",
+    "export/timing.py": "a temporary folder that is only read",
     "verify/run.py": "a temporary folder that is only read",
     "verify/worker.py": "in that temporary folder",
 }

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpq.data.dataset import Data
-from mpq.errors import DataError, NumericsError
+from mpq.errors import NumericsError
 from mpq.gradients.error_gradients import error_gradients
 from mpq.models.running.metrics import Metric
 from mpq.models.running.reference import Reference
@@ -29,12 +28,10 @@ from mpq.recovery.training.checkpoints import Checkpoint, Checkpoints
 from mpq.recovery.training.job import Job, Line, Trained
 from mpq.recovery.training.labels import LabelMix
 from mpq.recovery.training.schedule import REMEMBERED, clipped, length_of, share_at
-from mpq.recovery.training.settings import TrainSettings
 from mpq.recovery.training.teacher import teacher_for
 
 RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
 CODE_RATES = (0.3, 1.0, 3.0, 10.0)
-ASIDE, MOST_ASIDE = 0.1, 128  # of the training samples
 _EVALUATIONS = 20
 _PATIENCE = 6  # evaluations without a smaller error
 _UNSETTLED = 0.5  # of the steps: at a large rate, codes go back and forth and hide what has been learned, so a run never ends at one
@@ -42,7 +39,6 @@ _HOPELESS = 2.0  # times the first error: evaluations above it count from the be
 _TRIED = (24, 48)  # steps, at most, of a run that tries a rate; of codes, which take longer to show what they gain, the second
 _TRIED_SHARE = (20, 6)  # the same, as parts of all steps
 _HALVINGS = 6  # of a rate that gives errors that are not numbers
-
 
 Watch = Callable[[list[Line]], None]
 """Given all lines after each evaluation."""
@@ -105,7 +101,7 @@ class _Run:
         on_line: Watch | None,
     ) -> None:
         self._job, self._checkpoints, self._on_progress, self._on_line = job, checkpoints, on_progress, on_line
-        used, aside = _parts(job.data, job.settings)
+        used, aside = job.settings.parts(job.data)
         self._teacher = teacher_for(job.module, used, job.metric, folder=None if checkpoints is None else checkpoints.folder)
         loss = self._loss(self._teacher.metric)
         self.reference = Reference(job.module, used, loss, cache_bytes=self._teacher.memory, offload=self._teacher.offload)
@@ -294,12 +290,3 @@ class _Run:
             self._checkpoints.save(len(self._place.lines), asdict(self._place) | {"seconds": self.seconds}, tensors)
         if self._on_line is not None:
             self._on_line(self.lines)
-
-
-def _parts(data: Data, settings: TrainSettings) -> tuple[Data, Data]:
-    """The samples to train on, in the batches of the steps, and those kept aside."""
-    if data.samples < 2:
-        raise DataError(f"{data.source}: {data.samples} sample is too few to train on: give more")
-    used, aside = data.split(min(ASIDE, MOST_ASIDE / data.samples), settings.seed)
-    size = settings.size_for(used.samples, max(batch.size for batch in used.batches))
-    return used if used.fixed_batch else used.rebatch(size), aside

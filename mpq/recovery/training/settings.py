@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mpq.config import EPOCHS, LEVELS, Level
-from mpq.errors import UsageError
+from mpq.data.dataset import Data
+from mpq.errors import DataError, UsageError
 from mpq.formats.scheme import Scheme
 from mpq.recovery.trainable import Codes
 
 _CODES: dict[Level, Codes] = {"scales": "none", "codes": "integers", "weights": "all"}
 STEPS = 1000  # wanted, at least: codes move by small steps
 LEAST_BATCH = 4
+ASIDE, MOST_ASIDE = 0.1, 128  # of the training samples
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,18 @@ class TrainSettings:
             largest: that the data has in a batch.
         """
         return self.batch_size or min(largest, max(LEAST_BATCH, self.epochs * samples // STEPS))
+
+    def parts(self, data: Data) -> tuple[Data, Data]:
+        """The samples to train on, in the batches of the steps, and those kept aside.
+
+        Raises:
+            DataError: if there are fewer than 2 samples.
+        """
+        if data.samples < 2:
+            raise DataError(f"{data.source}: {data.samples} sample is too few to train on: give more")
+        used, aside = data.split(min(ASIDE, MOST_ASIDE / data.samples), self.seed)
+        size = self.size_for(used.samples, max(batch.size for batch in used.batches))
+        return used if used.fixed_batch else used.rebatch(size), aside
 
     def after(self, seconds: float) -> TrainSettings:
         """What is left of the time, at least a tenth, after these seconds."""
