@@ -39,9 +39,9 @@ windows. mpq runs analyze, search without trials, and apply with all its steps, 
 _WHOLE = """
 ## Whole product: the whole file
 
-The same model and data, with all its weights and the bytes of the whole file. llama.cpp gets an importance matrix from the same windows;
-stories9m's rows of 288 weights are no multiple of 256, so it takes other types there, as it says. "coded" are mpq's entropy-coded formats:
-smaller in the file, int8 in memory; the other two run packed.
+The same model and data, with all weights and the bytes of the whole file. llama.cpp gets an importance matrix from the same windows. Most
+rows of stories9m have 288 weights, which is not a multiple of 256, so llama.cpp falls back to other types for them. "coded" means mpq's
+entropy-coded formats: smaller in the file, int8 in memory. The other two sets run packed.
 
 | program | bytes | bits per weight | KL on test data | CPU seconds |
 |---|---|---|---|---|
