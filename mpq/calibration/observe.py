@@ -16,6 +16,7 @@ from mpq.data.batch import Batch
 from mpq.data.masks import padding_masks
 from mpq.errors import DataError, UsageError
 from mpq.models.running.forward import main_output
+from mpq.models.running.logits import log_likelihoods
 from mpq.models.running.output_kind import are_probabilities
 from mpq.records.monitor_log import PREDICTION
 from mpq.records.sketch import Sketch
@@ -116,9 +117,14 @@ def masks_in(inputs: Any) -> list[Tensor]:
         return []
 
 
+def mask_of(tensor: Tensor, masks: Iterable[Tensor]) -> Tensor | None:
+    """The first of the masks [samples, positions] that fits a tensor [samples, positions, ...]."""
+    return next((mask for mask in masks if tensor.shape[:2] == mask.shape), None)
+
+
 def without_padding(tensor: Tensor, masks: Iterable[Tensor]) -> Tensor:
     """A tensor [samples, positions, ...] as [positions that are data, ...], by the mask of its shape; unchanged if there is none."""
-    mask = next((mask for mask in masks if tensor.shape[:2] == mask.shape), None)
+    mask = mask_of(tensor, masks)
     return tensor if mask is None else tensor[mask.to(tensor.device)]
 
 
@@ -141,7 +147,7 @@ def certainty(output: Tensor) -> tuple[Tensor, Tensor]:
     """
     rows = output.detach().reshape(-1, output.shape[-1])
     some_rows = rows[:: max(1, -(-len(rows) // _ROWS))].float()
-    logarithms = some_rows.clamp(min=1e-30).log() if are_probabilities(some_rows) else some_rows.log_softmax(-1)
+    logarithms = log_likelihoods(some_rows, probabilities=are_probabilities(some_rows))
     chances = logarithms.exp()
     best = chances.topk(2, dim=-1).values
     return -(chances * logarithms.nan_to_num(neginf=0.0)).sum(-1), best[:, 0] - best[:, 1]

@@ -25,6 +25,7 @@ from mpq.cli.options import (
     Factory,
     Json,
     Mask,
+    MaxMemory,
     NumSamples,
     SeedEachForward,
     SeqLen,
@@ -161,14 +162,7 @@ def command(
             rich_help_panel="Model",
         ),
     ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    max_memory: MaxMemory = None,
     workers: Annotated[
         str,
         typer.Option(

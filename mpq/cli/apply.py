@@ -11,7 +11,7 @@ from mpq.cli import complete
 from mpq.cli.console import fallback_lines, print_json, print_lines, progress, progress_in_turn, say, suggest, warn
 from mpq.cli.find_inputs import check_output, located_model, named_inputs, reopen_data, reopen_model, stem_of
 from mpq.cli.next_step import code_options, python_load
-from mpq.cli.options import Cache, Device, Factory, Json, Reference, Trust, cache_folder, memory_limit
+from mpq.cli.options import Cache, Device, Factory, Json, MaxMemory, Reference, Trust, cache_folder, memory_limit
 from mpq.cli.replaced import say_replaced
 from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
@@ -122,14 +122,7 @@ def command(
             rich_help_panel="Model",
         ),
     ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    max_memory: MaxMemory = None,
     cache: Cache = None,
     device: Device = None,
     factory: Factory = None,

@@ -63,6 +63,14 @@ Trust = Annotated[
         rich_help_panel="Model",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
+        rich_help_panel="Model",
+    ),
+]
 SeqLen = Annotated[
     int | None, typer.Option(help="Tokens per window, for text. [default: the model's own, at most 512]", rich_help_panel="Data")
 ]

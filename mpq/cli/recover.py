@@ -18,6 +18,7 @@ from mpq.cli.options import (
     Factory,
     Json,
     Mask,
+    MaxMemory,
     NumSamples,
     Reference,
     SeedEachForward,
@@ -118,14 +119,7 @@ def command(
             rich_help_panel="Model",
         ),
     ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="With --offload: memory limit for weights, quantized copies and reference outputs together, such as 64MB. [default: 1GiB]",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    max_memory: MaxMemory = None,
     seq_len: SeqLen = None,
     num_samples: NumSamples = None,
     batch_size: BatchSize = None,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch
+from mpq.models.running.logits import log_likelihoods
 from mpq.models.running.targets import possible, targets
 
 _LARGEST = 709.0  # nats, of which the exponential is a number
@@ -47,7 +47,7 @@ class Answers:
         self.language = self.language or logits.ndim == 3
         wanted, kept = wanted.to(logits.device), kept.to(logits.device)
         flat, answers, counts = logits.reshape(-1, logits.shape[-1]).float(), wanted.reshape(-1), kept.reshape(-1)
-        logs = flat.clamp(min=1e-30).log() if self._probabilities else torch.log_softmax(flat, -1)
+        logs = log_likelihoods(flat, probabilities=self._probabilities)
         chosen = logs.gather(-1, answers.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         weighed = counts
         if reference is not None and not self._probabilities:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mpq.calibration.observe import Observer, first_float, masks_in
+from mpq.calibration.observe import Observer, first_float, mask_of, masks_in
 from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm, alarms, kernel_alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
@@ -163,7 +163,7 @@ class Monitor:
             wanted, found = (_classes(each) for each in (self._reference(*args, **kwargs), result))
         if wanted is None or found is None or wanted.shape != found.shape:
             return
-        mask = next((mask for mask in masks_in((args, kwargs)) if mask.shape == wanted.shape[:2]), None)
+        mask = mask_of(wanted, masks_in((args, kwargs)))
         if mask is not None and not bool(mask.any(1).all()):  # a sample that is all padding
             kept = mask.any(1)
             wanted, found, mask = wanted[kept], found[kept], mask[kept]

@@ -12,6 +12,11 @@ from mpq.models.running.positions import PIECE, kept_values
 SUPPRESSED = 1000.0  # nats below the largest logit of a row: such a class has probability zero in every dtype
 
 
+def log_likelihoods(output: Tensor, *, probabilities: bool) -> Tensor:
+    """The logarithms of the probabilities of classes [..., classes], of probabilities or of logits; that of 0 is finite for the former."""
+    return output.clamp(min=1e-30).log() if probabilities else output.log_softmax(-1)
+
+
 def by_position(output: Tensor) -> Tensor:
     """An output as [samples, positions, classes]."""
     return output.reshape(len(output), -1, output.shape[-1])

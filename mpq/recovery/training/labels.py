@@ -15,6 +15,7 @@ from mpq.data.dataset import Data
 from mpq.errors import DataError, UsageError
 from mpq.models.running.comparison import Comparison
 from mpq.models.running.forward import forward
+from mpq.models.running.logits import log_likelihoods
 from mpq.models.running.metrics import KLDivergence, Metric, Outputs, Prepared
 from mpq.models.running.targets import possible, targets
 
@@ -65,7 +66,7 @@ class LabelMix(Metric):
     def _losses(self, outputs: Outputs, wanted: Tensor, kept: Tensor) -> Tensor:
         logits = self._picked(outputs)[self._place].float()
         logits = logits[:, : wanted.shape[1]] if logits.ndim > 2 else logits
-        logs = logits.clamp(min=1e-30).log() if self._probabilities else torch.log_softmax(logits, -1)
+        logs = log_likelihoods(logits, probabilities=self._probabilities)
         chosen = -logs.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1).double()
         counted = torch.where(kept, chosen, 0.0).reshape(len(kept), -1)
         return counted.sum(-1) / kept.reshape(len(kept), -1).sum(-1).clamp(min=1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mpq.models.running import logits as found
-from mpq.models.running.logits import allowed_classes, by_position, centred, cross, joined, parts_of
+from mpq.models.running.logits import allowed_classes, by_position, centred, cross, joined, log_likelihoods, parts_of
 
 
 def test_an_output_of_one_position_has_one() -> None:
@@ -45,3 +45,9 @@ def test_the_expected_log_probability_is_minus_the_entropy_of_equal_logits() -> 
     assert cross(torch.full((1, 1, 4), 0.25), equal, None).item() == pytest.approx(-torch.tensor(4.0).log().item())
     allowed = torch.tensor([[[True, True, False, False]]])
     assert cross(torch.tensor([[[0.5, 0.5, 0.0, 0.0]]]), equal, allowed).item() == pytest.approx(-torch.tensor(2.0).log().item())
+
+
+def test_log_likelihoods_are_of_probabilities_or_of_logits() -> None:
+    shares = torch.tensor([[0.25, 0.75, 0.0]])
+    assert torch.equal(log_likelihoods(shares, probabilities=True), torch.tensor([[0.25, 0.75, 1e-30]]).log())
+    assert torch.allclose(log_likelihoods(shares.log(), probabilities=False), shares.log())
