@@ -66,8 +66,8 @@ class Observer:
         ]
 
     def see(self, inputs: Any, result: Any) -> None:
-        """Add the inputs of the model and its main output."""
-        self._samples, self._masks = samples_in(inputs), masks_in(inputs)
+        """Add the inputs of the model and its main output; padding is known where `attach` has seen the inputs."""
+        self._samples = samples_in(inputs)
         self._add(INPUT, inputs)
         output = first_float(main_output(result)[1])
         if output is None:
