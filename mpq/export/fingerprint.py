@@ -25,7 +25,7 @@ from mpq.export.source import Source
 from mpq.export.stored.base import Held, Place
 from mpq.export.stored.read import held_in
 from mpq.export.weights.calls import Call, takes_tokens
-from mpq.export.weights.compare import first_sample, half_of_the_digits, inputs_of, rounded_inputs
+from mpq.export.weights.compare import SUPPRESSED, first_sample, half_of_the_digits, inputs_of, rounded_inputs
 from mpq.export.weights.gguf.target import row_order
 from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module
@@ -39,8 +39,6 @@ from mpq.tensors.quantized import QuantizedWeight
 
 VALUES = 64
 """Values of each output that are kept."""
-SUPPRESSED = -1e4
-"""Values from here down stand for "impossible"."""
 _ROUNDED = ("executorch", "gguf")  # their kernels round inputs to 8 bits
 _SINGLE = ("executorch",)
 _OWN_OUTPUTS = ("pt2", "executorch")  # return all outputs; the others return the main output, except for exported programs

@@ -35,8 +35,9 @@ _WHY = (
     "Either the model's forward checks whether it is being exported, or the conversion is wrong. Nothing was written; --no-compare writes "
     "it anyway"
 )
-_SUPPRESSED = -1e4  # values below this mean "impossible"
 _TOKENS = (2, 6)
+SUPPRESSED = -1e4
+"""Values from here down stand for "impossible"."""
 _ROUNDING = 2**-8  # rounding of inputs to 8 bits, as a share of their range
 _DEVIATIONS = 6
 
@@ -181,4 +182,4 @@ def apart(wanted: Tensor, got: Tensor) -> float:
 
 
 def _counted(values: Tensor) -> Tensor:
-    return values.isfinite() & (values > _SUPPRESSED)
+    return values.isfinite() & (values > SUPPRESSED)

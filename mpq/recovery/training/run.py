@@ -250,7 +250,7 @@ class _Run:
         if not place.code_rate or place.steps <= self._tried:
             return ""
         place.code_rate *= math.sqrt(self._tried / place.steps)
-        return f"; that of codes lowered to {place.code_rate:.3g} for {place.steps} steps in place of {self._tried}"
+        return f"; the rate of codes is lowered to {place.code_rate:.3g}, because this run has {place.steps} steps, not {self._tried}"
 
     def _try(self, rates: tuple[float, float], steps: int) -> float:
         """The error on the samples kept aside after a short run."""

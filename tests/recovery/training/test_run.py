@@ -92,7 +92,7 @@ def test_rates_are_tried_in_short_runs_and_told() -> None:
     assert first.of == 54
     tried = first.code_rate * math.sqrt(54 / 9)  # the short runs had 9 steps, a sixth
     assert min(abs(tried - rate) for rate in run.CODE_RATES) < 1e-9
-    assert first.event.endswith(f"; that of codes lowered to {first.code_rate:.3g} for 54 steps in place of 9")
+    assert first.event.endswith(f"; the rate of codes is lowered to {first.code_rate:.3g}, because this run has 54 steps, not 9")
 
 
 def test_minutes_settle_the_number_of_steps_once() -> None:
