@@ -22,8 +22,6 @@ from torch import Tensor
 
 from mpq.analyze.methods.base import Context
 from mpq.analyze.selfcheck import random_plans
-from mpq.data.dataset import Data
-from mpq.data.spread import spread_order
 from mpq.evidence.prediction import additive
 from mpq.formats.scheme import Scheme
 from mpq.models.running.reference import Reference
@@ -32,7 +30,7 @@ from mpq.shown import counted
 
 Pair = tuple[str, Scheme]
 MOST_PAIRS = 16
-_SAMPLES = 64
+_SAMPLES = 32
 _FEWEST = 4  # samples; the standard error of fewer is not to be trusted
 _SHARE = 0.04  # of a plan's error
 _ROUNDS = 4
@@ -49,7 +47,7 @@ def measure_large(context: Context) -> None:
     if some.samples < _FEWEST:
         return
     reference = Reference(context.model.module, some, context.prepared.metric, offload=context.model.offload)
-    places = _places(first, some.samples)
+    places = first.spread_places(_SAMPLES)
 
     def measured(pair: Pair) -> Tensor:
         return reference.errors(context.variants.weights(dict([pair])))
@@ -104,12 +102,6 @@ def scale_lines(table: Sensitivity, samples: int) -> list[str]:
     more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
     errors = f"the {counted(len(table.scales), 'largest error', 'largest errors')} were measured on {samples} samples"
     return [f"gradients misjudge large changes, so {errors} and corrected: {named}{more}"]
-
-
-def _places(first: Data, samples: int) -> list[int]:
-    """Where the samples of `first.spread` are in the table."""
-    size = first.fixed_batch or 1
-    return [size * unit + place for unit in sorted(spread_order(first.samples // size, samples // size)) for place in range(size)]
 
 
 def _nth(measured: Callable[[Pair], Tensor], pairs: Sequence[Pair], unit: int) -> Tensor:

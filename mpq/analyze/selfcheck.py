@@ -1,14 +1,19 @@
-"""Self-check: measures a few random whole plans to see how well the table predicts plans."""
+"""Self-check: measures a few random whole plans to see how well the table predicts plans.
+
+The plans are measured on some of the calibration samples, and predicted from the figures of the same samples.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mpq.analyze.methods.base import Context
+from mpq.data.dataset import Data
 from mpq.evidence.prediction import additive, interactions, quality
 from mpq.formats.scheme import Scheme
 from mpq.models.running.ranks import float_bytes
@@ -17,16 +22,19 @@ from mpq.records.layer import Layer
 from mpq.records.sensitivity import Sensitivity
 
 PLANS = 12
+_SAMPLES = 32
 _HALVINGS = 40
 _REDRAWS = 8  # attempts if a plan was drawn before, each from a wider distribution
 _SHARES = (0.12, 0.25, 0.4)  # positions between the smallest and the largest plan, where budgets usually are
 
 
 def self_check(context: Context) -> dict[str, Any]:
-    """The quality of the table's predictions on `PLANS` random plans, measured on the calibration samples."""
+    """The quality of the table's predictions on `PLANS` random plans, measured on up to 32 calibration samples."""
     model, prepared = context.model, context.prepared
-    reference = Reference(model.module, prepared.calibration, prepared.metric, offload=model.offload)
+    some = prepared.calibration.spread(_SAMPLES)
+    reference = Reference(model.module, some, prepared.metric, offload=model.offload)
     plans = list(random_plans(context.table, seed=int(context.prepared.header.data["seed"])))
+    table = on_samples(context.table, prepared.calibration, _SAMPLES)
     measured: list[float] = []
 
     def error_of(unit: int) -> float:
@@ -36,11 +44,21 @@ def self_check(context: Context) -> dict[str, Any]:
         measured.append(error)
         context.on_progress(done, len(plans), "self-check on whole plans")
     context.cost["self_check_passes"] = reference.forwards
-    found = {"plans": len(plans), "additive": quality([additive(context.table, plan) for plan in plans], measured).to_dict()}
-    together = [interactions(context.table, plan) for plan in plans]
+    found: dict[str, Any] = {"plans": len(plans), "samples": some.samples}
+    found["additive"] = quality([additive(table, plan) for plan in plans], measured).to_dict()
+    together = [interactions(table, plan) for plan in plans]
     if all(value is not None for value in together):
         found["interactions"] = quality([value for value in together if value is not None], measured).to_dict()
     return found
+
+
+def on_samples(table: Sensitivity, data: Data, count: int) -> Sensitivity:
+    """The figures of the samples of `data.spread(count)` alone, for pairs that have figures of all samples of `data`."""
+    places, size = data.spread_places(count), data.fixed_batch or 1
+    errors = {pair: values[places] if len(values) == data.samples else values for pair, values in table.errors.items()}
+    units = [place // size for place in places[::size]]
+    products = {pair: values.reshape(data.samples // size, -1)[units].reshape(-1) for pair, values in table.products.items()}
+    return replace(table, errors=errors, products=products)
 
 
 def random_plans(table: Sensitivity, *, seed: int, count: int = PLANS, shares: Sequence[float] = _SHARES) -> Iterator[dict[str, Scheme]]:

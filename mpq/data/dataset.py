@@ -149,8 +149,16 @@ class Data:
         Raises:
             UsageError: if `n` is not positive.
         """
+        return self._at(self._spread_over(n))
+
+    def spread_places(self, n: int) -> list[int]:
+        """The positions of the samples of `spread(n)`, ascending."""
+        size = self.fixed_batch or 1
+        return [size * unit + place for unit in self._spread_over(n) for place in range(size)]
+
+    def _spread_over(self, n: int) -> list[int]:
         share = self._share(n)
-        return self._at(sorted(self._added()[:share] if self.ranks else spread_order(self._units, share)))
+        return sorted(self._added()[:share] if self.ranks else spread_order(self._units, share))
 
     def _added(self) -> list[int]:
         """The positions of the samples in the order in which they were added."""

@@ -1,8 +1,15 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from mpq.analyze.selfcheck import PLANS, random_plans
+import mpq
+from mpq.analyze.selfcheck import PLANS, on_samples, random_plans
+from mpq.data.dataset import data_from_batches
+from mpq.formats.scheme import Scheme
 from mpq.records.sensitivity import layer_bytes
 from tests.small import linear, random_table, table
 
@@ -39,3 +46,32 @@ def test_schemes_that_break_the_output_are_left_out_where_there_are_others() -> 
     found = table(layers, {"a": broken, "b": {"int2": [math.nan]}})
     assert {str(plan["a"]) for plan in random_plans(found, seed=0)} == {"int4"}
     assert {str(plan["b"]) for plan in random_plans(found, seed=0)} == {"int2"}
+
+
+@pytest.mark.parametrize("fixed", [None, 4])
+def test_figures_of_some_samples_are_those_of_the_samples_that_are_measured(fixed: int | None) -> None:
+    whole = replace(data_from_batches(list(torch.arange(80.0).unsqueeze(1).split(4))), fixed_batch=fixed)
+    some = whole.spread(32)
+    found = table([linear("a", 4, 64)], {"a": {"int8": [float(value) for value in range(80)], "int4": [1.0] * 16}})
+    pair = ("a", Scheme("int8"))
+    draws = 2 * 80 if fixed is None else 2 * 20
+    found.products[pair] = np.arange(draws, dtype=np.float64)
+    part = on_samples(found, whole, 32)
+    kept = [int(value) for batch in some.batches for value in batch.args[0].flatten()]
+    assert part.errors[pair].tolist() == kept
+    units = kept if fixed is None else [place // 4 for place in kept[::4]]
+    assert part.products[pair].tolist() == [2 * unit + draw for unit in units for draw in range(2)]
+    assert len(found.errors[pair]) == 80
+    assert part.errors["a", Scheme("int4")].tolist() == [1.0] * 16  # measured on some samples only
+
+
+def test_predictions_are_compared_on_the_same_samples() -> None:
+    torch.manual_seed(0)
+    batches = list(torch.randn(200, 16).mul(torch.linspace(0.1, 10, 200).unsqueeze(1)).split(8))
+    found = mpq.analyze(
+        nn.Sequential(nn.Linear(16, 8), nn.Tanh()).eval(), batches, candidates=("2", "4"), method="measure", quantizer="rtn"
+    )
+    assert found.finish is not None
+    assert found.finish["check"] | {"additive": {}} == {"plans": 12, "samples": 32, "additive": {}}
+    assert found.finish["check"]["additive"]["bias"] == 0.0  # a plan is one layer, so its error is that of the table
+    assert found.finish["check"]["additive"]["spread"] == 0.0
