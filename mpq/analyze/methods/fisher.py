@@ -117,7 +117,7 @@ def _unpacked(data: bytes) -> Products:
 class _Products:
     """Computes the signed values of batches: all samples of a batch together where that is known to be correct, else one by one.
 
-    This is checked once, on the first two samples that share a batch.
+    This is checked once, on one draw of the first two samples that share a batch.
     """
 
     def __init__(self, context: Context, layers: Sequence[Layer]) -> None:
@@ -145,15 +145,15 @@ class _Products:
     def _may_be_together(self) -> bool:
         if self._together is None:
             pair = next(batch for batch in self._context.prepared.calibration.batches if batch.size > 1).select([0, 1])
-            found = self._batch(pair, 0)
-            alone = {} if found is None else self._alone(pair.select([1]), 1)
+            found = self._batch(pair, 0, draws=1)
+            alone = {} if found is None else self._alone(pair.select([1]), 1, draws=1)
             self._together = found is not None and _alike(alone, {key: rows[1:] for key, rows in found.items()}, self._tolerance())
         return self._together
 
     def _tolerance(self) -> float:
         return max([_TOLERANCE, *(_ROUNDINGS * torch.finfo(getattr(torch, layer.dtype)).eps for layer in self._layers)])
 
-    def _batch(self, batch: Batch, position: int) -> Products | None:
+    def _batch(self, batch: Batch, position: int, *, draws: int = DRAWS) -> Products | None:
         """All samples together; None where a weight is used in a way that does not allow it."""
         given = self._context.model.module, self._layers, batch, self._context.prepared.metric
         seeds = [self._seed(position + index) for index in range(batch.size)]
@@ -162,19 +162,19 @@ class _Products:
             project_batch(
                 *given,
                 seeds=seeds,
-                draws=DRAWS,
+                draws=draws,
                 changes=self._changes.pieces,
                 receive=lambda draw: partial(self._add, found, draw),
                 blocks=self._blocks,
             )
 
         try:
-            return self._run(passes, batch.size)
+            return self._run(passes, batch.size, draws)
         except NotSamplewiseError:
             self._together = False
             return None
 
-    def _alone(self, sample: Batch, position: int) -> Products:
+    def _alone(self, sample: Batch, position: int, *, draws: int = DRAWS) -> Products:
         """One sample, or a batch that cannot be cut; then the values are for the batch's mean."""
         given = self._context.model.module, self._layers, sample, self._context.prepared.metric
 
@@ -184,9 +184,9 @@ class _Products:
                 rows = torch.cat([row_products(matrix[:, own], piece) for own, piece in self._changes.pieces(layer)], -1)
                 self._add(found, draw, layer, rows)
 
-            project(*given, draws=DRAWS, seed=self._seed(position), receive=lambda draw: partial(take, draw), blocks=self._blocks)
+            project(*given, draws=draws, seed=self._seed(position), receive=lambda draw: partial(take, draw), blocks=self._blocks)
 
-        return self._run(passes, sample.size)
+        return self._run(passes, sample.size, draws)
 
     def _add(self, found: Products, draw: int, layer: Layer, rows: Tensor) -> None:
         """Add the products of one draw and layer, [schemes, samples, rows]."""
@@ -194,7 +194,7 @@ class _Products:
             figures = found.setdefault((layer.name, scheme), torch.zeros(rows.shape[1], DRAWS, 2, dtype=torch.float64))
             figures[:, draw] = _figures(each)
 
-    def _run(self, passes: Callable[[Products], None], samples: int) -> Products:
+    def _run(self, passes: Callable[[Products], None], samples: int, draws: int) -> Products:
         """What the passes find; if a block cannot run again, they keep from now on what the backward passes need."""
         found: Products = {}
         try:
@@ -205,7 +205,7 @@ class _Products:
             found.clear()
             passes(found)
         self.cost["forward_passes"] += samples
-        self.cost["backward_passes"] += samples * DRAWS
+        self.cost["backward_passes"] += samples * draws
         return found
 
     def _seed(self, position: int) -> int:
