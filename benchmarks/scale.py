@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale --folder DIR [--sizes 0.1,0.5,1.1] [--memory 12GB] [--samples 16] [--tokens 128] [--workers 1]
 
-DIR needs room for the models in float16 (0.2, 1.0 and 2.2 GB), their artifacts and the cache of codes (about as large as the models, and at
+DIR needs room for the models in bfloat16 (0.2, 1.0 and 2.2 GB), their artifacts and the cache of codes (about as large as the models, and at
 most 10 GB). Each model is a Llama folder of Hugging Face with random weights, written a tensor at a time. Each command runs in a process
 of its own with a limit on its memory; seconds are wall-clock seconds of that process, CPU seconds those of it and of the processes that it
 started. Finished stages are kept in DIR/SIZE/took.json and not run again; sizes may have been run with different samples. The cost model
@@ -83,7 +83,7 @@ class Shape:
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-5,
             "tie_word_embeddings": False,
-            "torch_dtype": "float16",
+            "torch_dtype": "bfloat16",
         }
 
 
@@ -116,7 +116,7 @@ def make(folder: Path, shape: Shape, *, samples: int, tokens: int) -> Path:
     part: dict[str, torch.Tensor] = {}
     for name, size in shape.tensors():
         values = torch.ones(size) if len(size) == 1 else torch.randn(size, generator=generator).div_(size[-1] ** 0.5)
-        part[name] = values.half()
+        part[name] = values.bfloat16()
         if sum(map(torch.Tensor.numel, part.values())) > 1 << 27:
             _flush(source, part, index)
     _flush(source, part, index)
