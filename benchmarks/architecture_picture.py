@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 FLOORS = (
     ("command line", ("cli",)),
+    ("whole jobs", ("one_shot", "reallocation", "deployed_times", "verify", "monitor")),
     ("stages", ("analyze", "search", "apply", "evaluate", "check", "report", "export", "demo")),
-    ("around a model", ("recovery", "runtime", "gradients", "calibration")),
+    ("around a model", ("recovery", "runtime", "gradients", "activations", "calibration", "integrations")),
     ("the model", ("models/layers", "models/inputs", "models/running", "models/sources", "models/memory")),
     ("statistics", ("evidence",)),
     ("files, tensors, samples", ("records", "tensors", "data", "config")),
@@ -74,12 +75,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("docs/pictures/architecture.png"))
-    figure = Figure(figsize=(9.2, 6.0), layout="constrained")
+    figure = Figure(figsize=(9.2, 6.5), layout="constrained")
     axes = figure.subplots()
     way(axes, 6.4)
     floors(axes, 5.4)
-    legend(axes, 0.05)
-    axes.set(xlim=(-0.05, 12.3), ylim=(-0.05, 7.9))
+    legend(axes, -0.65)
+    axes.set(xlim=(-0.05, 12.3), ylim=(-0.75, 7.9))
     axes.axis("off")
     figure.savefig(parser.parse_args().output, dpi=150)
 
