@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -19,7 +21,7 @@ from mpq.models.running.forward import main_output
 from mpq.models.running.logits import log_likelihoods
 from mpq.models.running.output_kind import are_probabilities
 from mpq.records.monitor_log import PREDICTION
-from mpq.records.sketch import Sketch
+from mpq.records.sketch import Sketch, add_to
 from mpq.records.stored_sketches import ENTROPY, INPUT, MARGIN, OUTPUT
 
 _MOST = 4096  # values of a tensor that are examined
@@ -45,6 +47,7 @@ class Observer:
         self.sketches: dict[str, Sketch] = {}
         self.row: dict[str, float | None] = {}
         self._samples, self._wanted, self._masks = 1, True, list[Tensor]()
+        self._seen: list[tuple[str, NDArray[np.float32]]] = []  # in this call
 
     @contextmanager
     def hooked(self, inputs: Any) -> Iterator[None]:
@@ -55,9 +58,14 @@ class Observer:
         finally:
             for handle in handles:
                 handle.remove()
+            self._add_seen()
 
     def attach(self, inputs: Any, *, row: bool = True) -> list[Any]:
-        """Attach hooks to the watched modules for a call with these inputs, whose row is wanted or not; the caller removes them."""
+        """Attach hooks to the watched modules for a call with these inputs, whose row is wanted or not; the caller removes them.
+
+        What they see is added by `see`, so that a call that fails does not count.
+        """
+        self._seen = []
         self._samples, self._wanted, self.row = samples_in(inputs), row, {}
         self._masks = masks_in(inputs)
         return [
@@ -70,8 +78,11 @@ class Observer:
         self._samples = samples_in(inputs)
         self._add(INPUT, inputs)
         output = first_float(main_output(result)[1])
-        if output is None:
-            return
+        if output is not None:
+            self._see_output(output)
+        self._add_seen()
+
+    def _see_output(self, output: Tensor) -> None:
         self._count(OUTPUT, output)
         if output.ndim > 1 and output.shape[-1] > 1:
             entropy, margin = certainty(without_padding(output, self._masks))
@@ -87,15 +98,31 @@ class Observer:
             self._count(name, tensor)
 
     def _count(self, name: str, tensor: Tensor) -> None:
-        values = some(without_padding(tensor, self._masks)).numpy()
-        self.sketches.setdefault(name, Sketch()).add(values, samples=self._samples)
-        if not self._wanted or not len(values):
+        self._seen.append((name, some(without_padding(tensor, self._masks)).numpy()))
+
+    def _add_seen(self) -> None:
+        """Add what one call has shown, all tensors in one pass: operations on a few cold values cost more than their number."""
+        names, values = zip(*self._seen, strict=True) if self._seen else ((), ())
+        self._seen = []
+        if not names:
             return
-        with np.errstate(all="ignore"):
-            mean = float(values.mean())
-            around = values - np.float32(mean)
-            facts = {"mean": mean, "deviation": math.sqrt(float(around @ around) / len(values))}  # a third of the time of `std`
-        self.row |= {f"{name} {kind}": value if math.isfinite(value) else None for kind, value in facts.items()}
+        add_to([self.sketches.setdefault(name, Sketch()) for name in names], values, samples=self._samples)
+        if self._wanted:
+            self.row |= _facts(names, values)
+
+
+def _facts(names: Sequence[str], values: Sequence[NDArray[np.float32]]) -> dict[str, float | None]:
+    """The mean and the standard deviation of each array that has values; None where one is not finite."""
+    found: dict[str, float | None] = {}
+    with np.errstate(all="ignore"):
+        for name, own in zip(names, values, strict=True):
+            if not len(own):
+                continue
+            mean = float(np.add.reduce(own)) / len(own)
+            around = own - np.float32(mean)
+            facts = {"mean": mean, "deviation": math.sqrt(float(around @ around) / len(own))}  # a third of the time of `mean` and `std`
+            found |= {f"{name} {kind}": value if math.isfinite(value) else None for kind, value in facts.items()}
+    return found
 
 
 def samples_in(inputs: Any) -> int:
@@ -111,6 +138,8 @@ def masks_in(inputs: Any) -> list[Tensor]:
         inputs: positional and named ones.
     """
     args, kwargs = inputs
+    if not kwargs:  # a mask is known by its name
+        return []
     try:
         return padding_masks(Batch(tuple(args), dict(kwargs)))
     except DataError:  # no tensors
@@ -129,15 +158,22 @@ def without_padding(tensor: Tensor, masks: Iterable[Tensor]) -> Tensor:
 
 
 def some(tensor: Tensor) -> Tensor:
-    """Up to 4,096 values of a tensor as float32 on the CPU, evenly spaced by a step without a common divisor with any dimension.
+    """A copy of up to 4,096 values of a tensor as float32 on the CPU, evenly spaced by a step without a common divisor with any dimension.
 
     So every channel has its share, whatever the shape.
     """
     flat = tensor.detach().reshape(-1)
-    step = -(-len(flat) // _MOST)
-    while step > 1 and math.gcd(step, len(flat)) > 1:
+    step = _step(len(flat))
+    return torch.empty(-(-len(flat) // step), dtype=torch.float32).copy_(flat[::step])
+
+
+@lru_cache(1024)
+def _step(values: int) -> int:
+    """The distance of the values of a tensor that are examined."""
+    step = max(1, -(-values // _MOST))
+    while step > 1 and math.gcd(step, values) > 1:
         step += 1
-    return flat[:: max(1, step)].to(torch.float32).cpu().contiguous()
+    return step
 
 
 def certainty(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,4 +191,6 @@ def certainty(output: Tensor) -> tuple[Tensor, Tensor]:
 
 def first_float(values: Any) -> Tensor | None:
     """The first floating-point tensor inside, None if there is none."""
+    if isinstance(values, tuple) and values and isinstance(values[0], Tensor) and torch.is_floating_point(values[0]):
+        return values[0]  # as in most calls, in a tenth of the time
     return next((leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor) and torch.is_floating_point(leaf)), None)

@@ -15,7 +15,7 @@ from mpq.tensors.matrix import to_matrix
 from mpq.tensors.quantized import QuantizedWeight
 
 CACHE_BYTES = 256 << 20
-_PIECE_VALUES = 1 << 24  # of some rows of one layer in memory at a time
+_PIECE_VALUES = 1 << 20  # of some rows of one layer in memory at a time
 Piece = tuple[slice, Tensor]
 """Some rows of a layer's matrix, and the changes there under each scheme, float32 [schemes, some rows, columns]."""
 

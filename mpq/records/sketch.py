@@ -7,7 +7,7 @@ that counting is cheap.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from mpq.reading.fields import Size
 STEPS = 64
 """Bins of magnitudes of one sign, two to an octave."""
 BINS = 2 * STEPS + 1
+_PLACES = BINS + 1  # the last one is for values that are not finite
 _LOWEST = -16  # log2 of the smallest magnitude that has a bin; smaller ones count as zero
 _CODES = 1024  # sign, exponent and first bit of the fraction
 _BIAS = 127  # of exponents
@@ -58,14 +59,7 @@ class Sketch:
 
     def add(self, values: NDArray[np.float32], *, samples: int = 1) -> None:
         """Count the values of a flat array, which belong to so many samples. Memory use is constant."""
-        found = np.bincount(values.view(np.uint32) >> 22, minlength=_CODES)
-        strange = int(found[_STRANGE : _CODES // 2].sum() + found[_CODES // 2 + _STRANGE :].sum())
-        finite = values[np.isfinite(values)] if strange else values
-        self.samples += samples
-        self.not_finite += strange
-        if len(finite):
-            self.minimum, self.maximum = min(self.minimum, float(finite.min())), max(self.maximum, float(finite.max()))
-            self.counts += np.bincount(_BIN_OF, weights=found, minlength=BINS + 1)[:BINS].astype(np.int64)
+        add_to([self], [values], samples=samples)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sketch) and self.to_dict() == other.to_dict()
@@ -101,6 +95,22 @@ class Sketch:
         }
 
 
+def add_to(sketches: Sequence[Sketch], values: Sequence[NDArray[np.float32]], *, samples: int = 1) -> None:
+    """Count a flat array of values in each sketch, all in one pass; an array may be empty."""
+    lengths = np.array([len(each) for each in values])
+    joined = np.concatenate(values)
+    places = _BIN_OF[joined.view(np.uint32) >> 22] + np.repeat(np.arange(0, len(lengths) * _PLACES, _PLACES), lengths)
+    found = np.bincount(places, minlength=len(lengths) * _PLACES).reshape(len(lengths), _PLACES)
+    for sketch, own, counts in zip(sketches, values, found, strict=True):
+        strange = int(counts[BINS])
+        finite = own[np.isfinite(own)] if strange else own
+        sketch.samples += samples
+        sketch.not_finite += strange
+        if len(finite):
+            sketch.minimum, sketch.maximum = min(sketch.minimum, float(finite.min())), max(sketch.maximum, float(finite.max()))
+            sketch.counts += counts[:BINS]
+
+
 def sketch_in(facts: SketchFacts) -> Sketch:
     """The inverse of `to_dict`, for facts that `check_sketches` accepts."""
     counts = np.zeros(BINS, dtype=np.int64)
@@ -121,12 +131,12 @@ def check_sketches(document: Document, tensors: Mapping[str, SketchFacts], *, re
             raise document.refuse(f"its sketch has more than {BINS} bins; {remedy}", "tensors", name)
 
 
-def _bin_of_codes() -> NDArray[np.int64]:
+def _bin_of_codes() -> NDArray[np.intp]:
     """The bin of each code of a float32 number; one more for those that are not finite."""
     codes = np.arange(_CODES)
     magnitude = codes % (_CODES // 2)
     place = np.clip(magnitude - 2 * (_BIAS + _LOWEST) + 1, 0, STEPS)
-    found: NDArray[np.int64] = np.where(magnitude >= _STRANGE, BINS, STEPS + np.where(codes < _CODES // 2, place, -place))
+    found: NDArray[np.intp] = np.where(magnitude >= _STRANGE, BINS, STEPS + np.where(codes < _CODES // 2, place, -place))
     return found
 
 

@@ -73,3 +73,26 @@ def test_a_part_of_a_large_tensor_has_every_channel_alike(shape: tuple[int, ...]
     if shape[-1] <= 1024:
         counts = found.long().bincount(minlength=shape[-1])
         assert counts.max() - counts.min() <= 1
+
+
+def test_a_call_that_fails_does_not_count() -> None:
+    module = model()
+    observer = Observer(module, ["2"])
+    handles = observer.attach(((torch.ones(3, 16),), {}))
+    module(torch.ones(3, 16))  # whose result is never seen
+    for handle in handles:
+        handle.remove()
+    observer.attach(((torch.ones(2, 16),), {}))
+    observer.see(((torch.ones(2, 16),), {}), torch.ones(2, 4))
+    assert {name: sketch.values for name, sketch in observer.sketches.items()}["input"] == 32
+    assert "2.input" not in observer.sketches
+
+
+def test_values_are_those_of_the_call_even_if_they_are_changed_in_place_later() -> None:
+    module = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU(inplace=True))
+    observer = Observer(module, ["0"])
+    inputs = torch.full((2, 3), -1.0)
+    with observer.hooked(((inputs,), {})):
+        module(inputs)
+    assert float(inputs.max()) == 0.0
+    assert observer.sketches["0.input"].maximum == -1.0

@@ -4,7 +4,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mpq.records.sketch import BINS, Sketch, SketchFacts, sketch_in
+from mpq.records.sketch import BINS, Sketch, SketchFacts, add_to, sketch_in
 
 
 def sketched(*arrays: Any) -> Sketch:
@@ -44,3 +44,17 @@ def test_values_beyond_a_range_are_a_share() -> None:
 def test_two_sketches_join() -> None:
     first, second = normal(0), 3 * normal(1)
     assert sketched(first).merged(sketched(second)) == sketched(first, second)
+
+
+def test_several_sketches_at_once_are_as_one_by_one() -> None:
+    arrays = [np.asarray(values, dtype=np.float32) for values in (normal(0), [], [np.nan, 1.0, -np.inf], normal(1)[:7])]
+    together = [Sketch() for _ in arrays]
+    for _ in range(2):
+        add_to(together, arrays, samples=3)
+    alone = [Sketch() for _ in arrays]
+    for sketch, values in zip(alone, arrays, strict=True):
+        sketch.add(values, samples=3)
+        sketch.add(values, samples=3)
+    assert together == alone
+    assert (together[2].minimum, together[2].maximum, together[2].not_finite, together[2].samples) == (1.0, 1.0, 4, 6)
+    assert [sketch.values for sketch in together] == [8000, 0, 2, 14]

@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mpq.analyze.methods.alike import Products, alike
 from mpq.analyze.methods.base import Context, Method, finite
 from mpq.analyze.methods.compare_gradients import misjudged
 from mpq.analyze.methods.measure import Measure
@@ -97,11 +98,6 @@ def _blend(table: Sensitivity, repeats: int) -> float:
     return round(max(0.0, 1 - float(np.mean(noises)) / max(1e-300, float(np.mean(differences)))), 4)
 
 
-Products = dict[tuple[str, Scheme], Tensor]
-"""Per pair float64 [samples, draws, 2]: v, and the sum over rows of the squares of their parts of it. One sample where a batch cannot
-be cut; a pair that no gradient reached is left out."""
-
-
 def _packed(products: Products) -> bytes:
     return save({f"{name} {scheme}": figures for (name, scheme), figures in products.items()})
 
@@ -147,7 +143,7 @@ class _Products:
             pair = next(batch for batch in self._context.prepared.calibration.batches if batch.size > 1).select([0, 1])
             found = self._batch(pair, 0, draws=1)
             alone = {} if found is None else self._alone(pair.select([1]), 1, draws=1)
-            self._together = found is not None and _alike(alone, {key: rows[1:] for key, rows in found.items()}, self._tolerance())
+            self._together = found is not None and alike(alone, {key: rows[1:] for key, rows in found.items()}, self._tolerance())
         return self._together
 
     def _tolerance(self) -> float:
@@ -216,15 +212,6 @@ def _figures(rows: Tensor) -> Tensor:
     """From the products of each row, float32 [samples, rows]: their sum and the sum of their squares, [samples, 2]."""
     wide = rows.cpu().double()
     return torch.stack([wide.sum(-1), wide.square().sum(-1)], -1)
-
-
-def _alike(expected: Products, found: Products, tolerance: float) -> bool:
-    """Whether the values agree, relative to the values of all schemes of a layer."""
-    return expected.keys() == found.keys() and all(
-        float((rows - found[key]).norm())
-        <= tolerance * max(float(other.norm()) for other_key, other in expected.items() if other_key[0] == key[0])
-        for key, rows in expected.items()
-    )
 
 
 def _units(data: Data, begin: int) -> Iterator[tuple[int, Batch]]:
