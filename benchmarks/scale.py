@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale --folder DIR [--sizes 0.1,0.5,1.1] [--memory 12GB] [--samples 16] [--tokens 128] [--workers 1]
 
-DIR needs room for the models in bfloat16 (0.2, 1.0 and 2.2 GB), their artifacts and the cache of codes (about as large as the models, and at
-most 10 GB). Each model is a Llama folder of Hugging Face with random weights, written a tensor at a time. Each command runs in a process
+DIR needs room for the models in bfloat16 (0.2, 1.0 and 2.2 GB), their artifacts and the cache of codes (about as large as the models, and
+at most 10 GB). Each model is a Llama folder of Hugging Face with random weights, written a tensor at a time. Each command runs in a process
 of its own with a limit on its memory; seconds are wall-clock seconds of that process, CPU seconds those of it and of the processes that it
 started. Finished stages are kept in DIR/SIZE/took.json and not run again; sizes may have been run with different samples. The cost model
 is fitted on all sizes but the largest, and printed beside what the largest took: a stage takes a + b * work, where the work of analyze is

@@ -36,6 +36,8 @@ from mpq.search.run import search
 
 _TORCH = ("torch", "transformers", "safetensors", "numpy")
 _AUTO_ROUND = ("auto-round", *_TORCH)
+_FOR_NNCODEC = ("numpy<2", "h5py", "torch", "safetensors")
+NNCODEC = Peer("nncodec-qp-35", "run_nncodec.py", _FOR_NNCODEC, ("-35",), whole=True, alone=("nncodec==2.1.3",))
 _LLAMA_CPP = ("llama-cpp-python", "gguf", *_TORCH)
 PEERS = (
     Peer("auto_round-w4g32", "run_auto_round.py", _AUTO_ROUND, ("4", "32", "200")),
@@ -44,6 +46,7 @@ PEERS = (
     Peer("hqq-w4g64", "run_hqq.py", ("hqq", *_TORCH), ("4", "64")),
     Peer("llama.cpp-Q4_K_M", "run_llama_cpp.py", _LLAMA_CPP, ("Q4_K_M",), whole=True),
     Peer("llama.cpp-IQ4_NL-pure", "run_llama_cpp.py", _LLAMA_CPP, ("IQ4_NL", "pure"), whole=True),
+    NNCODEC,
 )
 _IGNORED = ("model.embed_tokens", "lm_head")
 _WINDOWS = 32
@@ -120,7 +123,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
-    parser.add_argument("--candidates", nargs="+", default=["4,8,16", "8,16,fine"])
+    parser.add_argument("--candidates", nargs="*", default=["4,8,16", "8,16,fine"], help="of mpq, beside coded formats for whole files")
     parser.add_argument("--work", type=Path, default=Path("peers-work"))
     return parser.parse_args()
 

@@ -26,6 +26,7 @@ class Peer:
         packages: what pip installs into its environment.
         options: of the program.
         whole: it quantizes all weights, and its bytes are those of its file; else the linear layers of all blocks.
+        alone: what pip installs after that without the packages that these name.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Peer:
     packages: tuple[str, ...]
     options: tuple[str, ...] = ()
     whole: bool = False
+    alone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,20 @@ class PeerError(Exception):
     """A peer that does not run here, with its own error."""
 
 
-def run(peer: Peer, model: Path, calibration: Path, work: Path) -> Result:
-    """Run a peer, or read what an earlier run left in `work`.
+def run(peer: Peer, model: Path, calibration: Path, work: Path, *, output: Path | None = None) -> Result:
+    """Run a peer, or read what an earlier run left in `output`.
+
+    Args:
+        peer: what to run.
+        model: folder of the model.
+        calibration: file of the calibration windows.
+        work: folder of the environments.
+        output: folder of the results; None for one in `work` with the peer's name.
 
     Raises:
         PeerError: if its packages cannot be installed, or its program fails.
     """
-    output = work / peer.name
+    output = work / peer.name if output is None else output
     if not (output / "facts.json").exists():
         output.mkdir(parents=True, exist_ok=True)
         python = _environment(peer, work)
@@ -82,6 +91,8 @@ def _environment(peer: Peer, work: Path) -> Path:
     if not (folder / "installed").exists():
         venv.create(folder, with_pip=True)
         _checked([str(python), "-m", "pip", "install", "--quiet", *peer.packages], folder / "log.txt")
+        if peer.alone:
+            _checked([str(python), "-m", "pip", "install", "--quiet", "--no-deps", *peer.alone], folder / "log.txt")
         (folder / "installed").touch()
     return python
 

@@ -40,7 +40,8 @@ _WHOLE = """
 ## Whole product: the whole file
 
 The same model and data, with all weights and the bytes of the whole file. llama.cpp gets an importance matrix from the same windows. Most
-rows of stories9m have 288 weights, which is not a multiple of 256, so llama.cpp falls back to other types for them. "coded" means mpq's
+rows of stories9m have 288 weights, which is not a multiple of 256, so llama.cpp falls back to other types for them. NNCodec needs no data:
+one step for all weights, dependent quantization and arithmetic coding, as ISO/IEC 15938-17 describes them. "coded" means mpq's
 entropy-coded formats: smaller in the file, int8 in memory. The other two sets run packed.
 
 | program | bytes | bits per weight | KL on test data | CPU seconds |

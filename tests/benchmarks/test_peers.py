@@ -77,3 +77,12 @@ def test_whole_files_have_a_table_of_their_own() -> None:
     assert "mpq coded" not in first
     assert "| two (2.0) | 3,000 | 6.000 | 0.0200 ±0.0010 | 2 |\n| mpq coded | 2,990 | 5.980 | 0.0050 ±0.0010 | 90 |\n" in second
     assert "- mpq coded, 5.980 bits: 0.25 of the error of two (2.0), in 45.0 times its CPU time.\n" in second
+
+
+def test_packages_without_their_own_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(base, "_checked", lambda command, _: asked.append(command[4:] if "pip" in command else command[1:2]))
+    monkeypatch.setattr(base.venv, "create", lambda folder, **_: folder.mkdir(parents=True))
+    with pytest.raises(FileNotFoundError):  # the program was not really run
+        run(Peer("one", "worker.py", ("torch",), alone=("nncodec",)), Path("model"), Path("windows.pt"), tmp_path)
+    assert asked == [["--quiet", "torch"], ["--quiet", "--no-deps", "nncodec"], [str(base.WORKERS / "worker.py")]]
