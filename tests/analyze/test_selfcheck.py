@@ -50,7 +50,7 @@ def test_schemes_that_break_the_output_are_left_out_where_there_are_others() -> 
 
 @pytest.mark.parametrize("fixed", [None, 4])
 def test_figures_of_some_samples_are_those_of_the_samples_that_are_measured(fixed: int | None) -> None:
-    whole = replace(data_from_batches(list(torch.arange(80.0).unsqueeze(1).split(4))), fixed_batch=fixed)
+    whole = replace(data_from_batches(list(torch.split(torch.arange(80.0).unsqueeze(1), 4))), fixed_batch=fixed)
     some = whole.spread(32)
     found = table([linear("a", 4, 64)], {"a": {"int8": [float(value) for value in range(80)], "int4": [1.0] * 16}})
     pair = ("a", Scheme("int8"))
@@ -67,7 +67,7 @@ def test_figures_of_some_samples_are_those_of_the_samples_that_are_measured(fixe
 
 def test_predictions_are_compared_on_the_same_samples() -> None:
     torch.manual_seed(0)
-    batches = list(torch.randn(200, 16).mul(torch.linspace(0.1, 10, 200).unsqueeze(1)).split(8))
+    batches = list(torch.split(torch.randn(200, 16).mul(torch.linspace(0.1, 10, 200).unsqueeze(1)), 8))
     found = mpq.analyze(
         nn.Sequential(nn.Linear(16, 8), nn.Tanh()).eval(), batches, candidates=("2", "4"), method="measure", quantizer="rtn"
     )
