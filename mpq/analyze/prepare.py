@@ -32,6 +32,7 @@ from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_of
 from mpq.models.running.choose_comparison import choose_comparison
+from mpq.models.running.fake_quantized import Progress
 from mpq.models.running.known import scope_for
 from mpq.models.running.storable import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
@@ -53,6 +54,8 @@ def prepare(
     reading: dict[str, object] | None = None,
     earlier: SensitivityHeader | None = None,
     store: Store | None = None,
+    workers: str = "1",
+    on_progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Decide everything about an analysis of `model`.
 
@@ -64,6 +67,8 @@ def prepare(
         reading: how the data was read (source, number of samples, ...), so that the search can read it again.
         earlier: the header of an earlier analysis that this one resumes; its choice of a quantizer is kept and not measured again.
         store: keeps codes and statistics for the analysis.
+        workers: the number of processes that quantize for the choice of a quantizer, or "auto".
+        on_progress: called after each layer that is quantized for this choice.
 
     Raises:
         ModelError: if the model has no weight to quantize, or none is left after `targets` and `ignore`.
@@ -106,6 +111,8 @@ def prepare(
         metric=metric,
         data_free=offloaded or method == WeightOnly.name,
         known=None if store is None else scope_for(store, model.sha256, split.first),
+        workers=workers,
+        on_progress=on_progress,
     )
     certainty = certainty_of(model.module, some.batches, metric)
     caution = certainty.note("calibrate on validation data")
