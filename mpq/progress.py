@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from mpq.shown import printable
+from mpq.shown import duration, printable
 
 Advance = Callable[[int, int, str], None]
 """Reports progress: done, total, what was done."""
@@ -94,7 +94,7 @@ class _Clock:
             self._first = (done, now)
         self._previous = (done, now)
         steps, seconds = done - self._first[0], now - self._first[1]
-        left = f", {seconds / steps * (total - done):.0f} s left" if steps > 0 else ""
+        left = f", {duration(seconds / steps * (total - done))} left" if steps > 0 else ""
         return f"{self._stage} {done}/{total}{left}: {text}"
 
 

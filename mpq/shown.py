@@ -83,6 +83,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """A length of time in seconds, minutes or hours: "40 s", "12 min", "3 h"."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
 def one_line(text: str) -> str:
     """A message: one line, printable, of bounded length."""
     return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)

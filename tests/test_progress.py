@@ -23,7 +23,7 @@ def test_plain_progress_estimates_from_the_first_report_of_a_stage(
             advance(done, total, "conv1")
     assert capsys.readouterr().err.splitlines() == [
         "analyze 1/100: conv1",  # fifty seconds of preparation are no step
-        "analyze 12/100, 176 s left: conv1",
+        "analyze 12/100, 3 min left: conv1",
         "analyze 1/20: conv1",
         "analyze 19/20, 1 s left: conv1",
     ]

@@ -7,7 +7,20 @@ from hypothesis import strategies as st
 
 from mpq.errors import FormatError, MpqError
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
-from mpq.shown import bits_cell, bits_text, by_reason, counted, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
+from mpq.shown import (
+    bits_cell,
+    bits_text,
+    by_reason,
+    counted,
+    duration,
+    json_escaped,
+    markdown,
+    markdown_code,
+    one_line,
+    printable,
+    shown,
+    visible,
+)
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -87,6 +100,10 @@ def test_names_are_grouped_by_their_reason_in_the_first_order_of_both() -> None:
 
 def test_bits_in_a_sentence_have_no_final_zeros() -> None:
     assert [bits_text(value) for value in (4.4965, 4.5, 16.0, 16.125, 0.0)] == ["4.496", "4.5", "16", "16.125", "0"]
+
+
+def test_a_length_of_time_has_the_unit_of_its_size() -> None:
+    assert [duration(seconds) for seconds in (0, 119, 120, 7190, 7200, 86400)] == ["0 s", "119 s", "2 min", "120 min", "2 h", "24 h"]
 
 
 def test_a_number_has_the_noun_of_its_count() -> None:

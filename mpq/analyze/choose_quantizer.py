@@ -17,8 +17,9 @@ from mpq.data.dataset import Data
 from mpq.evidence.paired_test import compare
 from mpq.formats.scheme import Scheme
 from mpq.models.memory.store import Scope
-from mpq.models.running.fake_quantized import Variants
+from mpq.models.running.fake_quantized import Progress, Variants
 from mpq.models.running.metrics import Metric
+from mpq.models.running.quantize_processes import workers_of
 from mpq.models.running.reference import Reference
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.layer import Layer
@@ -40,10 +41,13 @@ def choose_quantizer(
     metric: Metric,
     data_free: bool,
     known: Scope | None = None,
+    workers: str = "1",
+    on_progress: Progress = lambda *_: None,
 ) -> tuple[str, str]:
     """The quantizer's name and the reason for it; "auto" measures the contenders, unless the analysis is `data_free`.
 
-    Codes and statistics of `calibration` are kept in `known`, so that the analysis need not compute them again.
+    Codes and statistics of `calibration` are kept in `known`, so that the analysis need not compute them again. `workers` is the number of
+    processes that quantize, or "auto".
     """
     if name != "auto":
         return quantizer_named(name).name, f"quantizer {name}: as asked"
@@ -54,7 +58,13 @@ def choose_quantizer(
     if not plan:
         return CONTENDERS[0], f"quantizer {CONTENDERS[0]}: all candidates are floating point"
     reference = Reference(model.module, held_out, metric)
-    errors = {one: _errors(one, model, layers, plan, calibration, reference, known) for one in CONTENDERS}
+    processes = workers_of(workers, sum(layer.weights for layer in layers if layer.name in plan))
+    errors = {}
+    for one in CONTENDERS:
+        quantizer = quantizer_named(one)
+        statistics = statistics_for(quantizer, model.module, layers, calibration, known=known)
+        variants = Variants(model.module, layers, quantizer, statistics=statistics, codes=known, workers=processes)
+        errors[one] = _errors(variants, plan, reference, on_progress)
     best = CONTENDERS[0]
     for contender in CONTENDERS[1:]:
         if compare(errors[contender], errors[best]).better:
@@ -87,16 +97,8 @@ def _nearest(schemes: Iterable[Scheme]) -> Scheme:
 
 
 def _errors(
-    name: str,
-    model: LoadedModel,
-    layers: Sequence[Layer],
-    plan: Mapping[str, Scheme],
-    calibration: Data,
-    reference: Reference,
-    known: Scope | None,
+    variants: Variants, plan: Mapping[str, Scheme], reference: Reference, on_progress: Progress
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    quantizer = quantizer_named(name)
-    statistics = statistics_for(quantizer, model.module, layers, calibration, known=known)
-    variants = Variants(model.module, layers, quantizer, statistics=statistics, codes=known)
+    variants.fill({layer: [scheme] for layer, scheme in plan.items()}, on_progress)
     found: np.ndarray[tuple[int], np.dtype[np.float64]] = reference.errors(variants.weights(plan)).numpy()
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,9 +32,11 @@ from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_of
 from mpq.models.running.choose_comparison import choose_comparison
+from mpq.models.running.fake_quantized import Progress
 from mpq.models.running.known import scope_for
 from mpq.models.running.storable import sixteen_bits, storable_candidates
 from mpq.models.sources.loaded import LoadedModel
+from mpq.records.equalization import Chain
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import SensitivityHeader
 from mpq.shown import listed
@@ -51,6 +54,8 @@ def prepare(
     reading: dict[str, object] | None = None,
     earlier: SensitivityHeader | None = None,
     store: Store | None = None,
+    workers: str = "1",
+    on_progress: Progress = lambda *_: None,
 ) -> Prepared:
     """Decide everything about an analysis of `model`.
 
@@ -62,6 +67,8 @@ def prepare(
         reading: how the data was read (source, number of samples, ...), so that the search can read it again.
         earlier: the header of an earlier analysis that this one resumes; its choice of a quantizer is kept and not measured again.
         store: keeps codes and statistics for the analysis.
+        workers: the number of processes that quantize for the choice of a quantizer, or "auto".
+        on_progress: called after each layer that is quantized for this choice.
 
     Raises:
         ModelError: if the model has no weight to quantize, or none is left after `targets` and `ignore`.
@@ -88,6 +95,7 @@ def prepare(
     layers = [layer for layer in layers if layer not in idle]
     if not layers:
         raise ModelError(f"no layers left to search: {_idle(idle)[0]}")
+    layers, shared = with_shared_rows(model.module, layers)
     candidates = {layer.name: candidates_for(layer, wanted, lambda one: sixteen_bits(model.module, one)) for layer in layers}
     candidates, too_large = storable_candidates(model.module, layers, candidates)
     pairs, offloaded = sum(map(len, candidates.values())), model.offload is not None
@@ -103,14 +111,15 @@ def prepare(
         metric=metric,
         data_free=offloaded or method == WeightOnly.name,
         known=None if store is None else scope_for(store, model.sha256, split.first),
+        workers=workers,
+        on_progress=on_progress,
     )
     certainty = certainty_of(model.module, some.batches, metric)
     caution = certainty.note("calibrate on validation data")
     held = split.held_out.spread(_EXAMINED).batches
     shift = None if model.offload is not None else certainty.shift_note(certainty_of(model.module, held, metric))
     equalization, scaled = settled_equalization(model.module, split, layers, candidates, metric, settings, earlier)
-    moved = {name for chain in equalization for name in (*chain.multiplied, *chain.divided)}
-    layers, shared = with_shared_rows(model.module, layers, left_out=moved)
+    layers, alike = _unscaled_alike(layers, equalization, shared)
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)
     outside = outside_weights(model.module, split.calibration.batches[0])
@@ -130,7 +139,7 @@ def prepare(
             **metric.settings(),
             "method": method,
             "quantizer": quantizer,
-            **({"alike": {layer.name: layer.alike for layer in layers if layer.alike}} if shared else {}),
+            **({"alike": {layer.name: layer.alike for layer in layers if layer.alike}} if alike else {}),
             **({"weight_errors": "scaled"} if method == WeightOnly.name else {}),  # an analysis without them is a different one
         },
         layers=tuple(layers),
@@ -139,7 +148,7 @@ def prepare(
         rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
         notes=(
             *model.notes,
-            *shared,
+            *alike,
             *reasons,
             why,
             choice,
@@ -159,6 +168,13 @@ def prepare(
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
     return Prepared(header, split.calibration, split.first, metric)
+
+
+def _unscaled_alike(layers: Iterable[Layer], equalization: Iterable[Chain], notes: Mapping[str, str]) -> tuple[list[Layer], list[str]]:
+    """The layers without common rows where channels are scaled, which may make them unlike, and the notes about the other ones."""
+    scaled = {name for chain in equalization for name in (*chain.multiplied, *chain.divided)}
+    found = [replace(layer, alike=0) if layer.parameters[0] in scaled else layer for layer in layers]
+    return found, [notes[layer.name] for layer in found if layer.alike]
 
 
 def _counts(split: Split, data: Data) -> dict[str, int]:

@@ -148,7 +148,18 @@ def _analyze(
     if samples is None:
         return analyze_without_data(loaded, chosen, output=path, path=_place(loaded, path), on_progress=on_progress)
     earlier = read_sensitivity(path).header if path is not None and path.exists() else None
-    settle = partial(prepare, loaded, samples, chosen, path=_place(loaded, path), reading=reading, earlier=earlier, store=store)
+    settle = partial(
+        prepare,
+        loaded,
+        samples,
+        chosen,
+        path=_place(loaded, path),
+        reading=reading,
+        earlier=earlier,
+        store=store,
+        workers=workers,
+        on_progress=on_progress,
+    )
     prepared, table, journal = begun(ranks, loaded, samples, path, settle)
     rounding = [CHOICES[each] for each in chosen.activations]
     if table.finished and set(rounding) <= set((table.finish or {}).get("activations", {}).get("schemes", ())):

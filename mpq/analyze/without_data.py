@@ -85,7 +85,7 @@ def _header(model: LoadedModel, settings: AnalysisSettings, path: str | None) ->
         candidates=candidates,
         rest=inventory(model, layers, source=source, quantizer=quantizer),
         rest_as=rest_options(model, layers, source=source, quantizer=quantizer),
-        notes=(_ASSUMED, _MEANING, *shared, *tied_notes(discovery, settings), *too_large),
+        notes=(_ASSUMED, _MEANING, *shared.values(), *tied_notes(discovery, settings), *too_large),
         versions={"mpq": VERSION, "torch": torch.__version__, "python": platform.python_version()},
     )
 

@@ -1,7 +1,8 @@
 """How far the layers of a plan are from the theoretical limit.
 
 The output error of a layer, on the inputs that the analysis collected, is set against the least rate at which any code could reach it
-(`tensors/rate_limit.py`). The weights are as quantized by the plan's quantizer, without recovery.
+(`tensors/rate_limit.py`). The weights are as quantized by the plan's quantizer, without recovery. Rows that are one common row count
+once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mpq.models.sources.loaded import LoadedModel
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.rate_limits import LayerLimit
+from mpq.tensors.common_rows import merged, stored_places
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.quantizers.base import Statistics
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -82,10 +84,13 @@ def _limit(layer: Layer, plan: Plan, variants: Variants, moments: Statistics | N
     columns = layer.matrix[1]
     if moments.count < columns:
         return LayerLimit(layer.name, layer.weights, bits, None, f"only {moments.count} input vectors for {columns} columns")
-    matrix = variants.matrix(layer.name)
-    least = _least(matrix, variants.quantized(layer.name, scheme).dequantize().to(matrix.device), moments)
+    matrix, common = variants.matrix(layer.name), variants.common(layer.name)
+    quantized = variants.quantized(layer.name, scheme).dequantize().to(matrix.device)
+    if common is not None:  # counts as the one row that it is
+        matrix, quantized = merged(matrix, common), quantized[stored_places(common).to(matrix.device)]
+    least = _least(matrix, quantized, moments)
     reason = "quantization does not change it" if least is None else ""
-    return LayerLimit(layer.name, layer.weights, bits, least, reason)
+    return LayerLimit(layer.name, layer.weights, bits, None if least is None else least * matrix.numel() / layer.weights, reason)
 
 
 def _least(matrix: Tensor, quantized: Tensor, moments: Statistics) -> float | None:

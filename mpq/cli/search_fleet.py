@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpq.cli.console import figure, print_json, print_lines, print_table
 from mpq.errors import UsageError
-from mpq.shown import bits_text
+from mpq.shown import bits_text, duration, shown_bare
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mpq.search.fleet import StudyState, Worker
 
 _JOURNAL = ".study.journal"
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?:]+)")
 
 
 def print_fleet(place: str, *, json: bool) -> None:
@@ -44,6 +46,11 @@ def _opened(place: str) -> BaseStorage:
     from mpq.search.storage import journal_beside, open_storage
 
     if "://" in place:
+        file = _SQLITE.match(place)
+        if file and not Path(file[1]).exists():  # which SQLite would make
+            raise UsageError(
+                f"--status {shown_bare(place)}: there is no file {shown_bare(file[1])}; begin a study with mpq search --storage"
+            )
         return open_storage(place, beside=Path())
     path = Path(place)
     if not path.name.endswith(_JOURNAL) or not path.is_file():
@@ -75,6 +82,4 @@ def _now(worker: Worker) -> str:
 
 
 def _ago(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "-"
-    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago" if seconds < 7200 else f"{seconds / 3600:.0f} h ago"
+    return f"{duration(seconds)} ago" if math.isfinite(seconds) else "-"

@@ -90,7 +90,7 @@ def command(
 
 def _show_kernels(file: Path, kind: str, dtype: str | None, *, json: bool) -> None:
     if kind != "artifact":
-        raise UsageError(f"{file} is a {kind}, and --kernels needs an artifact: run `mpq apply`, then name what it wrote")
+        raise UsageError(f"{file} is not an artifact, which --kernels needs: run `mpq apply`, then name what it wrote")
     from mpq.records.artifact_files import read_header
     from mpq.runtime.kernels import SAMPLES, cpu, faster_in_bfloat16, kernels_of
 

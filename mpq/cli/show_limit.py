@@ -20,7 +20,7 @@ def show_limit(
 ) -> None:
     """Print the limit of each layer of a plan, and of all of them."""
     if kind != "plan":
-        raise UsageError(f"{file} is a {kind}, and --limit needs a plan: run `mpq search`, then name what it wrote")
+        raise UsageError(f"{file} is not a plan, which --limit needs: run `mpq search`, then name what it wrote")
 
     from mpq.apply.rate_limits import rate_limits
     from mpq.records.plan import read_plan
@@ -60,6 +60,9 @@ def _print(limits: list[LayerLimit], schemes: dict[str, str]) -> None:
             "with fewer bits per weight"
         ]
     )
+    below = [each.layer for each in limits if each.gap is not None and each.gap < 0]
+    if below:
+        print_lines([f"below the limit, as weights that are not normally distributed can be: {listed(below, SHOWN_NAMES)}"])
 
 
 def _shown(bits: float | None) -> str:

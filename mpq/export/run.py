@@ -16,7 +16,7 @@ from mpq.formats.scheme import Scheme
 from mpq.records.activations import summary
 from mpq.records.artifact_files import artifact_files
 from mpq.records.fingerprint import fingerprint_path, write_fingerprint
-from mpq.shown import listed
+from mpq.shown import counted, listed
 from mpq.writing.outputs import refuse_inputs
 
 _SHOWN = 12
@@ -86,7 +86,7 @@ def export(
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
     is_proven = target in PROGRAMS and chosen.fingerprint and not wanted.activations
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if is_proven else None
-    notes = (*_unpacked(given), *_repeated(given, goal), *_rest_notes(given, goal), *_activation_notes(given, wanted))
+    notes = (*_unpacked(given, goal), *_repeated(given, goal), *_rest_notes(given, goal), *_activation_notes(given, wanted))
     notes = (*notes, *_channel_notes(given), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
@@ -131,15 +131,15 @@ def _prove(fingerprint: Path, export: Path, target: str) -> str:
     return f"its fingerprint is {fingerprint.name}, {size:,} bytes; check what loads with: {command}"
 
 
-def _unpacked(source: Source) -> list[str]:
+def _unpacked(source: Source, goal: Target) -> list[str]:
     """A note on coded layers: other programs get them as int8."""
-    if not source.coded:
+    if not source.coded or goal.keeps_artifact:
         return []
-    before, after = (
-        sum(schemes[name].stored_bits(source.matrices[name]) // 8 for name in source.coded) for schemes in (source.stored, source.schemes)
-    )
-    layers = f"{len(source.coded)} coded layer{'' if len(source.coded) == 1 else 's'}"
-    return [f"{layers} as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"]
+    before = sum(source.stored[name].stored_bits(source.held(name)) // 8 for name in source.coded)
+    after = sum(source.schemes[name].stored_bits(source.matrices[name]) // 8 for name in source.coded)
+    values = " with the same values" if goal.needs_weights else ""
+    layers = counted(len(source.coded), "coded layer")
+    return [f"{layers} as int8{values}: {before:,} bytes become {after:,}, because only mpq unpacks the codes"]
 
 
 def _repeated(source: Source, goal: Target) -> list[str]:
@@ -181,14 +181,16 @@ def expressed(source: Source, goal: Target, *, target: str, nearest: bool) -> di
 
 
 def _keep_budget(source: Source, goal: Target, *, target: str) -> None:
-    """Refuse schemes of the target that exceed the plan's budget.
+    """Refuse schemes of the target that exceed the plan's budget. Coded layers count as in the plan; `_unpacked` tells what they take.
 
     Raises:
         ExportError: with the excess bytes, and candidates that the target supports.
     """
     if source.plan is None or source.plan.budget is None:
         return
-    taken, limit, _ = source.plan.with_layers(source.schemes).counted(source.plan.budget)
+    as_int8 = {name: source.stored[name] for name in source.coded if source.schemes[name] == Scheme("int8")}
+    schemes = source.schemes | as_int8
+    taken, limit, _ = source.plan.with_layers(schemes).counted(source.plan.budget)
     if taken > limit:
         bits = ",".join(str(number) for number in goal.abilities.bits)
         raise ExportError(

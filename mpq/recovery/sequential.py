@@ -16,7 +16,7 @@ Cost: one forward pass over the data with the unquantized model, or several wher
 and one for each set of layers with the same input, up to these layers, from their block on where the model can be continued there
 (`recovery/walk.py`). A matrix with c columns takes about 64 c^2 bytes and 6 c^3
 operations. That is estimated first (`recovery/cost.py`): sets that are too large are not changed, and where the work allowed does not
-suffice for all samples, only the first ones are used.
+suffice for all samples, some are used, spread evenly over them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Sequential(Step):
         if not found.weights:
             reason = next(iter(found.left.values()), "no layer follows another through operations that mpq understands")
             return Proposal(reason, details=details)
-        few = f", on the first {found.samples} of {task.calibration.samples} samples" if found.samples < task.calibration.samples else ""
+        few = f", on {found.samples} of {task.calibration.samples} samples" if found.samples < task.calibration.samples else ""
         left = "".join(f"; {counted(len(names), 'layer')} left unchanged: {reason}" for reason, names in found.reasons.items())
         about = f"for {counted(len(found.weights), 'layer')}"
         return Proposal(about, found.weights, details=details, remark=few + left)

@@ -17,7 +17,7 @@ from mpq.search.final_decision import rounded
 from mpq.search.measurers import Measurer
 from mpq.search.origins import analysis_of, data_of
 from mpq.search.result import SearchResult
-from mpq.search.stages.uniform import nearest_scheme
+from mpq.search.stages.uniform import larger_scheme, nearest_scheme
 
 
 def uniform_plan(
@@ -52,12 +52,15 @@ def uniform_plan(
 
 def uniform_scheme(table: Sensitivity, layer: Layer, wanted: Scheme) -> Scheme:
     """The scheme of a layer in the uniform plan of `wanted`: that scheme if it was measured; else, as in a search, the nearest measured one
-    of the same format; else the scheme itself, with one group per row if a group would be longer than a row.
+    of the same format, or the next larger one if the layer is too small for a coded format; else the scheme itself, with one group per row
+    if a group would be longer than a row.
     """
     measured = table.header.candidates[layer.name]
     if wanted in measured:
         return wanted
     nearest = nearest_scheme(measured, wanted, layer)
+    if nearest is None and any(wanted in others for others in table.header.candidates.values()):
+        nearest = larger_scheme(measured, wanted, layer)
     if nearest is not None:
         return nearest
     whole_row = wanted.group_size is not None and wanted.group_size >= layer.matrix[1]

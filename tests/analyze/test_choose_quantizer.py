@@ -48,6 +48,23 @@ def chosen(
     return found
 
 
+def test_every_quantized_layer_is_reported() -> None:
+    model, lines = from_module(mlp()), list[tuple[int, int, str]]()
+    layers = discover(model.module, data(40).batches).layers
+    choosing.choose_quantizer(
+        "auto",
+        model,
+        layers,
+        {layer.name: schemes("int4") for layer in layers},
+        calibration=data(30),
+        held_out=data(10),
+        metric=METRIC,
+        data_free=False,
+        on_progress=lambda *line: lines.append(line),
+    )
+    assert lines == 2 * [(number, len(layers), f"quantizing {layer.name} int4") for number, layer in enumerate(layers, start=1)]
+
+
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "_errors", lambda *_: pytest.fail("a quantizer was measured"))
@@ -109,7 +126,7 @@ def test_a_quantizer_with_statistics_must_be_better_beyond_noise(
     monkeypatch: pytest.MonkeyPatch, differences: list[float], expected: str
 ) -> None:
     errors = {"mse": np.full(len(differences), 2.0), "descent": 2.0 + np.array(differences)}
-    monkeypatch.setattr(choosing, "_errors", lambda name, *_: errors[name])
+    monkeypatch.setattr(choosing, "_errors", lambda variants, *_: errors[variants.quantizer.name])
     assert chosen()[0] == expected
 
 
@@ -130,7 +147,7 @@ def test_each_layer_is_tried_at_its_candidate_nearest_to_four_bits(
 ) -> None:
     seen: list[set[str]] = []
 
-    def noted(name: str, model: Any, layers: Any, plan: Any, *rest: Any) -> Any:
+    def noted(variants: Variants, plan: Any, *rest: Any) -> Any:
         seen.append({str(scheme) for scheme in plan.values()})
         return np.zeros(3)
 
@@ -170,9 +187,9 @@ def test_a_quantizer_is_tried_near_four_bits_whatever_the_format(monkeypatch: py
     tried: list[set[str]] = []
     measured = choosing._errors
 
-    def noted(name: str, model: Any, layers: Any, plan: Any, *rest: Any) -> Any:
+    def noted(variants: Variants, plan: Any, *rest: Any) -> Any:
         tried.append({str(scheme) for scheme in plan.values()})
-        return measured(name, model, layers, plan, *rest)
+        return measured(variants, plan, *rest)
 
     monkeypatch.setattr(choosing, "_errors", noted)
     analyzed(quantizer="auto", candidates=("fine", "8"), method="measure")

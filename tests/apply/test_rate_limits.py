@@ -21,6 +21,7 @@ def linear() -> nn.Module:
 
 def planned(module: nn.Module, samples: list[Tensor], folder: Path, *, candidates: str = "int4") -> Plan:
     """A plan at the only candidate."""
+    folder.mkdir(exist_ok=True)
     table = mpq.analyze(module, samples, candidates=[candidates], quantizer="rtn", output=folder / "a.jsonl")
     return mpq.search(table, "16bits", trials=0).plan
 
@@ -36,6 +37,19 @@ def test_with_independent_inputs_the_limit_is_that_of_the_squared_error(tmp_path
     assert (found.layer, found.weights, found.bits) == ("0", 512, 4 + 16 / 8)
     assert found.least == pytest.approx(float(expected), rel=1e-5)
     assert found.gap == pytest.approx(6 - float(expected), rel=1e-5)
+
+
+def test_rows_that_are_one_common_row_count_as_one(tmp_path: Path) -> None:
+    module, samples = nn.Sequential(nn.Linear(8, 320, bias=False)).eval(), list(torch.randn(4, 16, 8))
+    with torch.no_grad():
+        module.get_parameter("0.weight")[64:] = module.get_parameter("0.weight")[64].clone()
+    (whole,) = rate_limits(module, planned(module, samples, tmp_path), samples)
+    alone = nn.Sequential(nn.Linear(8, 65, bias=False)).eval()
+    with torch.no_grad():
+        alone.get_parameter("0.weight").copy_(module.get_parameter("0.weight")[:65])
+    (stored,) = rate_limits(alone, planned(alone, samples, tmp_path / "alone"), samples)
+    assert stored.least is not None
+    assert whole.least == pytest.approx(stored.least * 65 / 320, rel=1e-6)
 
 
 def test_too_few_inputs_give_no_limit(tmp_path: Path) -> None:

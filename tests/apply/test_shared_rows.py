@@ -117,3 +117,16 @@ def test_other_programs_get_every_row(tmp_path: Path) -> None:
     assert torch.equal(weight.dequantize(), mpq.load(path, Model()).state_dict()["table.weight"])
     assert source.rest().keys() == {"line.bias"}
     assert list(source.shared) == ["table"]
+
+
+@pytest.mark.parametrize("method", ["measure", "fisher", "weight"])
+def test_coded_formats_without_room_for_the_rows_that_are_stored_are_left_out(method: str) -> None:
+    model = Model().eval()
+    with torch.no_grad():
+        model.table.weight.copy_(torch.randn(COLUMNS).expand(ROWS, COLUMNS))
+    table = analyzed(model, candidates=("ec1", "ec4", "int4"), method=method)
+    assert {name: [str(scheme) for scheme in schemes] for name, schemes in table.header.candidates.items()} == {
+        "table": ["int4"],
+        "line": ["ec4", "int4"],
+    }
+    assert "ec1, ec4 left out for 1 layer with too few weights for the code tables: table (16 weights)" in table.header.notes

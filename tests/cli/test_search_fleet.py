@@ -26,3 +26,9 @@ def test_what_is_no_storage_is_refused(folder: Path) -> None:
     assert (
         refused("search --status plan.yaml", 2) == "--status plan.yaml is neither the URL of a storage nor a .study.journal that is there"
     )
+
+
+def test_a_database_that_is_not_there_is_refused_and_not_made(folder: Path) -> None:
+    expected = "--status sqlite:///typo.db: there is no file typo.db; begin a study with mpq search --storage"
+    assert refused("search --status sqlite:///typo.db", 2) == expected
+    assert not (folder / "typo.db").exists()

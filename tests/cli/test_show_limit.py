@@ -34,6 +34,12 @@ def test_layers_without_a_limit_are_named_by_reason_and_many_are_counted(folder:
     ]
 
 
+def test_layers_below_the_limit_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [LayerLimit("a", 4, 4.5, 3.5), LayerLimit("b", 4, 1.0, 2.5)]
+    monkeypatch.setattr(import_module("mpq.apply.rate_limits"), "rate_limits", lambda *_, **__: limits)
+    assert done("show plan.yaml --limit").out.splitlines()[-1] == "below the limit, as weights that are not normally distributed can be: b"
+
+
 def test_json_of_the_limit_names_the_schemes_by_their_digest(folder: Path) -> None:
     found, plan = json.loads(done("show plan.yaml --limit --json").out), read_plan("plan.yaml")
     assert found["assignment"] == plan.assignment
@@ -46,7 +52,7 @@ def test_json_of_the_limit_names_the_schemes_by_their_digest(folder: Path) -> No
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("model.sensitivity.jsonl --limit", "--limit needs a plan: run `mpq search`"),
+        ("model.sensitivity.jsonl --limit", "model.sensitivity.jsonl is not a plan, which --limit needs: run `mpq search`"),
         ("plan.yaml --limit --kernels", "give one of them"),
         ("plan.yaml --limit --dtype bf16", "--dtype only affects --kernels: add --kernels, or leave --dtype out"),
         ("plan.yaml --cache off", "--cache only affects --limit: add --limit, or leave --cache out"),

@@ -6,7 +6,11 @@ import pytest
 
 from mpq.errors import OutputError, UsageError
 from mpq.export.abilities import ExportError
-from mpq.export.run import export
+from mpq.export.registry import target_named
+from mpq.export.run import _unpacked, export
+from mpq.export.source import Source
+from mpq.formats.matrix import Matrix
+from mpq.formats.scheme import Scheme
 from mpq.records.plan import read_plan, write_plan
 from tests.export.plans.making import plan
 
@@ -93,11 +97,21 @@ def test_a_format_that_cannot_say_how_the_rest_is_stored_says_so(tmp_path: Path,
 
 
 def test_coded_layers_are_written_as_int8_without_being_asked_for_and_their_sizes_are_told(tmp_path: Path) -> None:
-    done = export(plan(tmp_path, {"a": "ec5", "b": "int4", "c": "ec3.25"}), "auto-round")
+    path = plan(tmp_path, {"a": "ec5", "b": "int4", "c": "ec3.25"})
+    path.write_text(path.read_text().replace("quantizer:", "budget: {limit: 4.5bits, scope: layers}\nquantizer:"))
+    done = export(path, "auto-round")  # over the budget, which only mpq can keep
     assert {name: entry["bits"] for name, entry in json.loads(done.path.read_text()).items() if name in "abc"} == {"a": 8, "b": 4, "c": 8}
     assert done.replaced == {}
     before, after = 8 * 64 * 5 // 8 + 8 * 64 * 325 // 800, 2 * 8 * 66
-    assert (
-        done.notes[0]
-        == f"2 coded layers as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"
-    )
+    assert done.notes[0] == f"2 coded layers as int8: {before:,} bytes become {after:,}, because only mpq unpacks the codes"
+
+
+def test_coded_layers_are_counted_as_they_are_stored_and_kept_where_the_artifact_is() -> None:
+    schemes, stored = {"a": Scheme("int8"), "b": Scheme("int4")}, {"a": Scheme("ec4"), "b": Scheme("int4")}
+    shapes = {"a": (300, 16), "b": (8, 16)}
+    source = Source(Path("a"), {}, schemes, shapes, 0, stored=stored, shared={"a": Matrix(300, 16, 200)})
+    before, after = 101 * 16 // 2 + 38, 300 * 18
+    assert _unpacked(source, target_named("onnx")) == [
+        f"1 coded layer as int8 with the same values: {before:,} bytes become {after:,}, because only mpq unpacks the codes"
+    ]
+    assert _unpacked(source, target_named("huggingface")) == []

@@ -99,5 +99,5 @@ def test_faster_kernels_of_bfloat16_are_told(tmp_path: Path) -> None:
 def test_a_plan_has_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_plan(plan_of(in_memory("mlp"), "mlp"), Path("plan.yaml"))
-    expected = "plan.yaml is a plan, and --kernels needs an artifact: run `mpq apply`, then name what it wrote"
+    expected = "plan.yaml is not an artifact, which --kernels needs: run `mpq apply`, then name what it wrote"
     assert refused("show plan.yaml --kernels", 2) == expected

@@ -43,17 +43,28 @@ def _families(table: Sensitivity) -> Iterator[Scheme]:
 
 
 def _index(group: Group, wanted: Scheme, pins: Mapping[str, Scheme]) -> int | None:
-    """The option of `group` nearest to `wanted`: first by format (any 16-bit one for a 16-bit one), then by number of groups."""
+    """The option of `group` nearest to `wanted`: first by format (any 16-bit one for a 16-bit one), then by number of groups.
+
+    Layers that are too small for a coded format use the smallest option of at least its size.
+    """
     if any(layer.name in pins for layer in group.layers):
         return 0
     lead = group.layers[0]
-    fitting = [index for index, option in enumerate(group.options) if _same_kind(option.schemes[lead.name], wanted)]
-    return min(fitting, key=lambda index: _distance(group.options[index].schemes[lead.name], wanted, lead), default=None)
+    offered = [option.schemes[lead.name] for option in group.options]
+    found = nearest_scheme(offered, wanted, lead) or larger_scheme(offered, wanted, lead)
+    return None if found is None else offered.index(found)
 
 
 def nearest_scheme(offered: Sequence[Scheme], wanted: Scheme, layer: Layer) -> Scheme | None:
     """The scheme of the same format with the nearest number of groups; any 16-bit format for a 16-bit one. None if there is none."""
     return min((each for each in offered if _same_kind(each, wanted)), key=lambda each: _distance(each, wanted, layer), default=None)
+
+
+def larger_scheme(offered: Sequence[Scheme], wanted: Scheme, layer: Layer) -> Scheme | None:
+    """The smallest scheme of at least the size of `wanted`, a coded one that the layer is too small for; None for other formats."""
+    size = wanted.stored_bits(layer.matrix)
+    enough = [each for each in offered if wanted.is_coded and each.stored_bits(layer.matrix) >= size]
+    return min(enough, key=lambda each: each.stored_bits(layer.matrix), default=None)
 
 
 def _same_kind(scheme: Scheme, wanted: Scheme) -> bool:

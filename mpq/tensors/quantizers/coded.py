@@ -8,13 +8,14 @@ each other's errors. Rows with a weight beyond 127 steps have steps 1.4, 2, 2.8,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mpq.errors import NumericsError, SchemeError
+from mpq.formats.base import MOST_BITS
 from mpq.formats.scheme import Scheme
 from mpq.tensors.coding import CLASSES, FACTORS, LARGEST_EXPONENT, Coded, encoded
 from mpq.tensors.scales import LARGEST_SCALE, SMALLEST_SCALE
@@ -69,48 +70,62 @@ def smallest_steps(matrix: Tensor, scheme: Scheme, rounding: Rounding | None = N
     size, largest = scheme.stored_bits((matrix.shape[0], matrix.shape[1])) // 8, float(matrix.abs().max())
     if not largest <= LARGEST_SCALE:
         raise NumericsError(f"a weight of {largest:g} needs a step that does not fit fp16 (at most 65504): keep this layer at bf16 or fp32")
-    check_room(matrix, scheme)
+    roomy = check_room(matrix, scheme)
     span = _pattern(largest / LARGEST_CODE / float(FACTORS[-1])), _coarsest(largest)
     start = min(max(_pattern(float(matrix.std(correction=0)) * 2 ** (_GAUSSIAN - scheme.rate)), span[0]), span[1])
-    setting = _best_setting(matrix, start)
+    setting = _best_setting(matrix, start, roomy)
 
     def nearest(step: float) -> Coded:
         return nearest_multiples(matrix, step)
 
     fast = _search(nearest, span, start, size, _Setting(setting.classes, False))
+    assert fast is not None  # the coarsest step fits
     if not setting.strong and rounding is None:
         return fast
     saved = setting.bytes(fast) - size if setting.strong else 0
     start = _pattern(fast.step) + _octaves(saved, matrix.numel())
-    return _search(rounding or nearest, span, start, size, setting)
+    return _search(rounding or nearest, span, start, size, setting) or fast
 
 
-def check_room(matrix: Tensor, scheme: Scheme) -> None:
-    """Refuse a coded scheme that gives a layer fewer bytes than its tables need.
+def check_room(matrix: Tensor, scheme: Scheme) -> list[int]:
+    """The numbers of classes of rows whose tables fit in the bytes that a coded scheme gives a layer.
 
     Raises:
-        SchemeError: with the smallest possible rate.
+        SchemeError: if there are none; with the smallest possible rate.
     """
     size = scheme.stored_bits((matrix.shape[0], matrix.shape[1])) // 8
-    coarsest = nearest_multiples(matrix, _step(_coarsest(float(matrix.abs().max()))))
-    least = min(_Setting(classes, False).bytes(coarsest) for classes in CLASSES)
+    needed = _table_bytes(matrix)
+    least = min(needed.values())
     if least > size:
-        rate = math.ceil(800 * least / matrix.numel()) / 100
-        instead = f"use ec{rate:g} or more" if rate <= 8 else "use int8 or 16 bits"
+        rate = least_rate(matrix)
+        instead = "use int8 or 16 bits" if rate is None else f"use ec{rate:g} or more"
         raise SchemeError(f"{matrix.numel()} weights are too few for {scheme}, whose tables take {least} bytes: {instead}")
+    return [classes for classes, count in needed.items() if count <= size]
 
 
-def _best_setting(matrix: Tensor, at: int) -> _Setting:
-    """The setting with the fewest bytes near the wanted step, judged by some of the rows."""
+def least_rate(matrix: Tensor) -> float | None:
+    """The smallest rate of a coded scheme for a matrix, in bits per weight; None if its tables need more than 8 bits per weight."""
+    rate = max(1.0, math.ceil(800 * min(_table_bytes(matrix).values()) / matrix.numel()) / 100)
+    return rate if rate <= MOST_BITS else None
+
+
+def _table_bytes(matrix: Tensor) -> dict[int, int]:
+    """The bytes of a weight at the coarsest step, by number of classes of rows."""
+    coarsest = nearest_multiples(matrix, _step(_coarsest(float(matrix.abs().max()))))
+    return {classes: _Setting(classes, False).bytes(coarsest) for classes in CLASSES}
+
+
+def _best_setting(matrix: Tensor, at: int, roomy: Sequence[int]) -> _Setting:
+    """The setting with the fewest bytes near the wanted step, judged by some of the rows; with one of these numbers of classes."""
     every = max(1, matrix.numel() // _SAMPLE)
     codes = nearest_multiples(matrix[::every], _step(at))
-    sizes = {classes: _Setting(classes, False).bytes(codes) for classes in CLASSES}
+    sizes = {classes: _Setting(classes, False).bytes(codes) for classes in roomy}
     classes = min(sizes, key=lambda each: sizes[each])
     return _Setting(classes, _Setting(classes, True).bytes(codes) < (1 - _WORTH) * sizes[classes])
 
 
-def _search(rounding: Rounding, span: tuple[int, int], at: int, size: int, setting: _Setting) -> Coded:
-    """The smallest step, by its bit pattern as an fp16 number; the last of `span` is assumed to fit."""
+def _search(rounding: Rounding, span: tuple[int, int], at: int, size: int, setting: _Setting) -> Coded | None:
+    """The codes under the smallest step that fits, by its bit pattern as an fp16 number; None if not even the last of `span` fits."""
     below, above = span[0] - 1, span[1] + 1
     found: Coded | None = None
     while above - below > 1:
@@ -127,7 +142,7 @@ def _search(rounding: Rounding, span: tuple[int, int], at: int, size: int, setti
         if -8 * excess <= (_STRONG_SLACK if setting.strong else _SLACK) * count:
             break
         at += min(-1, move)
-    return found or rounding(_step(span[1]))
+    return found
 
 
 def _octaves(excess: int, count: int) -> int:

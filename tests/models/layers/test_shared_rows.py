@@ -22,9 +22,9 @@ def test_a_table_with_a_common_row_is_marked_and_named() -> None:
     found, notes = with_shared_rows(module, layers)
     assert [layer.alike for layer in found] == [200, 0, 0, 0]
     assert found[1:] == layers[1:]
-    assert notes == ["200 of 300 rows of table are one common row: stored once"]
+    assert notes == {"table": "200 of 300 rows of table are one common row: stored once"}
     with torch.no_grad():
         table.weight[100, 0] += 0.1
-    assert with_shared_rows(module, layers[:1])[1] == [
-        "200 of 300 rows of table are one common row (within 0.0028% on average): stored once"
-    ]
+    assert with_shared_rows(module, layers[:1])[1] == {
+        "table": "200 of 300 rows of table are one common row (within 0.0028% on average): stored once"
+    }

@@ -1,6 +1,7 @@
 from mpq.formats.scheme import parse_scheme
 from mpq.search.problem import Problem, build_groups
 from mpq.search.stages.uniform import uniform_plans
+from mpq.search.uniform_plan import uniform_scheme
 from tests.small import linear, table
 
 LAYERS = [linear("a", 4, 256), linear("b", 8, 96), linear("c", 2, 40)]
@@ -50,3 +51,12 @@ def test_a_format_that_a_layer_does_not_have_makes_no_uniform_plan() -> None:
     apart = table(LAYERS[:2], {"a": {"int3": 1.0, "int8": 0.1}, "b": {"int8": 0.2}})
     problem = Problem(build_groups(apart), EVERYTHING)
     assert [plan.name for plan in uniform_plans(problem, apart, {})] == ["int8"]
+
+
+def test_a_layer_too_small_for_a_coded_format_uses_the_next_larger_scheme() -> None:
+    small = table(LAYERS[:2], {"a": {"ec4": 1.0, "ec5": 0.5, "fp16": 0.0}, "b": {"int4": 0.3, "int8": 0.2, "fp16": 0.0}})
+    problem = Problem(build_groups(small), EVERYTHING)
+    found = {plan.name: [str(s) for s in problem.schemes(plan.choice).values()] for plan in uniform_plans(problem, small, {})}
+    assert found == {"ec4": ["ec4", "int4"], "ec5": ["ec5", "int8"], "fp16": ["fp16", "fp16"]}
+    assert [str(uniform_scheme(small, layer, parse_scheme("ec5"))) for layer in LAYERS[:2]] == ["ec5", "int8"]
+    assert str(uniform_scheme(small, LAYERS[1], parse_scheme("ec4.5"))) == "ec4.5"

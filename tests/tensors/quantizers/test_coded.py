@@ -6,7 +6,7 @@ from mpq.formats.scheme import parse_scheme
 from mpq.tensors.coding import encode, encoded
 from mpq.tensors.hessian import output_errors
 from mpq.tensors.quantized import unpack_weight
-from mpq.tensors.quantizers.coded import LARGEST_CODE, check_room, nearest_multiples, on_grid, smallest_steps, to_nearest
+from mpq.tensors.quantizers.coded import LARGEST_CODE, check_room, least_rate, nearest_multiples, on_grid, smallest_steps, to_nearest
 from mpq.tensors.quantizers.registry import QUANTIZERS, quantizer_named
 from tests.tensors.quantizers.making import statistics_of, weights
 
@@ -63,6 +63,27 @@ def test_too_few_weights_are_refused_with_the_least_rate() -> None:
     with pytest.raises(SchemeError, match=r"^6 weights are too few for ec8, whose tables take \d+ bytes: use int8 or 16 bits$"):
         smallest_steps(weights(2, 3), parse_scheme("ec8"))
     check_room(weights(64, 96), parse_scheme("ec1"))
+
+
+def test_the_least_rate_is_one_that_fits_and_the_next_lower_one_is_not() -> None:
+    for rows, columns in ((4, 20), (24, 24), (1, 64), (300, 8)):
+        matrix = weights(rows, columns)
+        rate = least_rate(matrix)
+        assert rate is not None
+        smallest_steps(matrix, parse_scheme(f"ec{rate:g}"))
+        if rate > 1:
+            with pytest.raises(SchemeError, match=f"use ec{rate:g} or more"):
+                check_room(matrix, parse_scheme(f"ec{rate - 0.01:g}"))
+    assert least_rate(weights(2, 3)) is None
+    assert least_rate(weights(64, 96)) == 1
+
+
+def test_where_compensated_codes_never_fit_the_nearest_ones_are_taken() -> None:
+    matrix, scheme = weights(24, 24, seed=1), parse_scheme("ec1")
+    for name in ("gptq", "descent"):
+        found = quantizer_named(name).quantize(matrix, scheme, statistics_of(24))
+        assert found.pack()["codes"].numel() == 72
+        assert torch.equal(found.dequantize(), quantizer_named("rtn").quantize(matrix, scheme).dequantize())
 
 
 def test_weights_beyond_fp16_are_refused() -> None:

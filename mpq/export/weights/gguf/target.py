@@ -45,7 +45,7 @@ class Gguf(Target):
         package("gguf", extra="gguf")
         config = source.artifact.config
         if config.get("model_type") not in _MODEL_TYPES:
-            found = config.get("model_type") or f"a {source.kind} model"
+            found = config.get("model_type") or f"one of kind {source.kind}"
             raise ExportError(
                 f"this target only supports Hugging Face models of the types {', '.join(_MODEL_TYPES)}, not {found}: use onnx"
             )

@@ -59,9 +59,7 @@ class HuggingFace(Target):
             ExportError: saying which.
         """
         if source.kind != "hf":
-            raise ExportError(
-                f"this target only supports Hugging Face models, but {source.path} is of a {source.kind} model: use pt2 or onnx"
-            )
+            raise ExportError(f"this target only supports Hugging Face models, but {source.path} is of kind {source.kind}: use pt2 or onnx")
         if not source.artifact.config:
             raise ExportError(f"{source.path} needs the model's own code, which this folder does not contain")
 
