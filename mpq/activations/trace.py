@@ -127,7 +127,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept += made
         if not on_data or not sources:
             return
-        if operation == "copy" or (_PASSES.match(operation) and not arguments.get("value")):
+        if operation == "copy" or _passes(operation, arguments):
             self._known |= {_key(each): sources[-1 if operation == "copy" else 0] for each in made}
             return
         number = len(self.trace.sources)
@@ -181,6 +181,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.trace.sources.append(Source("input"))
             self._kept.append(tensor)
         return self._known[key]
+
+
+def _passes(operation: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call gives values of its input, and zeros."""
+    if operation == "cat":
+        return len(arguments["tensors"]) == 1
+    return _PASSES.match(operation) is not None and not arguments.get("value")
 
 
 def is_homogeneous(operation: str, arguments: Mapping[str, Any]) -> bool:
