@@ -21,7 +21,7 @@ from mpq.data.batch import Batch
 from mpq.models.layers.dispatch_watch import named
 from mpq.models.layers.state_tensors import state_of
 from mpq.models.memory.storage_tracker import Memory, pointer
-from mpq.models.running.forward import call
+from mpq.models.running.forward import call, plain_attention
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 
@@ -213,6 +213,6 @@ def trace(module: nn.Module, batch: Batch, layers: Sequence[Layer]) -> Trace:
         layers: the searched layers.
     """
     watch = _Watch(module, layers)
-    with watch:
+    with plain_attention(), watch:
         result = call(module, batch)
     return watch.finished(result)
