@@ -48,7 +48,8 @@ def operator_of(operation: str, arguments: Mapping[str, Any]) -> Operator | None
         pair = (("self", arguments["self"]), ("other", arguments["other"]))
         return _made("add", pair) if all(isinstance(each, Tensor) and each.dim() for _, each in pair) else None
     if operation == "cat":
-        return _made("cat", tuple(("tensors", each) for each in arguments["tensors"]))
+        joined = tuple(("tensors", each) for each in arguments["tensors"])
+        return _made("cat", joined) if len(joined) > 1 else None  # of one tensor, it is a copy
     if operation in AVERAGES:
         name = "self" if "self" in arguments else "input"
         return _made("average", ((name, arguments[name]),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from mpq.activations.operators import Numbers, Operator, operation_named, operat
 from mpq.errors import MismatchError
 from mpq.formats.activations import LEVELS, STATIC
 from mpq.models.layers.dispatch_watch import named
+from mpq.models.running.forward import plain_attention
 from mpq.records.activations import ActivationGroup, Groups, RoundedTensor
 
 Change = Callable[[Tensor], Tensor]
@@ -144,13 +145,14 @@ def _hooked(module: nn.Module, changes: Mapping[str, Change]) -> list[Any]:
     local = threading.local()
 
     def enter(*_: Any) -> None:
-        mode = Changed(changes)
-        local.modes = [*getattr(local, "modes", []), mode]
-        mode.__enter__()  # type: ignore[no-untyped-call]
+        mode, entered = Changed(changes), ExitStack()
+        entered.enter_context(plain_attention())  # counts its products one by one, as `trace` did
+        entered.enter_context(mode)
+        local.calls = [*getattr(local, "calls", []), (mode, entered)]
 
     def leave(_module: Any, _inputs: Any, result: Any) -> None:
-        mode = local.modes.pop()
-        mode.__exit__(None, None, None)
+        mode, entered = local.calls.pop()
+        entered.close()
         if mode.missing and result is not None:
             reader = next(iter(mode.missing))
             raise MismatchError(

@@ -21,7 +21,7 @@ from mpq.data.batch import Batch
 from mpq.models.layers.dispatch_watch import named
 from mpq.models.layers.state_tensors import state_of
 from mpq.models.memory.storage_tracker import Memory, pointer
-from mpq.models.running.forward import call
+from mpq.models.running.forward import call, plain_attention
 from mpq.models.running.swap import tensor_of
 from mpq.records.layer import Layer
 
@@ -127,7 +127,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept += made
         if not on_data or not sources:
             return
-        if operation == "copy" or (_PASSES.match(operation) and not arguments.get("value")):
+        if operation == "copy" or _passes(operation, arguments):
             self._known |= {_key(each): sources[-1 if operation == "copy" else 0] for each in made}
             return
         number = len(self.trace.sources)
@@ -183,6 +183,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._known[key]
 
 
+def _passes(operation: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call gives values of its input, and zeros."""
+    if operation == "cat":
+        return len(arguments["tensors"]) == 1
+    return _PASSES.match(operation) is not None and not arguments.get("value")
+
+
 def is_homogeneous(operation: str, arguments: Mapping[str, Any]) -> bool:
     """Whether a call gives, channel by channel, f times its result for f times its data, for any f > 0.
 
@@ -206,6 +213,6 @@ def trace(module: nn.Module, batch: Batch, layers: Sequence[Layer]) -> Trace:
         layers: the searched layers.
     """
     watch = _Watch(module, layers)
-    with watch:
+    with plain_attention(), watch:
         result = call(module, batch)
     return watch.finished(result)

@@ -84,7 +84,7 @@ class Observer:
 
     def _see_output(self, output: Tensor) -> None:
         self._count(OUTPUT, output)
-        if output.ndim > 1 and output.shape[-1] > 1:
+        if has_classes(output):
             entropy, margin = certainty(without_padding(output, self._masks))
             self._count(ENTROPY, entropy)
             self._count(MARGIN, margin)
@@ -187,6 +187,11 @@ def certainty(output: Tensor) -> tuple[Tensor, Tensor]:
     chances = logarithms.exp()
     best = chances.topk(2, dim=-1).values
     return -(chances * logarithms.nan_to_num(neginf=0.0)).sum(-1), best[:, 0] - best[:, 1]
+
+
+def has_classes(output: Tensor) -> bool:
+    """Whether the last dimension of an output may be classes; that of an image or of a single value is not."""
+    return output.ndim in (2, 3) and output.shape[-1] > 1
 
 
 def first_float(values: Any) -> Tensor | None:

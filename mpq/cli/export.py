@@ -53,6 +53,10 @@ def command(
             help="Write NAME.fingerprint.json next to the export, for `mpq verify`: what the export should hold and compute.",
         ),
     ] = True,
+    symmetric: Annotated[
+        bool,
+        typer.Option("--symmetric", help="For onnx: give integer activations ranges around 0 and int8 codes, as TensorRT takes them."),
+    ] = False,
     base_model: Annotated[
         str | None,
         typer.Option("--base-model", metavar="ORG/NAME", help="For huggingface: the original model on the hub, for the model card."),
@@ -80,7 +84,16 @@ def command(
     from mpq.export.run import export
 
     TARGETS.kind(to)
-    options = Options(data, model, fused=not allow_unfused, factory=factory, trust=trust, compare=compare, fingerprint=fingerprint)
+    options = Options(
+        data,
+        model,
+        fused=not allow_unfused,
+        factory=factory,
+        trust=trust,
+        compare=compare,
+        fingerprint=fingerprint,
+        symmetric=symmetric,
+    )
     if to == HUB:
         options = with_card(options, source, base_model=base_model, evaluation=evaluation)
     elif base_model is not None or evaluation is not None:

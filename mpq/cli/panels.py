@@ -27,7 +27,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
         "Many files": ("budgets", "init"),
     },
     "eval": {"Model": ("plan",), "What an error is": ("outputs",)},
-    "export": {"What is written": ("nearest", "allow_unfused", "compare")},
+    "export": {"What is written": ("nearest", "symmetric", "allow_unfused", "compare")},
 }
 """Parameters by command and panel; all others are in the panel that their own file names, else in "Options"."""
 

@@ -41,6 +41,7 @@ class Options:
         trust: allow files to run their own code.
         compare: run the export and the artifact on the same inputs, if the runtime is installed, and refuse the export if outputs differ.
         fingerprint: write a fingerprint of the export next to it, for `mpq verify`.
+        symmetric: give integer activations ranges around 0, and int8 codes, as TensorRT takes them; only for onnx.
         base_model: `org/name` of the original model on the hub, for the model card.
         evaluation: the output of `mpq eval --json` for the artifact, for the model card.
         report: the text of the report, to be stored with the weights.
@@ -54,6 +55,7 @@ class Options:
     trust: bool = False
     compare: bool = True
     fingerprint: bool = True
+    symmetric: bool = False
     base_model: str | None = None
     evaluation: Mapping[str, Any] | None = None
     report: str | None = None
@@ -97,6 +99,8 @@ class Target(ABC):
     """Whether what loads the export computes q/k/v or gate/up in one product, and so needs one scheme for them."""
     keeps_activations: ClassVar[bool] = False
     """Whether tensors between layers that are integers in the plan are integers in what is written."""
+    has_symmetric: ClassVar[bool] = False
+    """Whether integer activations may have ranges around 0."""
     suffix: ClassVar[str | None] = None
     """What the output's name must end with, where the reading program wants that."""
 

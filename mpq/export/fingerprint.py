@@ -28,7 +28,7 @@ from mpq.export.weights.calls import Call, takes_tokens
 from mpq.export.weights.compare import SUPPRESSED, first_sample, half_of_the_digits, inputs_of, rounded_inputs
 from mpq.export.weights.gguf.target import row_order
 from mpq.export.weights.quiet import quiet
-from mpq.export.weights.reopen import quantized_module
+from mpq.export.weights.reopen import quantized_module, simulated_module
 from mpq.models.layers.state_tensors import state_of
 from mpq.models.running.forward import main_output, named, outputs_of
 from mpq.models.running.layer_outputs import LayerOutputs
@@ -42,7 +42,10 @@ VALUES = 64
 _ROUNDED = ("executorch", "gguf")  # their kernels round inputs to 8 bits
 _SINGLE = ("executorch",)
 _OWN_OUTPUTS = ("pt2", "executorch")  # return all outputs; the others return the main output, except for exported programs
+_TIMES_ROUNDING = 3
+_STEP = 2.0**-7
 _CLOSE = 2.0**-8  # share of the largest weight: rounding of 16-bit values
+_ONE_CODE = 2.0**-6  # of a row whose scale became positive
 
 
 def fingerprint_of(source: Source, target: str, export: Path, options: Options) -> Fingerprint:
@@ -57,7 +60,7 @@ def fingerprint_of(source: Source, target: str, export: Path, options: Options) 
     Raises:
         ExportError: if the export does not have the artifact's weights.
     """
-    module = quantized_module(source, options)
+    module = simulated_module(source, options)
     tokens = takes_tokens(module, source, options)
     call = inputs_of(module, source, options)
     below = int(source.artifact.config.get("vocab_size") or 2) if tokens else None
@@ -72,7 +75,7 @@ def fingerprint_of(source: Source, target: str, export: Path, options: Options) 
     return Fingerprint(
         mpq_fingerprint=VERSION,
         target=target,
-        tolerance=rounded_inputs(source) if target in _ROUNDED else half_of_the_digits(source),
+        tolerance=_tolerance(source, target, options, call, outputs, main=main),
         inputs=[] if nested else [InputFacts(**(asdict(each) | {"shape": list(each.shape)})) for each in fixed],
         names=[name for name, leaf in call.kwargs.items() if isinstance(leaf, Tensor)],
         outputs=[] if nested else [_output(name, tensor) for name, tensor in outputs.items()],
@@ -80,6 +83,22 @@ def fingerprint_of(source: Source, target: str, export: Path, options: Options) 
         tensors=others,
         ties=dict(source.artifact.aliases),
     )
+
+
+def _tolerance(source: Source, target: str, options: Options, call: Call, outputs: Mapping[str, Tensor], *, main: bool) -> float:
+    """How far an output may be from the artifact's; where activations are integers, a few times what rounding them changes here."""
+    if not source.activations:
+        return rounded_inputs(source) if target in _ROUNDED else half_of_the_digits(source)
+    floating, _ = _run(quantized_module(source, options), source, call, main=main)
+    shares = [_share(outputs[name], floating[name]) for name in outputs]
+    return _short(min(max(_TIMES_ROUNDING * max(shares), _STEP), rounded_inputs(source)))
+
+
+def _share(values: Tensor, others: Tensor) -> float:
+    """The largest difference of two outputs as a share of the largest value."""
+    counts = values.isfinite() & others.isfinite() & (values > SUPPRESSED)
+    apart = (values[counts].double() - others[counts].double()).abs()
+    return float(apart.max()) / (float(values[counts].abs().max()) or 1.0) if apart.numel() else 0.0
 
 
 def kept_values(tensor: Tensor) -> list[float | None]:
@@ -134,7 +153,7 @@ def _candidates(source: Source, target: str) -> Iterator[Place]:
 
 def _names(layer: str, target: str) -> tuple[str, ...]:
     flat = layer.replace(".", "__")
-    known = {"gguf": (gguf_name(layer) or layer,), "pt2": (flat, f"model.{flat}")}
+    known = {"gguf": (gguf_name(layer) or layer,), "pt2": (flat, f"model.{flat}"), "openvino": (layer, f"{layer}.codes")}
     return known.get(target, (layer,))
 
 
@@ -146,11 +165,16 @@ def _layers(source: Source, target: str, held: Held | None, given: Mapping[str, 
     for name, weight in source.weights():
         own, output = weight.dequantize(), [_short(each) for each in given[name]] if name in given else None
         names = _names(name, target)
-        place = by_content.get(checksum(own)) if by_content else next((each for each in names if each in weights), None)
+        place = by_content.get(checksum(own)) or next((each for each in names if each in weights), None)
         if place is None or held is None:
             found[name] = LayerFingerprint(name, str(weight.scheme), list(weight.matrix), output=output)
             continue
-        _check_same(name, _orders(layers[name], own, source, target), weights[place].dequantize(), target)
+        orders, read = _orders(layers[name], own, source, target), weights[place].dequantize()
+        if source.activations and not _is_close(orders, read, _CLOSE):  # batch norms are folded into rows
+            orders, output = [_scaled_like(each, read) for each in orders if each.shape == read.shape], None
+        is_turned = target == "openvino" and not orders  # [columns, rows]: checked by its parts alone
+        if not is_turned:
+            _check_same(name, orders, read, target, _ONE_CODE if source.activations else _CLOSE)
         found[name] = layer_facts(place, weights[place], held.uses.get(place, ()), output)
     return found
 
@@ -182,8 +206,18 @@ def _orders(layer: Layer, own: Tensor, source: Source, target: str) -> list[Tens
     return [own, in_shape.reshape(own.shape)]
 
 
-def _check_same(name: str, orders: Sequence[Tensor], read: Tensor, target: str) -> None:
+def _scaled_like(own: Tensor, read: Tensor) -> Tensor:
+    """A weight times a factor for each row, so that it is as near to `read` as it can be."""
+    factors = (own * read).sum(1, keepdim=True) / own.square().sum(1, keepdim=True).clamp_min(1e-30)
+    return own * factors
+
+
+def _is_close(orders: Sequence[Tensor], read: Tensor, limit: float) -> bool:
+    """Whether a weight that was read is the artifact's, in one of its orders, up to a share of the largest value."""
+    return any(own.shape == read.shape and float((own - read).abs().max()) <= limit * float(own.abs().max()) for own in orders)
+
+
+def _check_same(name: str, orders: Sequence[Tensor], read: Tensor, target: str, limit: float) -> None:
     """Refuse an export whose weights differ from the artifact's."""
-    most = _CLOSE * float(orders[0].abs().max())
-    if not any(own.shape == read.shape and float((own - read).abs().max()) <= most for own in orders):
+    if not _is_close(orders, read, limit):
         raise ExportError(f"the {target} export does not hold the weights of '{name}' as written: this is a bug in mpq, please report it")

@@ -6,20 +6,23 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mpq.errors import UsageError
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options, Target
 from mpq.export.nearest_scheme import without_idle_group
 from mpq.export.registry import PROGRAMS, target_named
 from mpq.export.source import Source, open_source
+from mpq.formats.activations import DYNAMIC
 from mpq.formats.matrix import alike_rows
 from mpq.formats.scheme import Scheme
-from mpq.records.activations import summary
+from mpq.records.activations import around_zero, summary
 from mpq.records.artifact_files import artifact_files
 from mpq.records.fingerprint import fingerprint_path, write_fingerprint
 from mpq.shown import counted, listed
 from mpq.writing.outputs import refuse_inputs
 
 _SHOWN = 12
+_HAS = ("has", "have")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def export(
 
     Raises:
         OutputError: if `output` cannot be written to, or is an input.
+        UsageError: if ranges around 0 are asked for where they are not possible.
         ExportError: if the target does not support a layer's scheme and `nearest` is off, if the next schemes exceed the plan's budget, or
             if the target does not support the model.
     """
@@ -70,6 +74,7 @@ def export(
         given.artifact  # noqa: B018
     place = Path(output) if output is not None else given.path.with_name(_stem(given) + goal.ending)
     goal.check_place(place)
+    _refuse_symmetric(given, goal, chosen)
     for file in goal.places(place):
         refuse_inputs(file, _inputs(given, chosen))
     goal.check(given, chosen)
@@ -80,17 +85,32 @@ def export(
         if scheme != without_idle_group(given.schemes[name], given.matrices[name])
     }
     wanted = given.with_schemes(schemes) if goal.keeps_activations else replace(given.with_schemes(schemes), activations={})
+    wanted = replace(wanted, activations=around_zero(wanted.activations)) if chosen.symmetric else wanted
     _keep_budget(wanted, goal, target=target)
     fingerprint_path(place).unlink(missing_ok=True)  # one of an earlier export would not match
     written = goal.write(wanted, place, chosen)
     size, layer_bytes = written.bytes, (given.layer_bytes, wanted.layer_bytes)
-    is_proven = target in PROGRAMS and chosen.fingerprint and not wanted.activations
+    is_proven = target in PROGRAMS and chosen.fingerprint
     fingerprint = _fingerprinted(wanted, target, written.path, chosen) if is_proven else None
     notes = (*_unpacked(given, goal), *_repeated(given, goal), *_rest_notes(given, goal), *_activation_notes(given, wanted))
     notes = (*notes, *_channel_notes(given), *written.notes)
     notes = notes if fingerprint is None else (*notes, _prove(fingerprint, written.path, target))
     beside = 0 if fingerprint is None else fingerprint.stat().st_size
     return Exported(written.path, size, given.bytes, layer_bytes, goal.needs_weights, replaced, notes, beside)
+
+
+def _refuse_symmetric(given: Source, goal: Target, options: Options) -> None:
+    if not options.symmetric:
+        return
+    if not goal.has_symmetric:
+        raise UsageError("--symmetric is for the integer activations of --to onnx: leave it out")
+    if not given.activations:
+        raise UsageError(f"--symmetric is for integer activations, and {given.path} has none: analyze with --activations 8")
+    dynamic = [name for name, group in given.activations.items() if group.scheme == DYNAMIC]
+    if dynamic:
+        raise UsageError(
+            f"--symmetric is for fixed ranges, and {listed(dynamic, _SHOWN)} {_HAS[len(dynamic) > 1]} a8d: use --activations 8"
+        )
 
 
 def _channel_notes(given: Source) -> list[str]:
@@ -103,7 +123,7 @@ def _channel_notes(given: Source) -> list[str]:
 def _activation_notes(given: Source, wanted: Source) -> list[str]:
     """What to tell of tensors between layers that are integers."""
     if wanted.activations:
-        return [f"activations: {summary(wanted.activations)}; no fingerprint is written, since codes are stored in other scales"]
+        return [f"activations: {summary(wanted.activations)}"]
     if given.activations:
         return [f"activations stay in floating point, since this target writes weights alone: the plan has {summary(given.activations)}"]
     return []

@@ -6,6 +6,7 @@ from mpq.formats.scheme import Scheme
 
 STATIC, DYNAMIC = "a8", "a8d"
 LEVELS = 255  # the largest code of `a8`
+MIDDLE = 128  # the code of 0 in a range around 0
 CHOICES = {"8": STATIC, "8d": DYNAMIC}  # as the command line names them
 ALL, OFF = "all", "off"  # which of the measured groups a plan has
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from mpq.calibration.observe import Observer, first_float, mask_of, masks_in
+from mpq.calibration.observe import Observer, first_float, has_classes, mask_of, masks_in
 from mpq.errors import UsageError
 from mpq.evidence.drift import Alarm, alarms, kernel_alarms, shadow_alarms
 from mpq.evidence.running_mean import RunningMean
@@ -32,6 +33,11 @@ from mpq.records.sketch import Sketch
 
 ROWS = 256
 """Calls whose rows are kept until the next `restart`."""
+_NOT_COMPARED = (
+    "calls are not compared with the reference: their first output is not [samples, classes] or [samples, positions, classes], or has "
+    "another shape in the reference"
+)
+_CHANGES_IN_TRAINING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 _TIMES = 2.0  # the held-out error of a plan
 _MOST_KL = 1.0  # nats; a larger divergence of one call counts as this
 
@@ -72,6 +78,7 @@ class Monitor:
         self._inner: list[Any] | None = None  # hooks of the call that is sampled or shadowed, on the model the last one
         self._ending: Any = None  # a hook of a call that failed
         self._thread, self._sampled, self._shadowed = 0, False, False
+        self._told = False
         self._place: int | None = None  # of the sampled call's row
         self.calls = self.sampled = 0
         self.divergence, self.agreement = RunningMean(most=_MOST_KL), RunningMean()
@@ -162,6 +169,7 @@ class Monitor:
         with torch.no_grad():
             wanted, found = (_classes(each) for each in (self._reference(*args, **kwargs), result))
         if wanted is None or found is None or wanted.shape != found.shape:
+            self._tell_once()
             return
         mask = mask_of(wanted, masks_in((args, kwargs)))
         if mask is not None and not bool(mask.any(1).all()):  # a sample that is all padding
@@ -170,6 +178,12 @@ class Monitor:
         divergence = KLDivergence(probabilities=are_probabilities(wanted.flatten(0, -2)))
         self.divergence.add(_mean(divergence, wanted, found, mask))
         self.agreement.add(1 - _mean(Top1Disagreement(), wanted, found, mask))
+
+    def _tell_once(self) -> None:
+        """Warn that calls are not compared: a divergence of 0 for an output without classes would say that all is well."""
+        if not self._told:
+            self._told = True
+            warnings.warn(_NOT_COMPARED, UserWarning, stacklevel=2)
 
 
 def monitor(
@@ -203,8 +217,9 @@ def monitor(
         seed: seed of the choice of calls.
 
     Raises:
-        UsageError: if a share is not between 0 and 1, `shadow` has no reference, the plan has no held-out KL divergence or was edited after
-            it was measured, the model is neither a module nor a session, or the session is already watched.
+        UsageError: if a share is not between 0 and 1, `shadow` has no reference, dropout or a batch norm is in training mode, the plan has
+            no held-out KL divergence or was edited after it was measured, the model is neither a module nor a session, or the session is
+            already watched.
         FormatError: if the baseline is missing or damaged.
     """
     _check_share("sample", sample)
@@ -213,9 +228,12 @@ def monitor(
         raise UsageError(f"shadow={shadow:g} needs the unquantized model: give reference=")
     if keep < 0:
         raise UsageError(f"keep={keep} is not a number of calls: give 0 or more")
+    if isinstance(reference, nn.Module):
+        _check_mode("reference", reference)
     if plan is not None and most_kl is None:
         most_kl = _TIMES * _held_out(plan if isinstance(plan, Plan) else read_plan(Path(plan)))
     module = as_module(model)
+    _check_mode("model", module)
     known = baseline if isinstance(baseline, Baseline) else read_baseline(Path(baseline))
     watched = [name.removesuffix(".input") for name in known.tensors if name.endswith(".input")] if layers is None else layers
     return Monitor(
@@ -254,7 +272,7 @@ def _copy(leaf: Any) -> Any:
 
 def _classes(result: Any) -> Tensor | None:
     output = first_float(main_output(result)[1])
-    return None if output is None or output.ndim < 2 or not output.numel() else output.detach().float()
+    return None if output is None or not has_classes(output) or not output.numel() else output.detach().float()
 
 
 def _mean(metric: Metric, wanted: Tensor, found: Tensor, mask: Tensor | None) -> float:
@@ -264,3 +282,12 @@ def _mean(metric: Metric, wanted: Tensor, found: Tensor, mask: Tensor | None) ->
 def _check_share(name: str, share: float) -> None:
     if not 0 <= share <= 1:
         raise UsageError(f"{name}={share:g} is not a share of the calls: give a number from 0 to 1")
+
+
+def _check_mode(name: str, module: nn.Module) -> None:
+    """Refuse a model whose outputs are those of training."""
+    found = [path for path, part in module.named_modules() if isinstance(part, _CHANGES_IN_TRAINING) and part.training]
+    if found:
+        raise UsageError(
+            f"'{found[0] or type(module).__name__}' of the {name} is in training mode, where outputs differ: call {name}.eval()"
+        )

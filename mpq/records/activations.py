@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from mpq.formats.activations import DYNAMIC, LEVELS, STATIC
+from mpq.formats.activations import DYNAMIC, LEVELS, MIDDLE, STATIC
 from mpq.reading.documents import Document
 from mpq.reading.fields import Name
 from mpq.shown import shown
@@ -114,6 +114,18 @@ def groups_in(document: Document, facts: Mapping[Name, GroupFacts]) -> dict[str,
                     reason = f"activations {shown(name)} has the reader {shown(reader)}, and a8d is for matrix products: use a8"
                     raise document.refuse(reason, "activations", name)
     return {name: group_of(group) for name, group in facts.items()}
+
+
+def around_zero(groups: Groups) -> dict[str, ActivationGroup]:
+    """The groups with ranges that reach as far below 0 as above it, so that the code of 0 is 128; each holds the range that it had."""
+    return {name: replace(group, tensors=tuple(_around_zero(tensor) for tensor in group.tensors)) for name, group in groups.items()}
+
+
+def _around_zero(tensor: RoundedTensor) -> RoundedTensor:
+    if tensor.scale is None or tensor.zero_point is None:
+        return tensor
+    steps = max(tensor.zero_point, LEVELS - tensor.zero_point)
+    return replace(tensor, scale=tensor.scale * steps / (MIDDLE - 1), zero_point=MIDDLE)
 
 
 def header_bytes(groups: Groups) -> int:

@@ -16,10 +16,11 @@ def test_products_convolutions_additions_joins_and_averages_are_integer_operator
             ("add", {"self": X, "other": 1.0}),
             ("add", {"self": X.long(), "other": X.long()}),
             ("cat", {"tensors": [X, X]}),
+            ("cat", {"tensors": [X]}),
             ("mean", {"self": X}),
             ("softmax", {"self": X}),
         )
-    ] == ["linear", "conv", None, "add", None, None, "cat", "average", None]
+    ] == ["linear", "conv", None, "add", None, None, "cat", None, "average", None]
 
 
 def test_operators_are_counted_by_kind_and_those_of_several_inputs_name_each() -> None:

@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from mpq.activations.rounding import changes_of, rounded, rounded_tokens, simulate, simulated
+from mpq.activations.rounding import changed, changes_of, rounded, rounded_tokens, simulate, simulated
+from mpq.activations.trace import trace
+from mpq.data.batch import Batch
 from mpq.errors import MismatchError
 from mpq.records.activations import ActivationGroup, RoundedTensor
-from tests.activations.networks import images, residual
+from tests.activations.networks import images, layers_of, residual
 from tests.models.small import saved_and_loaded
 
 HALVES = ActivationGroup("a8", (RoundedTensor(("linear.0",), 0.5, 10),))
@@ -75,3 +77,20 @@ def test_dynamic_groups_round_tokens() -> None:
     changes = changes_of({"x": group})
     assert list(changes) == ["linear.0", "linear.1"]
     assert changes["linear.1"](torch.tensor([[127.0, 0.4]])).tolist() == [[127.0, 0.0]]
+
+
+def test_a_transformer_has_the_same_operators_whoever_calls_it() -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(8, 3)
+    module = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), head).eval()
+    x = torch.randn(2, 5, 8)
+    found = trace(module, Batch((x,)), layers_of(module, x))
+    assert found.layers["linear.0"] == "0.self_attn.in_proj_weight"
+    last = f"linear.{found.counts['linear'] - 1}"
+    assert found.layers[last] == "1"
+    with torch.no_grad():
+        plain = module(x)
+        with changed(module, {last: lambda values: values * 2}):
+            doubled = module(x)
+    assert torch.allclose(doubled - head.bias, 2 * (plain - head.bias), atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -53,3 +53,22 @@ def test_a_product_of_two_data_tensors_reads_no_integers() -> None:
     found = trace(module, batches(x)[0], layers_of(module, x))
     assert [source.readers for source in found.sources if source.readers] == [["linear.0"]]
     assert found.counts["linear"] == 2
+
+
+def test_a_concatenation_of_one_tensor_passes_it_on() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(torch.cat([self.first(x)], 1))  # type: ignore[no-any-return]
+
+    module, x = Joined().eval(), torch.ones(2, 3)
+    found = trace(module, batches(x)[0], layers_of(module, x))
+    assert found.counts == {"linear": 2}
+    assert [(source.operation, source.readers) for source in found.sources] == [
+        ("input", ["linear.0"]),
+        ("addmm", ["linear.1"]),
+        ("addmm", []),
+    ]

@@ -150,3 +150,27 @@ def test_the_evidence_of_a_plan_that_was_edited_is_refused(baseline: Baseline) -
     told = "the layers of the plan were edited after they were measured: run `mpq search` again, or give most_kl instead of plan"
     assert str(error.value) == told
     assert monitor(model(), baseline, plan=edited, most_kl=0.5).limits["most_kl"] == 0.5
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.3), nn.BatchNorm1d(16)])
+def test_a_model_in_training_mode_is_refused(baseline: Baseline, layer: nn.Module) -> None:
+    module = nn.Sequential(layer, model())
+    with pytest.raises(UsageError, match=r"'0' of the model is in training mode, where outputs differ: call model\.eval\(\)"):
+        monitor(module, baseline)
+    with pytest.raises(UsageError, match=r"'0' of the reference is in training mode.*: call reference\.eval\(\)"):
+        monitor(model(), baseline, shadow=1, reference=module)
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (8, 2, 2, 4), (8,)])
+def test_an_output_without_classes_is_not_said_to_agree(baseline: Baseline, shape: tuple[int, ...]) -> None:
+    class Shaped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten()[: torch.Size(shape).numel()].reshape(shape)
+
+    module = Shaped()
+    with monitor(module, baseline, sample=1, shadow=1, reference=Shaped(), most_kl=0.1) as watching:
+        with pytest.warns(UserWarning, match="calls are not compared with the reference"):
+            module(torch.randn(8, 16))
+        module(torch.randn(8, 16))  # it is said once
+        assert (watching.divergence.count, watching.agreement.count) == (0, 0)
+        assert sorted(watching.sketches) == ["input", "output"]

@@ -6,7 +6,7 @@ import pytest
 from mpq.errors import FormatError
 from mpq.reading.documents import json_document
 from mpq.reading.validate import validated
-from mpq.records.activations import ActivationGroup, GroupFacts, RoundedTensor, groups_in, header_bytes, summary, to_dict
+from mpq.records.activations import ActivationGroup, GroupFacts, RoundedTensor, around_zero, groups_in, header_bytes, summary, to_dict
 
 STATIC = ActivationGroup("a8", (RoundedTensor(("conv.1", "add.0.1"), 0.02, 3), RoundedTensor(("add.0.0",), 0.5, 128)))
 DYNAMIC = ActivationGroup("a8d", (RoundedTensor(("linear.0",)),))
@@ -61,3 +61,12 @@ def test_a_reader_belongs_to_one_tensor() -> None:
 def test_a_summary_counts_tensors_and_groups() -> None:
     assert summary(BOTH) == "3 tensors in 2 groups: 1 a8, 1 a8d"
     assert summary({}) == "all in floating point"
+
+
+def test_ranges_around_zero_hold_the_ranges_that_there_were() -> None:
+    made = around_zero(BOTH)
+    assert made["head"] == DYNAMIC
+    first, second = made["layer1"].tensors
+    assert (first.readers, first.zero_point, second.zero_point) == (("conv.1", "add.0.1"), 128, 128)
+    assert first.scale == pytest.approx(0.02 * 252 / 127)  # from -0.06 to 5.04
+    assert second.scale == pytest.approx(0.5 * 128 / 127)  # from -64 to 63.5

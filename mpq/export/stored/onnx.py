@@ -31,6 +31,15 @@ class LookedUp(NamedTuple):
     attribute: tuple[Any, ...] = ()
 
 
+class Multiplied(NamedTuple):
+    """A product of integers: the codes of its weight, columns first, and its scales. It has what readers want of a DequantizeLinear."""
+
+    input: list[str]
+    output: list[str]
+    op_type: str = "MatMulInteger"
+    attribute: tuple[Any, ...] = ()
+
+
 class Graph:
     """An ONNX model and the connections of its nodes."""
 
@@ -60,7 +69,29 @@ class Graph:
     def dequantized(self) -> dict[str, Any]:
         """The nodes that compute a layer's weight from its codes, or rows of it that are looked up, by its place."""
         nodes = [node for node in self.model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in self.initializers]
-        return self._tables() | {node.input[0].removesuffix(_CODES): node for node in nodes}
+        weights = {node.input[0].removesuffix(_CODES): node for node in nodes if self.array(node.input[0]).dtype.name in _BITS}
+        return self._products() | self._tables() | weights
+
+    def constants(self) -> dict[str, Any]:
+        """The biases in int32 and the zero points of activations, by name."""
+        users = [(node, 0) for node in self.model.graph.node if node.op_type == "DequantizeLinear"]
+        users += [(node, 2) for node in self.model.graph.node if node.op_type == "QuantizeLinear"]
+        names = {node.input[place] for node, place in users if len(node.input) > place and node.input[place] in self.initializers}
+        return {name: array for name in sorted(names) if (array := self.array(name)).ndim < 2}
+
+    def _products(self) -> dict[str, Multiplied]:
+        nodes = [node for node in self.model.graph.node if node.op_type == "MatMulInteger" and node.input[1] in self.initializers]
+        return {node.input[1].removesuffix(_CODES): Multiplied([node.input[1], self._scales_of(node)], list(node.output)) for node in nodes}
+
+    def _scales_of(self, product: Any) -> str:
+        """The scales of the rows that a product of integers is multiplied with, after those of the tokens."""
+        value = product.output[0]
+        while True:
+            node = next(iter(self.users[value]))
+            scales = [name for name in node.input if name in self.initializers]
+            if scales or node.op_type not in ("Cast", "Mul"):
+                return scales[0] if scales else ""
+            value = node.output[0]
 
     def _tables(self) -> dict[str, LookedUp]:
         nodes = [node for node in self.model.graph.node if node.op_type == "Gather" and node.input[0] in self.initializers]
@@ -122,10 +153,10 @@ def read(path: Path, places: Iterable[Place]) -> Held:
     graph = Graph(path)
     nodes = graph.dequantized()
     weights = {place: _weight(graph, node) for place, node in nodes.items()}
-    uses = {place: tuple(sorted(user.op_type for user in graph.users_of(node.output[0]))) for place, node in nodes.items()}
+    uses = {place: _users_by_kind(graph, node) for place, node in nodes.items()}
     taken = {name for node in nodes.values() for name in _constants(graph, node)}
     floats = {name: array for name in graph.initializers if name not in taken and _is_float(array := graph.array(name))}
-    others = {name: _tensor(array) for name, array in floats.items()}
+    others = {name: _tensor(array) for name, array in (floats | graph.constants()).items()}
     for place in places:
         whole = as_values(others, place, f"{place.name}.values", f"{place.name}.weight", f"{PREFIX}{place.name}.weight")
         if place.name not in weights and whole is not None:
@@ -134,15 +165,23 @@ def read(path: Path, places: Iterable[Place]) -> Held:
     return Held(weights, others, uses)
 
 
+def _users_by_kind(graph: Graph, node: Any) -> tuple[str, ...]:
+    """The operators that use a weight; the codes of a table may be multiplied, too."""
+    products = [user for user in graph.users_of(node.input[0]) if user.op_type == "MatMulInteger" and isinstance(node, LookedUp)]
+    return tuple(sorted(user.op_type for user in (*graph.users_of(node.output[0]), *products)))
+
+
 def _uses(graph: Graph, name: str) -> tuple[str, ...]:
     return tuple(sorted(user.op_type for user in graph.users_of(name)))
 
 
 def _weight(graph: Graph, node: Any) -> QuantizedWeight:
     codes, scales = graph.array(node.input[0]), graph.array(node.input[1])
+    codes = codes.T if columns_first(node) else codes
     zeros = graph.array(node.input[2]) if len(node.input) > 2 else None
     bits, signed = _BITS[codes.dtype.name], codes.dtype.name.startswith("i")
-    block = next((attribute.i for attribute in node.attribute if attribute.name == "block_size"), 0)
+    zeros = None if zeros is None or (signed and not zeros.any()) else zeros
+    block = _attribute(node, "block_size")
     matrix = codes.reshape(len(codes), -1)
     spread = scales.reshape(len(codes), -1).astype(np.float32)
     scheme = integer_scheme(
@@ -153,6 +192,15 @@ def _weight(graph: Graph, node: Any) -> QuantizedWeight:
     return QuantizedWeight(
         scheme, (matrix.shape[0], matrix.shape[1]), torch.from_numpy(shifted.astype(np.uint8)), torch.from_numpy(spread), zero_points
     )
+
+
+def columns_first(node: Any) -> bool:
+    """Whether the codes of a weight are [columns, rows], as products of integers read them."""
+    return isinstance(node, Multiplied) or (_attribute(node, "axis") == 1 and not _attribute(node, "block_size"))
+
+
+def _attribute(node: Any, name: str) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
 
 
 def _constants(graph: Graph, node: Any) -> list[str]:

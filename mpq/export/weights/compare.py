@@ -40,6 +40,8 @@ SUPPRESSED = -1e4
 """Values from here down stand for "impossible"."""
 _ROUNDING = 2**-8  # rounding of inputs to 8 bits, as a share of their range
 _DEVIATIONS = 6
+_TIMES_ROUNDING = 5  # rounded samples differ by chance: a batch has two
+_LEAST = 2**-9  # share of an output: half a step of 8 bits
 
 
 def compared(
@@ -79,8 +81,41 @@ def compared(
             f"{program} gives different outputs than the artifact: '{name}' differs by {worst:.2g} of its largest value, more than its "
             f"arithmetic explains ({tolerance:.2g}). {_WHY}"
         )
+    if source.activations:
+        _refuse_beyond_rounding(_floating(source, options, call, main=main), expected, found, program)
     told = f"compared with the artifact by {program} on a small batch: outputs differ by at most {worst:.2g} of their largest value"
     return told + (f", {steps_apart(expected, found):.2f} steps of 8 bits of their range" if source.activations else "")
+
+
+def _floating(source: Source, options: Options, call: Call, *, main: bool) -> list[Tensor]:
+    """The outputs of the artifact with all tensors between layers in floating point."""
+    module, own = quantized_module(source, options), _copy(call)
+    with torch.no_grad(), quiet():
+        result = module(*own.args, **own.kwargs)
+    return list(named(outputs_of(main_output(result)[1] if main else result, Batch(own.args, own.kwargs))).values())
+
+
+def _refuse_beyond_rounding(plain: Sequence[Tensor], expected: Mapping[str, Tensor], found: Sequence[Tensor], program: str) -> None:
+    """Refuse outputs that are further from the simulation than a few times what rounding the tensors between layers does to them.
+
+    Codes that fall to the other side of a step differ less than rounding itself does; what differs more is computed wrongly.
+
+    Raises:
+        ExportError: naming the output.
+    """
+    for (name, wanted), exact, got in zip(expected.items(), plain, found, strict=True):
+        counts = _counted(wanted) & _counted(exact)
+        apart, rounding = (_rms(wanted[counts], other[counts]) for other in (got, exact))
+        least = _LEAST * float(wanted[counts].double().square().mean().sqrt()) if bool(counts.any()) else 0.0
+        if apart > max(_TIMES_ROUNDING * rounding, least):
+            raise ExportError(
+                f"{program} gives different outputs than the artifact: '{name}' differs by {apart:.2g} (root mean square), "
+                f"{apart / max(rounding, 1e-30):.0f} times what rounding its activations to integers changes. {_WHY}"
+            )
+
+
+def _rms(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).square().mean().sqrt()) if one.numel() else 0.0
 
 
 def steps_apart(expected: Mapping[str, Tensor], found: Sequence[Tensor]) -> float:

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from mpq.export.abilities import ExportError
 from mpq.export.base import Options, Written, package
 from mpq.export.output_place import staged
 from mpq.export.source import Source
 from mpq.export.weights.compare import compared, flat
 from mpq.export.weights.onnx.target import Onnx, tolerance
+from mpq.shown import first_line
 
 _USE = (
     "use: openvino.Core().compile_model(XML, 'CPU')",
@@ -25,6 +27,7 @@ _USE = (
 class OpenVino(Onnx):
     """Codes stay int4 and int8, scales fp16; groups must divide the row."""
 
+    has_symmetric = False
     looks_up_codes = False  # OpenVINO does so itself
     ending = ".xml"
     suffix = ".xml"
@@ -47,15 +50,29 @@ class OpenVino(Onnx):
         """Write the graph, convert it, save it."""
         openvino = package("openvino", extra="openvino")
         with tempfile.TemporaryDirectory() as folder:
-            graph = super().write(source, Path(folder) / "model.onnx", replace(options, compare=False)).path
-            model = openvino.convert_model(graph)
+            graph = Path(folder) / "model.onnx"
+            notes, _ = self.save(source, graph, options)
+            model = _converted(openvino, graph)
             with staged(output.parent, last=output.name) as made:
                 openvino.save_model(model, made / output.name, compress_to_fp16=False)
                 told = _compared(source, options, made / output.name)
             del model  # it maps the file of the graph
         weights = output.with_suffix(".bin")
         kept = f"weights are in {weights.name}, {weights.stat().st_size:,} bytes: keep the two files together"
-        return Written(output, (kept, told, *_USE), (weights,))
+        return Written(output, (*notes, kept, told, *_USE), (weights,))
+
+
+def _converted(openvino: Any, graph: Path) -> Any:
+    try:
+        return openvino.convert_model(graph)
+    except Exception as error:  # any failure in openvino is caused by the model
+        raise ExportError(f"openvino cannot convert this model ({reason(error)}): --to onnx may run where openvino does not") from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error of OpenVINO that names the operator; its first lines name its own source files."""
+    lines = [line.strip() for line in str(error).splitlines() if "While validating" in line or "Conversion failed for" in line]
+    return lines[-1].removesuffix(":") if lines else first_line(error)
 
 
 def _compared(source: Source, options: Options, graph: Path) -> str:

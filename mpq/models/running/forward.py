@@ -67,13 +67,13 @@ def forward(module: nn.Module, batch: Batch, *, gradients: bool = False) -> Outp
         DataError: if the module does not accept the batch; the message names the given dtypes and shapes.
         ModelError: if no output is a floating-point tensor.
     """
-    with _plain_attention():
+    with plain_attention():
         found = outputs_of(call(module, batch, gradients=gradients), batch)
     return found if gradients else found.detached()  # an output may be a parameter
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Disables the fast path of `nn.TransformerEncoder`, which packs padded batches so that operators cannot be watched or replayed."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

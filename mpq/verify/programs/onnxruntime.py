@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from mpq.distribution import requirement
-from mpq.export.stored.onnx import Graph, read
+from mpq.export.stored.onnx import Graph, columns_first, read
 from mpq.models.running.layer_outputs import magnitude
 from mpq.records.fingerprint import Fingerprint
 from mpq.verify.places import places_of
 from mpq.verify.programs.base import Loaded, Program, floats, imported
 
 _INSTALL = requirement("onnx")
+_CODES_ONLY = ("Gather", "MatMulInteger")  # they compute no dequantized weight
 _MOST = 1 << 30  # largest graph, in bytes, that is loaded again with its internal values as outputs
 
 
@@ -36,7 +37,9 @@ class _Session(Loaded):
         self._session = session(path)
         self._graph = Graph(path)
         self.held = read(path, places_of(fingerprint))
-        self._values = {place: node.output[0] for place, node in self._graph.dequantized().items()}
+        nodes = self._graph.dequantized()
+        self._values = {place: node.output[0] for place, node in nodes.items()}
+        self._turned = {place for place, node in nodes.items() if columns_first(node)}
         self._opened: Any = None
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -44,11 +47,11 @@ class _Session(Loaded):
 
     def used(self, place: str) -> Tensor | None:
         name = self._values.get(place)
-        if name is None or self._graph.makers[name].op_type == "Gather" or self._graph.model.ByteSize() > _MOST:
+        if name is None or self._graph.makers[name].op_type in _CODES_ONLY or self._graph.model.ByteSize() > _MOST:
             return None
         weights = self._graph.computed(name)
         found = torch.from_numpy(session(weights).run(None, {})[0])
-        return found.reshape(len(found), -1)
+        return found.T if place in self._turned else found.reshape(len(found), -1)
 
     def layer_outputs(self, inputs: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
         if self._graph.model.ByteSize() > _MOST:

@@ -144,3 +144,20 @@ def test_suppressed_classes_neither_widen_the_range_nor_count_as_apart(mask: flo
     wanted, found = torch.tensor([[0.0, 2.55, mask]]), torch.tensor([[0.02, 2.55, mask]])
     assert compare.steps_apart({"logits": wanted}, [found]) == pytest.approx(2.0, rel=1e-5)
     assert compare.steps_apart({"logits": torch.full((1, 2), mask)}, [torch.full((1, 2), mask)]) == 0
+
+
+def test_outputs_further_away_than_rounding_explains_are_refused() -> None:
+    plain, rounded = torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64) + 0.01
+    compare._refuse_beyond_rounding([plain], {"y": rounded}, [rounded + 0.04], "program")
+    with pytest.raises(
+        ExportError,
+        match=r"program gives different outputs .*: 'y' differs by 0\.06 \(root mean square\), 6 times what rounding its activations",
+    ):
+        compare._refuse_beyond_rounding([plain], {"y": rounded}, [rounded + 0.06], "program")
+
+
+def test_without_an_effect_of_rounding_half_a_step_is_allowed() -> None:
+    same = torch.ones(8)
+    compare._refuse_beyond_rounding([same], {"y": same}, [same + 0.0015], "program")
+    with pytest.raises(ExportError, match=r"'y' differs by 0\.01"):
+        compare._refuse_beyond_rounding([same], {"y": same}, [same + 0.01], "program")

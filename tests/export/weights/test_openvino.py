@@ -12,6 +12,7 @@ from mpq.demo import write_demo
 from mpq.export.abilities import ExportError
 from mpq.export.registry import target_named
 from mpq.export.run import export
+from mpq.export.weights.openvino import reason
 from mpq.models.inputs.load_data import load_data
 from mpq.models.sources.load import load_model
 from tests.export.artifacts import kl_divergence, make
@@ -59,3 +60,11 @@ def test_without_openvino_its_installation_is_named(digits: tuple[Path, Tensor],
         export(artifact, "openvino", tmp_path / "m.xml", nearest=True)
     assert str(caught.value) == "this target needs openvino: pip install 'mpq-torch[openvino]'"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_conversion_is_told_by_its_operator() -> None:
+    text = (
+        "Check 'false' failed at a.cpp:151:\n-- Conv-21 with a message:\nConversion failed for Conv-21\nWhile validating node 'c':\nCheck"
+    )
+    assert reason(RuntimeError(text)) == "While validating node 'c'"
+    assert reason(RuntimeError("no network")) == "no network"

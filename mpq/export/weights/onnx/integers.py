@@ -22,7 +22,7 @@ import torch
 from mpq.activations.operators import Numbers, Operator, operation_named, operator_of
 from mpq.export.abilities import ExportError
 from mpq.export.base import package
-from mpq.formats.activations import STATIC
+from mpq.formats.activations import MIDDLE, STATIC
 from mpq.records.activations import ActivationGroup, Groups, RoundedTensor
 
 _OPERATORS = {
@@ -34,7 +34,6 @@ _OPERATORS = {
 }
 _MOVES = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pad", "Identity")
 _FX = "pkg.torch.onnx.fx_node"
-_MIDDLE = 128  # the code of 0 in the dynamic form
 _LARGEST = 127
 
 
@@ -90,12 +89,13 @@ class Integers:
         program: the exported program that it was made from.
         groups: what is rounded.
         called: the operators that the model calls, in order, as far as its output needs them.
+        signed: whether fixed ranges are around 0 and their codes int8.
 
     Raises:
         ExportError: if the converted graph has another number of them, so that they cannot be told by their places.
     """
 
-    def __init__(self, model: Any, program: Any, groups: Groups, called: Sequence[str]) -> None:
+    def __init__(self, model: Any, program: Any, groups: Groups, called: Sequence[str], *, signed: bool = False) -> None:
         self._ir, self._graph = package("onnx_ir", extra="onnx"), model.graph
         self._places, converted = readers_in(program)
         self._names = numbered(groups, called, converted)
@@ -103,7 +103,7 @@ class Integers:
         for node in self._graph:
             name = node.metadata_props.get(_FX, "").partition(" ")[0].removeprefix("%")
             self._nodes[name, node.op_type] = node
-        self._groups = groups
+        self._groups, self.signed = groups, signed
         self._made: dict[Any, Any] = {}
         self.ours: set[Any] = set()
         self.scales: dict[Any, float] = {}
@@ -139,7 +139,10 @@ class Integers:
         kinds = _OPERATORS[kind]
         node = next((self._nodes[name, kind] for kind in kinds if (name, kind) in self._nodes), None)
         if node is None:
-            raise ExportError(f"the converted graph has no operator '{reader}', whose input is an integer: analyze again with this torch")
+            raise ExportError(
+                f"the converted graph has no operator '{reader}', whose input is an integer: search again with --activations off, or "
+                "delete its group from the plan"
+            )
         return node, place
 
     def _static(self, value: Any, before: Any, scale: float, zero_point: int) -> Any:
@@ -149,7 +152,7 @@ class Integers:
             self._behind_moves(value, scale, zero_point)
             numbers = [
                 self.constant(f"{value.name}.scale", np.array(scale, dtype=np.float32)),
-                self.constant(f"{value.name}.zero_point", np.array(zero_point, dtype=np.uint8)),
+                self.constant(f"{value.name}.zero_point", self._code(zero_point)),
             ]
             codes = self.node("QuantizeLinear", [value, *numbers])
             back = self.node("DequantizeLinear", [codes.outputs[0], *numbers])
@@ -157,6 +160,9 @@ class Integers:
             back.outputs[0].shape, back.outputs[0].type = value.shape, value.type
             self._made[key] = back.outputs[0]
         return self._made[key]
+
+    def _code(self, code: int) -> Any:
+        return np.array(code - MIDDLE, dtype=np.int8) if self.signed else np.array(code, dtype=np.uint8)
 
     def _behind_moves(self, value: Any, scale: float, zero_point: int) -> None:
         """Round the same way where the values of `value` come from, if they only moved since."""
@@ -194,7 +200,7 @@ class Integers:
     def _plain(self, value: Any) -> list[Any]:
         """A scale of 1 and the code of 0."""
         step = self.constant(f"{value.name}.step", np.array(1, dtype=np.float32))
-        return [step, self.constant(f"{value.name}.middle", np.array(_MIDDLE, dtype=np.uint8))]
+        return [step, self.constant(f"{value.name}.middle", np.array(MIDDLE, dtype=np.uint8))]
 
     def node(self, kind: str, inputs: Sequence[Any], **attributes: Any) -> Any:
         """A node that is not yet in the graph."""

@@ -13,6 +13,11 @@ def lookups_of(place: Any, weight: QuantizedWeight) -> list[Any]:
     scales, scheme = weight.scales, weight.scheme
     if scales is None or scales.shape[1] != 1 or weight.zero_points is not None or not _is_byte(scheme):
         return []
+    return gathers_of(place)
+
+
+def gathers_of(place: Any) -> list[Any]:
+    """The nodes that look up rows of a weight."""
     return [node for node, index in place.uses() if node.op_type == "Gather" and index == 0 and _axis(node) == 0]
 
 

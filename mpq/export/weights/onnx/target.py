@@ -24,11 +24,18 @@ from mpq.export.output_place import staged
 from mpq.export.source import Source
 from mpq.export.weights.onnx.tables import look_up, lookups_of
 from mpq.records.layer import Layer
+from mpq.shown import first_line, listed
 from mpq.tensors.matrix import grouped_axes, grouped_shape
 from mpq.tensors.quantized import QuantizedWeight
 
 _LARGEST_FILE = 1 << 30  # above this, weights go to a separate file: protobuf is limited to 2 GiB
 
+_SHOWN = 6
+_TURNED = "rows with negative scales got positive ones, which moves their largest weight by one step where its code was -128: "
+_TENSORRT = (
+    "activations have int8 codes around 0 and biases are in floating point, as TensorRT takes them; the graph passes ONNX's checker. "
+    "ONNX Runtime and OpenVINO are faster without --symmetric"
+)
 _USE = (
     "use: onnxruntime.InferenceSession; it may compute int4 matrix products with 8-bit activations; the session entry "
     "session.qdq_matmulnbits_accuracy_level = 1 prevents that",
@@ -42,6 +49,7 @@ class Onnx(Target):
     ending = ".onnx"
     abilities = Abilities(bits=(4, 8), asymmetric_bits=(4, 8), ragged=True)
     keeps_activations = True
+    has_symmetric = True
     looks_up_codes = True  # of tables, instead of dequantizing them whole
 
     def check(self, source: Source, options: Options) -> None:
@@ -59,15 +67,22 @@ class Onnx(Target):
 
     def write(self, source: Source, output: Path, options: Options) -> Written:
         """Trace, replace each weight, simplify, save."""
-        model = quantized_graph(source, options, looks_up_codes=self.looks_up_codes)
-        ir = package("onnx_ir", extra="onnx")
-        large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
         with staged(output.parent, last=output.name) as folder:
-            ir.save(model, folder / output.name, external_data=f"{output.name}.data" if large else None)
+            notes, large = self.save(source, folder / output.name, options)
+            if options.symmetric:
+                _checked(folder / output.name)
+                notes.append(_TENSORRT)
             told = _compared(source, options, folder / output.name)
-        notes = [f"the weights are in {output.name}.data: keep the two files together"] if large else []
+        notes += [f"the weights are in {output.name}.data: keep the two files together"] if large else []
         data = (output.with_name(f"{output.name}.data"),) if large else ()
         return Written(output, (*notes, told, *_USE), data)
+
+    def save(self, source: Source, graph: Path, options: Options) -> tuple[list[str], bool]:
+        """Write the graph; what to tell of it, and whether its weights are in a file next to it."""
+        model, notes = quantized_graph(source, options, looks_up_codes=self.looks_up_codes)
+        large = sum(value.const_value.nbytes for value in model.graph.initializers.values()) > _LARGEST_FILE
+        package("onnx_ir", extra="onnx").save(model, graph, external_data=f"{graph.name}.data" if large else None)
+        return notes, large
 
 
 def _compared(source: Source, options: Options, graph: Path) -> str:
@@ -94,8 +109,8 @@ def tolerance(source: Source) -> float:
     return rounded_inputs(source) if source.activations else half_of_the_digits(source)
 
 
-def quantized_graph(source: Source, options: Options, *, looks_up_codes: bool) -> Any:
-    """The model of an artifact as an `onnx_ir.Model` with quantized weights.
+def quantized_graph(source: Source, options: Options, *, looks_up_codes: bool) -> tuple[Any, list[str]]:
+    """The model of an artifact as an `onnx_ir.Model` with quantized weights, and what to tell of it.
 
     Raises:
         ExportError: if the model cannot be converted, or a layer's weight is not found in the graph.
@@ -106,18 +121,34 @@ def quantized_graph(source: Source, options: Options, *, looks_up_codes: bool) -
     from mpq.export.weights.onnx.trace import trace
 
     made = trace(source, options)
-    model, done, ours = made.model, set[str](), set[Any]()
+    model, done, ours, notes = made.model, set[str](), set[Any](), list[str]()
     if source.activations:
-        integers = Integers(model, made.exported_program, source.activations, operators_of(source, options))
+        called = operators_of(source, options)
+        integers = Integers(model, made.exported_program, source.activations, called, signed=options.symmetric)
         integers.insert()
-        done = IntegerWeights(model, integers, source).replace()
+        weights = IntegerWeights(model, integers, source, positive=options.symmetric, looks_up_codes=looks_up_codes)
+        done = weights.replace()
+        notes = [_TURNED + listed(weights.turned, _SHOWN)] if weights.turned else []
         integers.finish()
         ours = integers.ours
     ours |= _Weights(model, source, done, looks_up_codes=looks_up_codes).replace()
     _simplify(model, ours)
     if source.activations:
         pooled(model)
-    return model
+    return model, notes
+
+
+def _checked(graph: Path) -> None:
+    """Let ONNX's own checker read the graph, shapes and types included.
+
+    Raises:
+        ExportError: with what it finds.
+    """
+    onnx = package("onnx", extra="onnx")
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"onnx refuses the graph ({first_line(error)}): this is a bug in mpq, please report it") from error
 
 
 class _Weights:

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 import mpq
+from mpq.activations.rounding import simulate
+from mpq.errors import UsageError
 from mpq.export.abilities import ExportError
 from mpq.export.base import Options
 from mpq.export.run import export
 from mpq.export.weights.onnx.integers import numbered, readers_in
 from mpq.models.sources.load import load_model
-from mpq.records.activations import ActivationGroup, RoundedTensor
+from mpq.records.activations import ActivationGroup, RoundedTensor, around_zero
 from tests.activations.networks import depthwise, images, residual
 from tests.export.weights.onnx.activations import exported, ran
 
@@ -75,6 +77,29 @@ def test_openvino_takes_a_graph_whose_depthwise_layer_stays_in_floating_point_be
     with torch.no_grad():
         expected = mpq.load(artifact)(inputs)
     assert float((found - expected).abs().max()) < float(expected.max() - expected.min()) / 255
+
+
+def test_ranges_around_zero_are_signed_without_integer_biases(tmp_path: Path) -> None:
+    artifact, plan, _ = exported(tmp_path, residual(), images(16), activations="8")
+    done = export(artifact, "onnx", tmp_path / "s.onnx", options=Options(symmetric=True))
+    graph = graph_of(done.path)
+    constants = {each.name: each for each in graph.initializer}
+    quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantized) == 8
+    assert {constants[node.input[2]].data_type for node in quantized} == {3}  # int8
+    assert {bytes(constants[node.input[2]].raw_data) for node in quantized} == {b"\0"}
+    assert not [each for each in graph.initializer if each.data_type == 6]  # int32
+    inputs = images(5, seed=9)
+    with torch.no_grad():
+        expected = simulate(mpq.load(artifact, activations=False), around_zero(plan.activations))(inputs)
+    assert float((ran(done.path, inputs) - expected).abs().max()) < float(expected.max() - expected.min()) / 255
+
+
+@pytest.mark.parametrize(("activations", "target", "message"), [("8d", "onnx", "have a8d"), ("8", "pt2", "of --to onnx: leave it out")])
+def test_ranges_around_zero_are_for_fixed_ranges_in_onnx(tmp_path: Path, activations: str, target: str, message: str) -> None:
+    artifact, _, _ = exported(tmp_path, Tokens().eval(), torch.randn(8, 5, 8), activations=activations)
+    with pytest.raises(UsageError, match=message):
+        export(artifact, target, tmp_path / "s", options=Options(symmetric=True))
 
 
 def test_pooling_and_reshapes_have_one_range_on_both_sides(tmp_path: Path) -> None:

@@ -87,3 +87,25 @@ def test_a_table_is_read_back_and_verified(tmp_path: Path) -> None:
     assert torch.equal(held.weights["table"].dequantize(), stored)
     found = verify(path)
     assert found.passed
+
+
+def test_a_table_that_is_multiplied_as_integers_is_held_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 40, (8, 9))
+    program = torch.export.export(tied(), (ids[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "m.pt2")
+    loaded = mpq.load_model(tmp_path / "m.pt2")
+    table = mpq.analyze(loaded, [ids], candidates="8", quantizer="rtn", method="measure", activations="8d")
+    artifact = tmp_path / "m.mpq.safetensors"
+    mpq.apply(loaded, mpq.search(table, "32bits", trials=0).plan, artifact, recovery=False, allow_unchanged=True)
+    path = export(artifact, "onnx").path
+    graph = Graph(path)
+    assert [array.shape for name in graph.initializers if (array := graph.array(name)).dtype.name == "int8" and array.size == 320] == [
+        (40, 8)
+    ]
+    assert not [node for node in graph.model.graph.node if node.op_type == "DequantizeLinear"]
+    assert sum(node.op_type == "MatMulInteger" for node in graph.model.graph.node) == 2
+    with torch.no_grad():
+        expected = mpq.load(artifact)(ids)
+    assert torch.allclose(ran(path, ids), expected, atol=1e-5)
+    assert verify(path).passed
