@@ -82,7 +82,7 @@ def test_whole_files_have_a_table_of_their_own() -> None:
 def test_packages_without_their_own_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr(base, "_checked", lambda command, _: asked.append(command[4:] if "pip" in command else command[1:2]))
-    monkeypatch.setattr(base.venv, "create", lambda folder, **_: folder.mkdir(parents=True))
+    monkeypatch.setattr("venv.create", lambda folder, **_: folder.mkdir(parents=True))
     with pytest.raises(FileNotFoundError):  # the program was not really run
         run(Peer("one", "worker.py", ("torch",), alone=("nncodec",)), Path("model"), Path("windows.pt"), tmp_path)
     assert asked == [["--quiet", "torch"], ["--quiet", "--no-deps", "nncodec"], [str(base.WORKERS / "worker.py")]]
