@@ -13,10 +13,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from mpq.data.batch import Batch, is_integer
+from mpq.data.batch import LABEL_KEYS, Batch, is_integer
 from mpq.errors import DataError
 
-LABEL_KEYS = ("labels", "label", "y", "targets", "target")
 POSITIONAL_KEYS = ("inputs", "input", "x", "images")
 
 

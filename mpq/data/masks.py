@@ -80,7 +80,8 @@ def padding_masks(batch: Batch) -> list[Tensor]:
     Tokens without a label are still data for the layers that read them.
     """
     found = [mask for _, mask in _given_all(batch, (), _Known.of(batch)) if bool(mask.any()) and not bool(mask.all())]
-    own = batch.mask is not None and (batch.labels is None or not bool((batch.labels == IGNORED_LABEL).any()))
+    labels = batch.known_labels
+    own = batch.mask is not None and (labels is None or not bool((labels == IGNORED_LABEL).any()))
     found = found or ([batch.mask] if own and batch.mask is not None else [])
     return [mask.transpose(0, 1) for mask in found] if batch.axis == 1 else found  # in the order of the model's own tensors
 
@@ -219,7 +220,7 @@ def _labelled(batch: Batch) -> Tensor:
 def labels_are_next_tokens(batch: Batch) -> bool:
     """Whether the labels repeat the token ids, so that the output at one position is compared with the label at the next."""
     tokens = batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
-    labels = batch.labels
+    labels = batch.known_labels
     if labels is None or not isinstance(tokens, Tensor) or tokens.shape != labels.shape or labels.ndim != 2:
         return False
     kept = labels != IGNORED_LABEL

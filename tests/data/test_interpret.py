@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpq.data.batch import Batch
+from mpq.data.batch import LABEL_KEYS, Batch
 from mpq.data.dataset import data_from_batches
-from mpq.data.interpret import LABEL_KEYS, POSITIONAL_KEYS, interpretations, readings
+from mpq.data.interpret import POSITIONAL_KEYS, interpretations, readings
 from mpq.errors import DataError
 
 X, Y = torch.zeros(4, 2), torch.arange(4)

@@ -49,7 +49,7 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
     if not fitting:
         return
     classes = fitting[0].shape[-1]
-    for labels in (batch.labels for batch in batches if batch.labels is not None):
+    for labels in (batch.known_labels for batch in batches if batch.known_labels is not None):
         if len(wrong := labels[out_of_range(labels, classes)]):
             raise DataError(
                 f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}; "

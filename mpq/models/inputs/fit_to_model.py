@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mpq.config import data_settings
-from mpq.data.batch import Batch, is_integer, regroup
+from mpq.data.batch import LABEL_KEYS, Batch, is_integer, regroup
 from mpq.data.dataset import Data, make_data
 from mpq.data.interpret import interpretations
 from mpq.data.masks import with_masks
@@ -144,7 +144,12 @@ def _arranged(batch: Batch, how: Reading) -> Batch:
 
 
 def _named(batch: Batch, model: LoadedModel) -> Batch:
-    """Token ids are passed by name as "input_ids" if the model has that argument."""
+    """Token ids and labels of positions are passed by name if the model has such an argument: only names tell what they are."""
+    names = [name for name, each in accepted(model.module).items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    given = dict(zip(names, batch.args, strict=False)) if len(names) >= len(batch.args) else {}
+    if batch.args and not batch.kwargs and any(key in given for key in LABEL_KEYS):
+        named = replace(batch, args=(), kwargs=given, sampled=())
+        return named if named.known_labels is not batch.labels else batch
     if batch.kwargs or len(batch.args) != 1 or not isinstance(batch.args[0], Tensor) or batch.args[0].ndim != 2:
         return batch
     if not is_integer(batch.args[0]) or "input_ids" not in accepted(model.module):
