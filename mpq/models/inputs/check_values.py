@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch, is_integer
-from mpq.data.masks import IGNORED_LABEL
+from mpq.data.masks import IGNORED_LABEL, labels_are_next_tokens
 from mpq.data.sparse import parts_of
 from mpq.errors import DataError
 from mpq.models.running.forward import forward, named
@@ -55,6 +55,15 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
                 f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}; "
                 f"if it stands for 'no label', replace it with {IGNORED_LABEL}"
             )
+
+
+def labels_are_positions(batches: Sequence[Batch], model: LoadedModel) -> bool:
+    """Whether labels [samples, positions] may belong to positions of an output; those of CTC, whose output has its own, do not."""
+    first, labels = batches[0], batches[0].answers
+    if labels is None or labels.ndim != 2 or labels_are_next_tokens(first):
+        return True
+    outputs = named(forward(model.module, first)).values()
+    return any(labels.shape[1] in output.shape[1:] for output in outputs)
 
 
 def _has_classes(name: str, output: Tensor, outputs: int) -> bool:

@@ -18,7 +18,7 @@ from mpq.data.masks import with_masks
 from mpq.data.split_rule import rule_for
 from mpq.data.spread import samples_at, spread_ranks
 from mpq.errors import DataError, UsageError
-from mpq.models.inputs.check_values import check_labels, check_values
+from mpq.models.inputs.check_values import check_labels, check_values, labels_are_positions
 from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples
 from mpq.models.running.forward import accepted, described, forward
 from mpq.models.running.habits import as_found, examine
@@ -74,7 +74,8 @@ def fit_data(
             fit = _some(fit, num_samples, spread=spread)
         check_values(fit.batches, model)
         check_labels(fit.batches, model)
-        batches, note = with_masks(fit.batches, mask, parameters=list(accepted(model.module)))
+        labelled = labels_are_positions(fit.batches, model)
+        batches, note = with_masks(fit.batches, mask, parameters=list(accepted(model.module)), labelled=labelled)
         masked = [note] if note else []
         habits = examine(model.module, batches, lambda batch: forward(model.module, batch), seed=seed_each_forward)
     except DataError as error:

@@ -24,6 +24,35 @@ def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
     return None
 
 
+def mask_of_output(mask: Tensor | None, output: Tensor, place: str | None) -> Tensor | None:
+    """A batch's mask in the positions of one output; None if every position counts.
+
+    Args:
+        mask: [samples, positions...], or None.
+        output: the output.
+        place: what the mask applies to: "positions" of the output as they are, "scaled" to the output's number of positions, the positions
+            in the "last" dimension, the "classes", or None.
+    """
+    if mask is None or place is None:
+        return None
+    mask = mask.to(output.device)
+    if place == "scaled":
+        return _scaled(mask, output.shape[1])
+    if place == "last":
+        own = _scaled(mask, output.shape[-1])
+        return own.reshape(len(own), *[1] * (output.ndim - 2), -1).expand(output.shape)
+    return mask
+
+
+def _scaled(mask: Tensor, positions: int) -> Tensor:
+    """A mask [samples, positions] of another number of positions: those count that lie within data, or, if none does, touch it."""
+    if mask.shape[1] == positions:
+        return mask
+    shares = torch.nn.functional.adaptive_avg_pool1d(mask.float().unsqueeze(1), positions).squeeze(1)
+    whole = shares > 1 - 1e-4
+    return torch.where(whole.any(1, keepdim=True), whole, shares > 0)
+
+
 def kept_values(values: Tensor, mask: Tensor) -> Tensor:
     """`values`, with zero where `mask` is false; no gradients flow through those."""
     return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))
