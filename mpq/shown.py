@@ -83,6 +83,11 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def times_smaller(before: float, after: float) -> str:
+    """How two sizes compare: "3.97 times smaller", or "1.13 times larger" where headers are most of a tiny model."""
+    return f"{before / after:.2f} times smaller" if before >= after else f"{after / before:.2f} times larger"
+
+
 def one_line(text: str) -> str:
     """A message: one line, printable, of bounded length."""
     return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)

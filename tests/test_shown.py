@@ -7,7 +7,20 @@ from hypothesis import strategies as st
 
 from mpq.errors import FormatError, MpqError
 from mpq.limits import MESSAGE_TEXT, SHOWN_TEXT
-from mpq.shown import bits_cell, bits_text, by_reason, counted, json_escaped, markdown, markdown_code, one_line, printable, shown, visible
+from mpq.shown import (
+    bits_cell,
+    bits_text,
+    by_reason,
+    counted,
+    json_escaped,
+    markdown,
+    markdown_code,
+    one_line,
+    printable,
+    shown,
+    times_smaller,
+    visible,
+)
 
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -103,3 +116,10 @@ def test_a_number_has_the_noun_of_its_count() -> None:
         "0 passes",
         "1,200 calls",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"), [(397, 100, "3.97 times smaller"), (5, 5, "1.00 times smaller"), (100, 113, "1.13 times larger")]
+)
+def test_a_file_that_grew_is_called_larger(before: float, after: float, expected: str) -> None:
+    assert times_smaller(before, after) == expected

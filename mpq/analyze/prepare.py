@@ -26,7 +26,7 @@ from mpq.errors import ModelError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.outside_state import outside_notes, outside_weights
 from mpq.models.layers.shared_rows import with_shared_rows
-from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
+from mpq.models.layers.unquantized_tensors import dtype_notes, inventory, rest_options, source_of
 from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_of
@@ -114,6 +114,7 @@ def prepare(
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)
     outside = outside_weights(model.module, split.calibration.batches[0])
+    total = rest.original_bytes + sum(layer.original_bytes for layer in layers)
     header = SensitivityHeader(
         model=source,
         data={
@@ -151,7 +152,8 @@ def prepare(
             *_unreached(discovery),
             *_unused(unused),
             *_idle(idle),
-            *outside_notes(outside, rest.original_bytes + sum(layer.original_bytes for layer in layers)),
+            *outside_notes(outside, total),
+            *dtype_notes(model.module, layers, total),
             *too_large,
             *wide_lines(quantizer_named(quantizer), layers),
         ),

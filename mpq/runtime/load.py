@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mpq.models.memory.malloc_trim import return_freed_memory
 from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.models.running.swap import tensor_of
 from mpq.models.sources.inference_tensors import replace_inference_tensors
+from mpq.models.sources.lazy_tensors import materialize, without_shape
 from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
@@ -76,6 +78,9 @@ def load(
         _check_parts(header, file, path)
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
         replace_inference_tensors(module)
+        materialize(module, partial(_shape_in, header, file))
+        if (lacking := without_shape(module)) is not None:
+            raise MismatchError(f"tensor '{lacking}' is only in the model: give a module of the architecture that was quantized")
         _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:
         return_freed_memory()  # the layers were unpacked on the way, one after another
@@ -93,6 +98,15 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> 
         return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
     source = _SOURCES.get(kind, f"a {kind} model")
     raise ModelError(f"{path} holds weights only, its source is {source}: build the module and call mpq.load(artifact, module)")
+
+
+def _shape_in(header: ArtifactHeader, file: Any, name: str) -> tuple[int, ...] | None:
+    """The shape of a tensor of the model; None if the artifact does not have it."""
+    source = header.aliases.get(name, name)
+    layer = next((layer for layer in header.layers if layer.parameters[0] == source), None)
+    if layer is not None:
+        return layer.shape
+    return tuple(file.get_slice(source).get_shape()) if source in file.keys() else None  # noqa: SIM118
 
 
 def _values(header: ArtifactHeader, file: Any) -> int:

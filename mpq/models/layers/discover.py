@@ -85,6 +85,8 @@ def discovery_of(module: nn.Module, use_by: Callable[[nn.Module], Use]) -> Disco
 
 
 def _discovery(state: dict[str, Tensor], layers: Sequence[Layer], unreached: Sequence[Layer]) -> Discovery:
+    if not layers and (wide := next((name for name, tensor in state.items() if tensor.dtype == torch.float64 and tensor.ndim > 1), None)):
+        raise ModelError(f"'{wide}' is float64: convert the model with .float() first")
     if not layers:
         raise ModelError(
             "the model has no weight to quantize: its forward pass consumes no floating-point parameter of two or more dimensions"
@@ -116,8 +118,6 @@ def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
     found = []
     for names in tied_names({name: tensor for name, tensor in tensors.items() if name in state}):
         tensor, is_buffer = tensors[names[0]], parameters.isdisjoint(names)
-        if tensor.dtype == torch.float64 and tensor.dim() > 1 and not is_buffer:
-            raise ModelError(f"'{names[0]}' is float64: convert the model with .float() first")
         if tensor.dim() > 1 and tensor.numel() and tensor.dtype in DTYPES:
             found.append(_Weight(names, tensor, owners[names[0].rpartition(".")[0]], is_buffer))
     return found

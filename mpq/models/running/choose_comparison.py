@@ -25,7 +25,7 @@ from mpq.models.running.positions import finite, flat, mask_of_output
 from mpq.models.running.sample_lists import WRAP, is_in_list
 from mpq.shown import listed
 
-INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
+INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output", "router_logits")
 """Outputs that heads are computed from, or that are computed from heads; also with "encoder_" or "decoder_" in front."""
 OVER_POSITIONS = ("start_logits", "end_logits")
 _BY_NORM = (RelativeMSE.name, CosineDistance.name)
