@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from mpq.data.batch import Batch, is_integer
 from mpq.errors import DataError, ModelError
 from mpq.models.running.forward import forward, named
+from mpq.models.running.positions import expanded
 
 
 def mask_place(module: nn.Module, batch: Batch, name: str, output: Tensor) -> tuple[str | None, str]:
@@ -28,7 +29,9 @@ def mask_place(module: nn.Module, batch: Batch, name: str, output: Tensor) -> tu
     """
     assert batch.mask is not None
     length = batch.mask.shape[1]
-    if batch.mask.ndim > 2 or output.ndim < 2 or (output.ndim > 2 and output.shape[1] == length):
+    if batch.mask.ndim > 2:
+        return _place_in_image(batch.mask, name, output)
+    if output.ndim < 2 or (output.ndim > 2 and output.shape[1] == length):
         return "positions", ""
     shorter = _shape_when_shorter(module, batch, name, length)
     if output.ndim == 2:
@@ -40,10 +43,7 @@ def mask_place(module: nn.Module, batch: Batch, name: str, output: Tensor) -> tu
         return "scaled", _proportion(name, output.shape[1], length)
     if (shorter is None and output.shape[-1] == length) or (shorter is not None and shorter[-1] != output.shape[-1]):
         return "last", "" if output.shape[-1] == length else _proportion(name, output.shape[-1], length)
-    return (
-        "positions",
-        f"no dimension of output '{name}' {list(output.shape[1:])} counts the positions of the mask, so padding is not left out of it",
-    )
+    return "positions", _nowhere(name, output)
 
 
 def counts_positions(module: nn.Module, batch: Batch, name: str, output: Tensor) -> bool:
@@ -57,7 +57,20 @@ def counts_positions(module: nn.Module, batch: Batch, name: str, output: Tensor)
     return shorter is not None and shorter[:-1] == output.shape[:-1] and shorter[-1] < output.shape[-1]
 
 
-def _proportion(name: str, own: int, length: int) -> str:
+def _place_in_image(mask: Tensor, name: str, output: Tensor) -> tuple[str, str]:
+    """Like `mask_place`, for a mask of the pixels of images [samples, height, width]."""
+    if output.ndim < 3 or expanded(mask, output) is not None:
+        return "positions", ""
+    if mask.ndim == 3 and output.ndim == 4:
+        return "scaled", _proportion(name, list(output.shape[2:]), list(mask.shape[1:]))
+    return "positions", _nowhere(name, output)
+
+
+def _nowhere(name: str, output: Tensor) -> str:
+    return f"no dimension of output '{name}' {list(output.shape[1:])} counts the positions of the mask, so padding is not left out of it"
+
+
+def _proportion(name: str, own: int | list[int], length: int | list[int]) -> str:
     return f"output '{name}' has {own} positions for the {length} of the mask, which applies in proportion"
 
 

@@ -30,27 +30,28 @@ def mask_of_output(mask: Tensor | None, output: Tensor, place: str | None) -> Te
     Args:
         mask: [samples, positions...], or None.
         output: the output.
-        place: what the mask applies to: "positions" of the output as they are, "scaled" to the output's number of positions, the positions
-            in the "last" dimension, the "classes", or None.
+        place: what the mask applies to: "positions" of the output as they are, "scaled" to the output's numbers of positions, those in the
+            "last" dimension, the "classes", or None.
     """
     if mask is None or place is None:
         return None
     mask = mask.to(output.device)
     if place == "scaled":
-        return _scaled(mask, output.shape[1])
+        return _scaled(mask, output.shape[1:2] if mask.ndim == 2 else output.shape[2:])
     if place == "last":
-        own = _scaled(mask, output.shape[-1])
+        own = _scaled(mask, output.shape[-1:])
         return own.reshape(len(own), *[1] * (output.ndim - 2), -1).expand(output.shape)
     return mask
 
 
-def _scaled(mask: Tensor, positions: int) -> Tensor:
-    """A mask [samples, positions] of another number of positions: those count that lie within data, or, if none does, touch it."""
-    if mask.shape[1] == positions:
+def _scaled(mask: Tensor, positions: Sequence[int]) -> Tensor:
+    """A mask [samples, positions...] of other numbers of positions: those count that lie within data, or, if none does, touch it."""
+    if mask.shape[1:] == tuple(positions):
         return mask
-    shares = torch.nn.functional.adaptive_avg_pool1d(mask.float().unsqueeze(1), positions).squeeze(1)
+    pool = torch.nn.functional.adaptive_avg_pool1d if mask.ndim == 2 else torch.nn.functional.adaptive_avg_pool2d
+    shares = pool(mask.float().unsqueeze(1), list(positions)).squeeze(1)
     whole = shares > 1 - 1e-4
-    return torch.where(whole.any(1, keepdim=True), whole, shares > 0)
+    return torch.where(whole.flatten(1).any(1).reshape(-1, *[1] * (mask.ndim - 1)), whole, shares > 0)
 
 
 def kept_values(values: Tensor, mask: Tensor) -> Tensor:

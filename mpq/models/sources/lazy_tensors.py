@@ -19,7 +19,7 @@ def materialize(module: nn.Module, shape_of: Callable[[str], tuple[int, ...] | N
         for name, tensor in [*part._parameters.items(), *part._buffers.items()]:
             path = f"{prefix}.{name}" if prefix else name
             if tensor is not None and is_lazy(tensor) and (shape := shape_of(path)) is not None:
-                tensor.materialize(shape)  # type: ignore[attr-defined]
+                tensor.materialize(shape)
 
 
 def without_shape(module: nn.Module) -> str | None:

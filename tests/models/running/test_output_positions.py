@@ -12,6 +12,7 @@ from mpq.data.batch import Batch
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.forward import Outputs, forward, named
 from mpq.models.running.output_positions import counts_positions, mask_place
+from mpq.models.running.positions import mask_of_output
 
 SIGNALS = torch.randn(4, 3, 12, generator=torch.Generator().manual_seed(0))
 HALF = torch.arange(12).expand(4, 12) < 6
@@ -74,6 +75,26 @@ NOWHERE = "no dimension of output 'output' [7, 3] counts the positions of the ma
 def test_a_mask_applies_to_the_dimension_that_shrinks_with_the_inputs(make: Any, place: str, note: str) -> None:
     module, batch = Made(make).eval(), Batch((SIGNALS,), mask=HALF)
     assert mask_place(module, batch, "output", named(forward(module, batch))["output"]) == (place, note)
+
+
+def test_a_mask_of_pixels_applies_to_maps_and_is_scaled_to_smaller_ones() -> None:
+    images = torch.randn(4, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(8)[:, None] < 4) & (torch.arange(6) < 6).expand(4, 8, 6)
+    for make, place, note in (
+        (nn.Conv2d(3, 5, 3, padding=1), "positions", ""),
+        (
+            nn.Conv2d(3, 5, 2, stride=2),
+            "scaled",
+            "output 'output' has [4, 3] positions for the [8, 6] of the mask, which applies in proportion",
+        ),
+        (lambda x: x.mean((2, 3)), "positions", ""),
+        (lambda x: x.mean((2, 3))[:, None].expand(-1, 7, -1), "positions", NOWHERE),
+    ):
+        module, batch = Made(make).eval(), Batch((images,), mask=mask)
+        assert mask_place(module, batch, "output", named(forward(module, batch))["output"]) == (place, note)
+    small = mask_of_output(mask, torch.zeros(4, 5, 4, 3), "scaled")
+    assert small is not None
+    assert small[0].int().tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]
 
 
 def test_the_comparison_uses_both_and_says_so() -> None:
