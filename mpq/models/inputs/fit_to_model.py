@@ -19,7 +19,7 @@ from mpq.data.split_rule import rule_for
 from mpq.data.spread import samples_at, spread_ranks
 from mpq.errors import DataError, UsageError
 from mpq.models.inputs.check_values import check_labels, check_values, labels_are_positions
-from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples
+from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples, is_graph
 from mpq.models.running.forward import accepted, described, forward
 from mpq.models.running.habits import as_found, examine
 from mpq.models.sources.loaded import LoadedModel
@@ -148,7 +148,7 @@ def _named(batch: Batch, model: LoadedModel) -> Batch:
     """Token ids and labels of positions are passed by name if the model has such an argument: only names tell what they are."""
     names = [name for name, each in accepted(model.module).items() if each.kind is each.POSITIONAL_OR_KEYWORD]
     given = dict(zip(names, batch.args, strict=False)) if len(names) >= len(batch.args) else {}
-    if batch.args and not batch.kwargs and any(key in given for key in LABEL_KEYS):
+    if batch.args and not batch.kwargs and not is_graph(model) and any(key in given for key in LABEL_KEYS):
         named = replace(batch, args=(), kwargs=given, sampled=())
         return named if named.known_labels is not batch.labels else batch
     if batch.kwargs or len(batch.args) != 1 or not isinstance(batch.args[0], Tensor) or batch.args[0].ndim != 2:
