@@ -150,6 +150,7 @@ def prepare(
             *_added(parts),
             *tied_notes(discovery, settings),
             *_unreached(discovery),
+            *_stacks(discovery),
             *_unused(unused),
             *_idle(idle),
             *outside_notes(outside, total),
@@ -192,6 +193,11 @@ def _unused(layers: list[Layer]) -> list[str]:
 
 def _unreached(discovery: Discovery) -> list[str]:
     return [f"never reached by the calibration data, so left unquantized: {_some(discovery.unreached)}"] if discovery.unreached else []
+
+
+def _stacks(discovery: Discovery) -> list[str]:
+    told = [f"{reached} of the {count} matrices of {name}" for name, (reached, count) in discovery.stacks.items()]
+    return [f"calibration reaches {listed(told, 5)}; the error of the others is not measured"] if told else []
 
 
 def _idle(layers: Sequence[Layer]) -> list[str]:

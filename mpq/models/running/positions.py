@@ -48,8 +48,9 @@ def _scaled(mask: Tensor, positions: Sequence[int]) -> Tensor:
     """A mask [samples, positions...] of other numbers of positions: those count that lie within data, or, if none does, touch it."""
     if mask.shape[1:] == tuple(positions):
         return mask
-    pool = torch.nn.functional.adaptive_avg_pool1d if mask.ndim == 2 else torch.nn.functional.adaptive_avg_pool2d
-    shares = pool(mask.float().unsqueeze(1), list(positions)).squeeze(1)
+    images = mask.float().reshape(len(mask), 1, -1, mask.shape[-1])
+    shares = torch.nn.functional.adaptive_avg_pool2d(images, (1 if mask.ndim == 2 else positions[0], positions[-1]))
+    shares = shares.reshape(len(mask), *positions)
     whole = shares > 1 - 1e-4
     return torch.where(whole.flatten(1).any(1).reshape(-1, *[1] * (mask.ndim - 1)), whole, shares > 0)
 
