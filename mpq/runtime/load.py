@@ -32,6 +32,7 @@ from mpq.tensors.dtypes import as_stored, from_stored
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import unpack_weight
 
+_WRAPPERS = ("_orig_mod.", "module.")
 _SOURCES = {"hf": "a Hugging Face folder with its own code", "export": "a torch.export archive that was trusted"}
 
 
@@ -133,7 +134,11 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
     held = (set(file.keys()) - {PROGRAM} - parts) | set(layers)
     state = state_of(module)
     ties = _ties(module)
-    sources = {name: header.aliases.get(name) or next((tied for tied in ties.get(name, ()) if tied in held), name) for name in state}
+    wrapper = _wrapper(held, state)
+    tied_to = {name: [wrapper + tied for tied in ties.get(name, ())] for name in state}
+    sources = {
+        name: header.aliases.get(wrapper + name) or next((tied for tied in tied_to[name] if tied in held), wrapper + name) for name in state
+    }
     _check_names(set(sources.values()), held, path)
     for other, name in aliases_of(state).items():
         if sources[other] != sources[name]:
@@ -161,6 +166,13 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
                     _weight(layers[source], header, file) if source in layers else from_stored(file.get_tensor(source), state[name].dtype)
                 )
             tensor_of(module, name).data.copy_(value)
+
+
+def _wrapper(held: set[str], state: Mapping[str, Tensor]) -> str:
+    """The prefix of the artifact's names if torch.compile or DataParallel wrapped the model that was quantized, and not the given one."""
+    if held == state.keys():
+        return ""
+    return next((each for each in _WRAPPERS if all(name.startswith(each) and name.removeprefix(each) in state for name in held)), "")
 
 
 def _ties(module: nn.Module) -> dict[str, tuple[str, ...]]:

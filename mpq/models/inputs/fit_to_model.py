@@ -124,7 +124,12 @@ def _fit(content: Any, model: LoadedModel, how: Reading, *, num_samples: int | N
         batches = [_arranged(_named(batch, model), how) for batch in read if batch.size][: None if spread else num_samples]
         if not batches:
             raise DataError("it holds no samples: give at least one")
+        strangers = _not_taken(batches[0], model)
+        batches = [_without(batch, strangers) for batch in batches]
         for cast, note in _casts(model, batches[0]):
+            note = "; ".join(
+                filter(None, (note, f"left out, because the model does not take it: {', '.join(strangers)}" if strangers else ""))
+            )
             try:
                 return fit_samples(batches, cast, note, model=model, how=how, batch_size=batch_size)
             except DataError as error:
@@ -156,6 +161,18 @@ def _named(batch: Batch, model: LoadedModel) -> Batch:
     if not is_integer(batch.args[0]) or "input_ids" not in accepted(model.module):
         return batch
     return replace(batch, args=(), kwargs={"input_ids": batch.args[0]}, sampled=())
+
+
+def _not_taken(batch: Batch, model: LoadedModel) -> tuple[str, ...]:
+    """Named inputs that the model's forward pass does not have, such as names of files in a dataset; none if it takes any name."""
+    known = accepted(model.module)
+    any_name = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    return tuple(name for name in batch.kwargs if name not in known) if known and not any_name and not is_graph(model) else ()
+
+
+def _without(batch: Batch, names: Sequence[str]) -> Batch:
+    kept = {name: value for name, value in batch.kwargs.items() if name not in names}
+    return replace(batch, kwargs=kept, sampled=(), axes=()) if names and (kept or batch.args) else batch
 
 
 def _casts(model: LoadedModel, batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]:

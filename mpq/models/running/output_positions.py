@@ -78,6 +78,7 @@ def _shape_when_shorter(
     module: nn.Module, batch: Batch, name: str, length: int, *, dims: tuple[tuple[int, ...], ...] = ((1, -1), (1,), (-1,))
 ) -> torch.Size | None:
     """The shape of an output where inputs with `length` entries along one of `dims` have fewer; None if the model does not accept that."""
+    module = getattr(module, "_orig_mod", module)  # torch.compile would compile every shape, and print tracebacks of those that fail
     for fewer in dict.fromkeys((length // 2, length - 1)):
         for chosen in dims if fewer > 0 else ():
             shortened = _shortened(batch, length, fewer, chosen)

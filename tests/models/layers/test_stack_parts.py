@@ -50,8 +50,9 @@ def test_rows_are_looked_up_by_plain_indices(arguments: dict[str, Any], expected
 
 def test_a_discovery_counts_the_experts_that_the_data_reaches() -> None:
     def some(self: Any, x: Tensor) -> Tensor:
-        found: Tensor = sum(x @ self.experts[number] for number in (0, 2))  # type: ignore[assignment]
-        return found @ self.all[0] + found @ self.all[1]
+        found = x @ self.experts[0] + x @ self.experts[2]
+        result: Tensor = found @ self.all[0] + found @ self.all[1]
+        return result
 
     found = find(Lambda(some, experts=weight(3, 8, 6), all=weight(2, 6, 5)), X)
     assert [layer.name for layer in found.layers] == ["experts", "all"]
