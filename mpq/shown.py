@@ -88,6 +88,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
+def times_smaller(before: float, after: float) -> str:
+    """How two sizes compare: "3.97 times smaller", or "1.13 times larger" where headers are most of a tiny model."""
+    return f"{before / after:.2f} times smaller" if before >= after else f"{after / before:.2f} times larger"
+
+
 def one_line(text: str) -> str:
     """A message: one line, printable, of bounded length."""
     return cut(printable(" ".join(text[: 4 * MESSAGE_TEXT].split())), MESSAGE_TEXT)

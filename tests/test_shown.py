@@ -19,6 +19,7 @@ from mpq.shown import (
     one_line,
     printable,
     shown,
+    times_smaller,
     visible,
 )
 
@@ -120,3 +121,10 @@ def test_a_number_has_the_noun_of_its_count() -> None:
         "0 passes",
         "1,200 calls",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"), [(397, 100, "3.97 times smaller"), (5, 5, "1.00 times smaller"), (100, 113, "1.13 times larger")]
+)
+def test_a_file_that_grew_is_called_larger(before: float, after: float, expected: str) -> None:
+    assert times_smaller(before, after) == expected

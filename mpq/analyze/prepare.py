@@ -27,7 +27,7 @@ from mpq.errors import ModelError
 from mpq.models.layers.discover import Discovery, discover
 from mpq.models.layers.outside_state import outside_notes, outside_weights
 from mpq.models.layers.shared_rows import with_shared_rows
-from mpq.models.layers.unquantized_tensors import inventory, rest_options, source_of
+from mpq.models.layers.unquantized_tensors import dtype_notes, inventory, rest_options, source_of
 from mpq.models.layers.without_effect import without_effect
 from mpq.models.memory.store import Store
 from mpq.models.running.certainty import certainty_of
@@ -123,6 +123,7 @@ def prepare(
     source, counts = source_of(model, path), _counts(split, data)
     rest = inventory(model, layers, source=source, quantizer=quantizer)
     outside = outside_weights(model.module, split.calibration.batches[0])
+    total = rest.original_bytes + sum(layer.original_bytes for layer in layers)
     header = SensitivityHeader(
         model=source,
         data={
@@ -158,9 +159,11 @@ def prepare(
             *_added(parts),
             *tied_notes(discovery, settings),
             *_unreached(discovery),
+            *_stacks(discovery),
             *_unused(unused),
             *_idle(idle),
-            *outside_notes(outside, rest.original_bytes + sum(layer.original_bytes for layer in layers)),
+            *outside_notes(outside, total),
+            *dtype_notes(model.module, layers, total),
             *too_large,
             *wide_lines(quantizer_named(quantizer), layers),
         ),
@@ -206,6 +209,11 @@ def _unused(layers: list[Layer]) -> list[str]:
 
 def _unreached(discovery: Discovery) -> list[str]:
     return [f"never reached by the calibration data, so left unquantized: {_some(discovery.unreached)}"] if discovery.unreached else []
+
+
+def _stacks(discovery: Discovery) -> list[str]:
+    told = [f"{reached} of the {count} matrices of {name}" for name, (reached, count) in discovery.stacks.items()]
+    return [f"calibration reaches {listed(told, 5)}; the error of the others is not measured"] if told else []
 
 
 def _idle(layers: Sequence[Layer]) -> list[str]:

@@ -16,6 +16,7 @@ from mpq.models.layers.unquantized_tensors import inventory, rest_tensors
 from mpq.models.memory.offload import used
 from mpq.models.running.choose_comparison import choose_comparison
 from mpq.models.running.comparison import comparison_from
+from mpq.models.running.forward import forward, named
 from mpq.models.running.metric_registry import METRICS
 from mpq.models.running.metrics import Metric
 from mpq.models.sources.loaded import LoadedModel
@@ -23,6 +24,7 @@ from mpq.records.artifact import ArtifactHeader
 from mpq.records.layer import Layer
 from mpq.records.plan import Plan
 from mpq.records.plan_budget import check_plan_budget
+from mpq.records.sensitivity import MAIN_OUTPUTS
 from mpq.records.stored_sketches import StoredSketches
 from mpq.recovery.run import Recovered
 from mpq.tensors.narrow import narrowed
@@ -108,5 +110,7 @@ def metric_of(plan: Plan, model: LoadedModel, split: Split) -> Metric:
     recorded = plan.evidence.get("outputs")
     if recorded:
         return comparison_from({"outputs": recorded})
-    name = str(plan.evidence.get("metric"))
-    return choose_comparison(model.module, split.first.batches, metric=name if name in METRICS else "auto").comparison
+    name, batches = str(plan.evidence.get("metric")), split.first.batches
+    returned = named(forward(model.module, batches[0]))
+    main = [each for each in MAIN_OUTPUTS if each in returned][:1]  # a plan that names no outputs compared this one alone
+    return choose_comparison(model.module, batches, metric=name if name in METRICS else "auto", outputs=main).comparison

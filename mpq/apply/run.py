@@ -41,6 +41,7 @@ from mpq.recovery.registry import STEPS
 from mpq.recovery.run import Recovered, hindrances, recover, untried
 from mpq.recovery.samples import recovery_samples
 from mpq.recovery.tuning import Tuning
+from mpq.shown import times_smaller
 from mpq.tensors.fp16_range import fits_range
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
@@ -73,7 +74,7 @@ class Applied:
 
     def __repr__(self) -> str:
         kept = ", ".join(each.name for each in self.decisions if each.kept) or "none"
-        times = f"{self.original_bytes / self.file_bytes:.2f} times smaller"
+        times = times_smaller(self.original_bytes, self.file_bytes)
         return f"<Applied: {self.path}, {self.file_bytes:,} bytes, {times}; recovery kept: {kept}>"
 
     @property

@@ -16,7 +16,7 @@ from mpq.cli.replaced import say_replaced
 from mpq.config import OWN_TEXT_TIMES, OWN_TEXT_TOKENS, TUNE_MINUTES, TUNE_WORK
 from mpq.errors import FormatError, MpqError, UsageError
 from mpq.export.registry import TARGETS
-from mpq.shown import bits_text
+from mpq.shown import bits_text, times_smaller
 
 if TYPE_CHECKING:
     from mpq.data.dataset import Data
@@ -207,7 +207,7 @@ def command(
     print_lines(
         [
             f"{done.path}: {done.file_bytes:,} bytes, as predicted{_sketched(searched, wanted)}",
-            f"{done.original_bytes / done.file_bytes:.2f} times smaller than the {done.original_bytes:,} bytes of parameters and buffers",
+            f"{times_smaller(done.original_bytes, done.file_bytes)} than the {done.original_bytes:,} bytes of parameters and buffers",
             f"{bits_text(size.effective_bits)} bits per weight over the layers, {bits_text(size.file_effective_bits)} over the file",
             unsearched_line(size.file_bytes, size.layer_bytes, dtype=wanted.rest.dtype),
             *(decision.line for decision in done.decisions),

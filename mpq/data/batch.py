@@ -18,6 +18,9 @@ from torch.utils import _pytree as pytree
 from mpq.data.sparse import same_tensors
 from mpq.errors import DataError
 
+LABEL_KEYS = ("labels", "label", "y", "targets", "target")
+"""Names under which data holds labels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -94,9 +97,21 @@ class Batch:
         return 1 if self.whole else next(tensor.shape[self.axis] for tensor in self.tensors if tensor.ndim > self.axis)
 
     @property
+    def known_labels(self) -> Tensor | None:
+        """The labels, also those of positions that a model takes as an input, because it does not run without them, such as T5.
+
+        One integer for each sample is an input: the class of a conditional model.
+        """
+        if self.labels is not None:
+            return self.labels
+        passed = (value for name in LABEL_KEYS if isinstance(value := self.kwargs.get(name), Tensor) and is_integer(value))
+        return next((value for value in passed if value.ndim > (0 if self.whole else 1) and (self.whole or len(value) == self.size)), None)
+
+    @property
     def answers(self) -> Tensor | None:
-        """The labels, one row per sample, even for a whole batch."""
-        return self.labels.unsqueeze(0) if self.whole and self.labels is not None else self.labels
+        """The known labels, one row per sample, even for a whole batch."""
+        labels = self.known_labels
+        return labels.unsqueeze(0) if self.whole and labels is not None else labels
 
     def rows(self, tensor: Tensor) -> Tensor:
         """One of the batch's tensors with its samples in the leading dimension."""

@@ -13,10 +13,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from mpq.data.batch import Batch, is_integer
+from mpq.data.batch import LABEL_KEYS, Batch, is_integer
 from mpq.errors import DataError
 
-LABEL_KEYS = ("labels", "label", "y", "targets", "target")
 POSITIONAL_KEYS = ("inputs", "input", "x", "images")
 
 
@@ -28,15 +27,18 @@ def interpretations(content: Any, *, limit: int | None = None) -> Iterator[list[
     """
     failure: DataError | None = None
     found = False
+    targets = _with_targets(content) if isinstance(content, tuple) else None
     for items in _as_items(content, limit):
         try:
-            columns = [list(readings(item)) for item in items]
+            columns = [[*readings(item), *_last(None if item is content else _with_targets(item))] for item in items]
         except DataError as error:
             failure = failure or error
             continue
         for reading in range(min(map(len, columns), default=0)):
             found = True
             yield [column[reading] for column in columns]
+    if targets is not None:
+        yield [targets]
     if not found:
         raise failure or DataError("the data holds no samples: give at least one")
 
@@ -87,6 +89,19 @@ def _readings_of_tuple(item: tuple[Any, ...]) -> Iterator[Batch]:
     yield whole
     if labelled is not None and last.ndim > 1:
         yield labelled
+
+
+def _with_targets(item: Any) -> Batch | None:
+    """A tuple whose last tensor is real numbers for each sample, such as the targets of a regression, as inputs with labels."""
+    if not isinstance(item, (tuple, list)) or len(item) < 2 or not isinstance(item[0], Tensor):
+        return None
+    *inputs, last = item
+    one_each = isinstance(last, Tensor) and last.is_floating_point() and last.ndim and item[0].ndim and len(last) == len(item[0])
+    return Batch(tuple(inputs), {}, last) if one_each else None
+
+
+def _last(batch: Batch | None) -> list[Batch]:
+    return [] if batch is None else [batch]
 
 
 def _as_items(content: Any, limit: int | None) -> Iterator[list[Any]]:

@@ -134,7 +134,10 @@ def _is_padding(content: Tensor, kept: Tensor) -> bool:
 
 
 def _at_one_end(kept: Tensor) -> bool:
-    """Whether all rows start with kept values and end with others, or the reverse."""
+    """Whether all rows start with kept values and end with others, or the reverse; of images, rows and columns."""
+    if kept.ndim == 3:
+        rows, columns = kept.any(2), kept.any(1)
+        return torch.equal(kept, rows.unsqueeze(2) & columns.unsqueeze(1)) and _at_one_end(rows) and _at_one_end(columns)
     flat = kept.flatten(1).int()
     steps = flat[:, 1:] - flat[:, :-1]
     return bool((steps <= 0).all()) or bool((steps >= 0).all())

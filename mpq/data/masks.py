@@ -23,7 +23,9 @@ _LENGTHS = re.compile(r"(\w+_)?(len|lens|length|lengths)")
 """Names of inputs that hold one number per sample: how many of its positions are data."""
 
 
-def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters: Sequence[str] = ()) -> tuple[list[Batch], str]:
+def with_masks(
+    batches: Sequence[Batch], name: str | None = None, *, parameters: Sequence[str] = (), labelled: bool = True
+) -> tuple[list[Batch], str]:
     """The batches with their masks, and a note on what was found; empty if all positions count.
 
     A batch with its own mask keeps it; a batch that is one sample has none unless it is named. Samples without any position that counts are
@@ -33,6 +35,7 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
         batches: the inputs of the model.
         name: the input that is the mask; "~NAME" if its true values are padding. None looks for one.
         parameters: names of the model's parameters, to identify positional inputs.
+        labelled: whether labels belong to positions of the output; those of CTC do not.
 
     Raises:
         DataError: if `name` is not an input of the batches, or no position counts at all.
@@ -41,7 +44,7 @@ def with_masks(batches: Sequence[Batch], name: str | None = None, *, parameters:
     found, dropped = [], 0
     known = _Known(_longest(batches, parameters), _meanings(batches, parameters))
     for batch in batches:
-        masked, source = _masked(batch, name, parameters, known)
+        masked, source = _masked(batch, name, parameters, known, labelled=labelled)
         sources |= dict.fromkeys(source)
         if masked.mask is not None and not bool(masked.mask.flatten(1).any(1).all()):
             kept = masked.mask.flatten(1).any(1).nonzero().squeeze(1)
@@ -80,7 +83,8 @@ def padding_masks(batch: Batch) -> list[Tensor]:
     Tokens without a label are still data for the layers that read them.
     """
     found = [mask for _, mask in _given_all(batch, (), _Known.of(batch)) if bool(mask.any()) and not bool(mask.all())]
-    own = batch.mask is not None and (batch.labels is None or not bool((batch.labels == IGNORED_LABEL).any()))
+    labels = batch.known_labels
+    own = batch.mask is not None and (labels is None or not bool((labels == IGNORED_LABEL).any()))
     found = found or ([batch.mask] if own and batch.mask is not None else [])
     return [mask.transpose(0, 1) for mask in found] if batch.axis == 1 else found  # in the order of the model's own tensors
 
@@ -104,13 +108,13 @@ class _Known:
         return f"{source} (judged by its name; --mask ~{source} inverts it)"
 
 
-def _masked(batch: Batch, name: str | None, parameters: Sequence[str], known: _Known) -> tuple[Batch, list[str]]:
+def _masked(batch: Batch, name: str | None, parameters: Sequence[str], known: _Known, *, labelled: bool) -> tuple[Batch, list[str]]:
     """The batch with its mask, and the names of the mask's sources."""
     if batch.mask is not None and name is None:
         return batch, ["its own mask"]
     parts = dict(_given(batch, name, parameters, known))
     labels = batch.answers
-    if labels is not None and labels.ndim > 1 and bool((labels == IGNORED_LABEL).any()):
+    if labelled and labels is not None and labels.ndim > 1 and is_integer(labels) and bool((labels == IGNORED_LABEL).any()):
         parts["labels of -100"] = _labelled(batch)
     shapes = {mask.shape for mask in parts.values()}
     if len(shapes) > 1:  # a mask of encoder positions and labels of decoder positions: the labels belong to the output
@@ -219,7 +223,7 @@ def _labelled(batch: Batch) -> Tensor:
 def labels_are_next_tokens(batch: Batch) -> bool:
     """Whether the labels repeat the token ids, so that the output at one position is compared with the label at the next."""
     tokens = batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
-    labels = batch.labels
+    labels = batch.known_labels
     if labels is None or not isinstance(tokens, Tensor) or tokens.shape != labels.shape or labels.ndim != 2:
         return False
     kept = labels != IGNORED_LABEL

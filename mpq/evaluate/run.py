@@ -20,6 +20,7 @@ from mpq.models.running.habits import examine, habits_of
 from mpq.models.running.logits import allowed_classes
 from mpq.models.running.metric_registry import COMBINED, EVALUATED
 from mpq.models.running.metrics import CosineDistance, KLDivergence, has_direction, undirected
+from mpq.models.running.positions import mask_of_output
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.progress import reported
@@ -95,7 +96,7 @@ class _Column:
     def add(self, expected: Tensor, found: Tensor, batch: Batch) -> None:
         """Compare one batch."""
         self.single = self.single and expected[0].numel() == 1
-        mask = batch.mask.to(expected.device) if self.part.mask and batch.mask is not None else None
+        mask = mask_of_output(batch.mask, expected, self.part.mask)
         for metric in self._metrics:
             before, after = (expected, found) if EVALUATED[metric.name].classes else self._visible(expected, found)
             prepared = metric.prepare([before], mask)

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Errors = np.ndarray[tuple[int], np.dtype[np.float64]]
-MAIN_OUTPUTS = ("output", "logits", "last_hidden_state")  # the outputs that are compared by default if a model returns more
+MAIN_OUTPUTS = ("output", "logits")
+"""Outputs that a plan does not name if only this one is compared; plans of early versions compare them, too."""
 ABSENT = "name a sensitivity file, as `mpq analyze` writes it"
 _COLUMNS = 6  # of a table in a notebook
 NONE: Errors = np.empty(0)

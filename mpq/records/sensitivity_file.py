@@ -31,7 +31,7 @@ class OutputFacts(Struct, forbid_unknown_fields=True):
     weight: Positive = 1.0
     probabilities: bool = False
     floor: Positive = 1e-30
-    mask: Literal["positions", "classes"] | None = "positions"
+    mask: Literal["positions", "scaled", "last", "classes"] | None = "positions"
 
 
 class SettingsFacts(Struct):

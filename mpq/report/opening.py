@@ -9,6 +9,7 @@ from typing import Any
 from mpq.records.evaluation import Evaluation
 from mpq.report.report_input import Subject
 from mpq.report.words import figure, noise, size
+from mpq.shown import times_smaller
 
 _GRADES = ((0.02, "very close"), (0.05, "close"), (0.15, "visibly different"), (math.inf, "far"))
 _SCALE = "very close: up to 2%; close: up to 5%; far: beyond 15%"
@@ -49,7 +50,7 @@ def _size(subject: Subject) -> str:
     plan = subject.plan
     if plan is not None:
         whole, taken = plan.original_bytes + plan.rest.original_bytes, plan.size.file_bytes
-        return f"{subject.title} takes {size(taken)} instead of {size(whole)}: {whole / taken:.3g} times smaller."
+        return f"{subject.title} takes {size(taken)} instead of {size(whole)}: {times_smaller(whole, taken)}."
     return f"The artifact of {subject.title} takes {size(subject.artifact_bytes)}." if subject.artifact_bytes is not None else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mpq.models.memory.malloc_trim import return_freed_memory
 from mpq.models.memory.replaced_tensors import replace_tensor
 from mpq.models.running.swap import tensor_of
 from mpq.models.sources.inference_tensors import replace_inference_tensors
+from mpq.models.sources.lazy_tensors import materialize, without_shape
 from mpq.models.sources.rebuild import rebuild_module
 from mpq.records.artifact import PROGRAM, ArtifactHeader
 from mpq.records.artifact_files import artifact_files, read_header
@@ -30,6 +32,7 @@ from mpq.tensors.dtypes import as_stored, from_stored
 from mpq.tensors.matrix import from_matrix
 from mpq.tensors.quantized import unpack_weight
 
+_WRAPPERS = ("_orig_mod.", "module.")
 _SOURCES = {"hf": "a Hugging Face folder with its own code", "export": "a torch.export archive that was trusted"}
 
 
@@ -76,6 +79,9 @@ def load(
         _check_parts(header, file, path)
         module = model if model is not None else _rebuilt(header, file, path, hollow=packed or dtype is not None)
         replace_inference_tensors(module)
+        materialize(module, partial(_shape_in, header, file))
+        if (lacking := without_shape(module)) is not None:
+            raise MismatchError(f"tensor '{lacking}' is only in the model: give a module of the architecture that was quantized")
         _fill(module, header, file, path, packed=packed, dtype=dtype)
     if packed:
         return_freed_memory()  # the layers were unpacked on the way, one after another
@@ -93,6 +99,15 @@ def _rebuilt(header: ArtifactHeader, file: Any, path: Path, *, hollow: bool) -> 
         return rebuild_module(kind, program=file.get_tensor(PROGRAM).numpy().tobytes(), config=None, hollow=hollow)
     source = _SOURCES.get(kind, f"a {kind} model")
     raise ModelError(f"{path} holds weights only, its source is {source}: build the module and call mpq.load(artifact, module)")
+
+
+def _shape_in(header: ArtifactHeader, file: Any, name: str) -> tuple[int, ...] | None:
+    """The shape of a tensor of the model; None if the artifact does not have it."""
+    source = header.aliases.get(name, name)
+    layer = next((layer for layer in header.layers if layer.parameters[0] == source), None)
+    if layer is not None:
+        return layer.shape
+    return tuple(file.get_slice(source).get_shape()) if source in file.keys() else None  # noqa: SIM118
 
 
 def _values(header: ArtifactHeader, file: Any) -> int:
@@ -119,7 +134,11 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
     held = (set(file.keys()) - {PROGRAM} - parts) | set(layers)
     state = state_of(module)
     ties = _ties(module)
-    sources = {name: header.aliases.get(name) or next((tied for tied in ties.get(name, ()) if tied in held), name) for name in state}
+    wrapper = _wrapper(held, state)
+    tied_to = {name: [wrapper + tied for tied in ties.get(name, ())] for name in state}
+    sources = {
+        name: header.aliases.get(wrapper + name) or next((tied for tied in tied_to[name] if tied in held), wrapper + name) for name in state
+    }
     _check_names(set(sources.values()), held, path)
     for other, name in aliases_of(state).items():
         if sources[other] != sources[name]:
@@ -147,6 +166,13 @@ def _fill(module: nn.Module, header: ArtifactHeader, file: Any, path: Path, *, p
                     _weight(layers[source], header, file) if source in layers else from_stored(file.get_tensor(source), state[name].dtype)
                 )
             tensor_of(module, name).data.copy_(value)
+
+
+def _wrapper(held: set[str], state: Mapping[str, Tensor]) -> str:
+    """The prefix of the artifact's names if torch.compile or DataParallel wrapped the model that was quantized, and not the given one."""
+    if held == state.keys():
+        return ""
+    return next((each for each in _WRAPPERS if all(name.startswith(each) and name.removeprefix(each) in state for name in held)), "")
 
 
 def _ties(module: nn.Module) -> dict[str, tuple[str, ...]]:

@@ -6,17 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from mpq.apply.contents import checked_layers, contents_of, metric_of
 from mpq.errors import ApplyError, MismatchError
+from mpq.models.running.comparison import Comparison
 from mpq.models.running.fake_quantized import Variants
 from mpq.models.running.metrics import RelativeMSE
+from mpq.models.sources.load import from_module
 from mpq.recovery.base import State
 from mpq.recovery.run import Recovered
 from mpq.tensors.quantized import QuantizedWeight
 from mpq.tensors.quantizers.registry import quantizer_named
 from tests.apply.making import in_memory, plan_of
-from tests.models.small import data
+from tests.models.small import data, mlp
 
 MODEL = in_memory("mlp")
 PLAN = plan_of(MODEL, "mlp")
@@ -59,4 +62,23 @@ def test_the_metric_is_the_plans_or_chosen_again() -> None:
     recorded = [{"output": "output", "metric": "relative_mse"}]
     assert metric_of(replace(PLAN, evidence={"outputs": recorded}), MODEL, split).name == RelativeMSE.name
     assert metric_of(replace(PLAN, evidence={"metric": "cosine"}), MODEL, split).name == "cosine"
+
+
+class Detector(nn.Module):
+    """Returns its logits, boxes, and scores without one row for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.body(x)
+        return {"logits": logits, "boxes": logits + 1, "scores": logits.flatten()[:3]}
+
+
+def test_a_plan_that_names_no_outputs_compares_the_logits_alone() -> None:
+    split: Any = SimpleNamespace(first=data(8))
+    found = metric_of(replace(PLAN, evidence={"metric": "kl_divergence"}), from_module(Detector().eval()), split)
+    assert isinstance(found, Comparison)
+    assert [(part.output, part.metric, part.weight) for part in found.parts] == [("logits", "kl_divergence", 1.0)]
     assert metric_of(replace(PLAN, evidence={"metric": "own:metric"}), MODEL, split).name == "kl_divergence"

@@ -50,6 +50,14 @@ def test_the_number_of_samples_is_that_of_the_first_tensor_with_dims() -> None:
     assert Batch((torch.tensor(1.0), [torch.zeros(4), torch.zeros(7)])).size == 4
 
 
+def test_labels_of_positions_are_known_among_the_inputs_too_and_classes_of_samples_are_inputs() -> None:
+    ids, labels = torch.zeros(4, 6), torch.ones(4, 3, dtype=torch.long)
+    assert Batch((), {"input_ids": ids, "labels": labels}).known_labels is labels
+    assert Batch((), {"input_ids": ids, "labels": labels}, labels + 1).answers is not labels
+    assert Batch((), {"x": ids, "y": labels[:, 0]}).known_labels is None
+    assert Batch((), {"x": ids, "labels": labels.float()}).known_labels is None
+
+
 @pytest.mark.parametrize("labels", [torch.tensor(1), torch.zeros(0)])
 def test_labels_are_one_for_each_sample(labels: torch.Tensor) -> None:
     with pytest.raises(DataError, match=r"^4 samples come with labels of shape "):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpq.data.batch import Batch
+from mpq.data.batch import LABEL_KEYS, Batch
 from mpq.data.dataset import data_from_batches
-from mpq.data.interpret import LABEL_KEYS, POSITIONAL_KEYS, interpretations, readings
+from mpq.data.interpret import POSITIONAL_KEYS, interpretations, readings
 from mpq.errors import DataError
 
 X, Y = torch.zeros(4, 2), torch.arange(4)
@@ -112,7 +112,14 @@ def test_a_list_of_tensors_is_batches_first_and_one_batch_second() -> None:
 
 def test_a_tuple_of_tensors_is_one_batch_first() -> None:
     found = list(interpretations((X, X)))
-    assert [[len(batch.args) for batch in batches] for batches in found] == [[2], [1, 1]]
+    assert [[len(batch.args) for batch in batches] for batches in found] == [[2], [1, 1], [1]]
+
+
+def test_the_last_of_a_tuple_may_be_targets_of_real_numbers_if_nothing_else_fits() -> None:
+    (*_, last) = interpretations((X, X[:, :1]))
+    assert [(len(batch.args), batch.labels is not None) for batch in last] == [(1, True)]
+    found = list(interpretations([(X, X), (X, X)]))
+    assert [(len(batches), len(batches[0].args), batches[1].labels is not None) for batches in found[:2]] == [(2, 2, False), (2, 1, True)]
 
 
 def test_a_list_of_tensors_of_unlike_dtypes_and_as_many_samples_is_one_batch_first() -> None:

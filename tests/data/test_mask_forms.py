@@ -48,6 +48,19 @@ def test_a_mask_of_an_image_keeps_height_and_width() -> None:
     assert said_by_content("valid", sides, [image]) is True
 
 
+@pytest.mark.parametrize(("middle", "said"), [(False, True), (True, None)])
+def test_padding_of_images_is_known_by_their_edges_if_the_name_says_nothing(middle: bool, said: bool | None) -> None:
+    mask = torch.ones(2, 6, 5, dtype=torch.bool)
+    if middle:
+        mask[:, 2:4, 1:3] = False
+    else:
+        mask[0, 4:], mask[1, :, 2:] = False, False
+    image = torch.randn(2, 7, 6, 5) * mask.unsqueeze(1)
+    sides = sides_of("pixel_mask", mask, 2, [image])
+    assert sides is not None
+    assert said_by_content("pixel_mask", sides, [image]) is said
+
+
 def test_padding_is_one_value_and_data_is_not() -> None:
     sides = sides_of("m", REAL, 2, [IDS])
     assert sides is not None

@@ -100,6 +100,14 @@ def test_labels_of_a_causal_model_judge_the_position_before() -> None:
     assert mask.tolist() == [[True, True, False, False], [True, False, False, False]]
 
 
+def test_labels_that_the_model_takes_as_an_input_are_labels_too() -> None:
+    labels = torch.tensor([[5, 6, -100], [5, -100, -100]])
+    mask, note = found(Batch((), {"input_ids": IDS, "attention_mask": REAL.long(), "labels": labels}))
+    assert mask is not None
+    assert mask.tolist() == [[True, True, False], [True, False, False]]
+    assert note == "50% of the positions count, according to labels of -100; the others are padding"
+
+
 def test_mask_and_labels_are_taken_together() -> None:
     labels = torch.tensor([[1, -100, 2, 0], [0, 1, 3, 1]])
     mask, note = found(Batch((), {"input_ids": IDS, "attention_mask": REAL}, labels))

@@ -83,6 +83,36 @@ def test_ignored_labels_are_not_counted() -> None:
         assert found[name].quantized == pytest.approx(expected[name].quantized)
 
 
+class Taught(nn.Module):
+    """Gives its logits only together with labels, like T5, whose decoder reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.words, self.head = nn.Embedding(8, 6), nn.Linear(6, 8)
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        before = torch.cat([tokens[:, :1], labels[:, :-1].clamp(min=0)], 1)
+        logits = self.head(self.words(before) + self.words(tokens).mean(1, keepdim=True))
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_labels_that_the_model_takes_as_an_input_say_which_positions_count(by_name: bool) -> None:
+    before, after = Taught().eval(), changed(Taught().eval())
+    tokens, labels = torch.arange(60).reshape(12, 5) % 8, torch.arange(48).reshape(12, 4) % 7
+    labels[::2, 2:] = -100
+    found = mpq.evaluate(before, after, [{"tokens": tokens, "labels": labels} if by_name else (tokens, labels)])
+    kept = labels != -100
+    with torch.no_grad():
+        p, q = (torch.log_softmax(one(tokens, labels)["logits"].double(), -1) for one in (before, after))
+        losses = [float(one(tokens, labels)["loss"]) for one in (before, after)]
+    kl = (p.exp() * (p - q)).sum(-1)
+    expected = ((kl * kept).sum(1) / kept.sum(1)).mean().item()
+    assert found["kl_divergence"].quantized == pytest.approx(expected, rel=1e-3)
+    assert [found["loss"].reference, found["loss"].quantized] == pytest.approx(losses, rel=1e-5)
+
+
 def test_probabilities_are_scored_as_probabilities() -> None:
     before, after = (nn.Sequential(module, nn.Softmax(-1)).eval() for module in (mlp(), changed(mlp())))
     found, logits = mpq.evaluate(before, after, [(X, LABELS)]), mpq.evaluate(mlp(), changed(mlp()), [(X, LABELS)])

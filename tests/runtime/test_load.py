@@ -10,7 +10,7 @@ from torch import nn
 
 import mpq
 from mpq.errors import FormatError, MismatchError, ModelError, UsageError
-from mpq.models.sources.load import load_model
+from mpq.models.sources.load import from_module, load_model
 from mpq.tensors.packed import PackedTensor
 from tests.apply.making import expected_state, exported, in_memory, plan_of, same
 from tests.models.small import MODELS, bits, inputs, mlp, tied
@@ -88,6 +88,42 @@ def test_a_module_with_more_ties_is_refused(tmp_path: Path) -> None:
 
 def test_the_loaded_module_is_in_eval_mode(tmp_path: Path) -> None:
     assert not mpq.load(artifact(tmp_path), mlp().train()).training
+
+
+class Wrapper(nn.Module):
+    """Holds a model under a name, as torch.compile ("_orig_mod") and DataParallel ("module") do."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, mlp())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.get_submodule(self.name)(x)
+        return found
+
+
+@pytest.mark.parametrize("name", ["_orig_mod", "module"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_wrapped_model_is_loaded_into_the_module_without_its_wrapper(tmp_path: Path, name: str, packed: bool) -> None:
+    wrapped = from_module(Wrapper(name).eval())
+    plan = plan_of(wrapped, "mlp")
+    path = mpq.apply(wrapped, plan, tmp_path / NAME).path
+    expected = mpq.load(artifact(tmp_path), mlp(), packed=packed)
+    with torch.no_grad():
+        assert torch.equal(mpq.load(path, mlp(), packed=packed)(inputs(5, 8)), expected(inputs(5, 8)))
+
+
+def test_a_lazy_module_that_never_ran_gets_its_shapes_from_the_artifact(tmp_path: Path) -> None:
+    def lazy(last: int = 4) -> nn.Module:
+        return nn.Sequential(nn.LazyLinear(16), *list(mlp().children())[1:-1], nn.LazyLinear(last)).eval()
+
+    path = artifact(tmp_path)
+    for packed in (False, True):
+        with torch.no_grad():
+            assert torch.equal(mpq.load(path, lazy(), packed=packed)(inputs(5, 8)), mpq.load(path, mlp(), packed=packed)(inputs(5, 8)))
+    with pytest.raises(MismatchError, match=r"^tensor '6.weight' is only in the model: give a module of the architecture"):
+        mpq.load(path, nn.Sequential(*mlp().children(), nn.LazyLinear(2)))
 
 
 def test_an_exported_module_can_be_given(tmp_path: Path) -> None:

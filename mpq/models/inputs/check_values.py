@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mpq.data.batch import Batch, is_integer
-from mpq.data.masks import IGNORED_LABEL
+from mpq.data.masks import IGNORED_LABEL, labels_are_next_tokens
 from mpq.data.sparse import parts_of
 from mpq.errors import DataError
 from mpq.models.running.forward import forward, named
@@ -49,12 +49,21 @@ def check_labels(batches: Sequence[Batch], model: LoadedModel) -> None:
     if not fitting:
         return
     classes = fitting[0].shape[-1]
-    for labels in (batch.labels for batch in batches if batch.labels is not None):
+    for labels in (batch.known_labels for batch in batches if batch.known_labels is not None):
         if len(wrong := labels[out_of_range(labels, classes)]):
             raise DataError(
                 f"label {int(wrong[0])} is out of range: the model gives {classes} classes, 0 to {classes - 1}; "
                 f"if it stands for 'no label', replace it with {IGNORED_LABEL}"
             )
+
+
+def labels_are_positions(batches: Sequence[Batch], model: LoadedModel) -> bool:
+    """Whether labels [samples, positions] may belong to positions of an output; those of CTC, whose output has its own, do not."""
+    first, labels = batches[0], batches[0].answers
+    if labels is None or labels.ndim != 2 or labels_are_next_tokens(first):
+        return True
+    outputs = named(forward(model.module, first)).values()
+    return any(labels.shape[1] in output.shape[1:] for output in outputs)
 
 
 def _has_classes(name: str, output: Tensor, outputs: int) -> bool:

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from mpq.config import data_settings
-from mpq.data.batch import Batch, is_integer, regroup
+from mpq.data.batch import LABEL_KEYS, Batch, is_integer, regroup
 from mpq.data.dataset import Data, make_data
 from mpq.data.interpret import interpretations
 from mpq.data.masks import with_masks
 from mpq.data.split_rule import rule_for
 from mpq.data.spread import samples_at, spread_ranks
 from mpq.errors import DataError, UsageError
-from mpq.models.inputs.check_values import check_labels, check_values
-from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples
+from mpq.models.inputs.check_values import check_labels, check_values, labels_are_positions
+from mpq.models.inputs.fit_samples import Fit, Reading, example_batch, fit_samples, is_graph
 from mpq.models.running.forward import accepted, described, forward
 from mpq.models.running.habits import as_found, examine
 from mpq.models.sources.loaded import LoadedModel
@@ -74,7 +74,8 @@ def fit_data(
             fit = _some(fit, num_samples, spread=spread)
         check_values(fit.batches, model)
         check_labels(fit.batches, model)
-        batches, note = with_masks(fit.batches, mask, parameters=list(accepted(model.module)))
+        labelled = labels_are_positions(fit.batches, model)
+        batches, note = with_masks(fit.batches, mask, parameters=list(accepted(model.module)), labelled=labelled)
         masked = [note] if note else []
         habits = examine(model.module, batches, lambda batch: forward(model.module, batch), seed=seed_each_forward)
     except DataError as error:
@@ -123,7 +124,12 @@ def _fit(content: Any, model: LoadedModel, how: Reading, *, num_samples: int | N
         batches = [_arranged(_named(batch, model), how) for batch in read if batch.size][: None if spread else num_samples]
         if not batches:
             raise DataError("it holds no samples: give at least one")
+        strangers = _not_taken(batches[0], model)
+        batches = [_without(batch, strangers) for batch in batches]
         for cast, note in _casts(model, batches[0]):
+            note = "; ".join(
+                filter(None, (note, f"left out, because the model does not take it: {', '.join(strangers)}" if strangers else ""))
+            )
             try:
                 return fit_samples(batches, cast, note, model=model, how=how, batch_size=batch_size)
             except DataError as error:
@@ -144,12 +150,29 @@ def _arranged(batch: Batch, how: Reading) -> Batch:
 
 
 def _named(batch: Batch, model: LoadedModel) -> Batch:
-    """Token ids are passed by name as "input_ids" if the model has that argument."""
+    """Token ids and labels of positions are passed by name if the model has such an argument: only names tell what they are."""
+    names = [name for name, each in accepted(model.module).items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    given = dict(zip(names, batch.args, strict=False)) if len(names) >= len(batch.args) else {}
+    if batch.args and not batch.kwargs and not is_graph(model) and any(key in given for key in LABEL_KEYS):
+        named = replace(batch, args=(), kwargs=given, sampled=())
+        return named if named.known_labels is not batch.labels else batch
     if batch.kwargs or len(batch.args) != 1 or not isinstance(batch.args[0], Tensor) or batch.args[0].ndim != 2:
         return batch
     if not is_integer(batch.args[0]) or "input_ids" not in accepted(model.module):
         return batch
     return replace(batch, args=(), kwargs={"input_ids": batch.args[0]}, sampled=())
+
+
+def _not_taken(batch: Batch, model: LoadedModel) -> tuple[str, ...]:
+    """Named inputs that the model's forward pass does not have, such as names of files in a dataset; none if it takes any name."""
+    known = accepted(model.module)
+    any_name = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    return tuple(name for name in batch.kwargs if name not in known) if known and not any_name and not is_graph(model) else ()
+
+
+def _without(batch: Batch, names: Sequence[str]) -> Batch:
+    kept = {name: value for name, value in batch.kwargs.items() if name not in names}
+    return replace(batch, kwargs=kept, sampled=(), axes=()) if names and (kept or batch.args) else batch
 
 
 def _casts(model: LoadedModel, batch: Batch) -> Iterator[tuple[Callable[[Batch], Batch], str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +32,14 @@ class Discovery:
         unreached: weights that the data never reached, for example an expert without tokens.
         rest: canonical names of all other tensors, in the order of the state dict: norms, biases, buffers.
         aliases: other names of tied tensors, each with its canonical name.
+        stacks: layers that are stacks of matrices, such as experts, of which the data reached only some: how many, and of how many.
     """
 
     layers: tuple[Layer, ...]
     unreached: tuple[Layer, ...]
     rest: tuple[str, ...]
     aliases: dict[str, str]
+    stacks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
     state = state_of(module)
     weights = _weights(module, state)
     versions = [weight.tensor._version if weight.is_buffer and not weight.tensor.is_inference() else 0 for weight in weights]
-    uses = _watched(module, [weight.tensor for weight in weights], batches)
+    watch = _watched(module, [weight.tensor for weight in weights], batches)
+    uses = {number: list(found.values()) for number, found in watch.uses.items()}
     kept = {id(weight.tensor) for weight, version in zip(weights, versions, strict=True) if _is_kept(weight, module, version)}
     uses = {number: found for number, found in uses.items() if id(weights[number].tensor) in kept}
     heaviest = {number: _heaviest(weights[number], found) for number, found in uses.items()}
@@ -71,7 +74,10 @@ def discover(module: nn.Module, batches: Iterable[Batch]) -> Discovery:
             f"the model has no weight to quantize: its matrices are not in the state dict ('{next(iter(outside))}', …): "
             "make them parameters or buffers, and save TorchScript without torch.jit.freeze"
         )
-    return _discovery(state, layers, unreached)
+    found = _discovery(state, layers, unreached)
+    parts = {weights[number].names[0]: len(read) for number, read in watch.parts.items()}
+    reached = {layer.name: (parts.get(layer.parameters[0], layer.shape[0]), layer.shape[0]) for layer in found.layers}
+    return replace(found, stacks={name: counts for name, counts in reached.items() if counts[0] < counts[1]})
 
 
 def discovery_of(module: nn.Module, use_by: Callable[[nn.Module], Use]) -> Discovery:
@@ -85,6 +91,8 @@ def discovery_of(module: nn.Module, use_by: Callable[[nn.Module], Use]) -> Disco
 
 
 def _discovery(state: dict[str, Tensor], layers: Sequence[Layer], unreached: Sequence[Layer]) -> Discovery:
+    if not layers and (wide := next((name for name, tensor in state.items() if tensor.dtype == torch.float64 and tensor.ndim > 1), None)):
+        raise ModelError(f"'{wide}' is float64: convert the model with .float() first")
     if not layers:
         raise ModelError(
             "the model has no weight to quantize: its forward pass consumes no floating-point parameter of two or more dimensions"
@@ -96,8 +104,8 @@ def _discovery(state: dict[str, Tensor], layers: Sequence[Layer], unreached: Seq
     return Discovery(_named(layers, state), _named(unreached, state), rest, aliases)
 
 
-def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Batch]) -> dict[int, list[Use]]:
-    """The uses of each used weight, in order of first use."""
+def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Batch]) -> Watch:
+    """The watch that saw all batches."""
     watch, count = Watch(module, weights), 0
     for batch in batches:
         with watch.active():
@@ -105,7 +113,7 @@ def _watched(module: nn.Module, weights: Sequence[Tensor], batches: Iterable[Bat
         count += 1
     if not count:
         raise DataError("there is no data to run the model on: give at least one sample")
-    return {number: list(found.values()) for number, found in watch.uses.items()}
+    return watch
 
 
 def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
@@ -116,8 +124,6 @@ def _weights(module: nn.Module, state: dict[str, Tensor]) -> list[_Weight]:
     found = []
     for names in tied_names({name: tensor for name, tensor in tensors.items() if name in state}):
         tensor, is_buffer = tensors[names[0]], parameters.isdisjoint(names)
-        if tensor.dtype == torch.float64 and tensor.dim() > 1 and not is_buffer:
-            raise ModelError(f"'{names[0]}' is float64: convert the model with .float() first")
         if tensor.dim() > 1 and tensor.numel() and tensor.dtype in DTYPES:
             found.append(_Weight(names, tensor, owners[names[0].rpartition(".")[0]], is_buffer))
     return found

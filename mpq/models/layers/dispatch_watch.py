@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mpq.models.layers.operator_roles import COPIES, JOINS, OPERATORS, Role, role
+from mpq.models.layers.stack_parts import parts_read
 from mpq.models.memory.regions import Origin, Region, changing_axes, leading_axes, output_axes, region
 from mpq.models.memory.storage_tracker import Memory
 
@@ -86,11 +87,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         uses: the uses of each weight, both in order of first use.
+        parts: the indices along dimension 0 that were read, of weights with three or more dimensions.
     """
 
     def __init__(self, module: nn.Module, weights: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: dict[int, dict[tuple[Any, ...], Use]] = {}
+        self.parts: dict[int, set[int]] = {}
         self._names = {id(child): name for name, child in module.named_modules()}
         self._stack: list[nn.Module] = []
         self._memory = Memory([*module.parameters(), *module.buffers()])
@@ -144,7 +147,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if call.copies or part.operator == "none":
             return
         self._note(part, region(tensor), origin, call.on_data)
-        if part.operator == "embedding" and tensor.dim() > 2:
+        looked_up = part.operator == "embedding"
+        if len(origin.root.shape) > 2 and tensor.dim():
+            read = parts_read(region(tensor), origin, call.arguments, looked_up=looked_up)
+            self.parts.setdefault(origin.weight, set()).update(read)
+        if looked_up and tensor.dim() > 2:
             self._look_up(call, tensor, origin)
 
     def _note(self, part: Role, view: Region, origin: Origin, on_data: bool) -> None:

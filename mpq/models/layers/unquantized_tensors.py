@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mpq.errors import ModelError
 from mpq.formats.floats import REST_DTYPES
 from mpq.formats.stored import PARTS
+from mpq.models.layers.discover import DTYPES
 from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.running.habits import put_back
 from mpq.models.sources.loaded import LoadedModel
@@ -18,6 +19,7 @@ from mpq.records.artifact import PROGRAM, rest_of
 from mpq.records.artifact_layout import TensorEntry, entry
 from mpq.records.layer import Layer
 from mpq.records.sensitivity_header import Rest
+from mpq.shown import listed
 from mpq.tensors.dtypes import SAFETENSORS_DTYPES, as_stored
 from mpq.tensors.narrow import narrow_dtype, narrowed, overflow, refusal
 
@@ -28,6 +30,25 @@ def kept_tensors(module: nn.Module, layers: Sequence[Layer]) -> dict[str, Tensor
     state = state_of(module)
     left_out = {name for layer in layers for name in layer.parameters} | set(aliases_of(state))
     return {name: tensor.detach() for name, tensor in state.items() if name not in left_out}
+
+
+def dtype_notes(module: nn.Module, layers: Sequence[Layer], total: int) -> list[str]:
+    """At most one line for people: matrices outside `layers` that their dtype excludes from the search, and their share of `total` bytes.
+
+    Integers are listed only if they take a hundredth of the bytes: they may be codes of weights, where small ones are indices.
+    """
+    found = {name: tensor for name, tensor in kept_tensors(module, layers).items() if _is_foreign(tensor)}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in found.items()}
+    named = [name for name, tensor in found.items() if tensor.is_floating_point() or tensor.is_complex() or 100 * sizes[name] >= total]
+    if not named:
+        return []
+    taken = sum(sizes[name] for name in named)
+    shown = listed([f"{name} ({str(found[name].dtype).removeprefix('torch.')})" for name in named], 3)
+    return [f"not searched because of their dtype, but stored unchanged: {shown} ({taken:,} bytes, {taken / total:.1%} of all)"]
+
+
+def _is_foreign(tensor: Tensor) -> bool:
+    return tensor.dtype not in (*DTYPES, torch.bool) and sum(size > 1 for size in tensor.shape) > 1
 
 
 def rounded_tensors(module: nn.Module, layers: Sequence[Layer], dtype: str | None) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from mpq.data.batch import Batch
 from mpq.models.running.comparison import Comparison
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import KLDivergence, Metric
+from mpq.models.running.positions import mask_of_output
 
 _SAMPLES = 256
 _CERTAIN = 0.02  # share of the entropy of a completely unknown answer
@@ -52,7 +53,7 @@ class Certainty:
             return
         self._seen += batch.size
         output, part = picked[self._place], self._comparison.parts[self._place]
-        self._found.append(_answers(self._comparison.metrics[self._place], output, batch, masked=bool(part.mask)))
+        self._found.append(_answers(self._comparison.metrics[self._place], output, batch, place=part.mask))
 
     def note(self, advice: str) -> str | None:
         """A note if the reference is nearly certain; None if it is not, or if no output is logits or probabilities.
@@ -116,9 +117,9 @@ def certainty_of(module: nn.Module, batches: Sequence[Batch], metric: Metric) ->
     return certainty
 
 
-def _answers(metric: Metric, output: Tensor, batch: Batch, *, masked: bool) -> _Answers:
+def _answers(metric: Metric, output: Tensor, batch: Batch, *, place: str | None) -> _Answers:
     """The entropies and probabilities of one batch."""
-    probabilities, negative, *more = metric.prepare([output], batch.mask if masked else None)
+    probabilities, negative, *more = metric.prepare([output], mask_of_output(batch.mask, output, place))
     weights = next((extra for extra in more if extra.ndim == 2), None)
     entropy = -negative if weights is None else -negative[weights > 0]
     by_sample = -negative.double().mean(-1) if weights is None else -(negative.double() * weights).sum(-1)

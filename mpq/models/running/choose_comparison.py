@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from mpq.data.batch import Batch
-from mpq.errors import DataError, ModelError, UsageError
+from mpq.errors import ModelError, UsageError
 from mpq.models.running.comparison import Comparison, Part, floor_of, spread
 from mpq.models.running.forward import Outputs, forward, named
 from mpq.models.running.metrics import CosineDistance, KLDivergence, RelativeMSE, has_direction, undirected
 from mpq.models.running.output_kind import COMPLEX, OutputKind, kind_of
-from mpq.models.running.positions import finite, flat
+from mpq.models.running.output_positions import counts_positions, mask_place
+from mpq.models.running.positions import finite, flat, mask_of_output
 from mpq.models.running.sample_lists import WRAP, is_in_list
 from mpq.shown import listed
 
-INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output")
+INTERMEDIATE = ("loss", "hidden_states", "attentions", "cross_attentions", "last_hidden_state", "pooler_output", "router_logits")
 """Outputs that heads are computed from, or that are computed from heads; also with "encoder_" or "decoder_" in front."""
 OVER_POSITIONS = ("start_logits", "end_logits")
 _BY_NORM = (RelativeMSE.name, CosineDistance.name)
@@ -64,21 +65,29 @@ def choose_comparison(module: nn.Module, batches: Sequence[Batch], *, metric: st
         raise ModelError(f"{_emptiness(found, sorted(empty & set(asked or found)))}, so nothing can be compared: {advice}")
     _check_rows(found, weights, batch, asked=bool(outputs))
     several = len(weights) > 1
-    kinds = {
-        name: COMPLEX
-        if name in returned.complex
-        else kind_of(name, found[name], batch.answers, alone=not several, named=found.keys() != {"output"})
-        for name in weights
-    }
-    parts = [_part(name, kinds[name], metric, _mask_of(module, batch, name, found[name])) for name in weights]
+    kinds = {name: _kind(module, batch, returned, name, alone=not several) for name in weights}
+    masks = {name: _mask_of(module, batches, name, found[name]) for name in weights}
+    parts = [_part(name, kinds[name], metric, masks[name][0]) for name in weights]
     notes = [_reason(part, kinds[part.output], asked=metric != "auto") for part in parts] + _left_out(
         returned, {*weights, *repeated}, empty
     )
+    notes += [note for _, note in masks.values() if note]
     notes += [f"output '{name}' is the same tensor as '{first}', so it counts once" for name, first in repeated.items()]
     if several or any(part.metric in _BY_NORM for part in parts):
         parts, more = _scaled(module, batches, parts, weights)
         notes += more
     return Chosen(Comparison(parts), tuple(notes))
+
+
+def _kind(module: nn.Module, batch: Batch, returned: Outputs, name: str, *, alone: bool) -> OutputKind:
+    """The kind of one output; what only looks like logits is not if its last dimension counts positions."""
+    if name in returned.complex:
+        return COMPLEX
+    found = named(returned)
+    kind = kind_of(name, found[name], batch.answers, alone=alone, named=found.keys() != {"output"})
+    if kind.certain or not counts_positions(module, batch, name, found[name]):
+        return kind
+    return OutputKind("other", "the last dimension of the output becomes shorter with that of the inputs: positions, not classes")
 
 
 def _asked(found: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, float]:
@@ -150,32 +159,15 @@ def _check_rows(found: Mapping[str, Tensor], names: Iterable[str], batch: Batch,
             )
 
 
-def _mask_of(module: nn.Module, batch: Batch, name: str, output: Tensor) -> str | None:
-    """What a mask applies to in this output."""
-    if batch.mask is None:
-        return "positions"
+def _mask_of(module: nn.Module, batches: Sequence[Batch], name: str, output: Tensor) -> tuple[str | None, str]:
+    """What masks apply to in this output, and a note if that is unusual."""
+    masked = next((batch for batch in batches if batch.mask is not None), None)
+    if masked is None:
+        return "positions", ""
     if name in OVER_POSITIONS:
-        return "classes"
-    if output.shape == batch.mask.shape and not _follows_positions(module, batch, name):
-        return None
-    return "positions"
-
-
-def _follows_positions(module: nn.Module, batch: Batch, name: str) -> bool:
-    """Whether an output [samples, n] with as many values as positions has one for each position: it then has fewer for shorter samples."""
-    assert batch.mask is not None
-    length = batch.mask.shape[1]
-
-    def shorter(value: object) -> object:
-        cut = isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] == length
-        return value[:, :-1] if isinstance(value, Tensor) and cut else value
-
-    kwargs = {key: shorter(value) for key, value in batch.kwargs.items()}
-    try:
-        found = named(forward(module, replace(batch, args=tuple(map(shorter, batch.args)), kwargs=kwargs, mask=None, sampled=())))
-    except (DataError, ModelError):  # a fixed length: unknown, and masking values of an embedding would be worse
-        return False
-    return name in found and found[name].shape[1:] == (length - 1,)
+        return "classes", ""
+    own = output if masked is batches[0] else named(forward(module, masked)).get(name)
+    return ("positions", "") if own is None else mask_place(module, masked, name, own)
 
 
 def _part(name: str, kind: OutputKind, metric: str, mask: str | None) -> Part:
@@ -225,7 +217,8 @@ def _scaled(
     made: list[Part] = []
     notes: list[str] = []
     for place, part in enumerate(parts):
-        own, masks = [outputs[place] for outputs in seen], [batch.mask if part.mask else None for batch in used]
+        own = [outputs[place] for outputs in seen]
+        masks = [mask_of_output(batch.mask, one, part.mask) for batch, one in zip(used, own, strict=True)]
         if part.metric == RelativeMSE.name:
             part, note = _floored(part, own, masks)
             notes += note

@@ -20,6 +20,7 @@ from mpq.errors import ModelError, UsageError
 from mpq.models.running.forward import named
 from mpq.models.running.metric_registry import COMBINED, METRICS
 from mpq.models.running.metrics import KLDivergence, Metric, Prepared, RelativeMSE
+from mpq.models.running.positions import mask_of_output
 
 FLOOR = 0.01
 """Relative errors divide by at least this share of the samples' upper quartile of the squared norm."""
@@ -53,7 +54,8 @@ class Part:
         weight: factor for its errors.
         probabilities: whether the output is probabilities rather than logits.
         floor: the smallest squared norm of a sample that counts, for relative errors.
-        mask: what the batch's mask applies to: "positions" of the output, its "classes" (one distribution over the positions), or None.
+        mask: what the batch's mask applies to: "positions" of the output, the same "scaled" to their number, positions in its "last"
+            dimension, its "classes" (one distribution over the positions), or None.
     """
 
     output: str
@@ -110,7 +112,7 @@ class Comparison(Metric):
     def prepare(self, reference: Sequence[Tensor], mask: Tensor | None = None) -> Prepared:
         """The prepared reference of each part."""
         picked = self.picked(reference)
-        masks = [None if mask is None or not part.mask else mask.to(one.device) for part, one in zip(self.parts, picked, strict=True)]
+        masks = [mask_of_output(mask, one, part.mask) for part, one in zip(self.parts, picked, strict=True)]
         return tuple(metric.prepare([one], own) for metric, one, own in zip(self.metrics, picked, masks, strict=True))
 
     def errors(self, prepared: Prepared, outputs: Sequence[Tensor]) -> Tensor:
@@ -146,7 +148,8 @@ def by_relative_error(metric: Metric) -> Metric:
         return RelativeMSE()
     parts = [part for part in metric.parts if part.weight]  # others are the same for all samples
     share, name = 1 / len(parts), RelativeMSE.name
-    return Comparison([Part(part.output, name, share, floor=part.floor, mask="positions" if part.mask else None) for part in parts])
+    masks = ["positions" if part.mask == "classes" else part.mask for part in parts]
+    return Comparison([Part(part.output, name, share, floor=part.floor, mask=mask) for part, mask in zip(parts, masks, strict=True)])
 
 
 def comparison_from(settings: Mapping[str, Any]) -> Comparison | Metric:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,13 @@ from mpq.models.running.logits import SUPPRESSED, allowed_classes
 _TOLERANCE = 1e-3
 _ROWS = 1024  # rows, enough to decide
 _MANY_ROWS = 8  # fewer rows may have equal norms by chance
+_NOT_LOGITS = re.compile(
+    r"(\w+_)?(b?box(es)?|coord(s|inates)?|(key)?points?|landmarks?|vertices|offsets?|poses?|depths?|flow|embeds?|embeddings?|feat(ure)?s?"
+    r"|hidden|hidden_states?|latents?|recon(struction)?s?|noise|waveforms?|audio|mels?|spectrograms?|mean|mu|log_?var|variance|std|sigma"
+    r"|forecasts?|samples?|images?|values?|vectors?)",
+    re.IGNORECASE,
+)
+"""Names of outputs that are not logits, whatever their values look like."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +32,12 @@ class OutputKind:
     Args:
         kind: "logits", "probabilities" (softmax already taken), or "other"; classes are along the last dimension.
         reason: why, as a sentence without a period, printed with the metric that follows from it.
+        certain: whether names, labels or rows that sum to one prove it; else the values only look like it.
     """
 
     kind: Literal["logits", "probabilities", "other"]
     reason: str
+    certain: bool = True
 
 
 COMPLEX = OutputKind("other", "complex numbers, compared by their real and imaginary parts")
@@ -81,8 +91,17 @@ def _by_values(first: Tensor, name: str | None, labels: Tensor | None) -> Output
     rows = rows.masked_fill(hidden, 0.0)  # suppressed classes are ignored
     if are_probabilities(rows):
         return OutputKind("probabilities", f"every row of the output sums to one: probabilities of {classes} classes")
+    if (
+        labels is not None
+        and labels.is_floating_point()
+        and labels.shape == first.shape
+        and not are_probabilities(labels.reshape(-1, classes))
+    ):
+        return OutputKind("other", "the labels are numbers of the output's shape, not one class for each row")
     if name is not None and name.endswith("logits"):
         return OutputKind("logits", f"the output is named {name} ({classes} classes)")
+    if name is not None and _NOT_LOGITS.fullmatch(name):
+        return OutputKind("other", f"the output is named {name}, not logits")
     if _all_close(rows.norm(dim=-1), 1.0):
         return OutputKind("other", "every row of the output has norm one: an embedding, not logits")
     if labels_fit(first, labels):
@@ -97,7 +116,8 @@ def _by_range(rows: Tensor, hidden: Tensor) -> OutputKind:
         return OutputKind("other", "all rows of the output have the same norm: normalised features, not logits")
     if low >= 0 and (high <= 1 or bool((seen == 0).any())):
         return OutputKind("other", "the output is never negative: features or independent probabilities, not logits")
-    return OutputKind("logits", f"the output looks like logits of {rows.shape[-1]} classes; use --metric relative_mse if it is not")
+    reason = f"the output looks like logits of {rows.shape[-1]} classes; use --metric relative_mse if it is not"
+    return OutputKind("logits", reason, certain=False)
 
 
 def _all_close(values: Tensor, target: float) -> bool:

@@ -24,6 +24,37 @@ def expanded(mask: Tensor, output: Tensor) -> Tensor | None:
     return None
 
 
+def mask_of_output(mask: Tensor | None, output: Tensor, place: str | None) -> Tensor | None:
+    """A batch's mask in the positions of one output; None if every position counts.
+
+    Args:
+        mask: [samples, positions...], or None.
+        output: the output.
+        place: what the mask applies to: "positions" of the output as they are, "scaled" to the output's numbers of positions, those in the
+            "last" dimension, the "classes", or None.
+    """
+    if mask is None or place is None:
+        return None
+    mask = mask.to(output.device)
+    if place == "scaled":
+        return _scaled(mask, output.shape[1:2] if mask.ndim == 2 else output.shape[2:])
+    if place == "last":
+        own = _scaled(mask, output.shape[-1:])
+        return own.reshape(len(own), *[1] * (output.ndim - 2), -1).expand(output.shape)
+    return mask
+
+
+def _scaled(mask: Tensor, positions: Sequence[int]) -> Tensor:
+    """A mask [samples, positions...] of other numbers of positions: those count that lie within data, or, if none does, touch it."""
+    if mask.shape[1:] == tuple(positions):
+        return mask
+    images = mask.float().reshape(len(mask), 1, -1, mask.shape[-1])
+    shares = torch.nn.functional.adaptive_avg_pool2d(images, (1 if mask.ndim == 2 else positions[0], positions[-1]))
+    shares = shares.reshape(len(mask), *positions)
+    whole = shares > 1 - 1e-4
+    return torch.where(whole.flatten(1).any(1).reshape(-1, *[1] * (mask.ndim - 1)), whole, shares > 0)
+
+
 def kept_values(values: Tensor, mask: Tensor) -> Tensor:
     """`values`, with zero where `mask` is false; no gradients flow through those."""
     return torch.where(mask, values, torch.zeros((), dtype=values.dtype, device=values.device))

@@ -22,9 +22,9 @@ def targets(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor
         kept = labels != IGNORED_LABEL
         masked = batch.mask is not None and batch.mask.shape == kept.shape
         return output, labels, kept & batch.mask if masked and batch.mask is not None else kept
-    tokens = batch.labels if shifted else batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
+    tokens = batch.known_labels if shifted else batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
     nothing = torch.zeros(0, dtype=torch.bool)
-    if (batch.labels is not None and not shifted) or not isinstance(tokens, Tensor) or tokens.is_floating_point():
+    if (labels is not None and not shifted) or not isinstance(tokens, Tensor) or tokens.is_floating_point():
         return output, None, nothing
     fits = output.ndim == 3 and output.shape[:2] == tokens.shape and tokens.shape[1] > 1 and int(tokens.max()) < output.shape[-1]
     if not fits:

@@ -3,7 +3,8 @@
 A checkpoint in one dtype gives it to the whole module. Of several, the module takes the one that holds them all exactly (float32 for
 bfloat16 and float32), because operators refuse operands of different dtypes; only norms of torch, which accept them, keep float32 among
 16-bit weights. A few float64 values among others, fp8 and integers are no dtypes to run in: torch converts them when it loads them, and the
-notes say so. Tensors that the module itself keeps in such a dtype or in complex numbers stay as they are.
+notes say so. A module that already has the checkpoint's dtypes keeps them all, and tensors that the module itself keeps in such a dtype
+or in complex numbers stay as they are.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def adopt_dtypes(state: Mapping[str, Any], module: nn.Module) -> list[str]:
     """Give the module the checkpoint's floating dtype, in place, and return notes on tensors that are converted; tied ones stay tied."""
     given = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     own = dict([*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)])
+    if all(own[name].dtype == value.dtype for name, value in given.items() if name in own):
+        return []  # the module was made in these dtypes, so it runs in them
     norms = {f"{path}.{name}".strip(".") for path, one in module.named_modules() if isinstance(one, _NORMS) for name in one.state_dict()}
     floats = {name: tensor for name, tensor in given.items() if tensor.dtype in COMPUTED and _is_computed(own.get(name, tensor))}
     wide = _common(floats, norms)

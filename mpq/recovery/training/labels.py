@@ -87,7 +87,7 @@ def check_labels(module: nn.Module, data: Data, metric: Metric) -> None:
         mixed.prepare_batch(forward(module, first), first)
     except DataError as problem:
         raise DataError(f"{data.source}: {problem}") from problem
-    without = sum(batch.size for batch in data.batches if (batch.labels is None) != (first.labels is None))
+    without = sum(batch.size for batch in data.batches if (batch.known_labels is None) != (first.known_labels is None))
     if without:
         raise DataError(f"{data.source}: only some of the {data.samples} samples have labels: label all of them, or none")
 

@@ -22,7 +22,7 @@ from mpq.models.memory.offload import Offload
 from mpq.models.running.comparison import Comparison
 from mpq.models.running.forward import forward
 from mpq.models.running.metrics import KLDivergence, Metric, Outputs, Prepared
-from mpq.models.running.positions import kept_values
+from mpq.models.running.positions import kept_values, mask_of_output
 from mpq.models.running.reference import CACHE_BYTES
 
 CLASSES = 64  # kept of each distribution
@@ -62,7 +62,8 @@ class LikeliestClasses(Metric):
 
     def prepare(self, reference: Outputs, mask: Tensor | None = None) -> Prepared:
         """Probabilities and places of the likeliest classes [samples, positions, classes], and the weights of positions, if any."""
-        probabilities, _, *weights = self._divergence.prepare(self._picked(reference), mask)
+        picked, place = self._picked(reference), "positions" if self._outer is None else self._outer.parts[0].mask
+        probabilities, _, *weights = self._divergence.prepare(picked, mask_of_output(mask, picked[0], place))
         likeliest = probabilities.topk(min(self._classes, probabilities.shape[-1] - 1), dim=-1)
         return (likeliest.values, likeliest.indices.int(), *weights)
 

@@ -82,3 +82,21 @@ def test_states_of_recurrent_layers_are_cut_along_their_second_axis() -> None:
     assert ([batch.size for batch in data.batches], data.fixed_batch) == ([6, 6], None)
     assert [list(tensor.shape) for tensor in data.batches[0].select([4]).tensors] == [[1, 5, 3], [1, 1, 4], [1, 1, 4]]
     assert "states of recurrent layers are cut along axis 1" in data.description
+
+
+def test_entries_that_the_model_does_not_take_are_left_out_and_named() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+            found: torch.Tensor = self.layer(x) * scale
+            return found
+
+    rows = {"x": torch.randn(4, 3), "scale": 2.0, "file": ["a", "b", "c", "d"], "index": torch.arange(4)}
+    data = fit_data(rows, model=in_memory(Named()), source="m")
+    assert list(data.batches[0].kwargs) == ["x", "scale"]
+    assert "left out, because the model does not take it: file, index" in data.description
+    with pytest.raises(DataError, match="unexpected keyword argument"):
+        fit_data({"a": torch.randn(4, 3), "b": torch.randn(4, 3)}, model=in_memory(Named()), source="m")

@@ -236,6 +236,21 @@ def test_float64_weights_are_refused() -> None:
     assert str(error.value) == "'0.weight' is float64: convert the model with .float() first"
 
 
+def test_a_float64_weight_among_others_is_carried_along() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 4), nn.Linear(4, 4).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.last(self.first(x).double())
+            return found
+
+    found = find(Mixed(), X)
+    assert [layer.name for layer in found.layers] == ["first"]
+    assert found.rest == ("first.bias", "last.weight", "last.bias")
+
+
 def test_no_batches_are_refused() -> None:
     with pytest.raises(DataError) as error:
         discover(linears(), [])

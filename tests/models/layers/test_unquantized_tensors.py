@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from mpq.data.dataset import Batch
 from mpq.errors import ModelError
 from mpq.models.layers.discover import discover
-from mpq.models.layers.unquantized_tensors import inventory, rest_tensors, source_of, tensor_entry
+from mpq.models.layers.unquantized_tensors import dtype_notes, inventory, rest_tensors, source_of, tensor_entry
 from mpq.models.sources.load import from_module
 from mpq.models.sources.loaded import LoadedModel
 from mpq.records.artifact import PROGRAM
@@ -88,6 +88,23 @@ def test_a_tensor_in_the_place_of_a_layers_part_is_refused() -> None:
         inventory(model, found.layers, source=source_of(model, None), quantizer="rtn")
     message = "would be stored under the name of a part of layer 'body': rename it, or leave the layer out with --ignore"
     assert str(error.value) == f"tensor 'body.scales' {message}"
+
+
+def test_matrices_that_are_not_searched_because_of_their_dtype_are_named_with_their_share() -> None:
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waves = nn.Parameter(torch.ones(4, 5, dtype=torch.complex64))
+            self.wide = nn.Parameter(torch.ones(4, 5, dtype=torch.float64))
+            self.short = nn.Parameter(torch.ones(1, 5, dtype=torch.float64))
+            self.plain = nn.Parameter(torch.ones(4, 5))
+            self.register_buffer("codes", torch.ones(4, 5, dtype=torch.int8))
+            self.register_buffer("mask", torch.ones(4, 5, dtype=torch.bool))
+
+    found = "not searched because of their dtype, but stored unchanged: waves (complex64), wide (float64)"
+    assert dtype_notes(Held(), [], 2001) == [f"{found} (320 bytes, 16.0% of all)"]
+    assert dtype_notes(Held(), [], 2000) == [f"{found}, codes (int8) (340 bytes, 17.0% of all)"]
+    assert dtype_notes(up_and_down(), [], 100) == []
 
 
 def test_the_source_says_what_is_needed_to_find_the_model() -> None:

@@ -29,8 +29,17 @@ class Heads(nn.Module):
         return self.make(x)
 
 
+class Features(Heads):
+    """Like `Heads`, and takes exactly six features, as a linear layer does."""
+
+    def forward(self, x: Tensor, **_: Any) -> Any:
+        if x.shape[-1] != 6:
+            raise ValueError("mat1 and mat2 shapes cannot be multiplied")
+        return self.make(x)
+
+
 def chosen(make: Any, **options: Any) -> tuple[list[tuple[str, str]], str]:
-    found = choose_comparison(Heads(make).eval(), [BATCH], **options)
+    found = choose_comparison(Features(make).eval(), [BATCH], **options)
     return [(part.output, part.metric) for part in found.comparison.parts], " | ".join(found.notes)
 
 
@@ -95,7 +104,7 @@ def test_an_embedding_with_as_many_values_as_positions_is_not_masked() -> None:
 
 
 def test_one_output_is_compared_as_it_is_and_the_reason_is_said() -> None:
-    found = choose_comparison(Heads(lambda x: 3 * x).eval(), [BATCH])
+    found = choose_comparison(Features(lambda x: 3 * x).eval(), [BATCH])
     (part,) = found.comparison.parts
     assert (part.output, part.metric, part.weight, part.floor) == ("output", "kl_divergence", 1.0, 1e-30)
     assert found.notes == ("metric kl_divergence: the output looks like logits of 6 classes; use --metric relative_mse if it is not",)

@@ -50,6 +50,19 @@ def test_labels_that_index_the_output_prove_logits() -> None:
     assert kind_of(SCORES.relu(), torch.arange(16) % 6)[0] == "other"
 
 
+def test_labels_of_real_numbers_are_no_classes_unless_they_are_probabilities() -> None:
+    reason = "the labels are numbers of the output's shape, not one class for each row"
+    assert kind_of(SCORES, SCORES + 1) == ("other", reason)
+    assert kind_of({"logits": SCORES}, (SCORES > 0).float()) == ("other", reason)
+    assert kind_of(SCORES, nn.functional.one_hot(SCORES.argmax(-1), 5).float())[0] == "logits"
+
+
+@pytest.mark.parametrize("name", ["boxes", "pred_boxes", "image_embeds", "Embedding", "features", "keypoints", "sample", "log_var"])
+def test_names_say_that_an_output_is_not_logits(name: str) -> None:
+    assert kind_of({name: SCORES}) == ("other", f"the output is named {name}, not logits")
+    assert kind_of({f"{name}_logits": SCORES})[0] == "logits"
+
+
 def test_one_of_several_outputs_is_logits_by_its_name() -> None:
     found = output_kind.kind_of("head.cls_logits", SCORES, None, alone=False, named=True)
     assert (found.kind, found.reason) == ("logits", "the output is named cls_logits (5 classes)")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mpq.models.running import positions
-from mpq.models.running.positions import expanded, flat, in_pieces, kept_values, position_weights, random_signs
+from mpq.models.running.positions import expanded, flat, in_pieces, kept_values, mask_of_output, position_weights, random_signs
 
 MASK = torch.tensor([[True, True, False], [True, False, False]])
 NAN = float("nan")
@@ -50,6 +50,28 @@ def test_an_output_is_flattened_to_one_row_per_sample() -> None:
 
 def test_a_mask_of_other_positions_hides_nothing() -> None:
     assert flat(torch.ones(2, 5), MASK).tolist() == [[1] * 5] * 2
+
+
+@pytest.mark.parametrize(
+    ("lengths", "own", "kept"),
+    [
+        ((3, 2), 6, [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]),
+        ((6, 4), 3, [[1, 1, 1], [1, 1, 0]]),
+        ((6, 3), 3, [[1, 1, 1], [1, 0, 0]]),  # the second position reaches into padding
+        ((6, 1), 3, [[1, 1, 1], [1, 0, 0]]),  # one always counts
+    ],
+)
+def test_a_mask_of_inputs_is_scaled_to_the_positions_of_an_output(lengths: tuple[int, int], own: int, kept: list[list[int]]) -> None:
+    mask = torch.arange(lengths[0]) < torch.tensor(lengths)[:, None]
+    scaled = mask_of_output(mask, torch.zeros(2, own, 4), "scaled")
+    last = mask_of_output(mask, torch.zeros(2, 4, own), "last")
+    assert scaled is not None
+    assert last is not None
+    assert scaled.int().tolist() == kept
+    assert last.shape == (2, 4, own)
+    assert last[:, 3].int().tolist() == kept
+    assert mask_of_output(mask, torch.zeros(2, own, 4), None) is None
+    assert mask_of_output(mask, torch.zeros(2, own, 4), "positions") is mask
 
 
 def test_the_weights_of_the_positions_of_each_sample_sum_to_one() -> None:

@@ -53,6 +53,14 @@ def test_norms_of_torch_keep_float32_among_16_bit_weights() -> None:
     assert loaded.module(torch.randn(2, 3, 8, 8).bfloat16()).dtype == torch.bfloat16
 
 
+def test_a_module_that_was_made_in_the_dtypes_of_the_checkpoint_keeps_them() -> None:
+    module = nn.Sequential(nn.Linear(2, 2).bfloat16(), nn.Linear(2, 2), nn.Linear(2, 2).double())
+    before = dtypes(module)
+    assert adopt_dtypes(module.state_dict(), module) == []
+    assert dtypes(module) == before
+    assert len(set(before.values())) == 3
+
+
 def test_a_module_keeps_its_own_fp8_float64_and_complex_tensors() -> None:
     module = nn.Linear(2, 2)
     module.register_buffer("codes", torch.ones(2, dtype=torch.float8_e4m3fn))
