@@ -174,10 +174,17 @@ def _taken(module: nn.Module, layer: Layer) -> QuantizedWeight:
         if found is None:
             found = _quantized(_parametrizations(owner)[leaf])
             parameter = nn.Parameter(as_parameter(found, layer))
+        _leave_copies(owner)
         parametrize.remove_parametrizations(owner, leaf, leave_parametrized=True)
         setattr(owner, leaf, parameter)
     assert found is not None
     return found
+
+
+def _leave_copies(owner: nn.Module) -> None:
+    """Give a parametrized module a class of its own: copies share one, and removing a parametrization changes it."""
+    shared = type(owner)
+    owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
 
 
 def _quantized(listed: nn.Module) -> QuantizedWeight:
