@@ -2,11 +2,14 @@
 all weights where a peer writes a whole file.
 
     python -m benchmarks.peers --models DIR [--only auto_round-w4g32] [--candidates 4,8,16 8,16,fine] [--work FOLDER]
+    python -m benchmarks.peers.allocation --models DIR [--work FOLDER]
+    python -m benchmarks.peers.page [--work FOLDER] > docs/peers.md
 
-DIR holds stories9m/. Everybody gets the same 32 calibration windows; the error is the KL divergence on the 30 test windows, with its
+DIR holds stories9m/. Each peer is a program in `workers/`. It runs in a virtual environment that is made in FOLDER, with the newest
+versions of its packages. Everybody gets the same 32 calibration windows; the error is the KL divergence on the 30 test windows, with its
 standard error. Bytes are those of codes, scales and zero points, or of the file. Seconds are of CPU time on one thread, for the whole job:
-for mpq, analyze, search without trials, and apply with all its steps. A peer that does not run is reported with its error. Everything is
-kept in FOLDER, so a second call goes on; `page.py` makes docs/peers.md of it.
+for mpq, analyze, search without trials, and apply with all its steps. A peer that does not run is reported with its error, here and on the
+page, and the others go on. Everything is kept in FOLDER, so a second call resumes.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.base import Peer, PeerError, run
+from benchmarks.peers.base import Peer, PeerError, peak_bytes, reset_peak, run
 from benchmarks.peers.page import Row
 from benchmarks.quantizer_cases import Case, case
 from mpq.analyze.run import analyze
@@ -51,6 +54,7 @@ PEERS = (
 _IGNORED = ("model.embed_tokens", "lm_head")
 _WINDOWS = 32
 CODED = "coded"
+_failed: list[dict[str, str]] = []
 
 
 def main() -> None:
@@ -65,6 +69,7 @@ def main() -> None:
     torch.save(torch.load(folder / "calibration.pt", weights_only=True)[:_WINDOWS].clone(), windows)
     print(f"{'':34} {'bytes':>10} {'bits':>6}  {'KL':>14} {'CPU s':>8}")
     peers = [row for peer in PEERS if peer.name in options.only if (row := _peer(setting, peer, folder, windows, options.work)) is not None]
+    (options.work / "failed.json").write_text(json.dumps(_failed))
     rows: list[Row] = []
     for whole, size in sorted({(row.whole, row.bytes) for row in peers}, key=lambda each: (each[0], -each[1])):
         rows += [row for row in peers if (row.whole, row.bytes) == (whole, size)]
@@ -83,10 +88,12 @@ def _peer(setting: Case, peer: Peer, folder: Path, windows: Path, work: Path) ->
         found = run(peer, folder.resolve(), windows.resolve(), work.resolve())
     except PeerError as problem:
         print(f"{peer.name:34} does not run here: {problem}", flush=True)
+        _failed.append({"name": peer.name, "error": str(problem)})
         return None
     weights = sum(tensor.numel() for tensor in found.weights.values())
     error = _error(setting, found.weights)
-    row = Row(f"{peer.name} ({found.version})", found.bytes, 8 * found.bytes / weights, *error, found.seconds, peer.whole)
+    name = f"{peer.name} ({found.version})"
+    row = Row(name, found.bytes, 8 * found.bytes / weights, *error, found.seconds, peer.whole, found.peak_bytes)
     print(row.line, flush=True)
     return row
 
@@ -98,18 +105,19 @@ def own(setting: Case, candidates: str, size: int, work: Path, *, whole: bool = 
     scope: Scope = "file" if whole else "layers"
     record, artifact = work / f"{stem}.json", work / f"{stem}.mpq.safetensors"
     if not record.exists():
+        reset_peak()
         began = time.process_time()  # for the whole job, so that no analysis of an earlier row is read
         found = analyze(setting.model, setting.calibration, candidates=candidates, method="fisher", ignore=ignore)
         plan = search(found, Budget(f"{size}B", scope), trials=0).plan
         apply(setting.model, plan, artifact, data=setting.calibration)
-        seconds = time.process_time() - began
+        seconds, memory = time.process_time() - began, peak_bytes()
         header = read_header(artifact)
         values = stored_state(artifact, header, list(header.layers), setting.model).values(header.layers)
         size, bits = plan.size.layer_bytes, plan.size.effective_bits
         if whole:
             size = artifact.stat().st_size
             bits = 8 * size / sum(parameter.numel() for parameter in setting.model.module.parameters())
-        row = Row(f"  mpq {candidates}", size, bits, *_error(setting, values), seconds, whole)
+        row = Row(f"  mpq {candidates}", size, bits, *_error(setting, values), seconds, whole, memory)
         record.write_text(json.dumps(asdict(row)))
     return Row(**json.loads(record.read_text()))
 
@@ -120,11 +128,19 @@ def _error(setting: Case, weights: dict[str, Any]) -> tuple[float, float]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
-    parser.add_argument("--candidates", nargs="*", default=["4,8,16", "8,16,fine"], help="of mpq, beside coded formats for whole files")
-    parser.add_argument("--work", type=Path, default=Path("peers-work"))
+    names = [peer.name for peer in PEERS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="folder with stories9m/")
+    parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="PEER", help=f"some of: {', '.join(names)}")
+    parser.add_argument(
+        "--candidates",
+        nargs="*",
+        default=["4,8,16", "8,16,fine"],
+        help="of mpq, a row for each, beside coded formats for whole files [default: 4,8,16 8,16,fine]",
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("peers-work"), metavar="FOLDER", help="environments and results [default: peers-work]"
+    )
     return parser.parse_args()
 
 

@@ -70,9 +70,9 @@ class Allocation:
 
 def main() -> None:
     """Print the table, and the geometric mean of the ratios."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("peers-work"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="folder with stories15m/, text/ and the peers' plans")
+    parser.add_argument("--work", type=Path, default=Path("peers-work"), metavar="FOLDER", help="for results [default: peers-work]")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import venv
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,3 +104,18 @@ def _checked(command: list[str], log: Path) -> None:
     if done.returncode:
         lines = log.read_text(errors="replace").strip().splitlines()
         raise PeerError(lines[-1] if lines else f"exit code {done.returncode}")
+
+
+def reset_peak() -> None:
+    """Begin anew with the largest resident memory of this process, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """The largest resident memory of this process since `reset_peak`; 0 where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return 0

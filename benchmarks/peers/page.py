@@ -1,8 +1,9 @@
 """Writes docs/peers.md from what `benchmarks.peers` and `benchmarks.peers.allocation` measured.
 
-    python -m benchmarks.peers.page [--work FOLDER] > docs/peers.md
+    python -m benchmarks.peers.page [--work FOLDER] [--picture docs/pictures/peers.png] > docs/peers.md
 
-Nothing on the page is written by hand: rows come from FOLDER/rows.json and FOLDER/allocation.json.
+Nothing on the page is written by hand: rows come from FOLDER/rows.json and FOLDER/allocation.json, programs that did not run from
+FOLDER/failed.json. The picture needs matplotlib.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _NOTE = """<!-- written by `python -m benchmarks.peers.page`; do not edit -->
 
 All figures were measured with the scripts in `benchmarks/peers`, on the same model, data and machine, with bytes counted in the same way.
 Each other program runs in an environment of its own with the version in the table. Errors are KL divergences from the unquantized model on
-test data that nothing was tuned on, with their standard errors. CPU seconds are of one thread, for the whole job. Measured on {date}.
+test data that nothing was tuned on, with their standard errors. CPU seconds are of one thread, for the whole job; the peak memory is the
+largest of the process. Measured on {date}.
+
+![KL divergence by bits per weight, each program and mpq](pictures/peers.png)
 """
 _PRODUCT = """
 ## Whole product: each program's own model
@@ -33,8 +37,8 @@ _PRODUCT = """
 `python -m benchmarks.peers --models DIR`: stories9m, the linear layers of all blocks, 32 calibration windows of 256 tokens, 30 test
 windows. mpq runs analyze, search without trials, and apply with all its steps, for no more bytes than the programs above it.
 
-| program | bytes | bits per weight | KL on test data | CPU seconds |
-|---|---|---|---|---|
+| program | bytes | bits per weight | KL on test data | CPU seconds | peak memory |
+|---|---|---|---|---|---|
 """
 _WHOLE = """
 ## Whole product: the whole file
@@ -44,8 +48,8 @@ rows of stories9m have 288 weights, which is not a multiple of 256, so llama.cpp
 one step for all weights, dependent quantization and arithmetic coding, as ISO/IEC 15938-17 describes them. "coded" means mpq's
 entropy-coded formats: smaller in the file, int8 in memory. The other two sets run packed.
 
-| program | bytes | bits per weight | KL on test data | CPU seconds |
-|---|---|---|---|---|
+| program | bytes | bits per weight | KL on test data | CPU seconds | peak memory |
+|---|---|---|---|---|---|
 """
 _ALLOCATION = """
 ## Allocation: the bits of each layer
@@ -71,6 +75,7 @@ class Row:
         stderr: of it.
         seconds: of CPU time.
         whole: all weights and the bytes of the file are compared.
+        peak_bytes: largest resident memory of its process; 0 if it was not measured.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Row:
     stderr: float
     seconds: float
     whole: bool = False
+    peak_bytes: int = 0
 
     @property
     def line(self) -> str:
@@ -89,22 +95,54 @@ class Row:
     @property
     def markdown(self) -> str:
         """For the page."""
-        return f"| {self.name.strip()} | {self.bytes:,} | {self.bits:.3f} | {self.error:.4f} ±{self.stderr:.4f} | {self.seconds:.0f} |"
+        error, memory = f"{self.error:.4f} ±{self.stderr:.4f}", f"{self.peak_bytes / 2**20:,.0f} MiB" if self.peak_bytes else "-"
+        return f"| {self.name.strip()} | {self.bytes:,} | {self.bits:.3f} | {error} | {self.seconds:.0f} | {memory} |"
 
 
 def main() -> None:
     """Print the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--work", type=Path, default=Path("peers-work"))
-    work = parser.parse_args().work
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("peers-work"), help="folder with the results [default: peers-work]")
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/peers.png"), help="where to draw the errors by size")
+    options = parser.parse_args()
+    work = options.work
     rows = [Row(**each) for each in _read(work / "rows.json")]
     measured = date.fromtimestamp((work / "rows.json").stat().st_mtime)
-    sys.stdout.write(page(rows, [Allocation(**each) for each in _read(work / "allocation.json")], measured))
+    failed = [(each["name"], each["error"]) for each in _read(work / "failed.json")]
+    draw(rows, options.picture)
+    sys.stdout.write(page(rows, [Allocation(**each) for each in _read(work / "allocation.json")], measured, failed))
 
 
-def page(rows: Sequence[Row], allocations: Sequence[Allocation], measured: date) -> str:
-    """The whole page."""
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Draw the errors by size: blocks on the left, whole files on the right."""
+    from matplotlib import pyplot
+
+    figure, places = pyplot.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    for axes, whole, title in zip(places, (False, True), ("linear layers of all blocks", "whole file"), strict=True):
+        shown = [row for row in rows if row.whole == whole]
+        for name in dict.fromkeys(row.name.partition(" (")[0] for row in shown):
+            own = [row for row in shown if row.name.partition(" (")[0] == name]
+            bits, errors, bars = zip(*((row.bits, row.error, 2 * row.stderr) for row in own), strict=True)
+            axes.errorbar(bits, errors, yerr=bars, fmt="o" if name.startswith(" ") else "x", label=name.strip())
+        axes.set(yscale="log", title=title, xlabel="bits per weight", ylabel="KL on test data, ±2 standard errors")
+        if shown:
+            axes.legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def page(rows: Sequence[Row], allocations: Sequence[Allocation], measured: date, failed: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole page.
+
+    Args:
+        rows: of whole products.
+        allocations: of plans under one quantizer.
+        measured: when.
+        failed: names and errors of programs that do not run here.
+    """
     parts = [_NOTE.format(date=measured)]
+    if failed:
+        parts += ["\nDid not run here:\n\n", *(f"- {name}: {error}\n" for name, error in failed)]
     for title, whole in ((_PRODUCT, False), (_WHOLE, True)):
         shown = [row for row in rows if row.whole == whole]
         if shown:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
 
 from mpq.activations.operators import Numbers, Operator, operation_named, operator_of
 from mpq.errors import MismatchError
@@ -113,7 +114,7 @@ def changed(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
     Raises:
         MismatchError: if a call does not reach one of the readers.
     """
-    hooks = _hooked(module, changes) if changes else []
+    hooks = hooked(module, changes) if changes else []
     try:
         yield
     finally:
@@ -125,7 +126,7 @@ def simulate(module: nn.Module, groups: Groups) -> nn.Module:
     """Let every call of `module` round its tensors as `groups` say, from now on; the same module."""
     if groups:
         _SIMULATED[module] = changes_of(groups)
-        _hooked(module, _SIMULATED[module])
+        hooked(module, _SIMULATED[module])
     return module
 
 
@@ -141,7 +142,8 @@ def simulated(module: nn.Module, groups: Groups) -> Iterator[None]:
         yield
 
 
-def _hooked(module: nn.Module, changes: Mapping[str, Change]) -> list[Any]:
+def hooked(module: nn.Module, changes: Mapping[str, Change]) -> list[RemovableHandle]:
+    """Change the inputs of operators in every call of `module`, until the hooks that are returned are removed."""
     local = threading.local()
 
     def enter(*_: Any) -> None:

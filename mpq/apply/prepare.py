@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from mpq.activations.equalized import folded
+from mpq.activations.rounding import changes_of, hooked
 from mpq.apply.artifact_writer import check_folder, write_artifact
 from mpq.apply.contents import checked_layers, contents_of
 from mpq.apply.run import Applied
@@ -42,6 +44,7 @@ class _Prepared:
     plan: Plan
     layers: list[Layer]
     fixed: dict[str, QuantizedWeight]
+    hooks: list[RemovableHandle]
 
 
 def prepare(
@@ -52,6 +55,7 @@ def prepare(
     Each layer of the plan gets a parametrization: the forward pass sees the weight as it would be stored, and gradients reach what is
     behind its scales and codes. Any optimizer over `model.parameters()` works; an Adam with a rate of 1e-3 moves everything at the rates
     that `mpq recover` begins from. Layers whose scales are powers of two, and weights that are buffers, stay at their quantized values.
+    Tensors between layers that the plan makes integers are rounded in every call, in the ranges of the plan or the artifact.
     For distillation, keep a copy of the model from before.
 
     Args:
@@ -77,6 +81,8 @@ def prepare(
     codes = TrainSettings(level or level_for(wanted.layers.values())[0]).codes
     for name, value in folded(module, wanted.equalization).items():
         tensor_of(module, name).data.copy_(value)  # the module computes the same
+    if artifact is not None:
+        wanted = replace(wanted, activations=header_under(wanted, Path(artifact)).activations)
     state = _first_state(loaded, wanted, layers, artifact)
     fixed: dict[str, QuantizedWeight] = {}
     for layer in layers:
@@ -90,14 +96,16 @@ def prepare(
         _put(module, layer, trained)
     for name, tensor in state.tensors.items():
         tensor_of(module, name).data.copy_(tensor)
-    setattr(module, _NOTE, _Prepared(loaded, wanted, layers, fixed))
+    hooks = hooked(module, changes_of(wanted.activations)) if wanted.activations else []
+    setattr(module, _NOTE, _Prepared(loaded, wanted, layers, fixed, hooks))
     return module
 
 
 def convert(model: nn.Module, output: Path | str) -> Applied:
     """Write the artifact of a model that `mpq.prepare` prepared, of exactly the bytes of its plan.
 
-    The parametrizations are removed: the module has its own parameters again, on the CPU, with the values that the artifact stores.
+    The parametrizations are removed: the module has its own parameters again, on the CPU, with the values that the artifact stores. It no
+    longer rounds tensors between layers; the model that `mpq.load` gives does.
 
     Args:
         model: the prepared module, trained, or one that wraps it as `module`.
@@ -116,6 +124,8 @@ def convert(model: nn.Module, output: Path | str) -> Applied:
     for layer in found.layers:
         if layer.name not in weights:
             weights[layer.name] = _taken(module, layer)
+    for hook in found.hooks:
+        hook.remove()
     delattr(module, _NOTE)
     loaded = replace(found.model, module=module)
     layers = checked_layers(found.plan, loaded)
@@ -164,10 +174,17 @@ def _taken(module: nn.Module, layer: Layer) -> QuantizedWeight:
         if found is None:
             found = _quantized(_parametrizations(owner)[leaf])
             parameter = nn.Parameter(as_parameter(found, layer))
+        _leave_copies(owner)
         parametrize.remove_parametrizations(owner, leaf, leave_parametrized=True)
         setattr(owner, leaf, parameter)
     assert found is not None
     return found
+
+
+def _leave_copies(owner: nn.Module) -> None:
+    """Give a parametrized module a class of its own: copies share one, and removing a parametrization changes it."""
+    shared = type(owner)
+    owner.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
 
 
 def _quantized(listed: nn.Module) -> QuantizedWeight:

@@ -131,7 +131,7 @@ def _train(
     on_progress: Callable[[str], Progress] | None,
 ) -> Retrained:
     header = header_under(plan, artifact)
-    plan = as_in_artifact(plan, header)
+    plan = replace(as_in_artifact(plan, header), activations=header.activations)  # whose ranges may have been trained
     layers = checked_layers(plan, model)
     split = plan_data.split_as(plan.data)
     _check_apart(split.held_out, data)
@@ -143,7 +143,7 @@ def _train(
         check_memory(state, settings.codes)
     quantizer, offload = quantizer_named(plan.quantizer), model.offload
     variants = Variants(model.module, layers, quantizer, statistics=Collected(), cache_bytes=0, offload=offload)
-    task = Task(variants, data, metric, int(plan.data["seed"]), UNLIMITED, on_progress)
+    task = Task(variants, data, metric, int(plan.data["seed"]), UNLIMITED, on_progress, plan.activations)
     found, checkpoints = _trained(task, state, split.held_out, settings, plan=plan, folder=folder, on_line=on_line)
     last = found.decisions[-1]
     if last.before is None and not last.details:
@@ -152,6 +152,7 @@ def _train(
         return Retrained(None, 0, found.decisions, checkpoints)
     earlier = [name for name in header.recovery if name not in found.kept]
     whole = Recovered(found.state, tuple(done(name) for name in earlier) + found.decisions)
+    plan = replace(plan, activations=task.groups(whole.state))
     sketches = sketches_for(plan, model.module, layers, whole.state.values(layers, offload), split.calibration)
     contents = replace(contents_of(plan, model, layers, whole, _missing, sketches), fingerprint=bool(header.digests))
     write_artifact(output, contents)
@@ -231,7 +232,8 @@ def _check_apart(held_out: Data, data: Data) -> None:
 def _key(plan: Plan, state: State, data: Data, settings: TrainSettings) -> str:
     """A digest of everything that a run depends on."""
     sizes = [batch.size for batch in data.batches]
-    digest = hashlib.sha256(json.dumps([plan.assignment, plan.model.get("sha256"), data.sha256, sizes, settings.to_dict()]).encode())
+    facts = [plan.assignment, plan.model.get("sha256"), data.sha256, sizes, settings.to_dict(), plan.data.get("seed")]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for name, weight in sorted(state.weights.items()):
         parts = (weight.codes, *(() if weight.scales is None else (weight.scales,)))
         digest.update(b"".join([name.encode(), *(tensor_bytes(part).tobytes() for part in parts)]))

@@ -16,6 +16,7 @@ from mpq.cli.find_inputs import check_output, reopen_data, reopen_model
 from mpq.cli.next_step import code_options
 from mpq.cli.replaced import say_replaced
 from mpq.cli.search_result import print_result, print_sizes
+from mpq.cli.search_richer import richer_candidates, richer_lines
 from mpq.config import SearchSettings
 from mpq.errors import BudgetError, UsageError
 from mpq.shown import bits_cell, listed
@@ -216,14 +217,17 @@ class Job:
         say_replaced(output, result.plan)
         write_plan(result.plan, output)
         size = result.plan.size
-        ties = self._tie_cost(result)
+        ties, better = self._tie_cost(result), richer_candidates(result, self._table, self._settings)
         if json:
             found = {"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence, "reason": result.reason}
+            found |= {"richer_candidates": [asdict(each) for each in better]}
             print_json(found if ties is None else found | {"ties": asdict(ties)})
             return
         print_result(result, self._table, limited=self._quality.max_error is not None)
         if ties is not None:
             say(str(ties))
+        for line in richer_lines(better):
+            say(line)
         for layer in explain:
             print_explanation(result.plan, layer, self._table, list(self._settings.costs))
         print_sizes(result, output)

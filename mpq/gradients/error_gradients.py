@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,12 @@ def differentiable(module: nn.Module, wanted: Iterable[Tensor]) -> Iterator[None
 
 
 def error_gradients(
-    reference: Reference, index: int, values: Mapping[str, Tensor], wanted: Collection[str]
+    reference: Reference,
+    index: int,
+    values: Mapping[str, Tensor],
+    wanted: Collection[str],
+    *,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[float, dict[str, Tensor]]:
     """The mean error of one batch with `values` in place, and its gradient with respect to each tensor of `wanted` that it depends on.
 
@@ -45,6 +50,7 @@ def error_gradients(
         index: of the batch.
         values: by name in the state dict.
         wanted: names in the state dict, of different tensors.
+        around: entered around the forward pass.
 
     Raises:
         ModelError: if no gradient flows through the model, or the metric has none.
@@ -52,7 +58,8 @@ def error_gradients(
     module, prepared = reference.module, reference.prepared(index)
 
     def error() -> Tensor:
-        outputs = forward(module, reference.data.batches[index], gradients=True)
+        with around():
+            outputs = forward(module, reference.data.batches[index], gradients=True)
         return reference.metric.errors(prepared, outputs).mean()
 
     return loss_gradients(module, values, wanted, error, path=f"from {reference.metric.name} to the weights")

@@ -141,6 +141,11 @@ def to_dict(groups: Groups) -> dict[str, Any]:
     return {name: group.to_dict() for name, group in groups.items()}
 
 
+def without_ranges(groups: Groups) -> dict[str, tuple[str, list[tuple[str, ...]]]]:
+    """The scheme of each group, and the readers of its tensors."""
+    return {name: (group.scheme, [tensor.readers for tensor in group.tensors]) for name, group in groups.items()}
+
+
 def summary(groups: Groups) -> str:
     """How many tensors are integers, for people: "27 tensors in 21 groups: 20 a8, 1 a8d"."""
     if not groups:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mpq.errors import MpqError
 from mpq.files import exists
+from mpq.records.activations import without_ranges
 from mpq.records.artifact import ArtifactHeader
 from mpq.records.plan import Plan, read_plan
 
@@ -25,11 +26,9 @@ def plans_beside(path: Path, header: ArtifactHeader) -> Iterator[tuple[Path, Pla
 
 
 def is_plan_of(plan: Plan, header: ArtifactHeader) -> bool:
-    """Whether a plan has the model and the schemes of an artifact."""
-    return plan.model.get("sha256") == header.model.get("sha256") and (plan.layers, plan.activations) == (
-        header.schemes,
-        header.activations,
-    )
+    """Whether a plan has the model and the schemes of an artifact, whose ranges of activations may have been trained."""
+    same = plan.model.get("sha256") == header.model.get("sha256") and plan.layers == header.schemes
+    return same and without_ranges(plan.activations) == without_ranges(header.activations)
 
 
 def data_file(facts: Mapping[str, Any], beside: Path) -> str | None:

@@ -38,18 +38,20 @@ class State:
     Args:
         weights: quantized weights by layer name.
         tensors: new values for unquantized tensors, by name in the state dict.
+        ranges: the groups of tensors between layers, if their ranges are other than those of the task; else empty.
     """
 
     weights: Mapping[str, QuantizedWeight]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    ranges: Groups = field(default_factory=dict)
 
     def values(self, layers: Iterable[Layer], offload: Offload | None = None) -> dict[str, Tensor]:
         """All values that differ from the unquantized model's, by name in the state dict; those of weights on disk with `offload`."""
         return as_parameters(self.weights, layers, offload) | dict(self.tensors)
 
-    def changed(self, weights: Mapping[str, QuantizedWeight], tensors: Mapping[str, Tensor]) -> State:
-        """The same state with some weights and tensors replaced."""
-        return State({**self.weights, **weights}, {**self.tensors, **tensors})
+    def changed(self, weights: Mapping[str, QuantizedWeight], tensors: Mapping[str, Tensor], ranges: Groups | None = None) -> State:
+        """The same state with some weights and tensors, and all ranges if there are any, replaced."""
+        return State({**self.weights, **weights}, {**self.tensors, **tensors}, ranges or self.ranges)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,10 @@ class Task:
         """All values of a state that differ from the unquantized model's, by name in the state dict."""
         return state.values(self.layers, self.offload)
 
+    def groups(self, state: State) -> Groups:
+        """The tensors between layers that the artifact rounds, with the ranges of a state."""
+        return state.ranges or self.activations
+
     def on(self, module: nn.Module) -> Task:
         """The same with another form of the model, which has the same tensors under the same names."""
         variants = copy(self.variants)
@@ -166,6 +172,7 @@ class Proposal:
         details: facts specific to the step, as JSON.
         stopped: whether the emergency stop ended the step, so that the proposal depends on the machine's speed.
         remark: an addition to the end of the line.
+        ranges: the groups of tensors between layers, if a range changes.
     """
 
     about: str
@@ -174,11 +181,12 @@ class Proposal:
     details: Mapping[str, Any] = field(default_factory=dict)
     stopped: bool = False
     remark: str = ""
+    ranges: Groups = field(default_factory=dict)
 
     @property
     def changes(self) -> bool:
         """Whether anything would change."""
-        return bool(self.weights or self.tensors)
+        return bool(self.weights or self.tensors or self.ranges)
 
 
 @dataclass(frozen=True)

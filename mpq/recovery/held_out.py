@@ -62,7 +62,7 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
         held_out: samples that decide.
         seconds: that the step took.
     """
-    after = before.changed(proposal.weights, proposal.tensors)
+    after = before.changed(proposal.weights, proposal.tensors, proposal.ranges)
     first = _judged(task, before, after, held_out, task.metric)
     better, details = first.compared.better, dict(proposal.details)
     figures = f"{first.figures} on {held_out.samples} held-out samples"
@@ -90,7 +90,6 @@ def decide(step: Step, proposal: Proposal, task: Task, before: State, held_out: 
 def _judged(task: Task, before: State, after: State, data: Data, metric: Metric) -> Verdict:
     """Errors of two states sample by sample; only one state's values are in memory at a time."""
     reference = Reference(task.module, data, metric, offload=task.offload)
-    changes = changes_of(task.activations)
-    first, second = (rounded_errors(reference, changes, task.values(state)).numpy() for state in (before, after))
+    first, second = (rounded_errors(reference, changes_of(task.groups(state)), task.values(state)).numpy() for state in (before, after))
     means, spread = (float(first.mean()), float(second.mean())), (standard_error(first), standard_error(second))
     return Verdict(metric.name, means, spread, compare(second, first))

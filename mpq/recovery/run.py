@@ -90,7 +90,7 @@ def recover(
             continue
         decisions.append(decide(step, proposal, task, state, held_out, seconds=seconds))
         if decisions[-1].kept:
-            state = state.changed(proposal.weights, proposal.tensors)
+            state = state.changed(proposal.weights, proposal.tensors, proposal.ranges)
     return Recovered(state, tuple(decisions))
 
 

@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mpq.activations.learned import LearnedRanges
 from mpq.models.layers.state_tensors import aliases_of, state_of
 from mpq.models.running.fake_quantized import as_parameters
 from mpq.models.running.swap import tensor_of
+from mpq.records.activations import Groups
 from mpq.records.layer import Layer
 from mpq.recovery.base import State
 from mpq.tensors.matrix import to_matrix
@@ -35,10 +37,12 @@ class Trainable:
         state: to begin with.
         codes: whose codes move.
         vectors: those that move, by name in the state dict; None moves all that no scheme changes.
+        activations: tensors between layers that the artifact rounds; their ranges move, too.
 
     Attributes:
         wanted: names in the state dict whose gradients are wanted.
         codes: whether any codes move; they do not where there are too many.
+        ranges: of tensors between layers.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Trainable:
         *,
         codes: Codes = "integers",
         vectors: Mapping[str, Tensor] | None = None,
+        activations: Groups | None = None,
     ) -> None:
         self._layers = {layer.name: layer for layer in layers}
         self._fixed = dict(state.tensors)
@@ -60,10 +65,12 @@ class Trainable:
         self._first = {name: state.tensors.get(name, value).detach() for name, value in moving.items()}
         self._vectors = {name: value.float().clone() for name, value in self._first.items()}
         self._now = dict(scaled)
+        self.ranges = LearnedRanges(state.ranges or activations or {})
         self.wanted = [*(self._parameter(name) for name in scaled), *self._vectors]
         groups = [{"params": [weight.change], "lr": SCALE_RATE} for weight in self._weights.values()]
         groups += [{"params": [w.positions], "lr": CODE_RATE} for w in self._weights.values() if w.positions is not None]
         groups += [{"params": [value], "lr": _VECTOR_RATE * _size(value)} for value in self._vectors.values()]
+        groups += [{"params": [self.ranges.change], "lr": SCALE_RATE}] if self.ranges.change.numel() else []
         self._rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
         self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12) if groups else None
 
@@ -90,6 +97,7 @@ class Trainable:
         for name, value in self._vectors.items():
             gradient = gradients.get(name)
             value.grad = None if gradient is None else gradient.float()
+        self.ranges.take()
         if self._adam is None:
             return
         places = {id(weight.positions) for weight in self._weights.values()}
@@ -129,6 +137,7 @@ class Trainable:
 
     def _round(self) -> None:
         self._now = {name: weight.quantized() for name, weight in self._weights.items()}
+        self.ranges.round()
 
     def _rounded(self) -> dict[str, Tensor]:
         return {name: value.to(self._first[name].dtype) for name, value in self._vectors.items()}

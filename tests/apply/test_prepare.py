@@ -21,8 +21,10 @@ from mpq.errors import ApplyError, MismatchError, NumericsError, UsageError
 from mpq.models.layers.discover import discover
 from mpq.models.layers.unquantized_tensors import inventory, source_of
 from mpq.models.sources.load import from_module
+from mpq.records.activations import ActivationGroup, RoundedTensor
 from mpq.records.artifact_files import read_header
 from mpq.records.plan import plan_for
+from tests.activations.networks import images, residual
 from tests.apply.making import exported, in_memory, plan_of
 from tests.models.small import MODELS, bits, inputs, mlp
 from tests.small import schemes
@@ -40,6 +42,26 @@ def trained(module: nn.Module, teacher: nn.Module, given: Tensor, *, steps: int 
         optimizer.step()
         losses.append(loss.item())
     return losses[0], min(losses)
+
+
+def test_tensors_between_layers_are_rounded_in_training_and_in_copies_until_it_is_converted(tmp_path: Path) -> None:
+    model, given = from_module(residual()), images()
+    layers, source = discover(model.module, [Batch((given,))]).layers, source_of(model, None)
+    rest = inventory(model, layers, source=source, quantizer="rtn")
+    (int8,) = schemes("int8")
+    plan = plan_for(layers, {layer.name: int8 for layer in layers}, model=source, quantizer="rtn", rest=rest)
+    groups = {"second": ActivationGroup("a8", (RoundedTensor(("conv.1",), 0.0625, 0),))}
+    plan = replace(plan, activations=groups)
+    module = mpq.prepare(model, plan)
+    plain = module(given)
+    expected = mpq.load(mpq.convert(copy.deepcopy(module), tmp_path / "a.mpq.safetensors").path, residual())(given)
+    torch.testing.assert_close(plain, expected)
+    first, last = trained(module, residual(), given, steps=20)
+    assert last < first
+    assert not torch.equal(mpq.load(tmp_path / "a.mpq.safetensors", residual(), activations=False)(given), expected)
+    mpq.convert(module, tmp_path / "b.mpq.safetensors")
+    assert read_header(tmp_path / "b.mpq.safetensors").activations == groups
+    assert not module._forward_pre_hooks
 
 
 @pytest.mark.parametrize("kind", MODELS)

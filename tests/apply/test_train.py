@@ -7,15 +7,20 @@ import pytest
 import torch
 
 import mpq
+from mpq.activations.learned import as_long
 from mpq.apply.train import Retrained, _key, stored_state, train_artifact
 from mpq.data.dataset import Data, data_from_batches
 from mpq.errors import FormatError, UsageError
-from mpq.models.sources.load import load_model
+from mpq.models.running.metrics import KLDivergence
+from mpq.models.running.reference import Reference
+from mpq.models.sources.load import from_module, load_model
 from mpq.records.artifact_files import read_header
+from mpq.records.artifact_plans import is_plan_of
 from mpq.recovery.base import Decision, State
 from mpq.recovery.training.checkpoints import Checkpoints
 from mpq.recovery.training.settings import TrainSettings
 from mpq.search.run import search
+from tests.activations.networks import residual
 from tests.apply.making import in_memory, layers_of, plan_of
 from tests.models.small import data
 
@@ -107,6 +112,39 @@ def test_checkpoints_of_another_run_are_told_by_all_that_it_depends_on(tmp_path:
     key = _key(plan, state, given, settings)
     assert _key(plan, state, given, settings) == key
     assert len({key, *(_key(plan, *other) for other in others)}) == 1 + len(others)
+
+
+def images(count: int, seed: int) -> Data:
+    return data_from_batches([torch.randn(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))])
+
+
+def test_activations_are_rounded_in_training_and_in_its_figures_and_their_ranges_move(tmp_path: Path) -> None:
+    model, known, more = from_module(residual()), images(48, 1), images(64, 2)
+    table = mpq.analyze(model, known, candidates=("8",), activations=("8",), equalize=False)
+    plan = search(table, "100%", trials=0, activations="all").plan
+    assert plan.activations
+    narrow = {  # ranges far too small, which training has to widen
+        name: replace(group, tensors=tuple(replace(each, scale=as_long((each.scale or 0) / 4, each.scale or 0)) for each in group.tensors))
+        for name, group in plan.activations.items()
+    }
+    plan = replace(plan, activations=narrow)
+    start = mpq.apply(model, plan, tmp_path / "a", data=known, recovery=False).path
+    settings = TrainSettings("scales", epochs=4, rate=30.0)
+    made = train_artifact(model, plan, start, tmp_path / "b", data=more, plan_data=known, settings=settings)
+    (decision,) = made.decisions
+    assert decision.kept
+    assert decision.details["ranges"] > 0
+    assert (tmp_path / "b").stat().st_size == start.stat().st_size
+    header = read_header(tmp_path / "b")
+    assert header.activations != plan.activations
+    assert is_plan_of(plan, header)
+    held_out = known.split_as(plan.data).held_out
+    reference, (given,) = Reference(residual(), held_out, KLDivergence()), held_out.batches[0].args
+    with torch.no_grad():
+        outputs = [mpq.load(path, residual())(given) for path in (start, tmp_path / "b")]
+    errors = [float(reference.compared(0, (each,)).mean()) for each in outputs]
+    assert errors == pytest.approx([decision.before, decision.after], rel=1e-4)
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_blocks_alone_move_scales_alone_and_give_the_same_bytes_with_the_weights_in_files(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from benchmarks.peers import base
 from benchmarks.peers.__main__ import PEERS
 from benchmarks.peers.allocation import Allocation
 from benchmarks.peers.base import Peer, PeerError, run
-from benchmarks.peers.page import Row, page
+from benchmarks.peers.page import Row, draw, page
 
 
 @pytest.fixture
@@ -52,19 +52,21 @@ def test_every_peer_has_its_program() -> None:
 def test_the_page_says_who_is_ahead_and_what_is_noise() -> None:
     rows = [
         Row("zero (1.0)", 1000, 4.5, 0.16, 0.002, 10.0),
-        Row("one (1.0)", 1000, 4.5, 0.06, 0.002, 100.0),
+        Row("one (1.0)", 1000, 4.5, 0.06, 0.002, 100.0, peak_bytes=3 << 20),
         Row("  mpq 4,8,16", 990, 4.45, 0.03, 0.001, 150.0),
         Row("  mpq 8,16,fine", 1000, 4.5, 0.061, 0.001, 50.0),
     ]
     allocations = [Allocation("two", 5.0, 0.2, 0.1, 0.02), Allocation("three", 5.0, 0.1, 0.2, 0.02)]
     text = page(rows, allocations, date(2026, 1, 31))
-    assert "| one (1.0) | 1,000 | 4.500 | 0.0600 ±0.0020 | 100 |\n| mpq 4,8,16 | 990 | 4.450 | 0.0300 ±0.0010 | 150 |\n" in text
+    assert "| one (1.0) | 1,000 | 4.500 | 0.0600 ±0.0020 | 100 | 3 MiB |\n| mpq 4,8,16 | 990 | 4.450 | 0.0300 ±0.0010 | 150 | - |\n" in text
     assert "- mpq 4,8,16, 4.450 bits: 0.50 of the error of one (1.0), in 1.5 times its CPU time.\n" in text
     assert "- mpq 8,16,fine, 4.500 bits: 1.02 of the error of one (1.0), which is within noise, in 0.5 times its CPU time.\n" in text
     assert "| three | 5.000 | 0.1000 | 0.2000 | 0.50 | -5.0 |\n| two | 5.000 | 0.2000 | 0.1000 | 2.00 | +5.0 |\n" in text
     assert "geometric mean of the 2 ratios is 1.00; mpq's plan is worse by more than two standard errors in 1 of them." in text
     assert "Measured on 2026-01-31." in text
-    blocks = page(rows, [], date(2026, 1, 31))
+    assert "Did not run here" not in text
+    blocks = page(rows, [], date(2026, 1, 31), [("four", "needs a GPU")])
+    assert "Did not run here:\n\n- four: needs a GPU\n" in blocks
     assert "Allocation" not in blocks
     assert "whole file\n" not in blocks
 
@@ -75,7 +77,7 @@ def test_whole_files_have_a_table_of_their_own() -> None:
     first, second = page([*blocks, *files], [], date(2026, 1, 31)).split("## Whole product: the whole file")
     assert "mpq 4,8,16" in first
     assert "mpq coded" not in first
-    assert "| two (2.0) | 3,000 | 6.000 | 0.0200 ±0.0010 | 2 |\n| mpq coded | 2,990 | 5.980 | 0.0050 ±0.0010 | 90 |\n" in second
+    assert "| two (2.0) | 3,000 | 6.000 | 0.0200 ±0.0010 | 2 | - |\n| mpq coded | 2,990 | 5.980 | 0.0050 ±0.0010 | 90 | - |\n" in second
     assert "- mpq coded, 5.980 bits: 0.25 of the error of two (2.0), in 45.0 times its CPU time.\n" in second
 
 
@@ -86,3 +88,18 @@ def test_packages_without_their_own_come_last(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(FileNotFoundError):  # the program was not really run
         run(Peer("one", "worker.py", ("torch",), alone=("nncodec",)), Path("model"), Path("windows.pt"), tmp_path)
     assert asked == [["--quiet", "torch"], ["--quiet", "--no-deps", "nncodec"], [str(base.WORKERS / "worker.py")]]
+
+
+def test_errors_are_drawn_by_size(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw([Row("one (1.0)", 1000, 4.5, 0.06, 0.002, 100.0), Row("  mpq 4,8,16", 990, 4.45, 0.03, 0.001, 150.0)], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_peak_begins_anew() -> None:
+    held = bytearray(64 << 20)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    before = base.peak_bytes()
+    del held
+    base.reset_peak()
+    assert base.peak_bytes() <= before

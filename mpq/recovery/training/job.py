@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from mpq.data.dataset import Data
 from mpq.models.running.metrics import Metric
+from mpq.records.activations import Groups
 from mpq.records.layer import Layer
 from mpq.recovery.base import State
 from mpq.recovery.training.settings import TrainSettings
@@ -25,6 +26,7 @@ class Job:
         metric: measures the error.
         settings: the rest.
         note: what was done before, for the first line.
+        activations: tensors between layers that are rounded, whose ranges move, too.
     """
 
     module: nn.Module
@@ -34,6 +36,7 @@ class Job:
     metric: Metric
     settings: TrainSettings
     note: str = ""
+    activations: Groups = field(default_factory=dict)
 
 
 @dataclass

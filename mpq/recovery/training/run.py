@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpq.activations.errors import rounded_errors
+from mpq.activations.rounding import changed
 from mpq.errors import NumericsError
 from mpq.gradients.error_gradients import error_gradients
 from mpq.models.running.metrics import Metric
@@ -38,6 +40,7 @@ _UNSETTLED = 0.5  # of the steps: at a large rate, codes go back and forth and h
 _HOPELESS = 2.0  # times the first error: evaluations above it count from the beginning
 _TRIED = (24, 48)  # steps, at most, of a run that tries a rate; of codes, which take longer to show what they gain, the second
 _TRIED_SHARE = (20, 6)  # the same, as parts of all steps
+HALVED = "with half the rate"  # in an event
 _HALVINGS = 6  # of a rate that gives errors that are not numbers
 
 Watch = Callable[[list[Line]], None]
@@ -69,7 +72,7 @@ def train(
     run.go()
     weights, vectors = run.best.snapshot()
     improved = run.least < run.lines[0].aside
-    state = job.state.changed(weights, vectors) if improved else job.state
+    state = job.state.changed(weights, vectors, run.best.ranges.groups) if improved else job.state
     return Trained(state, improved, run.lines, run.seconds, run.reference.data.samples, None if found is None else int(found.facts["step"]))
 
 
@@ -100,6 +103,7 @@ class _Run:
         on_progress: Progress | None,
         on_line: Watch | None,
     ) -> None:
+        self._since = time.monotonic()
         self._job, self._checkpoints, self._on_progress, self._on_line = job, checkpoints, on_progress, on_line
         used, aside = job.settings.parts(job.data)
         self._teacher = teacher_for(job.module, used, job.metric, folder=None if checkpoints is None else checkpoints.folder)
@@ -109,7 +113,6 @@ class _Run:
         self._place, self._now, self.best = _Place(), self._fresh(), self._fresh()
         self._good = self._now.tensors()
         self._tried = 0  # steps of the last short runs
-        self._since = time.monotonic()
 
     @property
     def least(self) -> float:
@@ -176,7 +179,13 @@ class _Run:
         """One step at these multiples of the rates, of codes the second; False if its error is not a number."""
         count = len(self.reference.data.batches)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self._job.settings.seed + step // count))
-        error, gradients = error_gradients(self.reference, int(order[step % count]), state.values(), state.wanted)
+        error, gradients = error_gradients(
+            self.reference,
+            int(order[step % count]),
+            state.values(),
+            state.wanted,
+            around=lambda: changed(self._job.module, state.ranges.changes()),
+        )
         length = length_of(gradients)
         if not math.isfinite(error) or not math.isfinite(length):
             return False
@@ -222,7 +231,7 @@ class _Run:
         self._now.restore(self._good)
         place.step, place.losses = place.lines[-1]["step"], []
         place.rate, place.code_rate = place.rate / 2, place.code_rate / 2
-        event = f"{why}: back to step {place.step} with half the rate"
+        event = f"{why}: back to step {place.step} {HALVED}"
         place.lines.append(asdict(replace(self.lines[-1], loss=None, rate=place.rate, code_rate=place.code_rate, event=event)))
         self._save()
 
@@ -268,7 +277,7 @@ class _Run:
         teacher = self._teacher
         if teacher.metric is self._job.metric:
             return teacher.note
-        kept = Reference(self._job.module, self._aside.data, self._loss(teacher.metric)).errors(self._now.values())
+        kept = _errors(Reference(self._job.module, self._aside.data, self._loss(teacher.metric)), self._now)
         return f"{teacher.note}; the first loss on the samples kept aside is {float(kept.mean()):.4g} in place of {first:.4g}"
 
     def _one_step(self) -> int:
@@ -278,10 +287,10 @@ class _Run:
 
     def _fresh(self) -> Trainable:
         job = self._job
-        return Trainable(job.module, job.layers, job.state, codes=job.settings.codes)
+        return Trainable(job.module, job.layers, job.state, codes=job.settings.codes, activations=job.activations)
 
     def _error(self, state: Trainable) -> float:
-        return float(self._aside.errors(state.values()).mean())
+        return float(_errors(self._aside, state).mean())
 
     def _save(self) -> None:
         if self._checkpoints is not None:
@@ -290,3 +299,7 @@ class _Run:
             self._checkpoints.save(len(self._place.lines), asdict(self._place) | {"seconds": self.seconds}, tensors)
         if self._on_line is not None:
             self._on_line(self.lines)
+
+
+def _errors(reference: Reference, state: Trainable) -> Tensor:
+    return rounded_errors(reference, state.ranges.changes(), state.values())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mpq.activations.learned import moved_ranges
 from mpq.errors import ModelError
 from mpq.recovery.base import Proposal, State, Step, Task
 from mpq.recovery.training.checkpoints import Checkpoints
 from mpq.recovery.training.job import Job
-from mpq.recovery.training.run import Watch, train
+from mpq.recovery.training.run import HALVED, Watch, train
 from mpq.recovery.training.settings import TrainSettings
+from mpq.shown import counted
 
 _REMEDY = (
     "training needs gradients, so analyze and search with the module itself or an export that is not frozen, and a metric that has them"
@@ -38,7 +40,8 @@ class Training(Step):
     def propose(self, task: Task, state: State) -> Proposal:
         """The state of the least error on samples that are kept aside, if that is less than before."""
         report = None if task.progress is None else task.progress(self.name)
-        job = Job(task.module, task.layers, state, task.calibration, task.metric, replace(self.settings, seed=task.seed), self.note)
+        job = Job(task.module, task.layers, state, task.calibration, task.metric, replace(self.settings, seed=task.seed))
+        job = replace(job, note=self.note, activations=task.activations)
         try:
             found = train(job, checkpoints=self.checkpoints, on_progress=report, on_line=self.on_line)
         except ModelError as problem:
@@ -53,7 +56,15 @@ class Training(Step):
             "code_rate": last.code_rate,
             "seconds": round(found.seconds, 1),
         }
-        how = f"{last.step} of {last.of} steps over {found.samples} samples at {last.rate:g} and {last.code_rate:g} times the usual rates"
+        codes = "" if self.settings.level == "scales" else f", {last.code_rate:g} times for codes"
+        how = f"{last.step} of {last.of} steps over {found.samples} samples at {last.rate:g} times the usual rates{codes}"
+        if halved := [line.event.partition(":")[0] for line in found.lines if HALVED in line.event]:
+            how += f", which were halved {counted(len(halved), 'time')} after {halved[-1]}"
         if not found.improved:
             return Proposal(f"no gain on the samples kept aside, {how}", details=details)
-        return Proposal(f"({self.settings.level})", found.state.weights, found.state.tensors, details, remark=f", {how}")
+        moved = moved_ranges(task.groups(state), task.groups(found.state))
+        what = self.settings.level + (f" and {counted(moved, 'range')}" if moved else "")
+        new = found.state
+        return Proposal(
+            f"({what})", new.weights, new.tensors, details | ({"ranges": moved} if moved else {}), remark=f", {how}", ranges=new.ranges
+        )

@@ -20,7 +20,7 @@ from tests.models.small import data, mlp
 from tests.small import schemes
 
 (INT4,) = schemes("int4")
-HOW = "7 of 8 steps over 5 samples at 0.5 and 2 times the usual rates"
+HOW = "7 of 8 steps over 5 samples at 0.5 times the usual rates, 2 times for codes"
 
 
 def started() -> tuple[Task, State]:
@@ -34,7 +34,7 @@ def started() -> tuple[Task, State]:
 def test_what_training_came_to_is_proposed_if_it_is_better(monkeypatch: pytest.MonkeyPatch, improved: bool) -> None:
     task, state = started()
     jobs: list[Any] = []
-    line = SimpleNamespace(step=7, of=8, rate=0.5, code_rate=2.0)
+    line = SimpleNamespace(step=7, of=8, rate=0.5, code_rate=2.0, event="")
     found = SimpleNamespace(lines=[line], samples=5, seconds=1.26, improved=improved, state=state)
 
     def train(job: Any, **options: Any) -> Any:
@@ -61,6 +61,16 @@ def test_what_training_came_to_is_proposed_if_it_is_better(monkeypatch: pytest.M
     assert job.settings.seed == 11
     assert options == {"checkpoints": None, "on_progress": None, "on_line": None}
     assert (Training.name, Training.title) == ("training", "Training")
+
+
+def test_a_rate_that_was_halved_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, state = started()
+    back = SimpleNamespace(step=2, of=8, rate=0.25, code_rate=1.0, event="an error of NaN: back to step 2 with half the rate")
+    last = SimpleNamespace(step=8, of=8, rate=0.25, code_rate=0.0, event="")
+    found = SimpleNamespace(lines=[back, last], samples=5, seconds=1.0, improved=True, state=state)
+    monkeypatch.setattr(step, "train", lambda *_, **__: found)
+    told = "8 of 8 steps over 5 samples at 0.25 times the usual rates, which were halved 1 time after an error of NaN"
+    assert Training(TrainSettings("scales")).propose(task, state).remark == f", {told}"
 
 
 def test_a_model_without_gradients_is_refused_with_what_to_give_instead(monkeypatch: pytest.MonkeyPatch) -> None:
