@@ -219,8 +219,8 @@ class Job:
         size = result.plan.size
         ties, better = self._tie_cost(result), richer_candidates(result, self._table, self._settings)
         if json:
-            found = {"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence, "reason": result.reason}
-            found |= {"richer_candidates": [asdict(each) for each in better]}
+            found: dict[str, Any] = {"output": str(output), "size": size.to_dict(), "evidence": result.plan.evidence}
+            found |= {"reason": result.reason, "richer_candidates": [asdict(each) for each in better]}
             print_json(found if ties is None else found | {"ties": asdict(ties)})
             return
         print_result(result, self._table, limited=self._quality.max_error is not None)

@@ -55,7 +55,8 @@ def _runs(batch: Batch, index: int) -> NDArray[np.uint64]:
         return np.empty(0, np.uint64)
     windows = np.lib.stride_tricks.sliding_window_view(ids[0].cpu().numpy().astype(np.uint64), _RUN)
     varied = windows[(windows != windows[:, :1]).any(1)]
-    return ((varied + _ODD) * (varied ^ _MIXED) * _POWERS).sum(1, dtype=np.uint64)
+    hashes: NDArray[np.uint64] = ((varied + _ODD) * (varied ^ _MIXED) * _POWERS).sum(1, dtype=np.uint64)
+    return hashes
 
 
 def _digests(data: Data) -> Iterator[bytes]:

@@ -80,7 +80,8 @@ def with_estimates(table: Sensitivity, offer: Offer) -> Sensitivity | None:
         new = [scheme for scheme in offer.get(layer.name, ()) if scheme not in candidates[layer.name]] if known else []
         for scheme in new:
             own = squared_error(scheme, layer.matrix[1])
-            errors[layer.name, scheme] = np.array([own * math.exp(np.interp(math.log(own), *zip(*known, strict=True)))])
+            places, logarithms = np.array(known).T
+            errors[layer.name, scheme] = np.array([own * math.exp(float(np.interp(math.log(own), places, logarithms)))])
         candidates[layer.name] = (*candidates[layer.name], *new)
     if not errors:
         return None
