@@ -126,6 +126,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axes.errorbar(bits, errors, yerr=bars, fmt="o" if name.startswith(" ") else "x", label=name.strip())
         axes.set(yscale="log", title=title, xlabel="bits per weight", ylabel="KL on test data, ±2 standard errors")
         if shown:
+            axes.set_xlim(min(row.bits for row in shown) - 0.25, max(row.bits for row in shown) + 0.25)
             axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
