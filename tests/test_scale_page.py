@@ -12,7 +12,8 @@ from tests.cli.typed import ROOT
 
 PAGE = ROOT / "docs" / "scale.md"
 BLOCKS = documents.blocks(PAGE)
-_ROW = r"^\| ([\d.]+) B \| ([\d.]+) GB \| ([\d.]+) h \| ([\d.]+) h \| ([\d.]+) (min|h) \|$"
+_ROW = r"^\| ([\d.]+) B \| ([\d.]+) GB \| ([\d.]+) h(?: \(measured\))? \| ([\d.]+ \w+) \| ([\d.]+ \w+) \| ([\d.]+ \w+) \|$"
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -41,10 +42,16 @@ def test_the_kubernetes_job_gives_each_completion_a_part() -> None:
 
 @pytest.mark.parametrize("row", re.findall(_ROW, PAGE.read_text(), re.MULTILINE))
 def test_the_table_follows_from_the_costs(row: tuple[str, ...]) -> None:
-    weights, gigabytes, quantizing, passes, all_of_it, unit = row
-    count, tokens, schemes, forwards = float(weights) * 1e9, 16 * 128, 4, 2 + 5 + 13
+    weights, gigabytes, hours, *divided = row
+    count, tokens, schemes = float(weights) * 1e9, 16 * 128, 5
+    alone, descent = 0.108e-6 * count * (3 + 6 * tokens / 1000), 1e-6 * count * schemes
     assert float(gigabytes) == 2 * float(weights)
-    expected = count * schemes * 1e-6 / 3600, forwards * tokens * 2 * count / 50e9 / 3600
-    assert float(quantizing) == pytest.approx(expected[0], rel=0.03)
-    assert float(passes) == pytest.approx(expected[1], rel=0.03)
-    assert float(all_of_it) / (60 if unit == "min" else 1) == pytest.approx(sum(expected) / 64, rel=0.25)
+    assert float(hours) == pytest.approx(alone / 3600, rel=0.03)
+    expected = alone / 8, alone / 64, (alone + descent) / 64
+    for text, seconds in zip(divided, expected, strict=True):
+        number, unit = text.split()
+        assert float(number) * _SECONDS[unit] == pytest.approx(seconds, rel=0.15)
+
+
+def test_all_sizes_are_in_the_table() -> None:
+    assert [row[0] for row in re.findall(_ROW, PAGE.read_text(), re.MULTILINE)] == ["1.1", "8", "70", "405"]

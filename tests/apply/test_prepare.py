@@ -56,7 +56,7 @@ def test_tensors_between_layers_are_rounded_in_training_and_in_copies_until_it_i
     plain = module(given)
     expected = mpq.load(mpq.convert(copy.deepcopy(module), tmp_path / "a.mpq.safetensors").path, residual())(given)
     torch.testing.assert_close(plain, expected)
-    first, last = trained(module, residual(), given, steps=20)
+    first, last = trained(module, residual(), given, steps=20, rate=1e-5)
     assert last < first
     assert not torch.equal(mpq.load(tmp_path / "a.mpq.safetensors", residual(), activations=False)(given), expected)
     mpq.convert(module, tmp_path / "b.mpq.safetensors")

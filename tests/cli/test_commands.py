@@ -32,8 +32,8 @@ def test_the_way_through_as_it_is_typed(fresh: Path) -> None:
     ("line", "keys"),
     [
         ("analyze model.pt2 --num-samples 24", {"output", "layers", "finish", "coverage", "table"}),
-        ("search --budget 4.5bits --trials 2", {"output", "size", "evidence", "reason"}),
-        ("search --budget 4.5bits --trials 0", {"output", "size", "evidence", "reason"}),
+        ("search --budget 4.5bits --trials 2", {"output", "size", "evidence", "reason", "richer_candidates"}),
+        ("search --budget 4.5bits --trials 0", {"output", "size", "evidence", "reason", "richer_candidates"}),
         ("apply plan.yaml", {"output", "file_bytes", "original_bytes", "size", "recovery", "fallbacks", "unchanged"}),
         ("check plan.yaml", {"file", "passed", "checks"}),
         ("eval model.mpq.safetensors --data test.pt --num-samples 8", {"samples", "source", "figures", "artifact", "assignment"}),

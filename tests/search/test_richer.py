@@ -60,7 +60,10 @@ def test_nothing_is_added_where_nothing_is_new_or_measured() -> None:
 
 def test_offers_that_win_clearly_are_named_with_their_ratio() -> None:
     given, budget = measured(), Budget("4.6bits")
-    offers: dict[str, Offer] = {"worse": dict.fromkeys(("a", "b"), (parse_scheme("int3"),)), "coded": dict.fromkeys(("a", "b"), (EC4, parse_scheme("ec4.5")))}
+    offers: dict[str, Offer] = {
+        "worse": dict.fromkeys(("a", "b"), (parse_scheme("int3"),)),
+        "coded": dict.fromkeys(("a", "b"), (EC4, parse_scheme("ec4.5"))),
+    }
     (found,) = richer(given, budget, SearchSettings(), offers)
     assert found.name == "coded"
     assert found.ratio == pytest.approx(squared_error(parse_scheme("ec4.5"), 256) / squared_error(INT4, 256), rel=0.01)

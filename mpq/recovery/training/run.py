@@ -96,13 +96,7 @@ class _Place:
 class _Run:
     """One run, from its beginning or from a checkpoint."""
 
-    def __init__(
-        self,
-        job: Job,
-        checkpoints: Checkpoints | None,
-        on_progress: Progress | None,
-        on_line: Watch | None,
-    ) -> None:
+    def __init__(self, job: Job, checkpoints: Checkpoints | None, on_progress: Progress | None, on_line: Watch | None) -> None:
         self._since = time.monotonic()
         self._job, self._checkpoints, self._on_progress, self._on_line = job, checkpoints, on_progress, on_line
         used, aside = job.settings.parts(job.data)

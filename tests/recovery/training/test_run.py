@@ -69,9 +69,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
 def test_errors_that_are_not_numbers_take_the_run_back_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, real = [0], error_gradients
 
-    def sometimes(*args: Any) -> Any:
+    def sometimes(*args: Any, **given: Any) -> Any:
         calls[0] += 1
-        found = real(*args)
+        found = real(*args, **given)
         return (float("nan"), found[1]) if calls[0] == 9 else found
 
     monkeypatch.setattr(run, "error_gradients", sometimes)
@@ -79,7 +79,7 @@ def test_errors_that_are_not_numbers_take_the_run_back_at_half_the_rate(monkeypa
     events = [(line.step, line.rate, line.event) for line in found.lines if "NaN" in line.event]
     assert events == [(6, 1.5, "an error of NaN: back to step 6 with half the rate")]
     assert found.lines[-1].rate == 1.5
-    monkeypatch.setattr(run, "error_gradients", lambda *args: (float("nan"), real(*args)[1]))
+    monkeypatch.setattr(run, "error_gradients", lambda *args, **given: (float("nan"), real(*args, **given)[1]))
     with pytest.raises(NumericsError, match="training gives an error of NaN at any rate"):
         train(job())
 
