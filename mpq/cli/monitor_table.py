@@ -17,7 +17,7 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The Parquet file to write.")],
     json: Json = False,
 ) -> None:
-    """Write sampled calls of a log as a Parquet table, which evidently and pandas open: up to 256 rows for each line of the log.
+    """Write sampled calls of a log as a Parquet table, which evidently, NannyML and pandas open: up to 256 rows for each line of the log.
 
     A row is one call. `mpq monitor baseline --table` writes the same columns of the calibration data, as the reference.
 

@@ -1,4 +1,4 @@
-"""Rows of sampled calls as a Parquet table, which evidently and pandas open. Requires pyarrow. No torch.
+"""Rows of sampled calls as a Parquet table, which evidently, NannyML and pandas open. Requires pyarrow. No torch.
 
 A row is one call: the time, the mean and the deviation of each watched tensor and of the certainty of the answers, and the prediction.
 The table of the calibration data is the reference, that of a log is the current data.
