@@ -58,7 +58,7 @@ class Observer:
         finally:
             for handle in handles:
                 handle.remove()
-            self._add_seen()
+        self._add_seen()
 
     def attach(self, inputs: Any, *, row: bool = True) -> list[Any]:
         """Attach hooks to the watched modules for a call with these inputs, whose row is wanted or not; the caller removes them.
@@ -102,10 +102,10 @@ class Observer:
 
     def _add_seen(self) -> None:
         """Add what one call has shown, all tensors in one pass: operations on a few cold values cost more than their number."""
-        names, values = zip(*self._seen, strict=True) if self._seen else ((), ())
-        self._seen = []
-        if not names:
+        if not self._seen:
             return
+        names, values = zip(*self._seen, strict=True)
+        self._seen = []
         add_to([self.sketches.setdefault(name, Sketch()) for name in names], values, samples=self._samples)
         if self._wanted:
             self.row |= _facts(names, values)

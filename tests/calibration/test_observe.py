@@ -82,6 +82,9 @@ def test_a_call_that_fails_does_not_count() -> None:
     module(torch.ones(3, 16))  # whose result is never seen
     for handle in handles:
         handle.remove()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), observer.hooked(((torch.ones(4, 9),), {})):
+        module[2](torch.ones(4, 9))
+    assert not observer.sketches
     observer.attach(((torch.ones(2, 16),), {}))
     observer.see(((torch.ones(2, 16),), {}), torch.ones(2, 4))
     assert {name: sketch.values for name, sketch in observer.sketches.items()}["input"] == 32
