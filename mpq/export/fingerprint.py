@@ -25,7 +25,7 @@ from mpq.export.source import Source
 from mpq.export.stored.base import Held, Place
 from mpq.export.stored.read import held_in
 from mpq.export.weights.calls import Call, takes_tokens
-from mpq.export.weights.compare import SUPPRESSED, first_sample, half_of_the_digits, inputs_of, rounded_inputs
+from mpq.export.weights.compare import SUPPRESSED, first_sample, half_of_the_digits, inputs_of, rounded_inputs, that_count
 from mpq.export.weights.gguf.target import row_order
 from mpq.export.weights.quiet import quiet
 from mpq.export.weights.reopen import quantized_module, simulated_module
@@ -96,7 +96,7 @@ def _tolerance(source: Source, target: str, options: Options, call: Call, output
 
 def _share(values: Tensor, others: Tensor) -> float:
     """The largest difference of two outputs as a share of the largest value."""
-    counts = values.isfinite() & others.isfinite() & (values > SUPPRESSED)
+    counts = that_count(values) & others.isfinite()
     apart = (values[counts].double() - others[counts].double()).abs()
     return float(apart.max()) / (float(values[counts].abs().max()) or 1.0) if apart.numel() else 0.0
 
@@ -115,7 +115,7 @@ def _short(value: float) -> float:
 
 def _output(name: str, tensor: Tensor) -> OutputFacts:
     values = tensor.double()
-    counts = values[values.isfinite() & (values > SUPPRESSED)]
+    counts = values[that_count(values)]
     largest = _short(float(counts.abs().max())) if counts.numel() else 0.0
     return OutputFacts(name, list(tensor.shape), largest, kept_values(tensor))
 

@@ -104,7 +104,7 @@ def _refuse_beyond_rounding(plain: Sequence[Tensor], expected: Mapping[str, Tens
         ExportError: naming the output.
     """
     for (name, wanted), exact, got in zip(expected.items(), plain, found, strict=True):
-        counts = _counted(wanted) & _counted(exact)
+        counts = that_count(wanted) & that_count(exact)
         apart, rounding = (_rms(wanted[counts], other[counts]) for other in (got, exact))
         least = _LEAST * float(wanted[counts].double().square().mean().sqrt()) if bool(counts.any()) else 0.0
         if apart > max(_TIMES_ROUNDING * rounding, least):
@@ -122,7 +122,7 @@ def steps_apart(expected: Mapping[str, Tensor], found: Sequence[Tensor]) -> floa
     """The largest difference of outputs, in steps of 8 bits of the range of the expected one, without suppressed classes."""
     most = 0.0
     for wanted, got in zip(expected.values(), found, strict=True):
-        counts = _counted(wanted)
+        counts = that_count(wanted)
         own, other = wanted[counts].double(), got[counts].double()
         span = float(own.max() - own.min()) if len(own) else 0.0
         most = max(most, float((own - other).abs().max()) / (span / LEVELS)) if span else most
@@ -209,12 +209,13 @@ def _difference(expected: dict[str, Tensor], found: Sequence[Tensor], program: s
 
 def apart(wanted: Tensor, got: Tensor) -> float:
     """The largest difference of two outputs as a share of the largest value; infinite if a value is finite in only one of them."""
-    counts = _counted(wanted)
-    if not torch.equal(counts, _counted(got)) or not bool(counts.any()):
+    counts = that_count(wanted)
+    if not torch.equal(counts, that_count(got)) or not bool(counts.any()):
         return 0.0 if torch.equal(wanted.isfinite(), got.isfinite()) and torch.equal(wanted, got) else float("inf")
     scale = float(wanted[counts].abs().max())
     return float((wanted - got)[counts].abs().max()) / (scale or 1.0)
 
 
-def _counted(values: Tensor) -> Tensor:
+def that_count(values: Tensor) -> Tensor:
+    """Which values of an output count, bool: those that are finite and do not stand for "impossible"."""
     return values.isfinite() & (values > SUPPRESSED)
